@@ -1,0 +1,37 @@
+# The commands of the lab. `make help` lists them.
+
+SHELL := /bin/sh
+GO    ?= go
+BIN   := .lab/bin
+TOOLS := $(BIN)/runc $(BIN)/containerd $(BIN)/ctr $(BIN)/containerd-shim-runc-v2
+
+# Q picks questions by regular expression, as go test's -run does: make lab-here Q=Lifecycle
+Q ?=
+RUN := $(if $(Q),-run '$(Q)')
+
+# The lab needs root. Who is not root lets go test start the finished test binary through sudo: go itself and its
+# caches stay the user's own (sudo often does not find go, and would leave caches that only root can clean).
+SUDO := $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -E')
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.PHONY: deps
+deps: ## install what is missing of compiler, libseccomp, busybox, strace, QEMU
+	@scripts/deps.sh
+
+.PHONY: tools
+tools: $(TOOLS) ## build the runc, containerd, shim and ctr that go.mod pins, into .lab/bin
+
+# Static, so that the same files run on any distribution and inside a bare VM; -trimpath, so that two machines build
+# the same bytes and the digests that a run prints can be compared.
+$(BIN)/runc: go.mod
+	CGO_ENABLED=1 $(GO) build -trimpath -tags 'seccomp netgo osusergo urfave_cli_no_docs' \
+		-ldflags '-linkmode external -extldflags -static' -o $@ github.com/opencontainers/runc
+	@touch $@
+
+# Without cgo the only part left out is the btrfs snapshotter, which the lab does not ask about.
+$(BIN)/%: go.mod
+	CGO_ENABLED=0 $(GO) build -trimpath -o $@ github.com/containerd/containerd/v2/cmd/$*
+	@touch $@

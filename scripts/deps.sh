@@ -1,0 +1,105 @@
+#!/bin/sh
+# Installs what the lab needs beyond Go, and only what is missing.
+#
+# With apt it installs, through sudo only where you are not root. With dnf, apk, pacman and zypper it prints the
+# command to paste, because those are not what this script was tried on.
+set -eu
+
+arch=$(uname -m)
+missing=
+
+# need NAME TEST...: remembers NAME when TEST fails.
+need() {
+	name=$1
+	shift
+	if ! "$@" >/dev/null 2>&1; then
+		missing="$missing $name"
+	fi
+}
+
+have() { command -v "$1"; }
+
+# A program that links statically against libseccomp shows four things at once: a C compiler, a static libc,
+# libseccomp's headers and its static library. runc is built exactly so.
+static_seccomp() {
+	echo '#include <seccomp.h>
+int main(void) { return seccomp_version() == 0; }' | cc -static -x c - -lseccomp -o /dev/null
+}
+
+static_busybox() {
+	for b in "${CDB_BUSYBOX:-}" /bin/busybox /usr/bin/busybox /bin/busybox.static /usr/lib/busybox/busybox-static; do
+		[ -n "$b" ] && [ -x "$b" ] && ! { ldd "$b" 2>/dev/null | grep -q '=>'; } && return 0
+	done
+	return 1
+}
+
+need compiler have cc
+need seccomp static_seccomp
+need busybox static_busybox
+need strace have strace
+case $arch in
+aarch64) need qemu have qemu-system-aarch64 ;;
+*) need qemu have qemu-system-x86_64 ;;
+esac
+
+if ! command -v go >/dev/null; then
+	echo "deps: no go on PATH. Install Go $(sed -n 's/^go //p' go.mod) or later: https://go.dev/doc/install" >&2
+	exit 1
+fi
+
+if [ -z "$missing" ]; then
+	echo "deps: nothing is missing"
+	exit 0
+fi
+echo "deps: missing:$missing"
+
+# package MANAGER NEED: the package that MANAGER has for NEED.
+package() {
+	case $1:$2 in
+	apt:compiler) echo gcc libc6-dev ;;
+	apt:seccomp) echo libc6-dev libseccomp-dev ;;
+	apt:busybox) echo busybox-static ;;
+	apt:qemu) [ "$arch" = aarch64 ] && echo qemu-system-arm || echo qemu-system-x86 ;;
+	dnf:seccomp) echo glibc-static libseccomp-devel libseccomp-static ;;
+	dnf:qemu) [ "$arch" = aarch64 ] && echo qemu-system-aarch64-core || echo qemu-system-x86-core ;;
+	apk:compiler) echo gcc musl-dev ;;
+	apk:seccomp) echo musl-dev libseccomp-dev libseccomp-static ;;
+	apk:busybox) echo busybox-static ;;
+	apk:qemu) echo "qemu-system-$arch" ;;
+	pacman:seccomp) echo libseccomp ;;
+	pacman:qemu) [ "$arch" = aarch64 ] && echo qemu-system-aarch64 || echo qemu-system-x86 ;;
+	zypper:seccomp) echo glibc-devel-static libseccomp-devel ;;
+	zypper:busybox) echo busybox-static ;;
+	zypper:qemu) [ "$arch" = aarch64 ] && echo qemu-arm || echo qemu-x86 ;;
+	*:compiler) echo gcc ;;
+	*) echo "$2" ;;
+	esac
+}
+
+packages() {
+	for n in $missing; do package "$1" "$n"; done | tr ' ' '\n' | sort -u | tr '\n' ' '
+}
+
+if [ "$(id -u)" = 0 ]; then sudo=; else sudo='sudo '; fi
+for manager in apt-get dnf apk pacman zypper; do
+	command -v $manager >/dev/null || continue
+	case $manager in
+	apt-get)
+		list=$(packages apt)
+		echo "+ ${sudo}apt-get install -y --no-install-recommends $list"
+		install="env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends"
+		# A list of packages that is absent or old makes the first try fail; only then is it worth the wait.
+		# shellcheck disable=SC2086 # words are wanted
+		${sudo}$install $list || { ${sudo}apt-get update -q && ${sudo}$install $list; }
+		exit
+		;;
+	dnf) how="dnf install -y" ;;
+	apk) how="apk add" ;;
+	pacman) how="pacman -S --needed" ;;
+	zypper) how="zypper install -y" ;;
+	esac
+	echo "deps: please run: $sudo$how $(packages $manager)" >&2
+	exit 1
+done
+echo "deps: no package manager that this script knows. Please install:$missing" >&2
+exit 1
