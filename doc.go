@@ -1,0 +1,4 @@
+//go:build linux
+
+// Package cdblab is the lab.
+package cdblab

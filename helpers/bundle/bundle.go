@@ -1,0 +1,130 @@
+//go:build linux
+
+// Package bundle builds an OCI bundle by hand: a directory with a config.json and a rootfs, as the runtime
+// specification defines it (bundle.md).
+package bundle
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"cdblab/helpers/lab"
+)
+
+// ID is the chapter's id for a container that runc makes.
+const ID = "cdb-runc"
+
+// Bundle is a bundle on disk.
+type Bundle struct {
+	Dir  string      // absolute
+	Name string      // the directory's name below the question's own
+	Spec *specs.Spec // what config.json says
+
+	q *lab.Q
+}
+
+// Busybox builds the chapter's bundle, <question>/bundle: what `runc spec` writes, with the arguments given, without a
+// terminal, in the question's own cgroup, over a rootfs of busybox.
+func Busybox(q *lab.Q, args ...string) *Bundle {
+	q.Helper()
+	return New(q, "bundle", ID, Args(args...))
+}
+
+// New builds the same bundle in another directory below the question's own, for a container of another id, with edits.
+func New(q *lab.Q, name, id string, edits ...func(*specs.Spec)) *Bundle {
+	q.Helper()
+	b := &Bundle{q: q, Dir: q.Mkdir(name), Name: name, Spec: specconv.Example()}
+	b.writeRootfs()
+	b.Spec.Process.Terminal = false
+	b.Spec.Linux.CgroupsPath = filepath.Join(q.Cgroup, id)
+	for _, edit := range edits {
+		edit(b.Spec)
+	}
+	b.Write()
+	return b
+}
+
+// Args is an edit: the program and its arguments.
+func Args(args ...string) func(*specs.Spec) {
+	return func(s *specs.Spec) { s.Process.Args = args }
+}
+
+// writeRootfs does what the shell lines do that it notes.
+func (b *Bundle) writeRootfs() {
+	b.q.Helper()
+	rootfs := filepath.Join(b.Dir, "rootfs")
+	if err := os.Mkdir(rootfs, 0o755); err != nil {
+		b.q.Fatalf("make the rootfs: %v", err)
+	}
+	if err := lab.RootFS().WriteDir(rootfs); err != nil {
+		b.q.Fatal(err)
+	}
+	b.q.Did("mkdir -p %[1]s/rootfs && (cd %[1]s/rootfs && mkdir bin dev etc proc root run sys tmp && cp %[2]s bin/ && "+
+		"for a in $(bin/busybox --list); do [ -e bin/$a ] || ln -s busybox bin/$a; done)", b.Name, lab.UnderTest("busybox").Path)
+}
+
+// Edit changes the bundle's configuration and writes it.
+func (b *Bundle) Edit(edit func(*specs.Spec)) *Bundle {
+	b.q.Helper()
+	edit(b.Spec)
+	b.Write()
+	return b
+}
+
+// Write writes config.json as it is in Spec.
+func (b *Bundle) Write() {
+	b.q.Helper()
+	data, err := Marshal(b.Spec)
+	if err != nil {
+		b.q.Fatalf("write config.json: %v", err)
+	}
+	b.WriteRaw(string(data))
+}
+
+// WriteRaw writes anything at all into config.json.
+func (b *Bundle) WriteRaw(config string) {
+	b.q.Helper()
+	if err := os.WriteFile(b.Config(), []byte(config), 0o644); err != nil {
+		b.q.Fatalf("write config.json: %v", err)
+	}
+	b.q.DidLong(fmt.Sprintf("cat > %s/config.json   # args %s", b.Name, argsOf(b.Spec)),
+		fmt.Sprintf("cat > %s/config.json <<'END'\n%s\nEND", b.Name, strings.TrimSuffix(config, "\n")))
+}
+
+func argsOf(s *specs.Spec) string {
+	if s.Process == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%q", s.Process.Args)
+}
+
+// Config is the path of config.json.
+func (b *Bundle) Config() string { return filepath.Join(b.Dir, "config.json") }
+
+// Rootfs is the path of a file of the rootfs, as the host sees it.
+func (b *Bundle) Rootfs(name ...string) string {
+	return filepath.Join(append([]string{b.Dir, "rootfs"}, name...)...)
+}
+
+// Marshal writes a spec in the form that `runc spec` gives it.
+func Marshal(s *specs.Spec) ([]byte, error) { return json.MarshalIndent(s, "", "\t") }
+
+// Read reads the config.json of a bundle that somebody else made.
+func Read(q *lab.Q, dir string) *specs.Spec {
+	q.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		q.Fatalf("read a bundle's configuration: %v", err)
+	}
+	var s specs.Spec
+	if err := json.Unmarshal(data, &s); err != nil {
+		q.Fatalf("read %s/config.json: %v", dir, err)
+	}
+	return &s
+}

@@ -1,0 +1,63 @@
+//go:build linux
+
+package ctrd
+
+import (
+	"fmt"
+	"path/filepath"
+	"text/template"
+)
+
+// config is the whole configuration of a private containerd. Root, state and address are not enough for it to keep to
+// itself: socket_dir moves the shims' sockets, which are otherwise in /run/containerd/s, and the disabled plugins make
+// directories of their own (/opt/containerd, /run/nri, /etc/cni is read) that the lab has no use for.
+//
+// Version 2 is the configuration's format that containerd 1.7 and 2.x both read.
+var config = template.Must(template.New("config.toml").Parse(`version = {{.Version}}
+root = "{{.Root}}"
+state = "{{.State}}"
+disabled_plugins = [{{range $i, $p := .Disabled}}{{if $i}},{{end}}
+  "{{$p}}"{{end}}
+]
+
+[grpc]
+  address = "{{.Address}}"
+
+[plugins."io.containerd.shim.v1.manager"]
+  socket_dir = "{{.SocketDir}}"
+`))
+
+var disabled = []string{
+	"io.containerd.grpc.v1.cri",
+	"io.containerd.cri.v1.images",
+	"io.containerd.cri.v1.runtime",
+	"io.containerd.podsandbox.controller.v1.podsandbox",
+	"io.containerd.nri.v1.nri",
+	"io.containerd.internal.v1.opt",
+}
+
+// maxSocketDir is the longest socket_dir that containerd takes, in bytes: sun_path of unix(7) has 108, of which a
+// separator and a sha256 in hexadecimal, among others, need the rest.
+const maxSocketDir = 42
+
+// paths are the places of a private containerd, all below the question's directory.
+type paths struct {
+	Version                          int
+	Root, State, Address, SocketDir string
+	Disabled                         []string
+}
+
+func newPaths(dir string) (paths, error) {
+	p := paths{
+		Version:   3,
+		Root:      filepath.Join(dir, "root"),
+		State:     filepath.Join(dir, "state"),
+		Address:   filepath.Join(dir, "containerd.sock"),
+		SocketDir: filepath.Join(filepath.Dir(dir), "s"),
+		Disabled:  disabled,
+	}
+	if len(p.SocketDir) > maxSocketDir {
+		return p, fmt.Errorf("%s is %d bytes long, and containerd takes a socket_dir of %d at the most", p.SocketDir, len(p.SocketDir), maxSocketDir)
+	}
+	return p, nil
+}

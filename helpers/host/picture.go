@@ -1,0 +1,233 @@
+//go:build linux
+
+package host
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// Picture is what a host holds at one moment: for each kind of thing ("mount", "cgroup", "process", "namespace",
+// "socket", "file", "loop device", "device"), name → description.
+type Picture map[string]map[string]string
+
+// DefaultPlaces are where runc and containerd put things when nobody tells them otherwise. The lab tells them
+// otherwise, so nothing of the lab's may appear there.
+var DefaultPlaces = []string{
+	"/run/containerd", "/var/lib/containerd", "/etc/containerd", "/opt/containerd",
+	"/run/nri", "/opt/nri", "/run/runc", "/run/crun",
+}
+
+// TakePicture looks at the whole host.
+func TakePicture() (Picture, error) {
+	p := Picture{}
+	for _, look := range []func(Picture) error{mounts, cgroups, processes, sockets, files, loops, devices} {
+		if err := look(p); err != nil {
+			return nil, fmt.Errorf("take a picture of the host: %w", err)
+		}
+	}
+	return p, nil
+}
+
+func (p Picture) put(kind, name, description string) {
+	if p[kind] == nil {
+		p[kind] = map[string]string{}
+	}
+	p[kind][name] = description
+}
+
+func mounts(p Picture) error {
+	ms, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return err
+	}
+	for _, m := range ms {
+		p.put("mount", fmt.Sprintf("%s (%s)", m.Mountpoint, m.FSType), fmt.Sprintf("from %s %s", m.Source, m.Root))
+	}
+	return nil
+}
+
+func cgroups(p Picture) error {
+	hs, err := Hierarchies()
+	if err != nil {
+		return err
+	}
+	for _, h := range hs {
+		for _, cg := range cgroupsBelow(h, "/") {
+			p.put("cgroup", h.Name+":"+cg, h.Path(cg))
+		}
+		if h.V2 {
+			// Creating a cgroup with limits makes the runtime turn controllers on from the root down.
+			data, err := os.ReadFile(h.Path("cgroup.subtree_control"))
+			if err == nil {
+				for c := range strings.FieldsSeq(string(data)) {
+					p.put("cgroup controller", h.Name+":+"+c, "in "+h.Path("cgroup.subtree_control"))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func processes(p Picture) error {
+	ps, err := Processes()
+	if err != nil {
+		return err
+	}
+	for _, proc := range ps {
+		p.put("process", fmt.Sprintf("%d/%d", proc.PID, proc.Start), proc.String())
+		for _, ns := range proc.NS {
+			p.put("namespace", fmt.Sprint(ns), "held by "+proc.String())
+		}
+	}
+	return nil
+}
+
+func sockets(p Picture) error {
+	// Only a bound socket has a path, in the eighth column (proc_net_unix(5)). An abstract one begins with @.
+	data, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return err
+	}
+	for line := range strings.SplitSeq(string(data), "\n") {
+		if f := strings.Fields(line); len(f) == 8 && strings.ContainsAny(f[7], "/@") {
+			p.put("socket", f[7], "bound")
+		}
+	}
+	return nil
+}
+
+func files(p Picture) error {
+	for _, root := range slices.Concat(DefaultPlaces, []string{Dir}) {
+		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return nil //nolint:nilerr // it is not there, or it vanished
+			}
+			kind := "file"
+			switch {
+			case d.Type()&fs.ModeNamedPipe != 0:
+				kind = "FIFO"
+			case d.Type()&fs.ModeSocket != 0:
+				kind = "socket file"
+			case d.IsDir():
+				kind = "directory"
+			}
+			p.put(kind, path, d.Type().String())
+			// Deep enough for <state>/<plugin>/<namespace>/<id>; a rootfs has thousands of files and tells no more.
+			if d.IsDir() && strings.Count(strings.TrimPrefix(path, root), "/") >= 4 {
+				return fs.SkipDir
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+func loops(p Picture) error {
+	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return err
+	}
+	for _, f := range backing {
+		if data, err := os.ReadFile(f); err == nil {
+			p.put("loop device", strings.Split(f, "/")[3], "backed by "+strings.TrimSpace(string(data)))
+		}
+	}
+	return nil
+}
+
+func devices(p Picture) error {
+	// A program that runs as root and "cleans up" its output file can replace /dev/null by a regular file; everything
+	// on the host then fails in odd ways.
+	p.put("device", "/dev/null "+describeDevice("/dev/null"), "")
+	return nil
+}
+
+func describeDevice(path string) string {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return err.Error()
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
+		return fmt.Sprintf("is no character device (mode %o)", st.Mode)
+	}
+	return fmt.Sprintf("char %d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+}
+
+// NullDevice returns an error unless /dev/null is the null device, char 1:3.
+func NullDevice() error {
+	if got := describeDevice("/dev/null"); got != "char 1:3" {
+		return fmt.Errorf("/dev/null %s, not char 1:3: mend it with: rm -f /dev/null && mknod -m 666 /dev/null c 1 3", got)
+	}
+	return nil
+}
+
+// Change is one difference between two pictures.
+type Change struct {
+	Kind, Name, Description string
+	Gone                    bool // it was there before; else it was not
+}
+
+func (c Change) String() string {
+	if c.Gone {
+		return fmt.Sprintf("%s gone: %s %s", c.Kind, c.Name, c.Description)
+	}
+	return fmt.Sprintf("%s left: %s %s", c.Kind, c.Name, c.Description)
+}
+
+// Diff lists the changes from one picture to the other, sorted.
+func Diff(before, after Picture) []Change {
+	var out []Change
+	add := func(a, b Picture, gone bool) {
+		for _, kind := range slices.Sorted(maps.Keys(b)) {
+			for _, name := range slices.Sorted(maps.Keys(b[kind])) {
+				if _, ok := a[kind][name]; !ok {
+					out = append(out, Change{kind, name, b[kind][name], gone})
+				}
+			}
+		}
+	}
+	add(before, after, false)
+	add(after, before, true)
+	return out
+}
+
+// Of keeps the changes that the part of the lab named by mark (such as /cdb-lab/1) answers for: what carries its name;
+// and what appeared in a [DefaultPlaces] entry that the host did not use before, under an id of the lab's, or in place
+// of the null device, whoever made it.
+func Of(changes []Change, before Picture, mark string) []Change {
+	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return !of(c, before, mark) })
+}
+
+func of(c Change, before Picture, mark string) bool {
+	if c.Kind == "device" {
+		return true
+	}
+	if c.Gone {
+		return false
+	}
+	if Carries(c.Name, mark) || Carries(c.Description, mark) {
+		return true
+	}
+	if c.Kind == "process" || c.Kind == "namespace" {
+		return false // its description has every name by which it could be the lab's
+	}
+	for _, place := range DefaultPlaces {
+		if Carries(c.Name, place) && before["directory"][place] == "" {
+			return true
+		}
+		// Here lives the host's own runc or containerd; what has an id of the lab's is still not its own.
+		if Carries(c.Name, place) && strings.Contains(c.Name, "/cdb-") && !strings.Contains(c.Name, Cgroup+"/") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,121 @@
+//go:build linux
+
+package host
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
+)
+
+// Process is a live process, as far as the lab must know it to tell whose it is.
+type Process struct {
+	PID    int
+	PPID   int
+	Start  uint64 // clock ticks after boot: with the pid, it names a process for good (proc(5))
+	Comm   string
+	State  string
+	Cgroup string   // /proc/PID/cgroup, lines joined by spaces
+	Run    string   // value of [MarkEnv] in its environment; "" without
+	NS     []uint64 // inodes of its namespaces
+}
+
+// String names the process for a reader of a failure.
+func (p Process) String() string {
+	run := ""
+	if p.Run != "" {
+		run = " " + MarkEnv + "=" + p.Run
+	}
+	return fmt.Sprintf("pid %d (%s) state %s parent %d cgroup %s%s", p.PID, p.Comm, p.State, p.PPID, p.Cgroup, run)
+}
+
+// Processes lists the live processes. A zombie is dead: it holds nothing but its exit status, and pid 1 of a small VM
+// may take its time to collect it.
+func Processes() ([]Process, error) {
+	all, err := procfs.AllProcs()
+	if err != nil {
+		return nil, err
+	}
+	var out []Process
+	for _, p := range all {
+		if proc, ok := readProcess(p); ok {
+			out = append(out, proc)
+		}
+	}
+	return out, nil
+}
+
+func readProcess(p procfs.Proc) (Process, bool) {
+	stat, err := p.Stat()
+	if err != nil || stat.State == "Z" || stat.State == "X" {
+		return Process{}, false // gone meanwhile, or dead
+	}
+	proc := Process{PID: p.PID, PPID: stat.PPID, Start: stat.Starttime, Comm: stat.Comm, State: stat.State}
+	dir := "/proc/" + strconv.Itoa(p.PID)
+	if cg, err := os.ReadFile(dir + "/cgroup"); err == nil {
+		proc.Cgroup = strings.Join(strings.Fields(string(cg)), " ")
+	}
+	if env, err := os.ReadFile(dir + "/environ"); err == nil {
+		for kv := range strings.SplitSeq(string(env), "\x00") {
+			if v, ok := strings.CutPrefix(kv, MarkEnv+"="); ok {
+				proc.Run = v
+			}
+		}
+	}
+	if ns, err := p.Namespaces(); err == nil {
+		for _, n := range ns {
+			proc.NS = append(proc.NS, uint64(n.Inode))
+		}
+	}
+	return proc, true
+}
+
+// carries says whether the process is of the lab's part that mark names (see [Carries]).
+func (p Process) carries(mark string) bool { return Carries(p.Run, mark) || Carries(p.Cgroup, mark) }
+
+// kill sends SIGKILL to exactly this process: through a pidfd, and only if pid and start time still agree, so that a
+// pid which the kernel gave to somebody else meanwhile is safe.
+func (p Process) kill() error {
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err == unix.ESRCH {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("pidfd_open %d (%s): %w", p.PID, p.Comm, err)
+	}
+	defer unix.Close(fd)
+	again, err := procfs.NewProc(p.PID)
+	if err != nil {
+		return nil //nolint:nilerr // gone
+	}
+	if now, ok := readProcess(again); !ok || now.Start != p.Start {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("kill %d (%s): %w", p.PID, p.Comm, err)
+	}
+	return nil
+}
+
+// Carries says whether s names mark (such as /cdb-lab/1) or something below it: mark stands in s, and no letter or
+// digit follows it, so that /cdb-lab/1 is not found in /cdb-lab/10.
+func Carries(s, mark string) bool {
+	for {
+		i := strings.Index(s, mark)
+		if i < 0 {
+			return false
+		}
+		s = s[i+len(mark):]
+		if s == "" || !isAlnum(s[0]) {
+			return true
+		}
+	}
+}
+
+func isAlnum(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}

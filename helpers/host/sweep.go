@@ -1,0 +1,283 @@
+//go:build linux
+
+package host
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// Swept tells what a sweep removed of one run.
+type Swept struct {
+	Run       string // its directory
+	Processes []string
+	Mounts    []string
+	Cgroups   []string
+	Files     int
+}
+
+// Empty says that there was nothing but the run's own directory and cgroup.
+func (s Swept) Empty() bool {
+	return len(s.Processes)+len(s.Mounts)+len(s.Cgroups)+s.Files == 0
+}
+
+func (s Swept) String() string {
+	return fmt.Sprintf("%s: %d processes, %d mounts, %d cgroups, %d files", s.Run, len(s.Processes), len(s.Mounts),
+		len(s.Cgroups), s.Files)
+}
+
+// Sweep removes, to the last trace, each run whose lock nobody holds: its processes, mounts, cgroups and directories.
+// A run that is under way is left alone, and so is one that was kept, unless kept is true.
+func Sweep(keptToo bool) ([]Swept, error) {
+	lab, err := lockLab()
+	if err != nil {
+		return nil, err
+	}
+	defer lab.Close()
+	names, err := runNames()
+	if err != nil {
+		return nil, err
+	}
+	var all []Swept
+	var errs []error
+	for _, name := range names {
+		if kept(name) && !keptToo {
+			continue
+		}
+		dir := filepath.Join(Dir, name)
+		lock, err := tryLock(dir)
+		switch {
+		case errors.Is(err, errLocked):
+			continue
+		case errors.Is(err, os.ErrNotExist): // only its cgroups are left
+		case err != nil:
+			errs = append(errs, err)
+			continue
+		default:
+			defer lock.Close()
+		}
+		swept, err := sweepRun(name)
+		all, errs = append(all, swept), append(errs, err)
+	}
+	return all, errors.Join(append(errs, lastOut())...)
+}
+
+// SweepPart removes what is left of a part of a run, such as one question: dir below the run's directory, cgroup below
+// the run's cgroup.
+func SweepPart(dir, cgroup string) (Swept, error) {
+	s := Swept{Run: dir}
+	if !within(dir, Dir) || !within(cgroup, Cgroup) || dir == Dir || cgroup == Cgroup {
+		return s, fmt.Errorf("sweep %s and cgroup %s: neither is the lab's", dir, cgroup)
+	}
+	var err error
+	if s.Processes, err = killAll(cgroup); err != nil {
+		return s, err
+	}
+	if s.Mounts, err = unmountAll(dir); err != nil {
+		return s, err
+	}
+	if s.Cgroups, err = removeCgroups(cgroup); err != nil {
+		return s, err
+	}
+	s.Files, err = Remove(dir)
+	return s, err
+}
+
+func sweepRun(name string) (Swept, error) {
+	return SweepPart(filepath.Join(Dir, name), filepath.Join(Cgroup, name))
+}
+
+// patience is how long a sweep waits for the kernel to let go of what was killed or unmounted.
+const patience = 10 * time.Second
+
+// killAll kills every process that carries mark, looking again until there is none: one that was about to fork may have
+// left a child.
+func killAll(mark string) (killed []string, err error) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		ps, err := Processes()
+		if err != nil {
+			return killed, err
+		}
+		ps = slices.DeleteFunc(ps, func(p Process) bool { return !p.carries(mark) || p.PID == os.Getpid() })
+		if len(ps) == 0 {
+			return killed, nil
+		}
+		thaw(mark) // a process frozen by the v1 freezer does not even take SIGKILL
+		for _, p := range ps {
+			name := fmt.Sprintf("%d (%s)", p.PID, p.Comm)
+			if !slices.Contains(killed, name) {
+				killed = append(killed, name)
+			}
+			if err := p.kill(); err != nil {
+				return killed, err
+			}
+		}
+		if time.Now().After(deadline) {
+			return killed, fmt.Errorf("still alive %v after SIGKILL: %v", patience, ps)
+		}
+	}
+}
+
+func thaw(cgroup string) {
+	hs, _ := Hierarchies()
+	for _, h := range hs {
+		for _, cg := range cgroupsBelow(h, cgroup) {
+			if f := filepath.Join(h.Path(cg), "freezer.state"); !h.V2 && exists(f) {
+				_ = os.WriteFile(f, []byte("THAWED"), 0o644)
+			}
+		}
+	}
+}
+
+// unmountAll unmounts everything at and below dir, the latest mount first.
+func unmountAll(dir string) (done []string, err error) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		ms, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+		if err != nil || len(ms) == 0 {
+			return done, err
+		}
+		slices.Reverse(ms)
+		for _, m := range ms {
+			if err := unix.Unmount(m.Mountpoint, unix.UMOUNT_NOFOLLOW); err == nil {
+				done = append(done, m.Mountpoint)
+			} else if err != unix.EBUSY {
+				return done, fmt.Errorf("unmount %s: %w", m.Mountpoint, err)
+			}
+		}
+		if time.Now().After(deadline) {
+			return done, fmt.Errorf("still mounted and busy after %v: %s", patience, ms[0].Mountpoint)
+		}
+	}
+}
+
+// removeCgroups removes cgroup and all below it, in every hierarchy. Those of the lab's own frame (the run, the
+// question) are removed without a word.
+func removeCgroups(cgroup string) (removed []string, err error) {
+	hs, err := Hierarchies()
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range hs {
+		below := cgroupsBelow(h, cgroup)
+		slices.Reverse(below)
+		for _, cg := range below {
+			if err := removeCgroup(h.Path(cg)); err != nil {
+				return removed, err
+			}
+			if cg != cgroup {
+				removed = append(removed, h.Name+":"+cg)
+			}
+		}
+	}
+	return removed, nil
+}
+
+func removeCgroup(dir string) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		err := unix.Rmdir(dir)
+		// A process that has just died may count as a member for a moment more: EBUSY.
+		if err == nil || err == unix.ENOENT {
+			return nil
+		}
+		if err != unix.EBUSY || time.Now().After(deadline) {
+			return fmt.Errorf("remove cgroup %s (processes %v): %w", dir, cgroupProcs(dir), err)
+		}
+	}
+}
+
+// Remove removes dir with all in it, and counts what was no directory; but nothing while anything is mounted there.
+func Remove(dir string) (files int, err error) {
+	// To remove through a mount that is still there would reach into somebody else's files.
+	ms, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return 0, err
+	}
+	if len(ms) > 0 {
+		return 0, fmt.Errorf("not removed: %s is still mounted", ms[0].Mountpoint)
+	}
+	_ = filepath.Walk(dir, func(_ string, info os.FileInfo, err error) error {
+		if err == nil && !info.IsDir() {
+			files++
+		}
+		return nil
+	})
+	return files, os.RemoveAll(dir)
+}
+
+// controllersFile in Dir says which controllers were on at the root of the v2 hierarchy before the lab's first run.
+const controllersFile = "cgroup.subtree_control"
+
+func unified() (Hierarchy, bool) {
+	hs, _ := Hierarchies()
+	i := slices.IndexFunc(hs, func(h Hierarchy) bool { return h.V2 })
+	if i < 0 {
+		return Hierarchy{}, false
+	}
+	return hs[i], true
+}
+
+// noteControllers writes controllersFile where it is missing.
+func noteControllers() error {
+	f := filepath.Join(Dir, controllersFile)
+	h, ok := unified()
+	if !ok || exists(f) {
+		return nil
+	}
+	data, err := os.ReadFile(h.Path(controllersFile))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(f, data, 0o644)
+}
+
+// lastOut removes the lab's own frame once no run is left: the root cgroup's controllers are as they were (a runtime
+// turns on, from the root down, those that a container needs), and Dir and Cgroup are gone.
+func lastOut() error {
+	names, err := runNames()
+	if err != nil || len(names) > 0 {
+		return err
+	}
+	hs, err := Hierarchies()
+	if err != nil {
+		return err
+	}
+	for _, h := range hs {
+		if err := unix.Rmdir(h.Path(Cgroup)); err != nil && err != unix.ENOENT {
+			return fmt.Errorf("remove cgroup %s: %w", h.Path(Cgroup), err)
+		}
+	}
+	f := filepath.Join(Dir, controllersFile)
+	if h, ok := unified(); ok && exists(f) {
+		before, err1 := os.ReadFile(f)
+		now, err2 := os.ReadFile(h.Path(controllersFile))
+		if err := errors.Join(err1, err2); err != nil {
+			return err
+		}
+		for c := range strings.FieldsSeq(string(now)) {
+			if !slices.Contains(strings.Fields(string(before)), c) {
+				// Somebody else may use it by now; then it stays.
+				_ = os.WriteFile(h.Path(controllersFile), []byte("-"+c), 0o644)
+			}
+		}
+		if err := os.Remove(f); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(Dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("the lab's directory holds something that is no run's: %w", err)
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

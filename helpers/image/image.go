@@ -1,0 +1,64 @@
+//go:build linux
+
+// Package image is the lab's image, docker.io/library/busybox:latest, and the registry on loopback that serves it, so
+// that the chapter's own commands pull it without a network. Its one layer is the root filesystem that the hand-built
+// bundle has.
+package image
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"runtime"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"cdblab/helpers/rootfs"
+)
+
+// Config is what the image says of how to run it. The values are those of busybox on Docker Hub, but for LAB, which
+// lets a reader find again in a container what came from the image.
+var Config = v1.Config{
+	Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LAB=from the image config"},
+	Cmd: []string{"sh"},
+}
+
+// Index makes the image: an index with one manifest, for the platform that this program was built for.
+func Index(fs *rootfs.FS) (v1.ImageIndex, error) {
+	var layer bytes.Buffer
+	if err := fs.WriteTar(&layer); err != nil {
+		return nil, err
+	}
+	l, err := tarball.LayerFromOpener(
+		func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil },
+		tarball.WithCompressionLevel(gzip.BestSpeed), tarball.WithCompressedCaching, tarball.WithMediaType(types.OCILayer),
+	)
+	if err != nil {
+		return nil, err
+	}
+	platform := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	if runtime.GOARCH == "arm64" {
+		platform.Variant = "v8"
+	}
+	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	if img, err = mutate.AppendLayers(img, l); err != nil {
+		return nil, err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	config = config.DeepCopy()
+	config.Config, config.OS, config.Architecture, config.Variant = Config, platform.OS, platform.Architecture, platform.Variant
+	config.Created = v1.Time{Time: time.Unix(0, 0).UTC()} // the same busybox gives the same digests
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		return nil, err
+	}
+	return mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex),
+		mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &platform}}), nil
+}

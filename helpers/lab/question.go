@@ -1,0 +1,202 @@
+//go:build linux
+
+package lab
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"cdblab/helpers/host"
+)
+
+// Scope says what a question does to the machine. The words are the chapter's.
+type Scope string
+
+// The three scopes.
+const (
+	MutatesVM    Scope = "VM-only mutation" // it makes processes, mounts, cgroups, snapshots
+	InspectsOnly Scope = "inspect-only"     // it only reads, once the state is there
+	NoRoot       Scope = "no root"          // it reads sources and specifications
+)
+
+// Q is a question while it is asked. It is a testing.TB, so that every assertion and helper takes it, and it owns a
+// directory and a cgroup below which all that it makes must lie.
+type Q struct {
+	testing.TB
+
+	// Dir is the question's own directory, and the working directory of its commands.
+	Dir string
+	// Cgroup is the question's own cgroup, relative to the root of each hierarchy.
+	Cgroup string
+
+	notes *notes
+	env   *environment
+}
+
+var questions atomic.Int32 // numbers the directories of one run
+
+// Question begins a question. At its end, when its cleanups are through, nothing may be left of what it made; what is
+// left fails it, by name, and is then swept, so that the next question finds the host as this one did.
+func Question(t *testing.T, scope Scope, text string) *Q {
+	t.Helper()
+	q := newQ(t)
+	tally.ask(t)
+	q.notes.question(scope, text)
+	q.notes.setUp("cd " + q.Dir)
+	q.notes.setUp("export PATH=" + binDir() + ":$PATH")
+	return q
+}
+
+// Bench is a question's frame for a benchmark: the same directory, cgroup and teardown, without notes.
+func Bench(b *testing.B) *Q {
+	b.Helper()
+	return newQ(b)
+}
+
+func newQ(tb testing.TB) *Q {
+	tb.Helper()
+	if theRun == nil {
+		tb.Fatal("lab.Question needs lab.Main to have begun a run: call it from TestMain")
+	}
+	name := fmt.Sprintf("q%d", questions.Add(1))
+	q := &Q{
+		TB:     tb,
+		Dir:    filepath.Join(theRun.Dir(), name),
+		Cgroup: filepath.Join(theRun.Cgroup(), name),
+		env:    &environment{},
+	}
+	q.notes = newNotes(tb, q.Dir, q.Cgroup)
+	before, err := host.TakePicture()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.Mkdir(q.Dir, 0o755); err != nil {
+		tb.Fatalf("make the question's directory: %v", err)
+	}
+	tb.Cleanup(func() { q.end(before) }) // registered first, so it runs last
+	q.Env(host.MarkEnv, q.Dir)
+	return q
+}
+
+// Run asks a part of the question, as a subtest: the same directory, cgroup and notes.
+func (q *Q) Run(name string, ask func(q *Q)) bool {
+	q.Helper()
+	t, ok := q.TB.(*testing.T)
+	if !ok {
+		q.Fatal("only a test has parts")
+	}
+	return t.Run(name, func(t *testing.T) {
+		part := *q
+		part.TB = t
+		part.notes = q.notes.part(t)
+		ask(&part)
+	})
+}
+
+// Cleanup registers a teardown as testing.TB does, but for a question whose state is to be kept (see [Kept]).
+func (q *Q) Cleanup(f func()) {
+	q.TB.Cleanup(func() {
+		if !q.kept() {
+			f()
+		}
+	})
+}
+
+// Mkdir makes a directory below the question's own, and returns its path. It is removed with all in it when the
+// question ends; whoever puts something there that is more than a file must have removed that before.
+func (q *Q) Mkdir(name string) string {
+	q.Helper()
+	dir := filepath.Join(q.Dir, name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		q.Fatalf("make a directory for the question: %v", err)
+	}
+	q.Cleanup(func() {
+		if _, err := host.Remove(dir); err != nil {
+			q.Errorf("remove %s: %v", dir, err)
+		}
+	})
+	return dir
+}
+
+// end verifies that nothing stayed behind, or says what was kept and how to look at it.
+func (q *Q) end(before host.Picture) {
+	if q.kept() {
+		keep(q)
+		return
+	}
+	// The kernel and the shim take a moment to let go: look until nothing is left.
+	var left []host.Change
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		after, err := host.TakePicture()
+		if err != nil {
+			q.Fatal(err)
+		}
+		left = host.Of(host.Diff(before, after), before, q.Cgroup)
+		left = q.withoutFrame(left)
+		if len(left) == 0 || time.Now().After(deadline) {
+			break
+		}
+	}
+	for _, c := range left {
+		q.Errorf("the question left something behind: %s", c)
+	}
+	swept, err := host.SweepPart(q.Dir, q.Cgroup)
+	if err != nil {
+		q.Errorf("sweep what the question left: %v", err)
+	} else if len(left) > 0 {
+		q.Logf("swept: %s", swept)
+	}
+}
+
+// withoutFrame leaves out what belongs to the question and not to the experiment: its empty directory and its empty
+// cgroups, which the runtime made on its way down to the container's.
+func (q *Q) withoutFrame(cs []host.Change) []host.Change {
+	var out []host.Change
+	for _, c := range cs {
+		frame := c.Name == q.Dir
+		if c.Kind == "cgroup" && strings.HasSuffix(c.Name, ":"+q.Cgroup) {
+			frame = true
+		}
+		if !frame {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// tally counts the questions of a run, by test name, so that a run which asked none is not green.
+var tally = &counter{}
+
+type counter struct {
+	mu                                sync.Mutex
+	asked, answered, failed, skipped int
+	names                             map[string]bool
+}
+
+func (c *counter) ask(t *testing.T) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked++
+	if c.names == nil {
+		c.names = map[string]bool{}
+	}
+	c.names[t.Name()] = true
+	t.Cleanup(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		switch {
+		case t.Failed():
+			c.failed++
+		case t.Skipped():
+			c.skipped++
+		default:
+			c.answered++
+		}
+	})
+}

@@ -1,0 +1,55 @@
+//go:build linux
+
+package proc
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/procfs"
+	"gotest.tools/v3/poll"
+)
+
+// Runs is a poll check: the process pid has become the program comm. Between execve(2) and the moment when a runtime
+// reports "running" there is no order that one could rely on.
+func Runs(pid int, comm string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		p, err := Read(pid)
+		if err != nil {
+			return poll.Continue("process %d: %v", pid, err)
+		}
+		if p.Comm != comm {
+			return poll.Continue("process %d is %q, not yet %q", pid, p.Comm, comm)
+		}
+		return poll.Success()
+	}
+}
+
+// Dead is a poll check: the process of this identity has ended. A zombie is dead.
+func Dead(id Identity) poll.Check {
+	return func(poll.LogT) poll.Result {
+		p, err := Read(int(id.PID))
+		if err != nil {
+			// A zombie has a stat file, but no exe link, no namespaces and no descriptors to read.
+			fs, gone := procfs.NewProc(int(id.PID))
+			if gone != nil {
+				return poll.Success()
+			}
+			stat, gone := fs.Stat()
+			if gone != nil || stat.State == "Z" || stat.State == "X" {
+				return poll.Success()
+			}
+			return poll.Continue("process %d: %v", id.PID, err)
+		}
+		if p.Start != id.Start || p.State == "Z" {
+			return poll.Success()
+		}
+		return poll.Continue("process %d (%s) is alive, state %s", id.PID, p.Comm, p.State)
+	}
+}
+
+// WaitFor polls until check succeeds; after a minute it fails the test with what was last seen.
+func WaitFor(tb testing.TB, check poll.Check) {
+	tb.Helper()
+	poll.WaitOn(tb, check, poll.WithTimeout(time.Minute), poll.WithDelay(2*time.Millisecond))
+}

@@ -1,0 +1,99 @@
+//go:build linux
+
+// Package runc drives an OCI runtime by its command line, as a reader would type it. The runtime is runc, or whatever
+// CDB_RUNC names.
+package runc
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/lab"
+)
+
+// Container is a container of a bundle, made or yet to be made.
+type Container struct {
+	ID     string
+	Root   string // the runtime's state directory (--root), absolute; below the question's directory
+	Bundle *bundle.Bundle
+
+	q *lab.Q
+}
+
+// New prepares the container cdb-runc of a bundle. Nothing exists of it until Create; at the end of the question it is
+// deleted, by force, if it is still there.
+func New(q *lab.Q, b *bundle.Bundle) *Container {
+	q.Helper()
+	return Named(q, b, "root", bundle.ID)
+}
+
+// Named prepares a container with another id, whose state is below another root.
+func Named(q *lab.Q, b *bundle.Bundle, root, id string) *Container {
+	q.Helper()
+	c := &Container{q: q, ID: id, Root: q.Mkdir(root), Bundle: b}
+	q.Look("runc --root " + root + " state " + id)
+	q.Cleanup(func() {
+		if _, err := os.Stat(c.StateDir()); err == nil {
+			c.Must("delete", "--force")
+		}
+	})
+	return c
+}
+
+// StateDir is where the runtime keeps the state of the container.
+func (c *Container) StateDir() string { return filepath.Join(c.Root, c.ID) }
+
+// Fifo is the FIFO at which runc holds a created container until it is started.
+func (c *Container) Fifo() string { return filepath.Join(c.StateDir(), "exec.fifo") }
+
+// Try runs an operation of the runtime with the container's id, and returns what came of it.
+func (c *Container) Try(operation string, args ...string) lab.Result {
+	c.q.Helper()
+	return c.q.Exec(c.argv(operation, args)...)
+}
+
+// Must runs an operation that has to succeed.
+func (c *Container) Must(operation string, args ...string) lab.Result {
+	c.q.Helper()
+	return c.q.Must(c.argv(operation, args)...)
+}
+
+// argv is the command line: runc --root root OPERATION [--bundle bundle] [args] cdb-runc [what follows the id]. Flags
+// come before the id, as the runtime wants them; kill takes its signal after.
+func (c *Container) argv(operation string, args []string) []string {
+	argv := []string{"runc", "--root", filepath.Base(c.Root), operation}
+	switch operation {
+	case "create", "run":
+		argv = append(argv, "--bundle", c.Bundle.Name)
+	case "kill":
+		return append(append(argv, c.ID), args...)
+	}
+	return append(append(argv, args...), c.ID)
+}
+
+// Create creates the container.
+func (c *Container) Create() { c.q.Helper(); c.Must("create") }
+
+// Start starts the created container.
+func (c *Container) Start() { c.q.Helper(); c.Must("start") }
+
+// Kill sends a signal, such as "KILL", to the container's process.
+func (c *Container) Kill(signal string) { c.q.Helper(); c.Must("kill", signal) }
+
+// Delete deletes the container.
+func (c *Container) Delete() { c.q.Helper(); c.Must("delete") }
+
+// State is what the runtime says of the container: the state document of runtime.md, "State".
+func (c *Container) State() specs.State {
+	c.q.Helper()
+	out := c.Must("state").Stdout
+	var s specs.State
+	if err := json.Unmarshal([]byte(out), &s); err != nil {
+		c.q.Fatalf("runc state does not print a state document: %v\n%s", err, out)
+	}
+	return s
+}

@@ -1,0 +1,62 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/host"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// assertInCgroup asserts, in every hierarchy, that the process is the only one of the cgroup, by both what the process
+// and what the cgroup says.
+func assertInCgroup(q *lab.Q, id proc.Identity, cgroup string) {
+	q.Helper()
+	hs, err := host.Hierarchies()
+	assert.NilError(q, err)
+	for _, h := range hs {
+		key := h.Name
+		if h.V2 {
+			key = ""
+		}
+		assert.Check(q, cmp.Equal(id.Cgroups[key], cgroup), "/proc/%d/cgroup, hierarchy %s", id.PID, h.Name)
+		procs, err := os.ReadFile(filepath.Join(h.Path(cgroup), "cgroup.procs"))
+		assert.NilError(q, err)
+		assert.Check(q, cmp.Equal(strings.TrimSpace(string(procs)), strconv.Itoa(int(id.PID))), "members in hierarchy %s", h.Name)
+	}
+}
+
+// assertNoCgroup asserts that no hierarchy has the cgroup.
+func assertNoCgroup(q *lab.Q, cgroup string) {
+	q.Helper()
+	hs, err := host.Hierarchies()
+	assert.NilError(q, err)
+	for _, h := range hs {
+		_, err := os.Stat(h.Path(cgroup))
+		assert.Check(q, os.IsNotExist(err), "cgroup %s is still there in hierarchy %s: %v", cgroup, h.Name, err)
+	}
+}
+
+// sharesMounts says whether the process still sees a mount of the host's, by where the lab lives on the host.
+func sharesMounts(p proc.Process) bool {
+	return slices.ContainsFunc(p.Mounts, func(m string) bool { return strings.HasPrefix(m, host.Dir) })
+}
+
+// opensFile returns the file that the process is about to open. runc's stand-in opens its own descriptor once more, as
+// /proc/self/fd/N or as N below a descriptor of that directory, and what descriptor N refers to is the file.
+func opensFile(p proc.Process, path string) string {
+	fd, err := strconv.Atoi(filepath.Base(path))
+	if err != nil {
+		return path
+	}
+	return p.FDs[fd]
+}

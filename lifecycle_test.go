@@ -1,0 +1,151 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
+)
+
+// Create builds the room; start lets the program in.
+//
+// Create returns with namespaces, cgroup and mounts in place and with a stand-in in them: a process of the runtime
+// itself, blocked in open(2) on the FIFO exec.fifo. Start opens the FIFO's other end; the stand-in goes on and calls
+// execve(2). The program changes, the process does not: pid, start time, namespaces, cgroup and mounts stay.
+//
+// Hint: compare /proc/PID/{comm,exe,stat,ns,cgroup,mountinfo} before and after start.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
+// Kernel: https://man7.org/linux/man-pages/man7/fifo.7.html, https://man7.org/linux/man-pages/man2/execve.2.html
+func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What is the difference between create and start?")
+	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
+
+	q.Step("create: the room is built, and a stand-in waits in it")
+	c.Create()
+	state := c.State()
+	pid := state.Pid
+	created := proc.Snapshot(q, pid)
+	assert.Equal(q, state.Status, specs.StateCreated)
+	q.Fact("runc says", state.Status)
+	q.Fact("pid", created.PID)
+
+	own := created.Own(proc.Self(q).Identity)
+	for _, ns := range []string{"ipc", "mnt", "net", "pid", "uts"} {
+		assert.Check(q, cmp.Contains(own, ns), "the container shares the host's %s namespace", ns)
+	}
+	q.Fact("namespaces of its own", own)
+	q.Fact("inodes", created.NS)
+	assertInCgroup(q, created.Identity, c.Bundle.Spec.Linux.CgroupsPath)
+	q.Fact("cgroup", c.Bundle.Spec.Linux.CgroupsPath)
+	assert.Check(q, !sharesMounts(created), "a mount of the host is still visible after pivot_root: %q", created.Mounts)
+	q.Fact("mounts it sees", len(created.Mounts))
+
+	q.Step("the program of config.json does not run yet: the stand-in is the runtime itself")
+	assert.Check(q, created.Comm != "sleep", "comm is already the program's")
+	q.Fact("comm", created.Comm)
+	assert.Check(q, cmp.DeepEqual(created.Args[len(created.Args)-1:], []string{"init"}))
+	q.Fact("cmdline", created.Args)
+	assert.Check(q, !strings.HasPrefix(created.Exe, "/bin/"), "exe is already a program of the rootfs: %s", created.Exe)
+	q.Fact("exe", created.Exe)
+	assert.Check(q, created.Threads > 1, "a Go program has several threads, this one %d", created.Threads)
+	assert.Check(q, !cmp.Contains(strings.Join(created.Env, " "), "TERM=xterm")().Success(), "it has the program's environment: %q", created.Env)
+
+	q.Step("it waits at the FIFO, in open(2)")
+	fifo, err := os.Lstat(c.Fifo())
+	assert.NilError(q, err, "created, and no FIFO")
+	assert.Check(q, fifo.Mode()&os.ModeNamedPipe != 0, "%s is no FIFO: %v", c.Fifo(), fifo.Mode())
+	q.Fact("exec.fifo", fifo.Mode())
+	call, ok := proc.InSyscall(q, pid)
+	assert.Assert(q, ok && call.Number == unix.SYS_OPENAT, "it is in system call %d, not in openat (%d)", call.Number, unix.SYS_OPENAT)
+	opened := proc.CString(q, pid, call.Args[1])
+	assert.Check(q, cmp.Equal(call.Args[2]&unix.O_ACCMODE, uint64(unix.O_WRONLY)))
+	assert.Check(q, cmp.Equal(filepath.Base(opensFile(created, opened)), "exec.fifo"), "it opens %q of its descriptors %v", opened, created.FDs)
+	q.Fact("blocked in", "openat("+opensFile(created, opened)+", O_WRONLY)")
+	q.Fact("asleep in the kernel's", proc.WaitChannel(q, pid))
+	document, err := os.Stat(filepath.Join(c.StateDir(), "state.json"))
+	assert.NilError(q, err)
+
+	q.Step("start: the FIFO's other end is opened, and the stand-in calls execve")
+	c.Start()
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	running := proc.Snapshot(q, pid)
+	assert.Equal(q, c.State().Status, specs.StateRunning)
+	q.Fact("runc says", c.State().Status)
+	_, err = os.Lstat(c.Fifo())
+	assert.Check(q, os.IsNotExist(err), "the FIFO is still there after start: %v", err)
+	q.Fact("exec.fifo", "gone")
+	after, err := os.Stat(filepath.Join(c.StateDir(), "state.json"))
+	assert.NilError(q, err)
+	assert.Check(q, os.SameFile(document, after) && document.ModTime().Equal(after.ModTime()), "start wrote state.json again")
+
+	q.Step("another program …")
+	assert.Check(q, cmp.DeepEqual(running.Args, []string{"sleep", "300"}))
+	q.Fact("cmdline", running.Args)
+	assert.Check(q, cmp.Equal(running.Exe, "/bin/busybox"))
+	q.Fact("exe", running.Exe)
+	assert.Check(q, cmp.Contains(running.Env, "TERM=xterm"))
+	q.Fact("environ", running.Env)
+	assert.Check(q, cmp.Equal(running.Threads, 1))
+	assert.Check(q, cmp.Len(running.FDs, 3))
+	q.Fact("descriptors left of the stand-in's", []int{len(running.FDs), len(created.FDs)})
+
+	q.Step("… in the same process: pid, start time, parent, namespaces, cgroup and mounts")
+	assert.DeepEqual(q, running.Identity, created.Identity)
+	q.Fact("pid", running.PID)
+	q.Fact("start time", running.Start)
+	q.Fact("inodes", running.NS)
+
+	q.Control("a program that leaves a mark: there is none after create, there is one after start")
+	nonce := filepath.Base(q.Dir) + "-was-here"
+	m := runc.Named(q, bundle.New(q, "mark", "cdb-runc-mark",
+		bundle.Args("sh", "-c", "echo $NONCE > /mark; exec sleep 300"),
+		func(s *specs.Spec) {
+			s.Root.Readonly = false
+			s.Process.Env = append(s.Process.Env, "NONCE="+nonce)
+		}), "root-mark", "cdb-runc-mark")
+	m.Create()
+	_, err = os.Stat(m.Bundle.Rootfs("mark"))
+	assert.Assert(q, os.IsNotExist(err), "the program ran before start: %v", err)
+	q.Fact("mark after create", "none")
+	m.Start()
+	marked := m.State().Pid
+	proc.WaitFor(q, proc.Runs(marked, "sleep"))
+	mark, err := os.ReadFile(m.Bundle.Rootfs("mark"))
+	assert.NilError(q, err, "the program did not run after start")
+	assert.Equal(q, strings.TrimSpace(string(mark)), nonce)
+	q.Fact("mark after start", "there")
+	end(q, m, proc.Snapshot(q, marked))
+
+	q.Step("kill and delete: the room is torn down, and state fails, which is how one sees that it is clean")
+	end(q, c, running)
+	assertNoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
+	_, err = os.Stat(c.StateDir())
+	assert.Check(q, os.IsNotExist(err), "the state directory is still there: %v", err)
+	gone := c.Try("state")
+	assert.Check(q, gone.Code != 0, "state of a deleted container succeeds:\n%s", gone)
+	assert.Check(q, cmp.Contains(gone.Stderr, "does not exist"))
+	q.Fact("state after delete", "container does not exist")
+
+	q.Answer("Create builds the room, with a stand-in waiting in it. Start swaps the program, not the process.")
+}
+
+// end kills a running container, sees that its process is dead and that the runtime agrees, and deletes it.
+func end(q *lab.Q, c *runc.Container, p proc.Process) {
+	q.Helper()
+	c.Kill("KILL")
+	proc.WaitFor(q, proc.Dead(p.Identity))
+	assert.Equal(q, c.State().Status, specs.StateStopped)
+	c.Delete()
+}

@@ -1,0 +1,19 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"embed"
+	"os"
+	"testing"
+
+	"cdblab/helpers/lab"
+)
+
+// The chapter's own source is in the test binary, so that a run knows how many questions there are to ask, also where
+// only the binary is.
+//
+//go:embed bundle*_test.go lifecycle*_test.go task*_test.go events*_test.go
+var chapter embed.FS
+
+func TestMain(m *testing.M) { os.Exit(lab.Main(m, chapter)) }
