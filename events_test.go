@@ -1,3 +1,125 @@
 //go:build linux && vmlab
 
 package cdblab
+
+import (
+	"testing"
+	"time"
+
+	eventsapi "github.com/containerd/containerd/api/events"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// That it was created, started, ended and deleted; with pid, time and exit status, each as the kernel has it.
+//
+// The events come from the shim, through containerd, to whoever listens at that moment. Without a task there are none,
+// whatever else is asked of containerd: reading is no event.
+//
+// Hint: `ctr events` in a second terminal; compare each pid with /proc, each time with field 22 of /proc/PID/stat.
+// Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
+func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What can containerd tell us while the task is running?")
+	d := ctrd.Start(q)
+	id := q.ID(ctrd.ID)
+	ref := pull(q, d)
+	d.CreateContainer(ref, id, "sleep", "300")
+
+	q.Control("no task: whoever listens hears nothing, whatever is asked")
+	stream := d.Listen()
+	d.Ctr("tasks", "ls")
+	d.Ctr("containers", "info", id)
+	d.Ctr("images", "ls")
+	assert.DeepEqual(q, topics(stream.Mark()), []string{})
+	q.Fact("events without a task", topics(stream.Mark()))
+
+	q.Step("start: two events, and both name the process that the kernel has")
+	d.StartTask(id)
+	pid := d.TaskPID(id)
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	task := proc.Snapshot(q, pid)
+	events := stream.Mark()
+	assert.DeepEqual(q, topics(events), []string{"/tasks/create", "/tasks/start"})
+	create, start := events[0].Body.(*eventsapi.TaskCreate), events[1].Body.(*eventsapi.TaskStart)
+	q.Fact("topics", topics(events))
+	assert.Check(q, cmp.Equal(create.ContainerID, id))
+	assert.Check(q, cmp.Equal(start.ContainerID, id))
+	assert.Check(q, cmp.Equal(create.Pid, uint32(pid)))
+	assert.Check(q, cmp.Equal(start.Pid, uint32(pid)))
+	assert.Check(q, cmp.DeepEqual(proc.Children(q, int(task.Parent)), []proc.PID{task.PID}))
+	assertInCgroup(q, task.Identity, "/"+ctrd.Namespace+"/"+id)
+	q.Fact("pid in both, and the shim's only child", task.PID)
+	assert.Check(q, cmp.Equal(create.Bundle, d.Bundle(id)))
+	assert.Check(q, !missing(create.Bundle), "the bundle that the event names is not there")
+	q.Fact("bundle", create.Bundle)
+	assert.Check(q, cmp.Equal(events[0].Namespace, ctrd.Namespace))
+
+	q.Step("the times agree: the kernel's process begins, then create is told, then start")
+	began := task.Start.At(q)
+	assertOrder(q, "process begins", began, "create", events[0].Timestamp)
+	assertOrder(q, "create", events[0].Timestamp, "start", events[1].Timestamp)
+	q.Fact("from the process to create", lab.Elapsed(events[0].Timestamp.Sub(began)))
+	q.Fact("from create to start", lab.Elapsed(events[1].Timestamp.Sub(events[0].Timestamp)))
+
+	q.Step("while it runs nothing more is told: one has to ask")
+	line := row(q, d.Ctr("tasks", "ls").Stdout, id)
+	assert.Check(q, cmp.Equal(line[2], "RUNNING"))
+	d.Ctr("tasks", "ps", id)
+	d.Ctr("tasks", "metrics", id)
+	assert.DeepEqual(q, topics(stream.Mark()), []string{})
+	q.Fact("events while it runs", "none")
+
+	q.Step("kill: the exit is told, with status and time")
+	killed := time.Now()
+	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
+	proc.WaitFor(q, proc.Dead(task.Identity))
+	stream.WaitFor("/tasks/exit")
+	seen := time.Now()
+	events = stream.Mark()
+	assert.DeepEqual(q, topics(events), []string{"/tasks/exit"})
+	exit := events[0].Body.(*eventsapi.TaskExit)
+	assert.Check(q, cmp.Equal(exit.ContainerID, id))
+	assert.Check(q, cmp.Equal(exit.ID, id), "the id of the task's own process is the container's")
+	assert.Check(q, cmp.Equal(exit.Pid, uint32(pid)))
+	assert.Check(q, cmp.Equal(exit.ExitStatus, uint32(128+9)))
+	assertOrder(q, "kill", killed, "exited_at", exit.ExitedAt.AsTime())
+	assertOrder(q, "exited_at", exit.ExitedAt.AsTime(), "seen to be dead", seen)
+	q.Fact("exit status", exit.ExitStatus)
+
+	q.Step("delete: the last word")
+	deleteTask(q, d, id)
+	events = stream.Mark()
+	assert.DeepEqual(q, topics(events), []string{"/tasks/delete"})
+	deleted := events[0].Body.(*eventsapi.TaskDelete)
+	assert.Check(q, cmp.Equal(deleted.Pid, uint32(pid)))
+	assert.Check(q, cmp.Equal(deleted.ExitStatus, exit.ExitStatus))
+	assert.Check(q, cmp.Equal(deleted.ExitedAt.AsTime(), exit.ExitedAt.AsTime()))
+
+	q.Step("ctr events and the Go client saw the same")
+	fromCtr, fromClient := stream.FromCtr(), stream.FromClient()
+	assert.DeepEqual(q, fromCtr, fromClient)
+	q.Fact("seen by both", topics(stream.Events()))
+
+	q.Answer("When it was created, started, ended and deleted, and as which process. In between it is silent until asked.")
+}
+
+// topics lists the topics of events, in order.
+func topics(events []ctrd.Event) []string {
+	out := []string{}
+	for _, e := range events {
+		out = append(out, e.Topic)
+	}
+	return out
+}
+
+// assertOrder asserts that one moment is not before another. The kernel tells a process's start in ticks of 10 ms, so
+// that much is no contradiction.
+func assertOrder(q *lab.Q, first string, a time.Time, second string, b time.Time) {
+	q.Helper()
+	const tick = 10 * time.Millisecond
+	assert.Check(q, !a.After(b.Add(tick)), "%s (%v) is later than %s (%v)", first, a, second, b)
+}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -59,4 +60,26 @@ func opensFile(p proc.Process, path string) string {
 		return path
 	}
 	return p.FDs[fd]
+}
+
+// mountAt returns the mount whose mount point is path, as /proc/self/mountinfo has it; nil where there is none.
+func mountAt(q *lab.Q, path string) *mountinfo.Info {
+	q.Helper()
+	ms, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
+	assert.NilError(q, err)
+	if len(ms) == 0 {
+		return nil
+	}
+	return ms[0]
+}
+
+// cgroupVersion is the version of the hierarchy that has the controllers: v1 (also in hybrid mode) or v2.
+func cgroupVersion(q *lab.Q) string {
+	q.Helper()
+	hs, err := host.Hierarchies()
+	assert.NilError(q, err)
+	if host.CgroupMode(hs) == host.ModeV2 {
+		return "v2"
+	}
+	return "v1"
 }

@@ -58,7 +58,8 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(created.Args[len(created.Args)-1:], []string{"init"}))
 	q.Fact("cmdline", created.Args)
 	assert.Check(q, !strings.HasPrefix(created.Exe, "/bin/"), "exe is already a program of the rootfs: %s", created.Exe)
-	q.Fact("exe", created.Exe)
+	assert.Check(q, cmp.Equal(proc.ExeDigest(q, pid), lab.UnderTest("runc").Digest), "its program, byte for byte, is runc's")
+	q.Fact("exe", created.Exe+", the same bytes as runc")
 	assert.Check(q, created.Threads > 1, "a Go program has several threads, this one %d", created.Threads)
 	assert.Check(q, !cmp.Contains(strings.Join(created.Env, " "), "TERM=xterm")().Success(), "it has the program's environment: %q", created.Env)
 
@@ -94,6 +95,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(running.Args, []string{"sleep", "300"}))
 	q.Fact("cmdline", running.Args)
 	assert.Check(q, cmp.Equal(running.Exe, "/bin/busybox"))
+	assert.Check(q, cmp.Equal(proc.ExeDigest(q, pid), lab.UnderTest("busybox").Digest))
 	q.Fact("exe", running.Exe)
 	assert.Check(q, cmp.Contains(running.Env, "TERM=xterm"))
 	q.Fact("environ", running.Env)

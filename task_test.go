@@ -1,3 +1,212 @@
 //go:build linux && vmlab
 
 package cdblab
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/image"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// A shim appears with the task: not with the daemon, not with the image, not with the container.
+//
+// To containerd a container is a record and a snapshot. Only a task is a process, and for each task containerd starts a
+// shim, which it hands over to pid 1 (or the nearest subreaper) at once. The shim runs runc, becomes the parent of the
+// container's process, and keeps both its stdio and its exit status. It answers on a socket of its own, so the daemon
+// may die and come back: the shim holds the task meanwhile.
+//
+// Hint: who is the parent of whom? Look at field 4 of /proc/PID/stat, and at /proc/PID/cwd of the shim.
+// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
+// Kernel: https://man7.org/linux/man-pages/man2/PR_SET_CHILD_SUBREAPER.2const.html
+func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "Where does the shim appear when containerd starts a task?")
+	d := ctrd.Start(q)
+	id := q.ID(ctrd.ID)
+	bundle := d.Bundle(id)
+
+	q.Step("a daemon, a namespace, an image: no shim")
+	d.Ctr("namespaces", "create", ctrd.Namespace)
+	ref := pull(q, d)
+	q.Fact("shims with an image", d.Shims())
+	assert.Assert(q, cmp.Len(d.Shims(), 0))
+
+	q.Step("a container: a record and a snapshot, still no shim, no bundle and no process")
+	d.CreateContainer(ref, id, "sleep", "300")
+	assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
+	assert.Check(q, cmp.Contains(d.Ctr("snapshots", "ls").Stdout, id))
+	assert.Check(q, cmp.Len(d.Shims(), 0))
+	assert.Check(q, missing(bundle), "there is a bundle without a task: %s", bundle)
+	q.Fact("shims with a container", d.Shims())
+
+	q.Step("a task: one shim, and the program is its child")
+	d.StartTask(id)
+	shims := d.Shims()
+	assert.Assert(q, cmp.Len(shims, 1), "shims after tasks start")
+	shim := proc.Snapshot(q, int(shims[0]))
+	q.Fact("shim", shim.PID)
+	q.Fact("shim's command line", shim.Args)
+	inits := proc.Children(q, int(shim.PID))
+	assert.Assert(q, cmp.Len(inits, 1), "children of the shim")
+	proc.WaitFor(q, proc.Runs(int(inits[0]), "sleep"))
+	init := proc.Snapshot(q, int(inits[0]))
+	assert.Check(q, cmp.DeepEqual(init.Args, []string{"sleep", "300"}))
+	q.Fact("the shim's child", init.PID)
+	q.Fact("the child's command line", init.Args)
+
+	q.Step("the shim's parent is whoever takes in orphans, and never containerd")
+	assert.Check(q, shim.Parent != proc.PID(d.PID()), "containerd (%d) is the shim's parent", d.PID())
+	adopter := proc.Adopter(q)
+	assert.Check(q, cmp.Equal(shim.Parent, adopter), "who takes in orphans")
+	q.Fact("containerd", proc.PID(d.PID()))
+	q.Fact("shim's parent", shim.Parent)
+	q.Fact("who takes in orphans", adopter)
+
+	q.Step("its working directory is the task's bundle, and its socket is named in it")
+	cwd, err := os.Readlink("/proc/" + strconv.Itoa(int(shim.PID)) + "/cwd")
+	assert.NilError(q, err)
+	assert.Check(q, cmp.Equal(cwd, bundle))
+	q.Fact("bundle", cwd)
+	q.Fact("in it", files(q, bundle))
+	pidFile, err := os.ReadFile(filepath.Join(bundle, "init.pid"))
+	assert.NilError(q, err)
+	assert.Check(q, cmp.Equal(string(pidFile), strconv.Itoa(int(init.PID))))
+	socket := d.ShimSocket(id)
+	assert.Check(q, cmp.Equal(filepath.Dir(socket), d.SocketDir))
+	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on %s", socket)
+	assert.Check(q, cmp.Equal(filepath.Base(socket), d.SocketName(id)))
+	q.Fact("socket", "sha256 of address/namespace/id")
+
+	q.Step("ctr agrees with the kernel")
+	line := row(q, d.Ctr("tasks", "ls").Stdout, id)
+	assert.Check(q, cmp.DeepEqual(line, []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
+	q.Fact("ctr tasks ls", line[2])
+	ps := row(q, d.Ctr("tasks", "ps", id).Stdout, strconv.Itoa(int(init.PID)))
+	assert.Check(q, cmp.Equal(ps[0], strconv.Itoa(int(init.PID))))
+
+	q.Step("containerd is killed: the shim holds the task")
+	d.Kill()
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, int(init.PID)).Identity, init.Identity))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, int(shim.PID)).Identity, shim.Identity))
+	down := d.TryCtr("--connect-timeout", "1s", "tasks", "ls")
+	assert.Check(q, down.Code != 0, "ctr reached a daemon that is dead:\n%s", down)
+	q.Fact("without a daemon", "shim and program live, ctr fails")
+
+	q.Step("containerd is back: it finds the same shim, and the same task")
+	d.Start()
+	assert.Check(q, cmp.DeepEqual(d.Shims(), shims))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, int(init.PID)).Identity, init.Identity))
+	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
+	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "again", id, "echo", "still here").Stdout), "still here"))
+	q.Fact("after the restart", "same shim, same program, and an exec works")
+
+	q.Step("a second task gets a shim of its own")
+	second := q.ID(ctrd.ID + "-2")
+	d.CreateContainer(ref, second, "sleep", "300")
+	d.StartTask(second)
+	assert.Check(q, cmp.Len(d.Shims(), 2))
+	q.Fact("shims with two tasks", len(d.Shims()))
+	d.Ctr("tasks", "kill", "-s", "SIGKILL", second)
+	deleteTask(q, d, second)
+	d.Ctr("containers", "delete", second)
+	proc.WaitFor(q, shimsLeft(d, 1))
+	assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "the first task's shim stays")
+
+	q.Control("the task ends and is deleted, the container stays: no shim, no bundle, no socket")
+	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
+	proc.WaitFor(q, proc.Dead(init.Identity))
+	assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "a task that has ended keeps its shim, which keeps the exit status")
+	deleteTask(q, d, id)
+	proc.WaitFor(q, proc.Dead(shim.Identity))
+	assert.Check(q, cmp.Len(d.Shims(), 0))
+	assert.Check(q, missing(bundle), "the bundle is still there: %s", bundle)
+	assert.Check(q, missing(socket), "the socket is still there: %s", socket)
+	assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
+	q.Fact("shims after tasks delete", len(d.Shims()))
+
+	q.Step("cleanup, and its verification")
+	d.Ctr("containers", "delete", id)
+	d.Ctr("images", "rm", "--sync", ref)
+	for _, list := range [][]string{{"tasks", "ls", "-q"}, {"containers", "ls", "-q"}, {"images", "ls", "-q"}, {"content", "ls", "-q"}} {
+		assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr(list...).Stdout), ""), "left of %s", list[0])
+	}
+	assertNoCgroup(q, "/"+ctrd.Namespace+"/"+id)
+	d.Ctr("namespaces", "remove", ctrd.Namespace)
+	assert.Check(q, !strings.Contains(d.Ctr("namespaces", "ls", "-q").Stdout, ctrd.Namespace))
+
+	q.Answer("Beside the task, not before: one shim for each, orphaned at birth, which holds it whether containerd lives or not.")
+}
+
+// pull pulls the lab's image through a registry on loopback, under the chapter's name for it, and returns that name.
+func pull(q *lab.Q, d *ctrd.Daemon) string {
+	q.Helper()
+	ref, ours := lab.ImageRef()
+	if !ours {
+		d.Ctr("images", "pull", ref)
+		return ref
+	}
+	registry := image.Serve(q)
+	d.Ctr("images", "pull", "--hosts-dir", filepath.Base(registry.HostsDir(q)), ref)
+	asked := registry.Requests()
+	assert.Check(q, slices.Contains(asked, "GET /v2/library/busybox/blobs/"+d.Layers(ref)[0].String()), "the layer was not fetched from loopback: %q", asked)
+	q.Fact("image served from", "loopback")
+	return ref
+}
+
+// deleteTask deletes a task. If that fails, what the reader needs to see is the list of tasks; nothing is forced.
+func deleteTask(q *lab.Q, d *ctrd.Daemon, id string) {
+	q.Helper()
+	if r := d.TryCtr("tasks", "delete", id); r.Code != 0 {
+		q.Fatalf("the task cannot be deleted:\n%s\n%s", r, d.TryCtr("tasks", "ls"))
+	}
+}
+
+// shimsLeft is a poll check: the daemon has n shims.
+func shimsLeft(d *ctrd.Daemon, n int) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if got := d.Shims(); len(got) != n {
+			return poll.Continue("%d shims: %v, want %d", len(got), got, n)
+		}
+		return poll.Success()
+	}
+}
+
+// row returns the fields of the line of a table that begins with a word.
+func row(q *lab.Q, table, first string) []string {
+	q.Helper()
+	for line := range strings.SplitSeq(table, "\n") {
+		if f := strings.Fields(line); len(f) > 0 && f[0] == first {
+			return f
+		}
+	}
+	q.Fatalf("no line begins with %q:\n%s", first, table)
+	return nil
+}
+
+func missing(path string) bool {
+	_, err := os.Lstat(path)
+	return os.IsNotExist(err)
+}
+
+// files lists the names in a directory.
+func files(q *lab.Q, dir string) []string {
+	q.Helper()
+	entries, err := os.ReadDir(dir)
+	assert.NilError(q, err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}

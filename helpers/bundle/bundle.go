@@ -26,7 +26,9 @@ type Bundle struct {
 	Name string      // the directory's name below the question's own
 	Spec *specs.Spec // what config.json says
 
-	q *lab.Q
+	q     *lab.Q
+	first []byte      // config.json as New wrote it
+	last  *specs.Spec // what Write wrote last, to tell what an edit changes
 }
 
 // Busybox builds the chapter's bundle, <question>/bundle: what `runc spec` writes, with the arguments given, without a
@@ -41,13 +43,37 @@ func New(q *lab.Q, name, id string, edits ...func(*specs.Spec)) *Bundle {
 	q.Helper()
 	b := &Bundle{q: q, Dir: q.Mkdir(name), Name: name, Spec: specconv.Example()}
 	b.writeRootfs()
+	if !lab.UnderTest("runc").Pinned {
+		// The example claims the specification that the pinned runc knows; an older runtime refuses it, although nothing
+		// in the example is newer than this one.
+		b.Spec.Version = "1.0.2"
+	}
 	b.Spec.Process.Terminal = false
 	b.Spec.Linux.CgroupsPath = filepath.Join(q.Cgroup, id)
 	for _, edit := range edits {
 		edit(b.Spec)
 	}
+	b.last = specconv.Example()
 	b.Write()
+	b.first, _ = Marshal(b.Spec)
 	return b
+}
+
+// In is the same bundle, in the hands of a part of the question, whose notes it then takes.
+func (b *Bundle) In(q *lab.Q) *Bundle {
+	c := *b
+	c.q = q
+	return &c
+}
+
+// Restore takes back all edits.
+func (b *Bundle) Restore() {
+	b.q.Helper()
+	*b.Spec = specs.Spec{}
+	if err := json.Unmarshal(b.first, b.Spec); err != nil {
+		b.q.Fatalf("restore config.json: %v", err)
+	}
+	b.WriteRaw(string(b.first), "whole again")
 }
 
 // Args is an edit: the program and its arguments.
@@ -84,24 +110,29 @@ func (b *Bundle) Write() {
 	if err != nil {
 		b.q.Fatalf("write config.json: %v", err)
 	}
-	b.WriteRaw(string(data))
+	changes, err := Difference(b.last, b.Spec)
+	if err != nil {
+		b.q.Fatalf("write config.json: %v", err)
+	}
+	comment := strings.Join(changes, ", ")
+	if len(changes) > 4 {
+		comment = strings.Join(changes[:4], ", ") + ", …"
+	}
+	b.last = &specs.Spec{}
+	if err := json.Unmarshal(data, b.last); err != nil {
+		b.q.Fatalf("write config.json: %v", err)
+	}
+	b.WriteRaw(string(data), comment)
 }
 
-// WriteRaw writes anything at all into config.json.
-func (b *Bundle) WriteRaw(config string) {
+// WriteRaw writes anything at all into config.json; comment tells the reader what.
+func (b *Bundle) WriteRaw(config, comment string) {
 	b.q.Helper()
 	if err := os.WriteFile(b.Config(), []byte(config), 0o644); err != nil {
 		b.q.Fatalf("write config.json: %v", err)
 	}
-	b.q.DidLong(fmt.Sprintf("cat > %s/config.json   # args %s", b.Name, argsOf(b.Spec)),
+	b.q.DidLong(fmt.Sprintf("cat > %s/config.json   # %s", b.Name, comment),
 		fmt.Sprintf("cat > %s/config.json <<'END'\n%s\nEND", b.Name, strings.TrimSuffix(config, "\n")))
-}
-
-func argsOf(s *specs.Spec) string {
-	if s.Process == nil {
-		return "none"
-	}
-	return fmt.Sprintf("%q", s.Process.Args)
 }
 
 // Config is the path of config.json.

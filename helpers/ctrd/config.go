@@ -42,9 +42,9 @@ const maxSocketDir = 42
 
 // paths are the places of a private containerd, all below the question's directory.
 type paths struct {
-	Version                          int
+	Version                         int
 	Root, State, Address, SocketDir string
-	Disabled                         []string
+	Disabled                        []string
 }
 
 func newPaths(dir string) (paths, error) {

@@ -73,9 +73,16 @@ func Start(q *lab.Q) *Daemon {
 	q.DidLong("cat > containerd/config.toml   # root, state, address and socket_dir below "+q.Dir,
 		"mkdir -p containerd s fifo && cat > containerd/config.toml <<'END'\n"+toml.String()+"END")
 	q.Export("CONTAINERD_ADDRESS", d.Address)
-	q.Look("ctr -n " + Namespace + " tasks ls")
+	q.Look("ctr -n " + Namespace + " tasks ls   # and, where the daemon has died: containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &")
+	// Not q.Cleanup: the client is this process's own, also when the daemon is to be kept.
+	q.TB.Cleanup(func() {
+		if d.client != nil {
+			d.client.Close()
+		}
+	})
 	q.Cleanup(d.end)
 	d.Start()
+	q.Fact("containerd answers after", lab.Elapsed(d.Ready))
 	return d
 }
 
@@ -130,7 +137,6 @@ func (d *Daemon) waitReady(begin time.Time) {
 				d.q.Fatalf("connect to containerd at %s: %v", d.Address, err)
 			}
 			d.client = c
-			d.q.TB.Cleanup(func() { c.Close() })
 		}
 		if _, err := d.client.Version(ctx); err == nil {
 			d.Ready = time.Since(begin)

@@ -4,9 +4,16 @@ package ctrd
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/events"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/typeurl/v2"
 	"gotest.tools/v3/poll"
 
@@ -20,83 +27,219 @@ type Event struct {
 	Body any // the decoded event: *events.TaskCreate and such, of containerd's api/events
 }
 
-// Recorder writes down the daemon's event stream from the moment it was made.
-type Recorder struct {
-	q      *lab.Q
+// String is the event as `ctr events` shows it, but for the time.
+func (e Event) String() string {
+	body, err := json.Marshal(e.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%s %s %s", e.Namespace, e.Topic, body)
+}
+
+// markNamespace is where Mark makes its own events, apart from those that are asked about.
+const markNamespace = "cdb-mark"
+
+// Stream is the daemon's event stream from one moment on, heard by two listeners: the Go client and `ctr events`.
+type Stream struct {
+	d     *Daemon
+	out   string // the file that ctr events writes
+	begin int    // the first event after the last mark
+	marks int
+
 	mu     sync.Mutex
 	events []Event
 	err    error
 }
 
-// Record subscribes to all of the daemon's events, through the Go client. It returns when the subscription is known to
-// be in place.
-func (d *Daemon) Record() *Recorder {
+// Listen subscribes to all events of the daemon. It returns when both listeners are known to hear.
+func (d *Daemon) Listen() *Stream {
 	d.q.Helper()
+	s := &Stream{d: d, out: filepath.Join(d.dir, "ctr-events")}
+	s.listenClient()
+	s.listenCtr()
+	if err := d.client.NamespaceService().Create(s.markContext(), markNamespace, nil); err != nil {
+		d.q.Fatalf("make a namespace for marks: %v", err)
+	}
+	s.Mark()
+	return s
+}
+
+func (s *Stream) markContext() context.Context {
+	return namespaces.WithNamespace(context.Background(), markNamespace)
+}
+
+func (s *Stream) listenClient() {
 	ctx, cancel := context.WithCancel(context.Background())
-	d.q.TB.Cleanup(cancel)
-	envelopes, errs := d.client.Subscribe(ctx)
-	r := &Recorder{q: d.q}
+	s.d.q.TB.Cleanup(cancel)
+	envelopes, errs := s.d.client.Subscribe(ctx)
 	go func() {
 		for {
 			select {
 			case e := <-envelopes:
 				if e != nil {
-					r.add(e)
+					s.add(e)
 				}
 			case err := <-errs:
-				r.mu.Lock()
-				r.err = err
-				r.mu.Unlock()
+				s.mu.Lock()
+				s.err = err
+				s.mu.Unlock()
 				return
 			}
 		}
 	}()
-	return r
 }
 
-func (r *Recorder) add(e *events.Envelope) {
+func (s *Stream) add(e *events.Envelope) {
 	body, err := typeurl.UnmarshalAny(e.Event)
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err != nil {
-		r.err = err
+		s.err = err
 	}
-	r.events = append(r.events, Event{e, body})
+	s.events = append(s.events, Event{e, body})
 }
 
-// Events lists what has come so far.
-func (r *Recorder) Events() []Event {
-	r.q.Helper()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.err != nil {
-		r.q.Fatalf("the subscription to containerd's events ended: %v", r.err)
+func (s *Stream) listenCtr() {
+	q := s.d.q
+	q.Helper()
+	q.DidLong("ctr events &", "ctr events > containerd/ctr-events & sleep 1")
+	out, err := os.Create(s.out)
+	if err != nil {
+		q.Fatalf("listen with ctr events: %v", err)
 	}
-	return append([]Event(nil), r.events...)
+	defer out.Close()
+	cmd := q.Cmd(context.Background(), "ctr", "events")
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		q.Fatalf("listen with ctr events: %v", err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	q.Cleanup(func() { end(q, cmd, exited) })
 }
 
-// Topics lists the topics of what has come so far.
-func (r *Recorder) Topics() []string {
-	r.q.Helper()
-	var out []string
-	for _, e := range r.Events() {
-		out = append(out, e.Topic)
+func end(q *lab.Q, cmd *exec.Cmd, exited <-chan error) {
+	if err := lab.Interrupt(cmd, exited); err != nil {
+		q.Error(err)
+	}
+}
+
+// Mark returns the events since the last mark, and begins anew. It makes an event of its own and waits until both
+// listeners have heard that one, so what was sent before has come.
+func (s *Stream) Mark() []Event {
+	q := s.d.q
+	q.Helper()
+	// The first mark may come before a listener is in place, which nothing tells but a mark that is heard: repeat it.
+	first := s.marks == 0
+	s.marks++
+	mark := fmt.Sprintf("mark-%d-", s.marks)
+	tries := 0
+	send := func() error {
+		tries++
+		return s.d.client.NamespaceService().SetLabel(s.markContext(), markNamespace, "mark", fmt.Sprint(mark, tries))
+	}
+	if err := send(); err != nil {
+		q.Fatalf("mark the event stream: %v", err)
+	}
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		client, ctr := heard(s.client(), mark), heard(s.ctr(), mark)
+		if client && ctr {
+			return poll.Success()
+		}
+		if first {
+			if err := send(); err != nil {
+				return poll.Error(err)
+			}
+		}
+		return poll.Continue("heard the mark: client %t, ctr events %t", client, ctr)
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		q.Fatalf("the subscription to containerd's events ended: %v", s.err)
+	}
+	since := without(s.events[s.begin:])
+	s.begin = len(s.events)
+	return since
+}
+
+func heard(lines []string, mark string) bool {
+	for _, l := range lines {
+		if strings.HasPrefix(l, markNamespace+" ") && strings.Contains(l, mark) {
+			return true
+		}
+	}
+	return false
+}
+
+// without leaves out the marks.
+func without(all []Event) []Event {
+	var out []Event
+	for _, e := range all {
+		if e.Namespace != markNamespace {
+			out = append(out, e)
+		}
 	}
 	return out
 }
 
-// WaitFor waits until the last event of the stream is of a topic, and returns all that have come.
-func (r *Recorder) WaitFor(topic string) []Event {
-	r.q.Helper()
-	proc.WaitFor(r.q, func(poll.LogT) poll.Result {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		for _, e := range r.events {
-			if e.Topic == topic {
+// WaitFor waits until an event of a topic has come.
+func (s *Stream) WaitFor(topic string) {
+	s.d.q.Helper()
+	proc.WaitFor(s.d.q, func(poll.LogT) poll.Result {
+		for _, l := range s.client() {
+			if strings.Contains(l, " "+topic+" ") {
 				return poll.Success()
 			}
 		}
-		return poll.Continue("no event %s yet among %d", topic, len(r.events))
+		return poll.Continue("no event %s yet", topic)
 	})
-	return r.Events()
+}
+
+// Events lists all events that the Go client heard, but for the marks.
+func (s *Stream) Events() []Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return without(s.events)
+}
+
+// FromClient lists the events that the Go client heard, one line each.
+func (s *Stream) FromClient() []string { return unmarked(s.client()) }
+
+// FromCtr lists the events that ctr events printed, one line each.
+func (s *Stream) FromCtr() []string { return unmarked(s.ctr()) }
+
+func unmarked(lines []string) []string {
+	var out []string
+	for _, l := range lines {
+		if !strings.HasPrefix(l, markNamespace+" ") {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+func (s *Stream) client() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for _, e := range s.events {
+		out = append(out, e.String())
+	}
+	return out
+}
+
+// ctr reads what ctr events printed: date, time, zone, zone's name, namespace, topic, body.
+func (s *Stream) ctr() []string {
+	data, err := os.ReadFile(s.out)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var out []string
+	for line := range strings.Lines(string(data)) {
+		if f := strings.SplitN(strings.TrimSpace(line), " ", 5); len(f) == 5 && strings.HasPrefix(f[3], "UTC") {
+			out = append(out, f[4])
+		}
+	}
+	return out
 }

@@ -41,7 +41,7 @@ func Hierarchies() ([]Hierarchy, error) {
 	}
 	var hs []Hierarchy
 	for _, m := range mounts {
-		if !within(m.Mountpoint, "/sys/fs/cgroup") {
+		if !pathBegins(m.Mountpoint, "/sys/fs/cgroup") {
 			continue
 		}
 		h := Hierarchy{Name: "unified", Mountpoint: m.Mountpoint, V2: m.FSType == "cgroup2"}
@@ -112,9 +112,4 @@ func cgroupProcs(dir string) []int {
 		}
 	}
 	return pids
-}
-
-// within says whether path is dir or lies below it.
-func within(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }

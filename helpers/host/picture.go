@@ -200,33 +200,29 @@ func Diff(before, after Picture) []Change {
 	return out
 }
 
-// Of keeps the changes that the part of the lab named by mark (such as /cdb-lab/1) answers for: what carries its name;
-// and what appeared in a [DefaultPlaces] entry that the host did not use before, under an id of the lab's, or in place
-// of the null device, whoever made it.
-func Of(changes []Change, before Picture, mark string) []Change {
-	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return !of(c, before, mark) })
+// Of keeps the changes that a part of the lab answers for: what carries its name; and what appeared in a [DefaultPlaces]
+// entry that the host did not use before, under an id of the lab's, or in place of the null device, whoever made it.
+func Of(changes []Change, before Picture, part Part) []Change {
+	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return !of(c, before, part) })
 }
 
-func of(c Change, before Picture, mark string) bool {
+func of(c Change, before Picture, part Part) bool {
 	if c.Kind == "device" {
 		return true
 	}
 	if c.Gone {
 		return false
 	}
-	if Carries(c.Name, mark) || Carries(c.Description, mark) {
+	if part.Carries(c.Name) || part.Carries(c.Description) {
 		return true
 	}
 	if c.Kind == "process" || c.Kind == "namespace" {
 		return false // its description has every name by which it could be the lab's
 	}
 	for _, place := range DefaultPlaces {
-		if Carries(c.Name, place) && before["directory"][place] == "" {
-			return true
-		}
-		// Here lives the host's own runc or containerd; what has an id of the lab's is still not its own.
-		if Carries(c.Name, place) && strings.Contains(c.Name, "/cdb-") && !strings.Contains(c.Name, Cgroup+"/") {
-			return true
+		if pathBegins(c.Name, place) {
+			// Where the host's own runc or containerd lives, what has an id of the lab's is still not its own.
+			return before["directory"][place] == "" || strings.Contains(c.Name, "/cdb-")
 		}
 	}
 	return false

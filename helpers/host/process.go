@@ -74,8 +74,8 @@ func readProcess(p procfs.Proc) (Process, bool) {
 	return proc, true
 }
 
-// carries says whether the process is of the lab's part that mark names (see [Carries]).
-func (p Process) carries(mark string) bool { return Carries(p.Run, mark) || Carries(p.Cgroup, mark) }
+// Of says whether the process belongs to a part of the lab.
+func (p Process) Of(part Part) bool { return part.Carries(p.Run) || part.Carries(p.Cgroup) }
 
 // kill sends SIGKILL to exactly this process: through a pidfd, and only if pid and start time still agree, so that a
 // pid which the kernel gave to somebody else meanwhile is safe.
@@ -99,23 +99,4 @@ func (p Process) kill() error {
 		return fmt.Errorf("kill %d (%s): %w", p.PID, p.Comm, err)
 	}
 	return nil
-}
-
-// Carries says whether s names mark (such as /cdb-lab/1) or something below it: mark stands in s, and no letter or
-// digit follows it, so that /cdb-lab/1 is not found in /cdb-lab/10.
-func Carries(s, mark string) bool {
-	for {
-		i := strings.Index(s, mark)
-		if i < 0 {
-			return false
-		}
-		s = s[i+len(mark):]
-		if s == "" || !isAlnum(s[0]) {
-			return true
-		}
-	}
-}
-
-func isAlnum(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }

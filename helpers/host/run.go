@@ -16,15 +16,9 @@ import (
 // Run is one run of the lab. While it lives it holds a lock on its directory, so that others can tell a run that is
 // under way from one that was killed.
 type Run struct {
-	Name string // a small number, the same in Dir and Cgroup
+	Part
 	lock *os.File
 }
-
-// Dir is the directory below which the run makes everything.
-func (r *Run) Dir() string { return filepath.Join(Dir, r.Name) }
-
-// Cgroup is the cgroup below which the run makes all cgroups, relative to each hierarchy's root.
-func (r *Run) Cgroup() string { return filepath.Join(Cgroup, r.Name) }
 
 // keptFile in a run's directory says that its owner wanted the state to stay after the run.
 const keptFile = "kept"
@@ -44,7 +38,7 @@ func NewRun() (*Run, error) {
 	for slices.Contains(taken, strconv.Itoa(n)) {
 		n++
 	}
-	r := &Run{Name: strconv.Itoa(n)}
+	r := &Run{Part: NewPart(strconv.Itoa(n), "")}
 	// A container whose user is not root must be able to walk down to its rootfs.
 	if err := os.Mkdir(r.Dir(), 0o755); err != nil {
 		return nil, fmt.Errorf("make the run's directory: %w", err)
@@ -76,15 +70,15 @@ func (r *Run) Close() (Swept, error) {
 	}
 	defer lab.Close()
 	defer r.lock.Close()
-	if kept(r.Name) {
-		return Swept{Run: r.Dir()}, nil
+	if kept(r.Run) {
+		return Swept{Dir: r.Dir()}, nil
 	}
-	swept, err := sweepRun(r.Name)
+	swept, err := SweepPart(r.Part)
 	return swept, errors.Join(err, lastOut())
 }
 
-func kept(name string) bool {
-	_, err := os.Stat(filepath.Join(Dir, name, keptFile))
+func kept(run string) bool {
+	_, err := os.Stat(filepath.Join(Dir, run, keptFile))
 	return err == nil
 }
 
@@ -128,7 +122,7 @@ func lockLab() (*os.File, error) {
 		held, err1 := f.Stat()
 		now, err2 := os.Stat(Dir)
 		if err1 == nil && err2 == nil && os.SameFile(held, now) {
-			return f, errors.Join(noteControllers())
+			return f, noteControllers()
 		}
 		f.Close()
 	}
@@ -151,8 +145,8 @@ func runNames() ([]string, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			if _, err := strconv.Atoi(e.Name()); err == nil && e.IsDir() {
-				names = append(names, e.Name())
+			if run, ok := runOf(e.Name()); ok && e.IsDir() {
+				names = append(names, run)
 			}
 		}
 	}

@@ -15,22 +15,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Swept tells what a sweep removed of one run.
+// Swept tells what a sweep removed of one part of the lab.
 type Swept struct {
-	Run       string // its directory
+	Dir       string // the part's directory
 	Processes []string
 	Mounts    []string
 	Cgroups   []string
 	Files     int
 }
 
-// Empty says that there was nothing but the run's own directory and cgroup.
+// Empty says that there was nothing but the part's own directory and cgroup.
 func (s Swept) Empty() bool {
 	return len(s.Processes)+len(s.Mounts)+len(s.Cgroups)+s.Files == 0
 }
 
 func (s Swept) String() string {
-	return fmt.Sprintf("%s: %d processes, %d mounts, %d cgroups, %d files", s.Run, len(s.Processes), len(s.Mounts),
+	return fmt.Sprintf("%s: %d processes, %d mounts, %d cgroups, %d files", s.Dir, len(s.Processes), len(s.Mounts),
 		len(s.Cgroups), s.Files)
 }
 
@@ -64,53 +64,45 @@ func Sweep(keptToo bool) ([]Swept, error) {
 		default:
 			defer lock.Close()
 		}
-		swept, err := sweepRun(name)
+		swept, err := SweepPart(NewPart(name, ""))
 		all, errs = append(all, swept), append(errs, err)
 	}
 	return all, errors.Join(append(errs, lastOut())...)
 }
 
-// SweepPart removes what is left of a part of a run, such as one question: dir below the run's directory, cgroup below
-// the run's cgroup.
-func SweepPart(dir, cgroup string) (Swept, error) {
-	s := Swept{Run: dir}
-	if !within(dir, Dir) || !within(cgroup, Cgroup) || dir == Dir || cgroup == Cgroup {
-		return s, fmt.Errorf("sweep %s and cgroup %s: neither is the lab's", dir, cgroup)
-	}
+// SweepPart removes what is left of a part of the lab.
+func SweepPart(part Part) (Swept, error) {
+	s := Swept{Dir: part.Dir()}
 	var err error
-	if s.Processes, err = killAll(cgroup); err != nil {
+	if s.Processes, err = killAll(part); err != nil {
 		return s, err
 	}
-	if s.Mounts, err = unmountAll(dir); err != nil {
+	if s.Mounts, err = unmountAll(part.Dir()); err != nil {
 		return s, err
 	}
-	if s.Cgroups, err = removeCgroups(cgroup); err != nil {
+	if s.Cgroups, err = removeCgroups(part); err != nil {
 		return s, err
 	}
-	s.Files, err = Remove(dir)
+	s.Files, err = Remove(part.Dir())
 	return s, err
-}
-
-func sweepRun(name string) (Swept, error) {
-	return SweepPart(filepath.Join(Dir, name), filepath.Join(Cgroup, name))
 }
 
 // patience is how long a sweep waits for the kernel to let go of what was killed or unmounted.
 const patience = 10 * time.Second
 
-// killAll kills every process that carries mark, looking again until there is none: one that was about to fork may have
+// killAll kills every process of the part, looking again until there is none: one that was about to fork may have
 // left a child.
-func killAll(mark string) (killed []string, err error) {
+func killAll(part Part) (killed []string, err error) {
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		ps, err := Processes()
 		if err != nil {
 			return killed, err
 		}
-		ps = slices.DeleteFunc(ps, func(p Process) bool { return !p.carries(mark) || p.PID == os.Getpid() })
+		ps = slices.DeleteFunc(ps, func(p Process) bool { return !p.Of(part) || p.PID == os.Getpid() })
 		if len(ps) == 0 {
 			return killed, nil
 		}
-		thaw(mark) // a process frozen by the v1 freezer does not even take SIGKILL
+		thaw(part) // a process frozen by the v1 freezer does not even take SIGKILL
 		for _, p := range ps {
 			name := fmt.Sprintf("%d (%s)", p.PID, p.Comm)
 			if !slices.Contains(killed, name) {
@@ -126,11 +118,11 @@ func killAll(mark string) (killed []string, err error) {
 	}
 }
 
-func thaw(cgroup string) {
+func thaw(part Part) {
 	hs, _ := Hierarchies()
 	for _, h := range hs {
-		for _, cg := range cgroupsBelow(h, cgroup) {
-			if f := filepath.Join(h.Path(cg), "freezer.state"); !h.V2 && exists(f) {
+		for _, cg := range labCgroups(h) {
+			if f := filepath.Join(h.Path(cg), "freezer.state"); !h.V2 && part.Carries(cg) && exists(f) {
 				_ = os.WriteFile(f, []byte("THAWED"), 0o644)
 			}
 		}
@@ -158,27 +150,33 @@ func unmountAll(dir string) (done []string, err error) {
 	}
 }
 
-// removeCgroups removes cgroup and all below it, in every hierarchy. Those of the lab's own frame (the run, the
-// question) are removed without a word.
-func removeCgroups(cgroup string) (removed []string, err error) {
+// removeCgroups removes the part's cgroups, in every hierarchy. The part's own, which is but the frame of what it made,
+// goes without a word.
+func removeCgroups(part Part) (removed []string, err error) {
 	hs, err := Hierarchies()
 	if err != nil {
 		return nil, err
 	}
 	for _, h := range hs {
-		below := cgroupsBelow(h, cgroup)
-		slices.Reverse(below)
-		for _, cg := range below {
+		all := labCgroups(h)
+		slices.Reverse(all)
+		for _, cg := range all {
+			if !part.Carries(cg) {
+				continue
+			}
 			if err := removeCgroup(h.Path(cg)); err != nil {
 				return removed, err
 			}
-			if cg != cgroup {
+			if !pathBegins(part.Cgroup(), cg) && !(part.Question == "" && frame(part, cg)) {
 				removed = append(removed, h.Name+":"+cg)
 			}
 		}
 	}
 	return removed, nil
 }
+
+// frame says whether a cgroup of a run is but the frame of a question.
+func frame(run Part, cgroup string) bool { return filepath.Dir(cgroup) == run.Cgroup() }
 
 func removeCgroup(dir string) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
@@ -250,8 +248,12 @@ func lastOut() error {
 		return err
 	}
 	for _, h := range hs {
-		if err := unix.Rmdir(h.Path(Cgroup)); err != nil && err != unix.ENOENT {
-			return fmt.Errorf("remove cgroup %s: %w", h.Path(Cgroup), err)
+		left := labCgroups(h)
+		slices.Reverse(left)
+		for _, cg := range left {
+			if err := unix.Rmdir(h.Path(cg)); err != nil && err != unix.ENOENT {
+				return fmt.Errorf("remove cgroup %s: %w", h.Path(cg), err)
+			}
 		}
 	}
 	f := filepath.Join(Dir, controllersFile)

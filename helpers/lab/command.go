@@ -131,7 +131,7 @@ func (q *Q) running() string {
 	}
 	var out strings.Builder
 	for _, p := range ps {
-		if host.Carries(p.Run, q.Cgroup) || host.Carries(p.Cgroup, q.Cgroup) {
+		if p.Of(q.Part) {
 			wchan, _ := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", p.PID))
 			fmt.Fprintf(&out, "  %s, sleeping in %s\n", p, wchan)
 		}

@@ -147,7 +147,6 @@ func finish(before host.Picture) error {
 	if err := theRun.Keep(false); err != nil {
 		return err
 	}
-	mark := theRun.Cgroup()
 	if err := os.RemoveAll(binDir()); err != nil {
 		return err
 	}
@@ -163,7 +162,7 @@ func finish(before host.Picture) error {
 	if !swept.Empty() {
 		errs = append(errs, fmt.Errorf("the run left something outside of its questions, which was swept: %s", swept))
 	}
-	for _, c := range host.Of(host.Diff(before, after), before, mark) {
+	for _, c := range host.Of(host.Diff(before, after), before, theRun.Part) {
 		errs = append(errs, fmt.Errorf("the run changed the host: %s", c))
 	}
 	return errors.Join(errs...)

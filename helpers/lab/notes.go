@@ -15,8 +15,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"al.essio.dev/pkg/shellescape"
+
+	"cdblab/helpers/host"
 )
 
 // notes writes down a question as lab notes. `go test -v` shows them as a person reads them; in `go test -json` each is
@@ -30,13 +33,13 @@ type notes struct {
 	setup []string // commands without which the others cannot be pasted: cd, export
 }
 
-func newNotes(tb testing.TB, dir, cgroup string) *notes {
+func newNotes(tb testing.TB, part host.Part) *notes {
 	t, ok := tb.(*testing.T)
 	if !ok {
 		return &notes{out: io.Discard}
 	}
 	n := &notes{t: t, out: t.Output(), step: new(int), names: &namer{
-		paths: strings.NewReplacer(dir, "$Q", cgroup, "$CGROUP", filepath.Dir(dir), "$RUN"),
+		paths: strings.NewReplacer(part.Dir(), "$Q", part.Cgroup(), "$CGROUP", part.ID(""), "", filepath.Dir(part.Dir()), "$RUN"),
 		seen:  map[string]map[string]int{},
 	}}
 	f, err := os.Create(filepath.Join(t.ArtifactDir(), "transcript.sh"))
@@ -133,6 +136,10 @@ func (q *Q) Fact(name string, value any) {
 // Answer ends the question with its answer, as short as it can be said.
 func (q *Q) Answer(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
+	if q.Failed() {
+		q.notes.line("\nA  not borne out by the facts above: %s\n", text)
+		return
+	}
 	q.notes.attr("answer", text)
 	q.notes.line("\nA  %s\n", text)
 }
@@ -141,6 +148,14 @@ func (q *Q) Answer(format string, args ...any) {
 // pid of a question is recorded as <pid 1>, another one as <pid 2>, and the first one again as <pid 1>, so that "the
 // same pid as before" is still seen.
 type Volatile interface{ Volatile() string }
+
+// Elapsed is a time that something took.
+type Elapsed time.Duration
+
+// Volatile is the word that stands for a duration where two runs are compared.
+func (Elapsed) Volatile() string { return "duration" }
+
+func (e Elapsed) String() string { return time.Duration(e).Round(100 * time.Microsecond).String() }
 
 type namer struct {
 	mu    sync.Mutex
@@ -179,6 +194,9 @@ func render(value any, volatile func(Volatile) string) string {
 		var parts []string
 		for i := range rv.Len() {
 			parts = append(parts, render(rv.Index(i).Interface(), volatile))
+		}
+		if len(parts) == 0 {
+			return "none"
 		}
 		return strings.Join(parts, " ")
 	case reflect.Map:

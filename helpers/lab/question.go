@@ -34,6 +34,8 @@ type Q struct {
 	Dir string
 	// Cgroup is the question's own cgroup, relative to the root of each hierarchy.
 	Cgroup string
+	// Part is the question's name on this host.
+	Part host.Part
 
 	notes *notes
 	env   *environment
@@ -64,14 +66,9 @@ func newQ(tb testing.TB) *Q {
 	if theRun == nil {
 		tb.Fatal("lab.Question needs lab.Main to have begun a run: call it from TestMain")
 	}
-	name := fmt.Sprintf("q%d", questions.Add(1))
-	q := &Q{
-		TB:     tb,
-		Dir:    filepath.Join(theRun.Dir(), name),
-		Cgroup: filepath.Join(theRun.Cgroup(), name),
-		env:    &environment{},
-	}
-	q.notes = newNotes(tb, q.Dir, q.Cgroup)
+	part := host.NewPart(theRun.Run, fmt.Sprintf("q%d", questions.Add(1)))
+	q := &Q{TB: tb, Dir: part.Dir(), Cgroup: part.Cgroup(), Part: part, env: &environment{}}
+	q.notes = newNotes(tb, part)
 	before, err := host.TakePicture()
 	if err != nil {
 		tb.Fatal(err)
@@ -108,6 +105,9 @@ func (q *Q) Cleanup(f func()) {
 	})
 }
 
+// ID gives a container's id the question's suffix, where another question's or run's could meet it.
+func (q *Q) ID(id string) string { return q.Part.ID(id) }
+
 // Mkdir makes a directory below the question's own, and returns its path. It is removed with all in it when the
 // question ends; whoever puts something there that is more than a file must have removed that before.
 func (q *Q) Mkdir(name string) string {
@@ -137,7 +137,7 @@ func (q *Q) end(before host.Picture) {
 		if err != nil {
 			q.Fatal(err)
 		}
-		left = host.Of(host.Diff(before, after), before, q.Cgroup)
+		left = host.Of(host.Diff(before, after), before, q.Part)
 		left = q.withoutFrame(left)
 		if len(left) == 0 || time.Now().After(deadline) {
 			break
@@ -146,7 +146,7 @@ func (q *Q) end(before host.Picture) {
 	for _, c := range left {
 		q.Errorf("the question left something behind: %s", c)
 	}
-	swept, err := host.SweepPart(q.Dir, q.Cgroup)
+	swept, err := host.SweepPart(q.Part)
 	if err != nil {
 		q.Errorf("sweep what the question left: %v", err)
 	} else if len(left) > 0 {
@@ -174,9 +174,9 @@ func (q *Q) withoutFrame(cs []host.Change) []host.Change {
 var tally = &counter{}
 
 type counter struct {
-	mu                                sync.Mutex
+	mu                               sync.Mutex
 	asked, answered, failed, skipped int
-	names                             map[string]bool
+	names                            map[string]bool
 }
 
 func (c *counter) ask(t *testing.T) {

@@ -24,6 +24,7 @@ type Tool struct {
 	Path    string // absolute
 	Version string // first line of what it says of itself
 	Digest  string // sha256 of the file
+	Pinned  bool   // it is the one that go.mod pins, not one that the environment names
 }
 
 // toolSpecs say where each tool is looked for: in the environment variable first, then where `make tools` puts it.
@@ -43,6 +44,16 @@ var underTest = map[string]Tool{}
 
 // UnderTest returns a tool of this run by its name (runc, containerd, ctr, containerd-shim-runc-v2, busybox).
 func UnderTest(name string) Tool { return underTest[name] }
+
+// Pinned says whether all of runc, containerd, ctr and the shim are those that go.mod pins.
+func Pinned() bool {
+	for name, t := range underTest {
+		if name != "busybox" && !t.Pinned {
+			return false
+		}
+	}
+	return true
+}
 
 // Image is the reference of the image that the task questions pull.
 const Image = "docker.io/library/busybox:latest"
@@ -65,7 +76,7 @@ func findTools() (map[string]Tool, error) {
 			errs = append(errs, err)
 			continue
 		}
-		found[s.name] = Tool{Name: s.name, Path: path}
+		found[s.name] = Tool{Name: s.name, Path: path, Pinned: os.Getenv(s.env) == ""}
 	}
 	return found, errors.Join(errs...)
 }

@@ -37,7 +37,9 @@ func Read(dir fs.FS) ([]Question, error) {
 			return nil, err
 		}
 		// The section's door (bundle_test.go) before its further rooms (bundle_mounts_test.go).
-		slices.SortFunc(files, func(a, b string) int { return cmp.Or(len(strings.Split(a, "_"))-len(strings.Split(b, "_")), strings.Compare(a, b)) })
+		slices.SortFunc(files, func(a, b string) int {
+			return cmp.Or(len(strings.Split(a, "_"))-len(strings.Split(b, "_")), strings.Compare(a, b))
+		})
 		if len(files) == 0 {
 			return nil, fmt.Errorf("no chapter file %s_test.go", strings.ToLower(section))
 		}

@@ -1,0 +1,109 @@
+//go:build linux
+
+package ctrd
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+
+	"cdblab/helpers/lab"
+)
+
+// CreateContainer types the chapter's `ctr containers create IMAGE ID ARGS…`, with the option that keeps the runtime's
+// state off /run/containerd/runc. The runtime is the first runc on the shim's PATH, which is the one under test.
+func (d *Daemon) CreateContainer(ref, id string, args ...string) lab.Result {
+	d.q.Helper()
+	argv := []string{"containers", "create", "--runc-root", d.RuncRoot, ref, id}
+	return d.Ctr(append(argv, args...)...)
+}
+
+// SocketName is the name of the file in SocketDir at which the shim of a container listens: the shim computes it from
+// the daemon's address, the namespace and its group, which is the container's id unless an annotation says otherwise.
+func (d *Daemon) SocketName(id string) string {
+	sum := sha256.Sum256([]byte(filepath.Join(d.Address, Namespace, id)))
+	return fmt.Sprintf("%x", sum)
+}
+
+// ShimSocket is the socket of a container's shim, as the bundle names it: bootstrap.json of containerd 2, address
+// before.
+func (d *Daemon) ShimSocket(id string) string {
+	d.q.Helper()
+	var b struct {
+		Address string `json:"address"`
+	}
+	data, err := os.ReadFile(filepath.Join(d.Bundle(id), "bootstrap.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &b)
+	} else if data, err = os.ReadFile(filepath.Join(d.Bundle(id), "address")); err == nil {
+		b.Address = string(data)
+	}
+	if err != nil {
+		d.q.Fatalf("find the address of the shim of %s: %v", id, err)
+	}
+	return strings.TrimPrefix(b.Address, "unix://")
+}
+
+// Layers lists the digests of an image's compressed layers, from its manifest.
+func (d *Daemon) Layers(ref string) []digest.Digest {
+	d.q.Helper()
+	ctx := context.Background()
+	img, err := d.client.GetImage(ctx, ref)
+	if err != nil {
+		d.q.Fatalf("find image %s: %v", ref, err)
+	}
+	manifest, err := images.Manifest(ctx, d.client.ContentStore(), img.Target(), platforms.Default())
+	if err != nil {
+		d.q.Fatalf("read the manifest of %s: %v", ref, err)
+	}
+	var out []digest.Digest
+	for _, l := range manifest.Layers {
+		out = append(out, l.Digest)
+	}
+	return out
+}
+
+// StartTask types `ctr tasks start -d ID`, with the option that keeps its FIFOs off /run/containerd/fifo.
+func (d *Daemon) StartTask(id string) lab.Result {
+	d.q.Helper()
+	return d.Ctr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id)
+}
+
+// TaskPID is the process of a container's task, from the file that the runtime writes into the bundle.
+func (d *Daemon) TaskPID(id string) int {
+	d.q.Helper()
+	data, err := os.ReadFile(filepath.Join(d.Bundle(id), "init.pid"))
+	if err != nil {
+		d.q.Fatalf("which process is the task of %s: %v", id, err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		d.q.Fatalf("which process is the task of %s: init.pid reads %q", id, data)
+	}
+	return pid
+}
+
+// Spec is the OCI configuration in a container's record, which `ctr containers info` shows.
+func (d *Daemon) Spec(id string) *oci.Spec {
+	d.q.Helper()
+	ctx := context.Background()
+	c, err := d.client.LoadContainer(ctx, id)
+	if err != nil {
+		d.q.Fatalf("find container %s: %v", id, err)
+	}
+	spec, err := c.Spec(ctx)
+	if err != nil {
+		d.q.Fatalf("read the configuration of container %s: %v", id, err)
+	}
+	return spec
+}
