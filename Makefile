@@ -35,3 +35,36 @@ $(BIN)/runc: go.mod
 $(BIN)/%: go.mod
 	CGO_ENABLED=0 $(GO) build -trimpath -o $@ github.com/containerd/containerd/v2/cmd/$*
 	@touch $@
+
+.PHONY: lab-here
+lab-here: deps tools ## ask the questions on this machine, as root; only in a disposable VM
+	$(GO) test $(SUDO) -tags vmlab -count=1 -v $(RUN) .
+
+.PHONY: test
+test: ## vet both builds, staticcheck, unit tests with the race detector; no root
+	$(GO) vet ./...
+	$(GO) vet -tags vmlab ./...
+	$(GO) vet -tags 'vmlab selftest' ./...
+	GOARCH=arm64 $(GO) vet -tags vmlab ./...
+	$(GO) tool staticcheck ./...
+	$(GO) tool staticcheck -tags vmlab ./...
+	$(GO) test -race ./...
+
+.PHONY: syllabus
+syllabus: ## list the questions
+	@$(GO) run ./cmd/lab syllabus
+
+.PHONY: sweep
+sweep: ## remove what killed or kept runs left on this machine
+	@$(GO) build -o $(BIN)/lab ./cmd/lab
+	@$(if $(filter-out 0,$(shell id -u)),sudo )$(BIN)/lab sweep
+
+.PHONY: bench
+bench: deps tools ## what the lab's helpers cost over the same commands run raw, as a ratio
+	$(GO) test $(SUDO) -tags vmlab -count=1 -run '^$$' -bench . -benchtime 20x .
+
+.PHONY: selftest
+selftest: deps tools ## test the lab itself: killed runs, two at once, a host's own containerd, bad input
+	$(GO) build -o $(BIN)/lab ./cmd/lab
+	$(GO) test -c -tags vmlab -o .lab/lab.test .
+	$(GO) test $(SUDO) -tags 'vmlab selftest' -count=1 -v -timeout 20m $(RUN) ./selftest

@@ -130,15 +130,16 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q.Fact("mark after start", "there")
 	end(q, m, proc.Snapshot(q, marked))
 
-	q.Step("kill and delete: the room is torn down, and state fails, which is how one sees that it is clean")
-	end(q, c, running)
-	assertNoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
-	_, err = os.Stat(c.StateDir())
-	assert.Check(q, os.IsNotExist(err), "the state directory is still there: %v", err)
-	gone := c.Try("state")
-	assert.Check(q, gone.Code != 0, "state of a deleted container succeeds:\n%s", gone)
-	assert.Check(q, cmp.Contains(gone.Stderr, "does not exist"))
-	q.Fact("state after delete", "container does not exist")
+	q.TearDown("kill and delete: the room is torn down, and state fails, which is how one sees that it is clean", func() {
+		end(q, c, running)
+		assertNoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
+		_, err := os.Stat(c.StateDir())
+		assert.Check(q, os.IsNotExist(err), "the state directory is still there: %v", err)
+		gone := c.Try("state")
+		assert.Check(q, gone.Code != 0, "state of a deleted container succeeds:\n%s", gone)
+		assert.Check(q, cmp.Contains(gone.Stderr, "does not exist"))
+		q.Fact("state after delete", "container does not exist")
+	})
 
 	q.Answer("Create builds the room, with a stand-in waiting in it. Start swaps the program, not the process.")
 }

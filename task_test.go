@@ -3,6 +3,8 @@
 package cdblab
 
 import (
+	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
@@ -101,6 +104,8 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, int(shim.PID)).Identity, shim.Identity))
 	down := d.TryCtr("--connect-timeout", "1s", "tasks", "ls")
 	assert.Check(q, down.Code != 0, "ctr reached a daemon that is dead:\n%s", down)
+	_, err = net.Dial("unix", d.Address)
+	assert.Check(q, errors.Is(err, unix.ECONNREFUSED), "a stale socket, which nobody answers: %v", err)
 	q.Fact("without a daemon", "shim and program live, ctr fails")
 
 	q.Step("containerd is back: it finds the same shim, and the same task")
@@ -109,7 +114,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, int(init.PID)).Identity, init.Identity))
 	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
 	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "again", id, "echo", "still here").Stdout), "still here"))
-	q.Fact("after the restart", "same shim, same program, and an exec works")
+	q.Fact("after the restart", "same shim, same program, an exec works, the stale socket is replaced")
 
 	q.Step("a second task gets a shim of its own")
 	second := q.ID(ctrd.ID + "-2")
@@ -123,27 +128,29 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	proc.WaitFor(q, shimsLeft(d, 1))
 	assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "the first task's shim stays")
 
-	q.Control("the task ends and is deleted, the container stays: no shim, no bundle, no socket")
-	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-	proc.WaitFor(q, proc.Dead(init.Identity))
-	assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "a task that has ended keeps its shim, which keeps the exit status")
-	deleteTask(q, d, id)
-	proc.WaitFor(q, proc.Dead(shim.Identity))
-	assert.Check(q, cmp.Len(d.Shims(), 0))
-	assert.Check(q, missing(bundle), "the bundle is still there: %s", bundle)
-	assert.Check(q, missing(socket), "the socket is still there: %s", socket)
-	assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
-	q.Fact("shims after tasks delete", len(d.Shims()))
+	q.TearDown("control: the task ends and is deleted, the container stays: no shim, no bundle, no socket", func() {
+		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
+		proc.WaitFor(q, proc.Dead(init.Identity))
+		assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "a task that has ended keeps its shim, which keeps the exit status")
+		deleteTask(q, d, id)
+		proc.WaitFor(q, proc.Dead(shim.Identity))
+		assert.Check(q, cmp.Len(d.Shims(), 0))
+		assert.Check(q, missing(bundle), "the bundle is still there: %s", bundle)
+		assert.Check(q, missing(socket), "the socket is still there: %s", socket)
+		assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
+		q.Fact("shims after tasks delete", len(d.Shims()))
+	})
 
-	q.Step("cleanup, and its verification")
-	d.Ctr("containers", "delete", id)
-	d.Ctr("images", "rm", "--sync", ref)
-	for _, list := range [][]string{{"tasks", "ls", "-q"}, {"containers", "ls", "-q"}, {"images", "ls", "-q"}, {"content", "ls", "-q"}} {
-		assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr(list...).Stdout), ""), "left of %s", list[0])
-	}
-	assertNoCgroup(q, "/"+ctrd.Namespace+"/"+id)
-	d.Ctr("namespaces", "remove", ctrd.Namespace)
-	assert.Check(q, !strings.Contains(d.Ctr("namespaces", "ls", "-q").Stdout, ctrd.Namespace))
+	q.TearDown("cleanup, and its verification", func() {
+		d.Ctr("containers", "delete", id)
+		d.Ctr("images", "rm", "--sync", ref)
+		for _, list := range [][]string{{"tasks", "ls", "-q"}, {"containers", "ls", "-q"}, {"images", "ls", "-q"}, {"content", "ls", "-q"}} {
+			assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr(list...).Stdout), ""), "left of %s", list[0])
+		}
+		assertNoCgroup(q, "/"+ctrd.Namespace+"/"+id)
+		d.Ctr("namespaces", "remove", ctrd.Namespace)
+		assert.Check(q, !strings.Contains(d.Ctr("namespaces", "ls", "-q").Stdout, ctrd.Namespace))
+	})
 
 	q.Answer("Beside the task, not before: one shim for each, orphaned at birth, which holds it whether containerd lives or not.")
 }

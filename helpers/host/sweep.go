@@ -70,6 +70,35 @@ func Sweep(keptToo bool) ([]Swept, error) {
 	return all, errors.Join(append(errs, lastOut())...)
 }
 
+// SweepRun waits until nobody holds the lock of a run, and then removes what is left of it, unless it is kept. A process
+// that has just been killed may hold its lock for a moment longer than its pipes.
+func SweepRun(run string) error {
+	var lock *os.File
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		var err error
+		if lock, err = tryLock(filepath.Join(Dir, run)); err == nil {
+			break
+		}
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if !errors.Is(err, errLocked) || time.Now().After(deadline) {
+			return err
+		}
+	}
+	defer lock.Close()
+	lab, err := lockLab()
+	if err != nil {
+		return err
+	}
+	defer lab.Close()
+	if kept(run) {
+		return nil
+	}
+	_, err = SweepPart(NewPart(run, ""))
+	return errors.Join(err, lastOut())
+}
+
 // SweepPart removes what is left of a part of the lab.
 func SweepPart(part Part) (Swept, error) {
 	s := Swept{Dir: part.Dir()}
@@ -273,7 +302,8 @@ func lastOut() error {
 			return err
 		}
 	}
-	if err := os.Remove(Dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+	// It may be a mount point, if somebody gave the lab a file system of its own.
+	if err := os.Remove(Dir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("the lab's directory holds something that is no run's: %w", err)
 	}
 	return nil

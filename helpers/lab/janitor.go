@@ -15,7 +15,7 @@ import (
 	"cdblab/helpers/host"
 )
 
-// janitorEnv makes the test binary a janitor.
+// janitorEnv makes the test binary the janitor of the run that it names.
 const janitorEnv = "CDB_JANITOR"
 
 // startJanitor starts a copy of this program that waits for us to end, however we end, and then sweeps the run. A
@@ -31,7 +31,7 @@ func startJanitor() (end func(), err error) {
 	defer r.Close()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args[0] = "cdb-lab-janitor"
-	cmd.Env = append(os.Environ(), janitorEnv+"=1")
+	cmd.Env = append(os.Environ(), janitorEnv+"="+theRun.Run)
 	cmd.Stdin = r
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -43,12 +43,12 @@ func startJanitor() (end func(), err error) {
 	}, nil
 }
 
-// janitor is the other side: it waits until its standard input ends, and sweeps. It takes only runs that nobody holds,
-// so it does nothing after a run that ended well.
-func janitor() int {
+// janitor is the other side: it waits until its standard input ends, and sweeps the run. After a run that ended well
+// there is nothing left to sweep.
+func janitor(run string) int {
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	_, _ = io.Copy(io.Discard, os.Stdin)
-	if _, err := host.Sweep(false); err != nil {
+	if err := host.SweepRun(run); err != nil {
 		return 1
 	}
 	return 0

@@ -21,6 +21,17 @@ func (q *Q) kept() bool {
 	return true
 }
 
+// TearDown is the last step of a question: what was built is taken down, by the chapter's own commands, and that it is
+// gone is verified. Where the state is to be kept for a look, it is left out.
+func (q *Q) TearDown(step string, f func()) {
+	q.Helper()
+	if q.kept() {
+		return
+	}
+	q.Step("%s", step)
+	f()
+}
+
 // keep tells how to look at the state that stays, and how to get rid of it.
 func keep(q *Q) {
 	keptQuestions = append(keptQuestions, q.Dir)

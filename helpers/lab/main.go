@@ -35,8 +35,8 @@ func RootFS() *rootfs.FS { return rootFS }
 // under test, and looks at the end that the host is as it was and that questions were asked at all. It returns the
 // exit code. chapter holds the chapter files, so that the number of questions is known.
 func Main(m *testing.M, chapter fs.FS) int {
-	if os.Getenv(janitorEnv) != "" {
-		return janitor()
+	if run := os.Getenv(janitorEnv); run != "" {
+		return janitor(run)
 	}
 	flag.Parse()
 	if set("test.list") {

@@ -1,0 +1,107 @@
+//go:build linux && vmlab && selftest
+
+package selftest
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+)
+
+// What is wrong is said, with what mends it, and nothing is left.
+func TestBadInput(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	assert.NilError(t, err)
+	defer taken.Close()
+	script := func(name, body string) string {
+		path := filepath.Join(t.TempDir(), name)
+		assert.NilError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+body+"\n"), 0o755))
+		return path
+	}
+	for _, bad := range []struct {
+		name  string
+		words []string // flags and variables of the run
+		says  []string
+	}{
+		{"no such runtime", []string{"CDB_RUNC=/no/such/runc"}, []string{"CDB_RUNC=/no/such/runc", "no executable"}},
+		{"runtime is no executable", []string{"CDB_RUNC=/etc/passwd"}, []string{"CDB_RUNC=/etc/passwd", "no executable"}},
+		{"no such busybox", []string{"CDB_BUSYBOX=/no/such/busybox"}, []string{"CDB_BUSYBOX", "no executable"}},
+		{"dynamic busybox", []string{"CDB_BUSYBOX=/bin/ls"}, []string{"/bin/ls is not static", "busybox-static"}},
+		{"busybox is no ELF", []string{"CDB_BUSYBOX=" + script("busybox", "exit 0")}, []string{"no ELF"}},
+		{"runtime exits 1 at once", []string{"CDB_RUNC=" + script("runc", "echo broken >&2; exit 1")}, []string{"exit code 1", "stderr: broken"}},
+		{"runtime hangs", []string{"CDB_TIMEOUT=1s", "-test.run=Lifecycle", "CDB_RUNC=" + script("runc", "exec sleep 1000")}, []string{"no end after 1s", "(sleep)"}},
+		{"daemon exits 1 at once", []string{"-test.run=Task", "CDB_CONTAINERD=" + script("containerd", "echo broken >&2; exit 1")}, []string{"containerd ended before it was ready", "broken"}},
+		{"port is taken", []string{"-test.run=Task", "CDB_REGISTRY_ADDR=" + taken.Addr().String()}, []string{"cannot listen on " + taken.Addr().String(), "address already in use"}},
+		{"no such question", []string{"-test.run=NoSuchQuestion"}, []string{"no question was asked", "make syllabus"}},
+	} {
+		t.Run(bad.name, func(t *testing.T) {
+			before := picture(t)
+			code, out := newLab(bad.words...).run(t)
+			assert.Check(t, code != 0, "%s", out)
+			for _, words := range bad.says {
+				assert.Check(t, cmp.Contains(out, words))
+			}
+			assertSame(t, before)
+		})
+	}
+}
+
+// Hosts on which the lab must not, or cannot, run. Each is made in a mount namespace of its own.
+func TestBadHost(t *testing.T) {
+	cpuinfo := filepath.Join(t.TempDir(), "cpuinfo")
+	data, err := os.ReadFile("/proc/cpuinfo")
+	assert.NilError(t, err)
+	assert.NilError(t, os.WriteFile(cpuinfo, []byte(strings.ReplaceAll(string(data), " hypervisor", "")), 0o644))
+	regular := filepath.Join(t.TempDir(), "null")
+	assert.NilError(t, os.WriteFile(regular, nil, 0o666))
+	lab, err := filepath.Abs(filepath.Join(root, testBinary))
+	assert.NilError(t, err)
+	for _, bad := range []struct {
+		name, prepare, run string
+		says               []string
+	}{
+		{"no root", ":", "setpriv --reuid 65534 --regid 65534 --clear-groups " + lab, []string{"needs root; you are uid 65534", "sudo go test -tags vmlab ./..."}},
+		{"no VM", "mount --bind " + cpuinfo + " /proc/cpuinfo", lab, []string{"does not look like a virtual machine", "CDB_DISPOSABLE=yes make lab-here"}},
+		{"no null device", "mount --bind " + regular + " /dev/null", lab, []string{"/dev/null is no character device", "mknod -m 666 /dev/null c 1 3"}},
+		{"no space", "mkdir -p /run/cdb-lab && mount -t tmpfs -o size=1m tmpfs /run/cdb-lab", lab, []string{"MB free", "mount -t tmpfs"}},
+		{"no inodes", "mkdir -p /run/cdb-lab && mount -t tmpfs -o nr_inodes=200 tmpfs /run/cdb-lab", lab, []string{"no space left on device"}},
+		{"no cgroups", "umount -R /sys/fs/cgroup", lab, []string{"no cgroup hierarchy is mounted"}},
+	} {
+		t.Run(bad.name, func(t *testing.T) {
+			before := picture(t)
+			cmd := exec.Command("sh", "-c", bad.prepare+" && cd "+root+" && exec "+bad.run)
+			cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
+			out, err := cmd.CombinedOutput()
+			assert.Check(t, err != nil, "%s", out)
+			for _, words := range bad.says {
+				assert.Check(t, cmp.Contains(string(out), words))
+			}
+			_ = os.Remove("/run/cdb-lab") // the mount point that prepare made
+			assertSame(t, before)
+		})
+	}
+}
+
+// In go test -json, what a question notes are attr events of its test.
+func TestStream_NotesAreAttrEvents(t *testing.T) {
+	code, out := newLab("-test.v=test2json", "-test.run=Lifecycle").run(t)
+	assert.Check(t, cmp.Equal(code, 0), "%s", out)
+	for _, key := range []string{"question", "scope", "step", "command", "fact", "control", "answer"} {
+		want := fmt.Sprintf("=== ATTR  TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart %s ", key)
+		assert.Check(t, cmp.Contains(out, want))
+	}
+	assert.Check(t, cmp.Contains(out, `{"name":"pid","value":"\u003cpid 1\u003e"}`), "pids are recorded by name")
+	for line := range strings.SplitSeq(out, "\n") {
+		if strings.Contains(line, "=== ATTR") {
+			assert.Check(t, !strings.Contains(line, "/run/cdb-lab/"), "a path of the run in %s", line)
+		}
+	}
+}

@@ -1,0 +1,52 @@
+//go:build linux && vmlab && selftest
+
+package selftest
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/host"
+)
+
+// CDB_KEEP=1 leaves the state, says how to look at it, and the next run leaves it alone; a sweep removes it.
+func TestKept_StaysUntilItIsSwept(t *testing.T) {
+	before := picture(t)
+	code, out := newLab("CDB_KEEP=1", "-test.v", "-test.run=Lifecycle|Task").run(t)
+	assert.Check(t, cmp.Equal(code, 0), "%s", out)
+	assert.Check(t, cmp.Contains(out, "make sweep"))
+	dirs := regexp.MustCompile(`cd (/run/cdb-lab/[0-9]+/q[0-9]+)\n`).FindAllStringSubmatch(out, -1)
+	assert.Assert(t, len(dirs) > 0, "%s", out)
+	_, err := os.Stat(dirs[0][1])
+	assert.NilError(t, err)
+	ps, err := host.Processes()
+	assert.NilError(t, err)
+	var alive []string
+	for _, p := range ps {
+		if strings.Contains(p.Cgroup, "/cdb-lab/") {
+			alive = append(alive, p.Comm)
+		}
+	}
+	assert.Check(t, cmp.Contains(alive, "sleep"), "no container was kept")
+
+	code, out = newLab("-test.run=Lifecycle").run(t)
+	assert.Check(t, cmp.Equal(code, 0), "%s", out)
+	_, err = os.Stat(dirs[0][1])
+	assert.Check(t, err, "the next run removed what was to be kept")
+
+	assert.Check(t, cmp.Contains(sweep(t), "swept /run/cdb-lab/"))
+	assertSame(t, before)
+}
+
+// CDB_KEEP=failed keeps nothing of what succeeds.
+func TestKept_NotWhatSucceeded(t *testing.T) {
+	before := picture(t)
+	code, out := newLab("CDB_KEEP=failed", "-test.run=Lifecycle").run(t)
+	assert.Check(t, cmp.Equal(code, 0), "%s", out)
+	assertSame(t, before)
+}

@@ -1,0 +1,107 @@
+//go:build linux && vmlab && selftest
+
+package selftest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/host"
+	"cdblab/helpers/proc"
+	"cdblab/helpers/rootfs"
+)
+
+// A containerd of the host's own, in its default places and with a running container, is not touched: not by a run, not
+// by a killed run, not by a sweep.
+func TestNeighbour_TheHostsOwnContainerdRunsOnUnharmed(t *testing.T) {
+	for _, place := range []string{"/run/containerd", "/var/lib/containerd"} {
+		if _, err := os.Stat(place); err == nil {
+			t.Skipf("%s is in use here, and this test would use it: run it on a host without containerd", place)
+		}
+	}
+	bin, err := filepath.Abs(filepath.Join(root, ".lab", "bin"))
+	assert.NilError(t, err)
+	dir := t.TempDir()
+	config := filepath.Join(dir, "config.toml")
+	assert.NilError(t, os.WriteFile(config, []byte(`version = 3
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
+  "io.containerd.podsandbox.controller.v1.podsandbox", "io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt"]
+`), 0o644))
+	fs, err := rootfs.Busybox("/bin/busybox")
+	assert.NilError(t, err)
+	assert.NilError(t, os.Mkdir(filepath.Join(dir, "rootfs"), 0o755))
+	assert.NilError(t, fs.WriteDir(filepath.Join(dir, "rootfs")))
+	env := append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	ctr := func(args ...string) string {
+		cmd := exec.Command(filepath.Join(bin, "ctr"), args...)
+		cmd.Env = env
+		out, err := cmd.CombinedOutput()
+		assert.NilError(t, err, "ctr %q: %s", args, out)
+		return string(out)
+	}
+
+	daemon := exec.Command(filepath.Join(bin, "containerd"), "--config", config)
+	daemon.Env = env
+	assert.NilError(t, daemon.Start())
+	t.Cleanup(func() {
+		_ = daemon.Process.Signal(unix.SIGTERM)
+		_ = daemon.Wait()
+		for _, d := range []string{"/run/containerd", "/var/lib/containerd"} {
+			_, err := host.Remove(d)
+			assert.Check(t, err)
+		}
+		hs, err := host.Hierarchies()
+		assert.Check(t, err)
+		for _, h := range hs {
+			_ = os.Remove(h.Path("/default"))
+		}
+	})
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if exec.Command(filepath.Join(bin, "ctr"), "version").Run() == nil {
+			break
+		}
+		assert.Assert(t, time.Now().Before(deadline), "the host's containerd does not answer")
+	}
+	// With the very ids of the chapter, and in the chapter's namespace too.
+	ctr("run", "-d", "--rootfs", filepath.Join(dir, "rootfs"), "own", "/bin/sleep", "1000")
+	ctr("-n", "cdb-lab", "run", "-d", "--rootfs", filepath.Join(dir, "rootfs"), "cdb-task", "/bin/sleep", "1000")
+	t.Cleanup(func() {
+		for _, c := range [][]string{{"default", "own"}, {"cdb-lab", "cdb-task"}} {
+			ctr("-n", c[0], "tasks", "delete", "-f", c[1])
+			ctr("-n", c[0], "containers", "delete", c[1])
+		}
+	})
+	mine := proc.Find(t, func(_ int, comm string, args []string) bool {
+		return comm == "sleep" && len(args) == 2 && args[1] == "1000"
+	})
+	assert.Assert(t, cmp.Len(mine, 2))
+	before := picture(t)
+	var identities []proc.Identity
+	for _, pid := range mine {
+		identities = append(identities, proc.Snapshot(t, int(pid)).Identity)
+	}
+
+	code, out := newLab().run(t)
+	assert.Check(t, cmp.Equal(code, 0), "%s", out)
+	killed := newLab()
+	killed.startUntil(t, 60)
+	kill(t, janitorOf(t, killed.Process.Pid), unix.SIGKILL)
+	kill(t, killed.Process.Pid, unix.SIGKILL)
+	_ = killed.Wait()
+	t.Log(sweep(t))
+
+	for i, pid := range mine {
+		assert.Check(t, cmp.DeepEqual(proc.Snapshot(t, int(pid)).Identity, identities[i]))
+	}
+	assert.Check(t, strings.Contains(ctr("tasks", "ls"), "RUNNING"))
+	assert.Check(t, strings.Contains(ctr("-n", "cdb-lab", "tasks", "ls"), "RUNNING"))
+	assertSame(t, before)
+}
