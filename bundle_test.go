@@ -38,6 +38,8 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 	q.Step("runc spec writes a config.json, and it is the library's example, byte for byte")
 	spec := q.Mkdir("spec")
 	q.Must("runc", "spec", "--bundle", "spec")
+	again := q.Exec("runc", "spec", "--bundle", "spec")
+	assert.Check(q, again.Code != 0, "it overwrites a config.json that is there:\n%s", again)
 	written, err := os.ReadFile(filepath.Join(spec, "config.json"))
 	assert.NilError(q, err)
 	example, err := bundle.Marshal(specconv.Example())

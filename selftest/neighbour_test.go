@@ -62,6 +62,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 		assert.Check(t, err)
 		for _, h := range hs {
 			_ = os.Remove(h.Path("/default"))
+			_ = os.Remove(h.Path("/cdb-lab"))
 		}
 	})
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"cdblab/helpers/lab"
@@ -41,19 +40,15 @@ func Busybox(q *lab.Q, args ...string) *Bundle {
 // New builds the same bundle in another directory below the question's own, for a container of another id, with edits.
 func New(q *lab.Q, name, id string, edits ...func(*specs.Spec)) *Bundle {
 	q.Helper()
-	b := &Bundle{q: q, Dir: q.Mkdir(name), Name: name, Spec: specconv.Example()}
+	b := &Bundle{q: q, Dir: q.Mkdir(name), Name: name}
 	b.writeRootfs()
-	if !lab.UnderTest("runc").Pinned {
-		// The example claims the specification that the pinned runc knows; an older runtime refuses it, although nothing
-		// in the example is newer than this one.
-		b.Spec.Version = "1.0.2"
-	}
+	q.Must("runc", "spec", "--bundle", name)
+	b.Spec, b.last = Read(q, b.Dir), Read(q, b.Dir)
 	b.Spec.Process.Terminal = false
 	b.Spec.Linux.CgroupsPath = filepath.Join(q.Cgroup, id)
 	for _, edit := range edits {
 		edit(b.Spec)
 	}
-	b.last = specconv.Example()
 	b.Write()
 	b.first, _ = Marshal(b.Spec)
 	return b

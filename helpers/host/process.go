@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
@@ -21,6 +22,7 @@ type Process struct {
 	State  string
 	Cgroup string   // /proc/PID/cgroup, lines joined by spaces
 	Run    string   // value of [MarkEnv] in its environment; "" without
+	NoEnv  bool     // it has no environment at all, or not yet: it is in the middle of execve(2)
 	NS     []uint64 // inodes of its namespaces
 }
 
@@ -60,6 +62,8 @@ func readProcess(p procfs.Proc) (Process, bool) {
 		proc.Cgroup = strings.Join(strings.Fields(string(cg)), " ")
 	}
 	if env, err := os.ReadFile(dir + "/environ"); err == nil {
+		const kthreadd = 2 // kernel threads, its children, never have an environment
+		proc.NoEnv = len(env) == 0 && proc.PPID != kthreadd && proc.PID != kthreadd
 		for kv := range strings.SplitSeq(string(env), "\x00") {
 			if v, ok := strings.CutPrefix(kv, MarkEnv+"="); ok {
 				proc.Run = v
@@ -72,6 +76,16 @@ func readProcess(p procfs.Proc) (Process, bool) {
 		}
 	}
 	return proc, true
+}
+
+// age is how long the process has lived.
+func (p Process) age() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0
+	}
+	const tick = 10 * time.Millisecond // of USER_HZ
+	return time.Duration(now.Nano()) - time.Duration(p.Start)*tick
 }
 
 // Of says whether the process belongs to a part of the lab.

@@ -119,19 +119,33 @@ func SweepPart(part Part) (Swept, error) {
 // patience is how long a sweep waits for the kernel to let go of what was killed or unmounted.
 const patience = 10 * time.Second
 
-// killAll kills every process of the part, looking again until there is none: one that was about to fork may have
-// left a child.
+// killAll kills every process of the part, until there is none.
+//
+// To look once is not enough: one that was about to fork may leave a child with a lower pid, which the look has already
+// passed; and one that is in the middle of execve(2) has no environment to be known by, for a moment. So it takes several
+// looks in a row that find none and in which nobody young is without an environment.
 func killAll(part Part) (killed []string, err error) {
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		ps, err := Processes()
+	clean := 0
+	for deadline := time.Now().Add(patience); clean < 3; time.Sleep(5 * time.Millisecond) {
+		all, err := Processes()
 		if err != nil {
 			return killed, err
 		}
-		ps = slices.DeleteFunc(ps, func(p Process) bool { return !p.Of(part) || p.PID == os.Getpid() })
-		if len(ps) == 0 {
-			return killed, nil
+		var ps []Process
+		clean++
+		for _, p := range all {
+			switch {
+			case p.PID == os.Getpid():
+			case p.Of(part):
+				ps = append(ps, p)
+				clean = 0
+			case p.NoEnv && p.age() < 2*time.Second:
+				clean = 0
+			}
 		}
-		thaw(part) // a process frozen by the v1 freezer does not even take SIGKILL
+		if len(ps) > 0 {
+			thaw(part) // a process frozen by the v1 freezer does not even take SIGKILL
+		}
 		for _, p := range ps {
 			name := fmt.Sprintf("%d (%s)", p.PID, p.Comm)
 			if !slices.Contains(killed, name) {
@@ -145,6 +159,7 @@ func killAll(part Part) (killed []string, err error) {
 			return killed, fmt.Errorf("still alive %v after SIGKILL: %v", patience, ps)
 		}
 	}
+	return killed, nil
 }
 
 func thaw(part Part) {
@@ -277,12 +292,10 @@ func lastOut() error {
 		return err
 	}
 	for _, h := range hs {
-		left := labCgroups(h)
-		slices.Reverse(left)
-		for _, cg := range left {
-			if err := unix.Rmdir(h.Path(cg)); err != nil && err != unix.ENOENT {
-				return fmt.Errorf("remove cgroup %s: %w", h.Path(cg), err)
-			}
+		// Busy: somebody else, such as a containerd of the host's own, has a namespace of the same name.
+		err := unix.Rmdir(h.Path(Cgroup))
+		if err != nil && err != unix.ENOENT && err != unix.EBUSY && err != unix.ENOTEMPTY {
+			return fmt.Errorf("remove cgroup %s: %w", h.Path(Cgroup), err)
 		}
 	}
 	f := filepath.Join(Dir, controllersFile)

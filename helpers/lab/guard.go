@@ -21,13 +21,13 @@ const minFree = 64 << 20
 // guard says why the lab must not, or cannot, run here; nil if it may. It changes nothing.
 func guard() error {
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("the lab makes namespaces, mounts and cgroups, and needs root; you are uid %d.\n"+
+		return fmt.Errorf("the lab makes namespaces, mounts and cgroups, and needs root; you are uid %d\n"+
 			"  On this machine, if it is a disposable VM:   sudo go test -tags vmlab ./...\n"+
 			"  The same, with tools built and go found:     make lab-here\n"+
 			"  Without root, the helpers' own tests:        go test ./...", os.Geteuid())
 	}
 	if _, virtual := host.Virtual(); !virtual && os.Getenv(disposableEnv) != "yes" {
-		return fmt.Errorf("this does not look like a virtual machine, and the lab changes the machine that it runs on.\n"+
+		return fmt.Errorf("this does not look like a virtual machine, and the lab changes the machine that it runs on\n"+
 			"  If it may be thrown away, say so:   %s=yes make lab-here", disposableEnv)
 	}
 	if err := host.NullDevice(); err != nil {
@@ -38,7 +38,7 @@ func guard() error {
 		return err
 	}
 	if host.CgroupMode(hs) == "" {
-		return errors.New("no cgroup hierarchy is mounted below /sys/fs/cgroup, and no container can be made.\n" +
+		return errors.New("no cgroup hierarchy is mounted below /sys/fs/cgroup, and no container can be made\n" +
 			"  Mount one:   mount -t cgroup2 none /sys/fs/cgroup")
 	}
 	return space()
@@ -55,7 +55,7 @@ func space() error {
 		return fmt.Errorf("how much space has %s: %w", dir, err)
 	}
 	if free := st.Bavail * uint64(st.Bsize); free < minFree {
-		return fmt.Errorf("%s has %d MB free, and the lab needs %d MB for bundles, image and snapshots.\n"+
+		return fmt.Errorf("%s has %d MB free, and the lab needs %d MB for bundles, image and snapshots\n"+
 			"  Make room, or give the lab a file system of its own:   mount -t tmpfs -o mode=755 tmpfs %s",
 			dir, free>>20, uint64(minFree)>>20, host.Dir)
 	}

@@ -86,7 +86,7 @@ func Read(pid int) (Process, error) {
 	env, err4 := fs.Environ()
 	ns, err5 := fs.Namespaces()
 	cgroups, err6 := fs.Cgroups()
-	mounts, err7 := mountinfo.PidMountInfo(pid)
+	mounts, err7 := readMounts(pid)
 	exe, err8 := os.Readlink(path(pid, "exe"))
 	fds, err9 := readFDs(pid)
 	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9); err != nil {
@@ -110,9 +110,7 @@ func Read(pid int) (Process, error) {
 	for _, c := range cgroups {
 		p.Cgroups[strings.Join(c.Controllers, ",")] = c.Path
 	}
-	for _, m := range mounts {
-		p.Mounts = append(p.Mounts, fmt.Sprintf("%s %s %s", m.Mountpoint, m.FSType, m.Options))
-	}
+	p.Mounts = mounts
 	return p, nil
 }
 
@@ -159,6 +157,9 @@ func Find(tb testing.TB, match func(pid int, comm string, args []string) bool) [
 	return out
 }
 
+// Same says whether both are the same process, wherever it may have been moved meanwhile.
+func (id Identity) Same(other Identity) bool { return id.PID == other.PID && id.Start == other.Start }
+
 // Shared lists the namespaces that both processes are in, by type.
 func (id Identity) Shared(other Identity) []string {
 	var out []string
@@ -179,6 +180,20 @@ func (id Identity) Own(other Identity) []string {
 		}
 	}
 	return out
+}
+
+func readMounts(pid int) ([]string, error) {
+	f, err := os.Open(path(pid, "mountinfo"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	ms, err := mountinfo.GetMountsFromReader(f, nil)
+	var out []string
+	for _, m := range ms {
+		out = append(out, fmt.Sprintf("%s %s %s", m.Mountpoint, m.FSType, m.Options))
+	}
+	return out, err
 }
 
 func readFDs(pid int) (map[int]string, error) {

@@ -1,0 +1,120 @@
+//go:build linux
+
+package host
+
+import (
+	"os"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+)
+
+func TestPart_IsKnownByNameAlone(t *testing.T) {
+	run, question := NewPart("1", ""), NewPart("1", "q2")
+	assert.Equal(t, question.Dir(), "/run/cdb-lab/1/q2")
+	assert.Equal(t, question.Cgroup(), "/cdb-lab/1/q2")
+	assert.Equal(t, question.ID("cdb-task"), "cdb-task-1-q2")
+	for _, c := range []struct {
+		s             string
+		run, question bool
+	}{
+		{"/run/cdb-lab/1/q2/bundle", true, true},
+		{"/run/cdb-lab/1", true, false},
+		{"/run/cdb-lab/1/q20", true, false},
+		{"/run/cdb-lab/10/q2", false, false},
+		{"pids:/cdb-lab/cdb-task-1-q2", true, true},
+		{"pids:/cdb-lab/cdb-task-1-q2/below", true, true},
+		{"pids:/cdb-lab/cdb-task-1-q20", true, false},
+		{"pids:/cdb-lab/cdb-task-11-q2", false, false},
+		{"pids:/cdb-lab/cdb-task", false, false}, // a host's own containerd may have the chapter's id
+		{"/sys/fs/cgroup/pids", false, false},
+		{"", false, false},
+	} {
+		assert.Check(t, cmp.Equal(run.Carries(c.s), c.run), "run 1, %q", c.s)
+		assert.Check(t, cmp.Equal(question.Carries(c.s), c.question), "question 2 of run 1, %q", c.s)
+	}
+}
+
+func TestRunOf(t *testing.T) {
+	for name, want := range map[string]string{"7": "7", "cdb-task-7-q12": "7", "cdb-task-2-7-q1": "7", "cdb-task": "", "lock": ""} {
+		run, ok := runOf(name)
+		assert.Check(t, cmp.Equal(ok, want != ""), name)
+		if ok {
+			assert.Check(t, cmp.Equal(run, want), name)
+		}
+	}
+}
+
+func TestDiff_SaysWhatCameAndWhatWent(t *testing.T) {
+	before := Picture{"mount": {"/a (tmpfs)": "from tmpfs /", "/b (tmpfs)": "from tmpfs /"}}
+	after := Picture{"mount": {"/b (tmpfs)": "from tmpfs /", "/run/cdb-lab/1/q1/rootfs (overlay)": "from overlay /"}}
+	changes := Diff(before, after)
+	assert.DeepEqual(t, changes, []Change{
+		{"mount", "/run/cdb-lab/1/q1/rootfs (overlay)", "from overlay /", false},
+		{"mount", "/a (tmpfs)", "from tmpfs /", true},
+	})
+	assert.DeepEqual(t, Of(changes, before, NewPart("1", "")), changes[:1])
+	assert.Check(t, cmp.Len(Of(changes, before, NewPart("2", "")), 0))
+}
+
+func TestOf_DefaultPlacesAndTheNullDevice(t *testing.T) {
+	part := NewPart("1", "")
+	fresh := Picture{}
+	used := Picture{"directory": {"/run/containerd": "d---------"}}
+	socket := Change{"socket file", "/run/containerd/s/0123", "S---------", false}
+	bundle := Change{"directory", "/run/containerd/io.containerd.runtime.v2.task/cdb-lab/cdb-task", "d---------", false}
+	null := Change{"device", "/dev/null is no character device (mode 100644)", "", false}
+	assert.Check(t, cmp.Len(Of([]Change{socket}, fresh, part), 1), "nobody else was there to make it")
+	assert.Check(t, cmp.Len(Of([]Change{socket}, used, part), 0), "the host's own containerd made it")
+	assert.Check(t, cmp.Len(Of([]Change{bundle}, used, part), 1), "but not under an id of the lab's")
+	assert.Check(t, cmp.Len(Of([]Change{null}, fresh, part), 1))
+}
+
+func TestTakePicture_NeedsNoRoot(t *testing.T) {
+	p, err := TakePicture()
+	assert.NilError(t, err)
+	assert.Check(t, len(p["mount"]) > 0)
+	assert.Check(t, len(p["process"]) > 0)
+	assert.Check(t, cmp.Len(Diff(p, p), 0))
+}
+
+func TestHypervisor(t *testing.T) {
+	assert.Check(t, hypervisorFlag("processor\t: 0\nflags\t\t: fpu vme hypervisor lahf_lm\n"))
+	assert.Check(t, hypervisorFlag("flags\t\t: fpu hypervisor\n"))
+	assert.Check(t, !hypervisorFlag("processor\t: 0\nflags\t\t: fpu vme\n"))
+	assert.Check(t, hypervisorFirmware("QEMU\n"))
+	assert.Check(t, !hypervisorFirmware("Amazon EC2\n"), "its bare metal says so too")
+}
+
+func TestControllers(t *testing.T) {
+	assert.Equal(t, controllers("rw,cpu,cpuacct"), "cpu,cpuacct")
+	assert.Equal(t, controllers("rw,xattr,name=systemd"), "name=systemd")
+	assert.Equal(t, CgroupMode([]Hierarchy{{Name: "pids"}, {Name: "unified", V2: true}}), ModeHybrid)
+	assert.Equal(t, CgroupMode([]Hierarchy{{Name: "pids"}}), ModeV1)
+	assert.Equal(t, CgroupMode([]Hierarchy{{Name: "unified", V2: true}}), ModeV2)
+	assert.Equal(t, CgroupMode(nil), Mode(""))
+}
+
+func TestLock_IsLostWithItsHolder(t *testing.T) {
+	dir := t.TempDir()
+	held, err := tryLock(dir)
+	assert.NilError(t, err)
+	_, err = tryLock(dir)
+	assert.ErrorIs(t, err, errLocked)
+	assert.NilError(t, held.Close())
+	again, err := tryLock(dir)
+	assert.NilError(t, err)
+	assert.NilError(t, again.Close())
+}
+
+func TestRemove_CountsWhatIsNoDirectory(t *testing.T) {
+	dir := t.TempDir() + "/d"
+	assert.NilError(t, os.MkdirAll(dir+"/below", 0o755))
+	assert.NilError(t, os.WriteFile(dir+"/below/f", nil, 0o644))
+	files, err := Remove(dir)
+	assert.NilError(t, err)
+	assert.Equal(t, files, 1)
+	_, err = os.Stat(dir)
+	assert.ErrorIs(t, err, os.ErrNotExist)
+}

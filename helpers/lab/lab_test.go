@@ -1,0 +1,68 @@
+//go:build linux
+
+package lab
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+)
+
+type pid int
+
+func (pid) Volatile() string { return "pid" }
+
+func TestNormal_NamesWhatNoTwoRunsAgreeOn(t *testing.T) {
+	n := &namer{paths: strings.NewReplacer("/run/cdb-lab/1/q1", "$Q"), seen: map[string]map[string]int{}}
+	for _, c := range []struct {
+		value any
+		want  string
+	}{
+		{pid(4711), "<pid 1>"},
+		{pid(12), "<pid 2>"},
+		{pid(4711), "<pid 1>"}, // the same one again
+		{[]pid{12, 4711}, "<pid 2> <pid 1>"},
+		{map[string]pid{"b": 12, "a": 4711}, "a=<pid 1> b=<pid 2>"},
+		{Elapsed(time.Second), "<duration 1>"},
+		{"/run/cdb-lab/1/q1/bundle", "$Q/bundle"},
+		{[]string{}, "none"},
+		{"two\nlines", "two ⏎ lines"},
+		{3, "3"},
+	} {
+		assert.Check(t, cmp.Equal(n.normal(c.value), c.want))
+	}
+	assert.Equal(t, plain([]pid{12, 4711}), "12 4711", "the reader sees them as they are")
+}
+
+func TestQuote_CanBePasted(t *testing.T) {
+	assert.Equal(t, quote([]string{"ctr", "-n", "cdb-lab", "sh", "-c", "echo $X; it's"}), `ctr -n cdb-lab sh -c 'echo $X; it'"'"'s'`)
+}
+
+func TestFindTool_RefusesBeforeAnythingStarts(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	_, err := findTool("runc", "CDB_RUNC")
+	assert.ErrorContains(t, err, "make tools")
+	assert.ErrorContains(t, err, "CDB_RUNC=")
+
+	plain := filepath.Join(dir, "plain")
+	assert.NilError(t, os.WriteFile(plain, []byte("#!/bin/sh\n"), 0o644))
+	t.Setenv("CDB_RUNC", plain)
+	_, err = findTool("runc", "CDB_RUNC")
+	assert.ErrorContains(t, err, "names no executable")
+	assert.ErrorContains(t, err, plain)
+
+	assert.NilError(t, os.Chmod(plain, 0o755))
+	path, err := findTool("runc", "CDB_RUNC")
+	assert.NilError(t, err)
+	assert.Equal(t, path, plain)
+}
+
+func TestVersion_OfWhatSaysNothing(t *testing.T) {
+	assert.Check(t, cmp.Contains(version("/bin/false", nil), "says nothing of its version (exit status 1)"))
+}

@@ -1,0 +1,69 @@
+//go:build linux
+
+package proc
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+)
+
+func TestSnapshot_OfAChild(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	assert.NilError(t, cmd.Start())
+	pid := cmd.Process.Pid
+	WaitFor(t, Runs(pid, "sleep"))
+	p := Snapshot(t, pid)
+	assert.DeepEqual(t, p.Args, []string{"sleep", "60"})
+	assert.Equal(t, p.Parent, PID(os.Getpid()))
+	assert.Check(t, cmp.Contains(Children(t, os.Getpid()), PID(pid)))
+	assert.Check(t, cmp.Len(p.Own(Self(t).Identity), 0), "it shares all namespaces with its parent")
+	assert.Check(t, cmp.Contains(p.Shared(Self(t).Identity), "pid"))
+	assert.Check(t, cmp.DeepEqual(p.Identity, Snapshot(t, pid).Identity))
+	began := p.Start.At(t)
+	assert.Check(t, !began.Before(Self(t).Start.At(t)), "a child began before its parent")
+
+	assert.NilError(t, cmd.Process.Kill())
+	WaitFor(t, Dead(p.Identity)) // as a zombie: nobody has waited for it
+	_ = cmd.Wait()
+	WaitFor(t, Dead(p.Identity)) // and as nothing at all
+}
+
+func TestExeDigest_IsTheFiles(t *testing.T) {
+	path, err := filepath.EvalSymlinks("/proc/self/exe")
+	assert.NilError(t, err)
+	out, err := exec.Command("sha256sum", path).Output()
+	assert.NilError(t, err)
+	assert.Equal(t, ExeDigest(t, os.Getpid()), "sha256:"+string(out[:64]))
+}
+
+func TestParseSyscall(t *testing.T) {
+	call, ok, err := parseSyscall("257 0xffffff9c 0x7ffe 0x80001 0x0 0x0 0x0 0x7ffe 0x7f00\n")
+	assert.NilError(t, err)
+	assert.Check(t, ok)
+	assert.DeepEqual(t, call, Syscall{Number: 257, Args: [6]uint64{0xffffff9c, 0x7ffe, 0x80001}})
+
+	_, ok, err = parseSyscall("running\n")
+	assert.NilError(t, err)
+	assert.Check(t, !ok)
+
+	call, ok, err = parseSyscall("-1 0x7ffe 0x7f00\n")
+	assert.NilError(t, err)
+	assert.Check(t, ok)
+	assert.Equal(t, call.Number, -1)
+
+	for _, bad := range []string{"", "257 0x1", "x 0 0 0 0 0 0", "257 0 0 y 0 0 0 0 0"} {
+		_, _, err := parseSyscall(bad)
+		assert.Check(t, err != nil, "%q", bad)
+	}
+}
+
+func TestAdopter_TakesInAnOrphan(t *testing.T) {
+	parent := Adopter(t)
+	assert.Check(t, parent > 0)
+	assert.Check(t, parent != PID(os.Getpid()), "a test process is no subreaper")
+}

@@ -1,0 +1,78 @@
+//go:build linux
+
+package rootfs
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+)
+
+func busybox(t *testing.T) *FS {
+	t.Helper()
+	path, err := exec.LookPath("busybox")
+	if err == nil {
+		err = Static(path)
+	}
+	if err != nil {
+		t.Skipf("no static busybox (%v); to run this: make deps", err)
+	}
+	fs, err := Busybox(path)
+	assert.NilError(t, err)
+	return fs
+}
+
+func TestBusybox_DirectoryAndLayerHoldTheSame(t *testing.T) {
+	fs := busybox(t)
+	dir := t.TempDir()
+	assert.NilError(t, fs.WriteDir(dir))
+	var layer bytes.Buffer
+	assert.NilError(t, fs.WriteTar(&layer))
+	entries := 0
+	for r := tar.NewReader(&layer); ; entries++ {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		assert.NilError(t, err)
+		info, err := os.Lstat(filepath.Join(dir, h.Name))
+		assert.NilError(t, err)
+		assert.Check(t, cmp.Equal(info.Mode(), h.FileInfo().Mode()), h.Name)
+		if h.Typeflag == tar.TypeReg {
+			assert.Check(t, cmp.Equal(info.Size(), h.Size), h.Name)
+		}
+	}
+	assert.Check(t, entries > 100, "busybox has more applets than %d", entries)
+	out, err := exec.Command(filepath.Join(dir, "bin", "echo"), "hello").Output()
+	assert.NilError(t, err)
+	assert.Equal(t, string(out), "hello\n")
+}
+
+func TestDigest_IsTheSameEachTime(t *testing.T) {
+	a, err := busybox(t).Digest()
+	assert.NilError(t, err)
+	b, err := busybox(t).Digest()
+	assert.NilError(t, err)
+	assert.Equal(t, a, b)
+}
+
+func TestStatic_RefusesWhatNeedsALinker(t *testing.T) {
+	ls, err := exec.LookPath("ls")
+	assert.NilError(t, err)
+	if err := Static(ls); err == nil {
+		t.Skip("this machine's ls is static itself")
+	}
+	assert.ErrorIs(t, Static(ls), ErrNotStatic)
+	_, err = Busybox(ls)
+	assert.ErrorIs(t, err, ErrNotStatic)
+	assert.ErrorContains(t, Static("/etc/passwd"), "no ELF executable")
+	assert.ErrorIs(t, Static("/no/such/file"), os.ErrNotExist)
+}
