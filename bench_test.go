@@ -5,7 +5,6 @@ package cdblab
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -120,6 +119,6 @@ func compare(b *testing.B, helped, plain []time.Duration) {
 	b.ReportMetric(ratio, "ratio")
 	b.ReportMetric(0, "ns/op")
 	if ratio > maxRatio && len(plain) >= 10 {
-		b.Error(fmt.Sprintf("the helpers cost %.2f times the raw commands; at most %.2f", ratio, maxRatio))
+		b.Errorf("the helpers cost %.2f times the raw commands; at most %.2f", ratio, maxRatio)
 	}
 }

@@ -22,9 +22,9 @@ const minFree = 64 << 20
 func guard() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("the lab makes namespaces, mounts and cgroups, and needs root; you are uid %d\n"+
+			"  The helpers' own tests need none:            go test ./...\n"+
 			"  On this machine, if it is a disposable VM:   sudo go test -tags vmlab ./...\n"+
-			"  The same, with tools built and go found:     make lab-here\n"+
-			"  Without root, the helpers' own tests:        go test ./...", os.Geteuid())
+			"  The same, with tools built and go found:     make lab-here", os.Geteuid())
 	}
 	if _, virtual := host.Virtual(); !virtual && os.Getenv(disposableEnv) != "yes" {
 		return fmt.Errorf("this does not look like a virtual machine, and the lab changes the machine that it runs on\n"+
