@@ -42,6 +42,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	task := proc.Snapshot(q, pid)
+	stream.WaitFor("/tasks/start") // the shim tells on a connection of its own, which may lag behind the command
 	events := stream.Mark()
 	assert.DeepEqual(q, topics(events), []string{"/tasks/create", "/tasks/start"})
 	create, start := events[0].Body.(*eventsapi.TaskCreate), events[1].Body.(*eventsapi.TaskStart)
@@ -92,6 +93,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 
 		q.Step("delete: the last word")
 		deleteTask(q, d, id)
+		stream.WaitFor("/tasks/delete")
 		events = stream.Mark()
 		assert.DeepEqual(q, topics(events), []string{"/tasks/delete"})
 		deleted := events[0].Body.(*eventsapi.TaskDelete)

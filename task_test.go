@@ -123,6 +123,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	assert.Check(q, cmp.Len(d.Shims(), 2))
 	q.Fact("shims with two tasks", len(d.Shims()))
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", second)
+	proc.WaitFor(q, d.Stopped(second))
 	deleteTask(q, d, second)
 	d.Ctr("containers", "delete", second)
 	proc.WaitFor(q, shimsLeft(d, 1))
@@ -131,6 +132,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q.TearDown("control: the task ends and is deleted, the container stays: no shim, no bundle, no socket", func() {
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Dead(init.Identity))
+		proc.WaitFor(q, d.Stopped(id))
 		assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "a task that has ended keeps its shim, which keeps the exit status")
 		deleteTask(q, d, id)
 		proc.WaitFor(q, proc.Dead(shim.Identity))

@@ -113,7 +113,7 @@ func assertSame(t *testing.T, before host.Picture) {
 				return false
 			}
 			ours := strings.Contains(c.Description, "cdb-lab")
-			for _, name := range []string{"(runc", "(containerd", "(ctr)", "(sleep)", "(lab.test)", "(exe)"} {
+			for _, name := range []string{"(runc", "(containerd", "(ctr)", "(lab.test)", "(exe)"} {
 				ours = ours || strings.Contains(c.Description, name)
 			}
 			return c.Gone || !ours

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/host"
 	"cdblab/helpers/proc"
@@ -80,10 +81,16 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 			ctr("-n", c[0], "containers", "delete", c[1])
 		}
 	})
-	mine := proc.Find(t, func(_ int, comm string, args []string) bool {
-		return comm == "sleep" && len(args) == 2 && args[1] == "1000"
+	var mine []proc.PID
+	proc.WaitFor(t, func(poll.LogT) poll.Result {
+		mine = proc.Find(t, func(_ int, comm string, args []string) bool {
+			return comm == "sleep" && len(args) == 2 && args[1] == "1000"
+		})
+		if len(mine) != 2 {
+			return poll.Continue("the host's own containers are %v", mine)
+		}
+		return poll.Success()
 	})
-	assert.Assert(t, cmp.Len(mine, 2))
 	before := picture(t)
 	var identities []proc.Identity
 	for _, pid := range mine {

@@ -12,10 +12,12 @@ import (
 	"strconv"
 	"strings"
 
+	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
+	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/lab"
 )
@@ -106,4 +108,28 @@ func (d *Daemon) Spec(id string) *oci.Spec {
 		d.q.Fatalf("read the configuration of container %s: %v", id, err)
 	}
 	return spec
+}
+
+// Stopped is a poll check: containerd knows that the task of a container has ended. It learns that from the shim, a
+// moment after the kernel; until then it refuses to delete the task.
+func (d *Daemon) Stopped(id string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		ctx := context.Background()
+		c, err := d.client.LoadContainer(ctx, id)
+		if err != nil {
+			return poll.Error(err)
+		}
+		task, err := c.Task(ctx, nil)
+		if err != nil {
+			return poll.Error(err)
+		}
+		status, err := task.Status(ctx)
+		if err != nil {
+			return poll.Error(err)
+		}
+		if status.Status != containerd.Stopped {
+			return poll.Continue("the task of %s is %s", id, status.Status)
+		}
+		return poll.Success()
+	}
 }

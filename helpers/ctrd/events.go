@@ -125,7 +125,8 @@ func end(q *lab.Q, cmd *exec.Cmd, exited <-chan error) {
 }
 
 // Mark returns the events since the last mark, and begins anew. It makes an event of its own and waits until both
-// listeners have heard that one, so what was sent before has come.
+// listeners have heard that one, so what the daemon sent before has come. A shim sends on a connection of its own: for an
+// event of a shim's, [Stream.WaitFor] it first.
 func (s *Stream) Mark() []Event {
 	q := s.d.q
 	q.Helper()

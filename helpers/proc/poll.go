@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -11,15 +12,34 @@ import (
 )
 
 // Runs is a poll check: the process pid has become the program comm. Between execve(2) and the moment when a runtime
-// reports "running" there is no order that one could rely on.
+// reports "running" there is no order that one could rely on; and during execve the kernel sets comm before the
+// arguments and the environment.
 func Runs(pid int, comm string) poll.Check {
 	return func(poll.LogT) poll.Result {
 		p, err := Read(pid)
 		if err != nil {
 			return poll.Continue("process %d: %v", pid, err)
 		}
-		if p.Comm != comm {
+		if p.Comm != comm || len(p.Args) == 0 {
 			return poll.Continue("process %d is %q, not yet %q", pid, p.Comm, comm)
+		}
+		return poll.Success()
+	}
+}
+
+// SleepsIn is a poll check: the process sleeps in the system call of a number (unix.SYS_OPENAT).
+func SleepsIn(pid, number int) poll.Check {
+	return func(poll.LogT) poll.Result {
+		data, err := os.ReadFile(path(pid, "syscall"))
+		if err != nil {
+			return poll.Error(err)
+		}
+		call, ok, err := parseSyscall(string(data))
+		if err != nil {
+			return poll.Error(err)
+		}
+		if !ok || call.Number != number {
+			return poll.Continue("/proc/%d/syscall reads %q, and not system call %d", pid, data, number)
 		}
 		return poll.Success()
 	}

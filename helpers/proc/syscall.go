@@ -17,18 +17,18 @@ type Syscall struct {
 	Args   [6]uint64 // as in the registers
 }
 
-// InSyscall reads in which system call the process sleeps; ok is false for a process that is running.
-func InSyscall(tb testing.TB, pid int) (call Syscall, ok bool) {
+// InSyscall reads in which system call the process sleeps; one that runs fails the test (see [SleepsIn]).
+func InSyscall(tb testing.TB, pid int) Syscall {
 	tb.Helper()
 	data, err := os.ReadFile(path(pid, "syscall"))
 	if err != nil {
 		tb.Fatalf("in which system call is process %d: %v", pid, err)
 	}
-	call, ok, err = parseSyscall(string(data))
-	if err != nil {
-		tb.Fatalf("in which system call is process %d: %v", pid, err)
+	call, ok, err := parseSyscall(string(data))
+	if err != nil || !ok {
+		tb.Fatalf("process %d is in no system call: %q (%v)", pid, data, err)
 	}
-	return call, ok
+	return call
 }
 
 func parseSyscall(s string) (call Syscall, ok bool, err error) {

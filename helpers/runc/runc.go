@@ -35,7 +35,7 @@ func New(q *lab.Q, b *bundle.Bundle) *Container {
 func Named(q *lab.Q, b *bundle.Bundle, root, id string) *Container {
 	q.Helper()
 	c := &Container{q: q, ID: id, Root: q.Mkdir(root), Bundle: b}
-	q.Look("runc --root " + root + " state " + id)
+	q.Look("runc --root " + c.Root + " state " + id)
 	q.Cleanup(func() {
 		if _, err := os.Stat(c.StateDir()); err == nil {
 			c.Must("delete", "--force")
@@ -62,10 +62,10 @@ func (c *Container) Must(operation string, args ...string) lab.Result {
 	return c.q.Must(c.argv(operation, args)...)
 }
 
-// argv is the command line: runc --root root OPERATION [--bundle bundle] [args] cdb-runc [what follows the id]. Flags
+// argv is the command line: runc --root ROOT OPERATION [--bundle bundle] [args] cdb-runc [what follows the id]. Flags
 // come before the id, as the runtime wants them; kill takes its signal after.
 func (c *Container) argv(operation string, args []string) []string {
-	argv := []string{"runc", "--root", filepath.Base(c.Root), operation}
+	argv := []string{"runc", "--root", c.Root, operation}
 	switch operation {
 	case "create", "run":
 		argv = append(argv, "--bundle", c.Bundle.Name)
