@@ -18,7 +18,8 @@ import (
 // That it was created, started, ended and deleted; with pid, time and exit status, each as the kernel has it.
 //
 // The events come from the shim, through containerd, to whoever listens at that moment. Without a task there are none,
-// whatever else is asked of containerd: reading is no event.
+// whatever else is asked of containerd: reading is no event. Only the exit is certain to be told: the delete is the last
+// word of a shim that is about to end, and on a busy machine it is now and then lost with it.
 //
 // Hint: `ctr events` in a second terminal; compare each pid with /proc, each time with field 22 of /proc/PID/stat.
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
@@ -42,6 +43,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	task := proc.Snapshot(q, pid)
+	shim := proc.Snapshot(q, int(task.Parent))
 	stream.WaitFor("/tasks/start") // the shim tells on a connection of its own, which may lag behind the command
 	events := stream.Mark()
 	assert.DeepEqual(q, topics(events), []string{"/tasks/create", "/tasks/start"})
@@ -91,21 +93,28 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 		assertOrder(q, "exited_at", exit.ExitedAt.AsTime(), "seen to be dead", seen)
 		q.Fact("exit status", exit.ExitStatus)
 
-		q.Step("delete: the last word")
+		q.Step("delete: the last word, if it is heard")
 		deleteTask(q, d, id)
-		stream.WaitFor("/tasks/delete")
+		// A shim ends with the delete of its last task, and does not wait until its last event is sent: once it is dead,
+		// the event has come or never will.
+		proc.WaitFor(q, proc.Dead(shim.Identity))
 		events = stream.Mark()
+		if len(events) == 0 {
+			q.Fact("delete", lab.Chance("lost with the shim"))
+			return
+		}
 		assert.DeepEqual(q, topics(events), []string{"/tasks/delete"})
 		deleted := events[0].Body.(*eventsapi.TaskDelete)
 		assert.Check(q, cmp.Equal(deleted.Pid, uint32(pid)))
 		assert.Check(q, cmp.Equal(deleted.ExitStatus, exit.ExitStatus))
 		assert.Check(q, cmp.Equal(deleted.ExitedAt.AsTime(), exit.ExitedAt.AsTime()))
+		q.Fact("delete", lab.Chance("told"))
 	})
 
 	q.Step("ctr events and the Go client saw the same")
 	fromCtr, fromClient := stream.FromCtr(), stream.FromClient()
 	assert.DeepEqual(q, fromCtr, fromClient)
-	q.Fact("seen by both", topics(stream.Events()))
+	q.Fact("seen by both", topics(stream.Events())[:2])
 
 	q.Answer("When it was created, started, ended and deleted, and as which process. In between it is silent until asked.")
 }

@@ -3,6 +3,7 @@
 package selftest
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -104,4 +105,23 @@ func TestStream_NotesAreAttrEvents(t *testing.T) {
 			assert.Check(t, !strings.Contains(line, "/run/cdb-lab/"), "a path of the run in %s", line)
 		}
 	}
+}
+
+// With -artifacts a question leaves its commands as a script, which can be run again by itself.
+func TestTranscript_CanBeRunAgain(t *testing.T) {
+	before := picture(t)
+	dir := t.TempDir()
+	code, out := newLab("-test.run=Lifecycle", "-test.artifacts", "-test.outputdir="+dir).run(t)
+	assert.Assert(t, cmp.Equal(code, 0), "%s", out)
+	scripts, err := filepath.Glob(filepath.Join(dir, "_artifacts", "*", "transcript.sh"))
+	assert.NilError(t, err)
+	assert.Assert(t, cmp.Len(scripts, 1))
+	again, err := exec.Command("sh", scripts[0]).CombinedOutput()
+	var last *exec.ExitError // the last command asks for the state of what was deleted
+	assert.Check(t, errors.As(err, &last), "%v\n%s", err, again)
+	for _, words := range []string{`"status": "created"`, `"status": "running"`, "container does not exist"} {
+		assert.Check(t, cmp.Contains(string(again), words))
+	}
+	sweep(t)
+	assertSame(t, before)
 }

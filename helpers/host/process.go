@@ -35,7 +35,10 @@ func (p Process) String() string {
 	return fmt.Sprintf("pid %d (%s) state %s parent %d cgroup %s%s", p.PID, p.Comm, p.State, p.PPID, p.Cgroup, run)
 }
 
-// Processes lists the live processes. A zombie is dead: it holds nothing but its exit status, and pid 1 of a small VM
+// kthreadd is the parent of all kernel threads, which are nobody's.
+const kthreadd = 2
+
+// Processes lists the live processes of user space. A zombie is dead: it holds nothing but its exit status, and pid 1 of a small VM
 // may take its time to collect it.
 func Processes() ([]Process, error) {
 	all, err := procfs.AllProcs()
@@ -56,14 +59,16 @@ func readProcess(p procfs.Proc) (Process, bool) {
 	if err != nil || stat.State == "Z" || stat.State == "X" {
 		return Process{}, false // gone meanwhile, or dead
 	}
+	if p.PID == kthreadd || stat.PPID == kthreadd {
+		return Process{}, false
+	}
 	proc := Process{PID: p.PID, PPID: stat.PPID, Start: stat.Starttime, Comm: stat.Comm, State: stat.State}
 	dir := "/proc/" + strconv.Itoa(p.PID)
 	if cg, err := os.ReadFile(dir + "/cgroup"); err == nil {
 		proc.Cgroup = strings.Join(strings.Fields(string(cg)), " ")
 	}
 	if env, err := os.ReadFile(dir + "/environ"); err == nil {
-		const kthreadd = 2 // kernel threads, its children, never have an environment
-		proc.NoEnv = len(env) == 0 && proc.PPID != kthreadd && proc.PID != kthreadd
+		proc.NoEnv = len(env) == 0
 		for kv := range strings.SplitSeq(string(env), "\x00") {
 			if v, ok := strings.CutPrefix(kv, MarkEnv+"="); ok {
 				proc.Run = v

@@ -111,7 +111,8 @@ func (q *Q) Env(key, value string) {
 // Export sets a variable as [Q.Env] does, and notes it, for commands that cannot be pasted without.
 func (q *Q) Export(key, value string) {
 	q.Env(key, value)
-	q.notes.setUp("export " + key + "=" + quote([]string{value}))
+	export := "export " + key + "=" + quote([]string{value})
+	q.setUp(export, export)
 }
 
 // Environ is the environment of the question's commands.

@@ -115,6 +115,15 @@ func prepare() error {
 
 func binDir() string { return filepath.Join(theRun.Dir(), "bin") }
 
+// linkTools writes, for a transcript that is run again, what prepare does.
+func linkTools() string {
+	var b strings.Builder
+	for _, s := range toolSpecs {
+		fmt.Fprintf(&b, "ln -sf %s %s\n", underTest[s.name].Path, filepath.Join(binDir(), s.name))
+	}
+	return b.String()
+}
+
 // interruptible lets SIGINT, SIGTERM and SIGHUP end the run in order: everything is swept before the process ends.
 func interruptible() (stop func()) {
 	c := make(chan os.Signal, 1)

@@ -93,10 +93,10 @@ func (n *notes) command(line string) {
 	fmt.Fprintln(n.file, line)
 }
 
-// setUp notes a command that those after it need.
-func (n *notes) setUp(line string) {
-	n.setup = append(n.setup, line)
-	n.command(line)
+// setUp notes a command that those after it need; in the transcript, long stands for it.
+func (q *Q) setUp(short, long string) {
+	q.notes.setup = append(q.notes.setup, short)
+	q.DidLong(short, long)
 }
 
 // Step begins a step of the experiment: what is done now, and what it is expected to show.
@@ -156,6 +156,12 @@ type Elapsed time.Duration
 func (Elapsed) Volatile() string { return "duration" }
 
 func (e Elapsed) String() string { return time.Duration(e).Round(100 * time.Microsecond).String() }
+
+// Chance is an outcome that is one in this run and may be another in the next, without anything being wrong.
+type Chance string
+
+// Volatile is the word that stands for such an outcome where two runs are compared.
+func (Chance) Volatile() string { return "chance" }
 
 type namer struct {
 	mu    sync.Mutex

@@ -50,8 +50,9 @@ func Question(t *testing.T, scope Scope, text string) *Q {
 	q := newQ(t)
 	tally.ask(t)
 	q.notes.question(scope, text)
-	q.notes.setUp("cd " + q.Dir)
-	q.notes.setUp("export PATH=" + binDir() + ":$PATH")
+	q.setUp("cd "+q.Dir, "mkdir -p "+q.Dir+" "+binDir()+" && cd "+q.Dir)
+	path := "export PATH=" + binDir() + ":$PATH"
+	q.setUp(path, linkTools()+path)
 	return q
 }
 
