@@ -35,7 +35,7 @@ func (s Swept) String() string {
 }
 
 // Sweep removes, to the last trace, each run whose lock nobody holds: its processes, mounts, cgroups and directories.
-// A run that is under way is left alone, and so is one that was kept, unless kept is true.
+// A run that is under way is left alone, and so is one that was kept, unless keptToo is true.
 func Sweep(keptToo bool) ([]Swept, error) {
 	lab, err := lockLab()
 	if err != nil {
@@ -57,7 +57,12 @@ func Sweep(keptToo bool) ([]Swept, error) {
 		switch {
 		case errors.Is(err, errLocked):
 			continue
-		case errors.Is(err, os.ErrNotExist): // only its cgroups are left
+		case errors.Is(err, os.ErrNotExist):
+			// Only its cgroups are here: somebody removed its directory, or it is a run that is under way in another mount
+			// namespace, with a /run of its own. Only who asks for it by hand can know.
+			if !keptToo {
+				continue
+			}
 		case err != nil:
 			errs = append(errs, err)
 			continue
