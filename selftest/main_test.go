@@ -109,6 +109,9 @@ func assertSame(t *testing.T, before host.Picture) {
 	var changes []host.Change
 	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		changes = slices.DeleteFunc(host.Diff(before, picture(t)), func(c host.Change) bool {
+			if c.Kind == "socket" { // a terminal, an agent: anybody on the host may open one
+				return !strings.Contains(c.Name, "cdb") && !strings.Contains(c.Name, "containerd")
+			}
 			if c.Kind != "process" && c.Kind != "namespace" {
 				return false
 			}

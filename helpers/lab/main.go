@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cdblab/helpers/host"
+	"cdblab/helpers/proc"
 	"cdblab/helpers/rootfs"
 	"cdblab/helpers/syllabus"
 )
@@ -71,6 +72,7 @@ func run(m *testing.M, chapter fs.FS) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	proc.Patience = commandTimeout()
 	begin := time.Now()
 	if theRun, err = host.NewRun(); err != nil {
 		return 1, err

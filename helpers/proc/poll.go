@@ -68,8 +68,11 @@ func Dead(id Identity) poll.Check {
 	}
 }
 
-// WaitFor polls until check succeeds; after a minute it fails the test with what was last seen.
+// Patience is how long WaitFor waits. Even under emulation nothing takes a tenth of it.
+var Patience = time.Minute
+
+// WaitFor polls until check succeeds; after Patience it fails the test with what was last seen.
 func WaitFor(tb testing.TB, check poll.Check) {
 	tb.Helper()
-	poll.WaitOn(tb, check, poll.WithTimeout(time.Minute), poll.WithDelay(2*time.Millisecond))
+	poll.WaitOn(tb, check, poll.WithTimeout(Patience), poll.WithDelay(2*time.Millisecond))
 }
