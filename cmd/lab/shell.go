@@ -1,0 +1,3 @@
+package main
+
+func shellMain([]string) int { return 2 }
