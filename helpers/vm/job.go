@@ -98,26 +98,26 @@ func timeout(args []string) time.Duration {
 	return 0
 }
 
-// finish fills in what every job has.
-func finishJob(j *wire.Job, c *Config, tools []string) error {
+// finishJob fills in what every job has.
+func finishJob(j *wire.Job, c *Config, tools []string) {
 	j.Cgroup = c.Cgroup
 	j.Now = time.Now().UnixNano()
 	j.Seed = make([]byte, 32)
 	_, _ = rand.Read(j.Seed)
 	j.Env = append(j.Env,
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root", "TMPDIR=/tmp",
-		"PWD="+j.Dir, "CDB_DISPOSABLE=yes")
+		"PWD="+j.Dir)
 	for _, e := range os.Environ() {
 		name, _, _ := strings.Cut(e, "=")
 		switch {
 		case name == "TERM", name == "GODEBUG", name == "GOTRACEBACK", name == "GORACE", name == "GOMAXPROCS":
-		case strings.HasPrefix(name, "CDB_") && name != "CDB_DISPOSABLE":
+		case strings.HasPrefix(name, "CDB_"):
 		default:
 			continue
 		}
 		j.Env = append(j.Env, e)
 	}
-	// The last one of a name counts: the tools are where the guest has them.
+	// After what was passed on, because the last one of a name counts.
+	j.Env = append(j.Env, "CDB_DISPOSABLE=yes", "CDB_CGROUP="+c.Cgroup)
 	j.Env = append(j.Env, tools...)
-	return nil
 }

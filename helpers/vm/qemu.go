@@ -198,7 +198,9 @@ func (m *machine) fault(tried, seen, do string) *Fault {
 	case strings.Contains(console, "Out of memory"), strings.Contains(console, "System is deadlocked on memory"):
 		seen, do = "the guest ran out of memory", "give it more: MEM=1024"
 	case strings.Contains(console, "Kernel panic"):
-		seen = "the guest's kernel panicked"
+		_, why, _ := strings.Cut(console, "Kernel panic")
+		why, _, _ = strings.Cut(why, "\n")
+		seen = "the guest's kernel panicked" + strings.TrimRight(why, "\r")
 	}
 	return &Fault{Tried: tried, Seen: seen, Do: do, Console: tail(console, 25)}
 }

@@ -15,7 +15,8 @@ import (
 	"cdblab/helpers/vm/wire"
 )
 
-const (
+// Variables, so that a test does not have to be as patient.
+var (
 	bootPatience  = 2 * time.Minute  // emulated, with the host's CPUs busy elsewhere
 	quietPatience = time.Minute      // pid 1 says a word every two seconds
 	drainPatience = 5 * time.Minute  // what is in the queues when the command has ended
@@ -31,12 +32,11 @@ type Runner struct {
 	Stderr io.Writer // may be the same file as Stdout, and the order of lines is then kept
 	Orders <-chan wire.Order
 	Input  io.Reader // for a terminal
+	Up     func()    // called when the guest is there, if set
 
 	// What was found, for the closing line.
 	Kernel *Kernel
 	Using  string // kvm or tcg
-	Booted time.Time
-	QEMU   string
 }
 
 // Test runs a test binary, argv[0], in the working directory's counterpart, and returns its exit code. An error means
@@ -66,7 +66,6 @@ func (r *Runner) run(ctx context.Context, job *wire.Job, work tree) (int, error)
 	if err != nil {
 		return 0, err
 	}
-	r.QEMU = q.version
 	init, err := r.Cache.init()
 	if err != nil {
 		return 0, err
@@ -83,9 +82,7 @@ func (r *Runner) run(ctx context.Context, job *wire.Job, work tree) (int, error)
 	if err != nil {
 		return 0, err
 	}
-	if err := finishJob(job, &r.Config, env); err != nil {
-		return 0, err
-	}
+	finishJob(job, &r.Config, env)
 	initrd, err := r.Cache.initrd(k, init)
 	if err != nil {
 		return 0, err
@@ -103,7 +100,6 @@ func (r *Runner) run(ctx context.Context, job *wire.Job, work tree) (int, error)
 	defer disk.Close()
 	job.Merge = sameFile(r.Stdout, r.Stderr)
 
-	r.Booted = time.Now()
 	ports := []string{wire.Control, wire.Stdout, wire.Stderr, wire.Files}
 	m, err := q.start(&r.Config, r.Using, k, initrd, root, disk, "", ports...)
 	if err != nil {
@@ -143,6 +139,9 @@ func (r *Runner) watch(ctx context.Context, m *machine, job *wire.Job) (int, err
 				up, tried = true, "run "+job.Args[0]+" in the VM"
 				if err := orders.Encode(job); err != nil {
 					return 0, m.fault("send the job to the guest", err.Error(), "run it again")
+				}
+				if r.Up != nil {
+					r.Up()
 				}
 				if r.Input != nil {
 					go func() { _, _ = io.Copy(m.channels[wire.Stdout], r.Input) }()
