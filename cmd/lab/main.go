@@ -1,51 +1,35 @@
 //go:build linux
 
 // Command lab does for the lab what go test does not.
-//
-//	lab sweep      remove what killed or kept runs left on this host
-//	lab syllabus   list the questions
 package main
 
 import (
 	"fmt"
 	"os"
-
-	"cdblab/helpers/host"
-	"cdblab/helpers/syllabus"
 )
 
+// commands are the subcommands. Each returns the exit code.
+var commands = []struct {
+	name, about string
+	run         func(args []string) int
+}{
+	{"exec", "run a test binary in a throw-away VM: go test -exec 'lab exec' …", execMain},
+	{"shell", "a prompt in such a VM, with the tools and a bundle", shellMain},
+	{"sweep", "remove what killed or kept runs left on this host", sweepMain},
+	{"syllabus", "list the questions", syllabusMain},
+}
+
 func main() {
-	commands := map[string]func() error{"sweep": sweep, "syllabus": list}
-	if len(os.Args) != 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: lab sweep | syllabus")
-		os.Exit(2)
+	if len(os.Args) > 1 {
+		for _, c := range commands {
+			if c.name == os.Args[1] {
+				os.Exit(c.run(os.Args[2:]))
+			}
+		}
 	}
-	if err := commands[os.Args[1]](); err != nil {
-		fmt.Fprintf(os.Stderr, "lab %s: %v\n", os.Args[1], err)
-		os.Exit(1)
+	fmt.Fprintln(os.Stderr, "usage: lab COMMAND [ARGUMENT...]")
+	for _, c := range commands {
+		fmt.Fprintf(os.Stderr, "  %-9s %s\n", c.name, c.about)
 	}
-}
-
-// sweep removes every run that is not under way, also those that were kept.
-func sweep() error {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("what the lab leaves belongs to root; you are uid %d. Run: sudo make sweep", os.Geteuid())
-	}
-	swept, err := host.Sweep(true)
-	for _, s := range swept {
-		fmt.Println("swept", s)
-	}
-	if err == nil && len(swept) == 0 {
-		fmt.Println("nothing to sweep")
-	}
-	return err
-}
-
-func list() error {
-	questions, err := syllabus.Read(os.DirFS("."))
-	if err != nil {
-		return fmt.Errorf("%w (run it in the lab's own directory)", err)
-	}
-	fmt.Print(syllabus.Text(questions))
-	return nil
+	os.Exit(2)
 }
