@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -76,9 +77,17 @@ func findTools() (map[string]Tool, error) {
 			errs = append(errs, err)
 			continue
 		}
-		found[s.name] = Tool{Name: s.name, Path: path, Pinned: os.Getenv(s.env) == ""}
+		found[s.name] = Tool{Name: s.name, Path: path, Pinned: pinned(s.env)}
 	}
 	return found, errors.Join(errs...)
+}
+
+// pinnedEnv lists the variables of the tools that are the pinned ones, although a variable names them: in the throw-away
+// VM they are at another place.
+const pinnedEnv = "CDB_PINNED"
+
+func pinned(env string) bool {
+	return os.Getenv(env) == "" || slices.Contains(strings.Split(os.Getenv(pinnedEnv), ","), env)
 }
 
 func findTool(name, env string) (string, error) {

@@ -23,6 +23,7 @@ func (c *Cache) image(k *Kernel, say func(string, ...any)) (file string, env []s
 	fmt.Fprintln(key, "4", k.Release, k.Modules) // counts the layouts of the image
 	t := tree{}
 	var busybox string
+	var pinned []string
 	for _, tool := range tools {
 		from, err := tool.find(c.Module)
 		if err != nil {
@@ -36,11 +37,16 @@ func (c *Cache) image(k *Kernel, say func(string, ...any)) (file string, env []s
 		}
 		if tool.variable != "" {
 			env = append(env, tool.variable+"="+tool.guest)
+			if os.Getenv(tool.variable) == "" {
+				pinned = append(pinned, tool.variable)
+			}
 		}
 		if tool.variable == "CDB_BUSYBOX" {
 			busybox = from
 		}
 	}
+	// In the guest each tool is named by its variable; that nobody named it outside has to be said besides.
+	env = append(env, "CDB_PINNED="+strings.Join(pinned, ","))
 	for _, name := range t.names() {
 		sum, err := known.of(t[name].from)
 		if err != nil {
