@@ -3,7 +3,6 @@
 package selftest
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -12,17 +11,30 @@ import (
 	"gotest.tools/v3/assert/cmp"
 )
 
-// Ten moments of a run, by the number of commands that it has noted so far: with a bundle and no container, created,
-// running, with a daemon and an image, with a task, with the daemon dead and the task alive, with two tasks.
-var moments = []int{1, 12, 45, 48, 62, 72, 75, 100, 103, 108}
+// Ten moments of a run, each by the command that it has just noted, and is about to run.
+var moments = []struct {
+	name, command string
+	nth           int
+}{
+	{"nothing made yet", "cd /run/cdb-lab/", 1},
+	{"a bundle", "root-args create", 1},
+	{"a container is being created", "/root create", 1},
+	{"a daemon, an image is being pulled", "images pull", 1},
+	{"a task is being started", "tasks start", 1},
+	{"a task, and two listeners", "tasks metrics", 1},
+	{"a container is being started", "/root start", 1},
+	{"two containers", "root-mark kill", 1},
+	{"a task, and no daemon", "--connect-timeout", 1},
+	{"a second task is being started", "tasks start", 4},
+}
 
 // SIGKILL of the run and of its janitor at once, as when a whole CI job is killed: one sweep removes the last trace.
 func TestKilled_OneSweepRemovesTheLastTrace(t *testing.T) {
 	before := picture(t)
-	for _, n := range moments {
-		t.Run(fmt.Sprintf("after %d commands", n), func(t *testing.T) {
+	for _, m := range moments {
+		t.Run(m.name, func(t *testing.T) {
 			l := newLab()
-			l.startUntil(t, n)
+			l.startUntil(t, m.command, m.nth)
 			kill(t, janitorOf(t, l.Process.Pid), unix.SIGKILL)
 			kill(t, l.Process.Pid, unix.SIGKILL)
 			_ = l.Wait()
@@ -37,10 +49,10 @@ func TestKilled_OneSweepRemovesTheLastTrace(t *testing.T) {
 // SIGKILL of the run alone: the janitor that it left behind sweeps, without anybody asking.
 func TestKilled_TheJanitorSweeps(t *testing.T) {
 	before := picture(t)
-	for _, n := range moments {
-		t.Run(fmt.Sprintf("after %d commands", n), func(t *testing.T) {
+	for _, m := range moments {
+		t.Run(m.name, func(t *testing.T) {
 			l := newLab()
-			l.startUntil(t, n)
+			l.startUntil(t, m.command, m.nth)
 			kill(t, l.Process.Pid, unix.SIGKILL)
 			_ = l.Wait()
 			assertSame(t, before)
@@ -54,7 +66,7 @@ func TestKilled_SignalsEndTheRunInOrder(t *testing.T) {
 	for sig, code := range map[unix.Signal]int{unix.SIGINT: 130, unix.SIGTERM: 143, unix.SIGHUP: 129} {
 		t.Run(sig.String(), func(t *testing.T) {
 			l := newLab()
-			l.startUntil(t, 60)
+			l.startUntil(t, "tasks metrics", 1)
 			kill(t, l.Process.Pid, sig)
 			_ = l.Wait()
 			assert.Check(t, cmp.Equal(l.ProcessState.ExitCode(), code))

@@ -75,8 +75,8 @@ func (l *lab) run(t *testing.T) (int, string) {
 	return l.ProcessState.ExitCode(), l.out.String()
 }
 
-// startUntil starts the lab and returns when it has noted n commands.
-func (l *lab) startUntil(t *testing.T, n int) {
+// startUntil starts the lab and returns when it has noted the nth command that has the words in it.
+func (l *lab) startUntil(t *testing.T, words string, nth int) {
 	t.Helper()
 	l.Args = append(l.Args, "-test.v")
 	l.Stdout, l.Stderr = nil, nil
@@ -85,8 +85,8 @@ func (l *lab) startUntil(t *testing.T, n int) {
 	assert.NilError(t, l.Start())
 	lines := bufio.NewScanner(io.TeeReader(out, &l.out))
 	for lines.Scan() {
-		if strings.HasPrefix(lines.Text(), "         $ ") {
-			if n--; n <= 0 {
+		if strings.HasPrefix(lines.Text(), "         $ ") && strings.Contains(lines.Text(), words) {
+			if nth--; nth <= 0 {
 				go io.Copy(io.Discard, out)
 				return
 			}

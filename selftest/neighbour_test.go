@@ -100,7 +100,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 	code, out := newLab().run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
 	killed := newLab()
-	killed.startUntil(t, 60)
+	killed.startUntil(t, "tasks metrics", 1)
 	kill(t, janitorOf(t, killed.Process.Pid), unix.SIGKILL)
 	kill(t, killed.Process.Pid, unix.SIGKILL)
 	_ = killed.Wait()
