@@ -36,6 +36,8 @@ $(BIN)/%: go.mod
 	CGO_ENABLED=0 $(GO) build -trimpath -o $@ github.com/containerd/containerd/v2/cmd/$*
 	@touch $@
 
+include vm.mk
+
 .PHONY: lab-here
 lab-here: deps tools ## ask the questions on this machine, as root; only in a disposable VM
 	$(GO) test $(SUDO) -tags vmlab -count=1 -v $(RUN) .
@@ -49,11 +51,11 @@ VET_ARM64 := $(if $(ARM64_CC),GOARCH=arm64 CGO_ENABLED=1 CC=$(ARM64_CC) $(GO) ve
 test: ## vet both builds, staticcheck, unit tests with the race detector; no root
 	$(GO) vet ./...
 	$(GO) vet -tags vmlab ./...
-	$(GO) vet -tags 'vmlab selftest' ./...
+	$(GO) vet -tags 'vmlab selftest vmtest' ./...
 	GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
 	$(VET_ARM64)
 	$(GO) tool staticcheck ./...
-	$(GO) tool staticcheck -tags vmlab ./...
+	$(GO) tool staticcheck -tags 'vmlab selftest vmtest' ./...
 	$(GO) test -race ./...
 
 .PHONY: syllabus
@@ -61,8 +63,7 @@ syllabus: ## list the questions
 	@$(GO) run ./cmd/lab syllabus
 
 .PHONY: sweep
-sweep: ## remove what killed or kept runs left on this machine
-	@$(GO) build -o $(BIN)/lab ./cmd/lab
+sweep: $(BIN)/lab ## remove what killed or kept runs left on this machine
 	@$(if $(filter-out 0,$(shell id -u)),sudo )$(BIN)/lab sweep
 
 .PHONY: bench
@@ -70,7 +71,6 @@ bench: deps tools ## what the lab's helpers cost over the same commands run raw,
 	$(GO) test $(SUDO) -tags vmlab -count=1 -run '^$$' -bench . -benchtime 20x .
 
 .PHONY: selftest
-selftest: deps tools ## test the lab itself: killed runs, two at once, a host's own containerd, bad input
-	$(GO) build -o $(BIN)/lab ./cmd/lab
+selftest: deps tools $(BIN)/lab ## test the lab itself: killed runs, two at once, a host's own containerd, bad input
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
 	$(GO) test $(SUDO) -tags 'vmlab selftest' -count=1 -v -timeout 20m $(RUN) ./selftest
