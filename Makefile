@@ -9,6 +9,13 @@ TOOLS := $(BIN)/runc $(BIN)/containerd $(BIN)/ctr $(BIN)/containerd-shim-runc-v2
 Q ?=
 RUN := $(if $(Q),-run '$(Q)')
 
+# JUNIT=file writes a JUnit report, ARTIFACTS=dir brings each question's transcript.
+JUNIT     ?=
+ARTIFACTS ?=
+TEST      := $(if $(JUNIT),$(GO) tool gotestsum --format standard-verbose --junitfile '$(JUNIT)' --,$(GO) test)
+FLAGS     := -tags vmlab -count=1 -timeout 20m -v $(RUN) $(if $(ARTIFACTS),-artifacts -outputdir '$(abspath $(ARTIFACTS))')
+results    = @mkdir -p $(if $(ARTIFACTS),'$(ARTIFACTS)') $(if $(JUNIT),'$(dir $(JUNIT))') .lab
+
 # The lab needs root. Who is not root lets go test start the finished test binary through sudo: go itself and its
 # caches stay the user's own (sudo often does not find go, and would leave caches that only root can clean).
 SUDO := $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -E')
@@ -40,7 +47,8 @@ include vm.mk
 
 .PHONY: lab-here
 lab-here: deps tools ## ask the questions on this machine, as root; only in a disposable VM
-	$(GO) test $(SUDO) -tags vmlab -count=1 -v $(RUN) .
+	$(results)
+	$(TEST) $(SUDO) $(FLAGS) .
 
 # The questions import libcontainer, which needs cgo, and that a compiler for arm64.
 ARM64_CC := $(shell command -v aarch64-linux-gnu-gcc)

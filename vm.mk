@@ -9,7 +9,8 @@ $(BIN)/lab:
 
 .PHONY: lab
 lab: deps tools $(BIN)/lab ## ask the questions in a VM that is thrown away: no root, no KVM needed
-	$(VM) $(GO) test -exec "'$(CURDIR)/$(BIN)/lab' exec" -tags vmlab -count=1 -timeout 20m -v $(RUN) .
+	$(results)
+	$(VM) $(TEST) -exec "'$(CURDIR)/$(BIN)/lab' exec" $(FLAGS) .
 
 .PHONY: shell
 shell: deps tools $(BIN)/lab ## a prompt in such a VM, with the tools and the chapter's bundle
