@@ -82,6 +82,13 @@ func mounts() error {
 		{"securityfs", "/sys/kernel/security", nosuid, "", true},
 		{"bpf", "/sys/fs/bpf", nosuid, "mode=700", true},
 	}
+	// Mounting bpf makes the kernel look for a module that no distribution ships. Under emulation the look costs a
+	// tenth of a second, so there is no modprobe for the moment.
+	const modprobe = "/proc/sys/kernel/modprobe"
+	if path, err := os.ReadFile(modprobe); err == nil {
+		_ = os.WriteFile(modprobe, []byte("\n"), 0)
+		defer func() { _ = os.WriteFile(modprobe, path, 0) }()
+	}
 	for _, m := range table {
 		// Below /sys the kernel makes the directory, where it knows the file system.
 		if err := os.MkdirAll(m.at, 0o755); err != nil && !m.optional {

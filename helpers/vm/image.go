@@ -171,7 +171,7 @@ func whole(file string) bool {
 
 // sweepImages removes images that no run has used for a week, and what killed runs left.
 func (c *Cache) sweepImages() {
-	for pattern, age := range map[string]time.Duration{"root-*.erofs": 7 * 24 * time.Hour, ".image-*": time.Hour, "erofs-*": time.Hour} {
+	for pattern, age := range map[string]time.Duration{"root-*.erofs": 7 * 24 * time.Hour, "init-*": 7 * 24 * time.Hour, ".image-*": time.Hour, "erofs-*": time.Hour} {
 		files, _ := filepath.Glob(c.path(pattern))
 		for _, f := range files {
 			if info, err := os.Stat(f); err == nil && time.Since(info.ModTime()) > age {

@@ -56,7 +56,7 @@ func (c *Cache) probe(q *qemu, k *Kernel, init string, say func(string, ...any))
 	}
 	say("probing whether KVM works here, for at most %v", probePatience)
 	v = verdict{Key: key}
-	if _, err := bareBoot(q, "kvm", k, init, probePatience); err != nil {
+	if _, err := bareBoot(q, &Config{Memory: 256, CPUs: 1}, "kvm", k, init, probePatience); err != nil {
 		v.Why = "a probe boot with it failed: " + err.Error()
 	}
 	if b, err := json.Marshal(v); err == nil {
@@ -67,7 +67,7 @@ func (c *Cache) probe(q *qemu, k *Kernel, init string, say func(string, ...any))
 
 // bareBoot boots the kernel with a pid 1 that says one word and resets, and returns how long it took until QEMU was
 // gone. It is the least that a VM can cost.
-func bareBoot(q *qemu, accel string, k *Kernel, init string, patience time.Duration) (time.Duration, error) {
+func bareBoot(q *qemu, c *Config, accel string, k *Kernel, init string, patience time.Duration) (time.Duration, error) {
 	program, err := os.ReadFile(init)
 	if err != nil {
 		return 0, err
@@ -82,7 +82,7 @@ func bareBoot(q *qemu, accel string, k *Kernel, init string, patience time.Durat
 	}
 	defer initrd.Close()
 	start := time.Now()
-	m, err := q.start(&Config{Memory: 256, CPUs: 1}, accel, k, initrd, nil, nil, wire.Probe)
+	m, err := q.start(c, accel, k, initrd, nil, nil, wire.Probe)
 	if err != nil {
 		return 0, err
 	}
