@@ -85,8 +85,8 @@ func TestReleaseOf(t *testing.T) {
 func TestParseVersion(t *testing.T) {
 	for out, want := range map[string]string{
 		"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright": "7.2.22",
-		"QEMU emulator version 10.0.2\n":                                       "10.0.2",
-		"bash: nonsense":                                                       "",
+		"QEMU emulator version 10.0.2\n":                                         "10.0.2",
+		"bash: nonsense":                                                         "",
 	} {
 		assert.Equal(t, parseVersion(out), want)
 	}
