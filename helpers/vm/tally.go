@@ -57,7 +57,7 @@ func (t *tally) count() {
 func (t *tally) String(code int) string {
 	asked := t.passed + t.failed + t.skipped
 	if t.passed == 0 && code == 0 {
-		return "the tests passed (how many, go test only says with -v)"
+		return "no test was seen to run (go test names them only with -v)"
 	}
 	return fmt.Sprintf("%d asked, %d answered, %d failed, %d skipped", asked, t.passed, t.failed, t.skipped)
 }
