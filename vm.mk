@@ -23,6 +23,16 @@ lab-tool:
 lab: deps tools lab-tool ## ask the questions in a throw-away VM; no root, no KVM needed
 	$(VM_ENV) $(GO) test -exec '$(LAB) exec' -tags vmlab -count=1 -v $(RUN) $(FLAGS) .
 
+# What CI keeps of a run, below .lab/report: the stream of go test -json, JUnit made of it, the questions' artifacts. It
+# fails when no question was asked: gotestsum alone is content with nothing.
+REPORT := $(CURDIR)/.lab/report
+.PHONY: lab-report
+lab-report: deps tools lab-tool ## make lab, and JUnit, JSON and artifacts of it in .lab/report
+	@rm -rf $(REPORT) && mkdir -p $(REPORT)
+	$(VM_ENV) $(GO) run gotest.tools/gotestsum@v1.13.0 --format testname --jsonfile $(REPORT)/lab.json --junitfile $(REPORT)/junit.xml -- \
+		-exec '$(LAB) exec' -tags vmlab -count=1 $(RUN) -artifacts -outputdir $(REPORT) $(FLAGS) .
+	@grep -q '"Action":"pass".*"Test":"Test' $(REPORT)/lab.json || { echo "lab-report: no question was answered" >&2; exit 1; }
+
 .PHONY: shell
 shell: deps tools lab-tool ## a prompt in the same VM, with the tools and the chapter's bundle
 	@$(VM_ENV) $(LAB) shell
