@@ -29,6 +29,12 @@
 // because in a rootfs of one file there is no dynamic linker and no libc to find, and because that would be a lesson
 // about linking and not about containers.
 //
+// # Where the facts are made
+//
+// `make lab` boots a throw-away VM with the distribution's stock cloud kernel and runs the test binary in it, through
+// `go test -exec`: no root, no KVM, no network. In a disposable VM of one's own, `sudo go test -tags vmlab .` runs the same
+// binary natively. The tag keeps what needs root out of ordinary runs; without it the package only lists the questions.
+//
 // # What is under test
 //
 // go.mod pins runc, containerd, its shim and ctr as tools, at the versions whose libraries the tests import; `make tools`

@@ -104,20 +104,26 @@ func finishJob(j *wire.Job, c *Config, tools []string) {
 	j.Now = time.Now().UnixNano()
 	j.Seed = make([]byte, 32)
 	_, _ = rand.Read(j.Seed)
-	j.Env = append(j.Env,
+	j.Env = append([]string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root", "TMPDIR=/tmp",
-		"PWD="+j.Dir)
+		"PWD=" + j.Dir, "CDB_DISPOSABLE=yes", "CDB_CGROUP=" + c.Cgroup,
+	}, tools...)
+	// Then what comes from outside, but for the names that are taken: the tools lie elsewhere in the guest, and of
+	// two values of one name Go takes the first and a shell the last.
+	taken := map[string]bool{}
+	for _, e := range j.Env {
+		name, _, _ := strings.Cut(e, "=")
+		taken[name] = true
+	}
 	for _, e := range os.Environ() {
 		name, _, _ := strings.Cut(e, "=")
-		switch {
-		case name == "TERM", name == "GODEBUG", name == "GOTRACEBACK", name == "GORACE", name == "GOMAXPROCS":
-		case strings.HasPrefix(name, "CDB_"):
+		switch name {
+		case "TERM", "GODEBUG", "GOTRACEBACK", "GORACE", "GOMAXPROCS":
 		default:
-			continue
+			if taken[name] || !strings.HasPrefix(name, "CDB_") {
+				continue
+			}
 		}
 		j.Env = append(j.Env, e)
 	}
-	// After what was passed on, because the last one of a name counts.
-	j.Env = append(j.Env, "CDB_DISPOSABLE=yes", "CDB_CGROUP="+c.Cgroup)
-	j.Env = append(j.Env, tools...)
 }

@@ -243,7 +243,7 @@ func (c *Cache) init() (string, error) {
 	}
 	tmp := out + ".new-" + strconv.Itoa(os.Getpid())
 	defer os.Remove(tmp)
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", tmp, "./cmd/lab-init")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tmp, "./cmd/lab-init")
 	build.Dir = c.Module
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux")
 	if said, err := build.CombinedOutput(); err != nil {

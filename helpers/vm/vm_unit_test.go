@@ -15,6 +15,8 @@ import (
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/vm/wire"
 )
 
 func TestResults_AreWhatTheFlagsName(t *testing.T) {
@@ -27,6 +29,20 @@ func TestResults_AreWhatTheFlagsName(t *testing.T) {
 
 	back, _ = results([]string{"-test.cpuprofile=cpu.out"}, "/src/pkg")
 	assert.DeepEqual(t, back, []string{"/src/pkg/cpu.out"})
+}
+
+func TestJob_NamesTheToolsWhereTheGuestHasThem(t *testing.T) {
+	t.Setenv("CDB_RUNC", "/home/me/runc")
+	t.Setenv("CDB_SEED", "7")
+	t.Setenv("SECRET", "x")
+	j := &wire.Job{Dir: "/src"}
+	finishJob(j, &Config{Cgroup: "v1"}, []string{"CDB_RUNC=/usr/local/bin/runc"})
+	env := strings.Join(j.Env, "\n") + "\n"
+	assert.Equal(t, strings.Count(env, "CDB_RUNC="), 1, env)
+	for _, want := range []string{"CDB_RUNC=/usr/local/bin/runc\n", "CDB_SEED=7\n", "CDB_CGROUP=v1\n", "CDB_DISPOSABLE=yes\n", "PWD=/src\n"} {
+		assert.Check(t, cmp.Contains(env, want))
+	}
+	assert.Check(t, !strings.Contains(env, "SECRET"))
 }
 
 func TestTimeout_IsTheTestBinarysOwn(t *testing.T) {

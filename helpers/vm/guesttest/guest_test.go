@@ -159,6 +159,7 @@ func TestMisbehave(t *testing.T) {
 				b[i] = byte(i)
 			}
 			all = append(all, b)
+			fmt.Println(len(all))
 		}
 	case "crash":
 		_ = os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0)
