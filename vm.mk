@@ -13,16 +13,6 @@ lab: deps tools $(BIN)/lab ## ask the questions in a VM that is thrown away: no 
 	$(results)
 	$(VM) $(TEST) -exec "'$(CURDIR)/$(BIN)/lab' exec" $(FLAGS) .
 
-# What CI keeps of a run, below .lab/report: the stream of go test -json, JUnit made of it, the questions' artifacts. It
-# fails when no question was asked: gotestsum alone is content with nothing.
-REPORT := $(CURDIR)/.lab/report
-.PHONY: lab-report
-lab-report: deps tools lab-tool ## make lab, and JUnit, JSON and artifacts of it in .lab/report
-	@rm -rf $(REPORT) && mkdir -p $(REPORT)
-	$(VM_ENV) $(GO) run gotest.tools/gotestsum@v1.13.0 --format testname --jsonfile $(REPORT)/lab.json --junitfile $(REPORT)/junit.xml -- \
-		-exec '$(LAB) exec' -tags vmlab -count=1 $(RUN) -artifacts -outputdir $(REPORT) $(FLAGS) .
-	@grep -q '"Action":"pass".*"Test":"Test' $(REPORT)/lab.json || { echo "lab-report: no question was answered" >&2; exit 1; }
-
 .PHONY: shell
 shell: deps tools $(BIN)/lab ## a prompt in such a VM, with the tools and the chapter's bundle
 	@$(VM) $(BIN)/lab shell
