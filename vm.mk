@@ -1,7 +1,7 @@
 # The throw-away VM. Included by the Makefile.
 
 # What the VM is to be: make lab KERNEL=6.12 CGROUP=v1. Empty is the default: the distribution's kernel, v2, 512 MiB,
-# two CPUs, KVM where a probe boot shows that it works.
+# KVM where a probe boot shows that it works, two CPUs there and one under emulation.
 KERNEL ?=
 CGROUP ?=
 MEM    ?=
