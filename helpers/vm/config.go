@@ -13,7 +13,7 @@ type Config struct {
 	Kernel string // a version of the distribution's cloud kernel (6.1), a path, or "" for the distribution's default
 	Cgroup string // v2, v1 or hybrid
 	Memory int    // MiB
-	CPUs   int // 0: what suits the accelerator
+	CPUs   int    // 0: what suits the accelerator
 	Accel  string // auto, kvm or tcg
 }
 
