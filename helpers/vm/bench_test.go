@@ -20,7 +20,7 @@ import (
 // do: boot a pid 1 that says one word and resets. It alternates between the two, so that both see the same host, and
 // takes medians.
 func BenchmarkBoot(b *testing.B) {
-	conf := Config{Memory: 512, CPUs: 2, Accel: "auto"}
+	conf := Config{Memory: 512, Accel: "auto"}
 	cache, err := OpenCache()
 	assert.NilError(b, err)
 	q, err := findQEMU()
@@ -31,6 +31,7 @@ func BenchmarkBoot(b *testing.B) {
 	assert.NilError(b, err)
 	accel, err := cache.accelerator(q, &conf, k, init, b.Logf)
 	assert.NilError(b, err)
+	conf.cpus(accel)
 	_, _, err = cache.image(k, b.Logf)
 	assert.NilError(b, err)
 	// Past the build cache's first look, which is go's own business.
@@ -59,7 +60,7 @@ func BenchmarkBoot(b *testing.B) {
 // firstLine runs a small test in the VM and returns when its first line came, when QEMU started, and when all was over.
 func firstLine(b *testing.B) (line, qemu, end time.Duration) {
 	b.Helper()
-	lab := exec.Command(built.lab, "exec", "-mem", "512", "-cpus", "2", built.guest, "-test.v", "-test.run=TestResults")
+	lab := exec.Command(built.lab, "exec", "-mem", "512", built.guest, "-test.v", "-test.run=TestResults")
 	out, err := lab.StdoutPipe()
 	assert.NilError(b, err)
 	start := time.Now()

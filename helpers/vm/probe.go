@@ -36,7 +36,7 @@ func (c *Cache) accelerator(q *qemu, conf *Config, k *Kernel, init string, say f
 	case conf.Accel == "kvm":
 		return "", &Fault{Tried: "use KVM, because ACCEL=kvm", Seen: why, Do: "take ACCEL=auto, which falls back to emulation, or ACCEL=tcg"}
 	}
-	say("KVM is not used: %s. Emulation is slower, and right", why)
+	say("KVM is not used, emulation is slower and right: %s", why)
 	return "tcg", nil
 }
 
@@ -100,7 +100,9 @@ func bareBoot(q *qemu, c *Config, accel string, k *Kernel, init string, patience
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	return 0, fmt.Errorf("%s without the guest's word %s", m.state(), strings.TrimSpace(m.errors.String()))
+	// One line of QEMU's is enough; an assertion of its follows where KVM is broken.
+	said, _, _ := strings.Cut(strings.TrimSpace(m.errors.String()), "\n")
+	return 0, fmt.Errorf("%s before the guest said a word: %s", m.state(), said)
 }
 
 // anonymous is a file without a name, that goes when nobody has it open any more.

@@ -26,7 +26,9 @@ func TestSoak(t *testing.T) {
 	}
 	failed, start := 0, time.Now()
 	for i := range boots {
+		begun := time.Now()
 		res := guest(t, nil, "-test.run=TestResults")
+		t.Logf("boot %d of %d: %.1f s", i+1, boots, time.Since(begun).Seconds())
 		if res.err != nil || res.code != 0 {
 			failed++
 			t.Errorf("boot %d: exit code %d, %v\n%s%s", i+1, res.code, res.err, res.stdout, res.stderr)

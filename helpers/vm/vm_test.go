@@ -204,7 +204,7 @@ func TestBadInput(t *testing.T) {
 		"cgroup mode":               {func(r *Runner) { r.Cgroup = "v3" }, `CGROUP is "v3"`},
 		"accelerator":               {func(r *Runner) { r.Accel = "hvf" }, `ACCEL is "hvf"`},
 		"memory":                    {func(r *Runner) { r.Memory = 1 }, "MEM is no number"},
-		"CPUs":                      {func(r *Runner) { r.CPUs = 0 }, "CPUS is no number"},
+		"CPUs":                      {func(r *Runner) { r.CPUs = -1 }, "CPUS is no number"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			was := bootPatience
