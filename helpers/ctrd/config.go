@@ -11,8 +11,6 @@ import (
 // config is the whole configuration of a private containerd. Root, state and address are not enough for it to keep to
 // itself: socket_dir moves the shims' sockets, which are otherwise in /run/containerd/s, and the disabled plugins make
 // directories of their own (/opt/containerd, /run/nri, /etc/cni is read) that the lab has no use for.
-//
-// Version 2 is the configuration's format that containerd 1.7 and 2.x both read.
 var config = template.Must(template.New("config.toml").Parse(`version = {{.Version}}
 root = "{{.Root}}"
 state = "{{.State}}"

@@ -5,6 +5,7 @@ package lab
 import (
 	"context"
 	"crypto/sha256"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io"
@@ -142,7 +143,7 @@ func describe(tools map[string]Tool) {
 	for _, s := range toolSpecs {
 		t := tools[s.name]
 		wg.Go(func() {
-			t.Version, t.Digest = version(t.Path, s.version), digest(t.Path)
+			t.Version, t.Digest = version(t.Path, s.version)+tags(t.Path), digest(t.Path)
 			mu.Lock()
 			defer mu.Unlock()
 			tools[s.name] = t
@@ -168,6 +169,20 @@ func version(path string, args []string) string {
 		return fmt.Sprintf("%s (%v)", line, err)
 	}
 	return line
+}
+
+// tags are the build tags of a Go program, which say what was left out of it; "" where it has none, or is no Go program.
+func tags(path string) string {
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "-tags" {
+			return " (build tags " + s.Value + ")"
+		}
+	}
+	return ""
 }
 
 func digest(path string) string {
