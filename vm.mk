@@ -1,7 +1,8 @@
 # The throw-away VM, included by the Makefile.
 
 # What the VM is made of, each a word on make's command line: KERNEL=6.12 CGROUP=v1 MEM=1024 CPUS=1 ACCEL=tcg. Else it is
-# the distribution's kernel, v2, 512 MiB, KVM where a probe boot shows that it works, two CPUs there and one under emulation.
+# the distribution's kernel, v2, 512 MiB, KVM where a probe boot shows that it works, and two CPUs; where the host is
+# busy, CPUS=1 is quicker under emulation.
 VM := $(foreach v,KERNEL CGROUP MEM CPUS ACCEL,$(if $($(v)),CDB_$(v)='$($(v))'))
 
 # Always asked to build: go's cache knows better than make whether there is anything to do.
