@@ -18,8 +18,8 @@ import (
 // That it was created, started, ended and deleted; with pid, time and exit status, each as the kernel has it.
 //
 // The events come from the shim, through containerd, to whoever listens at that moment. Without a task there are none,
-// whatever else is asked of containerd: reading is no event. Only the exit is certain to be told: the delete is the last
-// word of a shim that is about to end, and on a busy machine it is now and then lost with it.
+// whatever else is asked of containerd: reading is no event. The exit is told by a shim that lives on; the delete is the
+// last word of one that is about to end, and on a busy machine it is now and then lost with it.
 //
 // Hint: `ctr events` in a second terminal; compare each pid with /proc, each time with field 22 of /proc/PID/stat.
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto

@@ -11,7 +11,7 @@ import (
 // config is the whole configuration of a private containerd. Root, state and address are not enough for it to keep to
 // itself: socket_dir moves the shims' sockets, which are otherwise in /run/containerd/s, and the disabled plugins make
 // directories of their own (/opt/containerd, /run/nri, /etc/cni is read) that the lab has no use for.
-var config = template.Must(template.New("config.toml").Parse(`version = {{.Version}}
+var config = template.Must(template.New("config.toml").Parse(`version = 3
 root = "{{.Root}}"
 state = "{{.State}}"
 disabled_plugins = [{{range $i, $p := .Disabled}}{{if $i}},{{end}}
@@ -40,14 +40,12 @@ const maxSocketDir = 42
 
 // paths are the places of a private containerd, all below the question's directory.
 type paths struct {
-	Version                         int
 	Root, State, Address, SocketDir string
 	Disabled                        []string
 }
 
 func newPaths(dir string) (paths, error) {
 	p := paths{
-		Version:   3,
 		Root:      filepath.Join(dir, "root"),
 		State:     filepath.Join(dir, "state"),
 		Address:   filepath.Join(dir, "containerd.sock"),
