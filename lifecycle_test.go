@@ -40,6 +40,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Equal(q, state.Status, specs.StateCreated)
 	q.Fact("runc says", state.Status)
 	q.Fact("pid", created.PID)
+	q.Proves("Create: This operation MUST create a new container.")
 
 	own := created.Own(proc.Self(q).Identity)
 	for _, ns := range []string{"ipc", "mnt", "net", "pid", "uts"} {
@@ -49,6 +50,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q.Fact("inodes", created.NS)
 	assertInCgroup(q, created.Identity, c.Bundle.Spec.Linux.CgroupsPath)
 	q.Fact("cgroup", c.Bundle.Spec.Linux.CgroupsPath)
+	q.Proves("Lifecycle: The container's runtime environment MUST be created according to the configuration in config.json.")
 	assert.Check(q, !sharesMounts(created), "a mount of the host is still visible after pivot_root: %q", created.Mounts)
 	q.Fact("mounts it sees", len(created.Mounts))
 
@@ -121,6 +123,8 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	_, err = os.Stat(m.Bundle.Rootfs("mark"))
 	assert.Assert(q, os.IsNotExist(err), "the program ran before start: %v", err)
 	q.Fact("mark after create", "none")
+	q.Proves("Lifecycle: While the resources requested in the config.json MUST be created, the user-specified program (from process) MUST NOT be run at this time.")
+	q.Proves("Create: process.args MUST NOT be applied until triggered by the start operation.")
 	m.Start()
 	marked := m.State().Pid
 	proc.WaitFor(q, proc.Runs(marked, "sleep"))
@@ -128,6 +132,8 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.NilError(q, err, "the program did not run after start")
 	assert.Equal(q, strings.TrimSpace(string(mark)), nonce)
 	q.Fact("mark after start", "there")
+	q.Proves("Start: This operation MUST run the user-specified program as specified by process.")
+	q.Proves("Lifecycle: The runtime MUST run the user-specified program, as specified by process.")
 	end(q, m, proc.Snapshot(q, marked))
 
 	q.TearDown("kill and delete: the room is torn down, and state fails, which is how one sees that it is clean", func() {
@@ -139,16 +145,8 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 		assert.Check(q, gone.Code != 0, "state of a deleted container succeeds:\n%s", gone)
 		assert.Check(q, cmp.Contains(gone.Stderr, "does not exist"))
 		q.Fact("state after delete", "container does not exist")
+		q.Proves("Query State: Attempting to query a container that does not exist MUST generate an error.")
 	})
 
 	q.Answer("Create builds the room, with a stand-in waiting in it. Start swaps the program, not the process.")
-}
-
-// end kills a running container, sees that its process is dead and that the runtime agrees, and deletes it.
-func end(q *lab.Q, c *runc.Container, p proc.Process) {
-	q.Helper()
-	c.Kill("KILL")
-	proc.WaitFor(q, proc.Dead(p.Identity))
-	assert.Equal(q, c.State().Status, specs.StateStopped)
-	c.Delete()
 }

@@ -25,9 +25,10 @@ type Bundle struct {
 	Name string      // the directory's name below the question's own
 	Spec *specs.Spec // what config.json says
 
-	q     *lab.Q
-	first []byte      // config.json as New wrote it
-	last  *specs.Spec // what Write wrote last, to tell what an edit changes
+	q      *lab.Q
+	rootfs string      // where it is another bundle's
+	first  []byte      // config.json as New wrote it
+	last   *specs.Spec // what Write wrote last, to tell what an edit changes
 }
 
 // Busybox builds the chapter's bundle, <question>/bundle: what `runc spec` writes, with the arguments given, without a
@@ -52,6 +53,31 @@ func New(q *lab.Q, name, id string, edits ...func(*specs.Spec)) *Bundle {
 	b.Write()
 	b.first, _ = Marshal(b.Spec)
 	return b
+}
+
+// Variant is another bundle, in a directory of its own, with the same configuration but for the edits, for a container of
+// another id. It shares the rootfs.
+func (b *Bundle) Variant(name, id string, edits ...func(*specs.Spec)) *Bundle {
+	b.q.Helper()
+	v := &Bundle{q: b.q, Dir: b.q.Mkdir(name), Name: name, Spec: &specs.Spec{}, last: b.last, rootfs: b.Rootfs()}
+	data, err := Marshal(b.Spec)
+	if err == nil {
+		err = json.Unmarshal(data, v.Spec)
+	}
+	if err != nil {
+		b.q.Fatalf("copy config.json: %v", err)
+	}
+	v.Spec.Linux.CgroupsPath = filepath.Join(b.q.Cgroup, id)
+	if v.Spec.Root != nil {
+		v.Spec.Root.Path = v.rootfs
+	}
+	for _, edit := range edits {
+		edit(v.Spec)
+	}
+	b.q.Did("mkdir %s", name)
+	v.Write()
+	v.first, _ = Marshal(v.Spec)
+	return v
 }
 
 // In is the same bundle, in the hands of a part of the question, whose notes it then takes.
@@ -135,6 +161,9 @@ func (b *Bundle) Config() string { return filepath.Join(b.Dir, "config.json") }
 
 // Rootfs is the path of a file of the rootfs, as the host sees it.
 func (b *Bundle) Rootfs(name ...string) string {
+	if b.rootfs != "" {
+		return filepath.Join(append([]string{b.rootfs}, name...)...)
+	}
 	return filepath.Join(append([]string{b.Dir, "rootfs"}, name...)...)
 }
 

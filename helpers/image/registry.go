@@ -22,6 +22,8 @@ import (
 // addrEnv names another address for the registry, for a machine on which not every loopback port may be used.
 const addrEnv = "CDB_REGISTRY_ADDR"
 
+var oneAddress sync.Mutex
+
 // Registry is a registry on loopback that holds the lab's image.
 type Registry struct {
 	Addr string // host:port
@@ -36,6 +38,10 @@ func Serve(q *lab.Q) *Registry {
 	addr := os.Getenv(addrEnv)
 	if addr == "" {
 		addr = "127.0.0.1:0" // the kernel picks a free port
+	} else {
+		// One address, and several questions: one after the other.
+		oneAddress.Lock()
+		q.TB.Cleanup(oneAddress.Unlock)
 	}
 	l, err := Listen(addr)
 	if err != nil {

@@ -5,6 +5,7 @@ package lab
 import (
 	"os"
 	"strings"
+	"sync"
 )
 
 // keepEnv asks for the state of the questions (CDB_KEEP=1), or of those that fail (CDB_KEEP=failed), to stay for a look.
@@ -34,7 +35,9 @@ func (q *Q) TearDown(step string, f func()) {
 
 // keep tells how to look at the state that stays, and how to get rid of it.
 func keep(q *Q) {
+	keptMu.Lock()
 	keptQuestions = append(keptQuestions, q.Dir)
+	keptMu.Unlock()
 	var b strings.Builder
 	b.WriteString("kept. To look around:\n")
 	for _, line := range q.notes.setup {
@@ -48,7 +51,10 @@ func keep(q *Q) {
 }
 
 // keptQuestions are the directories of the questions whose state stays.
-var keptQuestions []string
+var (
+	keptMu        sync.Mutex
+	keptQuestions []string
+)
 
 // Look adds a command to what a reader is told to type when the question's state is kept.
 func (q *Q) Look(command string) { q.env.looks = append(q.env.looks, command) }

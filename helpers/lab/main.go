@@ -55,6 +55,11 @@ func run(m *testing.M, chapter fs.FS) (code int, err error) {
 	if err := guard(); err != nil {
 		return 1, err
 	}
+	all, err := syllabus.Read(chapter)
+	if err != nil {
+		return 1, err
+	}
+	matching = countMatching(all)
 	if underTest, err = findTools(); err != nil {
 		return 1, err
 	}
@@ -91,7 +96,8 @@ func run(m *testing.M, chapter fs.FS) (code int, err error) {
 
 	code = m.Run()
 
-	err = errors.Join(finish(before), countQuestions(chapter))
+	err = errors.Join(finish(before), countQuestions(all))
+	theClauses.say()
 	tally.say(time.Since(begin))
 	return code, err
 }
@@ -180,11 +186,7 @@ func finish(before host.Picture) error {
 }
 
 // countQuestions returns an error where a run asked no question, or, without a filter, not all.
-func countQuestions(chapter fs.FS) error {
-	all, err := syllabus.Read(chapter)
-	if err != nil {
-		return err
-	}
+func countQuestions(all []syllabus.Question) error {
 	if set("test.bench") && set("test.run") {
 		return nil // -run '^$' is how one asks for nothing but benchmarks
 	}

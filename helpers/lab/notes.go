@@ -26,7 +26,7 @@ import (
 // an attr event of the test besides, and with -artifacts the commands are a file that can be run again.
 type notes struct {
 	t     *testing.T // nil for a benchmark, which takes no notes
-	out   io.Writer
+	out   *gather
 	names *namer
 	step  *int
 	file  *os.File
@@ -36,9 +36,9 @@ type notes struct {
 func newNotes(tb testing.TB, part host.Part) *notes {
 	t, ok := tb.(*testing.T)
 	if !ok {
-		return &notes{out: io.Discard}
+		return &notes{out: &gather{to: io.Discard, stream: true}}
 	}
-	n := &notes{t: t, out: t.Output(), step: new(int), names: &namer{
+	n := &notes{t: t, out: &gather{to: t.Output(), stream: oneByOne()}, step: new(int), names: &namer{
 		paths: strings.NewReplacer(part.Dir(), "$Q", part.Cgroup(), "$CGROUP", part.ID(""), "", filepath.Dir(part.Dir()), "$RUN"),
 		seen:  map[string]map[string]int{},
 	}}
@@ -54,7 +54,10 @@ func newNotes(tb testing.TB, part host.Part) *notes {
 // part is the notes of a subtest: the same story, told on.
 func (n *notes) part(t *testing.T) *notes {
 	sub := *n
-	sub.t, sub.out = t, t.Output()
+	sub.t = t
+	if sub.out.stream {
+		sub.out = &gather{to: t.Output(), stream: true}
+	}
 	return &sub
 }
 

@@ -43,12 +43,27 @@ type Q struct {
 
 var questions atomic.Int32 // numbers the directories of one run
 
-// Question begins a question. At its end, when its cleanups are through, nothing may be left of what it made; what is
+// Option changes how a question is asked.
+type Option func(*options)
+
+type options struct{ alone string }
+
+// Alone has a question asked while no other is, for the reason given: what it does, or measures, others would disturb.
+func Alone(why string) Option { return func(o *options) { o.alone = why } }
+
+// Question begins a question. Questions are asked at the same time as others, unless [Alone]. At its end, when its cleanups are through, nothing may be left of what it made; what is
 // left fails it, by name, and is then swept, so that the next question finds the host as this one did.
-func Question(t *testing.T, scope Scope, text string) *Q {
+func Question(t *testing.T, scope Scope, text string, how ...Option) *Q {
 	t.Helper()
+	var o options
+	for _, option := range how {
+		option(&o)
+	}
+	if o.alone == "" {
+		t.Parallel()
+	}
+	tally.ask(t) // first, so that its cleanup is the last and counts what fails in the others
 	q := newQ(t)
-	tally.ask(t)
 	q.notes.question(scope, text)
 	q.setUp("cd "+q.Dir, "mkdir -p "+q.Dir+" "+binDir()+" && cd "+q.Dir)
 	path := "export PATH=" + binDir() + ":$PATH"
@@ -127,6 +142,7 @@ func (q *Q) Mkdir(name string) string {
 
 // end verifies that nothing stayed behind, or says what was kept and how to look at it.
 func (q *Q) end(before host.Picture) {
+	defer q.notes.out.flush()
 	if q.kept() {
 		keep(q)
 		return

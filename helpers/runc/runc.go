@@ -44,6 +44,14 @@ func Named(q *lab.Q, b *bundle.Bundle, root, id string) *Container {
 	return c
 }
 
+// In is the same container, in the hands of a part of the question, whose notes it then takes.
+func (c *Container) In(q *lab.Q) *Container {
+	part := *c
+	part.q = q
+	part.Bundle = c.Bundle.In(q)
+	return &part
+}
+
 // StateDir is where the runtime keeps the state of the container.
 func (c *Container) StateDir() string { return filepath.Join(c.Root, c.ID) }
 

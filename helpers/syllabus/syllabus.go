@@ -3,7 +3,6 @@
 package syllabus
 
 import (
-	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -14,8 +13,43 @@ import (
 	"strings"
 )
 
-// Sections of the chapter, in its order. A section's questions are in the files that begin with its name.
-var Sections = []string{"Bundle", "Lifecycle", "Task", "Events"}
+// Section is a part of the chapter. Its questions are in the file of its name, the section's door (bundle_test.go), and
+// in its rooms (bundle_mounts_test.go), in the order in which they are read.
+type Section struct {
+	Name  string
+	Rooms []string
+}
+
+// Sections of the chapter, in its order.
+var Sections = []Section{
+	{"Bundle", []string{"spec", "rootfs", "namespaces", "mounts", "process", "limits", "userns", "refused", "edited", "containerd", "libcontainer"}},
+	{"Lifecycle", []string{"states", "place", "kill", "delete", "run", "exec", "pause", "hooks", "failed", "refused", "libcontainer", "update", "record", "terminal", "checkpoint"}},
+	{"Task", nil},
+	{"Events", nil},
+}
+
+// files lists the section's files that are there, in order; one that is no room of the section's is an error.
+func (s Section) files(dir fs.FS) ([]string, error) {
+	name := strings.ToLower(s.Name)
+	found, err := fs.Glob(dir, name+"*_test.go")
+	if err != nil {
+		return nil, err
+	}
+	files := []string{name + "_test.go"}
+	for _, room := range s.Rooms {
+		files = append(files, name+"_"+room+"_test.go")
+	}
+	for _, f := range found {
+		if !slices.Contains(files, f) {
+			return nil, fmt.Errorf("%s is no file of section %s: say in helpers/syllabus where it stands in the chapter", f, s.Name)
+		}
+	}
+	files = slices.DeleteFunc(files, func(f string) bool { return !slices.Contains(found, f) })
+	if len(files) == 0 || files[0] != name+"_test.go" {
+		return nil, fmt.Errorf("no chapter file %s_test.go", name)
+	}
+	return files, nil
+}
 
 // Question is one question as it stands in the source.
 type Question struct {
@@ -25,6 +59,14 @@ type Question struct {
 	Scope   string // the constant's name: MutatesVM, InspectsOnly, NoRoot
 	Doc     string // the doc comment: the answer
 	File    string
+	Clauses []Clause // what it says of the runtime specification's demands
+	Words   []string // every string that the file has: the fields that a table of it follows are among them
+}
+
+// Clause is a demand of the specification that a question asks about, with q.Proves or q.Deviates.
+type Clause struct {
+	Text string // "Heading: sentence"
+	Seen string // what was seen instead, where it is not kept
 }
 
 // Read lists the questions in the order of the chapter. A test of a chapter file that asks no question, or in the name
@@ -32,19 +74,12 @@ type Question struct {
 func Read(dir fs.FS) ([]Question, error) {
 	var all []Question
 	for _, section := range Sections {
-		files, err := fs.Glob(dir, strings.ToLower(section)+"*_test.go")
+		files, err := section.files(dir)
 		if err != nil {
 			return nil, err
 		}
-		// The section's door (bundle_test.go) before its further rooms (bundle_mounts_test.go).
-		slices.SortFunc(files, func(a, b string) int {
-			return cmp.Or(len(strings.Split(a, "_"))-len(strings.Split(b, "_")), strings.Compare(a, b))
-		})
-		if len(files) == 0 {
-			return nil, fmt.Errorf("no chapter file %s_test.go", strings.ToLower(section))
-		}
 		for _, file := range files {
-			qs, err := readFile(dir, section, file)
+			qs, err := readFile(dir, section.Name, file)
 			if err != nil {
 				return nil, err
 			}
@@ -63,13 +98,14 @@ func readFile(dir fs.FS, section, file string) ([]Question, error) {
 	if err != nil {
 		return nil, err
 	}
+	words := literals(tree)
 	var out []Question
 	for _, d := range tree.Decls {
 		f, ok := d.(*ast.FuncDecl)
 		if !ok || !strings.HasPrefix(f.Name.Name, "Test") {
 			continue
 		}
-		q := Question{Section: section, Test: f.Name.Name, Doc: strings.TrimSpace(f.Doc.Text()), File: file}
+		q := Question{Section: section, Test: f.Name.Name, Doc: strings.TrimSpace(f.Doc.Text()), File: file, Words: words}
 		if !strings.HasPrefix(q.Test, "Test"+section+"_") {
 			return nil, fmt.Errorf("%s: %s: a question of this section is named Test%s_…", file, q.Test, section)
 		}
@@ -77,8 +113,10 @@ func readFile(dir fs.FS, section, file string) ([]Question, error) {
 			if call, ok := n.(*ast.CallExpr); ok && q.Text == "" && isQuestion(call) {
 				q.Scope = call.Args[1].(*ast.SelectorExpr).Sel.Name
 				q.Text, _ = strconv.Unquote(call.Args[2].(*ast.BasicLit).Value)
+			} else if ok {
+				q.Clauses = append(q.Clauses, clauses(call)...)
 			}
-			return q.Text == ""
+			return true
 		})
 		if q.Text == "" {
 			return nil, fmt.Errorf("%s: %s asks no lab.Question", file, q.Test)
@@ -94,12 +132,48 @@ func readFile(dir fs.FS, section, file string) ([]Question, error) {
 // isQuestion recognises lab.Question(t, lab.Scope, "text").
 func isQuestion(call *ast.CallExpr) bool {
 	sel, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok || sel.Sel.Name != "Question" || len(call.Args) != 3 {
+	if !ok || sel.Sel.Name != "Question" || len(call.Args) < 3 {
 		return false
 	}
 	_, scope := call.Args[1].(*ast.SelectorExpr)
 	_, text := call.Args[2].(*ast.BasicLit)
 	return scope && text
+}
+
+// clauses reads q.Proves("clause") and q.Deviates("clause", "seen"); another call has none.
+func clauses(call *ast.CallExpr) []Clause {
+	sel, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || sel.Sel.Name != "Proves" && sel.Sel.Name != "Deviates" {
+		return nil
+	}
+	var args []string
+	for _, a := range call.Args {
+		lit, ok := a.(*ast.BasicLit)
+		if !ok {
+			args = append(args, "see the question")
+			continue
+		}
+		text, _ := strconv.Unquote(lit.Value)
+		args = append(args, text)
+	}
+	if len(args) == 1 {
+		args = append(args, "")
+	}
+	return []Clause{{args[0], args[1]}}
+}
+
+// literals lists the strings of a file.
+func literals(tree *ast.File) []string {
+	var out []string
+	ast.Inspect(tree, func(n ast.Node) bool {
+		if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			if s, err := strconv.Unquote(lit.Value); err == nil {
+				out = append(out, s)
+			}
+		}
+		return true
+	})
+	return out
 }
 
 // Markdown writes the questions as the README has them.

@@ -10,11 +10,11 @@ import (
 func chapter(bundle string) fstest.MapFS {
 	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte("package p\n" + s)} }
 	return fstest.MapFS{
-		"bundle_test.go":        file(bundle),
-		"lifecycle_test.go":     file(question("TestLifecycle_A", "A?")),
-		"lifecycle_aaa_test.go": file(question("TestLifecycle_B", "B?")),
-		"task_test.go":          file(""),
-		"events_test.go":        file(question("TestEvents_C", "C?")),
+		"bundle_test.go":         file(bundle),
+		"lifecycle_test.go":      file(question("TestLifecycle_A", "A?")),
+		"lifecycle_kill_test.go": file(question("TestLifecycle_B", "B?")),
+		"task_test.go":           file(""),
+		"events_test.go":         file(question("TestEvents_C", "C?")),
 	}
 }
 
@@ -31,7 +31,10 @@ func TestRead_ChapterOrder(t *testing.T) {
 	}
 	// The section's door comes before its further rooms, although their names sort before it.
 	assert.DeepEqual(t, got, []string{"Bundle D?", "Lifecycle A?", "Lifecycle B?", "Events C?"})
-	assert.DeepEqual(t, qs[0], Question{"Bundle", "TestBundle_D", "D?", "MutatesVM", "The answer.", "bundle_test.go"})
+	assert.DeepEqual(t, qs[0], Question{
+		Section: "Bundle", Test: "TestBundle_D", Text: "D?", Scope: "MutatesVM", Doc: "The answer.", File: "bundle_test.go",
+		Words: []string{"D?"},
+	})
 }
 
 func TestRead_RefusesWhatIsNoQuestion(t *testing.T) {
@@ -44,6 +47,31 @@ func TestRead_RefusesWhatIsNoQuestion(t *testing.T) {
 		_, err := Read(chapter(bad.source))
 		assert.ErrorContains(t, err, bad.says)
 	}
-	_, err := Read(fstest.MapFS{})
+	stray := chapter("")
+	stray["task_elsewhere_test.go"] = stray["task_test.go"]
+	_, err := Read(stray)
+	assert.ErrorContains(t, err, "task_elsewhere_test.go is no file of section Task")
+	_, err = Read(fstest.MapFS{})
 	assert.ErrorContains(t, err, "no chapter file bundle_test.go")
+}
+
+func TestClauses_OfASpecification(t *testing.T) {
+	clauses := Clauses("## <a name=\"x\" />Kill\n`kill <id>`\n\nIt MUST [generate an error](#errors).\nIt MAY not.\n" +
+		"12. The **container** MUST be `stopped`.\n")
+	assert.DeepEqual(t, clauses, []string{"Kill: It MUST generate an error.", "Kill: The container MUST be stopped."})
+
+	asks := func(body string) []Question {
+		qs, err := Read(chapter("// The answer.\nfunc TestBundle_D(t *testing.T) {\n\tq := lab.Question(t, lab.MutatesVM, \"D?\")\n" + body + "}\n"))
+		assert.NilError(t, err)
+		return qs
+	}
+	both := "q.Proves(\"Kill: It MUST generate an error.\")\nq.Deviates(\"Kill: The container MUST be stopped.\", \"it runs\")\n"
+	table, err := ClauseTable(clauses, asks(both))
+	assert.NilError(t, err)
+	assert.Equal(t, table, "//   - Kill: It MUST generate an error.\n//     TestBundle_D\n"+
+		"//   - Kill: The container MUST be stopped.\n//     Not kept by every runtime: it runs.\n//     TestBundle_D\n")
+	_, err = ClauseTable(clauses, asks(""))
+	assert.ErrorContains(t, err, "no question asks about these 2 clauses")
+	_, err = ClauseTable(clauses, asks(both+"q.Proves(\"Kill: Never.\")\n"))
+	assert.ErrorContains(t, err, "TestBundle_D asks about a clause that the specification does not have")
 }

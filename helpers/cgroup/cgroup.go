@@ -1,0 +1,141 @@
+//go:build linux
+
+// Package cgroup reads a control group as the kernel shows it, on v1, hybrid and v2 (cgroups(7)).
+package cgroup
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"cdblab/helpers/host"
+)
+
+// Group is a control group: one directory on v2, one for each hierarchy on v1.
+type Group struct {
+	Path string // relative to the root of each hierarchy
+	V2   bool   // controllers are in the unified hierarchy
+
+	tb testing.TB
+	hs []host.Hierarchy
+}
+
+// Of returns the group of a path, such as config.json's linux.cgroupsPath. It need not exist.
+func Of(tb testing.TB, path string) Group {
+	tb.Helper()
+	hs, err := host.Hierarchies()
+	if err != nil {
+		tb.Fatalf("find the cgroup hierarchies: %v", err)
+	}
+	return Group{Path: path, V2: host.CgroupMode(hs) == host.ModeV2, tb: tb, hs: hs}
+}
+
+// Has says whether the kernel has the controller ("memory") in a hierarchy that is mounted.
+func (g Group) Has(controller string) bool { return g.hierarchy(controller) != nil }
+
+func (g Group) hierarchy(controller string) *host.Hierarchy {
+	for _, h := range g.hs {
+		if h.V2 && g.V2 {
+			list, _ := os.ReadFile(h.Path("cgroup.controllers"))
+			// The freezer and the device filter are part of v2 itself, and no controllers.
+			if slices.Contains(append(strings.Fields(string(list)), "", "freezer", "devices"), controller) {
+				return &h
+			}
+		}
+		if !h.V2 && slices.Contains(strings.Split(h.Name, ","), controller) {
+			return &h
+		}
+	}
+	return nil
+}
+
+// Dir is the group's directory in the hierarchy that has the controller.
+func (g Group) Dir(controller string) string {
+	g.tb.Helper()
+	h := g.hierarchy(controller)
+	if h == nil {
+		g.tb.Fatalf("no mounted cgroup hierarchy has the controller %q", controller)
+	}
+	return h.Path(g.Path)
+}
+
+// Dirs lists the group's directory in each hierarchy.
+func (g Group) Dirs() []string {
+	var out []string
+	for _, h := range g.hs {
+		out = append(out, h.Path(g.Path))
+	}
+	return out
+}
+
+// Try reads a file of a controller, without its last newline.
+func (g Group) Try(controller, file string) (string, error) {
+	g.tb.Helper()
+	data, err := os.ReadFile(filepath.Join(g.Dir(controller), file))
+	return strings.TrimSpace(string(data)), err
+}
+
+// Read reads a file of a controller; one that is not there fails the test.
+func (g Group) Read(controller, file string) string {
+	g.tb.Helper()
+	s, err := g.Try(controller, file)
+	if err != nil {
+		g.tb.Fatalf("read a cgroup's file: %v", err)
+	}
+	return s
+}
+
+// Stat reads a number out of a file that has a key and a value on each line, such as memory.stat.
+func (g Group) Stat(controller, file, key string) uint64 {
+	g.tb.Helper()
+	n, err := stat(g.Read(controller, file), key)
+	if err != nil {
+		g.tb.Fatalf("%s of cgroup %s: %v", file, g.Path, err)
+	}
+	return n
+}
+
+func stat(text, key string) (uint64, error) {
+	for line := range strings.Lines(text) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == key {
+			return strconv.ParseUint(f[1], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("no line %q in %q", key, text)
+}
+
+// Frozen reads the state of the freezer: cgroup.events on v2, freezer.state on v1.
+func (g Group) Frozen() bool {
+	g.tb.Helper()
+	if g.V2 {
+		return g.Stat("", "cgroup.events", "frozen") == 1
+	}
+	return g.Read("freezer", "freezer.state") == "FROZEN"
+}
+
+// Procs lists the processes of the group, as seen from the test's pid namespace.
+func (g Group) Procs() []int {
+	g.tb.Helper()
+	var out []int
+	for f := range strings.FieldsSeq(g.Read(g.any(), "cgroup.procs")) {
+		pid, err := strconv.Atoi(f)
+		if err != nil {
+			g.tb.Fatalf("cgroup.procs of %s: %v", g.Path, err)
+		}
+		out = append(out, pid)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// any is a controller that the lab's groups always have.
+func (g Group) any() string {
+	if g.V2 {
+		return ""
+	}
+	return "pids"
+}

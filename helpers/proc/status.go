@@ -1,0 +1,109 @@
+//go:build linux
+
+package proc
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Status reads a field of /proc/PID/status by its name (proc_pid_status(5)), words joined by one space.
+func Status(tb testing.TB, pid int, key string) string {
+	tb.Helper()
+	data, err := os.ReadFile(path(pid, "status"))
+	if err != nil {
+		tb.Fatalf("read the status of process %d: %v", pid, err)
+	}
+	v, ok := statusField(string(data), key)
+	if !ok {
+		tb.Fatalf("/proc/%d/status has no field %q", pid, key)
+	}
+	return v
+}
+
+func statusField(status, key string) (string, bool) {
+	for line := range strings.Lines(status) {
+		if k, v, ok := strings.Cut(line, ":"); ok && k == key {
+			return strings.Join(strings.Fields(v), " "), true
+		}
+	}
+	return "", false
+}
+
+// Mask is a set of bits as /proc/PID/status shows it, in hexadecimal: signals by their number less one, capabilities by
+// their number.
+type Mask uint64
+
+// Bits reads a field of the status that is a mask, such as SigCgt or CapEff.
+func Bits(tb testing.TB, pid int, key string) Mask {
+	tb.Helper()
+	m, err := strconv.ParseUint(Status(tb, pid, key), 16, 64)
+	if err != nil {
+		tb.Fatalf("%s of process %d: %v", key, pid, err)
+	}
+	return Mask(m)
+}
+
+// Has says whether the bit of this number is set.
+func (m Mask) Has(bit int) bool { return m&(1<<bit) != 0 }
+
+// Signal says whether the signal is in the mask.
+func (m Mask) Signal(s unix.Signal) bool { return m.Has(int(s) - 1) }
+
+func (m Mask) String() string { return fmt.Sprintf("%016x", uint64(m)) }
+
+// InnerPID is the process's pid in its own pid namespace (NSpid).
+func InnerPID(tb testing.TB, pid int) int {
+	tb.Helper()
+	f := strings.Fields(Status(tb, pid, "NSpid"))
+	n, err := strconv.Atoi(f[len(f)-1])
+	if err != nil {
+		tb.Fatalf("NSpid of process %d: %v", pid, err)
+	}
+	return n
+}
+
+// Cwd is the process's working directory, by its name in the process's mount namespace.
+func Cwd(tb testing.TB, pid int) string {
+	tb.Helper()
+	dir, err := os.Readlink(path(pid, "cwd"))
+	if err != nil {
+		tb.Fatalf("working directory of process %d: %v", pid, err)
+	}
+	return dir
+}
+
+// File reads a file of /proc/PID that is one value, such as oom_score_adj.
+func File(tb testing.TB, pid int, name string) string {
+	tb.Helper()
+	data, err := os.ReadFile(path(pid, name))
+	if err != nil {
+		tb.Fatalf("read /proc/%d/%s: %v", pid, name, err)
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// Limit reads a resource limit out of /proc/PID/limits by the name that it has there ("Max open files"): soft and hard.
+func Limit(tb testing.TB, pid int, name string) [2]string {
+	tb.Helper()
+	for line := range strings.Lines(File(tb, pid, "limits")) {
+		if rest, ok := strings.CutPrefix(line, name+" "); ok {
+			f := strings.Fields(rest)
+			return [2]string{f[0], f[1]}
+		}
+	}
+	tb.Fatalf("/proc/%d/limits has no line %q", pid, name)
+	return [2]string{}
+}
+
+// IDs splits a field of four ids, such as Uid: real, effective, saved, file system.
+func IDs(tb testing.TB, pid int, key string) []string {
+	tb.Helper()
+	return slices.Clip(strings.Fields(Status(tb, pid, key)))
+}

@@ -1,0 +1,128 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/host"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
+)
+
+// What several rooms of the chapter do with a container.
+
+// variant prepares another container of the bundle, by its short name: its own directory, configuration, id and state,
+// over the same rootfs.
+func variant(q *lab.Q, b *bundle.Bundle, name string, edits ...func(*specs.Spec)) *runc.Container {
+	q.Helper()
+	return runc.Named(q, b.In(q).Variant(name, "cdb-runc-"+name, edits...), "root-"+name, "cdb-runc-"+name)
+}
+
+// running creates and starts a container and waits until its program runs.
+func running(q *lab.Q, c *runc.Container) proc.Process {
+	q.Helper()
+	c.Create()
+	pid := c.State().Pid
+	c.Start()
+	proc.WaitFor(q, proc.Runs(pid, filepath.Base(c.Bundle.Spec.Process.Args[0])))
+	return proc.Snapshot(q, pid)
+}
+
+// obedient starts another container of the bundle, whose program does what the shell tells it.
+func obedient(q *lab.Q, b *bundle.Bundle, name string, edits ...func(*specs.Spec)) (*runc.Container, *runc.Shell, proc.Process) {
+	q.Helper()
+	c := variant(q, b, name, edits...)
+	sh := c.Obey()
+	return c, sh, running(q, c)
+}
+
+// end kills a running container, sees that its process is dead and that the runtime agrees, and deletes it.
+func end(q *lab.Q, c *runc.Container, p proc.Process) {
+	q.Helper()
+	c.Kill("KILL")
+	proc.WaitFor(q, proc.Dead(p.Identity))
+	assert.Equal(q, c.State().Status, specs.StateStopped)
+	c.Delete()
+}
+
+// exists says whether there is a file of this path; only its absence is a no.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// picture looks at the host.
+func picture(q *lab.Q) host.Picture {
+	q.Helper()
+	p, err := host.TakePicture()
+	assert.NilError(q, err)
+	return p
+}
+
+// left lists what a container has left on the host since the picture was taken, but for the cgroups above its own: the
+// runtime makes them on its way down, and removes only its own.
+func left(q *lab.Q, before host.Picture, c *runc.Container) []string {
+	q.Helper()
+	var out []string
+	for _, change := range host.Of(host.Diff(before, picture(q)), before, q.Part) {
+		if frame := change.Kind == "cgroup" && !strings.Contains(change.Name, c.ID); !frame {
+			out = append(out, change.String())
+		}
+	}
+	return out
+}
+
+// nothing is a poll check: the container has left nothing. What a runtime's processes held is let go of a moment after
+// they have ended.
+func nothing(q *lab.Q, before host.Picture, c *runc.Container) poll.Check {
+	return func(poll.LogT) poll.Result {
+		after, err := host.TakePicture()
+		if err != nil {
+			return poll.Error(err)
+		}
+		for _, change := range host.Of(host.Diff(before, after), before, q.Part) {
+			if frame := change.Kind == "cgroup" && !strings.Contains(change.Name, c.ID); !frame {
+				return poll.Continue("%s", change)
+			}
+		}
+		return poll.Success()
+	}
+}
+
+// contents reads a file whole, without its last newline.
+func contents(q *lab.Q, path string) string {
+	q.Helper()
+	data, err := os.ReadFile(path)
+	assert.NilError(q, err)
+	return strings.TrimSpace(string(data))
+}
+
+// withoutNamespace is an edit: the container stays in the host's namespace of that type.
+func withoutNamespace(ns specs.LinuxNamespaceType) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		var rest []specs.LinuxNamespace
+		for _, n := range s.Linux.Namespaces {
+			if n.Type != ns {
+				rest = append(rest, n)
+			}
+		}
+		s.Linux.Namespaces = rest
+	}
+}
+
+// said picks the message out of the last line that the runtime logged.
+func said(r lab.Result) string {
+	lines := strings.Split(strings.TrimSpace(r.Stderr), "\n")
+	return message(lines[len(lines)-1])
+}
