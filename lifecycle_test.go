@@ -150,3 +150,62 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 
 	q.Answer("Create builds the room, with a stand-in waiting in it. Start swaps the program, not the process.")
 }
+
+// For somebody to open the FIFO's other end. That is all that start does to it.
+//
+// The created process is blocked in open(2) of a FIFO for writing, and such an open ends when somebody opens the FIFO
+// for reading. Whoever does that starts the program, with or without the runtime. The runtime derives the state "created"
+// from the FIFO's presence, so after a start by hand it is wrong until the FIFO is gone.
+//
+// Hint: what does open(2) do with a FIFO that nobody reads? What is left of runc between create and start?
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#start
+// Kernel: https://man7.org/linux/man-pages/man7/fifo.7.html
+func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What is the created process waiting for?")
+	b := bundle.Busybox(q, "sleep", "300")
+	c, untouched := variant(q, b, "opened"), variant(q, b, "untouched")
+
+	q.Step("two containers are created, and both wait in open(2) of their FIFO")
+	var waiting []proc.Process
+	for _, c := range []*runc.Container{c, untouched} {
+		c.Create()
+		pid := c.State().Pid
+		proc.WaitFor(q, proc.SleepsIn(pid, unix.SYS_OPENAT))
+		p := proc.Snapshot(q, pid)
+		call := proc.InSyscall(q, pid)
+		path := proc.CString(q, pid, call.Args[1])
+		assert.Check(q, cmp.Equal(opensFile(p, path), c.Fifo()), "it opens %q", path)
+		assert.Check(q, cmp.Equal(call.Args[2]&unix.O_ACCMODE, uint64(unix.O_WRONLY)), "the mode in which it opens the FIFO")
+		waiting = append(waiting, p)
+	}
+	q.Fact("both are blocked in", "openat(exec.fifo, O_WRONLY)")
+	q.Fact("the kernel's word for it", proc.WaitChannel(q, int(waiting[0].PID)))
+
+	q.Step("the other end is opened, by cat and not by the runtime: the program runs")
+	written := q.Must("cat", c.Fifo()).Stdout
+	assert.Check(q, cmp.Equal(written, "0"), "what was written to the FIFO")
+	proc.WaitFor(q, proc.Runs(int(waiting[0].PID), "sleep"))
+	started := proc.Snapshot(q, int(waiting[0].PID))
+	assert.Check(q, cmp.DeepEqual(started.Identity, waiting[0].Identity))
+	assert.Check(q, cmp.DeepEqual(started.Args, []string{"sleep", "300"}))
+	q.Fact("cat prints", written)
+	q.Fact("cmdline", started.Args)
+
+	q.Control("the one whose FIFO nobody opened waits on")
+	still := proc.Snapshot(q, int(waiting[1].PID))
+	assert.Check(q, cmp.DeepEqual(still.Identity, waiting[1].Identity))
+	assert.Check(q, still.Comm != "sleep", "it runs %q although nobody opened its FIFO", still.Comm)
+	assert.Check(q, cmp.Equal(proc.InSyscall(q, int(still.PID)).Number, unix.SYS_OPENAT))
+	q.Fact("comm", still.Comm)
+
+	q.Step("the runtime derives its word from the FIFO: it still says created, until the FIFO is gone")
+	assert.Check(q, exists(c.Fifo()), "who opened the FIFO did not remove it, and yet it is gone")
+	assert.Check(q, cmp.Equal(c.State().Status, specs.StateCreated))
+	assert.NilError(q, os.Remove(c.Fifo()))
+	q.Did("rm %s", c.Fifo())
+	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
+	q.Fact("with the FIFO, and without", []specs.ContainerState{specs.StateCreated, specs.StateRunning})
+	end(q, c, started)
+
+	q.Answer("For a reader of exec.fifo. Start opens it, and whoever else opens it starts the program too.")
+}

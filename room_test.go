@@ -126,3 +126,8 @@ func said(r lab.Result) string {
 	lines := strings.Split(strings.TrimSpace(r.Stderr), "\n")
 	return message(lines[len(lines)-1])
 }
+
+func readTrimmed(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	return strings.TrimSpace(string(data)), err
+}

@@ -1,0 +1,155 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/host"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// What create made: state directory, cgroup, and with its last process the namespaces and the mounts in them.
+//
+// The bundle was there before and stays, with whatever the program wrote into it. A running container is refused, unless
+// by force. The runtime knows its cgroup by path alone, though: an empty one that somebody else had made there goes too.
+// After delete the id means nothing, and is free.
+//
+// Hint: compare the host before create and after delete.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#delete
+// Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html, "Namespace lifetime"
+func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What does delete remove?")
+	b := bundle.Busybox(q, "sleep", "300")
+	neighbour := filepath.Join(q.Cgroup, "neighbour")
+	for _, dir := range cgroup.Of(q, neighbour).Dirs() {
+		assert.NilError(q, os.MkdirAll(dir, 0o755))
+		q.Cleanup(func() { assert.Check(q, os.Remove(dir)) })
+		q.Did("mkdir -p %s", dir)
+	}
+	c := variant(q, b, "once", writable, bundle.Args("sh", "-c", "echo here > /written; exec sleep 300"))
+	before := picture(q)
+	config := contents(q, c.Bundle.Config())
+
+	q.Step("what there is of a running container")
+	c.Create()
+	pid := c.State().Pid
+	c.Start()
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	p := proc.Snapshot(q, pid)
+	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
+	assert.Check(q, exists(c.StateDir()))
+	for _, dir := range g.Dirs() {
+		assert.Check(q, exists(dir), "no cgroup %s", dir)
+	}
+	kinds := map[string]int{}
+	for _, change := range host.Of(host.Diff(before, picture(q)), before, q.Part) {
+		kinds[change.Kind]++
+	}
+	for _, kind := range []string{"cgroup", "process", "namespace", "directory"} {
+		assert.Check(q, kinds[kind] > 0, "a running container adds no %s to the host: %v", kind, kinds)
+	}
+	q.Fact("on the host", "state directory, cgroup, process, namespaces")
+
+	q.Step("delete of a running container is refused, and changes nothing")
+	refused := c.Try("delete")
+	assert.Check(q, refused.Code != 0, "a running container is deleted:\n%s", refused)
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, pid).Identity, p.Identity))
+	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
+	q.Fact("delete says", said(refused))
+
+	q.Step("once it has stopped, it is still all there, but for the process")
+	c.Kill("KILL")
+	proc.WaitFor(q, proc.Dead(p.Identity))
+	assert.Check(q, exists(c.StateDir()))
+	for _, dir := range g.Dirs() {
+		assert.Check(q, exists(dir), "the cgroup %s went before delete", dir)
+	}
+	q.Fact("after the process's death", c.State().Status)
+
+	q.Step("delete: nothing is left but what was there before")
+	c.Delete()
+	assertNoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
+	assert.Check(q, !exists(c.StateDir()), "the state directory is still there")
+	proc.WaitFor(q, nothing(q, before, c))
+	q.Fact("left on the host", left(q, before, c))
+	q.Proves("Delete: Deleting a container MUST delete the resources that were created during the create step.")
+	q.Proves("Lifecycle: The container MUST be destroyed by undoing the steps performed during create phase (step 2).")
+
+	q.Step("the bundle is kept, with what the program wrote, and so is the neighbour's cgroup")
+	assert.Check(q, cmp.Equal(contents(q, c.Bundle.Config()), config))
+	assert.Check(q, cmp.Equal(contents(q, c.Bundle.Rootfs("written")), "here"))
+	for _, dir := range cgroup.Of(q, neighbour).Dirs() {
+		assert.Check(q, exists(dir), "the neighbour's cgroup %s is gone", dir)
+	}
+	q.Fact("in the rootfs", "written")
+
+	q.Step("the id is free: state and delete of it fail, create succeeds")
+	for _, operation := range []string{"state", "delete"} {
+		r := c.Try(operation)
+		assert.Check(q, r.Code != 0, "%s of a deleted container succeeds:\n%s", operation, r)
+		assert.Check(q, cmp.Contains(r.Stderr, "does not exist"))
+	}
+	c.Create()
+	second := proc.Snapshot(q, c.State().Pid)
+	assert.Check(q, !second.Same(p.Identity))
+	q.Fact("a second one of the id is", c.State().Status)
+
+	q.Step("a created one can be deleted, without force")
+	r := c.Try("delete")
+	if r.Code == 0 {
+		proc.WaitFor(q, proc.Dead(second.Identity))
+		q.Deviates("Delete: Attempting to delete a container that is not stopped MUST have no effect on the container and MUST generate an error.",
+			"a created container is killed and deleted; a running one is refused")
+	} else {
+		q.Proves("Delete: Attempting to delete a container that is not stopped MUST have no effect on the container and MUST generate an error.")
+		c.Must("delete", "--force")
+	}
+
+	q.Control("by force, a running one goes too")
+	forced := variant(q, b, "forced")
+	third := running(q, forced)
+	forced.Must("delete", "--force")
+	proc.WaitFor(q, proc.Dead(third.Identity))
+	assert.Check(q, !exists(forced.StateDir()))
+	assertNoCgroup(q, forced.Bundle.Spec.Linux.CgroupsPath)
+
+	q.Step("an empty cgroup that was there before is removed as the container's own")
+	owned := variant(q, b, "owned")
+	mine := cgroup.Of(q, owned.Bundle.Spec.Linux.CgroupsPath)
+	for _, dir := range mine.Dirs() {
+		assert.NilError(q, os.MkdirAll(dir, 0o755))
+		q.Cleanup(func() { _ = os.Remove(dir) })
+		q.Did("mkdir -p %s", dir)
+	}
+	end(q, owned, running(q, owned))
+	kept := 0
+	for _, dir := range mine.Dirs() {
+		if exists(dir) {
+			kept++
+		}
+	}
+	q.Fact("cgroups of before that are kept", kept)
+	if kept < len(mine.Dirs()) {
+		q.Deviates("Delete: Note that resources associated with the container, but not created by this container, MUST NOT be deleted.",
+			"bundle and other cgroups are kept, but an empty cgroup that was at the container's path before goes with it")
+	} else {
+		q.Proves("Delete: Note that resources associated with the container, but not created by this container, MUST NOT be deleted.")
+	}
+
+	q.Step("delete without an id")
+	none := q.Exec("runc", "--root", c.Root, "delete")
+	assert.Check(q, none.Code != 0, "delete of nothing succeeds:\n%s", none)
+	q.Proves("Delete: This operation MUST generate an error if it is not provided the container ID.")
+
+	q.Answer("What create made: state directory, cgroup, process, and with it namespaces and mounts. The bundle stays.")
+}

@@ -1,0 +1,128 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// It sends one signal to one process, and what comes of it is the kernel's business.
+//
+// A program with handlers sees exactly the signals that were sent, in order. The first process of a pid namespace is
+// special: a signal for which it has no handler is dropped, so TERM does nothing to a `sleep` that is pid 1, while KILL
+// from outside of the namespace cannot be dropped. Many a container stops only after its grace period for that reason.
+//
+// Hint: SigCgt, SigIgn and ShdPnd in /proc/PID/status; who is pid 1?
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#kill
+// Kernel: https://man7.org/linux/man-pages/man7/pid_namespaces.7.html, "The namespace init process"
+func TestLifecycle_WhatDoesKillDo(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What does kill do?")
+	b := bundle.Busybox(q, "sleep", "300")
+
+	q.Step("a program that writes down what it is told")
+	heard := b.Rootfs("heard")
+	listener := variant(q, b, "listener", writable,
+		bundle.Args("sh", "-c", `for s in HUP USR1 USR2 WINCH; do trap "echo $s >> /heard" $s; done
+trap "echo TERM >> /heard; exit 7" TERM
+echo ready > /heard; while :; do sleep 300 & wait $!; done`))
+	p := running(q, listener)
+	proc.WaitFor(q, says(heard, "ready"))
+	caught := proc.Bits(q, int(p.PID), "SigCgt")
+	q.Fact("SigCgt", caught)
+	told := []string{"ready"}
+	for _, s := range []struct {
+		typed  string
+		signal unix.Signal
+		heard  string
+	}{
+		{"USR1", unix.SIGUSR1, "USR1"},
+		{"SIGHUP", unix.SIGHUP, "HUP"},
+		{"12", unix.SIGUSR2, "USR2"}, // on amd64 and arm64
+		{"winch", unix.SIGWINCH, "WINCH"},
+		{"TERM", unix.SIGTERM, "TERM"},
+	} {
+		assert.Check(q, caught.Signal(s.signal), "the program has no handler for %s", s.typed)
+		listener.Kill(s.typed)
+		told = append(told, s.heard)
+		// Exactly those that were sent so far: the file is compared whole.
+		proc.WaitFor(q, says(heard, strings.Join(told, "\n")))
+	}
+	q.Fact("the program heard", told[1:])
+	q.Proves("Kill: This operation MUST send the specified signal to the container process.")
+
+	q.Step("its handler of TERM ended it, and a stopped container cannot be killed")
+	proc.WaitFor(q, proc.Dead(p.Identity))
+	assert.Equal(q, listener.State().Status, specs.StateStopped)
+	refused := listener.Try("kill", "KILL")
+	assert.Check(q, refused.Code != 0, "kill of a stopped container succeeds:\n%s", refused)
+	assert.Check(q, cmp.Equal(listener.State().Status, specs.StateStopped))
+	q.Fact("kill says", said(refused))
+	q.Proves("Kill: Attempting to send a signal to a container that is neither created nor running MUST have no effect on the container and MUST generate an error.")
+	listener.Delete()
+
+	q.Step("TERM to a pid 1 that has no handler: sent, and dropped")
+	sleeper := variant(q, b, "sleeper")
+	s := running(q, sleeper)
+	assert.Check(q, !proc.Bits(q, int(s.PID), "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
+	assert.Check(q, !proc.Bits(q, int(s.PID), "SigIgn").Signal(unix.SIGTERM), "sleep ignores TERM by itself")
+	assert.Check(q, cmp.Equal(proc.InnerPID(q, int(s.PID)), 1))
+	sleeper.Kill("TERM")
+	assert.Check(q, !proc.Bits(q, int(s.PID), "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: it was not dropped")
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, int(s.PID)).Identity, s.Identity))
+	assert.Check(q, cmp.Equal(sleeper.State().Status, specs.StateRunning))
+	q.Fact("after TERM, pid 1 is", sleeper.State().Status)
+
+	q.Step("KILL from outside of its pid namespace is not dropped")
+	end(q, sleeper, s)
+	q.Fact("after KILL", "dead")
+
+	q.Control("the same sleep, not as pid 1: without a pid namespace of its own, TERM ends it")
+	ordinary := variant(q, b, "ordinary", withoutNamespace(specs.PIDNamespace))
+	o := running(q, ordinary)
+	assert.Check(q, proc.InnerPID(q, int(o.PID)) != 1)
+	ordinary.Kill("TERM")
+	proc.WaitFor(q, proc.Dead(o.Identity))
+	assert.Check(q, cmp.Equal(ordinary.State().Status, specs.StateStopped))
+	q.Fact("after TERM, the other one is", ordinary.State().Status)
+
+	q.Control("a created one is pid 1 as well, but the stand-in has a handler, as any Go program: TERM ends it")
+	created := variant(q, b, "created")
+	created.Create()
+	w := proc.Snapshot(q, created.State().Pid)
+	assert.Check(q, proc.Bits(q, int(w.PID), "SigCgt").Signal(unix.SIGTERM), "the stand-in has no handler for TERM")
+	created.Kill("TERM")
+	proc.WaitFor(q, proc.Dead(w.Identity))
+	q.Fact("a created one after TERM", created.State().Status)
+
+	q.Step("kill without an id")
+	none := q.Exec("runc", "--root", created.Root, "kill")
+	assert.Check(q, none.Code != 0, "kill of nothing succeeds:\n%s", none)
+	q.Proves("Kill: This operation MUST generate an error if it is not provided the container ID.")
+
+	q.Answer("It sends that one signal to the container's first process; pid 1 without a handler hears nothing but KILL.")
+}
+
+// writable is an edit: the program may write to its rootfs.
+func writable(s *specs.Spec) { s.Root.Readonly = false }
+
+// says is a poll check: the file has exactly this content, but for its last newline.
+func says(path, want string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		got, err := readTrimmed(path)
+		if err != nil || got != want {
+			return poll.Continue("%s reads %q (%v), not %q", path, got, err, want)
+		}
+		return poll.Success()
+	}
+}
