@@ -5,8 +5,11 @@ package cdblab
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -130,4 +133,15 @@ func said(r lab.Result) string {
 func readTrimmed(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	return strings.TrimSpace(string(data)), err
+}
+
+func itoa[T ~int](n T) string { return strconv.Itoa(int(n)) }
+
+func values(m map[string]string) []string { return slices.Sorted(maps.Values(m)) }
+
+// sameFile says whether both paths lead to the same file.
+func sameFile(a, b string) bool {
+	sa, err1 := os.Stat(a)
+	sb, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(sa, sb)
 }

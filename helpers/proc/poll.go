@@ -4,10 +4,12 @@ package proc
 
 import (
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/poll"
 )
 
@@ -75,4 +77,23 @@ var Patience = time.Minute
 func WaitFor(tb testing.TB, check poll.Check) {
 	tb.Helper()
 	poll.WaitOn(tb, check, poll.WithTimeout(Patience), poll.WithDelay(2*time.Millisecond))
+}
+
+// Catches is a poll check: the process has a handler for the signal.
+func Catches(pid int, s unix.Signal) poll.Check {
+	return func(poll.LogT) poll.Result {
+		data, err := os.ReadFile(path(pid, "status"))
+		if err != nil {
+			return poll.Error(err)
+		}
+		field, _ := statusField(string(data), "SigCgt")
+		caught, err := strconv.ParseUint(field, 16, 64)
+		if err != nil {
+			return poll.Error(err)
+		}
+		if !Mask(caught).Signal(s) {
+			return poll.Continue("process %d has handlers for %s, none for %v", pid, Mask(caught), s)
+		}
+		return poll.Success()
+	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"github.com/prometheus/procfs"
+	"gotest.tools/v3/poll"
 )
 
 // PID is a process id in the pid namespace of the caller. It is volatile: two runs never agree on it.
@@ -217,4 +218,47 @@ func readFDs(pid int) (map[int]string, error) {
 
 func path(pid int, name string) string {
 	return filepath.Join("/proc", strconv.Itoa(pid), name)
+}
+
+// Alive says whether there is a process of this pid that has not ended. A zombie has.
+func Alive(pid int) bool {
+	p, err := procfs.NewProc(pid)
+	if err != nil {
+		return false
+	}
+	stat, err := p.Stat()
+	return err == nil && stat.State != "Z" && stat.State != "X"
+}
+
+// UsedTicks is the ticks of processor time that the process has used, in user and kernel mode, in 1/100 s (utime and stime of proc(5)).
+func UsedTicks(tb testing.TB, pid int) uint64 {
+	tb.Helper()
+	n, err := usedTicks(pid)
+	if err != nil {
+		tb.Fatalf("processor time of process %d: %v", pid, err)
+	}
+	return n
+}
+
+func usedTicks(pid int) (uint64, error) {
+	p, err := procfs.NewProc(pid)
+	if err != nil {
+		return 0, err
+	}
+	stat, err := p.Stat()
+	return uint64(stat.UTime + stat.STime), err
+}
+
+// HasUsed is a poll check: the process has used at least so many ticks of processor time.
+func HasUsed(pid int, ticks uint64) poll.Check {
+	return func(poll.LogT) poll.Result {
+		n, err := usedTicks(pid)
+		if err != nil {
+			return poll.Error(err)
+		}
+		if n < ticks {
+			return poll.Continue("process %d has used %d ticks of processor time, not %d", pid, n, ticks)
+		}
+		return poll.Success()
+	}
 }
