@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/poll"
 
@@ -38,8 +39,18 @@ func running(q *lab.Q, c *runc.Container) proc.Process {
 	c.Create()
 	pid := c.State().Pid
 	c.Start()
-	proc.WaitFor(q, proc.Runs(pid, filepath.Base(c.Bundle.Spec.Process.Args[0])))
+	proc.WaitFor(q, proc.Runs(pid, program(c.Bundle.Spec.Process.Args)))
 	return proc.Snapshot(q, pid)
+}
+
+// program is what runs in the end: the program of a script's last exec, if it has one, else the first word.
+func program(args []string) string {
+	if len(args) == 3 && args[1] == "-c" {
+		if _, last, ok := strings.Cut(args[2], "exec "); ok {
+			return strings.Fields(last)[0]
+		}
+	}
+	return filepath.Base(args[0])
 }
 
 // obedient starts another container of the bundle, whose program does what the shell tells it.
@@ -73,17 +84,10 @@ func picture(q *lab.Q) host.Picture {
 	return p
 }
 
-// left lists what a container has left on the host since the picture was taken, but for the cgroups above its own: the
-// runtime makes them on its way down, and removes only its own.
+// left lists what a container has left on the host since the picture was taken.
 func left(q *lab.Q, before host.Picture, c *runc.Container) []string {
 	q.Helper()
-	var out []string
-	for _, change := range host.Of(host.Diff(before, picture(q)), before, q.Part) {
-		if frame := change.Kind == "cgroup" && !strings.Contains(change.Name, c.ID); !frame {
-			out = append(out, change.String())
-		}
-	}
-	return out
+	return leftovers(q, before, picture(q), c)
 }
 
 // nothing is a poll check: the container has left nothing. What a runtime's processes held is let go of a moment after
@@ -94,13 +98,26 @@ func nothing(q *lab.Q, before host.Picture, c *runc.Container) poll.Check {
 		if err != nil {
 			return poll.Error(err)
 		}
-		for _, change := range host.Of(host.Diff(before, after), before, q.Part) {
-			if frame := change.Kind == "cgroup" && !strings.Contains(change.Name, c.ID); !frame {
-				return poll.Continue("%s", change)
-			}
+		if out := leftovers(q, before, after, c); len(out) > 0 {
+			return poll.Continue("%s", strings.Join(out, ", "))
 		}
 		return poll.Success()
 	}
+}
+
+func leftovers(q *lab.Q, before, after host.Picture, c *runc.Container) []string {
+	var out []string
+	for _, change := range host.Of(host.Diff(before, after), before, q.Part) {
+		switch {
+		case change.Kind == "cgroup" && !strings.Contains(change.Name, c.ID):
+			// A cgroup above its own: the runtime makes them on its way down, and removes only its own.
+		case strings.HasPrefix(change.Name, q.Dir) && !strings.HasPrefix(change.Name, c.Root):
+			// What the question or the program wrote; the container's state is below its root.
+		default:
+			out = append(out, change.String())
+		}
+	}
+	return out
 }
 
 // contents reads a file whole, without its last newline.
@@ -144,4 +161,20 @@ func sameFile(a, b string) bool {
 	sa, err1 := os.Stat(a)
 	sb, err2 := os.Stat(b)
 	return err1 == nil && err2 == nil && os.SameFile(sa, sb)
+}
+
+func trim(s string) string { return strings.TrimSpace(s) }
+
+func contains(s, sub string) bool { return strings.Contains(s, sub) }
+
+// kill ends a process of the container by its pid, past the runtime.
+func kill(q *lab.Q, p proc.Process) {
+	q.Helper()
+	q.Did("kill -KILL %d", p.PID)
+	assert.NilError(q, unix.Kill(int(p.PID), unix.SIGKILL))
+}
+
+func rm(q *lab.Q, path string) {
+	q.Helper()
+	assert.Check(q, os.Remove(path))
 }

@@ -17,6 +17,16 @@ func (q *Q) Proves(clause string) { q.clause(clause, "") }
 // The question does not fail for it: it is a fact about the runtime.
 func (q *Q) Deviates(clause, seen string) { q.clause(clause, seen) }
 
+// Demands is [Q.Proves] where the demand is met, else [Q.Deviates].
+func (q *Q) Demands(clause string, met bool, otherwise string) {
+	q.Helper()
+	if met {
+		q.Proves(clause)
+	} else {
+		q.Deviates(clause, otherwise)
+	}
+}
+
 func (q *Q) clause(clause, seen string) {
 	q.Helper()
 	if seen == "" {

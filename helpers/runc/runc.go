@@ -70,6 +70,9 @@ func (c *Container) Must(operation string, args ...string) lab.Result {
 	return c.q.Must(c.argv(operation, args)...)
 }
 
+// Argv is the command line of an operation, for what runs beside the question.
+func (c *Container) Argv(operation string, args ...string) []string { return c.argv(operation, args) }
+
 // argv is the command line: runc --root ROOT OPERATION [--bundle bundle] [args] cdb-runc [what follows the id]. Flags
 // come before the id, as the runtime wants them; kill takes its signal after.
 func (c *Container) argv(operation string, args []string) []string {
@@ -81,6 +84,12 @@ func (c *Container) argv(operation string, args []string) []string {
 		return append(append(argv, c.ID), args...)
 	}
 	return append(append(argv, args...), c.ID)
+}
+
+// Exec runs a program in the container, and returns what came of it.
+func (c *Container) Exec(args ...string) lab.Result {
+	c.q.Helper()
+	return c.q.Exec(append([]string{"runc", "--root", c.Root, "exec", c.ID}, args...)...)
 }
 
 // Create creates the container.

@@ -140,24 +140,20 @@ func isQuestion(call *ast.CallExpr) bool {
 	return scope && text
 }
 
-// clauses reads q.Proves("clause") and q.Deviates("clause", "seen"); another call has none.
+// clauses reads q.Proves("clause"), q.Deviates("clause", "seen") and q.Demands("clause", met, "seen otherwise"); another
+// call has none.
 func clauses(call *ast.CallExpr) []Clause {
 	sel, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok || sel.Sel.Name != "Proves" && sel.Sel.Name != "Deviates" {
+	if !ok || !slices.Contains([]string{"Proves", "Deviates", "Demands"}, sel.Sel.Name) {
 		return nil
 	}
-	var args []string
+	var args [2]string
+	n := 0
 	for _, a := range call.Args {
-		lit, ok := a.(*ast.BasicLit)
-		if !ok {
-			args = append(args, "see the question")
-			continue
+		if lit, ok := a.(*ast.BasicLit); ok && n < len(args) {
+			args[n], _ = strconv.Unquote(lit.Value)
+			n++
 		}
-		text, _ := strconv.Unquote(lit.Value)
-		args = append(args, text)
-	}
-	if len(args) == 1 {
-		args = append(args, "")
 	}
 	return []Clause{{args[0], args[1]}}
 }

@@ -1,0 +1,130 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
+)
+
+// The namespaces and the cgroup of the container's process, and nothing of its family.
+//
+// An exec is another process, with a pid, a parent and an exit code of its own, and to the program in the container it
+// has come from nowhere: its parent's pid, seen from inside, is 0. From config.json it takes env, cwd, user and
+// capabilities, all of which the command line can change. Its death means nothing to the container; the container's
+// death, the death of pid 1, ends it.
+//
+// Hint: compare /proc/PID/{ns,cgroup,stat,status} of both; who is pid 1 of a pid namespace?
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process
+// Kernel: https://man7.org/linux/man-pages/man2/setns.2.html
+func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What does `exec` join?")
+	b := bundle.Busybox(q, "sleep", "300")
+	b.Edit(func(s *specs.Spec) {
+		s.Process.Env = append(s.Process.Env, "LESSON=exec")
+		s.Process.Cwd = "/tmp"
+		s.Process.User = specs.User{UID: 1000, GID: 1000}
+	})
+	c := runc.New(q, b)
+	init := running(q, c)
+
+	q.Step("the same namespaces, the same cgroup, the same mounts")
+	joined := execSleep(q, c, "joined")
+	assert.Check(q, cmp.DeepEqual(joined.NS, init.NS))
+	assert.Check(q, cmp.DeepEqual(joined.Cgroups, init.Cgroups))
+	assert.Check(q, cmp.DeepEqual(joined.Mounts, init.Mounts))
+	assert.Check(q, cmp.DeepEqual(cgroup.Of(q, b.Spec.Linux.CgroupsPath).Procs(), sorted(int(init.PID), int(joined.PID))))
+	q.Fact("namespaces in common", joined.Shared(init.Identity))
+	q.Fact("processes in the cgroup", 2)
+
+	q.Step("another pid, and a parent from outside: seen from inside it has none")
+	assert.Check(q, joined.PID != init.PID)
+	assert.Check(q, cmp.Equal(proc.InnerPID(q, int(init.PID)), 1))
+	inner := proc.InnerPID(q, int(joined.PID))
+	assert.Check(q, inner > 1, "its pid in the namespace is %d", inner)
+	assert.Check(q, joined.Parent != init.PID, "the container's process is its parent")
+	stat := c.Exec("sh", "-c", "cut -d' ' -f4 /proc/"+strconv.Itoa(inner)+"/stat").Stdout
+	assert.Check(q, cmp.Equal(trim(stat), "0"), "its parent, as the container sees it")
+	q.Fact("pids in the namespace", []int{1, inner})
+	q.Fact("its parent, seen from inside", trim(stat))
+
+	q.Step("an exit code of its own, and it is exec's")
+	nine := c.Exec("sh", "-c", "exit 9")
+	assert.Check(q, cmp.Equal(nine.Code, 9), "%s", nine)
+	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
+	q.Fact("exit code", nine.Code)
+
+	q.Step("what it takes of config.json: env, cwd, user and capabilities")
+	assert.Check(q, cmp.Contains(joined.Env, "LESSON=exec"))
+	assert.Check(q, cmp.Equal(proc.Cwd(q, int(joined.PID)), "/tmp"))
+	assert.Check(q, cmp.DeepEqual(proc.IDs(q, int(joined.PID), "Uid"), proc.IDs(q, int(init.PID), "Uid")))
+	for _, set := range []string{"CapBnd", "CapEff", "CapPrm", "CapInh", "CapAmb"} {
+		assert.Check(q, cmp.Equal(proc.Bits(q, int(joined.PID), set), proc.Bits(q, int(init.PID), set)), set)
+	}
+	assert.Check(q, cmp.Equal(proc.Status(q, int(joined.PID), "NoNewPrivs"), proc.Status(q, int(init.PID), "NoNewPrivs")))
+	q.Fact("uid", joined.UID)
+	q.Fact("cwd", proc.Cwd(q, int(joined.PID)))
+	q.Fact("CapBnd", proc.Bits(q, int(joined.PID), "CapBnd"))
+
+	q.Control("the command line can say otherwise, for this one process")
+	other := execSleep(q, c, "other", "--env", "LESSON=other", "--cwd", "/root", "--user", "0:0")
+	assert.Check(q, slices.Contains(other.Env, "LESSON=other"), "environ: %q", other.Env)
+	assert.Check(q, cmp.Equal(proc.Cwd(q, int(other.PID)), "/root"))
+	assert.Check(q, cmp.Equal(other.UID, 0))
+	assert.Check(q, cmp.Equal(proc.Snapshot(q, int(init.PID)).UID, 1000), "the container's own process changed")
+	q.Fact("uid and cwd of the other", []string{itoa(other.UID), "/root"})
+
+	q.Step("its death is not the container's …")
+	kill(q, other)
+	proc.WaitFor(q, proc.Dead(other.Identity))
+	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
+	assert.Check(q, proc.Alive(int(init.PID)))
+	q.Fact("the container, after the death of an exec", c.State().Status)
+
+	q.Step("… but the death of pid 1 is its own")
+	end(q, c, init)
+	proc.WaitFor(q, proc.Dead(joined.Identity))
+	q.Fact("an exec, after the death of pid 1", "dead")
+
+	q.Step("nothing can be executed in what does not run")
+	stopped := variant(q, b, "stopped", bundle.Args("true"))
+	stopped.Create()
+	p := proc.Snapshot(q, stopped.State().Pid)
+	stopped.Start()
+	proc.WaitFor(q, proc.Dead(p.Identity))
+	refused := stopped.Exec("true")
+	assert.Check(q, refused.Code != 0, "exec in a stopped container succeeds:\n%s", refused)
+	q.Fact("exec says", said(refused))
+
+	q.Answer("All namespaces and the cgroup of pid 1. Pid, parent, exit code are its own; env, cwd and user are config.json's.")
+}
+
+// execSleep leaves a sleeping process in the container.
+func execSleep(q *lab.Q, c *runc.Container, name string, flags ...string) proc.Process {
+	q.Helper()
+	file := filepath.Join(q.Dir, name+".pid")
+	argv := append([]string{"runc", "--root", c.Root, "exec", "--detach", "--pid-file", file}, flags...)
+	q.Must(append(argv, c.ID, "sleep", "301")...)
+	pid, err := strconv.Atoi(contents(q, file))
+	assert.NilError(q, err)
+	q.Cleanup(func() { rm(q, file) })
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	return proc.Snapshot(q, pid)
+}
+
+func sorted(ns ...int) []int {
+	slices.Sort(ns)
+	return ns
+}

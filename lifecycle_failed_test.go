@@ -1,0 +1,143 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/host"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
+)
+
+// Nothing: no state, no cgroup, no process, no mount; and the id can be used again.
+//
+// Create builds in an order (process, cgroup, namespaces, mounts, hooks, the look at the program), and can fail at each
+// step. The error says at which; what was built until then is taken down again. Only when the runtime itself is killed is
+// something left, for then there is nobody who could take it down: a state directory without a state, and a cgroup.
+//
+// Hint: compare the host before and after; which of it would a monitor see?
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#create
+// Kernel: https://man7.org/linux/man-pages/man7/cgroups.7.html
+func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What is left when create fails?")
+	b := bundle.Busybox(q, "sleep", "300")
+	negative := int64(-12)
+	c := variant(q, b, "failing")
+	path := c.Bundle.Spec.Linux.CgroupsPath
+
+	for _, way := range []struct {
+		fails string
+		edit  func(*specs.Spec)
+		says  string
+	}{
+		{"a namespace that cannot be joined", func(s *specs.Spec) {
+			for i := range s.Linux.Namespaces {
+				if s.Linux.Namespaces[i].Type == specs.NetworkNamespace {
+					s.Linux.Namespaces[i].Path = "/no/such/namespace"
+				}
+			}
+		}, "no such file|does not exist|lstat"},
+		{"a limit that the kernel refuses", func(s *specs.Spec) {
+			s.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4096"}}
+		}, "cpuset|Cpus"},
+		{"a limit that is none", func(s *specs.Spec) {
+			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &negative}}
+		}, "memory"},
+		{"a mount whose source is missing", func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts,
+				specs.Mount{Destination: "/data", Type: "bind", Source: "/no/such/source", Options: []string{"bind"}})
+		}, "no such file"},
+		{"a mount of an unknown file system", func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/tmp", Type: "nosuchfs", Source: "none"})
+		}, "no such device|invalid"},
+		{"a hook", func(s *specs.Spec) {
+			s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "exit 5"}}}}
+		}, "exit status 5"},
+		{"a program that is not there", func(s *specs.Spec) { s.Process.Args = []string{"no-such-program"} }, "no-such-program"},
+		{"a program that may not be run", func(s *specs.Spec) { s.Process.Args = []string{"/etc/passwd"} }, "permission denied"},
+		{"a working directory that cannot be entered", func(s *specs.Spec) { s.Process.Cwd = "/etc/passwd/x" }, "(?i)not a directory|chdir|cwd"},
+	} {
+		q.Run(way.fails, func(q *lab.Q) {
+			c := c.In(q)
+			q.Step("create fails for %s", way.fails)
+			c.Bundle.Edit(way.edit)
+			before := picture(q)
+			r := c.Try("create")
+			c.Bundle.Restore()
+			if r.Code == 0 && !lab.UnderTest("runc").Pinned {
+				c.Must("delete", "--force")
+				q.Skip("this runtime accepts it")
+			}
+			assert.Assert(q, r.Code != 0, "create succeeds:\n%s", r)
+			assert.Check(q, cmp.Regexp(way.says, r.Stderr), "the error does not name the cause")
+			q.Fact("create says", said(r))
+			proc.WaitFor(q, nothing(q, before, c))
+			q.Fact("left", left(q, before, c))
+			assert.Check(q, !exists(c.StateDir()), "the state directory is left")
+			assertNoCgroup(q, path)
+		})
+	}
+	q.Proves("Lifecycle: If the runtime is unable to create the environment specified in the config.json, it MUST generate an error.")
+	q.Proves("Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.")
+	q.Proves("Errors: Unless otherwise stated, generating an error MUST leave the state of the environment as if the operation were never attempted - modulo any possible trivial ancillary changes such as logging.")
+
+	q.Control("the same id, and nothing wrong: it is created, and then there is something on the host")
+	before := picture(q)
+	c.Create()
+	p := proc.Snapshot(q, c.State().Pid)
+	assert.Check(q, len(left(q, before, c)) > 0, "a created container is not seen on the host")
+	q.Fact("created", c.State().Status)
+	c.Must("delete", "--force")
+	proc.WaitFor(q, proc.Dead(p.Identity))
+
+	q.Step("and when runc is killed while it creates? It waits in a hook, and SIGKILL ends it")
+	killed, dir := hooked(q, b, "killed", func(h *specs.Hooks, dir string) {
+		h.CreateRuntime = []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo hook >> $1/order; exec sleep 300", "sh", dir}, Env: []string{"PATH=/bin:/usr/bin"}}}
+	})
+	before = picture(q)
+	create := background(q, killed.Argv("create")...)
+	proc.WaitFor(q, turns(dir, 1))
+	create.signal(sigkill)
+	assert.Check(q, cmp.Equal(create.code(), -1))
+	remains := left(q, before, killed)
+	assert.Check(q, len(remains) > 0, "nothing is left of a killed create: then this question is answered otherwise")
+	assert.Check(q, exists(killed.StateDir()), "it has left no state directory")
+	assert.Check(q, !exists(killed.StateDir()+"/state.json"), "it had a state document already")
+	q.Fact("left: a state directory", exists(killed.StateDir()))
+	q.Fact("left: a state document", exists(killed.StateDir()+"/state.json"))
+	listed := q.Must("runc", "--root", killed.Root, "list", "-q").Stdout
+	q.Fact("runc list says", trim(listed))
+	sweepKilled(q, killed)
+
+	q.Answer("Nothing, and the id is free. Only a runtime that is killed meanwhile leaves something: its state and its cgroup.")
+}
+
+// sweepKilled removes what a killed create has left: its processes, which are in the container's cgroup or still in its
+// caller's, the state directory and the cgroup.
+func sweepKilled(q *lab.Q, c *runc.Container) {
+	q.Helper()
+	ps, err := host.Processes()
+	assert.NilError(q, err)
+	for _, p := range ps {
+		if p.Of(q.Part) {
+			if s, err := proc.Read(p.PID); err == nil && (s.Comm == "sleep" || s.Comm == "sh" || contains(s.Comm, "runc:")) {
+				kill(q, s)
+				proc.WaitFor(q, proc.Dead(s.Identity))
+			}
+		}
+	}
+	c.Try("delete", "--force")
+	for _, dir := range cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Dirs() {
+		if exists(dir) {
+			proc.WaitFor(q, removed(dir))
+		}
+	}
+}

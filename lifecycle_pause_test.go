@@ -1,0 +1,97 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// All processes of the cgroup, at once, and without telling them: the kernel's freezer does it, not a signal.
+//
+// A frozen process uses no processor time and cannot be joined by an exec; it still holds its memory, its files and its
+// pid, and goes on where it was when it is thawed. SIGSTOP does something else: it stops one process, which its parent
+// is told, and the runtime calls such a container running.
+//
+// Hint: cgroup.events (v2) or freezer.state (v1), the processor time and the state in /proc/PID/stat.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state
+// Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html, cgroup.freeze; https://docs.kernel.org/admin-guide/cgroup-v1/freezer-subsystem.html
+func TestLifecycle_WhatDoesPauseStop(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What does pause stop?")
+	b := bundle.Busybox(q, "sh", "-c", "while :; do :; done")
+	c, twin := variant(q, b, "paused"), variant(q, b, "twin")
+	p, other := running(q, c), running(q, twin)
+	pid, twinPID := int(p.PID), int(other.PID)
+	g, gTwin := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath), cgroup.Of(q, twin.Bundle.Spec.Linux.CgroupsPath)
+	// Both count without end; their processor time is the counter.
+	const some = 5 // ticks
+
+	q.Step("two containers count; one is paused, and stops, while its twin goes on")
+	c.Must("pause")
+	assert.Check(q, g.Frozen(), "the freezer's state after pause")
+	frozenAt := proc.UsedTicks(q, pid)
+	proc.WaitFor(q, proc.HasUsed(twinPID, proc.UsedTicks(q, twinPID)+some))
+	assert.Check(q, cmp.Equal(proc.UsedTicks(q, pid), frozenAt), "processor time of the paused one, in ticks")
+	assert.Check(q, cmp.Equal(c.State().Status, specs.ContainerState("paused")))
+	q.Fact("ticks meanwhile: paused, twin", []string{"0", "5 or more"})
+	q.Fact("the freezer", map[string]bool{"frozen": g.Frozen()})
+	q.Fact("its state in stat", proc.Snapshot(q, pid).State)
+
+	q.Step("it is all there: the same process, its memory, its place")
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, pid).Identity, p.Identity))
+	assert.Check(q, !proc.Bits(q, pid, "ShdPnd").Signal(unix.SIGSTOP), "pause sent a SIGSTOP")
+	rss := proc.Status(q, pid, "VmRSS")
+	q.Fact("resident memory, still", lab.Chance(rss))
+
+	q.Step("exec is refused")
+	refused := c.Exec("true")
+	assert.Check(q, refused.Code != 0, "exec in a paused container succeeds:\n%s", refused)
+	q.Fact("exec says", said(refused))
+
+	q.Step("resume: it counts on")
+	c.Must("resume")
+	assert.Check(q, !g.Frozen(), "the freezer's state after resume")
+	proc.WaitFor(q, proc.HasUsed(pid, frozenAt+some))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, pid).Identity, p.Identity))
+	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
+	assert.Check(q, cmp.Equal(c.Exec("true").Code, 0), "exec after resume")
+	q.Fact("after resume", c.State().Status)
+
+	q.Control("SIGSTOP stops the twin too, but it is not the freezer's doing, and the runtime calls it running")
+	twin.Kill("STOP")
+	proc.WaitFor(q, isInState(twinPID, "T"))
+	stoppedAt := proc.UsedTicks(q, twinPID)
+	proc.WaitFor(q, proc.HasUsed(pid, proc.UsedTicks(q, pid)+some))
+	assert.Check(q, cmp.Equal(proc.UsedTicks(q, twinPID), stoppedAt), "processor time of the stopped one, in ticks")
+	assert.Check(q, !gTwin.Frozen(), "SIGSTOP froze the cgroup")
+	assert.Check(q, cmp.Equal(twin.State().Status, specs.StateRunning))
+	assert.Check(q, cmp.Equal(twin.Exec("true").Code, 0), "exec in a container whose pid 1 is stopped")
+	q.Fact("its state in stat", proc.Snapshot(q, twinPID).State)
+	q.Fact("runc says", twin.State().Status)
+
+	q.Answer("Processor time, for all of the cgroup, by the freezer. Nothing is told, nothing is lost, and resume goes on.")
+}
+
+// isInState is a poll check: the process is in this state (field 3 of stat).
+func isInState(pid int, state string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		p, err := proc.Read(pid)
+		if err != nil {
+			return poll.Error(err)
+		}
+		if p.State != state {
+			return poll.Continue("process %d is in state %s, not %s", pid, p.State, state)
+		}
+		return poll.Success()
+	}
+}

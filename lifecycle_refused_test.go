@@ -1,0 +1,176 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
+)
+
+// The operations of the runtime, and in which states they succeed. The specification has the first four; pause, resume
+// and exec are runc's own. One row each; a state that is not listed refuses.
+var transitions = []struct {
+	operation string
+	allowed   []specs.ContainerState
+	args      []string
+}{
+	{"create", []specs.ContainerState{"none"}, nil},
+	{"start", []specs.ContainerState{"created"}, nil},
+	{"kill", []specs.ContainerState{"created", "running", "paused"}, []string{"WINCH"}},
+	{"delete", []specs.ContainerState{"created", "stopped"}, nil},
+	{"state", []specs.ContainerState{"created", "running", "paused", "stopped"}, nil},
+	{"pause", []specs.ContainerState{"created", "running"}, nil},
+	{"resume", []specs.ContainerState{"paused"}, nil},
+	{"exec", []specs.ContainerState{"created", "running"}, []string{"true"}},
+}
+
+// Whatever the state does not allow: a start that is no first start, a kill of what is dead, a used id, an unknown id.
+//
+// A refusal has no effect: the process, if there is one, is the same as before and so is the state. One transition that
+// the specification forbids is allowed: a created container can be deleted.
+//
+// Hint: draw the states, and an arrow for each operation. Which arrows are missing, and who checks?
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#operations
+// Kernel: https://man7.org/linux/man-pages/man2/kill.2.html
+func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "Which transitions are refused?")
+	b := bundle.Busybox(q, "sleep", "300")
+	got := map[string][]specs.ContainerState{}
+
+	for _, state := range []specs.ContainerState{"none", "created", "running", "paused", "stopped"} {
+		q.Run(string(state), func(q *lab.Q) {
+			q.Step("a container that is %s", state)
+			c := variant(q, b, string(state))
+			p := bring(q, c, state)
+			for _, t := range transitions {
+				refused := look(q, c)
+				r := operate(c, t.operation, t.args)
+				if r.Code == 0 {
+					got[t.operation] = append(got[t.operation], state)
+				} else {
+					assert.Check(q, cmp.Equal(look(q, c), refused), "%s was refused, and yet had an effect", t.operation)
+				}
+				assert.Check(q, cmp.Equal(r.Code == 0, slices.Contains(t.allowed, state)), "%s of a container that is %s:\n%s", t.operation, state, r)
+				// Back into the state of this part.
+				if r.Code == 0 && !slices.Contains([]string{"state", "kill", "exec"}, t.operation) {
+					if exists(c.StateDir()) {
+						c.Must("delete", "--force")
+					}
+					if p != nil {
+						proc.WaitFor(q, proc.Dead(p.Identity))
+					}
+					p = bring(q, c, state)
+				}
+			}
+			if exists(c.StateDir()) {
+				c.Must("delete", "--force")
+			}
+		})
+	}
+	for _, operation := range slices.Sorted(maps.Keys(got)) {
+		q.Fact(operation+" is allowed when", got[operation])
+	}
+	q.Proves("Start: Attempting to start a container that is not created MUST have no effect on the container and MUST generate an error.")
+	q.Proves("Query State: Attempting to query a container that does not exist MUST generate an error.")
+
+	q.Step("an operation that is not told which container")
+	c := variant(q, b, "nameless")
+	for _, operation := range []string{"create", "start", "state", "kill", "delete"} {
+		r := q.Exec("runc", "--root", c.Root, operation)
+		assert.Check(q, r.Code != 0, "%s of nothing succeeds:\n%s", operation, r)
+	}
+	assert.Check(q, !exists(c.StateDir()))
+	q.Proves("Start: This operation MUST generate an error if it is not provided the container ID.")
+	q.Proves("Create: This operation MUST generate an error if it is not provided a path to the bundle and the container ID to associate with the container.")
+
+	q.Step("an id that is in use, and ids that are none")
+	first := variant(q, b, "first")
+	p := running(q, first)
+	second := runc.Named(q, b.Variant("second", "cdb-runc-second"), "root-second", first.ID)
+	second.Root = first.Root // the same runtime, the same id, another bundle
+	r := second.Try("create")
+	assert.Check(q, r.Code != 0, "a second container of the same id is created:\n%s", r)
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, int(p.PID)).Identity, p.Identity))
+	assertNoCgroup(q, second.Bundle.Spec.Linux.CgroupsPath)
+	q.Fact("create says", said(r))
+	for _, id := range []string{"", "a/b", "..", "a b", strings.Repeat("x", 2000)} {
+		r := q.Exec("runc", "--root", c.Root, "create", "--bundle", c.Bundle.Name, id)
+		assert.Check(q, r.Code != 0, "a container of the id %q is created:\n%s", id, r)
+		q.Fact(fmt.Sprintf("the id %.10q", id), "refused")
+	}
+	assertNoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
+	q.Proves("Create: If the ID provided is not unique across all containers within the scope of the runtime, or is not valid in any other way, the implementation MUST generate an error and a new container MUST NOT be created.")
+	q.Proves("Scope of a Container: The entity using a runtime to create a container MUST be able to use the operations defined in this specification against that same container.")
+	q.Proves("Operations: Unless otherwise stated, runtimes MUST support the following operations.")
+
+	q.Control("the same id below another root is another container: an id is unique within a root, and not on the host")
+	twin := runc.Named(q, b.Variant("twin", "cdb-runc-twin"), "root-twin", first.ID)
+	other := running(q, twin)
+	assert.Check(q, !other.Same(p.Identity))
+	assert.Check(q, cmp.Equal(twin.State().ID, first.State().ID))
+	q.Deviates("State: This MUST be unique across all containers on this host.", "an id is unique below one --root; below another one there is a second container of the id")
+	end(q, twin, other)
+	end(q, first, p)
+
+	q.Answer("All that the state does not allow, and without effect. A created one may be deleted, against the specification.")
+}
+
+// bring brings a container of which there is nothing into a state; nil where there is no process of it.
+func bring(q *lab.Q, c *runc.Container, state specs.ContainerState) *proc.Process {
+	q.Helper()
+	if state == "none" {
+		return nil
+	}
+	c.Create()
+	p := proc.Snapshot(q, c.State().Pid)
+	if state == specs.StateCreated {
+		return &p
+	}
+	c.Start()
+	proc.WaitFor(q, proc.Runs(int(p.PID), "sleep"))
+	switch state {
+	case "paused":
+		c.Must("pause")
+	case specs.StateStopped:
+		c.Kill("KILL")
+		proc.WaitFor(q, proc.Dead(p.Identity))
+	}
+	return &p
+}
+
+// operate tries an operation of the table.
+func operate(c *runc.Container, operation string, args []string) lab.Result {
+	if operation == "exec" {
+		return c.Exec(args...)
+	}
+	return c.Try(operation, args...)
+}
+
+// look is what the kernel and the file system show of a container, as one line to be compared.
+func look(q *lab.Q, c *runc.Container) string {
+	q.Helper()
+	if !exists(c.StateDir()) {
+		return "no state directory"
+	}
+	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
+	s := c.State()
+	line := fmt.Sprintf("%s, pid %d, FIFO %v, frozen %v", s.Status, s.Pid, exists(c.Fifo()), g.Frozen())
+	if s.Pid != 0 {
+		p := proc.Snapshot(q, s.Pid)
+		line += fmt.Sprintf(", started %v, %s", p.Start, p.Comm)
+	}
+	return line
+}

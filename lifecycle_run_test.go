@@ -1,0 +1,91 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// The parts between and after: create, start, wait for the end, delete; and it returns the program's exit code.
+//
+// `run` is no operation of the specification, it is what people type. In the foreground the runtime stays, passes on
+// what the program prints, and knows how it ended, which with create and start nobody tells. With --detach it is create and
+// start, no more: the runtime exits, the container stays and has to be deleted.
+//
+// Hint: what is left after `run`, and what after `run --detach`? Who could know the exit code?
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
+// Kernel: https://man7.org/linux/man-pages/man2/waitpid.2.html
+func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What does `run` add?")
+	b := bundle.Busybox(q, "sleep", "300")
+
+	q.Step("the exit code is the program's, and what it prints is printed")
+	for _, row := range []struct {
+		name, script string
+		code         int
+		prints       string
+	}{
+		{"zero", "echo $((40 + 2))", 0, "42"},
+		{"seven", "echo to stderr >&2; exit 7", 7, ""},
+		{"killed", "sh -c 'kill -9 $$'; exit $?", 128 + 9, ""}, // the shell's word for its child's death, by then an exit code
+		{"missing", "no-such-program", 127, ""},
+	} {
+		c := variant(q, b, row.name, bundle.Args("sh", "-c", row.script))
+		before := picture(q)
+		r := c.Try("run")
+		assert.Check(q, cmp.Equal(r.Code, row.code), "%s", r)
+		if row.prints != "" {
+			assert.Check(q, cmp.Equal(trim(r.Stdout), row.prints))
+		}
+		proc.WaitFor(q, nothing(q, before, c))
+		q.Fact(row.script, r.Code)
+	}
+	q.Fact("left of any of them", "nothing")
+
+	q.Control("create and start: nobody waits, nobody says how it ended, and it stays until delete")
+	byHand := variant(q, b, "by-hand", bundle.Args("sh", "-c", "exit 7"))
+	byHand.Create()
+	p := proc.Snapshot(q, byHand.State().Pid)
+	started := byHand.Try("start")
+	assert.Check(q, cmp.Equal(started.Code, 0), "start returned the program's exit code")
+	proc.WaitFor(q, proc.Dead(p.Identity))
+	state := byHand.Must("state").Stdout
+	assert.Check(q, cmp.Equal(byHand.State().Status, specs.StateStopped))
+	q.Fact("start's exit code", started.Code)
+	q.Fact("left of it", byHand.State().Status)
+	assert.Check(q, !contains(state, "exit"), "the state document tells an exit code:\n%s", state)
+	byHand.Delete()
+
+	q.Control("run --detach: it returns while the program runs, and leaves the container")
+	detached := variant(q, b, "detached")
+	detached.Must("run", "--detach")
+	pid := detached.State().Pid
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	assert.Check(q, cmp.Equal(detached.State().Status, specs.StateRunning))
+	q.Fact("after run --detach", detached.State().Status)
+	end(q, detached, proc.Snapshot(q, pid))
+
+	q.Step("in the foreground, the runtime is the program's parent, and passes on signals")
+	foreground := variant(q, b, "foreground", bundle.Args("sh", "-c", "trap 'exit 9' TERM; while :; do sleep 300 & wait $!; done"))
+	run := background(q, foreground.Argv("run")...)
+	proc.WaitFor(q, has(foreground.StateDir(), "state.json"))
+	proc.WaitFor(q, inState(foreground, specs.StateRunning))
+	inner := proc.Snapshot(q, foreground.State().Pid)
+	assert.Check(q, cmp.Equal(inner.Parent, run.pid()))
+	proc.WaitFor(q, proc.Catches(int(inner.PID), sigterm))
+	run.signal(sigterm)
+	assert.Check(q, cmp.Equal(run.code(), 9), "the exit code of run")
+	assert.Check(q, !exists(foreground.StateDir()))
+	q.Fact("the program's parent", "runc run")
+	q.Fact("TERM to runc: exit code", 9)
+
+	q.Answer("Wait and delete: it is create, start, wait and delete in one, and returns the program's exit code.")
+}
