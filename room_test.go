@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -177,4 +178,21 @@ func kill(q *lab.Q, p proc.Process) {
 func rm(q *lab.Q, path string) {
 	q.Helper()
 	assert.Check(q, os.Remove(path))
+}
+
+func atoi(q *lab.Q, s string) int {
+	q.Helper()
+	n, err := strconv.Atoi(s)
+	assert.NilError(q, err)
+	return n
+}
+
+// another finds a program of this machine that is not under test, and without which a part cannot be asked.
+func another(q *lab.Q, name string) string {
+	q.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		q.Skipf("no %s on this machine: install it to see this part (make deps does, where the distribution has it)", name)
+	}
+	return path
 }

@@ -8,6 +8,13 @@ set -eu
 arch=$(uname -m)
 missing=
 
+# wish NAME: remembers NAME, which a part of a question is about and without which that part is skipped, where apt has it.
+wish() {
+	if ! command -v "$1" >/dev/null 2>&1 && apt-cache show "$1" >/dev/null 2>&1; then
+		missing="$missing $1"
+	fi
+}
+
 # need NAME TEST...: remembers NAME when TEST fails.
 need() {
 	name=$1
@@ -37,6 +44,8 @@ need compiler have cc
 need seccomp static_seccomp
 need busybox static_busybox
 need strace have strace
+wish crun
+wish criu
 case $arch in
 aarch64) need qemu have qemu-system-aarch64 ;;
 *) need qemu have qemu-system-x86_64 ;;

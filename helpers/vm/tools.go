@@ -25,6 +25,8 @@ var tools = []tool{
 	{"CDB_CTR", "/usr/local/bin/ctr", []string{".lab/bin/ctr"}, "run `make tools`"},
 	{"CDB_BUSYBOX", "/usr/bin/busybox", []string{"/bin/busybox", "/usr/bin/busybox", "/bin/busybox.static", "/usr/lib/busybox/busybox-static"}, "run `make deps`, which installs a static busybox"},
 	{"", "/usr/bin/strace", []string{"/usr/bin/strace", "/usr/local/bin/strace"}, ""},
+	{"", "/usr/bin/crun", []string{"/usr/bin/crun", "/usr/local/bin/crun"}, ""},
+	{"", "/usr/sbin/criu", []string{"/usr/sbin/criu", "/usr/local/sbin/criu"}, ""},
 }
 
 // find is the tool's file outside, or "" for one that can be done without.

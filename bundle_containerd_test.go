@@ -1,0 +1,261 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/golden"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/image"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// The same two things: a config.json and a rootfs. Only that containerd generates the one and mounts the other.
+//
+// The image's config became process.env, args and cwd; the layers became the mount at rootfs, made from a snapshot; the
+// runtime's options lie beside config.json and not in it; the cgroup's path is made of the namespace and the id; what
+// `tasks start` was given (terminal, FIFOs) is the shim's business, and of it only the terminal is in config.json.
+//
+// Hint: the bundle lies below containerd's state directory, by namespace and id.
+// Spec: https://github.com/opencontainers/image-spec/blob/main/conversion.md
+func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "How does containerd's generated bundle relate to the hand-built one?")
+	hand := bundle.Busybox(q, "sleep", "300")
+	d := ctrd.Start(q)
+	id := q.ID(ctrd.ID)
+
+	q.Step("containerd generates a bundle when a task is started")
+	ref := pull(q, d)
+	d.CreateContainer(ref, id, "sleep", "300")
+	d.StartTask(id)
+	dir := d.Bundle(id)
+	generated := bundle.Read(q, dir)
+	pid := d.TaskPID(id)
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	task := proc.Snapshot(q, pid)
+	q.Fact("bundle", dir)
+	q.Fact("in it", files(q, dir))
+
+	q.Step("task arguments: what was typed after the id is process.args, and what runs")
+	assert.DeepEqual(q, generated.Process.Args, []string{"sleep", "300"})
+	assert.DeepEqual(q, task.Args, generated.Process.Args)
+	assert.Check(q, !generated.Process.Terminal)
+	shim := proc.Snapshot(q, int(task.Parent))
+	var fifos []string
+	for _, target := range shim.FDs {
+		if strings.HasPrefix(target, d.FifoDir) {
+			fifos = append(fifos, strings.TrimPrefix(filepath.Base(target), id+"-"))
+		}
+	}
+	slices.Sort(fifos)
+	assert.Check(q, cmp.Contains(fifos, "stdout"))
+	config, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	assert.NilError(q, err)
+	assert.Check(q, !strings.Contains(string(config), d.FifoDir), "the FIFOs are in config.json")
+	q.Fact("process.args", generated.Process.Args)
+	q.Fact("FIFOs, held by the shim alone", slices.Compact(fifos))
+
+	q.Step("image config: its Env is process.env, its Cmd is process.args where nothing was typed")
+	if _, ours := lab.ImageRef(); ours {
+		for _, env := range image.Config.Env {
+			assert.Check(q, cmp.Contains(generated.Process.Env, env))
+			assert.Check(q, cmp.Contains(task.Env, env))
+		}
+		d.CreateContainer(ref, q.ID("cdb-cmd"))
+		assert.DeepEqual(q, d.Spec(q.ID("cdb-cmd")).Process.Args, image.Config.Cmd)
+		q.Fact("process.args of the image's Cmd", d.Spec(q.ID("cdb-cmd")).Process.Args)
+		assert.Check(q, !slices.Contains(hand.Spec.Process.Env, image.Config.Env[1]), "the hand-built bundle has the image's environment")
+	}
+	q.Fact("process.env", generated.Process.Env)
+
+	q.Step("snapshot mounts: rootfs is a mount point, and no field of config.json says of what")
+	mounted := mountAt(q, filepath.Join(dir, "rootfs"))
+	assert.Equal(q, generated.Root.Path, "rootfs")
+	assert.Check(q, mounted != nil, "nothing is mounted at %s/rootfs", dir)
+	if mounted != nil {
+		q.Fact("rootfs", mounted.FSType)
+		assert.Check(q, !strings.Contains(string(config), mounted.FSType), "config.json speaks of %s", mounted.FSType)
+		assert.Check(q, cmp.Contains(mounted.VFSOptions, d.Root), "the snapshot is not below containerd's root")
+	}
+	assert.Check(q, mountAt(q, hand.Rootfs()) == nil, "control: the hand-built rootfs is a plain directory")
+
+	q.Step("runtime options: beside config.json, for the shim")
+	options, err := os.ReadFile(filepath.Join(dir, "options.json"))
+	assert.NilError(q, err)
+	assert.Check(q, cmp.Contains(string(options), d.RuncRoot))
+	assert.Check(q, !strings.Contains(string(config), d.RuncRoot), "config.json speaks of the runtime's root")
+	_, err = os.Stat(filepath.Join(d.RuncRoot, ctrd.Namespace, id, "state.json"))
+	assert.NilError(q, err, "the runtime was not given that root")
+	q.Fact("runtime's --root", d.RuncRoot)
+
+	q.Step("namespaces: the same types, and all the program's own, but for the cgroup namespace")
+	// runc spec asks for one where the host has cgroup v2 alone; ctr never does.
+	extra := slices.DeleteFunc(types(hand.Spec), func(ns string) bool { return slices.Contains(types(generated), ns) })
+	if cgroupVersion(q) == "v2" {
+		assert.Check(q, cmp.DeepEqual(extra, []string{"cgroup"}), "only the hand-built one has these")
+	} else {
+		assert.Check(q, cmp.Len(extra, 0), "only the hand-built one has these")
+	}
+	self := proc.Self(q)
+	for _, ns := range []string{"ipc", "mnt", "net", "pid", "uts"} {
+		assert.Check(q, cmp.Contains(task.Own(self.Identity), ns))
+	}
+	assert.Check(q, cmp.Equal(task.NS["cgroup"], self.NS["cgroup"]), "the task's cgroup namespace is the host's")
+	q.Fact("linux.namespaces", types(generated))
+	q.Fact("only in the hand-built one", extra)
+
+	q.Step("cgroups: the path is /<containerd namespace>/<container id>")
+	assert.Equal(q, generated.Linux.CgroupsPath, "/"+ctrd.Namespace+"/"+id)
+	assertInCgroup(q, task.Identity, generated.Linux.CgroupsPath)
+	q.Fact("linux.cgroupsPath", generated.Linux.CgroupsPath)
+
+	q.Step("field by field: - the hand-built one, + the generated one")
+	difference, err := bundle.Difference(hand.Spec, generated)
+	assert.NilError(q, err)
+	text := strings.NewReplacer(q.Dir, "$Q", q.Cgroup, "$CGROUP", id, ctrd.ID).Replace(strings.Join(difference, "\n") + "\n")
+	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
+		q.Fact(line[:1], line[2:])
+	}
+	if _, ours := lab.ImageRef(); ours && lab.Pinned() {
+		golden.Assert(q, text, "bundle-difference-cgroup-"+cgroupVersion(q)+".golden")
+	}
+
+	q.Answer("The same parts: containerd writes config.json from image config and arguments, and mounts the rootfs from a snapshot.")
+}
+
+// types lists the namespaces of a configuration, sorted.
+func types(s *specs.Spec) []string {
+	var out []string
+	for _, ns := range s.Linux.Namespaces {
+		out = append(out, string(ns.Type))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Yes. The bundle is all that a runtime needs, whoever wrote it: the same config.json over the same snapshot gives the
+// same facts.
+//
+// What changes is what no bundle says: who made the process, so who its parent is, and where its output goes. The shim is
+// parent and holds the FIFOs; without it the orphan goes to pid 1 and keeps the descriptors that it was given.
+//
+// Hint: which facts of the process are config.json's, and which are its caller's?
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/bundle.md
+// Kernel: https://man7.org/linux/man-pages/man5/proc.5.html
+func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "Can runc run containerd's bundle by itself?")
+	d := ctrd.Start(q)
+	id := q.ID(ctrd.ID)
+
+	q.Step("containerd runs it, through the shim")
+	ref := pull(q, d)
+	d.CreateContainer(ref, id, "sleep", "300")
+	d.StartTask(id)
+	generated := contents(q, filepath.Join(d.Bundle(id), "config.json"))
+	pid := d.TaskPID(id)
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	task := proc.Snapshot(q, pid)
+	byContainerd := inTerms(q, task)
+	q.Fact("as containerd's task", byContainerd)
+	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
+	proc.WaitFor(q, d.Stopped(id))
+	deleteTask(q, d, id)
+
+	for _, name := range []string{"runc", "crun"} {
+		q.Run(name, func(q *lab.Q) {
+			q.Step("%s runs it: the same config.json, byte for byte, over the same snapshot", name)
+			program := lab.UnderTest(name).Path
+			if program == "" {
+				program = another(q, name)
+			}
+			dir := q.Mkdir(name)
+			assert.NilError(q, os.Mkdir(filepath.Join(dir, "rootfs"), 0o755))
+			mountSnapshot(q, d, id, filepath.Join(dir, "rootfs"))
+			assert.NilError(q, os.WriteFile(filepath.Join(dir, "config.json"), []byte(generated), 0o644))
+			q.Did("cp %s/config.json %s", d.Bundle(id), name)
+			root := q.Mkdir("root-" + name)
+			q.Cleanup(func() {
+				if exists(filepath.Join(root, id)) {
+					q.Must(program, "--root", root, "delete", "--force", id)
+				}
+			})
+			create := func() lab.Result {
+				return q.Exec(program, "--root", root, "create", "--bundle", name, "--pid-file", filepath.Join(dir, "pid"), id)
+			}
+			created := create()
+			if strings.Contains(created.Stderr, "unknown version") {
+				older := regexp.MustCompile(`"ociVersion":\s*"[^"]*"`).ReplaceAllString(generated, `"ociVersion":"1.0.2"`)
+				assert.NilError(q, os.WriteFile(filepath.Join(dir, "config.json"), []byte(older), 0o644))
+				q.Fact("it refuses a newer specification; asked again with ociVersion", "1.0.2")
+				created = create()
+			}
+			if created.Code != 0 && name != "runc" && strings.Contains(created.Stderr, "not supported") {
+				q.Skipf("%s cannot run here: %s; look with CGROUP=v2", name, trim(created.Stderr))
+			}
+			assert.Assert(q, created.Code == 0, "%s", created)
+			q.Must(program, "--root", root, "start", id)
+			pid := atoi(q, contents(q, filepath.Join(dir, "pid")))
+			proc.WaitFor(q, proc.Runs(pid, "sleep"))
+			alone := proc.Snapshot(q, pid)
+			terms := inTerms(q, alone)
+			assert.Check(q, cmp.DeepEqual(terms, byContainerd))
+			q.Fact("as "+name+"'s container", terms)
+
+			q.Control("what is its caller's, not config.json's: the parent")
+			assert.Check(q, cmp.Equal(alone.Parent, proc.Adopter(q)))
+			assert.Check(q, alone.Parent != task.Parent, "the shim is its parent here, too")
+			q.Fact("parent", alone.Parent)
+			q.Must(program, "--root", root, "kill", id, "KILL")
+			proc.WaitFor(q, proc.Dead(alone.Identity))
+			q.Must(program, "--root", root, "delete", "--force", id)
+		})
+	}
+
+	q.Control("another config.json over the same snapshot: other facts")
+	other := bundle.New(q, "other", bundle.ID, bundle.Args("sleep", "301"))
+	c := variant(q, other, "hand-built")
+	p := running(q, c)
+	differ := 0
+	for k, v := range inTerms(q, p) {
+		if v != byContainerd[k] {
+			differ++
+		}
+	}
+	assert.Check(q, differ >= 2, "the hand-built bundle is in %d terms another one", differ)
+	q.Fact("terms in which the hand-built one differs", differ)
+
+	q.Answer("Yes: config.json and rootfs are all it needs. Parent and output are the caller's, and in no bundle.")
+}
+
+// inTerms is what the kernel shows of a process that config.json decides, in words that two processes can share.
+func inTerms(q *lab.Q, p proc.Process) map[string]string {
+	q.Helper()
+	out := map[string]string{
+		"args": strings.Join(p.Args, " "), "env": strings.Join(p.Env, " "), "exe": p.Exe,
+		"uid": itoa(p.UID), "cwd": proc.Cwd(q, int(p.PID)),
+		"namespaces": strings.Join(p.Own(proc.Self(q).Identity), " "),
+		"mounts":     strings.Join(mountPoints(p), " "),
+		"NoNewPrivs": proc.Status(q, int(p.PID), "NoNewPrivs"), "Seccomp": proc.Status(q, int(p.PID), "Seccomp"),
+		"open files": fmt.Sprint(proc.Limit(q, int(p.PID), "Max open files")),
+	}
+	for _, set := range []string{"CapBnd", "CapEff", "CapPrm", "CapInh", "CapAmb"} {
+		out[set] = proc.Bits(q, int(p.PID), set).String()
+	}
+	for hierarchy, path := range p.Cgroups {
+		out["cgroup "+hierarchy] = path
+	}
+	return out
+}

@@ -1,0 +1,123 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// Its limits, and nothing else: `update` writes into the files of the cgroup, and the next fork already feels it.
+//
+// The process is not told and not restarted. Namespaces, mounts, capabilities and the program are settled at create.
+// config.json is not touched; the runtime notes the new limits in its own state.json.
+//
+// Hint: which of a container's properties are files that anybody can write?
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups
+// Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#pid-interface-files
+func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What can be changed while it runs?")
+	b := bundle.Busybox(q, "sleep", "300")
+	c, sh, p := obedient(q, b, "updated", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: ptr(int64(10))} }))
+	_, free, _ := obedient(q, b, "other", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: ptr(int64(10))} }))
+	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
+	config := contents(q, c.Bundle.Config())
+	stateFile := filepath.Join(c.StateDir(), "state.json")
+	stored := contents(q, stateFile)
+	const forks = "(i=0; while [ $i -lt 15 ]; do sleep 300 & i=$((i+1)); done; echo all of them; kill $(jobs -p))"
+
+	q.Step("with ten processes at most, the program cannot fork 15 times")
+	r := sh.Ask(forks)
+	assert.Check(q, cmp.Contains(r.Out, "can't fork"))
+	q.Fact("pids.max", g.Read("pids", "pids.max"))
+	for _, pid := range g.Procs() {
+		if pid != int(p.PID) {
+			kill(q, proc.Snapshot(q, pid))
+		}
+	}
+
+	q.Step("update: the file has another number, and the same program can")
+	c.Must("update", "--pids-limit", "40")
+	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "40"))
+	r = sh.Ask(forks)
+	assert.Check(q, cmp.Contains(r.Out, "all of them"))
+	q.Fact("pids.max", g.Read("pids", "pids.max"))
+
+	q.Step("the rest: a flag of update, a file of the cgroup")
+	for _, row := range []struct{ flag, value, controller, v1, reads1, v2, reads2 string }{
+		{"--memory", "134217728", "memory", "memory.limit_in_bytes", "134217728", "memory.max", "134217728"},
+		{"--memory-reservation", "33554432", "memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
+		{"--cpu-quota", "25000", "cpu", "cpu.cfs_quota_us", "25000", "cpu.max", "25000 100000"},
+		{"--cpuset-cpus", "0", "cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"},
+	} {
+		file, reads := row.v1, row.reads1
+		if g.V2 {
+			file, reads = row.v2, row.reads2
+		}
+		if !g.Has(row.controller) {
+			q.Fact(row.flag, "no controller "+row.controller+" here")
+			continue
+		}
+		before := g.Read(row.controller, file)
+		if row.flag == "--cpu-quota" {
+			c.Must("update", "--cpu-period", "100000", row.flag, row.value)
+		} else {
+			c.Must("update", row.flag, row.value)
+		}
+		after := g.Read(row.controller, file)
+		assert.Check(q, cmp.Equal(after, reads), "%s after %s", file, row.flag)
+		assert.Check(q, before != after, "%s reads %q before, too", file, before)
+		q.Fact(row.flag, file+": "+before+" → "+after)
+	}
+
+	q.Step("a document instead of flags: -r takes linux.resources as config.json has them")
+	document := filepath.Join(q.Dir, "resources.json")
+	assert.NilError(q, os.WriteFile(document, []byte(`{"pids": {"limit": 33}}`), 0o644))
+	q.Cleanup(func() { rm(q, document) })
+	q.Did(`echo '{"pids": {"limit": 33}}' > resources.json`)
+	c.Must("update", "--resources", "resources.json")
+	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "33"))
+	q.Fact("pids.max", g.Read("pids", "pids.max"))
+
+	q.Step("a limit below what is used: refused where the document asks for a look first")
+	if g.Has("memory") {
+		assert.NilError(q, os.WriteFile(document, []byte(`{"memory": {"limit": 4096, "checkBeforeUpdate": true}}`), 0o644))
+		q.Did(`echo '{"memory": {"limit": 4096, "checkBeforeUpdate": true}}' > resources.json`)
+		refused := c.Try("update", "--resources", "resources.json")
+		assert.Check(q, refused.Code != 0, "memory is limited to less than is used:\n%s", refused)
+		assert.Check(q, proc.Alive(int(p.PID)), "the update has killed the container")
+		q.Fact("linux.resources.memory.checkBeforeUpdate", said(refused))
+	}
+
+	q.Step("the process is the same, config.json too; only the runtime's own record is another")
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, int(p.PID)).Identity, p.Identity))
+	assert.Check(q, cmp.Equal(contents(q, c.Bundle.Config()), config))
+	assert.Check(q, contents(q, stateFile) != stored, "state.json does not know of the update")
+	q.Fact("written by update", "state.json, and no other file")
+
+	q.Control("the other container, which was not updated, still cannot fork 15 times")
+	r = free.Ask(forks)
+	assert.Check(q, cmp.Contains(r.Out, "can't fork"))
+
+	q.Step("what does not run cannot be updated")
+	stopped := variant(q, b, "stopped", bundle.Args("true"))
+	stopped.Create()
+	s := proc.Snapshot(q, stopped.State().Pid)
+	stopped.Start()
+	proc.WaitFor(q, proc.Dead(s.Identity))
+	late := stopped.Try("update", "--pids-limit", "40")
+	assert.Check(q, late.Code != 0, "a stopped container is updated:\n%s", late)
+	q.Fact("update says", said(late))
+
+	q.Answer("Its limits: they are files of the cgroup, and bite at once. All else is settled when it is created.")
+}
