@@ -247,7 +247,7 @@ func inTerms(q *lab.Q, p proc.Process) map[string]string {
 		"args": strings.Join(p.Args, " "), "env": strings.Join(p.Env, " "), "exe": p.Exe,
 		"uid": itoa(p.UID), "cwd": proc.Cwd(q, int(p.PID)),
 		"namespaces": strings.Join(p.Own(proc.Self(q).Identity), " "),
-		"mounts":     strings.Join(mountPoints(p), " "),
+		"mounts":     strings.Join(sortedStrings(mountPoints(p)), " "), // in which order it masks is the runtime's
 		"NoNewPrivs": proc.Status(q, int(p.PID), "NoNewPrivs"), "Seccomp": proc.Status(q, int(p.PID), "Seccomp"),
 		"open files": fmt.Sprint(proc.Limit(q, int(p.PID), "Max open files")),
 	}
