@@ -1,0 +1,553 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/moby/sys/mountinfo"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
+)
+
+// Those of config.json, in its order, and root.path below them: no mount of the host's.
+//
+// The runtime mounts each on its destination within the rootfs, one after the other, so a later one hides what lies below
+// it. Then it makes the rootfs the root and lets go of the old one. What is mounted below the rootfs on the host is part of
+// it, for the rootfs is bound with all that is below.
+//
+// Hint: /proc/PID/mountinfo is the mount table of the process's mount namespace, not the host's.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#mounts
+// Kernel: https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html, https://man7.org/linux/man-pages/man2/pivot_root.2.html
+func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "Which mounts does the container see?")
+	b := bundle.Busybox(q, "sleep", "300")
+	write(q, b.Rootfs("mark"), "the bundle's rootfs")
+	shelf := q.Mkdir("shelf")
+	write(q, filepath.Join(shelf, "mark"), "the shelf")
+	outer := specs.Mount{Destination: "/cdb", Type: "tmpfs", Source: "cdb-source", Options: []string{"nosuid", "noexec", "size=64k"}}
+	inner := specs.Mount{Destination: "/cdb/in", Type: "none", Source: shelf, Options: []string{"rbind"}}
+	with := func(ms ...specs.Mount) func(*specs.Spec) {
+		return func(s *specs.Spec) { s.Mounts = append(s.Mounts, ms...) }
+	}
+
+	q.Step("each mount of config.json is one of the container's, in this order")
+	c, sh, p := obedient(q, b, "mounts", with(outer, inner))
+	mounts := mountsOf(q, p)
+	var configured, found []string
+	for _, m := range c.Bundle.Spec.Mounts {
+		configured = append(configured, m.Destination)
+	}
+	for _, m := range mounts {
+		if slices.Contains(configured, m.Mountpoint) {
+			found = append(found, m.Mountpoint)
+		}
+	}
+	assert.Check(q, cmp.DeepEqual(found, configured), "the destinations, in the order of /proc/PID/mountinfo")
+	q.Fact("mounts[].destination", found)
+	tmpfs := mountOn(q, mounts, "/cdb")
+	for _, row := range []struct{ field, got, want string }{
+		{"mounts[].type", tmpfs.FSType, outer.Type},
+		{"mounts[].source", tmpfs.Source, outer.Source},
+		{"mounts[].options", strings.Join(options(tmpfs, outer.Options), " "), strings.Join(outer.Options, " ")},
+	} {
+		assert.Check(q, cmp.Equal(row.got, row.want), row.field)
+		q.Fact(row.field+" of /cdb", row.got)
+	}
+	assert.Check(q, cmp.Equal(sh.Ask("cat /cdb/in/mark").Out, "the shelf"), "what the source of a bind mount has")
+	// "none" is what one writes where the kernel ignores it: a bind mount is of the type that its source is of.
+	assert.Check(q, mountOn(q, mounts, "/cdb/in").FSType != inner.Type, "a bind mount has a type of its own")
+	q.Fact("mounts[].source of /cdb/in", sh.Ask("cat /cdb/in/mark").Out)
+
+	q.Step("root.path is what they are mounted in")
+	inside, err := os.Stat(fmt.Sprintf("/proc/%d/root/", p.PID))
+	assert.NilError(q, err)
+	outside, err := os.Stat(b.Rootfs())
+	assert.NilError(q, err)
+	assert.Check(q, os.SameFile(inside, outside), "the container's / is not the directory that root.path names")
+	assert.Check(q, cmp.Equal(mounts[0].Mountpoint, "/"), "the first mount")
+	assert.Check(q, cmp.Equal(sh.Ask("cat /mark").Out, "the bundle's rootfs"))
+	q.Fact("root.path", "the same directory as the container's /")
+
+	q.Step("nothing else is mounted: pivot_root has left no mount of the host's")
+	assert.Check(q, cmp.Len(foreign(mounts, configured), 0), "mounts that config.json does not ask for")
+	assert.Check(q, !sharesMounts(p), "a mount of the lab's on the host is visible: %q", p.Mounts)
+	assert.Check(q, sh.Ask("ls -d "+q.Dir).Code != 0, "the question's directory on the host is visible")
+	q.Fact("mounts of the host's", foreign(mounts, configured))
+
+	q.Control("the other way around, the outer mount hides the inner one, which is still in the table")
+	write(q, b.Rootfs("mark"), "read again")
+	hostTmpfs(q, b.Rootfs("cdb-below"))
+	write(q, b.Rootfs("cdb-below", "mark"), "the host's mount")
+	_, sh, p = obedient(q, b, "reversed", with(inner, outer))
+	mounts = mountsOf(q, p)
+	assert.Check(q, mountOn(q, mounts, "/cdb/in").Source != "")
+	hidden := sh.Ask("cat /cdb/in/mark")
+	assert.Check(q, cmp.Contains(hidden.Out, "No such file"), "what is mounted below a later mount is still seen")
+	q.Fact("the inner mount", hidden.Out)
+
+	q.Control("what is mounted below the rootfs on the host is seen, and no field of config.json names it")
+	assert.Check(q, cmp.DeepEqual(foreign(mounts, configured), []string{"/cdb-below"}), "mounts that config.json does not ask for")
+	assert.Check(q, cmp.Equal(sh.Ask("cat /cdb-below/mark").Out, "the host's mount"))
+	assert.Check(q, cmp.Equal(sh.Ask("cat /mark").Out, "read again"), "a rootfs is no copy: what is written later is read")
+	q.Fact("mounts of the host's", foreign(mounts, configured))
+
+	q.Control("another root.path, another root")
+	other := q.Mkdir("other")
+	assert.NilError(q, lab.RootFS().WriteDir(other))
+	q.Did("cp -a bundle/rootfs/. other")
+	write(q, filepath.Join(other, "mark"), "another rootfs")
+	o := variant(q, b, "elsewhere", func(s *specs.Spec) {
+		s.Root.Path = "../other" // relative to the bundle
+		s.Process.Args = []string{"sleep", "301"}
+	})
+	p = running(q, o)
+	assert.Check(q, cmp.Equal(contents(q, fmt.Sprintf("/proc/%d/root/mark", p.PID)), "another rootfs"))
+	q.Fact("root.path ../other", contents(q, fmt.Sprintf("/proc/%d/root/mark", p.PID)))
+
+	q.Answer("Those of config.json in its order, over root.path, and none of the host's but what is mounted below the rootfs.")
+}
+
+// Those that no field of config.json takes away.
+//
+// An option is a flag of one mount: the same directory may be bound twice, and be writable at one place. root.readonly
+// is such a flag for /, and reaches no other mount. What readonlyPaths names is bound onto itself and made read-only; what
+// maskedPaths names is covered, a file by /dev/null and a directory by an empty read-only file system.
+//
+// Hint: try it. EROFS, EACCES, ELOOP and ENOSPC tell which it was.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-mount-options
+// Kernel: https://man7.org/linux/man-pages/man2/mount.2.html, https://man7.org/linux/man-pages/man2/mount_setattr.2.html
+func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "Which mounts may the container write to?")
+	b := bundle.Busybox(q, "sleep", "300")
+
+	q.Step("on the host: a directory of what an option can forbid, and paths of the rootfs to be hidden")
+	shelf := hostTmpfs(q, q.Mkdir("shelf"))
+	write(q, filepath.Join(shelf, "file"), "here")
+	write(q, filepath.Join(shelf, "script"), "#!/bin/sh")
+	assert.NilError(q, os.Chmod(filepath.Join(shelf, "script"), 0o755))
+	assert.NilError(q, os.Symlink("file", filepath.Join(shelf, "link")))
+	assert.NilError(q, unix.Mknod(filepath.Join(shelf, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+	program, err := os.ReadFile(lab.UnderTest("busybox").Path)
+	assert.NilError(q, err)
+	suid := filepath.Join(shelf, "busybox") // busybox wants its name
+	assert.NilError(q, os.WriteFile(suid, program, 0o755))
+	assert.NilError(q, os.Chown(suid, 1000, 1000))
+	assert.NilError(q, os.Chmod(suid, os.ModeSetuid|0o755))
+	q.Did("cd shelf; chmod 755 script; ln -s file link; mknod -m 666 null c 1 3; cp %s busybox; chown 1000:1000 busybox; "+
+		"chmod 4755 busybox; cd ..", lab.UnderTest("busybox").Path)
+	hostTmpfs(q, filepath.Join(shelf, "below"))
+	for _, dir := range []string{"kept", "secrets"} {
+		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
+		q.Did("mkdir bundle/rootfs/%s", dir)
+		write(q, b.Rootfs(dir, "file"), "told")
+	}
+	write(q, b.Rootfs("secret"), "told")
+
+	rows := []struct {
+		option string
+		act    string // below the mount; succeeds without the option
+		says   string // what the act says with it
+	}{
+		{"ro", "touch file", "Read-only file system"},
+		{"rro", "touch below/file", "Read-only file system"},
+		{"nodev", "echo > null", "Permission denied"},
+		{"noexec", "./script", "Permission denied"},
+		{"nosuid", "[ $(./busybox id -u) = 1000 ]", ""}, // it runs, and stays who it was
+		{"nosymfollow", "cat link", "Too many levels of symbolic links"},
+	}
+	bind := func(destination string, options ...string) specs.Mount {
+		return specs.Mount{Destination: destination, Type: "none", Source: shelf, Options: append(options, "rbind")}
+	}
+	_, open, inOpen := obedient(q, b, "open", func(s *specs.Spec) {
+		s.Root.Readonly = false
+		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+		s.Process.NoNewPrivileges = false // with it, no program is set-uid anywhere
+		s.Mounts = append(s.Mounts, bind("/at/none"))
+		for _, row := range rows {
+			s.Mounts = append(s.Mounts, bind("/at/"+row.option, row.option))
+		}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/small", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k", "mode=700"}})
+	})
+	at := func(option, act string) string { return "cd /at/" + option + " && (" + act + ")" }
+
+	q.Step("mounts[].options: what each forbids")
+	mounts := mountsOf(q, inOpen)
+	for _, row := range rows {
+		r := open.Ask(at(row.option, row.act))
+		if !lab.UnderTest("runc").Pinned && row.option == "nosymfollow" && r.Code == 0 {
+			q.Fact(row.option, "older runtimes do not know the option, and say nothing")
+			continue
+		}
+		assert.Check(q, r.Code != 0, "with %s, this succeeds: %s", row.option, row.act)
+		assert.Check(q, cmp.Contains(r.Out, row.says), "with %s: %s", row.option, row.act)
+		q.Fact("mounts[].options: "+row.option, row.act+" → "+failure(r.Out, r.Code))
+		free := open.Ask(at("none", row.act))
+		assert.Check(q, cmp.Equal(free.Code, 0), "control: without %s, this fails: %s: %s", row.option, row.act, free.Out)
+	}
+	q.Fact("flags of /at/ro", options(mountOn(q, mounts, "/at/ro"), []string{"ro"}))
+	below := open.Ask(at("ro", "touch below/file"))
+	assert.Check(q, cmp.Equal(below.Code, 0), "ro is one mount's, and yet it reaches the one below: %s", below.Out)
+	q.Fact("ro, the mount below", "writable, unlike with rro")
+	full := open.Ask("dd if=/dev/zero of=/small/file bs=1k count=100")
+	assert.Check(q, cmp.Contains(full.Out, "No space left"), "100 KB in a tmpfs of size=64k: exit code %d", full.Code)
+	assert.Check(q, cmp.Equal(open.Ask("stat -c %a /small").Out, "700"), "the directory's mode, by mode=700")
+	q.Fact("size=64k", "100 KB → No space left on device")
+
+	q.Step("root.readonly, linux.readonlyPaths and linux.maskedPaths, each in a container without the others")
+	_, root, _ := obedient(q, b, "root", func(s *specs.Spec) {
+		s.Root.Readonly = true
+		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+	})
+	_, closed, inClosed := obedient(q, b, "closed", func(s *specs.Spec) {
+		s.Root.Readonly = false
+		s.Linux.ReadonlyPaths = []string{"/kept", "/not/there"}
+		s.Linux.MaskedPaths = []string{"/secret", "/secrets", "/not/there"}
+	})
+	for _, row := range []struct {
+		field string
+		sh    *runc.Shell
+		act   string
+		says  string
+	}{
+		{"root.readonly", root, "touch /new", "Read-only file system"},
+		{"linux.readonlyPaths", closed, "touch /kept/file", "Read-only file system"},
+		{"linux.maskedPaths", closed, "grep told /secret", ""},
+		{"linux.maskedPaths", closed, "cat /secrets/file", "No such file"},
+		{"linux.maskedPaths", closed, "touch /secrets", "Read-only file system"},
+	} {
+		r := row.sh.Ask(row.act)
+		assert.Check(q, r.Code != 0, "with %s, this succeeds: %s", row.field, row.act)
+		assert.Check(q, cmp.Contains(r.Out, row.says), "with %s: %s", row.field, row.act)
+		q.Fact(row.field, row.act+" → "+failure(r.Out, r.Code))
+		free := open.Ask(row.act)
+		assert.Check(q, cmp.Equal(free.Code, 0), "control: without %s, this fails: %s: %s", row.field, row.act, free.Out)
+	}
+	for _, row := range []struct {
+		what string
+		sh   *runc.Shell
+		act  string
+	}{
+		{"a read-only root reaches no mount", root, "touch /dev/shm/file"},
+		{"a read-only path can be read", closed, "grep told /kept/file"},
+		{"the rest of the root is writable", closed, "touch /new"},
+		{"a path that is not there is no error", closed, "[ ! -e /not ]"},
+		{"a masked file is /dev/null", closed, "[ $(stat -c %t:%T /secret) = 1:3 ]"},
+	} {
+		r := row.sh.Ask(row.act)
+		assert.Check(q, cmp.Equal(r.Code, 0), "%s: %s: %s", row.what, row.act, r.Out)
+		q.Fact(row.what, row.act)
+	}
+	mounts = mountsOf(q, inClosed)
+	assert.Check(q, cmp.Equal(mountOn(q, mounts, "/secrets").FSType, "tmpfs"), "what covers a masked directory")
+	assert.Check(q, cmp.Contains(strings.Split(mountOn(q, mounts, "/kept").Options, ","), "ro"), "flags of a read-only path")
+	closed.Ask("echo forged > /secret")
+	assert.Check(q, cmp.Equal(contents(q, b.Rootfs("secret")), "told"), "what the host has in the masked file after a write")
+	q.Fact("on the host, the masked file", contents(q, b.Rootfs("secret")))
+
+	q.Answer("All that none of these forbids: an option of the mount, root.readonly, readonlyPaths, maskedPaths.")
+}
+
+// Whether it does is said by the propagation of the mount in which the other is made.
+//
+// A bind mount is a copy of a mount, and rbind copies those below as well. A copy of a shared mount hears of what is mounted
+// later, and tells of it too; a slave only hears; a private one does neither. By default the runtime makes all of them
+// slaves, so that the host is not told; rootfsPropagation says otherwise for all, an option of a mount for that one.
+//
+// Hint: the optional fields of /proc/PID/mountinfo: shared:N and master:N. Mount something, and look on the other side.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#rootfs-mount-propagation
+// Kernel: https://docs.kernel.org/filesystems/sharedsubtree.html
+func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "Does a mount made later reach the other side?")
+	b := bundle.Busybox(q, "sleep", "300")
+
+	q.Step("on the host: a shared mount, in which others can be made, and one that is there early")
+	shelf := hostTmpfs(q, q.Mkdir("shelf"))
+	assert.NilError(q, unix.Mount("", shelf, "", unix.MS_SHARED, ""))
+	q.Did("mount --make-shared shelf")
+	hostTmpfs(q, filepath.Join(shelf, "early"))
+	write(q, filepath.Join(shelf, "early", "mark"), "early")
+
+	// What the host's late mount is heard by, and from where a mount of the container's reaches the host.
+	all := []string{"bind", "rbind", "rslave", "rprivate", "rshared"}
+	rows := []struct {
+		propagation string // linux.rootfsPropagation
+		hears       []string
+		tells       []string
+	}{
+		{"", []string{"bind", "rbind", "rslave", "rshared"}, nil},
+		{"rslave", []string{"bind", "rbind", "rslave", "rshared"}, nil},
+		{"rprivate", nil, nil},
+		{"rshared", []string{"bind", "rbind", "rslave", "rshared"}, []string{"bind", "rbind", "rshared"}},
+	}
+	name := func(propagation string) string { return "root-" + strings.TrimSuffix("default-"+propagation, "-") }
+	shells, processes := map[string]*runc.Shell{}, map[string]proc.Process{}
+	for _, row := range rows {
+		_, sh, p := obedient(q, b, name(row.propagation), func(s *specs.Spec) {
+			s.Linux.RootfsPropagation = row.propagation
+			c := s.Process.Capabilities // it mounts something itself
+			for _, set := range []*[]string{&c.Bounding, &c.Permitted, &c.Effective} {
+				*set = append(*set, "CAP_SYS_ADMIN")
+			}
+			for _, option := range all {
+				options := []string{option}
+				if option != "bind" && option != "rbind" {
+					options = append(options, "rbind")
+				}
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/at/" + option, Type: "none", Source: shelf, Options: options})
+			}
+		})
+		shells[row.propagation], processes[row.propagation] = sh, p
+		for _, option := range all {
+			back := filepath.Join(shelf, "back-"+row.propagation+"-"+option)
+			assert.NilError(q, os.Mkdir(back, 0o755))
+			q.Did("mkdir shelf/%s", filepath.Base(back))
+		}
+	}
+
+	q.Step("bind copies one mount, rbind also those below")
+	sh := shells[""]
+	assert.Check(q, cmp.Equal(sh.Ask("cat /at/rbind/early/mark").Out, "early"))
+	r := sh.Ask("cat /at/bind/early/mark")
+	assert.Check(q, cmp.Contains(r.Out, "No such file"), "bind copied the mount below, too")
+	q.Fact("rbind", sh.Ask("cat /at/rbind/early/mark").Out)
+	q.Fact("bind", r.Out)
+
+	q.Step("on the host, a mount is made later: who hears of it, by linux.rootfsPropagation and by option")
+	hostTmpfs(q, filepath.Join(shelf, "late"))
+	for _, row := range rows {
+		// Once, for all mounts of a container: the kernel has told them before mount(2) returned.
+		mounts := mountsOf(q, processes[row.propagation])
+		var hears, kinds []string
+		for _, option := range all {
+			if slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == "/at/"+option+"/late" }) {
+				hears = append(hears, option)
+			}
+			kinds = append(kinds, option+"="+propagation(mountOn(q, mounts, "/at/"+option)))
+		}
+		assert.Check(q, cmp.DeepEqual(hears, row.hears), "who hears, with linux.rootfsPropagation %q: %v", row.propagation, kinds)
+		q.Fact("linux.rootfsPropagation", fmt.Sprintf("%q", row.propagation))
+		q.Fact("of / itself", propagation(mountOn(q, mounts, "/")))
+		q.Fact("of the mounts", kinds)
+		q.Fact("hear of the late mount", hears)
+	}
+
+	q.Step("in the container, a mount is made: from where does the host hear of it")
+	for _, row := range rows {
+		var tells []string
+		for _, option := range all {
+			back := "back-" + row.propagation + "-" + option
+			r := shells[row.propagation].Ask("mount -t tmpfs cdb-back /at/" + option + "/" + back)
+			assert.Check(q, cmp.Equal(r.Code, 0), "the container cannot mount anything: %s", r.Out)
+			if m := mountAt(q, filepath.Join(shelf, back)); m != nil {
+				tells = append(tells, option)
+				assert.Check(q, cmp.Equal(m.Source, "cdb-back"))
+			}
+		}
+		assert.Check(q, cmp.DeepEqual(tells, row.tells), "from where the host hears, with linux.rootfsPropagation %q", row.propagation)
+		q.Fact(fmt.Sprintf("%q tells the host of", row.propagation), tells)
+	}
+
+	q.Answer("Only where the mount is a shared one's copy: as a slave it hears, shared it tells too, private neither.")
+}
+
+// Whoever the mapping says: the owners are translated at this mount, and nothing is written for it.
+//
+// Each mount has a mapping of its own, other than a user namespace, which holds for a process: the same file has one owner
+// at one place and another at the next. What a program makes there is owned, on the host, by the id that it maps back to.
+// An owner that the mapping does not know is shown as nobody.
+//
+// Hint: stat the same file through a mount with the mapping and through one without.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-mounts
+// Kernel: https://docs.kernel.org/filesystems/idmappings.html, https://man7.org/linux/man-pages/man2/mount_setattr.2.html
+func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "Who owns the files of an id-mapped mount?")
+	b := bundle.Busybox(q, "sleep", "300")
+	shelf := hostTmpfs(q, q.Mkdir("shelf"))
+	// Root has no CAP_DAC_OVERRIDE in the container, and at the mount the directory is another's.
+	assert.NilError(q, os.Chmod(shelf, 0o777))
+	q.Did("chmod 777 shelf")
+	for _, f := range []struct {
+		name     string
+		uid, gid int
+	}{{"root", 0, 0}, {"user", 1000, 2000}, {"stranger", 5, 5}} {
+		write(q, filepath.Join(shelf, f.name), f.name)
+		assert.NilError(q, os.Chown(filepath.Join(shelf, f.name), f.uid, f.gid))
+		q.Did("chown %d:%d shelf/%s", f.uid, f.gid, f.name)
+	}
+	// They change places: who is 0 in the file system is 1000 at the mount, and the other way around.
+	uids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1000, HostID: 0, Size: 1}}
+	gids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 2000, Size: 1}, {ContainerID: 2000, HostID: 0, Size: 1}}
+
+	q.Run("mapped", func(q *lab.Q) {
+		if err := mapsIDs(q, shelf); err != nil {
+			q.Skipf("a tmpfs of this kernel has no id-mapped mounts: %v", err)
+		}
+		q.Step("mounts[].uidMappings and gidMappings: the owners at the mount")
+		_, sh, p := obedient(q, b, "mapped", func(s *specs.Spec) {
+			s.Root.Readonly = false
+			s.Mounts = append(s.Mounts,
+				specs.Mount{Destination: "/plain", Type: "none", Source: shelf, Options: []string{"bind"}},
+				specs.Mount{Destination: "/mapped", Type: "none", Source: shelf, Options: []string{"bind"}, UIDMappings: uids, GIDMappings: gids})
+		})
+		if o := mountOn(q, mountsOf(q, p), "/mapped").Options; !strings.Contains(o, "idmapped") && !lab.UnderTest("runc").Pinned {
+			q.Skipf("this runtime does not know the fields, and says nothing of it: the mount has %s", o)
+		}
+		owners := func(place string) []string {
+			return strings.Fields(sh.Ask("cd " + place + " && stat -c %n=%u:%g root user stranger; cd /").Out)
+		}
+		mapped := owners("/mapped")
+		for _, row := range []struct {
+			fields []string // that say so
+			want   string
+		}{
+			{[]string{"mounts[].uidMappings[].containerID", "mounts[].gidMappings[].containerID"}, "root=1000:2000"},
+			{[]string{"mounts[].uidMappings[].hostID", "mounts[].gidMappings[].hostID"}, "user=0:0"},
+			// Outside of the size nobody is known; 65534 is the kernel's overflow id.
+			{[]string{"mounts[].uidMappings[].size", "mounts[].gidMappings[].size"}, "stranger=65534:65534"},
+		} {
+			assert.Check(q, cmp.Contains(mapped, row.want), "owners at the mount, by %s", row.fields)
+			q.Fact(strings.Join(row.fields, ", "), row.want)
+		}
+
+		q.Step("what root makes there is the other's in the file system")
+		r := sh.Ask("touch /mapped/made")
+		assert.Check(q, cmp.Equal(r.Code, 0), "root cannot make a file at the mount: %s", r.Out)
+		assert.Check(q, cmp.Equal(owner(q, filepath.Join(shelf, "made")), "1000:2000"), "owner on the host")
+		q.Fact("made by root, on the host", owner(q, filepath.Join(shelf, "made")))
+
+		q.Control("the same files at the mount without the fields, at the same time")
+		assert.Check(q, cmp.DeepEqual(owners("/plain"), []string{"root=0:0", "user=1000:2000", "stranger=5:5"}))
+		q.Fact("without", owners("/plain"))
+		sh.Ask("touch /plain/made-plain")
+		assert.Check(q, cmp.Equal(owner(q, filepath.Join(shelf, "made-plain")), "0:0"), "owner on the host")
+		assert.Check(q, cmp.Equal(owner(q, filepath.Join(shelf, "root")), "0:0"), "the mapping has changed the file")
+	})
+
+	q.Answer("Whom the mount's mapping names; in the file system nothing changes.")
+}
+
+// write writes a file, as a shell would.
+func write(q *lab.Q, path, text string) {
+	q.Helper()
+	assert.NilError(q, os.WriteFile(path, []byte(text+"\n"), 0o644))
+	q.Did("echo '%s' > %s", text, strings.TrimPrefix(path, q.Dir+"/"))
+}
+
+// hostTmpfs mounts a tmpfs of the question's own on the host, and makes the directory if need be. The question's
+// directory may lie on a file system that itself forbids devices.
+func hostTmpfs(q *lab.Q, dir string) string {
+	q.Helper()
+	assert.NilError(q, os.MkdirAll(dir, 0o755))
+	assert.NilError(q, unix.Mount("cdb-host", dir, "tmpfs", 0, "mode=755"))
+	// With what has come to be mounted below it.
+	q.Cleanup(func() { assert.Check(q, unix.Unmount(dir, unix.MNT_DETACH)) })
+	q.Did("mkdir -p %[1]s && mount -t tmpfs -o mode=755 cdb-host %[1]s", strings.TrimPrefix(dir, q.Dir+"/"))
+	return dir
+}
+
+// mountsOf reads the process's mount table.
+func mountsOf(q *lab.Q, p proc.Process) []*mountinfo.Info {
+	q.Helper()
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", p.PID))
+	assert.NilError(q, err)
+	defer f.Close()
+	ms, err := mountinfo.GetMountsFromReader(f, nil)
+	assert.NilError(q, err)
+	return ms
+}
+
+// mountOn is the last mount on a path, which hides those before it.
+func mountOn(q *lab.Q, ms []*mountinfo.Info, path string) *mountinfo.Info {
+	q.Helper()
+	for _, m := range slices.Backward(ms) {
+		if m.Mountpoint == path {
+			return m
+		}
+	}
+	q.Fatalf("nothing is mounted on %s", path)
+	return nil
+}
+
+// options lists which of the options the mount has, as a flag of its own or of its file system.
+func options(m *mountinfo.Info, of []string) []string {
+	has := strings.Split(m.Options+","+m.VFSOptions, ",")
+	return slices.DeleteFunc(slices.Clone(of), func(o string) bool { return !slices.Contains(has, o) })
+}
+
+// foreign lists the mounts that are neither / nor at or below a configured destination.
+func foreign(ms []*mountinfo.Info, configured []string) []string {
+	var out []string
+	for _, m := range ms {
+		below := func(d string) bool { return m.Mountpoint == d || strings.HasPrefix(m.Mountpoint, d+"/") }
+		if m.Mountpoint != "/" && !slices.ContainsFunc(configured, below) {
+			out = append(out, m.Mountpoint)
+		}
+	}
+	return out
+}
+
+// propagation is what the optional fields say, without the numbers of the peer groups.
+func propagation(m *mountinfo.Info) string {
+	if m.Optional == "" {
+		return "private"
+	}
+	return strings.ReplaceAll(regexp.MustCompile(`:\d+`).ReplaceAllString(m.Optional, ""), " ", "+")
+}
+
+// failure is what a program said at last, which is the errno in words.
+func failure(out string, code int) string {
+	if out == "" {
+		return fmt.Sprintf("exit code %d", code)
+	}
+	return strings.TrimSpace(out[strings.LastIndex(out, ": ")+1:])
+}
+
+// owner is who owns a file in its file system.
+func owner(q *lab.Q, path string) string {
+	q.Helper()
+	var st unix.Stat_t
+	assert.NilError(q, unix.Stat(path, &st))
+	return fmt.Sprintf("%d:%d", st.Uid, st.Gid)
+}
+
+// mapsIDs asks the kernel itself, past the runtime, whether a mount of this file system can have a mapping.
+func mapsIDs(q *lab.Q, dir string) error {
+	q.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	holder := q.Cmd(ctx, lab.UnderTest("busybox").Path, "sleep", "300") // of the user namespace that has the mapping
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 1000, Size: 1}}
+	holder.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids}
+	if err := holder.Start(); err != nil {
+		return err
+	}
+	defer func() { cancel(); _ = holder.Wait() }()
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", holder.Process.Pid))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	tree, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	return unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH,
+		&unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
+}
