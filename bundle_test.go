@@ -64,6 +64,8 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 		})
 	}
 
+	q.Deviates("Start: This operation MUST generate an error if process was not set.", "it does not come to that: create refuses such a bundle already")
+
 	q.Control("the same bundle, whole again, is created")
 	c := runc.New(q, b)
 	c.Create()

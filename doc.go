@@ -46,4 +46,12 @@
 // Nothing. All that a run makes lies below /run/cdb-lab/<run> and, in each cgroup hierarchy, below /cdb-lab. Each question
 // compares the host before and after; what is left fails it by name. A run that was killed is swept by the janitor that
 // it left behind, by the next run, or by `make sweep`.
+//
+// # What runtime.md demands
+//
+// # What of config.json no question follows
+//
+// Every other field that the specification has for Linux is followed from config.json to the kernel by a question.
+//
+//   - linux.intelRdt.*: needs a processor with resource control (Intel RDT, AMD QoS), which no emulated one has
 package cdblab

@@ -1,0 +1,125 @@
+//go:build linux && !vmlab
+
+package cdblab
+
+import (
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/syllabus"
+)
+
+// specification is the directory of the runtime specification, at the version that go.mod pins.
+func specification(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/opencontainers/runtime-spec").Output()
+	assert.NilError(t, err)
+	return strings.TrimSpace(string(out))
+}
+
+func questions(t *testing.T) []syllabus.Question {
+	t.Helper()
+	qs, err := syllabus.Read(os.DirFS("."))
+	assert.NilError(t, err)
+	return qs
+}
+
+// Each MUST of the specification's runtime.md is asked about by a question, and the table in the package documentation
+// says by which.
+func TestSpec_EveryClauseIsPutToTheTest(t *testing.T) {
+	markdown, err := os.ReadFile(filepath.Join(specification(t), "runtime.md"))
+	assert.NilError(t, err)
+	table, err := syllabus.ClauseTable(syllabus.Clauses(string(markdown)), questions(t))
+	assert.NilError(t, err)
+	keepInStep(t, "doc.go", "// # What runtime.md demands\n//\n", "//\n// # ", table)
+}
+
+// Each field that config.json can have for Linux is followed to the kernel by a question, which has its path as a word
+// of its own, or is in the package documentation's table of those that are not, with the reason.
+func TestSpec_EveryFieldIsFollowedOrLeftOutForAReason(t *testing.T) {
+	followed := map[string]bool{}
+	for _, q := range questions(t) {
+		for _, w := range q.Words {
+			followed[w] = true
+		}
+	}
+	leftOut := leftOut(t)
+	for _, field := range bundle.Fields() {
+		covered := followed[field]
+		for prefix := field; !covered && strings.Contains(prefix, "[]."); {
+			// A question that follows a list's elements follows the fields of an element.
+			prefix = prefix[:strings.LastIndex(prefix, "[].")+2]
+			covered = followed[prefix]
+			prefix = strings.TrimSuffix(prefix, "[]")
+		}
+		reason := leftOut[field]
+		for prefix := range leftOut {
+			if strings.HasSuffix(prefix, ".*") && strings.HasPrefix(field, strings.TrimSuffix(prefix, "*")) {
+				reason = leftOut[prefix]
+			}
+		}
+		assert.Check(t, covered || reason != "", "no question follows %s to the kernel, and doc.go's table gives no reason", field)
+		assert.Check(t, !covered || leftOut[field] == "", "a question follows %s, and yet doc.go's table leaves it out", field)
+	}
+	for field := range leftOut {
+		known := slices.ContainsFunc(bundle.Fields(), func(f string) bool {
+			return f == field || strings.HasSuffix(field, ".*") && strings.HasPrefix(f, strings.TrimSuffix(field, "*"))
+		})
+		assert.Check(t, known, "doc.go's table leaves out %s, which config.json does not have", field)
+	}
+}
+
+// leftOut reads the table of fields that no question follows: field → reason.
+func leftOut(t *testing.T) map[string]string {
+	t.Helper()
+	doc, err := os.ReadFile("doc.go")
+	assert.NilError(t, err)
+	_, rest, ok := strings.Cut(string(doc), "// # What of config.json no question follows\n")
+	assert.Assert(t, ok, "doc.go has no such section")
+	section, _, _ := strings.Cut(rest, "// # ")
+	out := map[string]string{}
+	for _, row := range regexp.MustCompile(`(?m)^//   - ([a-zA-Z.\[\]*]+): (.+)$`).FindAllStringSubmatch(section, -1) {
+		out[row[1]] = row[2]
+	}
+	return out
+}
+
+// The schema with which the state document is compared is the specification's own.
+func TestSpec_TheSchemaIsTheSpecificationsOwn(t *testing.T) {
+	for _, name := range []string{"state-schema.json", "defs.json"} {
+		want, err := os.ReadFile(filepath.Join(specification(t), "schema", name))
+		assert.NilError(t, err)
+		got, err := os.ReadFile(filepath.Join("testdata", "schema", name))
+		assert.NilError(t, err)
+		assert.Check(t, cmp.Equal(string(got), string(want)), "testdata/schema/%s: copy it from the module again", name)
+	}
+}
+
+// keepInStep asserts that a file has, between two marks, what it is to have; go test -update . writes it there.
+func keepInStep(t *testing.T, file, from, to, want string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	assert.NilError(t, err)
+	before, rest, ok := strings.Cut(string(data), from)
+	assert.Assert(t, ok, "%s has no line %q", file, strings.TrimSpace(from))
+	got, after, ok := strings.Cut(rest, to)
+	assert.Assert(t, ok, "%s has no end of that part, %q", file, to)
+	if got == want {
+		return
+	}
+	if update := flag.Lookup("update"); update != nil && update.Value.String() == "true" {
+		assert.NilError(t, os.WriteFile(file, []byte(before+from+want+to+after), 0o644))
+		return
+	}
+	assert.Check(t, cmp.Equal(got, want), "%s is not in step with the questions: go test . -update", file)
+}
