@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -520,8 +521,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 
 	q.Step("a list of what is refused: everything else is let through")
 	refuse := func(s *specs.Spec) {
-		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccompArch(),
-			Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog}}
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccompArch()}
 		for _, row := range rows {
 			s.Linux.Seccomp.Syscalls = append(s.Linux.Seccomp.Syscalls, row.rule)
 		}
@@ -561,6 +561,31 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 	}
 	q.Fact("linux.seccomp.defaultErrnoRet", "EXFULL, which no file system ever says")
 
+	q.Run("flags", func(q *lab.Q) {
+		q.Step("a flag of seccomp(2) stays with the filter: only a debugger may ask for it")
+		c := variant(q, b, "logging", func(s *specs.Spec) {
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccompArch(),
+				Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog}, Syscalls: []specs.LinuxSyscall{rows[0].rule}}
+		})
+		if r := c.Try("create"); r.Code != 0 {
+			assert.Check(q, !lab.UnderTest("runc").Pinned, "create fails:\n%s", r)
+			q.Fact("linux.seccomp.flags", "refused by this runtime: "+said(r))
+			q.Skip("this runtime does not know linux.seccomp.flags")
+		}
+		pid := c.State().Pid
+		c.Start()
+		proc.WaitFor(q, proc.Runs(pid, "sleep"))
+		flags, err := filterFlags(pid)
+		if err != nil {
+			q.Skipf("this kernel does not tell the flags of a filter: %v", err)
+		}
+		none, err := filterFlags(int(n.PID))
+		assert.NilError(q, err)
+		assert.Check(q, cmp.Equal(flags, uint64(unix.SECCOMP_FILTER_FLAG_LOG)), "linux.seccomp.flags: the filter's")
+		assert.Check(q, cmp.Equal(none, uint64(0)), "without flags: the filter's")
+		q.Fact("linux.seccomp.flags", []string{fmt.Sprintf("with: %#x", flags), fmt.Sprintf("without: %#x", none)})
+	})
+
 	q.Control("without linux.seccomp, the same root does all of it")
 	_, free, f := obedient(q, b, "unfiltered", scratchAtTmp, powers)
 	assert.Check(q, cmp.Equal(proc.Status(q, int(f.PID), "Seccomp"), "0"))
@@ -572,6 +597,32 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 	q.Fact("without a filter", "all of it succeeds")
 
 	q.Answer("Those that the list names, or does not name; the filter sees number and arguments, and chooses the errno.")
+}
+
+// filterFlags asks ptrace(2) for the flags of a process's first filter.
+func filterFlags(pid int) (uint64, error) {
+	runtime.LockOSThread() // a tracer is a thread
+	defer runtime.UnlockOSThread()
+	if err := unix.PtraceSeize(pid); err != nil {
+		return 0, fmt.Errorf("PTRACE_SEIZE: %w", err)
+	}
+	if err := unix.PtraceInterrupt(pid); err != nil {
+		return 0, fmt.Errorf("PTRACE_INTERRUPT: %w", err)
+	}
+	var status unix.WaitStatus
+	if _, err := unix.Wait4(pid, &status, unix.WALL, nil); err != nil {
+		return 0, fmt.Errorf("wait for the stop: %w", err)
+	}
+	var metadata struct{ filter, flags uint64 }
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SECCOMP_GET_METADATA, uintptr(pid),
+		unsafe.Sizeof(metadata), uintptr(unsafe.Pointer(&metadata)), 0, 0)
+	if err := unix.PtraceDetach(pid); err != nil {
+		return 0, fmt.Errorf("PTRACE_DETACH: %w", err)
+	}
+	if errno != 0 {
+		return 0, fmt.Errorf("PTRACE_SECCOMP_GET_METADATA: %w", errno)
+	}
+	return metadata.flags, nil
 }
 
 // shellCalls is what a runtime's stand-in needs after it has loaded the filter, and the shell to run a program. A name
