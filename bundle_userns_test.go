@@ -21,7 +21,7 @@ import (
 // A user namespace gives ids another meaning: root inside is some other user outside, and only inside is it root.
 //
 // uidMappings and gidMappings become /proc/PID/uid_map and gid_map, and every id that crosses the border is translated
-// by them: of processes, of files, of signals. Capabilities count for what the namespace owns, such as its hostname; for
+// by them: of processes and of files. Capabilities count for what the namespace owns, such as its hostname; for
 // what belongs to the host, such as a file of the host's root or a block device, the process is user 100000.
 //
 // Hint: look at the same process and the same file from both sides, and read /proc/PID/uid_map.
@@ -46,16 +46,19 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 		q.Did("mkdir bundle/rootfs/%[1]s && echo before > %[1]s/file && chown -R %[2]d:%[3]d %[1]s", dir, owner[0], owner[1])
 	}
 
-	powers := []string{"CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_MKNOD", "CAP_SETUID", "CAP_SETGID", "CAP_KILL"}
+	powers := []string{"CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_MKNOD", "CAP_SETUID",
+		"CAP_SETGID", "CAP_KILL"}
 	common := func(s *specs.Spec) {
 		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: powers, Permitted: powers, Effective: powers}
 		for _, dir := range []string{"mapped", "hosts"} {
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/" + dir, Type: "bind", Source: q.Dir + "/" + dir, Options: []string{"rbind", "rw"}})
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/" + dir, Type: "bind", Source: q.Dir + "/" + dir,
+				Options: []string{"rbind", "rw"}})
 		}
 	}
 	inUserns := func(s *specs.Spec) {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-		s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: size}, {ContainerID: 5000, HostID: 300000, Size: 1}}
+		s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: size}, {ContainerID: 5000,
+			HostID: 300000, Size: 1}}
 		s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: gid, Size: size}}
 	}
 	_, in, mapped := obedient(q, b, "mapped-root", scratchAtTmp, common, inUserns)
@@ -66,16 +69,20 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	self := proc.Self(q)
 	assert.Check(q, mapped.NS["user"] != self.NS["user"], "linux.namespaces user: it is the host's user namespace")
 	assert.Check(q, cmp.Equal(plain.NS["user"], self.NS["user"]), "without: it is another user namespace")
+	q.Fact("linux.namespaces[].type", []any{"user:", mapped.NS["user"], "host:", self.NS["user"]})
 	uids, gids := mapLines(q, inPID, "uid_map"), mapLines(q, inPID, "gid_map")
-	for i, m := range []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: size}, {ContainerID: 5000, HostID: 300000, Size: 1}} {
+	for i, m := range []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: size}, {ContainerID: 5000,
+		HostID: 300000, Size: 1}} {
 		assert.Assert(q, len(uids) > i, "uid_map has %d lines: %v", len(uids), uids)
 		for column, field := range []struct {
 			field string
 			want  uint32
 		}{
-			{"linux.uidMappings[].containerID", m.ContainerID}, {"linux.uidMappings[].hostID", m.HostID}, {"linux.uidMappings[].size", m.Size},
+			{"linux.uidMappings[].containerID", m.ContainerID}, {"linux.uidMappings[].hostID", m.HostID},
+			{"linux.uidMappings[].size", m.Size},
 		} {
-			assert.Check(q, cmp.Equal(uids[i][column], fmt.Sprint(field.want)), "%s: uid_map, line %d, column %d", field.field, i+1, column+1)
+			assert.Check(q, cmp.Equal(uids[i][column], fmt.Sprint(field.want)), "%s: uid_map, line %d, column %d", field.field,
+				i+1, column+1)
 			q.Fact(field.field, "uid_map: "+uids[i][column])
 		}
 	}
@@ -107,16 +114,19 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/new"), fmt.Sprintf("%d:%d", uid+user, gid+user)))
 	q.Fact("after chown 7:7 inside", ownerOutside(q, q.Dir+"/mapped/new"))
 	in.Ask("touch /mapped/last && chown 5000 /mapped/last")
-	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/last"), fmt.Sprintf("%d:%d", 300000, gid)), "the mapping's second line")
+	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/last"), fmt.Sprintf("%d:%d", 300000, gid)),
+		"the mapping's second line")
 
 	q.Step("what has no id inside is shown as nobody")
 	overflow := contents(q, "/proc/sys/kernel/overflowuid") + ":" + contents(q, "/proc/sys/kernel/overflowgid")
-	assert.Check(q, cmp.Equal(in.Ask("stat -c %u:%g /hosts/file").Out, overflow), "the file of the host's root, seen inside")
+	assert.Check(q, cmp.Equal(in.Ask("stat -c %u:%g /hosts/file").Out, overflow),
+		"the file of the host's root, seen inside")
 	q.Fact("the host's root, inside", in.Ask("stat -c %u:%g /hosts/file").Out)
 
 	q.Step("capabilities: the same bits in both containers, and what they are worth")
 	for _, line := range []string{"CapEff", "CapPrm", "CapBnd"} {
-		assert.Check(q, cmp.Equal(proc.Bits(q, inPID, line), proc.Bits(q, outPID, line)), "%s, with and without the namespace", line)
+		assert.Check(q, cmp.Equal(proc.Bits(q, inPID, line), proc.Bits(q, outPID, line)),
+			"%s, with and without the namespace", line)
 		q.Fact(line, proc.Bits(q, inPID, line))
 	}
 	for _, row := range []struct {
@@ -124,7 +134,8 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 		inside     bool // the namespace owns what it is done to
 	}{
 		{"hostname mine", "CAP_SYS_ADMIN over the uts namespace, which is the container's", true},
-		{"mount -t tmpfs tmpfs /tmp", "CAP_SYS_ADMIN over the mount namespace, and a file system that is fit for users", true},
+		{"mount -t tmpfs tmpfs /tmp", "CAP_SYS_ADMIN over the mount namespace, and a file system that is fit for users",
+			true},
 		{"chown 8 /mapped/file", "CAP_CHOWN, and both ids mapped", true},
 		{"chown 2000 /mapped/file", "an id that is mapped", false},
 		{"echo after >> /hosts/file", "CAP_DAC_OVERRIDE over a file whose owner is mapped", false},
@@ -133,15 +144,18 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 		{"mount -t devtmpfs none /tmp", "CAP_SYS_ADMIN over the host: only some file systems are fit for users, and none on a device", false},
 	} {
 		r := in.Ask(row.act)
-		assert.Check(q, cmp.Equal(r.Code == 0, row.inside), "in the user namespace: %q, which takes %s: %s", row.act, row.needs, r.Out)
+		assert.Check(q, cmp.Equal(r.Code == 0, row.inside), "in the user namespace: %q, which takes %s: %s", row.act,
+			row.needs, r.Out)
 		q.Fact(row.act, map[bool]string{true: "done", false: lastLineOf(r.Out)}[r.Code == 0]+", it takes "+row.needs)
 		r = out.Ask(row.act)
 		assert.Check(q, cmp.Equal(r.Code, 0), "in the host's user namespace: %q: %s", row.act, r.Out)
 	}
-	assert.Check(q, cmp.Equal(contents(q, q.Dir+"/hosts/file"), "before\nafter"), "one of both has written the host's file")
+	assert.Check(q, cmp.Equal(contents(q, q.Dir+"/hosts/file"), "before\nafter"),
+		"one of both has written the host's file")
 
 	q.Control("without the user namespace, root is the host's, and did all of that")
-	assert.Check(q, cmp.Equal(strings.Join(mapLines(q, outPID, "uid_map")[0], " "), strings.Join(mapLines(q, os.Getpid(), "uid_map")[0], " ")), "uid_map is the host's")
+	assert.Check(q, cmp.Equal(strings.Join(mapLines(q, outPID, "uid_map")[0], " "), strings.Join(mapLines(q, os.Getpid(),
+		"uid_map")[0], " ")), "uid_map is the host's")
 	assert.Check(q, cmp.Equal(proc.IDs(q, outPID, "Uid")[1], "0"))
 	assert.Check(q, cmp.Equal(out.Ask("touch /mapped/roots && stat -c %u:%g /mapped/roots").Out, "0:0"))
 	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/roots"), "0:0"))
