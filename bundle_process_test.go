@@ -1,0 +1,747 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// Each field of process becomes an attribute of the kernel's process, and /proc/PID has nearly all of them.
+//
+// The stand-in sets them one by one, in itself: identity, limits, priorities, directory. What it has set stays over
+// execve(2), so the program begins with them without having asked. A field that the runtime does not know it ignores
+// without a word, and then the process has what every process has.
+//
+// Hint: read status, stat, limits, environ, cwd and personality of /proc/PID beside config.json, line by line.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process
+// Kernel: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html, https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "Where does the kernel show what process says?")
+	b := bundle.Busybox(q, "sleep", "300")
+	umask, oom := uint32(0o37), 500
+
+	// One row per field: what config.json says, where the kernel shows it, and what has to stand there.
+	rows := []struct {
+		field string
+		set   func(*specs.Spec)
+		where string
+		see   func(q *lab.Q, pid int) string
+		want  string
+	}{
+		{"process.args", func(s *specs.Spec) { s.Process.Args = []string{"sleep", "301"} },
+			"cmdline", func(q *lab.Q, pid int) string { return fmt.Sprint(proc.Snapshot(q, pid).Args) }, "[sleep 301]"},
+		{"process.env", func(s *specs.Spec) { s.Process.Env = []string{"PATH=/bin", "ROOM=process"} },
+			"environ", func(q *lab.Q, pid int) string { return withoutHome(proc.Snapshot(q, pid).Env) },
+			"PATH=/bin ROOM=process"},
+		{"process.cwd", func(s *specs.Spec) { s.Process.Cwd = "/etc" },
+			"cwd", func(q *lab.Q, pid int) string { return proc.Cwd(q, pid) }, "/etc"},
+		{"process.user.uid", func(s *specs.Spec) { s.Process.User.UID = 1234 }, "status, Uid", statusLine("Uid"),
+			"1234 1234 1234 1234"},
+		{"process.user.gid", func(s *specs.Spec) { s.Process.User.GID = 2345 }, "status, Gid", statusLine("Gid"),
+			"2345 2345 2345 2345"},
+		{"process.user.additionalGids", func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{3456, 4567} },
+			"status, Groups", statusLine("Groups"), "3456 4567"},
+		{"process.user.umask", func(s *specs.Spec) { s.Process.User.Umask = &umask }, "status, Umask", statusLine("Umask"),
+			"0037"},
+		{"process.noNewPrivileges", func(s *specs.Spec) { s.Process.NoNewPrivileges = true }, "status, NoNewPrivs",
+			statusLine("NoNewPrivs"), "1"},
+		{"process.oomScoreAdj", func(s *specs.Spec) { s.Process.OOMScoreAdj = &oom },
+			"oom_score_adj", func(q *lab.Q, pid int) string { return proc.File(q, pid, "oom_score_adj") }, "500"},
+		{"process.scheduler.policy", func(s *specs.Spec) { schedulerOf(s).Policy = specs.SchedBatch },
+			"stat, field 41", statField(41), strconv.Itoa(unix.SCHED_BATCH)},
+		{"process.scheduler.nice", func(s *specs.Spec) { schedulerOf(s).Nice = 7 }, "stat, field 19", statField(19), "7"},
+		{"process.ioPriority.class", func(s *specs.Spec) { ioPriorityOf(s).Class = specs.IOPRIO_CLASS_BE },
+			"ioprio_get(2), class", func(q *lab.Q, pid int) string { return strconv.Itoa(ioprio(q, pid) >> 13) }, "2"},
+		{"process.ioPriority.priority", func(s *specs.Spec) { ioPriorityOf(s).Priority = 6 },
+			"ioprio_get(2), priority", func(q *lab.Q, pid int) string { return strconv.Itoa(ioprio(q, pid) & 0x1fff) }, "6"},
+		{"linux.personality.domain", func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32} },
+			"personality", func(q *lab.Q, pid int) string { return proc.File(q, pid, "personality") }, "00000008"},
+	}
+
+	q.Step("one container with every field set, and beside it one with none")
+	set := variant(q, b, "set", func(s *specs.Spec) {
+		for _, row := range rows {
+			row.set(s)
+		}
+	})
+	unset := variant(q, b, "unset", func(s *specs.Spec) { s.Process.NoNewPrivileges = false })
+	with, without := int(running(q, set).PID), int(running(q, unset).PID)
+
+	q.Step("what config.json says stands in /proc, and not where it does not say it")
+	for _, row := range rows {
+		got, plain := row.see(q, with), row.see(q, without)
+		assert.Check(q, plain != row.want, "%s: %s reads %q without the field too", row.field, row.where, plain)
+		if got == plain && !lab.UnderTest("runc").Pinned {
+			q.Fact(row.field, "ignored by this runtime: "+row.where+" reads "+got)
+			continue
+		}
+		assert.Check(q, cmp.Equal(got, row.want), "%s: what %s reads", row.field, row.where)
+		q.Fact(row.field, row.where+": "+got+" (without: "+plain+")")
+	}
+
+	q.Answer("In /proc/PID: the stand-in sets each field as an attribute of itself, and execve keeps them.")
+}
+
+// Real-time and deadline scheduling: process.scheduler has a field for each argument of sched_setattr(2).
+//
+// A deadline is three numbers: so much run time, before the deadline, in each period. Its process can have no children
+// unless the flag SCHED_FLAG_RESET_ON_FORK says that they begin as ordinary ones. Where the cgroup has no real-time
+// budget, the kernel refuses, and so does create.
+//
+// Hint: ask sched_getattr(2), and read fields 40 and 41 of /proc/PID/stat.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process
+// Kernel: https://man7.org/linux/man-pages/man7/sched.7.html
+func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "Which scheduler runs the program?")
+	b := bundle.Busybox(q, "sleep", "300")
+
+	for _, row := range []struct {
+		name      string
+		scheduler specs.Scheduler
+		fields    string // of process.scheduler: that the row is about
+		see       func(a *unix.SchedAttr) string
+		want      string
+	}{
+		{"fifo", specs.Scheduler{Policy: specs.SchedFIFO, Priority: 3}, "process.scheduler.priority",
+			func(a *unix.SchedAttr) string { return fmt.Sprintf("policy %d, priority %d", a.Policy, a.Priority) },
+			"policy 1, priority 3"},
+		{"deadline", specs.Scheduler{Policy: specs.SchedDeadline, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagResetOnFork},
+			Runtime: 3e6, Deadline: 20e6, Period: 30e6},
+			strings.Join([]string{"process.scheduler.flags", "process.scheduler.runtime", "process.scheduler.deadline",
+				"process.scheduler.period"}, " "),
+			func(a *unix.SchedAttr) string {
+				return fmt.Sprintf("policy %d, flags %d, %d ns before %d of %d", a.Policy, a.Flags, a.Runtime, a.Deadline, a.Period)
+			}, "policy 6, flags 1, 3000000 ns before 20000000 of 30000000"},
+	} {
+		q.Run(row.name, func(q *lab.Q) {
+			q.Step("%s: sched_getattr(2) says what config.json does", row.name)
+			c := variant(q, b, row.name, func(s *specs.Spec) { s.Process.Scheduler = &row.scheduler })
+			if r := c.Try("create"); r.Code != 0 {
+				// That is the host's word, not the runtime's: real-time budget of the cgroup, or the CPUs the lab may use.
+				assert.Check(q, cmp.Regexp("(?i)sched", r.Stderr), "create fails for another reason")
+				q.Fact(row.fields, "refused: "+said(r))
+				q.Skip("this kernel lets no process in this cgroup have the policy: " + said(r))
+			}
+			pid := c.State().Pid
+			c.Start()
+			proc.WaitFor(q, proc.Runs(pid, "sleep"))
+			attr, err := unix.SchedGetAttr(pid, 0)
+			assert.NilError(q, err)
+			if attr.Policy == 0 && !lab.UnderTest("runc").Pinned {
+				q.Fact(row.fields, "ignored by this runtime")
+				q.Skip("this runtime does not know process.scheduler")
+			}
+			assert.Check(q, cmp.Equal(row.see(attr), row.want), row.fields)
+			q.Fact(row.fields, row.see(attr))
+		})
+	}
+
+	q.Control("without the field, the program has the ordinary policy and no priority")
+	plain, err := unix.SchedGetAttr(int(running(q, variant(q, b, "ordinary")).PID), 0)
+	assert.NilError(q, err)
+	// Newer kernels have a run time for ordinary programs too: their slice.
+	assert.Check(q, cmp.Equal(fmt.Sprint(plain.Policy, plain.Priority, plain.Deadline, plain.Period), "0 0 0 0"))
+	q.Fact("policy without the field", plain.Policy)
+
+	q.Answer("The one that process.scheduler names, with its numbers, if the kernel grants it; otherwise create fails.")
+}
+
+// The CPUs of a program that comes later: execCPUAffinity is for runc exec alone.
+//
+// The initial affinity holds while the runtime gets ready, the final one when the program is in the container's cgroup.
+// Where no final one is given, the kernel decides: 6.18 on cgroup v1 kept the initial one, 6.1 on v2 forgot it when the
+// process was moved into the container's cgroup. The container's first program has neither.
+//
+// Hint: which CPUs may the container's program use, and which one that is executed in it?
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process
+// Kernel: https://man7.org/linux/man-pages/man2/sched_setaffinity.2.html
+func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "On which CPUs does an executed program run?")
+	var mine unix.CPUSet
+	assert.NilError(q, unix.SchedGetaffinity(0, &mine))
+	var cpus []string
+	for cpu := 0; len(cpus) < 2 && cpu < 1024; cpu++ {
+		if mine.IsSet(cpu) {
+			cpus = append(cpus, strconv.Itoa(cpu))
+		}
+	}
+	if len(cpus) < 2 {
+		q.Skip("one CPU: an affinity cannot differ from no affinity")
+	}
+	b := bundle.Busybox(q, "sleep", "300")
+
+	all := proc.Status(q, os.Getpid(), "Cpus_allowed_list")
+	for _, row := range []struct{ field, initial, final, want string }{
+		{"process.execCPUAffinity.initial", cpus[0], "", cpus[0]},
+		{"process.execCPUAffinity.final", cpus[0], cpus[1], cpus[1]},
+		{"neither", "", "", all},
+	} {
+		name := row.field[strings.LastIndex(row.field, ".")+1:]
+		if row.initial == "" {
+			q.Control("without execCPUAffinity")
+		} else {
+			q.Step("initial %q, final %q", row.initial, row.final)
+		}
+		c := variant(q, b, name, func(s *specs.Spec) {
+			if row.initial != "" {
+				s.Process.ExecCPUAffinity = &specs.CPUAffinity{Initial: row.initial, Final: row.final}
+			}
+		})
+		first := running(q, c)
+		assert.Check(q, cmp.Equal(proc.Status(q, int(first.PID), "Cpus_allowed_list"), all),
+			"the container's own program is bound")
+		got := afterColon(q.Must("runc", "--root", c.Root, "exec", c.ID, "grep", "Cpus_allowed_list",
+			"/proc/self/status").Stdout)
+		if row.final != "" && got == all && !lab.UnderTest("runc").Pinned {
+			q.Fact(row.field, "the executed program may use all CPUs")
+			continue
+		}
+		if row.initial != "" && row.final == "" && got == all {
+			q.Fact(row.field, "not there any more, or ignored: the executed program may use CPU "+got)
+			continue
+		}
+		assert.Check(q, cmp.Equal(got, row.want), "Cpus_allowed_list of the executed program")
+		q.Fact(row.field, "the executed program may use CPU "+got)
+	}
+
+	q.Answer("On those of execCPUAffinity.final; on those of initial at most until then. The first program is not bound.")
+}
+
+// What root may do is a set of bits, and each is asked about by name.
+//
+// config.json has five sets. The stand-in has them as they are written; execve(2) then makes the program's own. For root
+// these are whatever the bounding set has, so that a smaller permitted set is worth nothing, unless noNewPrivileges
+// keeps it; for another user only what is ambient is left. An act that needs a bit that is missing fails, root or not.
+//
+// Hint: compare the masks Cap* of /proc/PID/status after create and after start, as root and as another user.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process
+// Kernel: https://man7.org/linux/man-pages/man7/capabilities.7.html
+func TestBundle_WhatMayRootDo(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What may the container's root do?")
+	b := bundle.Busybox(q, "sleep", "300")
+
+	sets := map[string][]string{
+		"process.capabilities.bounding":    {"CAP_KILL", "CAP_CHOWN", "CAP_MKNOD", "CAP_NET_RAW", "CAP_FOWNER"},
+		"process.capabilities.permitted":   {"CAP_KILL", "CAP_CHOWN", "CAP_MKNOD", "CAP_NET_RAW"},
+		"process.capabilities.effective":   {"CAP_KILL", "CAP_CHOWN", "CAP_MKNOD"},
+		"process.capabilities.inheritable": {"CAP_KILL", "CAP_CHOWN"},
+		"process.capabilities.ambient":     {"CAP_KILL"},
+	}
+	edit := func(s *specs.Spec) {
+		s.Process.Capabilities = &specs.LinuxCapabilities{
+			Bounding:    sets["process.capabilities.bounding"],
+			Permitted:   sets["process.capabilities.permitted"],
+			Effective:   sets["process.capabilities.effective"],
+			Inheritable: sets["process.capabilities.inheritable"],
+			Ambient:     sets["process.capabilities.ambient"],
+		}
+	}
+	bounding, ambient := capabilityMask(sets["process.capabilities.bounding"]),
+		capabilityMask(sets["process.capabilities.ambient"])
+	permitted, inheritable := capabilityMask(sets["process.capabilities.permitted"]),
+		capabilityMask(sets["process.capabilities.inheritable"])
+	lines := []struct {
+		field, line          string
+		root, promised, user proc.Mask // what execve makes of it
+	}{
+		{"process.capabilities.bounding", "CapBnd", bounding, bounding, bounding},
+		{"process.capabilities.permitted", "CapPrm", bounding, permitted, ambient},
+		{"process.capabilities.effective", "CapEff", bounding, permitted, ambient},
+		{"process.capabilities.inheritable", "CapInh", inheritable, inheritable, inheritable},
+		{"process.capabilities.ambient", "CapAmb", ambient, ambient, ambient},
+	}
+	for _, who := range []struct {
+		name     string
+		uid      uint32
+		promised bool // noNewPrivileges
+	}{{"root", 0, false}, {"promised", 0, true}, {"user", 1000, false}} {
+		q.Step("five different sets, uid %d, noNewPrivileges %t: the stand-in has them as written", who.uid, who.promised)
+		c := variant(q, b, "sets-"+who.name, edit, func(s *specs.Spec) {
+			s.Process.User.UID, s.Process.NoNewPrivileges = who.uid, who.promised
+		})
+		c.Create()
+		pid := c.State().Pid
+		for _, l := range lines {
+			assert.Check(q, cmp.Equal(proc.Bits(q, pid, l.line), capabilityMask(sets[l.field])), "%s → %s of the stand-in",
+				l.field, l.line)
+			q.Fact(l.field, l.line+" "+proc.Bits(q, pid, l.line).String())
+		}
+		q.Step("execve makes the program's of them")
+		c.Start()
+		proc.WaitFor(q, proc.Runs(pid, "sleep"))
+		for _, l := range lines {
+			want := map[string]proc.Mask{"root": l.root, "promised": l.promised, "user": l.user}[who.name]
+			assert.Check(q, cmp.Equal(proc.Bits(q, pid, l.line), want), "%s → %s of the program, %s", l.field, l.line, who.name)
+			q.Fact(l.line+" of the program", proc.Bits(q, pid, l.line))
+		}
+	}
+
+	q.Step("root with no capability at all: what it may not do")
+	none, sh, _ := obedient(q, b, "none", scratchAtTmp, func(s *specs.Spec) { s.Process.Capabilities = &specs.LinuxCapabilities{} })
+	// What the acts are done to is made beforehand, as far as it takes no capability.
+	assert.Equal(q, sh.Ask("touch /tmp/mine && mkdir /tmp/dir").Code, 0)
+	rows := []struct{ capability, act string }{
+		{"CAP_CHOWN", "chown 1 /tmp/mine"},
+		{"CAP_DAC_OVERRIDE", "echo >> /tmp/theirs"},
+		{"CAP_FOWNER", "chmod 600 /tmp/theirs"},
+		{"CAP_MKNOD", "mknod /tmp/null c 1 3"},
+		{"CAP_SYS_ADMIN", "mount -t tmpfs tmpfs /tmp/dir"},
+		{"CAP_SYS_CHROOT", "chroot / true"},
+		{"CAP_SYS_NICE", "renice -n -5 -p $$"},
+		{"CAP_NET_RAW", "ping -c 1 127.0.0.1"},
+		{"CAP_NET_ADMIN", "ip link set dev lo mtu 1400"},
+		{"CAP_NET_BIND_SERVICE", "httpd -p 127.0.0.1:80 -h /tmp"},
+		{"CAP_SETGID", "start-stop-daemon -S -c 0:1000 -x /bin/true"},
+	}
+	// A file of another user's, which only one with CAP_CHOWN can make.
+	q.Must("runc", "--root", none.Root, "exec", "--cap", "CAP_CHOWN", none.ID, "sh", "-c",
+		"touch /tmp/theirs && chown 1 /tmp/theirs && chmod 600 /tmp/mine")
+	for _, row := range rows {
+		r := sh.Ask(row.act)
+		assert.Check(q, r.Code != 0, "%s: %q succeeds without it", row.capability, row.act)
+		assert.Check(q, cmp.Regexp("(?i)permi(tted|ssion)", r.Out), "%s: %q fails for another reason", row.capability,
+			row.act)
+		q.Fact("without "+row.capability, row.act+" fails: "+lastLineOf(r.Out))
+	}
+
+	q.Control("the same root with exactly the one capability")
+	for _, row := range rows {
+		r := q.Exec("runc", "--root", none.Root, "exec", "--cap", row.capability, none.ID, "sh", "-c", row.act)
+		assert.Check(q, cmp.Equal(r.Code, 0), "%s: %q fails with it:\n%s", row.capability, row.act, r)
+		q.Fact("with "+row.capability, row.act+" succeeds")
+	}
+
+	q.Answer("What its bounding set has, and with noNewPrivileges its permitted set: any other act fails, root or not.")
+}
+
+// A setuid program gives away its owner's rights, unless the process has promised to want none.
+//
+// no_new_privs is such a promise, kept by the kernel at each execve(2) and inherited by every child: the set-user-ID bit
+// of a file is then as good as not there. The mount option nosuid does the same for all files of a mount.
+//
+// Hint: does a setuid ping get its raw socket when another user than root calls it?
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process
+// Kernel: https://docs.kernel.org/userspace-api/no_new_privs.html
+func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What does noNewPrivileges prevent?")
+	b := bundle.Busybox(q, "sleep", "300")
+
+	// Busybox lets go of the rights of a setuid bit at once, but for few of its programs. Ping is one: it opens its socket first.
+	program, err := os.ReadFile(b.Rootfs("bin", "busybox"))
+	assert.NilError(q, err)
+	for _, dir := range []string{"suid", "nosuid", "plain"} {
+		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
+		assert.NilError(q, os.WriteFile(b.Rootfs(dir, "ping"), program, 0o755))
+		mode := os.FileMode(0o755)
+		if dir != "plain" {
+			mode |= os.ModeSetuid
+		}
+		assert.NilError(q, os.Chmod(b.Rootfs(dir, "ping"), mode))
+		q.Did("mkdir bundle/rootfs/%[1]s; cp bundle/rootfs/bin/busybox bundle/rootfs/%[1]s/ping; chmod %04[2]o bundle/rootfs/%[1]s/ping",
+			dir, map[bool]int{true: 0o755, false: 0o4755}[dir == "plain"])
+	}
+	edit := func(promised bool) func(*specs.Spec) {
+		return func(s *specs.Spec) {
+			s.Process.NoNewPrivileges = promised
+			s.Process.User.UID = 1000
+			// In the bounding set, it is there for root to have; in no other, the user does not have it.
+			s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_NET_RAW", "CAP_SETUID"}}
+			// Where the bundle lies may itself be mounted nosuid: give the files mounts of their own, with copies of them.
+			for _, m := range [][]string{{"/suid", "suid"}, {"/nosuid", "nosuid"}, {"/plain", "suid"}} {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: m[0], Type: "tmpfs", Source: "tmpfs", Options: []string{m[1],
+					"exec", "tmpcopyup", "mode=755"}})
+			}
+		}
+	}
+
+	for _, row := range []struct {
+		name   string
+		nnp    string
+		setuid bool // the setuid program gets what its owner may do
+	}{{"promised", "1", false}, {"free", "0", true}} {
+		if row.setuid {
+			q.Control("noNewPrivileges: false")
+		} else {
+			q.Step("noNewPrivileges: true")
+		}
+		_, sh, p := obedient(q, b, row.name, edit(!row.setuid))
+		assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "NoNewPrivs"), row.nnp))
+		assert.Check(q, cmp.Equal(sh.Ask("grep NoNewPrivs /proc/self/status").Out, "NoNewPrivs:\t"+row.nnp),
+			"a child inherits it")
+		q.Fact("process.noNewPrivileges", "NoNewPrivs "+row.nnp)
+		assert.Check(q, cmp.Equal(sh.Ask("stat -c '%u %a' /suid/ping /nosuid/ping /plain/ping").Out, "0 4755\n0 4755\n0 755"))
+		for _, program := range []struct {
+			path string
+			may  bool
+		}{{"/suid/ping", row.setuid}, {"/nosuid/ping", false}, {"/plain/ping", false}} {
+			r := sh.Ask(program.path + " -c 1 127.0.0.1")
+			assert.Check(q, cmp.Equal(r.Code == 0, program.may), "uid 1000, NoNewPrivs %s, %s opens a raw socket: %s", row.nnp,
+				program.path, r.Out)
+			q.Fact(program.path, map[bool]string{true: "opens a raw socket", false: lastLineOf(r.Out)}[r.Code == 0])
+		}
+	}
+
+	q.Answer("That execve gives more than the process has: a setuid bit no longer counts, for it and all its children.")
+}
+
+// A limit is two numbers: the soft one bites, and the hard one is how far the process itself may raise it.
+//
+// rlimits become lines of /proc/PID/limits. What goes over a limit fails with an error of its own (EMFILE) or ends by a
+// signal (SIGXFSZ). Lowering is for everybody; above the hard limit goes only who has CAP_SYS_RESOURCE.
+//
+// Hint: read /proc/PID/limits, then open too many files, and write too long a one.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-process
+// Kernel: https://man7.org/linux/man-pages/man2/getrlimit.2.html
+func TestBundle_WhatHappensAtALimit(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What happens at a limit?")
+	b := bundle.Busybox(q, "sleep", "300")
+
+	var rlimits []specs.POSIXRlimit
+	rows := []struct {
+		typ, line  string
+		soft, hard uint64
+	}{
+		{"RLIMIT_AS", "Max address space", 1 << 41, 1 << 42},
+		{"RLIMIT_CORE", "Max core file size", 4096, 8192},
+		{"RLIMIT_CPU", "Max cpu time", 1000, 2000},
+		{"RLIMIT_DATA", "Max data size", 1 << 41, 1 << 42},
+		{"RLIMIT_FSIZE", "Max file size", 16384, 32768},
+		{"RLIMIT_LOCKS", "Max file locks", 101, 102},
+		{"RLIMIT_MEMLOCK", "Max locked memory", 4096, 8192},
+		{"RLIMIT_MSGQUEUE", "Max msgqueue size", 4096, 8192},
+		{"RLIMIT_NICE", "Max nice priority", 1, 2},
+		{"RLIMIT_NOFILE", "Max open files", 32, 64},
+		{"RLIMIT_NPROC", "Max processes", 1001, 1002},
+		{"RLIMIT_RSS", "Max resident set", 1 << 41, 1 << 42},
+		{"RLIMIT_RTPRIO", "Max realtime priority", 1, 2},
+		{"RLIMIT_RTTIME", "Max realtime timeout", 1e6, 2e6},
+		{"RLIMIT_SIGPENDING", "Max pending signals", 101, 102},
+		{"RLIMIT_STACK", "Max stack size", 1 << 20, 1 << 21},
+	}
+	// The lab may itself lack CAP_SYS_RESOURCE, and then cannot give a container more than it has.
+	const sysResource = unix.CAP_SYS_RESOURCE
+	powerful := proc.Bits(q, os.Getpid(), "CapEff").Has(sysResource)
+	mine := map[string][2]string{}
+	for _, row := range rows {
+		mine[row.typ] = proc.Limit(q, os.Getpid(), row.line)
+		hard, err := strconv.ParseUint(mine[row.typ][1], 10, 64)
+		if unlimited := err != nil; unlimited || hard >= row.hard || powerful {
+			rlimits = append(rlimits, specs.POSIXRlimit{Type: row.typ, Soft: row.soft, Hard: row.hard})
+		}
+	}
+
+	q.Step("each type of rlimit is a line of /proc/PID/limits")
+	_, sh, p := obedient(q, b, "limited", scratchAtTmp, func(s *specs.Spec) { s.Process.Rlimits = rlimits })
+	_, free, plain := obedient(q, b, "free", scratchAtTmp, func(s *specs.Spec) { s.Process.Rlimits = nil })
+	for _, row := range rows {
+		want := [2]string{fmt.Sprint(row.soft), fmt.Sprint(row.hard)}
+		got := proc.Limit(q, int(p.PID), row.line)
+		if !slices.ContainsFunc(rlimits, func(r specs.POSIXRlimit) bool { return r.Type == row.typ }) {
+			q.Logf("%s is left out: the lab may not raise its own, %s", row.typ, mine[row.typ][1])
+			continue
+		}
+		assert.Check(q, cmp.Equal(got, want), "process.rlimits[], %s: soft and hard of %s", row.typ, row.line)
+		assert.Check(q, proc.Limit(q, int(plain.PID), row.line) != want, "%s is that without the field too", row.line)
+		q.Fact("process.rlimits[].type", row.typ+", "+row.line+": "+strings.Join(got[:], " "))
+	}
+
+	q.Step("where it bites")
+	var files []string
+	for i := range 40 {
+		files = append(files, fmt.Sprintf("/tmp/%d", i))
+	}
+	bites := []struct{ what, act, says string }{
+		{"EMFILE at the 32nd file", "tee " + strings.Join(files, " ") + " < /dev/null", "Too many open files"},
+		// 128 + 25: the shell's way of saying that SIGXFSZ ended the program.
+		{"SIGXFSZ at the 16385th byte", "dd if=/dev/zero of=/tmp/long bs=1k count=64; echo status $?",
+			fmt.Sprintf("status %d", 128+int(unix.SIGXFSZ))},
+	}
+	for _, bite := range bites {
+		r := sh.Ask(bite.act)
+		assert.Check(q, cmp.Contains(r.Out, bite.says), bite.what)
+		q.Fact(bite.what, lastLineOf(r.Out))
+	}
+	assert.Check(q, cmp.Equal(sh.Ask("stat -c %s /tmp/long").Out, "16384"), "the file ends at the limit")
+
+	q.Step("the soft limit may go up to the hard one, and no further")
+	limit := func(field, how, want string) {
+		r := sh.Ask("(ulimit " + how + " && ulimit -n) 2>&1")
+		assert.Check(q, cmp.Contains(r.Out, want), "%s: ulimit %s", field, how)
+		q.Fact(field, "ulimit "+how+": "+lastLineOf(r.Out))
+	}
+	limit("process.rlimits[].soft", "-Sn 64", "64")
+	limit("process.rlimits[].hard", "-Sn 65", "Invalid argument")
+	limit("process.rlimits[].hard", "-Hn 65", "Operation not permitted")
+
+	q.Control("the same acts in a container without limits")
+	for _, bite := range bites {
+		r := free.Ask(bite.act)
+		assert.Check(q, !strings.Contains(r.Out, bite.says), "%s without a limit: %s", bite.what, r.Out)
+	}
+	assert.Check(q, cmp.Equal(free.Ask("stat -c %s /tmp/long").Out, "65536"), "the file is written whole")
+	q.Fact("without limits", "40 files open, 65536 bytes written")
+
+	q.Answer("What goes over the soft limit fails by an error or a signal; the hard one is how far that can be raised.")
+}
+
+// Seccomp puts a filter before every system call: by its number and by its arguments, and it decides the errno.
+//
+// The filter is a program that the runtime makes of the list in config.json and gives to the kernel, for good: it is
+// inherited, and nobody takes it off. That a capability allows an act does not help, for the filter is asked first. It
+// sees the registers and not the memory, so it can tell values apart and not file names.
+//
+// Hint: read Seccomp and Seccomp_filters of /proc/PID/status; then make root do what it is allowed by its capabilities.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#seccomp
+// Kernel: https://man7.org/linux/man-pages/man2/seccomp.2.html, https://docs.kernel.org/userspace-api/seccomp_filter.html
+func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "Which system calls does seccomp let through?")
+	b := bundle.Busybox(q, "sleep", "300")
+	// An errno that the kernel never returns for these calls by itself: it comes from the filter.
+	strange := uint(unix.EXDEV)
+	powers := func(s *specs.Spec) {
+		all := []string{"CAP_SYS_ADMIN", "CAP_KILL", "CAP_FOWNER", "CAP_CHOWN"}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Permitted: all, Effective: all}
+	}
+
+	rows := []struct {
+		field, what string
+		rule        specs.LinuxSyscall
+		act         string
+		says        string // what comes of it under the filter
+	}{
+		{"linux.seccomp.syscalls[].errnoRet", "the errno given",
+			specs.LinuxSyscall{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: &strange},
+			"mkdir /tmp/dir", "Invalid cross-device link"},
+		{"linux.seccomp.syscalls[].names", "EPERM where none is given",
+			specs.LinuxSyscall{Names: []string{"chmod", "fchmodat", "fchmodat2"}, Action: specs.ActErrno},
+			"chmod 700 /tmp", "Operation not permitted"},
+		{"linux.seccomp.syscalls[].action", "SIGSYS instead of an errno",
+			specs.LinuxSyscall{Names: []string{"sethostname"}, Action: specs.ActKillProcess},
+			"hostname filtered; echo status $?", fmt.Sprintf("status %d", 128+int(unix.SIGSYS))},
+		{"linux.seccomp.syscalls[].args[].value", "one signal of all",
+			specs.LinuxSyscall{Names: []string{"kill"}, Action: specs.ActErrno, ErrnoRet: &strange,
+				Args: []specs.LinuxSeccompArg{{Index: 1, Value: uint64(unix.SIGWINCH), Op: specs.OpEqualTo}}},
+			"/bin/kill -WINCH 1", "Invalid cross-device link"},
+		{"linux.seccomp.syscalls[].args[].valueTwo", "one bit of the flags: valueTwo, under the mask value",
+			specs.LinuxSyscall{Names: []string{"unshare"}, Action: specs.ActErrno, ErrnoRet: &strange,
+				Args: []specs.LinuxSeccompArg{{Index: 0, Value: unix.CLONE_NEWUTS, ValueTwo: unix.CLONE_NEWUTS,
+					Op: specs.OpMaskedEqual}}},
+			"unshare -u true", "Invalid cross-device link"},
+	}
+
+	q.Step("a list of what is refused: everything else is let through")
+	refuse := func(s *specs.Spec) {
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccompArch()}
+		for _, row := range rows {
+			s.Linux.Seccomp.Syscalls = append(s.Linux.Seccomp.Syscalls, row.rule)
+		}
+	}
+	_, sh, p := obedient(q, b, "refusing", scratchAtTmp, powers, refuse)
+	assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "Seccomp"), "2"), "no filter")
+	assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "Seccomp_filters"), "1"))
+	q.Fact("Seccomp", proc.Status(q, int(p.PID), "Seccomp"))
+	for _, row := range rows {
+		r := sh.Ask(row.act)
+		assert.Check(q, cmp.Contains(r.Out, row.says), "%s: %s", row.field, row.act)
+		q.Fact(row.field, row.what+": "+lastLineOf(r.Out))
+	}
+
+	q.Step("the same calls with other arguments are let through")
+	for _, act := range []struct{ field, act string }{
+		{"linux.seccomp.syscalls[].args[].index", "/bin/kill -URG 1"}, // the rule is about the second argument
+		{"linux.seccomp.syscalls[].args[].op", "unshare -i true"},
+	} {
+		r := sh.Ask(act.act)
+		assert.Check(q, cmp.Equal(r.Code, 0), "%s: %s is refused too: %s", act.field, act.act, r.Out)
+		q.Fact(act.field, act.act+" succeeds")
+	}
+
+	q.Step("a list of what is let through: everything else is refused")
+	other := uint(unix.EXFULL)
+	_, narrow, n := obedient(q, b, "allowing", scratchAtTmp, powers, func(s *specs.Spec) {
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: &other,
+			Architectures: seccompArch(),
+			Syscalls:      []specs.LinuxSyscall{{Names: shellCalls, Action: specs.ActAllow}}}
+	})
+	assert.Check(q, cmp.Equal(proc.Status(q, int(n.PID), "Seccomp"), "2"), "no filter")
+	assert.Check(q, cmp.Equal(narrow.Ask("echo yes").Out, "yes"))
+	for _, act := range []string{"mkdir /tmp/dir", "mount -t tmpfs tmpfs /tmp", "chown 1 /tmp"} {
+		r := narrow.Ask(act)
+		assert.Check(q, cmp.Contains(r.Out, "Exchange full"), "linux.seccomp.defaultErrnoRet: %s", act)
+		q.Fact("linux.seccomp.defaultAction", lastLineOf(r.Out))
+	}
+	q.Fact("linux.seccomp.defaultErrnoRet", "EXFULL, which no file system ever says")
+
+	q.Run("flags", func(q *lab.Q) {
+		q.Step("a flag of seccomp(2) stays with the filter: only a debugger may ask for it")
+		c := variant(q, b, "logging", func(s *specs.Spec) {
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccompArch(),
+				Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog}, Syscalls: []specs.LinuxSyscall{rows[0].rule}}
+		})
+		if r := c.Try("create"); r.Code != 0 {
+			assert.Check(q, !lab.UnderTest("runc").Pinned, "create fails:\n%s", r)
+			q.Fact("linux.seccomp.flags", "refused by this runtime: "+said(r))
+			q.Skip("this runtime does not know linux.seccomp.flags")
+		}
+		pid := c.State().Pid
+		c.Start()
+		proc.WaitFor(q, proc.Runs(pid, "sleep"))
+		flags, err := filterFlags(pid)
+		if err != nil {
+			q.Skipf("this kernel does not tell the flags of a filter: %v", err)
+		}
+		none, err := filterFlags(int(n.PID))
+		assert.NilError(q, err)
+		assert.Check(q, cmp.Equal(flags, uint64(unix.SECCOMP_FILTER_FLAG_LOG)), "linux.seccomp.flags: the filter's")
+		assert.Check(q, cmp.Equal(none, uint64(0)), "without flags: the filter's")
+		q.Fact("linux.seccomp.flags", []string{fmt.Sprintf("with: %#x", flags), fmt.Sprintf("without: %#x", none)})
+	})
+
+	q.Control("without linux.seccomp, the same root does all of it")
+	_, free, f := obedient(q, b, "unfiltered", scratchAtTmp, powers)
+	assert.Check(q, cmp.Equal(proc.Status(q, int(f.PID), "Seccomp"), "0"))
+	for _, row := range rows {
+		r := free.Ask(row.act)
+		assert.Check(q, cmp.Equal(r.Code, 0), "%s fails without a filter: %s", row.act, r.Out)
+		assert.Check(q, !strings.Contains(r.Out, row.says), "%s says the same without a filter: %s", row.act, r.Out)
+	}
+	q.Fact("without a filter", "all of it succeeds")
+
+	q.Answer("Those that the list names, or does not name; the filter sees number and arguments, and chooses the errno.")
+}
+
+// filterFlags asks ptrace(2) for the flags of a process's first filter.
+func filterFlags(pid int) (uint64, error) {
+	runtime.LockOSThread() // a tracer is a thread
+	defer runtime.UnlockOSThread()
+	if err := unix.PtraceSeize(pid); err != nil {
+		return 0, fmt.Errorf("PTRACE_SEIZE: %w", err)
+	}
+	if err := unix.PtraceInterrupt(pid); err != nil {
+		return 0, fmt.Errorf("PTRACE_INTERRUPT: %w", err)
+	}
+	var status unix.WaitStatus
+	if _, err := unix.Wait4(pid, &status, unix.WALL, nil); err != nil {
+		return 0, fmt.Errorf("wait for the stop: %w", err)
+	}
+	var metadata struct{ filter, flags uint64 }
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SECCOMP_GET_METADATA, uintptr(pid),
+		unsafe.Sizeof(metadata), uintptr(unsafe.Pointer(&metadata)), 0, 0)
+	if err := unix.PtraceDetach(pid); err != nil {
+		return 0, fmt.Errorf("PTRACE_DETACH: %w", err)
+	}
+	if errno != 0 {
+		return 0, fmt.Errorf("PTRACE_SECCOMP_GET_METADATA: %w", errno)
+	}
+	return metadata.flags, nil
+}
+
+// shellCalls is what a runtime's stand-in needs after it has loaded the filter, and the shell to run a program. A name
+// that the machine's architecture does not have is left out by the runtime.
+var shellCalls = strings.Fields(`access arch_prctl brk capget capset chdir clone clone3 close close_range dup dup2 dup3
+	epoll_create1 epoll_ctl epoll_pwait eventfd2 execve execveat exit exit_group faccessat faccessat2 fchdir fcntl fstat fstatfs futex
+	getcwd getdents64 getegid geteuid getgid getpgrp getpid getppid getrandom gettid getuid ioctl kill lseek lstat
+	madvise mmap mprotect mremap munmap nanosleep clock_nanosleep clock_gettime newfstatat open openat openat2 pipe pipe2 poll ppoll
+	prctl prlimit64 pread64 read readlink readlinkat readv restart_syscall rseq rt_sigaction rt_sigprocmask rt_sigreturn
+	rt_sigsuspend sched_getaffinity sched_yield select pselect6 set_robust_list set_tid_address setgid setgroups setuid
+	sigaltstack stat statx tgkill timer_create timer_delete timer_settime setitimer umask uname unlink unlinkat vfork
+	wait4 waitid write writev pidfd_send_signal pidfd_open`)
+
+// seccompArch names the machine's architecture as seccomp does.
+func seccompArch() []specs.Arch {
+	if arch, ok := map[string]specs.Arch{"amd64": specs.ArchX86_64, "arm64": specs.ArchAARCH64}[runtime.GOARCH]; ok {
+		return []specs.Arch{arch}
+	}
+	return nil // the native one
+}
+
+// scratchAtTmp is an edit: an empty file system at /tmp that can be written to.
+func scratchAtTmp(s *specs.Spec) {
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs",
+		Options: []string{"mode=1777"}})
+}
+
+func schedulerOf(s *specs.Spec) *specs.Scheduler {
+	if s.Process.Scheduler == nil {
+		s.Process.Scheduler = &specs.Scheduler{}
+	}
+	return s.Process.Scheduler
+}
+
+func ioPriorityOf(s *specs.Spec) *specs.LinuxIOPriority {
+	if s.Process.IOPriority == nil {
+		s.Process.IOPriority = &specs.LinuxIOPriority{}
+	}
+	return s.Process.IOPriority
+}
+
+// statusLine reads a field of /proc/PID/status.
+func statusLine(key string) func(*lab.Q, int) string {
+	return func(q *lab.Q, pid int) string { q.Helper(); return proc.Status(q, pid, key) }
+}
+
+// statField reads a field of /proc/PID/stat by its number in proc_pid_stat(5). The second, the name in parentheses, may
+// have blanks.
+func statField(n int) func(*lab.Q, int) string {
+	return func(q *lab.Q, pid int) string {
+		q.Helper()
+		stat := proc.File(q, pid, "stat")
+		return strings.Fields(stat[strings.LastIndex(stat, ")")+1:])[n-3]
+	}
+}
+
+// ioprio is what ioprio_get(2) returns: the class, and in the lower 13 bits the priority.
+func ioprio(q *lab.Q, pid int) int {
+	q.Helper()
+	const whoProcess = 1
+	n, _, errno := unix.Syscall(unix.SYS_IOPRIO_GET, whoProcess, uintptr(pid), 0)
+	assert.Assert(q, errno == 0, "ioprio_get of %d: %v", pid, errno)
+	return int(n)
+}
+
+// withoutHome is an environment without HOME, which the runtime adds by itself.
+func withoutHome(env []string) string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(env), func(v string) bool {
+		return strings.HasPrefix(v,
+			"HOME=")
+	}), " ")
+}
+
+// capabilityMask is the mask of the capabilities of these names.
+func capabilityMask(names []string) proc.Mask {
+	var m proc.Mask
+	for _, name := range names {
+		m |= 1 << map[string]int{
+			"CAP_CHOWN": unix.CAP_CHOWN, "CAP_FOWNER": unix.CAP_FOWNER, "CAP_KILL": unix.CAP_KILL,
+			"CAP_MKNOD": unix.CAP_MKNOD, "CAP_NET_RAW": unix.CAP_NET_RAW,
+		}[name]
+	}
+	return m
+}
+
+// afterColon is the value of a line "name: value".
+func afterColon(line string) string {
+	_, value, _ := strings.Cut(line, ":")
+	return strings.TrimSpace(value)
+}
+
+func lastLineOf(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}

@@ -1,0 +1,184 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// A user namespace gives ids another meaning: root inside is some other user outside, and only inside is it root.
+//
+// uidMappings and gidMappings become /proc/PID/uid_map and gid_map, and every id that crosses the border is translated
+// by them: of processes and of files. Capabilities count for what the namespace owns, such as its hostname; for
+// what belongs to the host, such as a file of the host's root or a block device, the process is user 100000.
+//
+// Hint: look at the same process and the same file from both sides, and read /proc/PID/uid_map.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#user-namespace-mappings
+// Kernel: https://man7.org/linux/man-pages/man7/user_namespaces.7.html
+func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What does a user namespace change?")
+	if exists("/proc/sys/user/max_user_namespaces") && contents(q, "/proc/sys/user/max_user_namespaces") == "0" {
+		q.Skip("this kernel allows no user namespace")
+	}
+	b := bundle.Busybox(q, "sleep", "300")
+
+	const uid, gid, size, user = 100000, 200000, 1000, 7
+	q.Step("two directories of the host: one of the mapped root's, one of the host's root")
+	for dir, owner := range map[string][2]int{"mapped": {uid, gid}, "hosts": {0, 0}} {
+		path := q.Mkdir(dir)
+		assert.NilError(q, os.WriteFile(path+"/file", []byte("before\n"), 0o644))
+		for _, p := range []string{path, path + "/file"} {
+			assert.NilError(q, os.Chown(p, owner[0], owner[1]))
+		}
+		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755)) // where it is mounted: a mapped root may not make it in a rootfs of the host's
+		q.Did("mkdir bundle/rootfs/%[1]s && echo before > %[1]s/file && chown -R %[2]d:%[3]d %[1]s", dir, owner[0], owner[1])
+	}
+
+	powers := []string{"CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_MKNOD", "CAP_SETUID",
+		"CAP_SETGID", "CAP_KILL"}
+	common := func(s *specs.Spec) {
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: powers, Permitted: powers, Effective: powers}
+		for _, dir := range []string{"mapped", "hosts"} {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/" + dir, Type: "bind", Source: q.Dir + "/" + dir,
+				Options: []string{"rbind", "rw"}})
+		}
+	}
+	inUserns := func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: size}, {ContainerID: 5000,
+			HostID: 300000, Size: 1}}
+		s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: gid, Size: size}}
+	}
+	_, in, mapped := obedient(q, b, "mapped-root", scratchAtTmp, common, inUserns)
+	_, out, plain := obedient(q, b, "hosts-root", scratchAtTmp, common)
+	inPID, outPID := int(mapped.PID), int(plain.PID)
+
+	q.Step("the mappings are the kernel's: /proc/PID/uid_map and gid_map")
+	self := proc.Self(q)
+	assert.Check(q, mapped.NS["user"] != self.NS["user"], "linux.namespaces user: it is the host's user namespace")
+	assert.Check(q, cmp.Equal(plain.NS["user"], self.NS["user"]), "without: it is another user namespace")
+	q.Fact("linux.namespaces[].type", []any{"user:", mapped.NS["user"], "host:", self.NS["user"]})
+	uids, gids := mapLines(q, inPID, "uid_map"), mapLines(q, inPID, "gid_map")
+	for i, m := range []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: size}, {ContainerID: 5000,
+		HostID: 300000, Size: 1}} {
+		assert.Assert(q, len(uids) > i, "uid_map has %d lines: %v", len(uids), uids)
+		for column, field := range []struct {
+			field string
+			want  uint32
+		}{
+			{"linux.uidMappings[].containerID", m.ContainerID}, {"linux.uidMappings[].hostID", m.HostID},
+			{"linux.uidMappings[].size", m.Size},
+		} {
+			assert.Check(q, cmp.Equal(uids[i][column], fmt.Sprint(field.want)), "%s: uid_map, line %d, column %d", field.field,
+				i+1, column+1)
+			q.Fact(field.field, "uid_map: "+uids[i][column])
+		}
+	}
+	assert.Assert(q, cmp.Len(gids, 1), "lines of gid_map")
+	for column, field := range []struct {
+		field string
+		want  uint32
+	}{
+		{"linux.gidMappings[].containerID", 0}, {"linux.gidMappings[].hostID", gid}, {"linux.gidMappings[].size", size},
+	} {
+		assert.Check(q, cmp.Equal(gids[0][column], fmt.Sprint(field.want)), "%s: gid_map, column %d", field.field, column+1)
+		q.Fact(field.field, "gid_map: "+gids[0][column])
+	}
+
+	q.Step("the same process: uid 0 inside, uid %d outside", uid)
+	assert.Check(q, cmp.Equal(in.Ask("echo $(id -u) $(id -g)").Out, "0 0"), "process.user, seen inside")
+	assert.Check(q, cmp.Equal(proc.IDs(q, inPID, "Uid")[1], fmt.Sprint(uid)), "process.user.uid 0, seen from the host")
+	assert.Check(q, cmp.Equal(proc.IDs(q, inPID, "Gid")[1], fmt.Sprint(gid)), "process.user.gid 0, seen from the host")
+	q.Fact("Uid and Gid, inside", in.Ask("grep -E '^[UG]id' /proc/self/status | cut -f 3 | xargs echo").Out)
+	q.Fact("Uid and Gid, outside", []string{proc.IDs(q, inPID, "Uid")[1], proc.IDs(q, inPID, "Gid")[1]})
+
+	q.Step("the same file: made by root inside, of user %d outside", uid)
+	assert.Check(q, cmp.Equal(in.Ask("touch /mapped/new && stat -c '%u:%g' /mapped/new").Out, "0:0"))
+	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/new"), fmt.Sprintf("%d:%d", uid, gid)))
+	q.Fact("new file, outside", ownerOutside(q, q.Dir+"/mapped/new"))
+	// chown speaks the namespace's language too.
+	r := in.Ask(fmt.Sprintf("chown %[1]d:%[1]d /mapped/new && stat -c %%u:%%g /mapped/new", user))
+	assert.Check(q, cmp.Equal(r.Out, "7:7"))
+	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/new"), fmt.Sprintf("%d:%d", uid+user, gid+user)))
+	q.Fact("after chown 7:7 inside", ownerOutside(q, q.Dir+"/mapped/new"))
+	in.Ask("touch /mapped/last && chown 5000 /mapped/last")
+	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/last"), fmt.Sprintf("%d:%d", 300000, gid)),
+		"the mapping's second line")
+
+	q.Step("what has no id inside is shown as nobody")
+	overflow := contents(q, "/proc/sys/kernel/overflowuid") + ":" + contents(q, "/proc/sys/kernel/overflowgid")
+	assert.Check(q, cmp.Equal(in.Ask("stat -c %u:%g /hosts/file").Out, overflow),
+		"the file of the host's root, seen inside")
+	q.Fact("the host's root, inside", in.Ask("stat -c %u:%g /hosts/file").Out)
+
+	q.Step("capabilities: the same bits in both containers, and what they are worth")
+	for _, line := range []string{"CapEff", "CapPrm", "CapBnd"} {
+		assert.Check(q, cmp.Equal(proc.Bits(q, inPID, line), proc.Bits(q, outPID, line)),
+			"%s, with and without the namespace", line)
+		q.Fact(line, proc.Bits(q, inPID, line))
+	}
+	for _, row := range []struct {
+		act, needs string
+		inside     bool // the namespace owns what it is done to
+	}{
+		{"hostname mine", "CAP_SYS_ADMIN over the uts namespace, which is the container's", true},
+		{"mount -t tmpfs tmpfs /tmp", "CAP_SYS_ADMIN over the mount namespace, and a file system that is fit for users",
+			true},
+		{"chown 8 /mapped/file", "CAP_CHOWN, and both ids mapped", true},
+		{"chown 2000 /mapped/file", "an id that is mapped", false},
+		{"echo after >> /hosts/file", "CAP_DAC_OVERRIDE over a file whose owner is mapped", false},
+		{"chmod 600 /hosts/file", "CAP_FOWNER over a file whose owner is mapped", false},
+		{"mknod /tmp/null c 1 3", "CAP_MKNOD over the host", false},
+		{"mount -t devtmpfs none /tmp", "CAP_SYS_ADMIN over the host: only some file systems are fit for users, and none on a device", false},
+	} {
+		r := in.Ask(row.act)
+		assert.Check(q, cmp.Equal(r.Code == 0, row.inside), "in the user namespace: %q, which takes %s: %s", row.act,
+			row.needs, r.Out)
+		q.Fact(row.act, map[bool]string{true: "done", false: lastLineOf(r.Out)}[r.Code == 0]+", it takes "+row.needs)
+		r = out.Ask(row.act)
+		assert.Check(q, cmp.Equal(r.Code, 0), "in the host's user namespace: %q: %s", row.act, r.Out)
+	}
+	assert.Check(q, cmp.Equal(contents(q, q.Dir+"/hosts/file"), "before\nafter"),
+		"one of both has written the host's file")
+
+	q.Control("without the user namespace, root is the host's, and did all of that")
+	assert.Check(q, cmp.Equal(strings.Join(mapLines(q, outPID, "uid_map")[0], " "), strings.Join(mapLines(q, os.Getpid(),
+		"uid_map")[0], " ")), "uid_map is the host's")
+	assert.Check(q, cmp.Equal(proc.IDs(q, outPID, "Uid")[1], "0"))
+	assert.Check(q, cmp.Equal(out.Ask("touch /mapped/roots && stat -c %u:%g /mapped/roots").Out, "0:0"))
+	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/roots"), "0:0"))
+	q.Fact("new file, outside", ownerOutside(q, q.Dir+"/mapped/roots"))
+	assert.Check(q, cmp.Equal(out.Ask("stat -c %u:%g /hosts/file").Out, "0:0"))
+
+	q.Answer("What an id means: root inside is user %d outside, and root only over what its namespace owns.", uid)
+}
+
+// mapLines is a file of /proc/PID as lines of words.
+func mapLines(q *lab.Q, pid int, name string) [][]string {
+	q.Helper()
+	var out [][]string
+	for line := range strings.Lines(proc.File(q, pid, name)) {
+		out = append(out, strings.Fields(line))
+	}
+	return out
+}
+
+// ownerOutside is a file's user and group, as the host sees them.
+func ownerOutside(q *lab.Q, path string) string {
+	q.Helper()
+	var st unix.Stat_t
+	assert.NilError(q, unix.Lstat(path, &st))
+	return fmt.Sprintf("%d:%d", st.Uid, st.Gid)
+}
