@@ -94,10 +94,10 @@ func (s *Shell) answer() (Reply, error) {
 	var out strings.Builder
 	for {
 		line, err := s.lines.ReadString('\n')
-		if before, code, ok := strings.Cut(line, "="); ok && err == nil {
+		if at := strings.LastIndex(line, "="); at >= 0 && err == nil {
 			// What the command wrote may lack its last newline.
-			if n, bad := strconv.Atoi(strings.TrimSpace(code)); bad == nil {
-				out.WriteString(before)
+			if n, bad := strconv.Atoi(strings.TrimSpace(line[at+1:])); bad == nil {
+				out.WriteString(line[:at])
 				return Reply{Out: strings.TrimSpace(out.String()), Code: n}, nil
 			}
 		}

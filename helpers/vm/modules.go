@@ -24,6 +24,7 @@ var (
 	guestModules = []string{
 		"overlay", "erofs", "loop", "fuse", "squashfs", "veth", "bridge", "br_netfilter", "dummy", "macvlan", "ipvlan", "tun",
 		"nf_tables", "nft_chain_nat", "nft_masq", "nft_compat", "nft_ct", "xt_conntrack", "xt_MASQUERADE", "xt_comment", "sch_ingress",
+		"xfrm_user", // runc opens a netlink socket for it when it moves a network device
 	}
 )
 
