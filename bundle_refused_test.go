@@ -126,7 +126,9 @@ func refusedByCreate(q *lab.Q, c *runc.Container, bad badBundle) string {
 	pinned := lab.UnderTest("runc").Pinned
 	r := c.Try("create")
 	if r.Code == 0 {
-		assert.Check(q, !pinned, "create succeeds though %s\n%s", bad.Why, r)
+		if pinned {
+			q.Errorf("create succeeds, and should not. %s\n%s", bad.Why, r)
+		}
 		q.Fact("create", "succeeds: this runtime does not look at it, or does not know it")
 		c.Must("delete", "--force")
 		return ""
@@ -201,7 +203,7 @@ var volatileNumber = regexp.MustCompile(`(\[|/proc/|fd/|usage: )[0-9]+|0x[0-9a-f
 // steady is a message that two runs agree on: the last line, without volatile numbers, and without what the child
 // process says when its parent has given up.
 func steady(stderr string) string {
-	msg, _, _ := strings.Cut(said(lab.Result{Stderr: stderr}), "; nsexec-1")
+	msg, _, _ := strings.Cut(said(lab.Result{Stderr: stderr}), "; nsexec-")
 	return volatileNumber.ReplaceAllString(msg, "${1}N")
 }
 
@@ -370,7 +372,9 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 	write(accepted...)
 	if r := c.Try("create"); r.Code != 0 {
 		// This runtime looks closer: see at which of them.
-		assert.Check(q, !lab.UnderTest("runc").Pinned, "create fails: one of the values is refused now\n%s", r)
+		if lab.UnderTest("runc").Pinned {
+			q.Errorf("create fails: one of the values is refused now\n%s", r)
+		}
 		accepted = nil
 		for _, l := range leniently {
 			write(l)
