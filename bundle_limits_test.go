@@ -420,3 +420,59 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 
 	q.Answer("Those that a rule allows. linux.devices only makes a file; that it can be opened is another field's business.")
 }
+
+// Those that linux.memoryPolicy names, by the rule that it gives; it is the process's own, and outlives execve.
+//
+// Unlike the limits this is no file of the cgroup: the runtime calls set_mempolicy(2) in the stand-in, and the kernel
+// shows the policy with each mapping of the process.
+//
+// Hint: the second word of each line of /proc/PID/numa_maps.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#memory-policy
+// Kernel: https://man7.org/linux/man-pages/man2/set_mempolicy.2.html, https://man7.org/linux/man-pages/man5/proc_pid_numa_maps.5.html
+func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "From which nodes does its memory come?")
+	if !exists("/proc/self/numa_maps") {
+		q.Skip("this kernel is built without CONFIG_NUMA: look with the kernel of make lab")
+	}
+	b := bundle.Busybox(q, "sleep", "300")
+
+	q.Control("without a policy: the default one, for every mapping")
+	free := variant(q, b, "free")
+	p := running(q, free)
+	assert.Check(q, cmp.DeepEqual(policies(q, p), []string{"default"}))
+	q.Fact("without", policies(q, p))
+
+	for _, row := range []struct {
+		field  string
+		policy specs.LinuxMemoryPolicy
+		shows  string
+	}{
+		{"linux.memoryPolicy.mode", specs.LinuxMemoryPolicy{Mode: "MPOL_INTERLEAVE", Nodes: "0"}, "interleave:0"},
+		{"linux.memoryPolicy.nodes", specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "0"}, "bind:0"},
+		{"linux.memoryPolicy.flags", specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "0", Flags: []specs.MemoryPolicyFlagType{"MPOL_F_STATIC_NODES"}}, "bind=static:0"},
+	} {
+		q.Step("%s", row.field)
+		c := variant(q, b, filepath.Ext(row.field)[1:], func(s *specs.Spec) { s.Linux.MemoryPolicy = &row.policy })
+		p := running(q, c)
+		got := policies(q, p)
+		if !lab.UnderTest("runc").Pinned && slices.Equal(got, []string{"default"}) {
+			q.Fact(row.field, "this runtime does not know it")
+			continue
+		}
+		assert.Check(q, cmp.DeepEqual(got, []string{row.shows}), "what %s has become", row.field)
+		q.Fact(row.field, got)
+	}
+
+	q.Answer("From those that its policy names: one of the process, which execve keeps, and no file of the cgroup.")
+}
+
+// policies lists the memory policies of a process's mappings, each once.
+func policies(q *lab.Q, p proc.Process) []string {
+	q.Helper()
+	var out []string
+	for line := range strings.Lines(proc.File(q, int(p.PID), "numa_maps")) {
+		out = append(out, strings.Fields(line)[1])
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

@@ -49,9 +49,126 @@
 //
 // # What runtime.md demands
 //
+//   - Scope of a Container: The entity using a runtime to create a container MUST be able to use the operations defined in this specification against that same container.
+//     TestLifecycle_WhichTransitionsAreRefused
+//   - State: This MUST be unique across all containers on this host.
+//     Known deviation: an id is unique below one --root; below another one there is a second container of the id.
+//     TestLifecycle_WhichTransitionsAreRefused
+//   - State: Additional values MAY be defined by the runtime, however, they MUST be used to represent new runtime states not defined above.
+//     TestLifecycle_WhichStatesDoesAContainerPassThrough
+//   - State: When serialized in JSON, the format MUST adhere to the JSON Schema schema/state-schema.json.
+//     Known deviation: it does in creating, created, running and stopped; the status paused is none that the schema knows.
+//     TestLifecycle_WhichStatesDoesAContainerPassThrough
+//   - Lifecycle: The container's runtime environment MUST be created according to the configuration in config.json.
+//     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
+//   - Lifecycle: If the runtime is unable to create the environment specified in the config.json, it MUST generate an error.
+//     TestLifecycle_WhatIsLeftWhenCreateFails
+//   - Lifecycle: While the resources requested in the config.json MUST be created, the user-specified program (from process) MUST NOT be run at this time.
+//     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
+//   - Lifecycle: Any updates to config.json after this step MUST NOT affect the container.
+//     TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer
+//   - Lifecycle: The prestart hooks MUST be invoked by the runtime.
+//     TestLifecycle_WhenAndWhereDoHooksRun
+//   - Lifecycle: If any prestart hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.
+//     TestLifecycle_WhatHappensWhenAHookFails
+//   - Lifecycle: The createRuntime hooks MUST be invoked by the runtime.
+//     TestLifecycle_WhenAndWhereDoHooksRun
+//   - Lifecycle: If any createRuntime hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.
+//     TestLifecycle_WhatHappensWhenAHookFails
+//   - Lifecycle: The createContainer hooks MUST be invoked by the runtime.
+//     TestLifecycle_WhenAndWhereDoHooksRun
+//   - Lifecycle: If any createContainer hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.
+//     TestLifecycle_WhatHappensWhenAHookFails
+//   - Lifecycle: The startContainer hooks MUST be invoked by the runtime.
+//     TestLifecycle_WhenAndWhereDoHooksRun
+//   - Lifecycle: If any startContainer hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.
+//     Known deviation: start has returned 0 by then: the container is stopped and poststop hooks run, but no error is told.
+//     TestLifecycle_WhatHappensWhenAHookFails
+//   - Lifecycle: The runtime MUST run the user-specified program, as specified by process.
+//     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
+//   - Lifecycle: The poststart hooks MUST be invoked by the runtime.
+//     Known deviation: they are, but during create, before the program runs.
+//     TestLifecycle_WhenAndWhereDoHooksRun
+//   - Lifecycle: If any poststart hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.
+//     TestLifecycle_WhatHappensWhenAHookFails
+//   - Lifecycle: The container MUST be destroyed by undoing the steps performed during create phase (step 2).
+//     TestLifecycle_WhatDoesDeleteRemove
+//   - Lifecycle: The poststop hooks MUST be invoked by the runtime.
+//     TestLifecycle_WhenAndWhereDoHooksRun
+//   - Lifecycle: If any poststop hook fails, the runtime MUST log a warning, but the remaining hooks and lifecycle continue as if the hook had succeeded.
+//     Known deviation: delete fails, and the next poststop hook has no turn; the container is gone all the same.
+//     TestLifecycle_WhatHappensWhenAHookFails
+//   - Errors: Unless otherwise stated, generating an error MUST leave the state of the environment as if the operation were never attempted - modulo any possible trivial ancillary changes such as logging.
+//     TestLifecycle_WhatIsLeftWhenCreateFails
+//   - Warnings: Unless otherwise stated, logging a warning does not change the flow of the operation; it MUST continue as if the warning had not been logged.
+//     Known deviation: what should be a warning, of a failed poststop hook, ends delete.
+//     TestLifecycle_WhatHappensWhenAHookFails
+//   - Operations: Unless otherwise stated, runtimes MUST support the following operations.
+//     TestLifecycle_WhichTransitionsAreRefused
+//   - Query State: This operation MUST generate an error if it is not provided the ID of a container.
+//     TestLifecycle_WhichStatesDoesAContainerPassThrough
+//   - Query State: Attempting to query a container that does not exist MUST generate an error.
+//     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
+//     TestLifecycle_WhichTransitionsAreRefused
+//   - Query State: This operation MUST return the state of a container as specified in the State section.
+//     TestLifecycle_WhichStatesDoesAContainerPassThrough
+//   - Create: This operation MUST generate an error if it is not provided a path to the bundle and the container ID to associate with the container.
+//     TestLifecycle_WhichTransitionsAreRefused
+//   - Create: If the ID provided is not unique across all containers within the scope of the runtime, or is not valid in any other way, the implementation MUST generate an error and a new container MUST NOT be created.
+//     TestBundle_WhichIDsMayAContainerHave
+//     TestLifecycle_WhichTransitionsAreRefused
+//   - Create: This operation MUST create a new container.
+//     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
+//   - Create: All of the properties configured in config.json except for process MUST be applied.
+//     TestBundle_WhereDoesEachLimitGo
+//   - Create: process.args MUST NOT be applied until triggered by the start operation.
+//     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
+//   - Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.
+//     Known deviation: values that cannot be applied are left out, such as mappings without a user namespace.
+//     TestBundle_WhatDoesRuncRefuse
+//     TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt
+//     TestLifecycle_WhatIsLeftWhenCreateFails
+//   - Start: This operation MUST generate an error if it is not provided the container ID.
+//     TestLifecycle_WhichTransitionsAreRefused
+//   - Start: Attempting to start a container that is not created MUST have no effect on the container and MUST generate an error.
+//     TestLifecycle_WhichTransitionsAreRefused
+//   - Start: This operation MUST run the user-specified program as specified by process.
+//     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
+//   - Start: This operation MUST generate an error if process was not set.
+//     Known deviation: it does not come to that: create refuses such a bundle already.
+//     TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer
+//   - Kill: This operation MUST generate an error if it is not provided the container ID.
+//     TestLifecycle_WhatDoesKillDo
+//   - Kill: Attempting to send a signal to a container that is neither created nor running MUST have no effect on the container and MUST generate an error.
+//     TestLifecycle_WhatDoesKillDo
+//   - Kill: This operation MUST send the specified signal to the container process.
+//     TestLifecycle_WhatDoesKillDo
+//   - Delete: This operation MUST generate an error if it is not provided the container ID.
+//     TestLifecycle_WhatDoesDeleteRemove
+//   - Delete: Attempting to delete a container that is not stopped MUST have no effect on the container and MUST generate an error.
+//     Known deviation: a created container is killed and deleted; a running one is refused.
+//     TestLifecycle_WhatDoesDeleteRemove
+//   - Delete: Deleting a container MUST delete the resources that were created during the create step.
+//     TestLifecycle_WhatDoesDeleteRemove
+//   - Delete: Note that resources associated with the container, but not created by this container, MUST NOT be deleted.
+//     Known deviation: bundle and other cgroups are kept, but an empty cgroup that was at the container's path before goes with it.
+//     TestLifecycle_WhatDoesDeleteRemove
+//
 // # What of config.json no question follows
 //
 // Every other field that the specification has for Linux is followed from config.json to the kernel by a question.
 //
 //   - linux.intelRdt.*: needs a processor with resource control (Intel RDT, AMD QoS), which no emulated one has
+//   - linux.mountLabel: needs a kernel with SELinux and a policy
+//   - linux.resources.blockIO.leafWeight: belongs to the CFQ scheduler, which Linux 5.0 has removed
+//   - linux.resources.blockIO.weightDevice[].*: needs a disk with the BFQ scheduler, whose weight for all disks is followed
+//   - linux.resources.cpu.realtimePeriod: needs CONFIG_RT_GROUP_SCHED, v1, and time that the cgroups above have been given
+//   - linux.resources.cpu.realtimeRuntime: as realtimePeriod
+//   - linux.resources.memory.kernel: deprecated; the kernel has no such limit since 5.16, and runc ignores it
+//   - linux.resources.memory.kernelTCP: of v1 alone, deprecated; runc ignores it
+//   - linux.resources.memory.useHierarchy: of v1 alone, and always so since Linux 5.11; runc ignores it
+//   - linux.resources.rdma: needs a network card with RDMA
+//   - linux.seccomp.architectures: needs a program that makes calls of another architecture
+//   - process.apparmorProfile: needs a kernel with AppArmor and a profile that is loaded
+//   - process.selinuxLabel: needs a kernel with SELinux and a policy
 package cdblab

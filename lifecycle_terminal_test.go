@@ -54,7 +54,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	index, err := unix.IoctlGetInt(typist.fd, unix.TIOCGPTN)
 	assert.NilError(q, err, "the descriptor is no master of a pseudo terminal")
 	assert.Check(q, cmp.Equal(index, 0), "a devpts of its own begins with number 0")
-	q.Fact("TIOCGPTN of the master", index)
+	q.Fact("process.terminal", fmt.Sprintf("a master whose slave is /dev/pts/%d", index))
 
 	q.Step("before start the size and the owner are what config.json says")
 	size, err := unix.IoctlGetWinsize(typist.fd, unix.TIOCGWINSZ)

@@ -153,7 +153,7 @@ func readTrimmed(path string) (string, error) {
 	return strings.TrimSpace(string(data)), err
 }
 
-func itoa[T ~int](n T) string { return strconv.Itoa(int(n)) }
+func itoa[T ~int | ~uint32](n T) string { return strconv.Itoa(int(n)) }
 
 func values(m map[string]string) []string { return slices.Sorted(maps.Values(m)) }
 

@@ -17,13 +17,27 @@ func (q *Q) Proves(clause string) { q.clause(clause, "") }
 // The question does not fail for it: it is a fact about the runtime.
 func (q *Q) Deviates(clause, seen string) { q.clause(clause, seen) }
 
-// Demands is [Q.Proves] where the demand is met, else [Q.Deviates].
+// Demands is [Q.Proves] where the demand is met, as the pinned runtime does; of another runtime it may be [Q.Deviates].
 func (q *Q) Demands(clause string, met bool, otherwise string) {
 	q.Helper()
 	if met {
 		q.Proves(clause)
+		return
+	}
+	if UnderTest("runc").Pinned {
+		q.Errorf("the specification says: %s\nseen: %s", clause, otherwise)
+	}
+	q.Deviates(clause, otherwise)
+}
+
+// DeviatesUnless is [Q.Deviates] for a demand that the pinned runtime is known not to meet, and [Q.Proves] for a runtime
+// that meets it.
+func (q *Q) DeviatesUnless(met bool, clause, seen string) {
+	q.Helper()
+	if met {
+		q.Proves(clause)
 	} else {
-		q.Deviates(clause, otherwise)
+		q.Deviates(clause, seen)
 	}
 }
 

@@ -66,7 +66,7 @@ func ClauseTable(clauses []string, qs []Question) (string, error) {
 		}
 		fmt.Fprintf(&b, "//   - %s\n", c)
 		if seen := deviations[c]; seen != "" {
-			fmt.Fprintf(&b, "//     Not kept by every runtime: %s.\n", seen)
+			fmt.Fprintf(&b, "//     Known deviation: %s.\n", seen)
 		}
 		for _, test := range asked[c] {
 			fmt.Fprintf(&b, "//     %s\n", test)

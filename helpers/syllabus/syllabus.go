@@ -22,7 +22,7 @@ type Section struct {
 
 // Sections of the chapter, in its order.
 var Sections = []Section{
-	{"Bundle", []string{"spec", "rootfs", "namespaces", "mounts", "process", "limits", "userns", "refused", "edited", "containerd", "libcontainer"}},
+	{"Bundle", []string{"spec", "rootfs", "namespaces", "mounts", "process", "seccomp", "limits", "userns", "refused", "edited", "containerd", "libcontainer"}},
 	{"Lifecycle", []string{"states", "place", "kill", "delete", "run", "exec", "pause", "hooks", "failed", "refused", "libcontainer", "update", "record", "terminal", "checkpoint"}},
 	{"Task", nil},
 	{"Events", nil},
@@ -140,11 +140,11 @@ func isQuestion(call *ast.CallExpr) bool {
 	return scope && text
 }
 
-// clauses reads q.Proves("clause"), q.Deviates("clause", "seen") and q.Demands("clause", met, "seen otherwise"); another
-// call has none.
+// clauses reads q.Proves("clause"), q.Demands("clause", met, "otherwise"), q.Deviates("clause", "seen") and
+// q.DeviatesUnless(met, "clause", "seen"); another call has none. The first two are about what is kept.
 func clauses(call *ast.CallExpr) []Clause {
 	sel, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok || !slices.Contains([]string{"Proves", "Deviates", "Demands"}, sel.Sel.Name) {
+	if !ok || !slices.Contains([]string{"Proves", "Demands", "Deviates", "DeviatesUnless"}, sel.Sel.Name) {
 		return nil
 	}
 	var args [2]string
@@ -154,6 +154,9 @@ func clauses(call *ast.CallExpr) []Clause {
 			args[n], _ = strconv.Unquote(lit.Value)
 			n++
 		}
+	}
+	if sel.Sel.Name == "Demands" {
+		args[1] = ""
 	}
 	return []Clause{{args[0], args[1]}}
 }

@@ -65,11 +65,11 @@ func TestClauses_OfASpecification(t *testing.T) {
 		assert.NilError(t, err)
 		return qs
 	}
-	both := "q.Proves(\"Kill: It MUST generate an error.\")\nq.Deviates(\"Kill: The container MUST be stopped.\", \"it runs\")\n"
+	both := "q.Demands(\"Kill: It MUST generate an error.\", true, \"none\")\nq.Deviates(\"Kill: The container MUST be stopped.\", \"it runs\")\n"
 	table, err := ClauseTable(clauses, asks(both))
 	assert.NilError(t, err)
 	assert.Equal(t, table, "//   - Kill: It MUST generate an error.\n//     TestBundle_D\n"+
-		"//   - Kill: The container MUST be stopped.\n//     Not kept by every runtime: it runs.\n//     TestBundle_D\n")
+		"//   - Kill: The container MUST be stopped.\n//     Known deviation: it runs.\n//     TestBundle_D\n")
 	_, err = ClauseTable(clauses, asks(""))
 	assert.ErrorContains(t, err, "no question asks about these 2 clauses")
 	_, err = ClauseTable(clauses, asks(both+"q.Proves(\"Kill: Never.\")\n"))
