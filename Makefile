@@ -75,6 +75,13 @@ syllabus: ## list the questions
 sweep: $(BIN)/lab ## remove what killed or kept runs left on this machine
 	@$(if $(filter-out 0,$(shell id -u)),sudo )$(BIN)/lab sweep
 
+# Each fuzz target for so long: make fuzz FUZZTIME=30s
+FUZZTIME ?= 10s
+.PHONY: fuzz
+fuzz: ## fuzz what the lab itself parses: mountinfo, cgroups, status, system calls, state documents
+	for target in host:FuzzHierarchies proc:FuzzStatus proc:FuzzSyscall runc:FuzzState; do \
+		$(GO) test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) ./helpers/$${target%:*} || exit; done
+
 .PHONY: bench
 bench: deps tools ## what the lab's helpers cost over the same commands run raw, as a ratio
 	$(GO) test $(SUDO) -tags vmlab -count=1 -run '^$$' -bench . -benchtime 20x .

@@ -4,12 +4,15 @@
 //
 // # The chapter
 //
-//   - Bundle (bundle_test.go): what an OCI bundle is, by hand and from containerd.
-//   - Lifecycle (lifecycle_test.go): what runc does with it, from create to delete.
+//   - Bundle (bundle_test.go): what an OCI bundle is, by hand and from containerd. Its rooms: spec, rootfs, namespaces,
+//     mounts, process, seccomp, limits, userns, refused, edited, containerd, libcontainer.
+//   - Lifecycle (lifecycle_test.go): what runc does with it, from create to delete. Its rooms: states, place, kill, delete,
+//     run, exec, pause, hooks, failed, refused, libcontainer, update, record, terminal, checkpoint.
 //   - Task (task_test.go): what containerd adds, and who holds what.
 //   - Events (events_test.go): what one is told, and what one has to ask.
 //
-// `make syllabus` lists the questions. The doc comment of each is its answer, with a hint where to look and the
+// A room is a file of the section, such as bundle_mounts_test.go. `make syllabus` lists the questions in the chapter's
+// order. The doc comment of each is its answer, with a hint where to look and the
 // specification that says so.
 //
 // # How to read a question

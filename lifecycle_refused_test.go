@@ -140,8 +140,7 @@ func bring(q *lab.Q, c *runc.Container, state specs.ContainerState) *proc.Proces
 	if state == "none" {
 		return nil
 	}
-	c.Create()
-	p := proc.Snapshot(q, c.State().Pid)
+	p := proc.Snapshot(q, create(q, c))
 	if state == specs.StateCreated {
 		return &p
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,22 +38,34 @@ func variant(q *lab.Q, b *bundle.Bundle, name string, edits ...func(*specs.Spec)
 // running creates and starts a container and waits until its program runs.
 func running(q *lab.Q, c *runc.Container) proc.Process {
 	q.Helper()
-	c.Create()
-	pid := c.State().Pid
+	pid := create(q, c)
 	c.Start()
 	proc.WaitFor(q, proc.Runs(pid, program(c.Bundle.Spec.Process.Args)))
 	return proc.Snapshot(q, pid)
 }
 
+// create creates a container and returns the pid of its process, as the runtime writes it into a file.
+func create(q *lab.Q, c *runc.Container) int {
+	q.Helper()
+	file := filepath.Join(c.Root, c.ID+".pid")
+	c.Must("create", "--pid-file", file)
+	pid := atoi(q, contents(q, file))
+	rm(q, file)
+	return pid
+}
+
 // program is what runs in the end: the program of a script's last exec, if it has one, else the first word.
 func program(args []string) string {
 	if len(args) == 3 && args[1] == "-c" {
-		if _, last, ok := strings.Cut(args[2], "exec "); ok {
-			return strings.Fields(last)[0]
+		if m := lastExec.FindStringSubmatch(args[2]); m != nil {
+			return m[1]
 		}
 	}
 	return filepath.Base(args[0])
 }
+
+// lastExec finds an exec of a program at a script's end; an exec of redirections alone runs none.
+var lastExec = regexp.MustCompile(`exec ([a-z]+)[^;]*$`)
 
 // obedient starts another container of the bundle, whose program does what the shell tells it.
 func obedient(q *lab.Q, b *bundle.Bundle, name string, edits ...func(*specs.Spec)) (*runc.Container, *runc.Shell, proc.Process) {

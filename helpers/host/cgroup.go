@@ -3,6 +3,7 @@
 package host
 
 import (
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -35,7 +36,17 @@ func (h Hierarchy) Path(cgroup string) string { return filepath.Join(h.Mountpoin
 
 // Hierarchies returns the cgroup hierarchies mounted below /sys/fs/cgroup, sorted by name.
 func Hierarchies() ([]Hierarchy, error) {
-	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return parseHierarchies(f)
+}
+
+// parseHierarchies reads them out of a mountinfo file (proc_pid_mountinfo(5)).
+func parseHierarchies(r io.Reader) ([]Hierarchy, error) {
+	mounts, err := mountinfo.GetMountsFromReader(r, mountinfo.FSTypeFilter("cgroup", "cgroup2"))
 	if err != nil {
 		return nil, err
 	}

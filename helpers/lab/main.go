@@ -10,7 +10,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +62,10 @@ func run(m *testing.M, chapter fs.FS) (code int, err error) {
 		return 1, err
 	}
 	matching = countMatching(all)
+	if !given("test.parallel") {
+		// Questions wait a good deal, for a process to end or for the kernel to let go: more of them than processors.
+		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
+	}
 	if underTest, err = findTools(); err != nil {
 		return 1, err
 	}
@@ -113,6 +119,9 @@ func prepare() error {
 	if err := os.Mkdir(binDir(), 0o755); err != nil {
 		return err
 	}
+	if err := rootFS.ShareLinks(linksDir()); err != nil {
+		return err
+	}
 	for name, t := range underTest {
 		if err := os.Symlink(t.Path, filepath.Join(binDir(), name)); err != nil {
 			return err
@@ -122,6 +131,8 @@ func prepare() error {
 }
 
 func binDir() string { return filepath.Join(theRun.Dir(), "bin") }
+
+func linksDir() string { return filepath.Join(theRun.Dir(), "links") }
 
 // linkTools writes, for a transcript that is run again, what prepare does.
 func linkTools() string {
@@ -164,8 +175,10 @@ func finish(before host.Picture) error {
 	if err := theRun.Keep(false); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(binDir()); err != nil {
-		return err
+	for _, dir := range []string{binDir(), linksDir()} {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
 	}
 	swept, err := theRun.Close()
 	if err != nil {
@@ -214,6 +227,13 @@ func countQuestions(all []syllabus.Question) error {
 func set(name string) bool {
 	f := flag.Lookup(name)
 	return f != nil && !slices.Contains([]string{"", "false"}, f.Value.String())
+}
+
+// given says whether a flag stands on the command line.
+func given(name string) bool {
+	found := false
+	flag.Visit(func(f *flag.Flag) { found = found || f.Name == name })
+	return found
 }
 
 func (c *counter) say(d time.Duration) {

@@ -76,3 +76,18 @@ func TestStatic_RefusesWhatNeedsALinker(t *testing.T) {
 	assert.ErrorContains(t, Static("/etc/passwd"), "no ELF executable")
 	assert.ErrorIs(t, Static("/no/such/file"), os.ErrNotExist)
 }
+
+func TestWriteDir_SharedLinksAreTheSame(t *testing.T) {
+	fs := busybox(t)
+	assert.NilError(t, fs.ShareLinks(filepath.Join(t.TempDir(), "links")))
+	for range 2 {
+		dir := t.TempDir()
+		assert.NilError(t, fs.WriteDir(dir))
+		to, err := os.Readlink(filepath.Join(dir, "bin", "sleep"))
+		assert.NilError(t, err)
+		assert.Equal(t, to, "busybox")
+		info, err := os.Lstat(filepath.Join(dir, "bin", "sleep"))
+		assert.NilError(t, err)
+		assert.Check(t, info.Mode()&os.ModeSymlink != 0)
+	}
+}

@@ -6,6 +6,7 @@ package runc
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -108,9 +109,28 @@ func (c *Container) Delete() { c.q.Helper(); c.Must("delete") }
 func (c *Container) State() specs.State {
 	c.q.Helper()
 	out := c.Must("state").Stdout
-	var s specs.State
-	if err := json.Unmarshal([]byte(out), &s); err != nil {
+	s, err := parseState(out)
+	if err != nil {
 		c.q.Fatalf("runc state does not print a state document: %v\n%s", err, out)
 	}
 	return s
+}
+
+// parseState reads a state document. One that lacks what the specification requires is none.
+func parseState(document string) (specs.State, error) {
+	var s specs.State
+	if err := json.Unmarshal([]byte(document), &s); err != nil {
+		return specs.State{}, err
+	}
+	for _, p := range []struct{ name, value string }{
+		{"ociVersion", s.Version}, {"id", s.ID}, {"status", string(s.Status)}, {"bundle", s.Bundle},
+	} {
+		if p.value == "" {
+			return specs.State{}, fmt.Errorf("it has no %s", p.name)
+		}
+	}
+	if s.Pid < 0 {
+		return specs.State{}, fmt.Errorf("its pid is %d", s.Pid)
+	}
+	return s, nil
 }
