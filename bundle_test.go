@@ -82,14 +82,14 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 // process and no mount.
 func assertRefused(q *lab.Q, c *runc.Container, names string) {
 	q.Helper()
-	before, err := host.TakePicture()
+	before, err := host.PictureOf(q.Part)
 	assert.NilError(q, err)
 	r := c.Try("create")
 	assert.Check(q, r.Code != 0, "create succeeds:\n%s", r)
 	said := strings.TrimSpace(r.Stderr)
 	assert.Check(q, cmp.Regexp("(?i)"+names, said), "the error does not name what is missing")
 	q.Fact("create says", message(said))
-	after, err := host.TakePicture()
+	after, err := host.PictureOf(q.Part)
 	assert.NilError(q, err)
 	for _, change := range host.Of(host.Diff(before, after), before, q.Part) {
 		// The parents of the container's cgroup stay: the runtime makes them on its way down, and removes only its own.

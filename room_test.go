@@ -93,7 +93,7 @@ func exists(path string) bool {
 // picture looks at the host.
 func picture(q *lab.Q) host.Picture {
 	q.Helper()
-	p, err := host.TakePicture()
+	p, err := host.PictureOf(q.Part)
 	assert.NilError(q, err)
 	return p
 }
@@ -108,7 +108,7 @@ func left(q *lab.Q, before host.Picture, c *runc.Container) []string {
 // they have ended.
 func nothing(q *lab.Q, before host.Picture, c *runc.Container) poll.Check {
 	return func(poll.LogT) poll.Result {
-		after, err := host.TakePicture()
+		after, err := host.PictureOf(q.Part)
 		if err != nil {
 			return poll.Error(err)
 		}

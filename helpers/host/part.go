@@ -58,10 +58,19 @@ var suffixPattern = regexp.MustCompile(`^cdb-[0-9a-z-]*-([0-9]+)-q[0-9]+$`)
 // labCgroups lists the cgroups of a hierarchy that are the lab's, whichever part's: those below Cgroup, and those below
 // a cgroup of a containerd namespace whose name begins as the lab's does. Parents come first.
 func labCgroups(h Hierarchy) []string {
-	tops, _ := filepath.Glob(h.Path(Cgroup) + "*")
 	var out []string
-	for _, top := range tops {
-		out = append(out, cgroupsBelow(h, "/"+filepath.Base(top))...)
+	for _, top := range tops(h) {
+		out = append(out, cgroupsBelow(h, top)...)
+	}
+	return out
+}
+
+// tops lists the cgroups of a hierarchy's root below which the lab's are.
+func tops(h Hierarchy) []string {
+	dirs, _ := filepath.Glob(h.Path(Cgroup) + "*")
+	var out []string
+	for _, dir := range dirs {
+		out = append(out, "/"+filepath.Base(dir))
 	}
 	return out
 }

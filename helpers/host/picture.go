@@ -27,10 +27,17 @@ var DefaultPlaces = []string{
 }
 
 // TakePicture looks at the whole host.
-func TakePicture() (Picture, error) {
+func TakePicture() (Picture, error) { return take(nil) }
+
+// PictureOf looks at the host as far as a part of the lab could have changed it: for a question, which looks often, and
+// beside others that change it too. What of a part could be anywhere else, the whole picture shows that a run begins and
+// ends with.
+func PictureOf(part Part) (Picture, error) { return take(&part) }
+
+func take(part *Part) (Picture, error) {
 	p := Picture{}
-	for _, look := range []func(Picture) error{mounts, cgroups, processes, sockets, files, loops, devices} {
-		if err := look(p); err != nil {
+	for _, look := range []func(Picture, *Part) error{mounts, cgroups, processes, sockets, files, loops, devices} {
+		if err := look(p, part); err != nil {
 			return nil, fmt.Errorf("take a picture of the host: %w", err)
 		}
 	}
@@ -44,7 +51,7 @@ func (p Picture) put(kind, name, description string) {
 	p[kind][name] = description
 }
 
-func mounts(p Picture) error {
+func mounts(p Picture, _ *Part) error {
 	ms, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return err
@@ -55,13 +62,21 @@ func mounts(p Picture) error {
 	return nil
 }
 
-func cgroups(p Picture) error {
+func cgroups(p Picture, part *Part) error {
 	hs, err := Hierarchies()
 	if err != nil {
 		return err
 	}
 	for _, h := range hs {
-		for _, cg := range cgroupsBelow(h, "/") {
+		below := []string{"/"}
+		if part != nil {
+			below = tops(h)
+		}
+		var all []string
+		for _, top := range below {
+			all = append(all, cgroupsBelow(h, top)...)
+		}
+		for _, cg := range all {
 			p.put("cgroup", h.Name+":"+cg, h.Path(cg))
 		}
 		if h.V2 {
@@ -77,8 +92,8 @@ func cgroups(p Picture) error {
 	return nil
 }
 
-func processes(p Picture) error {
-	ps, err := Processes()
+func processes(p Picture, part *Part) error {
+	ps, err := list(func(q Process) bool { return part == nil || q.Of(*part) })
 	if err != nil {
 		return err
 	}
@@ -91,7 +106,7 @@ func processes(p Picture) error {
 	return nil
 }
 
-func sockets(p Picture) error {
+func sockets(p Picture, _ *Part) error {
 	// Only a bound socket has a path, in the eighth column (proc_net_unix(5)). An abstract one begins with @.
 	data, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
@@ -105,8 +120,12 @@ func sockets(p Picture) error {
 	return nil
 }
 
-func files(p Picture) error {
-	for _, root := range slices.Concat(DefaultPlaces, []string{Dir}) {
+func files(p Picture, part *Part) error {
+	ours := Dir
+	if part != nil {
+		ours = part.Dir()
+	}
+	for _, root := range slices.Concat(DefaultPlaces, []string{ours}) {
 		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return nil //nolint:nilerr // it is not there, or it vanished
@@ -122,7 +141,7 @@ func files(p Picture) error {
 			}
 			p.put(kind, path, d.Type().String())
 			// Deep enough for <state>/<plugin>/<namespace>/<id>; a rootfs has thousands of files and tells no more.
-			if d.IsDir() && strings.Count(strings.TrimPrefix(path, root), "/") >= 4 {
+			if d.IsDir() && strings.Count(strings.TrimPrefix(path, root), "/") >= deep(root) {
 				return fs.SkipDir
 			}
 			return nil
@@ -131,7 +150,15 @@ func files(p Picture) error {
 	return nil
 }
 
-func loops(p Picture) error {
+// deep is how many levels of a directory are looked at; a question's own is two levels below [Dir].
+func deep(root string) int {
+	if strings.HasPrefix(root, Dir+"/") {
+		return 2
+	}
+	return 4
+}
+
+func loops(p Picture, _ *Part) error {
 	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return err
@@ -144,7 +171,7 @@ func loops(p Picture) error {
 	return nil
 }
 
-func devices(p Picture) error {
+func devices(p Picture, _ *Part) error {
 	// A program that runs as root and "cleans up" its output file can replace /dev/null by a regular file; everything
 	// on the host then fails in odd ways.
 	p.put("device", "/dev/null "+describeDevice("/dev/null"), "")

@@ -40,18 +40,32 @@ const kthreadd = 2
 
 // Processes lists the live processes of user space. A zombie is dead: it holds nothing but its exit status, and pid 1 of a small VM
 // may take its time to collect it.
-func Processes() ([]Process, error) {
+func Processes() ([]Process, error) { return list(func(Process) bool { return true }) }
+
+// list lists those that are asked for; the namespaces of the others, which take longest to read, are not looked at.
+func list(wanted func(Process) bool) ([]Process, error) {
 	all, err := procfs.AllProcs()
 	if err != nil {
 		return nil, err
 	}
 	var out []Process
 	for _, p := range all {
-		if proc, ok := readProcess(p); ok {
+		if proc, ok := readProcess(p); ok && wanted(proc) {
+			proc.NS = namespacesOf(p)
 			out = append(out, proc)
 		}
 	}
 	return out, nil
+}
+
+func namespacesOf(p procfs.Proc) []uint64 {
+	var out []uint64
+	if ns, err := p.Namespaces(); err == nil {
+		for _, n := range ns {
+			out = append(out, uint64(n.Inode))
+		}
+	}
+	return out
 }
 
 func readProcess(p procfs.Proc) (Process, bool) {
@@ -73,11 +87,6 @@ func readProcess(p procfs.Proc) (Process, bool) {
 			if v, ok := strings.CutPrefix(kv, MarkEnv+"="); ok {
 				proc.Run = v
 			}
-		}
-	}
-	if ns, err := p.Namespaces(); err == nil {
-		for _, n := range ns {
-			proc.NS = append(proc.NS, uint64(n.Inode))
 		}
 	}
 	return proc, true

@@ -121,6 +121,15 @@ func SweepPart(part Part) (Swept, error) {
 	return s, err
 }
 
+// Tidy removes a part's directory and its empty cgroups, when nothing else is left of it.
+func Tidy(part Part) error {
+	if _, err := removeCgroups(part); err != nil {
+		return err
+	}
+	_, err := Remove(part.Dir())
+	return err
+}
+
 // patience is how long a sweep waits for the kernel to let go of what was killed or unmounted.
 const patience = 10 * time.Second
 

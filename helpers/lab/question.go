@@ -85,7 +85,7 @@ func newQ(tb testing.TB) *Q {
 	part := host.NewPart(theRun.Run, fmt.Sprintf("q%d", questions.Add(1)))
 	q := &Q{TB: tb, Dir: part.Dir(), Cgroup: part.Cgroup(), Part: part, env: &environment{}}
 	q.notes = newNotes(tb, part)
-	before, err := host.TakePicture()
+	before, err := host.PictureOf(part)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func (q *Q) end(before host.Picture) {
 	// The kernel and the shim take a moment to let go: look until nothing is left.
 	var left []host.Change
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		after, err := host.TakePicture()
+		after, err := host.PictureOf(q.Part)
 		if err != nil {
 			q.Fatal(err)
 		}
@@ -163,12 +163,17 @@ func (q *Q) end(before host.Picture) {
 	for _, c := range left {
 		q.Errorf("the question left something behind: %s", c)
 	}
+	if len(left) == 0 {
+		if err := host.Tidy(q.Part); err != nil {
+			q.Errorf("remove the question's directory and cgroup: %v", err)
+		}
+		return
+	}
 	swept, err := host.SweepPart(q.Part)
 	if err != nil {
 		q.Errorf("sweep what the question left: %v", err)
-	} else if len(left) > 0 {
-		q.Logf("swept: %s", swept)
 	}
+	q.Logf("swept: %s", swept)
 }
 
 // withoutFrame leaves out what belongs to the question and not to the experiment: its empty directory and its empty

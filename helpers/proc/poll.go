@@ -3,8 +3,10 @@
 package proc
 
 import (
+	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,12 +20,13 @@ import (
 // arguments and the environment.
 func Runs(pid int, comm string) poll.Check {
 	return func(poll.LogT) poll.Result {
-		p, err := Read(pid)
-		if err != nil {
+		now, err1 := os.ReadFile(path(pid, "comm"))
+		args, err2 := os.ReadFile(path(pid, "cmdline"))
+		if err := errors.Join(err1, err2); err != nil {
 			return poll.Continue("process %d: %v", pid, err)
 		}
-		if p.Comm != comm || len(p.Args) == 0 {
-			return poll.Continue("process %d is %q, not yet %q", pid, p.Comm, comm)
+		if got := strings.TrimSpace(string(now)); got != comm || len(args) == 0 {
+			return poll.Continue("process %d is %q, not yet %q", pid, got, comm)
 		}
 		return poll.Success()
 	}
@@ -50,23 +53,15 @@ func SleepsIn(pid, number int) poll.Check {
 // Dead is a poll check: the process of this identity has ended. A zombie is dead.
 func Dead(id Identity) poll.Check {
 	return func(poll.LogT) poll.Result {
-		p, err := Read(int(id.PID))
+		p, err := procfs.NewProc(int(id.PID))
 		if err != nil {
-			// A zombie has a stat file, but no exe link, no namespaces and no descriptors to read.
-			fs, gone := procfs.NewProc(int(id.PID))
-			if gone != nil {
-				return poll.Success()
-			}
-			stat, gone := fs.Stat()
-			if gone != nil || stat.State == "Z" || stat.State == "X" {
-				return poll.Success()
-			}
-			return poll.Continue("process %d: %v", id.PID, err)
-		}
-		if p.Start != id.Start || p.State == "Z" {
 			return poll.Success()
 		}
-		return poll.Continue("process %d (%s) is alive, state %s", id.PID, p.Comm, p.State)
+		stat, err := p.Stat()
+		if err != nil || Ticks(stat.Starttime) != id.Start || stat.State == "Z" || stat.State == "X" {
+			return poll.Success()
+		}
+		return poll.Continue("process %d (%s) is alive, state %s", id.PID, stat.Comm, stat.State)
 	}
 }
 
