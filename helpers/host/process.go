@@ -3,6 +3,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -69,15 +70,18 @@ func namespacesOf(p procfs.Proc) []uint64 {
 }
 
 func readProcess(p procfs.Proc) (Process, bool) {
-	stat, err := p.Stat()
-	if err != nil || stat.State == "Z" || stat.State == "X" {
-		return Process{}, false // gone meanwhile, or dead
+	dir := "/proc/" + strconv.Itoa(p.PID)
+	data, err := os.ReadFile(dir + "/stat")
+	if err != nil {
+		return Process{}, false // gone meanwhile
 	}
-	if p.PID == kthreadd || stat.PPID == kthreadd {
+	proc, err := parseStat(string(data))
+	if err != nil || proc.State == "Z" || proc.State == "X" {
+		return Process{}, false // dead
+	}
+	if proc.PID = p.PID; p.PID == kthreadd || proc.PPID == kthreadd {
 		return Process{}, false
 	}
-	proc := Process{PID: p.PID, PPID: stat.PPID, Start: stat.Starttime, Comm: stat.Comm, State: stat.State}
-	dir := "/proc/" + strconv.Itoa(p.PID)
 	if cg, err := os.ReadFile(dir + "/cgroup"); err == nil {
 		proc.Cgroup = strings.Join(strings.Fields(string(cg)), " ")
 	}
@@ -90,6 +94,23 @@ func readProcess(p procfs.Proc) (Process, bool) {
 		}
 	}
 	return proc, true
+}
+
+// parseStat reads the few fields of /proc/PID/stat that every picture needs of every process (proc_pid_stat(5)): on a
+// machine with many processes most of a picture's time goes here, and a library that reads all fields takes ten times
+// as long.
+func parseStat(stat string) (Process, error) {
+	open, end := strings.IndexByte(stat, '('), strings.LastIndexByte(stat, ')')
+	if open < 0 || end < open {
+		return Process{}, fmt.Errorf("/proc/PID/stat reads %q: no name in parentheses", stat)
+	}
+	f := strings.Fields(stat[end+1:])
+	if len(f) < 20 {
+		return Process{}, fmt.Errorf("/proc/PID/stat reads %q: too few fields", stat)
+	}
+	parent, err1 := strconv.Atoi(f[1])
+	start, err2 := strconv.ParseUint(f[19], 10, 64)
+	return Process{Comm: stat[open+1 : end], State: f[0], PPID: parent, Start: start}, errors.Join(err1, err2)
 }
 
 // age is how long the process has lived.

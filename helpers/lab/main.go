@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,6 +101,8 @@ func run(m *testing.M, chapter fs.FS) (code int, err error) {
 	defer interruptible()()
 	sayUnderTest()
 
+	// What a run holds is small, and under emulation it is time that is short.
+	debug.SetGCPercent(400)
 	code = m.Run()
 
 	err = errors.Join(finish(before), countQuestions(all))

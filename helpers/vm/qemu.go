@@ -122,7 +122,7 @@ func (q *qemu) start(c *Config, accel string, k *Kernel, initrd *os.File, root, 
 		// A guest that panics resets (panic=-1), and a reset ends QEMU.
 		"-no-reboot",
 		"-machine", q.machine, "-accel", accel, "-cpu", cpu, "-smp", strconv.Itoa(c.CPUs), "-m", strconv.Itoa(c.Memory),
-		"-kernel", k.Image, "-initrd", "/dev/fd/" + give(initrd), "-append", q.commandLine(init),
+		"-kernel", k.Image, "-initrd", "/dev/fd/" + give(initrd), "-append", q.commandLine(accel, init),
 		"-chardev", "socket,id=console,fd=" + console, "-serial", "chardev:console",
 	}
 	if len(ports) > 0 {
@@ -171,8 +171,13 @@ func (q *qemu) start(c *Config, accel string, k *Kernel, initrd *os.File, root, 
 	return m, nil
 }
 
-func (q *qemu) commandLine(init string) string {
-	line := "console=" + q.console + " quiet panic=-1 " + os.Getenv("CDB_VM_APPEND")
+func (q *qemu) commandLine(accel, init string) string {
+	line := "console=" + q.console + " quiet panic=-1 "
+	if accel == "tcg" {
+		// An emulated processor does not speculate, and what the kernel does against that costs a tenth of the time.
+		line += "mitigations=off "
+	}
+	line += os.Getenv("CDB_VM_APPEND")
 	if init != "" {
 		line += " -- " + init
 	}
