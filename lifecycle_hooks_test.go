@@ -34,7 +34,8 @@ type point struct {
 
 // One row for each field of hooks.
 var points = []point{
-	{"hooks.prestart[]", func(h *specs.Hooks) *[]specs.Hook { return &h.Prestart }, false, false, "create"}, //nolint:staticcheck // it is deprecated, and there
+	//lint:ignore SA1019 it is deprecated, and there
+	{"hooks.prestart[]", func(h *specs.Hooks) *[]specs.Hook { return &h.Prestart }, false, false, "create"},
 	{"hooks.createRuntime[]", func(h *specs.Hooks) *[]specs.Hook { return &h.CreateRuntime }, false, false, "create"},
 	{"hooks.createContainer[]", func(h *specs.Hooks) *[]specs.Hook { return &h.CreateContainer }, true, false, "create"},
 	{"hooks.startContainer[]", func(h *specs.Hooks) *[]specs.Hook { return &h.StartContainer }, true, true, "start"},
