@@ -37,8 +37,8 @@ func TestBadInput(t *testing.T) {
 		{"no such busybox", []string{"CDB_BUSYBOX=/no/such/busybox"}, []string{"CDB_BUSYBOX", "no executable"}},
 		{"dynamic busybox", []string{"CDB_BUSYBOX=/bin/ls"}, []string{"/bin/ls is not static", "busybox-static"}},
 		{"busybox is no ELF", []string{"CDB_BUSYBOX=" + script("busybox", "exit 0")}, []string{"no ELF"}},
-		{"runtime exits 1 at once", []string{"CDB_RUNC=" + script("runc", "echo broken >&2; exit 1")}, []string{"exit code 1", "stderr: broken"}},
-		{"runtime hangs", []string{"CDB_TIMEOUT=1s", "-test.run=Lifecycle", "CDB_RUNC=" + script("runc", "exec sleep 1000")}, []string{"no end after 1s", "(sleep)"}},
+		{"runtime exits 1 at once", []string{starred, "CDB_RUNC=" + script("runc", "echo broken >&2; exit 1")}, []string{"exit code 1", "stderr: broken"}},
+		{"runtime hangs", []string{"CDB_TIMEOUT=1s", "-test.run=Lifecycle_WhatIsTheDifference", "CDB_RUNC=" + script("runc", "exec sleep 1000")}, []string{"no end after 1s", "(sleep)"}},
 		{"daemon exits 1 at once", []string{"-test.run=Task", "CDB_CONTAINERD=" + script("containerd", "echo broken >&2; exit 1")}, []string{"containerd ended before it was ready", "broken"}},
 		{"port is taken", []string{"-test.run=Task", "CDB_REGISTRY_ADDR=" + taken.Addr().String()}, []string{"cannot listen on " + taken.Addr().String(), "address already in use"}},
 		{"no such question", []string{"-test.run=NoSuchQuestion"}, []string{"no question was asked", "make syllabus"}},
@@ -93,7 +93,7 @@ func TestBadHost(t *testing.T) {
 
 // In go test -json, what a question notes are attr events of its test.
 func TestStream_NotesAreAttrEvents(t *testing.T) {
-	code, out := newLab("-test.v=test2json", "-test.run=Lifecycle").run(t)
+	code, out := newLab("-test.v=test2json", "-test.run=Lifecycle_WhatIsTheDifference").run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
 	for _, key := range []string{"question", "scope", "step", "command", "fact", "control", "answer"} {
 		want := fmt.Sprintf("=== ATTR  TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart %s ", key)
@@ -111,7 +111,7 @@ func TestStream_NotesAreAttrEvents(t *testing.T) {
 func TestTranscript_CanBeRunAgain(t *testing.T) {
 	before := picture(t)
 	dir := t.TempDir()
-	code, out := newLab("-test.run=Lifecycle", "-test.artifacts", "-test.outputdir="+dir).run(t)
+	code, out := newLab("-test.run=Lifecycle_WhatIsTheDifference", "-test.artifacts", "-test.outputdir="+dir).run(t)
 	assert.Assert(t, cmp.Equal(code, 0), "%s", out)
 	scripts, err := filepath.Glob(filepath.Join(dir, "_artifacts", "*", "transcript.sh"))
 	assert.NilError(t, err)

@@ -17,7 +17,7 @@ import (
 // CDB_KEEP=1 leaves the state, says how to look at it, and the next run leaves it alone; a sweep removes it.
 func TestKept_StaysUntilItIsSwept(t *testing.T) {
 	before := picture(t)
-	code, out := newLab("CDB_KEEP=1", "-test.v", "-test.run=Lifecycle|Task").run(t)
+	code, out := newLab("CDB_KEEP=1", "-test.v", "-test.run=Lifecycle_WhatIsTheDifference|Task").run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
 	assert.Check(t, cmp.Contains(out, "make sweep"))
 	dirs := regexp.MustCompile(`cd (/run/cdb-lab/[0-9]+/q[0-9]+)\n`).FindAllStringSubmatch(out, -1)
@@ -34,7 +34,7 @@ func TestKept_StaysUntilItIsSwept(t *testing.T) {
 	}
 	assert.Check(t, cmp.Contains(alive, "sleep"), "no container was kept")
 
-	code, out = newLab("-test.run=Lifecycle").run(t)
+	code, out = newLab("-test.run=Lifecycle_WhatIsTheDifference").run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
 	_, err = os.Stat(dirs[0][1])
 	assert.Check(t, err, "the next run removed what was to be kept")
@@ -46,7 +46,7 @@ func TestKept_StaysUntilItIsSwept(t *testing.T) {
 // CDB_KEEP=failed keeps nothing of what succeeds.
 func TestKept_NotWhatSucceeded(t *testing.T) {
 	before := picture(t)
-	code, out := newLab("CDB_KEEP=failed", "-test.run=Lifecycle").run(t)
+	code, out := newLab("CDB_KEEP=failed", "-test.run=Lifecycle_WhatIsTheDifference").run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
 	assertSame(t, before)
 }

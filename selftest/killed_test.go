@@ -33,7 +33,7 @@ func TestKilled_OneSweepRemovesTheLastTrace(t *testing.T) {
 	before := picture(t)
 	for _, m := range moments {
 		t.Run(m.name, func(t *testing.T) {
-			l := newLab()
+			l := newLab(starred)
 			l.startUntil(t, m.command, m.nth)
 			kill(t, janitorOf(t, l.Process.Pid), unix.SIGKILL)
 			kill(t, l.Process.Pid, unix.SIGKILL)
@@ -51,7 +51,7 @@ func TestKilled_TheJanitorSweeps(t *testing.T) {
 	before := picture(t)
 	for _, m := range moments {
 		t.Run(m.name, func(t *testing.T) {
-			l := newLab()
+			l := newLab(starred)
 			l.startUntil(t, m.command, m.nth)
 			kill(t, l.Process.Pid, unix.SIGKILL)
 			_ = l.Wait()
@@ -65,7 +65,7 @@ func TestKilled_SignalsEndTheRunInOrder(t *testing.T) {
 	before := picture(t)
 	for sig, code := range map[unix.Signal]int{unix.SIGINT: 130, unix.SIGTERM: 143, unix.SIGHUP: 129} {
 		t.Run(sig.String(), func(t *testing.T) {
-			l := newLab()
+			l := newLab(starred)
 			l.startUntil(t, "tasks metrics", 1)
 			kill(t, l.Process.Pid, sig)
 			_ = l.Wait()
@@ -78,7 +78,7 @@ func TestKilled_SignalsEndTheRunInOrder(t *testing.T) {
 // go test's own -timeout panics, and runs no cleanup.
 func TestKilled_TimeoutLeavesNothing(t *testing.T) {
 	before := picture(t)
-	code, out := newLab("-test.timeout=1s").run(t)
+	code, out := newLab(starred, "-test.timeout=1s").run(t)
 	assert.Check(t, code != 0)
 	assert.Check(t, strings.Contains(out, "panic: test timed out"), "%s", out)
 	assertSame(t, before)
@@ -87,7 +87,7 @@ func TestKilled_TimeoutLeavesNothing(t *testing.T) {
 // Two runs at once, which share a kernel, a containerd namespace by name, and nothing else.
 func TestTwoRunsAtOnceAreBothGreen(t *testing.T) {
 	before := picture(t)
-	a, b := newLab(), newLab()
+	a, b := newLab(starred), newLab(starred)
 	assert.NilError(t, a.Start())
 	assert.NilError(t, b.Start())
 	errA, errB := a.Wait(), b.Wait()

@@ -97,9 +97,9 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 		identities = append(identities, proc.Snapshot(t, int(pid)).Identity)
 	}
 
-	code, out := newLab().run(t)
+	code, out := newLab(starred).run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
-	killed := newLab()
+	killed := newLab(starred)
 	killed.startUntil(t, "tasks metrics", 1)
 	kill(t, janitorOf(t, killed.Process.Pid), unix.SIGKILL)
 	kill(t, killed.Process.Pid, unix.SIGKILL)

@@ -31,7 +31,7 @@ func BenchmarkBoot(b *testing.B) {
 	assert.NilError(b, err)
 	accel, err := cache.accelerator(q, &conf, k, init, b.Logf)
 	assert.NilError(b, err)
-	conf.cpus()
+	conf.cpus("tcg")
 	_, _, err = cache.image(k, b.Logf)
 	assert.NilError(b, err)
 	// Past the build cache's first look, which is go's own business.

@@ -84,7 +84,7 @@ func (r *Runner) run(ctx context.Context, job *wire.Job, work tree) (int, error)
 	if r.Using, err = r.Cache.accelerator(q, &r.Config, k, init, r.Say); err != nil {
 		return 0, err
 	}
-	r.cpus()
+	r.cpus(r.Using)
 	image, env, err := r.Cache.image(k, r.Say)
 	if err != nil {
 		return 0, err
