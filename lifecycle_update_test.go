@@ -5,6 +5,7 @@ package cdblab
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -76,7 +77,9 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 		}
 		after := g.Read(row.controller, file)
 		assert.Check(q, cmp.Equal(after, reads), "%s after %s", file, row.flag)
-		assert.Check(q, before != after, "%s reads %q before, too", file, before)
+		if row.controller != "cpuset" || runtime.NumCPU() > 1 { // of one CPU there is nothing to choose
+			assert.Check(q, before != after, "%s reads %q before, too", file, before)
+		}
 		q.Fact(row.flag, file+": "+before+" → "+after)
 	}
 
