@@ -37,7 +37,7 @@ func TestLifecycle_WhatDoesPauseStop(t *testing.T) {
 	const some = 5 // ticks
 
 	q.Step("two containers count; one is paused, and stops, while its twin goes on")
-	c.Must("pause")
+	mustPause(q, c)
 	assert.Check(q, g.Frozen(), "the freezer's state after pause")
 	frozenAt := proc.UsedTicks(q, pid)
 	proc.WaitFor(q, proc.HasUsed(twinPID, proc.UsedTicks(q, twinPID)+some))

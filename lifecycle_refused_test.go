@@ -57,7 +57,7 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 			p := bring(q, c, state)
 			for _, t := range transitions {
 				refused := look(q, c, p)
-				r := operate(c, t.operation, t.args)
+				r := operate(q, c, t.operation, t.args)
 				if r.Code == 0 {
 					got[t.operation] = append(got[t.operation], state)
 				} else {
@@ -70,7 +70,7 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 				case t.operation == "pause":
 					c.Must("resume")
 				case t.operation == "resume":
-					c.Must("pause")
+					mustPause(q, c)
 				default:
 					if exists(c.StateDir()) {
 						c.Must("delete", "--force")
@@ -148,7 +148,7 @@ func bring(q *lab.Q, c *runc.Container, state specs.ContainerState) *proc.Proces
 	proc.WaitFor(q, proc.Runs(int(p.PID), "sleep"))
 	switch state {
 	case "paused":
-		c.Must("pause")
+		mustPause(q, c)
 	case specs.StateStopped:
 		c.Kill("KILL")
 		proc.WaitFor(q, proc.Dead(p.Identity))
@@ -157,9 +157,13 @@ func bring(q *lab.Q, c *runc.Container, state specs.ContainerState) *proc.Proces
 }
 
 // operate tries an operation of the table.
-func operate(c *runc.Container, operation string, args []string) lab.Result {
-	if operation == "exec" {
+func operate(q *lab.Q, c *runc.Container, operation string, args []string) lab.Result {
+	q.Helper()
+	switch operation {
+	case "exec":
 		return c.Exec(args...)
+	case "pause":
+		return pause(q, c)
 	}
 	return c.Try(operation, args...)
 }

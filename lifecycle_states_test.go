@@ -86,7 +86,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	valid(runs)
 
 	q.Step("paused: frozen, a state of the runtime's own")
-	c.Must("pause")
+	mustPause(q, c)
 	paused := c.Must("state").Stdout
 	check(paused, "paused", facts{Alive: true, Frozen: true})
 	q.DeviatesUnless(validate(q, schema, paused) == nil,

@@ -209,3 +209,25 @@ func another(q *lab.Q, name string) string {
 	}
 	return path
 }
+
+// pause pauses a container. The freezer of cgroup v1 may miss a process that is busy just then: runc tries again for a
+// while, then says that it is unable to freeze, and whoever typed the command types it again.
+func pause(q *lab.Q, c *runc.Container) lab.Result {
+	q.Helper()
+	r := c.Try("pause")
+	for range 50 {
+		if r.Code == 0 || !contains(r.Stderr, "unable to freeze") {
+			break
+		}
+		r = c.Try("pause")
+	}
+	return r
+}
+
+// mustPause is [pause] for a container that can be paused.
+func mustPause(q *lab.Q, c *runc.Container) {
+	q.Helper()
+	if r := pause(q, c); r.Code != 0 {
+		q.Fatalf("this command had to succeed:\n%s", r)
+	}
+}
