@@ -90,7 +90,8 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 		assert.Check(q, !strings.Contains(string(config), mounted.FSType), "config.json speaks of %s", mounted.FSType)
 		assert.Check(q, cmp.Contains(mounted.VFSOptions, d.Root), "the snapshot is not below containerd's root")
 	}
-	assert.Check(q, mountAt(q, hand.Rootfs()) == nil, "control: the hand-built rootfs is a plain directory")
+	q.Control("the hand-built rootfs is a plain directory")
+	assert.Check(q, mountAt(q, hand.Rootfs()) == nil, "something is mounted at %s", hand.Rootfs())
 
 	q.Step("runtime options: beside config.json, for the shim")
 	options, err := os.ReadFile(filepath.Join(dir, "options.json"))

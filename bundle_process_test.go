@@ -72,12 +72,13 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 			"personality", func(q *lab.Q, pid int) string { return proc.File(q, pid, "personality") }, "00000008"},
 	}
 
-	q.Step("one container with every field set, and beside it one with none")
+	q.Step("one container with every field set")
 	set := variant(q, b, "set", func(s *specs.Spec) {
 		for _, row := range rows {
 			row.set(s)
 		}
 	})
+	q.Control("beside it one with none of them: what it shows must be something else")
 	unset := variant(q, b, "unset", func(s *specs.Spec) { s.Process.NoNewPrivileges = false })
 	with, without := int(running(q, set).PID), int(running(q, unset).PID)
 
