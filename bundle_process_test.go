@@ -380,7 +380,7 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 			q.Step("noNewPrivileges: true")
 		}
 		_, sh, p := obedient(q, b, row.name, edit(!row.setuid))
-		assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "NoNewPrivs"), row.nnp))
+		assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "NoNewPrivs"), row.nnp), "NoNewPrivs of /proc/PID/status")
 		assert.Check(q, cmp.Equal(sh.Ask("grep NoNewPrivs /proc/self/status").Out, "NoNewPrivs:\t"+row.nnp),
 			"a child inherits it")
 		q.Fact("process.noNewPrivileges", "NoNewPrivs "+row.nnp)

@@ -76,8 +76,8 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 		}
 	}
 	_, sh, p := obedient(q, b, "refusing", scratchAtTmp, powers, refuse)
-	assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "Seccomp"), "2"), "no filter")
-	assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "Seccomp_filters"), "1"))
+	assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "Seccomp"), "2"), "Seccomp of /proc/PID/status: 2 is a filter")
+	assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "Seccomp_filters"), "1"), "number of filters")
 	q.Fact("Seccomp", proc.Status(q, int(p.PID), "Seccomp"))
 	for _, row := range rows {
 		r := sh.Ask(row.act)
@@ -102,7 +102,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 			Architectures: seccompArch(),
 			Syscalls:      []specs.LinuxSyscall{{Names: shellCalls, Action: specs.ActAllow}}}
 	})
-	assert.Check(q, cmp.Equal(proc.Status(q, int(n.PID), "Seccomp"), "2"), "no filter")
+	assert.Check(q, cmp.Equal(proc.Status(q, int(n.PID), "Seccomp"), "2"), "Seccomp of /proc/PID/status: 2 is a filter")
 	assert.Check(q, cmp.Equal(narrow.Ask("echo yes").Out, "yes"))
 	for _, act := range []string{"mkdir /tmp/dir", "mount -t tmpfs tmpfs /tmp", "chown 1 /tmp"} {
 		r := narrow.Ask(act)

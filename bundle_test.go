@@ -97,7 +97,7 @@ func assertRefused(q *lab.Q, c *runc.Container, names string) {
 			q.Errorf("a refused create left something behind: %s", change)
 		}
 	}
-	assert.Check(q, missing(c.StateDir()), "a refused create left its state: %s", c.StateDir())
+	assert.Check(q, !exists(c.StateDir()), "a refused create left its state: %s", c.StateDir())
 }
 
 // away puts a file where it is not found.

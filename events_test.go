@@ -57,7 +57,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	assertInCgroup(q, task.Identity, "/"+ctrd.Namespace+"/"+id)
 	q.Fact("pid in both, and the shim's only child", task.PID)
 	assert.Check(q, cmp.Equal(create.Bundle, d.Bundle(id)))
-	assert.Check(q, !missing(create.Bundle), "the bundle that the event names is not there")
+	assert.Check(q, exists(create.Bundle), "the bundle that the event names is not there")
 	q.Fact("bundle", create.Bundle)
 	assert.Check(q, cmp.Equal(events[0].Namespace, ctrd.Namespace))
 

@@ -32,7 +32,7 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "Can it be frozen to disk and thawed?")
 	criu := another(q, "criu")
 	if able := q.Exec(criu, "check"); able.Code != 0 {
-		q.Skipf("this CRIU cannot work with this kernel: %s; look with another kernel: make lab KERNEL=6.1", lastLine(able.Stderr))
+		q.Skipf("this CRIU cannot work with this kernel: %s; look with another kernel: make lab KERNEL=6.1", lastLineOf(able.Stderr))
 	}
 	b := bundle.Busybox(q, "sleep", "300")
 	const nonce = "only memory knows"
@@ -119,9 +119,4 @@ func why(dir, log, otherwise string) string {
 		}
 	}
 	return otherwise
-}
-
-func lastLine(s string) string {
-	lines := strings.Split(trim(s), "\n")
-	return lines[len(lines)-1]
 }

@@ -49,7 +49,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 
 	q.Step("update: the file has another number, and the same program can")
 	c.Must("update", "--pids-limit", "40")
-	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "40"))
+	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "40"), "pids.max after update --pids-limit 40")
 	r = sh.Ask(forks)
 	assert.Check(q, cmp.Contains(r.Out, "all of them"))
 	q.Fact("pids.max", g.Read("pids", "pids.max"))
@@ -89,7 +89,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q.Cleanup(func() { rm(q, document) })
 	q.Did(`echo '{"pids": {"limit": 33}}' > resources.json`)
 	c.Must("update", "--resources", "resources.json")
-	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "33"))
+	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "33"), "pids.max after update --resources")
 	q.Fact("pids.max", g.Read("pids", "pids.max"))
 
 	q.Step("a limit below what is used: refused where the document asks for a look first")

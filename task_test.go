@@ -50,7 +50,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
 	assert.Check(q, cmp.Contains(d.Ctr("snapshots", "ls").Stdout, id))
 	assert.Check(q, cmp.Len(d.Shims(), 0))
-	assert.Check(q, missing(bundle), "there is a bundle without a task: %s", bundle)
+	assert.Check(q, !exists(bundle), "there is a bundle without a task: %s", bundle)
 	q.Fact("shims with a container", d.Shims())
 
 	q.Step("a task: one shim, and the program is its child")
@@ -137,8 +137,8 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 		deleteTask(q, d, id)
 		proc.WaitFor(q, proc.Dead(shim.Identity))
 		assert.Check(q, cmp.Len(d.Shims(), 0))
-		assert.Check(q, missing(bundle), "the bundle is still there: %s", bundle)
-		assert.Check(q, missing(socket), "the socket is still there: %s", socket)
+		assert.Check(q, !exists(bundle), "the bundle is still there: %s", bundle)
+		assert.Check(q, !exists(socket), "the socket is still there: %s", socket)
 		assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
 		q.Fact("shims after tasks delete", len(d.Shims()))
 	})
@@ -201,11 +201,6 @@ func row(q *lab.Q, table, first string) []string {
 	}
 	q.Fatalf("no line begins with %q:\n%s", first, table)
 	return nil
-}
-
-func missing(path string) bool {
-	_, err := os.Lstat(path)
-	return os.IsNotExist(err)
 }
 
 // files lists the names in a directory.
