@@ -47,7 +47,7 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	q.Fact("files", len(byHand))
 
 	q.Step("of an image: pulled, unpacked into a snapshot, mounted")
-	d := ctrd.Start(q)
+	d := ctrd.Shared(q)
 	ref := pull(q, d)
 	id := q.ID("cdb-files")
 	d.CreateContainer(ref, id, "sleep", "300")
@@ -123,7 +123,7 @@ func fileTable(q *lab.Q, dir string) map[string]string {
 // mountSnapshot mounts the snapshot of a container, as containerd's snapshotter says, until the question ends.
 func mountSnapshot(q *lab.Q, d *ctrd.Daemon, id, at string) {
 	q.Helper()
-	q.Did("$(ctr -n %s snapshots mounts %s %s)", ctrd.Namespace, at, id)
+	q.Did("$(ctr -n %s snapshots mounts %s %s)", d.Namespace, at, id)
 	ctx := context.Background()
 	info, err := d.Client().LoadContainer(ctx, id)
 	assert.NilError(q, err)

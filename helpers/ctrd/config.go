@@ -11,7 +11,7 @@ import (
 // config is the whole configuration of a private containerd. Root, state and address are not enough for it to keep to
 // itself: socket_dir moves the shims' sockets, which are otherwise in /run/containerd/s, and the disabled plugins make
 // directories of their own (/opt/containerd, /run/nri, /etc/cni is read) that the lab has no use for.
-var config = template.Must(template.New("config.toml").Parse(`version = 3
+var config = template.Must(template.New("config.toml").Parse(`version = {{.Dialect.Version}}
 root = "{{.Root}}"
 state = "{{.State}}"
 disabled_plugins = [{{range $i, $p := .Disabled}}{{if $i}},{{end}}
@@ -20,10 +20,12 @@ disabled_plugins = [{{range $i, $p := .Disabled}}{{if $i}},{{end}}
 
 [grpc]
   address = "{{.Address}}"
-
+{{if .Dialect.SocketDir}}
 [plugins."io.containerd.shim.v1.manager"]
   socket_dir = "{{.SocketDir}}"
-`))
+{{end}}{{range .Extra}}
+{{.}}
+{{end}}`))
 
 var disabled = []string{
 	"io.containerd.grpc.v1.cri",
@@ -38,19 +40,30 @@ var disabled = []string{
 // separator and a sha256 in hexadecimal, among others, need the rest.
 const maxSocketDir = 42
 
-// paths are the places of a private containerd, all below the question's directory.
+// paths are the places of a private containerd, all below the question's directory (or the run's, if it is shared).
 type paths struct {
-	Root, State, Address, SocketDir string
-	Disabled                        []string
+	Root, State, Address, SocketDir, RuncRoot string
+
+	Disabled []string
+	Dialect  dialect
+	Extra    []string // tables to append
 }
 
-func newPaths(dir string) (paths, error) {
+func newPaths(dir string, as dialect) (paths, error) {
 	p := paths{
 		Root:      filepath.Join(dir, "root"),
 		State:     filepath.Join(dir, "state"),
 		Address:   filepath.Join(dir, "containerd.sock"),
 		SocketDir: filepath.Join(filepath.Dir(dir), "s"),
+		RuncRoot:  filepath.Join(dir, "runc"),
 		Disabled:  disabled,
+		Dialect:   as,
+	}
+	if !as.SocketDir {
+		p.SocketDir = defaultSocketDir
+	}
+	if !as.RuncRoot {
+		p.RuncRoot = defaultRuncRoot
 	}
 	if len(p.SocketDir) > maxSocketDir {
 		return p, fmt.Errorf("%s is %d bytes long, and containerd takes a socket_dir of %d at the most", p.SocketDir, len(p.SocketDir), maxSocketDir)

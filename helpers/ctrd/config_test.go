@@ -11,7 +11,7 @@ import (
 )
 
 func TestConfig_KeepsToItsDirectory(t *testing.T) {
-	p, err := newPaths("/run/cdb-lab/12/q34/containerd")
+	p, err := newPaths("/run/cdb-lab/12/q34/containerd", pinnedDialect)
 	assert.NilError(t, err)
 	var toml bytes.Buffer
 	assert.NilError(t, config.Execute(&toml, p))
@@ -27,6 +27,20 @@ func TestConfig_KeepsToItsDirectory(t *testing.T) {
 }
 
 func TestNewPaths_RefusesWhatASocketCannotBeBoundTo(t *testing.T) {
-	_, err := newPaths("/run/cdb-lab/a-directory-with-a-long-name/and-another/containerd")
+	_, err := newPaths("/run/cdb-lab/a-directory-with-a-long-name/and-another/containerd", pinnedDialect)
 	assert.ErrorContains(t, err, "42")
+}
+
+// A containerd before 2.3 knows no socket_dir, and one before 2 no version 3.
+func TestConfig_SpeaksTheDialectOfAnOlderContainerd(t *testing.T) {
+	p, err := newPaths("/run/cdb-lab/12/q34/containerd", dialect{Version: 2})
+	assert.NilError(t, err)
+	assert.Equal(t, p.SocketDir, "/run/containerd/s")
+	assert.Equal(t, p.RuncRoot, "/run/containerd/runc")
+	p.Extra = []string{"[debug]\n  level = \"debug\""}
+	var toml bytes.Buffer
+	assert.NilError(t, config.Execute(&toml, p))
+	assert.Check(t, cmp.Contains(toml.String(), "version = 2\n"))
+	assert.Check(t, cmp.Contains(toml.String(), "\n[debug]\n  level"))
+	assert.Check(t, !bytes.Contains(toml.Bytes(), []byte("socket_dir")))
 }

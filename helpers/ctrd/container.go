@@ -26,14 +26,32 @@ import (
 // state off /run/containerd/runc. The runtime is the first runc on the shim's PATH, which is the one under test.
 func (d *Daemon) CreateContainer(ref, id string, args ...string) lab.Result {
 	d.q.Helper()
-	argv := []string{"containers", "create", "--runc-root", d.RuncRoot, ref, id}
+	return d.CreateContainerWith(nil, ref, id, args...)
+}
+
+// CreateContainerWith is [Daemon.CreateContainer] with options of ctr's: "--snapshotter", "native".
+func (d *Daemon) CreateContainerWith(options []string, ref, id string, args ...string) lab.Result {
+	d.q.Helper()
+	argv := []string{"containers", "create"}
+	if d.CanSetRuncRoot() {
+		argv = append(argv, "--runc-root", d.RuncRoot)
+	}
+	argv = append(append(argv, options...), ref, id)
 	return d.Ctr(append(argv, args...)...)
 }
+
+// CanSetRuncRoot says whether the ctr under test has an option for the runtime's state directory. An older one has none,
+// and the runtime's default, below /run/containerd/runc, is then the [Daemon]'s RuncRoot, which the lab cleans.
+func (d *Daemon) CanSetRuncRoot() bool { return d.RuncRoot != defaultRuncRoot }
 
 // SocketName is the name of the file in SocketDir at which the shim of a container listens: the shim computes it from
 // the daemon's address, the namespace and its group, which is the container's id unless an annotation says otherwise.
 func (d *Daemon) SocketName(id string) string {
-	sum := sha256.Sum256([]byte(filepath.Join(d.Address, Namespace, id)))
+	return socketName(d.Address, d.Namespace, id)
+}
+
+func socketName(address, namespace, id string) string {
+	sum := sha256.Sum256([]byte(filepath.Join(address, namespace, id)))
 	return fmt.Sprintf("%x", sum)
 }
 

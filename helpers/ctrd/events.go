@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"gotest.tools/v3/poll"
 
@@ -36,12 +37,15 @@ func (e Event) String() string {
 	return fmt.Sprintf("%s %s %s", e.Namespace, e.Topic, body)
 }
 
-// markNamespace is where Mark makes its own events, apart from those that are asked about.
+// markNamespace is where Mark makes its own events, apart from those that are asked about; with the question's suffix.
 const markNamespace = "cdb-mark"
+
+func (s *Stream) markNamespace() string { return s.d.q.ID(markNamespace) }
 
 // Stream is the daemon's event stream from one moment on, heard by two listeners: the Go client and `ctr events`.
 type Stream struct {
 	d     *Daemon
+	name  string // events, or events-2 of a question that listens twice
 	out   string // the file that ctr events writes
 	begin int    // the first event after the last mark
 	marks int
@@ -54,10 +58,17 @@ type Stream struct {
 // Listen subscribes to all events of the daemon. It returns when both listeners are known to hear.
 func (d *Daemon) Listen() *Stream {
 	d.q.Helper()
-	s := &Stream{d: d, out: filepath.Join(d.dir, "ctr-events")}
+	s := &Stream{d: d, name: "events"}
+	for n := 2; ; n++ {
+		if _, err := os.Stat(filepath.Join(d.q.Dir, s.name)); err != nil {
+			break
+		}
+		s.name = fmt.Sprintf("events-%d", n)
+	}
+	s.out = filepath.Join(d.q.Mkdir(s.name), "ctr")
 	s.listenClient()
 	s.listenCtr()
-	if err := d.client.NamespaceService().Create(s.markContext(), markNamespace, nil); err != nil {
+	if err := d.client.NamespaceService().Create(s.markContext(), s.markNamespace(), nil); err != nil && !errdefs.IsAlreadyExists(err) {
 		d.q.Fatalf("make a namespace for marks: %v", err)
 	}
 	s.Mark()
@@ -65,7 +76,7 @@ func (d *Daemon) Listen() *Stream {
 }
 
 func (s *Stream) markContext() context.Context {
-	return namespaces.WithNamespace(context.Background(), markNamespace)
+	return namespaces.WithNamespace(context.Background(), s.markNamespace())
 }
 
 func (s *Stream) listenClient() {
@@ -102,7 +113,7 @@ func (s *Stream) add(e *events.Envelope) {
 func (s *Stream) listenCtr() {
 	q := s.d.q
 	q.Helper()
-	q.DidLong("ctr events &", "ctr events > containerd/ctr-events & sleep 1")
+	q.DidLong("ctr events &", "mkdir -p "+s.name+" && ctr events > "+s.name+"/ctr & sleep 1")
 	out, err := os.Create(s.out)
 	if err != nil {
 		q.Fatalf("listen with ctr events: %v", err)
@@ -133,17 +144,17 @@ func (s *Stream) Mark() []Event {
 	// The first mark may come before a listener is in place, which nothing tells but a mark that is heard: repeat it.
 	first := s.marks == 0
 	s.marks++
-	mark := fmt.Sprintf("mark-%d-", s.marks)
+	mark := fmt.Sprintf("%s-mark-%d-", s.name, s.marks)
 	tries := 0
 	send := func() error {
 		tries++
-		return s.d.client.NamespaceService().SetLabel(s.markContext(), markNamespace, "mark", fmt.Sprint(mark, tries))
+		return s.d.client.NamespaceService().SetLabel(s.markContext(), s.markNamespace(), "mark", fmt.Sprint(mark, tries))
 	}
 	if err := send(); err != nil {
 		q.Fatalf("mark the event stream: %v", err)
 	}
 	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		client, ctr := heard(s.client(), mark), heard(s.ctr(), mark)
+		client, ctr := heard(s.client(), s.markNamespace(), mark), heard(s.ctr(), s.markNamespace(), mark)
 		if client && ctr {
 			return poll.Success()
 		}
@@ -159,36 +170,41 @@ func (s *Stream) Mark() []Event {
 	if s.err != nil {
 		q.Fatalf("the subscription to containerd's events ended: %v", s.err)
 	}
-	since := without(s.events[s.begin:])
+	since := s.asked(s.events[s.begin:])
 	s.begin = len(s.events)
 	return since
 }
 
-func heard(lines []string, mark string) bool {
+func heard(lines []string, namespace, mark string) bool {
 	for _, l := range lines {
-		if strings.HasPrefix(l, markNamespace+" ") && strings.Contains(l, mark) {
+		if strings.HasPrefix(l, namespace+" ") && strings.Contains(l, mark) {
 			return true
 		}
 	}
 	return false
 }
 
-// without leaves out the marks.
-func without(all []Event) []Event {
+// asked keeps the events that the question is about: no marks, and, where others use the daemon, too, those in namespaces
+// of its own.
+func (s *Stream) asked(all []Event) []Event {
 	var out []Event
 	for _, e := range all {
-		if e.Namespace != markNamespace {
+		if s.about(e.Namespace) {
 			out = append(out, e)
 		}
 	}
 	return out
 }
 
+func (s *Stream) about(namespace string) bool {
+	return namespace != s.markNamespace() && (!s.d.shared || s.d.q.Part.Carries("/"+namespace))
+}
+
 // WaitFor waits until an event of a topic has come.
 func (s *Stream) WaitFor(topic string) {
 	s.d.q.Helper()
 	proc.WaitFor(s.d.q, func(poll.LogT) poll.Result {
-		for _, l := range s.client() {
+		for _, l := range s.FromClient() {
 			if strings.Contains(l, " "+topic+" ") {
 				return poll.Success()
 			}
@@ -201,19 +217,19 @@ func (s *Stream) WaitFor(topic string) {
 func (s *Stream) Events() []Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return without(s.events)
+	return s.asked(s.events)
 }
 
 // FromClient lists the events that the Go client heard, one line each.
-func (s *Stream) FromClient() []string { return unmarked(s.client()) }
+func (s *Stream) FromClient() []string { return s.unmarked(s.client()) }
 
 // FromCtr lists the events that ctr events printed, one line each.
-func (s *Stream) FromCtr() []string { return unmarked(s.ctr()) }
+func (s *Stream) FromCtr() []string { return s.unmarked(s.ctr()) }
 
-func unmarked(lines []string) []string {
+func (s *Stream) unmarked(lines []string) []string {
 	var out []string
 	for _, l := range lines {
-		if !strings.HasPrefix(l, markNamespace+" ") {
+		if namespace, _, _ := strings.Cut(l, " "); s.about(namespace) {
 			out = append(out, l)
 		}
 	}

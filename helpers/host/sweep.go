@@ -117,6 +117,9 @@ func SweepPart(part Part) (Swept, error) {
 	if s.Cgroups, err = removeCgroups(part); err != nil {
 		return s, err
 	}
+	if err := leaveDefaultPlaces(part); err != nil {
+		return s, err
+	}
 	s.Files, err = Remove(part.Dir())
 	return s, err
 }

@@ -8,6 +8,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"sync"
@@ -32,6 +33,39 @@ type Registry struct {
 	requests []string
 }
 
+// store is what all registries of a run hold: the image is made once, and pushed without a network.
+var store = sync.OnceValues(func() (http.Handler, error) {
+	held := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	index, err := Index(lab.RootFS())
+	if err != nil {
+		return nil, fmt.Errorf("make the image: %w", err)
+	}
+	ref, err := name.NewTag("localhost/library/busybox:latest", name.Insecure)
+	if err == nil {
+		err = remote.WriteIndex(ref, index, remote.WithTransport(inProcess{held}))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("push the image into the registry: %w", err)
+	}
+	return held, nil
+})
+
+// inProcess is a transport to a handler of this process.
+type inProcess struct{ http.Handler }
+
+// RoundTrip has the handler answer.
+func (h inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	served := r.Clone(r.Context())
+	if served.Body == nil {
+		served.Body = http.NoBody // as a server's request has
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, served)
+	response := w.Result()
+	response.Request = r
+	return response, nil
+}
+
 // Serve starts a registry that holds the lab's image, until the question ends.
 func Serve(q *lab.Q) *Registry {
 	q.Helper()
@@ -47,8 +81,12 @@ func Serve(q *lab.Q) *Registry {
 	if err != nil {
 		q.Fatal(err)
 	}
+	held, err := store()
+	if err != nil {
+		q.Fatal(err)
+	}
 	r := &Registry{Addr: l.Addr().String()}
-	server := &http.Server{Handler: r.record(registry.New(registry.Logger(log.New(io.Discard, "", 0)))), ErrorLog: log.New(io.Discard, "", 0)}
+	server := &http.Server{Handler: r.record(held), ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
 	// Not q.Cleanup: it lives in this process, so it cannot be kept.
@@ -61,20 +99,6 @@ func Serve(q *lab.Q) *Registry {
 		}
 	})
 
-	index, err := Index(lab.RootFS())
-	if err != nil {
-		q.Fatalf("make the image: %v", err)
-	}
-	ref, err := name.NewTag(r.Addr+"/library/busybox:latest", name.Insecure)
-	if err == nil {
-		err = remote.WriteIndex(ref, index)
-	}
-	if err != nil {
-		q.Fatalf("push the image into the registry at %s: %v", r.Addr, err)
-	}
-	r.mu.Lock()
-	r.requests = nil // those of the push
-	r.mu.Unlock()
 	return r
 }
 

@@ -79,16 +79,9 @@ func (q *Q) Must(argv ...string) Result {
 // runs beside the question, such as a daemon.
 func (q *Q) Cmd(ctx context.Context, argv ...string) *exec.Cmd {
 	q.Helper()
-	path := argv[0]
-	if !strings.Contains(path, "/") {
-		// The names of the chapter (runc, ctr) mean what is under test, not what the host's PATH has.
-		if under, ok := underTest[path]; ok {
-			path = under.Path
-		} else if found, err := exec.LookPath(path); err == nil {
-			path = found
-		} else {
-			q.Fatalf("%v", err)
-		}
+	path, err := resolve(argv[0])
+	if err != nil {
+		q.Fatal(err)
 	}
 	cmd := exec.CommandContext(ctx, path, argv[1:]...)
 	cmd.Args[0] = argv[0]

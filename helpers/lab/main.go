@@ -178,6 +178,10 @@ func finish(before host.Picture) error {
 	if err := theRun.Keep(false); err != nil {
 		return err
 	}
+	if err := endShared(); err != nil {
+		_, closeErr := theRun.Close()
+		return errors.Join(fmt.Errorf("take down what the questions shared: %w", err), closeErr)
+	}
 	for _, dir := range []string{binDir(), linksDir()} {
 		if err := os.RemoveAll(dir); err != nil {
 			return err

@@ -177,13 +177,13 @@ func (q *Q) end(before host.Picture) {
 }
 
 // withoutFrame leaves out what belongs to the question and not to the experiment: its empty directory and its empty
-// cgroups, which the runtime made on its way down to the container's.
+// cgroups, which the runtime made on its way down to the container's, and which no runtime removes.
 func (q *Q) withoutFrame(cs []host.Change) []host.Change {
 	var out []host.Change
 	for _, c := range cs {
 		frame := c.Name == q.Dir
-		if c.Kind == "cgroup" && strings.HasSuffix(c.Name, ":"+q.Cgroup) {
-			frame = true
+		if _, cgroup, _ := strings.Cut(c.Name, ":"); c.Kind == "cgroup" && (cgroup == q.Cgroup || filepath.Dir(cgroup) == "/") {
+			frame = true // the second is that of a containerd namespace, above its containers' own
 		}
 		if !frame {
 			out = append(out, c)

@@ -1,0 +1,57 @@
+//go:build linux
+
+package ctrd
+
+import (
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"sync"
+
+	"cdblab/helpers/host"
+	"cdblab/helpers/lab"
+)
+
+// theShared is the containerd that questions share, which starts when the first one asks for it.
+var theShared = sync.OnceValues(func() (*server, error) {
+	dir, err := lab.Shared("containerd")
+	if err != nil {
+		return nil, err
+	}
+	s, err := newServer(dir, nil, func(argv ...string) (*exec.Cmd, error) { return lab.SharedCmd(filepath.Dir(dir), argv...) })
+	if err != nil {
+		return nil, err
+	}
+	lab.AtEnd(func() error {
+		errs := []error{s.stop()}
+		dirs := []string{dir}
+		if s.SocketDir != defaultSocketDir {
+			dirs = append(dirs, s.SocketDir)
+		}
+		for _, d := range dirs {
+			_, err := host.Remove(d)
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
+	})
+	return s, s.start()
+})
+
+// Shared is a containerd that the question shares with others, for what neither kills nor configures it. The question has
+// a containerd namespace of its own there, which is removed when it ends, with all that is in it.
+func Shared(q *lab.Q) *Daemon {
+	q.Helper()
+	s, err := theShared()
+	if err != nil {
+		q.Fatal(err)
+	}
+	d := &Daemon{server: s, Namespace: q.ID(Namespace), q: q, shared: true, FifoDir: q.Mkdir("fifo")}
+	q.DidLong("containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &   # for all questions, in "+filepath.Dir(s.dir),
+		"test -S "+s.Address+" || { mkdir -p "+s.dir+" "+s.SocketDir+" && cd "+filepath.Dir(s.dir)+" && cat > containerd/config.toml <<'END'\n"+
+			s.toml+"END\ncontainerd --config containerd/config.toml --address "+s.Address+" 2>> containerd/log & sleep 1; }\nmkdir -p "+q.Dir+"/fifo; cd "+q.Dir)
+	q.Export("CONTAINERD_ADDRESS", s.Address)
+	q.Look("ctr -n " + d.Namespace + " tasks ls")
+	d.connect()
+	q.Cleanup(d.end)
+	return d
+}

@@ -1,0 +1,115 @@
+//go:build linux
+
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// madeFile in a run's directory lists the directories of [DefaultPlaces] that the run has made.
+const madeFile = "default-places"
+
+// places is a set of default places.
+type places struct {
+	mu  sync.Mutex
+	all map[string]bool
+}
+
+var usedPlaces = places{all: map[string]bool{}}
+
+func (p *places) has(place string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.all[place]
+}
+
+// UseDefaultPlace makes directories of one of the [DefaultPlaces] for a program that cannot be told to use another one,
+// such as an older containerd. What appears in that place is then no trace of the lab's, unless it has a name of the
+// lab's; and what the run has made is noted, so that a sweep of the run removes it.
+func UseDefaultPlace(run Part, place string, dirs ...string) error {
+	usedPlaces.mu.Lock()
+	defer usedPlaces.mu.Unlock()
+	if usedPlaces.all[place] {
+		return nil
+	}
+	var missing []string
+	for _, dir := range append(dirs, place) {
+		if !exists(dir) {
+			missing = append(missing, dir)
+		}
+	}
+	note := filepath.Join(Dir, run.Run, madeFile)
+	if err := os.WriteFile(note, []byte(strings.Join(missing, "\n")), 0o644); err != nil {
+		return fmt.Errorf("note that %s is the run's: %w", place, err)
+	}
+	usedPlaces.all[place] = true
+	for _, dir := range append([]string{place}, dirs...) {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leaveDefaultPlaces removes the directories that a run has made in default places, with what is the run's by name and
+// the sockets that nobody listens at any more. A directory that somebody else has come to use stays.
+func leaveDefaultPlaces(run Part) error {
+	note := filepath.Join(Dir, run.Run, madeFile)
+	data, err := os.ReadFile(note)
+	if run.Question != "" || errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for dir := range strings.FieldsSeq(string(data)) {
+		if !slices.ContainsFunc(DefaultPlaces, func(place string) bool { return pathBegins(dir, place) }) {
+			return fmt.Errorf("%s names %s, which is no place that the lab makes", note, dir)
+		}
+		if err := leave(run, dir); err != nil {
+			return err
+		}
+	}
+	return os.Remove(note)
+}
+
+func leave(run Part, dir string) error {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		switch {
+		case run.Carries(path):
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		case e.IsDir() && strings.HasPrefix(e.Name(), "cdb-"): // a containerd namespace of the lab's, where runs meet
+			if err := leave(run, path); err != nil {
+				return err
+			}
+		case e.Type()&os.ModeSocket != 0 && dead(path):
+			_ = os.Remove(path)
+		}
+	}
+	if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT && err != unix.ENOTEMPTY {
+		return fmt.Errorf("remove %s: %w", dir, err)
+	}
+	return nil
+}
+
+// dead says whether nobody listens at a socket any more.
+func dead(socket string) bool {
+	c, err := net.Dial("unix", socket)
+	if err == nil {
+		c.Close()
+	}
+	return errors.Is(err, unix.ECONNREFUSED)
+}
