@@ -24,8 +24,8 @@ type Section struct {
 var Sections = []Section{
 	{"Bundle", []string{"spec", "rootfs", "namespaces", "mounts", "process", "seccomp", "limits", "userns", "refused", "edited", "containerd", "libcontainer"}},
 	{"Lifecycle", []string{"states", "place", "kill", "delete", "run", "exec", "pause", "hooks", "failed", "refused", "libcontainer", "update", "record", "terminal", "checkpoint"}},
-	{"Task", nil},
-	{"Events", nil},
+	{"Task", []string{"created", "parents", "socket", "runc", "daemon", "shim", "program", "down", "stopped", "files", "pull", "snapshotter", "garbage", "namespaces", "group", "cgroup", "exec", "order", "client", "cost"}},
+	{"Events", []string{"silence", "listeners", "replay", "slow", "exec", "oom", "failure", "logs", "strace", "metrics", "output"}},
 }
 
 // files lists the section's files that are there, in order; one that is no room of the section's is an error.
