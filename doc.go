@@ -8,8 +8,11 @@
 //     mounts, process, seccomp, limits, userns, refused, edited, containerd, libcontainer.
 //   - Lifecycle (lifecycle_test.go): what runc does with it, from create to delete. Its rooms: states, place, kill, delete,
 //     run, exec, pause, hooks, failed, refused, libcontainer, update, record, terminal, checkpoint.
-//   - Task (task_test.go): what containerd adds, and who holds what.
-//   - Events (events_test.go): what one is told, and what one has to ask.
+//   - Task (task_test.go): what containerd adds, and who holds what, also when something dies. Its rooms: created, parents,
+//     socket, runc, daemon, shim, program, down, stopped, files, pull, snapshotter, garbage, namespaces, group, cgroup, exec,
+//     order, client, cost.
+//   - Events (events_test.go): what one is told, and what one has to ask. Its rooms: silence, listeners, replay, slow, exec,
+//     oom, failure, logs, strace, metrics, output.
 //
 // A room is a file of the section, such as bundle_mounts_test.go. `make syllabus` lists the questions in the chapter's
 // order. The doc comment of each is its answer, with a hint where to look and the
@@ -43,6 +46,19 @@
 // go.mod pins runc, containerd, its shim and ctr as tools, at the versions whose libraries the tests import; `make tools`
 // builds them. CDB_RUNC, CDB_CONTAINERD, CDB_CTR, CDB_SHIM and CDB_BUSYBOX name other ones, CDB_IMAGE another image.
 // Each run begins with what it tests: versions, digests, kernel, cgroup mode.
+//
+// # How a containerd keeps to itself
+//
+// Root, state and address are not enough for a containerd to share nothing with the host's own. The shims' sockets are in
+// /run/containerd/s unless socket_dir says otherwise; the runtime's state is in /run/containerd/runc unless the container's
+// runtime options have a Root (ctr --runc-root); the tasks' FIFOs are in /run/containerd/fifo unless who starts the task
+// names a directory (ctr --fifo-dir); and the socket on which shims report is the default one's unless the daemon is given
+// its address as a flag, too. The lab sets all of these (helpers/ctrd). A question that kills, restarts or configures the
+// daemon has one of its own; the others share one, in which each has a containerd namespace, which is emptied and removed
+// when it ends.
+//
+// An older containerd cannot move the first two. It is asked (for its default configuration, for its options), not told by
+// its version; what it then puts into the default place is removed by the lab at the end.
 //
 // # What stays on the host
 //
