@@ -43,7 +43,8 @@ func UseDefaultPlace(run Part, place string, dirs ...string) error {
 	}
 	var missing []string
 	for _, dir := range append(dirs, place) {
-		if !exists(dir) {
+		// Of two runs at once, the one that ends last removes what the first has made.
+		if !exists(dir) || madeByARun(dir) {
 			missing = append(missing, dir)
 		}
 	}
@@ -58,6 +59,15 @@ func UseDefaultPlace(run Part, place string, dirs ...string) error {
 		}
 	}
 	return nil
+}
+
+// madeByARun says whether a run that is under way has made the directory.
+func madeByARun(dir string) bool {
+	notes, _ := filepath.Glob(filepath.Join(Dir, "*", madeFile))
+	return slices.ContainsFunc(notes, func(note string) bool {
+		data, _ := os.ReadFile(note)
+		return slices.Contains(strings.Fields(string(data)), dir)
+	})
 }
 
 // leaveDefaultPlaces removes the directories that a run has made in default places, with what is the run's by name and
