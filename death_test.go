@@ -38,9 +38,9 @@ type death struct {
 	when   string // running, stopped or down: of the task, and of containerd
 }
 
-func (x death) String() string {
-	return fmt.Sprintf("%s %s, %s", x.who, strings.TrimPrefix(unix.SignalName(x.signal), "SIG"), x.when)
-}
+func (x death) String() string { return fmt.Sprintf("%s %s, %s", x.who, x.name(), x.when) }
+
+func (x death) name() string { return strings.TrimPrefix(unix.SignalName(x.signal), "SIG") }
 
 // endsWith is a program that ends with a status of its own when it is told to. Pid 1 hears of TERM only what it has a
 // handler for.
@@ -159,7 +159,7 @@ func (m *mortal) die() {
 	if m.who == "init" && m.signal == sigterm {
 		proc.WaitFor(m.q, proc.Catches(int(victim.PID), sigterm))
 	}
-	m.q.Did("kill -%s %d   # the %s of %s", strings.TrimPrefix(unix.SignalName(m.signal), "SIG"), victim.PID, m.who, m.id)
+	m.q.Did("kill -%s %d   # the %s of %s", m.name(), victim.PID, m.who, m.id)
 	assert.NilError(m.q, unix.Kill(int(victim.PID), m.signal))
 	proc.WaitFor(m.q, proc.Dead(victim))
 }
