@@ -62,7 +62,8 @@ type mortal struct {
 	socket     string
 	state      string // the runtime's directory
 	ears       []*ctrd.Stream
-	before     int // so many events were heard before the death
+	before     int    // so many events were heard before the death
+	unheard    string // an event that is known to have been sent before this client could listen
 
 	wait, execWait *waiting // of the client that was there before
 	now            *containerd.Client
@@ -197,6 +198,9 @@ func (m *mortal) events() []string {
 				}
 			}
 		}
+	}
+	if m.unheard != "" {
+		out = append(out, m.unheard)
 	}
 	return out
 }
