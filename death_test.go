@@ -62,8 +62,9 @@ type mortal struct {
 	socket     string
 	state      string // the runtime's directory
 	ears       []*ctrd.Stream
-	before     int    // so many events were heard before the death
-	unheard    string // an event that is known to have been sent before this client could listen
+	before     int      // so many events were heard before the death
+	unheard    []string // events that are known to have been sent before this client could listen
+	once       bool     // a shim that tries again may tell twice: count what it tells once
 
 	wait, execWait *waiting // of the client that was there before
 	now            *containerd.Client
@@ -80,7 +81,7 @@ func newMortal(q *lab.Q, d *ctrd.Daemon, ref string, ear *ctrd.Stream, x death, 
 	if len(args) == 0 {
 		args = []string{"sh", "-c", endsWith7}
 	}
-	d.CreateContainer(ref, m.id, args...)
+	d.CreateContainerWith([]string{"--"}, ref, m.id, args...) // an older ctr takes the program's -c for an option of its own
 	task := m.startTask()
 	m.socket = d.ShimSocket(m.id)
 	m.init = proc.Snapshot(q, int(task.Pid()))
@@ -165,12 +166,13 @@ func (m *mortal) die() {
 	proc.WaitFor(m.q, proc.Dead(victim))
 }
 
-// waitForEvent waits until an event of the container has come, as the table writes it.
-func (m *mortal) waitForEvent(want string) {
+// waitForEvent waits until an event of the container has come that begins so, as the table writes it.
+func (m *mortal) waitForEvent(begins string) {
 	m.q.Helper()
 	proc.WaitFor(m.q, func(poll.LogT) poll.Result {
-		if got := m.events(); !slices.Contains(got, want) {
-			return poll.Continue("events of %s: %q, and no %q yet", m.id, got, want)
+		got := m.events()
+		if !slices.ContainsFunc(got, func(e string) bool { return strings.HasPrefix(e, begins) }) {
+			return poll.Continue("events of %s: %q, and no %q yet", m.id, got, begins)
 		}
 		return poll.Success()
 	})
@@ -199,8 +201,8 @@ func (m *mortal) events() []string {
 			}
 		}
 	}
-	if m.unheard != "" {
-		out = append(out, m.unheard)
+	if out = append(out, m.unheard...); m.once {
+		out = slices.Compact(out)
 	}
 	return out
 }

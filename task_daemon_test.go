@@ -69,7 +69,11 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		}
 		again.Mark()
 		for _, p := range []proc.Process{running.shim, running.init, *running.exec} {
-			assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, int(p.PID)).Identity, p.Identity))
+			now, then := proc.Snapshot(q, int(p.PID)).Identity, p.Identity
+			if p.PID == running.shim.PID {
+				now.Mounts, then.Mounts = nil, nil // the host's, which change with every container
+			}
+			assert.Check(q, cmp.DeepEqual(now, then))
 		}
 		assert.Check(q, proc.Listens(q, proc.Snapshot(q, int(running.shim.PID)), running.socket))
 		assert.Check(q, cmp.DeepEqual(fileAt(q, addressFile(running.bundle)), address), "how the shim is reached")
@@ -79,6 +83,7 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 
 	q.Step("what remains; in the end a new client's Wait gets the real status")
 	table := fill(q, d, "death-of-containerd.golden", dead)
+	kept := false
 	for _, m := range dead {
 		r := table[m.String()]
 		if m.when == "running" {
@@ -97,12 +102,17 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		assert.Check(q, cmp.Equal(r["old Wait: task"], "7"), "%s: a client that had asked before", m)
 		assert.Check(q, cmp.Equal(r["container"], "there"), m)
 		if !lab.Pinned() {
-			continue // what has become of it is a fact of the version
+			kept = kept || r["new client: task"] == "STOPPED 7" // an older containerd takes it over, with its exit status
+			continue
 		}
 		assert.Check(q, cmp.Equal(r["new client: task"], "no task"), "%s: the exit status can still be asked for", m)
 		assert.Check(q, cmp.Equal(r["event 2"], "-"), "%s: somebody is told that the task was deleted", m)
 		assert.Check(q, cmp.Equal(r["shim"], "dead"), m)
 		assert.Check(q, cmp.Equal(r["bundle"], "gone"), m)
+	}
+	if kept {
+		q.Answer("All of it. Who waited has to ask again.")
+		return
 	}
 	q.Answer("All that runs. Who waited has to ask again, and a task that had stopped is cleared away without a word.")
 }

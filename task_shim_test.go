@@ -53,7 +53,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	}
 	for _, m := range dead {
 		m.settle()
-		m.waitForEvent(map[string]string{"running": "delete 137", "stopped": "delete 7"}[m.when])
+		m.waitForEvent("delete ")
 		proc.WaitFor(q, m.wait.over)
 		if m.exec != nil {
 			proc.WaitFor(q, m.execWait.over)
@@ -82,7 +82,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	for _, m := range dead[:2] {
 		r := table[m.String()]
 		assert.Check(q, cmp.Equal(r["exec"], "dead"), "%s: the exec, in the namespace of a pid 1 that was killed", m)
-		assert.Check(q, cmp.DeepEqual(m.events()[:2], []string{"exit init 137", "delete 137"}), m)
+		assert.Check(q, cmp.DeepEqual(m.events(), []string{"exit init 137", "delete 137"}), m)
 		for _, wait := range []*waiting{m.wait, m.execWait} {
 			assert.Check(q, wait.failed() != nil, "%s: an old client's Wait returned %s, and no error", m, wait.said())
 			q.Fact("an old client's Wait says", lab.Chance(fmt.Sprint(wait.failed())))
@@ -92,8 +92,12 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	q.Step("a stopped task's: its exit is told once more")
 	for _, m := range dead[2:] {
 		told := m.events()
+		assert.Assert(q, cmp.Len(told, 3), m)
 		assert.Check(q, cmp.Equal(told[0], "exit init 7"), m)
 		assert.Check(q, cmp.Contains(told[1], "exit init"), m)
+		if lab.Pinned() { // an older shim writes no status into the bundle, and the second exit is told with 137
+			assert.Check(q, cmp.DeepEqual(told[1:], []string{"exit init 7", "delete 7"}), m)
+		}
 		q.Fact("the exit, before and after", told[:2])
 		q.Fact("and the delete", told[2])
 	}
