@@ -1,0 +1,401 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	eventsapi "github.com/containerd/containerd/api/events"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/status"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// Death and restart as a table: who is killed, by which signal and when, and what remains. Four rooms of the chapter
+// (task_daemon, task_shim, task_program, task_down) each fill the columns of their deaths; see death_table_test.go.
+
+// death is a column of the table.
+type death struct {
+	who    string // containerd, shim, init or exec
+	signal unix.Signal
+	when   string // running, stopped or down: of the task, and of containerd
+}
+
+func (x death) String() string { return fmt.Sprintf("%s %s, %s", x.who, x.name(), x.when) }
+
+func (x death) name() string { return strings.TrimPrefix(unix.SignalName(x.signal), "SIG") }
+
+// endsWith is a program that ends with a status of its own when it is told to. Pid 1 hears of TERM only what it has a
+// handler for.
+const (
+	endsWith7 = `trap "exit 7" TERM; sleep 300 & wait`
+	execID    = "exec"
+)
+
+// mortal is a container with a task, of which something is to be killed.
+type mortal struct {
+	death
+	q  *lab.Q
+	d  *ctrd.Daemon
+	id string
+
+	init, shim proc.Process
+	exec       *proc.Process // nil in a stopped task
+	bundle     string
+	socket     string
+	state      string // the runtime's directory
+	ears       []*ctrd.Stream
+	before     int      // so many events were heard before the death
+	unheard    []string // events that are known to have been sent before this client could listen
+	once       bool     // a shim that tries again may tell twice: count what it tells once
+
+	wait, execWait *waiting // of the client that was there before
+	now            *containerd.Client
+}
+
+// newMortal makes a container and its task, which runs args, with an exec beside it, or is stopped, with status 7. A
+// client waits for both, another listens.
+func newMortal(q *lab.Q, d *ctrd.Daemon, ref string, ear *ctrd.Stream, x death, args ...string) *mortal {
+	q.Helper()
+	m := &mortal{death: x, q: q, d: d, now: d.Client(), ears: []*ctrd.Stream{ear}}
+	m.id = q.ID("cdb-" + strings.ToLower(strings.NewReplacer(" ", "-", ",", "").Replace(x.String())))
+	m.bundle = d.Bundle(m.id)
+	m.state = filepath.Join(d.RuncRoot, d.Namespace, m.id)
+	if len(args) == 0 {
+		args = []string{"sh", "-c", endsWith7}
+	}
+	d.CreateContainerWith([]string{"--"}, ref, m.id, args...) // an older ctr takes the program's -c for an option of its own
+	task := m.startTask()
+	m.socket = d.ShimSocket(m.id)
+	m.init = proc.Snapshot(q, int(task.Pid()))
+	m.shim = proc.Snapshot(q, int(m.init.Parent))
+	assert.Check(q, contains(m.shim.Comm, "containerd-shim"), "the parent of the task's process is %q", m.shim.Comm)
+	m.wait = waitFor(q, task)
+	if x.when != "stopped" {
+		e := m.startExec(task)
+		m.exec = &e
+		return m
+	}
+	proc.WaitFor(q, proc.Catches(int(m.init.PID), sigterm))
+	q.Did("kill -TERM %d   # the program of %s", m.init.PID, m.id)
+	assert.NilError(q, unix.Kill(int(m.init.PID), sigterm))
+	proc.WaitFor(q, d.Stopped(m.id))
+	m.waitForEvent("exit init 7")
+	proc.WaitFor(q, m.wait.over)
+	return m
+}
+
+// startTask makes a task of the container, without stdio, and waits until its program runs.
+func (m *mortal) startTask() containerd.Task {
+	m.q.Helper()
+	ctx := context.Background()
+	m.q.Did("ctr -n %s tasks start -d --null-io %s", m.d.Namespace, m.id)
+	c, err := m.now.LoadContainer(ctx, m.id)
+	assert.NilError(m.q, err)
+	var task containerd.Task
+	// Of a task whose shim is dead containerd says that there is none, and yet it refuses another one until what the shim
+	// has left is cleaned up.
+	proc.WaitFor(m.q, func(poll.LogT) poll.Result {
+		var err error
+		if task, err = c.NewTask(ctx, cio.NullIO); errdefs.IsAlreadyExists(err) {
+			return poll.Continue("containerd refuses a new task of %s: %v", m.id, err)
+		} else if err != nil {
+			return poll.Error(err)
+		}
+		return poll.Success()
+	})
+	assert.NilError(m.q, task.Start(ctx), "start the task of %s", m.id)
+	proc.WaitFor(m.q, proc.Runs(int(task.Pid()), program(m.d.Spec(m.id).Process.Args[:1])))
+	return task
+}
+
+// startExec leaves a second process in the task, for which a client waits as well.
+func (m *mortal) startExec(task containerd.Task) proc.Process {
+	m.q.Helper()
+	ctx := context.Background()
+	m.q.Did("ctr -n %s tasks exec -d --fifo-dir fifo --exec-id %s %s sleep 301", m.d.Namespace, execID, m.id)
+	spec := *m.d.Spec(m.id).Process
+	spec.Args = []string{"sleep", "301"}
+	p, err := task.Exec(ctx, execID, &spec, cio.NullIO)
+	assert.NilError(m.q, err)
+	assert.NilError(m.q, p.Start(ctx))
+	proc.WaitFor(m.q, proc.Runs(int(p.Pid()), "sleep"))
+	m.execWait = waitFor(m.q, p)
+	return proc.Snapshot(m.q, int(p.Pid()))
+}
+
+// remember notes how many events came before the death. What a shim has to tell may lag behind what it has done.
+func (m *mortal) remember() {
+	m.q.Helper()
+	m.before = len(m.events())
+}
+
+// die sends the signal, past containerd and the runtime, and waits until its victim is dead.
+func (m *mortal) die() {
+	m.q.Helper()
+	m.remember()
+	victim := m.init.Identity
+	switch m.who {
+	case "shim":
+		victim = m.shim.Identity
+	case "exec":
+		victim = m.exec.Identity
+	}
+	if m.who == "init" && m.signal == sigterm {
+		proc.WaitFor(m.q, proc.Catches(int(victim.PID), sigterm))
+	}
+	m.q.Did("kill -%s %d   # the %s of %s", m.name(), victim.PID, m.who, m.id)
+	assert.NilError(m.q, unix.Kill(int(victim.PID), m.signal))
+	proc.WaitFor(m.q, proc.Dead(victim))
+}
+
+// waitForEvent waits until an event of the container has come that begins so, as the table writes it.
+func (m *mortal) waitForEvent(begins string) {
+	m.q.Helper()
+	proc.WaitFor(m.q, func(poll.LogT) poll.Result {
+		got := m.events()
+		if !slices.ContainsFunc(got, func(e string) bool { return strings.HasPrefix(e, begins) }) {
+			return poll.Continue("events of %s: %q, and no %q yet", m.id, got, begins)
+		}
+		return poll.Success()
+	})
+}
+
+// events lists what was told of the task and its processes, but for their beginning.
+func (m *mortal) events() []string {
+	var out []string
+	for _, ear := range m.ears {
+		for _, e := range ear.Events() {
+			body, _ := json.Marshal(e.Body)
+			switch b := e.Body.(type) {
+			case *eventsapi.TaskCreate, *eventsapi.TaskStart, *eventsapi.TaskExecAdded, *eventsapi.TaskExecStarted:
+			case *eventsapi.TaskExit:
+				if b.ContainerID == m.id {
+					out = append(out, fmt.Sprintf("exit %s %d", strings.Replace(b.ID, m.id, "init", 1), b.ExitStatus))
+				}
+			case *eventsapi.TaskDelete:
+				if b.ContainerID == m.id {
+					out = append(out, fmt.Sprintf("delete %d", b.ExitStatus))
+				}
+			default:
+				if strings.HasPrefix(e.Topic, "/tasks/") && contains(string(body), m.id) {
+					out = append(out, e.Topic)
+				}
+			}
+		}
+	}
+	if out = append(out, m.unheard...); m.once {
+		out = slices.Compact(out)
+	}
+	return out
+}
+
+// task is the task as a client finds it that has come after the death.
+func (m *mortal) task() (containerd.Task, error) {
+	c, err := m.now.LoadContainer(context.Background(), m.id)
+	if err != nil {
+		return nil, err
+	}
+	return c.Task(context.Background(), nil)
+}
+
+// sees is what that client is told of the task and of the exec: "RUNNING", "STOPPED 7", "no task".
+func (m *mortal) sees() (task, exec string) {
+	t, err := m.task()
+	if errdefs.IsNotFound(err) {
+		return "no task", "no task"
+	}
+	if err != nil {
+		return errorWord(err), errorWord(err)
+	}
+	task, exec = statusWord(t), "none"
+	if m.exec != nil {
+		if p, err := t.LoadProcess(context.Background(), execID, nil); err != nil {
+			exec = errorWord(err)
+		} else {
+			exec = statusWord(p)
+		}
+	}
+	return task, exec
+}
+
+func statusWord(p containerd.Process) string {
+	s, err := p.Status(context.Background())
+	switch {
+	case err != nil:
+		return errorWord(err)
+	case s.Status == containerd.Stopped:
+		return fmt.Sprintf("STOPPED %d", s.ExitStatus)
+	}
+	return strings.ToUpper(string(s.Status))
+}
+
+// errorWord is what kind of error it is; how it is worded hangs on who noticed first.
+func errorWord(err error) string { return fmt.Sprintf("error (%v)", status.Code(errgrpc.ToGRPC(err))) }
+
+// settle waits until containerd says of the task what the kernel shows: it has a task if there is a shim, and a process
+// runs if it is alive.
+func (m *mortal) settle() {
+	m.q.Helper()
+	proc.WaitFor(m.q, func(poll.LogT) poll.Result {
+		task, exec := m.sees()
+		known := task != "no task"
+		agree := known == alive(m.shim.Identity)
+		if known {
+			agree = agree && (task == "RUNNING") == alive(m.init.Identity)
+			agree = agree && (m.exec == nil || (exec == "RUNNING") == alive(m.exec.Identity))
+		}
+		if !agree {
+			return poll.Continue("%s: containerd says task %s, exec %s; shim is %s, init is %s", m.id, task, exec,
+				aliveOrDead(m.shim.Identity), aliveOrDead(m.init.Identity))
+		}
+		return poll.Success()
+	})
+}
+
+func alive(id proc.Identity) bool { return !proc.Dead(id)(nil).Done() }
+
+func aliveOrDead(id proc.Identity) string {
+	if alive(id) {
+		return "alive"
+	}
+	return "dead"
+}
+
+func thereOrGone(there bool) string {
+	if there {
+		return "there"
+	}
+	return "gone"
+}
+
+func (m *mortal) hasCgroup() bool {
+	return slices.ContainsFunc(cgroup.Of(m.q, "/"+m.d.Namespace+"/"+m.id).Dirs(), exists)
+}
+
+// tryExec says what comes of an exec after the death.
+func (m *mortal) tryExec() string {
+	m.q.Helper()
+	ctx := context.Background()
+	task, err := m.task()
+	if errdefs.IsNotFound(err) {
+		return "no task"
+	}
+	assert.NilError(m.q, err)
+	m.q.Did("ctr -n %s tasks exec --fifo-dir fifo --exec-id again %s true", m.d.Namespace, m.id)
+	spec := *m.d.Spec(m.id).Process
+	spec.Args = []string{"true"}
+	p, err := task.Exec(ctx, "again", &spec, cio.NullIO)
+	if err == nil {
+		err = p.Start(ctx)
+	}
+	if err != nil {
+		return "refused"
+	}
+	w := waitFor(m.q, p)
+	proc.WaitFor(m.q, w.over)
+	if got := w.said(); got != "0" {
+		return "ends with " + got
+	}
+	_, err = p.Delete(ctx)
+	assert.Check(m.q, err)
+	return "works"
+}
+
+// again makes a new task of the container, and says what that took.
+func (m *mortal) again() string {
+	m.q.Helper()
+	ctx := context.Background()
+	took := "at once"
+	if task, err := m.task(); err == nil {
+		took = "after delete"
+		if alive(m.init.Identity) {
+			took = "after kill, delete"
+			w := waitFor(m.q, task)
+			m.q.Did("ctr -n %s tasks kill -s SIGKILL %s", m.d.Namespace, m.id)
+			assert.NilError(m.q, task.Kill(ctx, sigkill))
+			proc.WaitFor(m.q, w.over)
+			assert.Check(m.q, cmp.Equal(w.said(), "137"), "a new client's Wait, in the end")
+		}
+		m.q.Did("ctr -n %s tasks delete %s", m.d.Namespace, m.id)
+		_, err := task.Delete(ctx)
+		assert.NilError(m.q, err)
+		proc.WaitFor(m.q, proc.Dead(m.shim.Identity))
+	}
+	task := m.startTask()
+	next := proc.Snapshot(m.q, int(task.Pid()))
+	assert.Check(m.q, !next.Same(m.init.Identity))
+	assert.Check(m.q, next.Parent != m.shim.PID, "the old shim is the new task's")
+	return took
+}
+
+// waiting is a client's Wait, under way.
+type waiting struct {
+	mu  sync.Mutex
+	got string
+	err error
+}
+
+// waitFor waits for a process in the background.
+func waitFor(q *lab.Q, p containerd.Process) *waiting {
+	q.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	q.TB.Cleanup(cancel)
+	ended, err := p.Wait(ctx)
+	assert.NilError(q, err)
+	w := &waiting{}
+	go func() {
+		s := <-ended
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.got, w.err = fmt.Sprint(s.ExitCode()), s.Error(); w.err != nil {
+			w.got = errorWord(w.err)
+		}
+	}()
+	return w
+}
+
+// said is the exit status that Wait returned, or its error; "waiting" as long as it has not returned.
+func (w *waiting) said() string {
+	if w == nil {
+		return "none"
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.got == "" {
+		return "waiting"
+	}
+	return w.got
+}
+
+// over is a poll check: Wait has returned.
+func (w *waiting) over(poll.LogT) poll.Result {
+	if w.said() == "waiting" {
+		return poll.Continue("a client still waits")
+	}
+	return poll.Success()
+}
+
+// failed is the error with which Wait has returned; nil for an exit status.
+func (w *waiting) failed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
