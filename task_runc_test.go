@@ -30,10 +30,10 @@ import (
 // Spec: https://github.com/opencontainers/runtime-tools/blob/master/docs/command-line-interface.md
 func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "Where is runc in all this?")
+	w := wrapRunc(q)
 	d := ctrd.Shared(q)
 	id, plain := q.ID(ctrd.ID), q.ID(ctrd.ID+"-plain")
 	ref := pull(q, d)
-	w := wrapRunc(q)
 
 	q.Step("a container whose runtime writes down each of its calls: its own pid, its parent's, and the arguments")
 	if contains(d.Ctr("containers", "create", "--help").Stdout, "--runc-binary") {
@@ -142,6 +142,7 @@ type call struct {
 	args        []string
 }
 
+// wrapRunc writes the script. Call it before the daemon is asked for: the shim needs it as long as there is a task.
 func wrapRunc(q *lab.Q) wrapper {
 	q.Helper()
 	dir := q.Mkdir("wrapper")
