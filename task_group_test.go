@@ -1,0 +1,171 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// groupKey is how containers of one pod ask for one shim, as an annotation of config.json.
+const groupKey = "io.containerd.runc.v2.group"
+
+// Yes, if config.json has the same annotation io.containerd.runc.v2.group in both. The record's label of that name is not
+// read; but ctr writes its labels into both.
+//
+// containerd starts a shim for each task all the same. Its helper finds that somebody listens at the group's socket, and
+// ends with that address instead of a shim's: so pods came to have one shim for all of their containers, before there were
+// sandboxes. Such a shim lives until the last of its tasks is deleted, the task that it was started for not excepted.
+//
+// Hint: `ctr containers create --label io.containerd.runc.v2.group=NAME`; the children of the shim; the addresses in
+// both bundles.
+// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md#start
+func TestTask_CanTwoTasksShareAShim(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "Can two tasks share a shim?")
+	var socket string
+	q.Cleanup(func() { removeStale(q, socket) }) // before the daemon's, so that it runs when no task is left
+	d := ctrd.Shared(q)
+	ref := pull(q, d)
+	ids := []string{q.ID(ctrd.ID), q.ID(ctrd.ID + "-2"), q.ID(ctrd.ID + "-3")}
+	group := q.ID("cdb-group")
+	socket = filepath.Join(d.SocketDir, d.SocketName(group))
+
+	q.Step("ctr writes a label into the record, and the annotation into config.json")
+	d.CreateContainerWith([]string{"--label", groupKey + "=" + group}, ref, ids[0], "sleep", "300")
+	assert.Check(q, cmp.Equal(d.Spec(ids[0]).Annotations[groupKey], group), "annotation of a container that ctr labels")
+	assert.Check(q, cmp.Equal(labelsOf(q, d, ids[0])[groupKey], group))
+	q.Fact("ctr --label", "label and annotation")
+
+	q.Step("the Go client sets what it is told to: here the annotation alone")
+	d.CreateByClient(ctrd.Extras{Spec: []oci.SpecOpts{oci.WithAnnotations(map[string]string{groupKey: group})}}, ref, ids[1], "sleep", "300")
+	assert.Check(q, cmp.Equal(d.Spec(ids[1]).Annotations[groupKey], group))
+	assert.Check(q, cmp.Equal(labelsOf(q, d, ids[1])[groupKey], ""))
+
+	q.Step("two tasks: one shim, with two children, and one socket, named after the group")
+	var tasks []proc.Process
+	for _, id := range ids[:2] {
+		tasks = append(tasks, startedTask(q, d, id))
+	}
+	shims := d.Shims()
+	assert.Assert(q, cmp.Len(shims, 1), "shims of two tasks of a group")
+	shim := proc.Snapshot(q, int(shims[0]))
+	assert.Check(q, cmp.DeepEqual(proc.Children(q, int(shim.PID)), sortedPIDs(tasks[0].PID, tasks[1].PID)))
+	for i, id := range ids[:2] {
+		assert.Check(q, cmp.Equal(tasks[i].Parent, shim.PID), "the parent of %s", id)
+		assert.Check(q, cmp.Equal(d.ShimSocket(id), socket), "as the bundle of %s says", id)
+		assert.Check(q, !exists(filepath.Join(d.SocketDir, d.SocketName(id))), "%s has a socket of its own", id)
+	}
+	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on the group's socket")
+	assert.Check(q, cmp.Equal(proc.Cwd(q, int(shim.PID)), d.Bundle(ids[0])), "the bundle of the first")
+	q.Fact("shims", len(shims))
+	q.Fact("its children", []proc.PID{tasks[0].PID, tasks[1].PID})
+	q.Fact("socket", "sha256 of address/namespace/group")
+
+	q.Step("they share the shim, and nothing else")
+	for _, ns := range []string{"mnt", "net", "pid"} {
+		assert.Check(q, tasks[0].NS[ns] != tasks[1].NS[ns], "both are in one %s namespace", ns)
+	}
+	for i, id := range ids[:2] {
+		assertInCgroup(q, tasks[i].Identity, "/"+d.Namespace+"/"+id)
+	}
+	q.Fact("namespaces in common", tasks[0].Shared(tasks[1].Identity))
+
+	q.Control("the label alone, through the Go client: a shim of its own")
+	d.CreateByClient(ctrd.Extras{Labels: map[string]string{groupKey: group}}, ref, ids[2], "sleep", "300")
+	assert.Check(q, cmp.Equal(labelsOf(q, d, ids[2])[groupKey], group))
+	assert.Check(q, cmp.Equal(d.Spec(ids[2]).Annotations[groupKey], ""))
+	alone := startedTask(q, d, ids[2])
+	assert.Check(q, cmp.Len(d.Shims(), 2), "shims, with a third task that is labelled only")
+	assert.Check(q, alone.Parent != shim.PID, "the third task is the group's shim's child")
+	assert.Check(q, cmp.Equal(filepath.Base(d.ShimSocket(ids[2])), d.SocketName(ids[2])))
+	q.Fact("shims with the third", len(d.Shims()))
+
+	q.TearDown("the first task is deleted: its shim stays, for the second, in a directory that is gone", func() {
+		killAndDelete(q, d, ids[0])
+		assert.Check(q, proc.Snapshot(q, int(shim.PID)).Same(shim.Identity), "the shim is another one")
+		assert.Check(q, cmp.DeepEqual(proc.Children(q, int(shim.PID)), []proc.PID{tasks[1].PID}))
+		cwd := proc.Cwd(q, int(shim.PID)) // containerd renames a bundle before it removes it
+		assert.Check(q, strings.HasSuffix(cwd, ids[0]+" (deleted)"), "the shim's working directory is %s", cwd)
+		hello := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "second", ids[1], "echo", "still here")
+		assert.Check(q, cmp.Equal(trim(hello.Stdout), "still here"))
+		q.Fact("after the first task", "the shim stays")
+
+		q.Step("the second is deleted: the shim ends")
+		killAndDelete(q, d, ids[1])
+		proc.WaitFor(q, proc.Dead(shim.Identity))
+		assert.Check(q, cmp.DeepEqual(d.Shims(), []proc.PID{alone.Parent}))
+		q.Fact("after the second task", "the shim has ended")
+
+		q.Step("and the group's socket? Who cleans up looks for one of the container's name")
+		left := exists(socket)
+		if left {
+			assert.Check(q, cmp.ErrorIs(dial(socket), unix.ECONNREFUSED), "somebody listens at the group's socket")
+		}
+		if lab.Pinned() {
+			assert.Check(q, left, "this containerd was known to leave the socket of a group behind; look at the fact again")
+		}
+		killAndDelete(q, d, ids[2])
+		proc.WaitFor(q, shimsLeft(d, 0))
+		own := filepath.Join(d.SocketDir, d.SocketName(ids[2]))
+		assert.Check(q, cmp.ErrorIs(dial(own), unix.ENOENT), "the socket of the third, which was in no group")
+		q.Fact("left behind of the group's socket", map[bool]string{true: "the file", false: "nothing"}[left])
+		q.Fact("left behind of the third's", "nothing")
+	})
+
+	q.Answer("Yes, by an annotation: one shim, one socket, and it lives as long as the last of them.")
+}
+
+// startedTask starts a task and waits until its program, a sleep, runs.
+func startedTask(q *lab.Q, d *ctrd.Daemon, id string) proc.Process {
+	q.Helper()
+	d.StartTask(id)
+	pid := d.TaskPID(id)
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	return proc.Snapshot(q, pid)
+}
+
+// killAndDelete ends a task and deletes it.
+func killAndDelete(q *lab.Q, d *ctrd.Daemon, id string) {
+	q.Helper()
+	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
+	proc.WaitFor(q, d.Stopped(id))
+	deleteTask(q, d, id)
+}
+
+// labelsOf reads the labels in a container's record.
+func labelsOf(q *lab.Q, d *ctrd.Daemon, id string) map[string]string {
+	q.Helper()
+	ctx := context.Background()
+	c, err := d.Client().LoadContainer(ctx, id)
+	assert.NilError(q, err)
+	labels, err := c.Labels(ctx)
+	assert.NilError(q, err)
+	return labels
+}
+
+// removeStale removes a socket that nobody listens at any more.
+func removeStale(q *lab.Q, socket string) {
+	q.Helper()
+	if errors.Is(dial(socket), unix.ECONNREFUSED) {
+		q.Did("rm %s", socket)
+		rm(q, socket)
+	}
+}
+
+func sortedPIDs(pids ...proc.PID) []proc.PID {
+	slices.Sort(pids)
+	return pids
+}
