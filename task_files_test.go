@@ -171,7 +171,9 @@ func pullLayered(q *lab.Q, d *ctrd.Daemon) string {
 }
 
 // blobs is the directory in which the daemon has its blobs, each a file named by its digest.
-func blobs(d *ctrd.Daemon) string { return filepath.Join(d.Root, "io.containerd.content.v1.content/blobs/sha256") }
+func blobs(d *ctrd.Daemon) string {
+	return filepath.Join(d.Root, "io.containerd.content.v1.content/blobs/sha256")
+}
 
 // snapshotterDir is the directory of a snapshotter of the daemon's.
 func snapshotterDir(d *ctrd.Daemon, name string) string {
