@@ -67,6 +67,14 @@ func (d *Daemon) empty() error {
 		}
 	}
 	if !d.shared {
+		if d.RuncRoot == defaultRuncRoot {
+			// Not below the daemon's directory: an empty one of each namespace that the question has named.
+			for _, ns := range mine {
+				if d.q.Part.Carries("/" + ns) {
+					errs = append(errs, os.RemoveAll(filepath.Join(d.RuncRoot, ns)))
+				}
+			}
+		}
 		return errors.Join(errs...)
 	}
 	for _, ns := range mine {
