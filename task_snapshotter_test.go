@@ -115,6 +115,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 					d.Ctr("containers", "delete", id)
 				}
 				assert.Check(q, cmp.Len(mountsBelow(q, filepath.Dir(d.Root)), 0), "mounts after the tasks")
+				d.CollectGarbage() // which removes the directories of snapshots that were deleted
 				assert.Check(q, !exists(one.own), "%s stays after its container", one.own)
 				q.Fact(s.name+": mounts left", "none")
 			})
