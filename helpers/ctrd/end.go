@@ -67,6 +67,14 @@ func (d *Daemon) empty() error {
 		}
 	}
 	if !d.shared {
+		if d.RuncRoot == defaultRuncRoot {
+			// Not below the daemon's directory: an empty one of each namespace that the question has named.
+			for _, ns := range mine {
+				if d.q.Part.Carries("/" + ns) {
+					errs = append(errs, os.RemoveAll(filepath.Join(d.RuncRoot, ns)))
+				}
+			}
+		}
 		return errors.Join(errs...)
 	}
 	for _, ns := range mine {
@@ -125,7 +133,7 @@ func (d *Daemon) deleteImages(ctx context.Context) error {
 // deletes an image or a lease may ask to wait until what that has freed is gone.
 func (d *Daemon) CollectGarbage() {
 	d.q.Helper()
-	d.q.Did("ctr -n %s content prune references", d.Namespace)
+	d.q.Did("ctr -n %[1]s leases rm --sync $(ctr -n %[1]s leases create)", d.Namespace)
 	ctx := namespaces.WithNamespace(context.Background(), d.Namespace)
 	if err := collectGarbage(ctx, d.client); err != nil {
 		d.q.Fatalf("collect containerd's garbage: %v", err)

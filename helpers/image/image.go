@@ -34,20 +34,27 @@ func Index(fs *rootfs.FS) (v1.ImageIndex, error) {
 	if err := fs.WriteTar(&layer); err != nil {
 		return nil, err
 	}
-	l, err := tarball.LayerFromOpener(
-		func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil },
-		tarball.WithCompressionLevel(gzip.BestSpeed), tarball.WithCompressedCaching, tarball.WithMediaType(types.OCILayer),
-	)
-	if err != nil {
-		return nil, err
-	}
+	return index(layer.Bytes())
+}
+
+// index makes an image of uncompressed layers, the lowest first, and the index that names it.
+func index(layers ...[]byte) (v1.ImageIndex, error) {
 	platform := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	if runtime.GOARCH == "arm64" {
 		platform.Variant = "v8"
 	}
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	if img, err = mutate.AppendLayers(img, l); err != nil {
-		return nil, err
+	for _, layer := range layers {
+		l, err := tarball.LayerFromOpener(
+			func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer)), nil },
+			tarball.WithCompressionLevel(gzip.BestSpeed), tarball.WithCompressedCaching, tarball.WithMediaType(types.OCILayer),
+		)
+		if err != nil {
+			return nil, err
+		}
+		if img, err = mutate.AppendLayers(img, l); err != nil {
+			return nil, err
+		}
 	}
 	config, err := img.ConfigFile()
 	if err != nil {

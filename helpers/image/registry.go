@@ -15,9 +15,11 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"cdblab/helpers/lab"
+	"cdblab/helpers/rootfs"
 )
 
 // addrEnv names another address for the registry, for a machine on which not every loopback port may be used.
@@ -36,16 +38,18 @@ type Registry struct {
 // store is what all registries of a run hold: the image is made once, and pushed without a network.
 var store = sync.OnceValues(func() (http.Handler, error) {
 	held := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	index, err := Index(lab.RootFS())
-	if err != nil {
-		return nil, fmt.Errorf("make the image: %w", err)
-	}
-	ref, err := name.NewTag("localhost/library/busybox:latest", name.Insecure)
-	if err == nil {
-		err = remote.WriteIndex(ref, index, remote.WithTransport(inProcess{held}))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("push the image into the registry: %w", err)
+	for tag, image := range map[string]func(*rootfs.FS) (v1.ImageIndex, error){"latest": Index, "layered": LayeredIndex} {
+		index, err := image(lab.RootFS())
+		if err != nil {
+			return nil, fmt.Errorf("make the image: %w", err)
+		}
+		ref, err := name.NewTag("localhost/library/busybox:"+tag, name.Insecure)
+		if err == nil {
+			err = remote.WriteIndex(ref, index, remote.WithTransport(inProcess{held}))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("push the image into the registry: %w", err)
+		}
 	}
 	return held, nil
 })

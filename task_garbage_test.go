@@ -1,0 +1,162 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/leases"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/lab"
+)
+
+// onlyWhenAsked has the daemon collect garbage only when somebody waits for it; else it does so at its start and every
+// second or so after something was deleted, between any two steps.
+const onlyWhenAsked = `[plugins."io.containerd.gc.v1.scheduler"]
+  startup_delay = "1h"
+  pause_threshold = 0.0000001`
+
+// Whoever refers to it: a lease, a container, a label, or another snapshot on top of it. What nobody refers to goes.
+//
+// The collector starts at the roots, which are images, containers, leases, and whatever has the label containerd.io/gc.root;
+// it follows references and labels of references, and removes the rest: blobs and snapshots. So removing an image removes
+// a name, and the files go with the next collection, unless something else leads to them. ctr labels what it prepares by
+// hand; a client that labels nothing and holds no lease may lose its snapshot at any moment.
+//
+// Before a containerd namespace can be removed, its containers and images have to go, and after those the garbage.
+//
+// Hint: `ctr snapshots info KEY`, `ctr leases ls`, and what is below io.containerd.snapshotter.v1.overlayfs/snapshots.
+// Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
+func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "Who protects a snapshot from garbage collection?")
+	d := ctrd.Start(q, ctrd.With(onlyWhenAsked))
+	ctx := context.Background()
+	snapshots := d.Client().SnapshotService("overlayfs")
+
+	q.Step("the image's layer, and four snapshots over it that differ in who refers to them")
+	ref := pull(q, d)
+	chain := strings.Fields(d.Ctr("snapshots", "ls").Stdout)[3] // after KEY PARENT KIND
+	if info, err := snapshots.Stat(ctx, chain); err == nil && info.Parent != "" {
+		q.Skipf("%s has more than one layer, and this is about snapshots over one: unset CDB_IMAGE", ref)
+	}
+	lease, err := d.Client().LeasesService().Create(ctx, leases.WithID("cdb-lease"), leases.WithExpiration(time.Hour))
+	assert.NilError(q, err)
+	q.Did("ctr -n %s leases create --id %s --expires 1h   # and Prepare(by-lease) by a client that names it", d.Namespace, lease.ID)
+	_, err = snapshots.Prepare(leases.WithLease(ctx, lease.ID), "by-lease", chain)
+	assert.NilError(q, err)
+	d.CreateContainer(ref, "by-container")
+	d.Ctr("snapshots", "prepare", "by-label", chain)
+	_, err = snapshots.Prepare(ctx, "by-nobody", chain)
+	assert.NilError(q, err)
+	q.Did("ctr -n %[1]s snapshots prepare by-nobody %[2]s; ctr -n %[1]s snapshots label by-nobody containerd.io/gc.root=", d.Namespace, chain)
+	info, err := snapshots.Stat(ctx, "by-label")
+	assert.NilError(q, err)
+	assert.Check(q, info.Labels["containerd.io/gc.root"] != "", "ctr did not label what it prepared: %v", info.Labels)
+
+	keys := []string{chain, "by-container", "by-label", "by-lease", "by-nobody"}
+	at := map[string]string{chain: ""}
+	for _, key := range keys[1:] {
+		o := overlayOf(q, strings.Fields(d.Ctr("snapshots", "mounts", "/mnt", key).Stdout))
+		at[key], at[chain] = filepath.Dir(o.upper), filepath.Dir(o.lower[0])
+	}
+	// left lists which snapshots there are, by both what the snapshotter says and what is on the disk, which must agree.
+	left := func() []string {
+		listed, onDisk := []string{}, []string{}
+		table := d.Ctr("snapshots", "ls").Stdout
+		for _, key := range keys {
+			if strings.Contains(table, key) {
+				listed = append(listed, short(key))
+			}
+			if exists(at[key]) {
+				onDisk = append(onDisk, short(key))
+			}
+		}
+		assert.Check(q, cmp.DeepEqual(onDisk, listed), "directories against ctr snapshots ls")
+		return onDisk
+	}
+	now := left()
+	assert.Assert(q, cmp.DeepEqual(now, []string{"layer", "by-container", "by-label", "by-lease", "by-nobody"}))
+	q.Fact("snapshots", now)
+
+	q.Step("a garbage collection: the one of nobody's has gone, from the list and from the disk")
+	d.CollectGarbage()
+	now = left()
+	assert.Assert(q, cmp.DeepEqual(now, []string{"layer", "by-container", "by-label", "by-lease"}))
+	q.Fact("after it", now)
+
+	q.Control("the container is deleted, its snapshot kept: that is nobody's now, and goes with the next one")
+	d.Ctr("containers", "delete", "--keep-snapshot", "by-container")
+	assert.Check(q, cmp.Contains(left(), "by-container"), "gone before a garbage collection")
+	d.CollectGarbage()
+	now = left()
+	assert.Check(q, cmp.DeepEqual(now, []string{"layer", "by-label", "by-lease"}))
+	q.Fact("without the container", now)
+
+	q.Control("the lease is deleted: so does that one's")
+	d.Ctr("leases", "delete", lease.ID)
+	assert.Check(q, cmp.Contains(left(), "by-lease"), "gone before a garbage collection")
+	d.CollectGarbage()
+	now = left()
+	assert.Check(q, cmp.DeepEqual(now, []string{"layer", "by-label"}))
+	q.Fact("without the lease", now)
+
+	q.Step("the image is removed: a name has gone, and its blobs stay until they are collected")
+	count := len(files(q, blobs(d)))
+	d.Ctr("images", "rm", ref)
+	assert.Check(q, cmp.Equal(trim(d.Ctr("images", "ls", "-q").Stdout), ""))
+	assert.Check(q, cmp.Len(files(q, blobs(d)), count))
+	assert.Check(q, cmp.Contains(left(), "layer"))
+	refused := cannotRemove(q, d)
+	assert.Check(q, contains(refused, "blobs") && contains(refused, "snapshots"), refused)
+	q.Fact("blobs on disk, without the image", len(files(q, blobs(d))))
+	q.Fact("ctr namespaces remove says", refused)
+
+	q.Step("collected: the blobs have gone; the layer stays, for a snapshot that somebody wants is over it")
+	d.CollectGarbage()
+	assert.Check(q, cmp.Len(files(q, blobs(d)), 0))
+	assert.Check(q, cmp.Equal(trim(d.Ctr("content", "ls", "-q").Stdout), ""))
+	now = left()
+	assert.Check(q, cmp.DeepEqual(now, []string{"layer", "by-label"}))
+	refused = cannotRemove(q, d)
+	assert.Check(q, !contains(refused, "blobs") && contains(refused, "snapshots"), refused)
+	q.Fact("blobs on disk, collected", len(files(q, blobs(d))))
+	q.Fact("snapshots", now)
+	q.Fact("ctr namespaces remove says", refused)
+
+	q.Control("the label is taken off: both go, and now the namespace can")
+	d.Ctr("snapshots", "label", "by-label", "containerd.io/gc.root=")
+	d.CollectGarbage()
+	now = left()
+	assert.Check(q, cmp.DeepEqual(now, []string{}))
+	assert.Check(q, cmp.Len(files(q, filepath.Join(snapshotterDir(d, "overlayfs"), "snapshots")), 0))
+	q.Fact("without the label", now)
+	d.Ctr("namespaces", "remove", d.Namespace)
+	assert.Check(q, !strings.Contains(d.Ctr("namespaces", "ls", "-q").Stdout, d.Namespace))
+	q.Fact("the namespace", "removed")
+
+	q.Answer("Whoever refers to it: lease, container, root label, a snapshot on top. What nobody does goes with the next collection.")
+}
+
+// cannotRemove tries to remove the namespace, and returns what the refusal says that it still has.
+func cannotRemove(q *lab.Q, d *ctrd.Daemon) string {
+	q.Helper()
+	r := d.TryCtr("namespaces", "remove", d.Namespace)
+	at := strings.LastIndex(r.Stderr, "must be empty")
+	assert.Assert(q, r.Code != 0 && at >= 0, "this was to be refused, because of what the namespace has:\n%s", r)
+	return trim(r.Stderr[at:])
+}
+
+// short is a snapshot's key, or what a chain ID is the key of.
+func short(key string) string {
+	if strings.HasPrefix(key, "sha256:") {
+		return "layer"
+	}
+	return key
+}

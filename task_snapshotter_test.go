@@ -1,0 +1,273 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/image"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// How the root filesystem is put together, and what that costs on disk. What the program sees is the same.
+//
+// overlayfs has a directory for each layer and lays the kernel's overlay over them; a new container costs two empty
+// directories. native has no help from the kernel: it copies the whole tree for each layer and again for each container,
+// and binds the copy. erofs makes an image file of each layer and mounts it, with a loop device where the kernel cannot
+// mount a file (before 6.12), below an overlay.
+//
+// The daemon's service for pulls (containerd 2) unpacks for those snapshotters only that its configuration names, which is
+// the default one; `--local` has ctr do it, for any.
+//
+// Hint: /proc/self/mountinfo, `du`, and `ls -i` of the same file in two containers.
+// Spec: https://github.com/containerd/containerd/blob/main/docs/snapshotters/README.md
+// Kernel: https://docs.kernel.org/filesystems/erofs.html
+func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What does another snapshotter change?")
+	if _, ours := lab.ImageRef(); !ours {
+		q.Skipf("this measures an image whose size the lab knows, its own: unset CDB_IMAGE")
+	}
+	d := ctrd.Start(q)
+	hosts := image.Serve(q).HostsDir(q)
+	plugins := d.Ctr("plugins", "ls").Stdout
+	var inside map[string]string // what the program sees with the first one
+
+	for _, s := range []struct {
+		name    string
+		mounted func(*lab.Q, *ctrd.Daemon, string) rootFS
+		copies  bool // each container has all of the bytes
+	}{
+		{"overlayfs", overlayRoot, false},
+		{"native", nativeRoot, true},
+		{"erofs", erofsRoot, false},
+	} {
+		q.Run(s.name, func(q *lab.Q) {
+			d := d.For(q)
+			q.Step("%s: the image is unpacked, and two containers are made of it", s.name)
+			mustHaveSnapshotter(q, plugins, s.name)
+			pullFor(q, d, hosts, s.name)
+			ids := []string{q.ID(ctrd.ID + "-" + s.name), q.ID(ctrd.ID + "-" + s.name + "-2")}
+			for _, id := range ids {
+				d.CreateContainerWith([]string{"--snapshotter", s.name}, image.Layered, id, "sleep", "300")
+				d.StartTask(id)
+				proc.WaitFor(q, proc.Runs(d.TaskPID(id), "sleep"))
+			}
+
+			q.Step("%s: what the kernel has mounted, and where the bytes are", s.name)
+			one, two := s.mounted(q, d, ids[0]), s.mounted(q, d, ids[1])
+			assert.Check(q, one.own != two.own, "both containers write to %s", one.own)
+			assert.Check(q, strings.HasPrefix(one.own, snapshotterDir(d, s.name)+"/"), one.own)
+			assert.Check(q, cmp.DeepEqual(one.shared, two.shared))
+			q.Fact(s.name+": mounted", one.how)
+			q.Fact(s.name+": shared by both", len(one.shared))
+			program := size(q, lab.UnderTest("busybox").Path)
+			used := diskUse(q, one.own)
+			if s.copies {
+				assert.Check(q, used >= program, "%s has %d bytes: the program alone has %d", one.own, used, program)
+				assert.Check(q, cmp.Len(one.shared, 0))
+			} else {
+				assert.Check(q, used < program/4, "%s has %d bytes, of a program of %d", one.own, used, program)
+				assert.Check(q, cmp.Len(one.shared, 2))
+			}
+			q.Fact(s.name+": a container has a copy", s.copies)
+
+			q.Step("%s: inside nothing of that is seen", s.name)
+			p := proc.Snapshot(q, d.TaskPID(ids[0]))
+			seen := map[string]string{
+				"args": strings.Join(p.Args, " "), "env": strings.Join(p.Env, " "), "exe": p.Exe,
+				"cwd": proc.Cwd(q, int(p.PID)), "tree": typedIn(q, d, ids[0], describeTree),
+			}
+			assert.Check(q, cmp.Equal(len(strings.Fields(seen["tree"])), 2), "%q", seen["tree"])
+			if inside == nil {
+				inside = seen
+				q.Fact(s.name+": digests of the tree", named{"digest", strings.Join(strings.Fields(seen["tree"]), " ")})
+			} else {
+				assert.Check(q, cmp.DeepEqual(seen, inside))
+				q.Fact(s.name+": args, env, exe, cwd, tree", "as with the first")
+			}
+
+			q.Control("%s: a write is the container's own; the next one has the tree of before", s.name)
+			said, after, _ := strings.Cut(typedIn(q, d, ids[0], "echo mine > /root/mine; rm /bin/vi; cat /root/mine; "+describeTree), "\n")
+			assert.Check(q, cmp.Equal(said, "mine"))
+			assert.Check(q, after != seen["tree"], "the tree is described the same after a write")
+			assert.Check(q, cmp.Equal(contents(q, filepath.Join(one.own, "root/mine")), "mine"))
+			assert.Check(q, !exists(filepath.Join(two.own, "root/mine")), "the write is in %s, too", two.own)
+			assert.Check(q, cmp.Equal(typedIn(q, d, ids[1], describeTree), seen["tree"]))
+			q.Fact(s.name+": a write is seen by", "its own container")
+
+			q.TearDown(s.name+": the tasks are deleted, and nothing is mounted any more", func() {
+				for _, id := range ids {
+					d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
+					proc.WaitFor(q, d.Stopped(id))
+					deleteTask(q, d, id)
+					d.Ctr("containers", "delete", id)
+				}
+				assert.Check(q, cmp.Len(mountsBelow(q, filepath.Dir(d.Root)), 0), "mounts after the tasks")
+				d.CollectGarbage() // which removes the directories of snapshots that were deleted
+				assert.Check(q, !exists(one.own), "%s stays after its container", one.own)
+				q.Fact(s.name+": mounts left", "none")
+			})
+		})
+	}
+
+	q.Answer("Mounts and bytes on disk: directories under an overlay, a copy for each container, images under an overlay. Not what is seen.")
+}
+
+// describeTree has a shell print a digest over names, kinds, modes, owners and link targets, and one over what is in the
+// files. Times are left out: erofs keeps none for each file unless told to.
+const describeTree = `cd /; find bin etc root tmp | sort | xargs stat -c "%n %F %a %u:%g %N" | sha256sum | cut -d" " -f1
+find bin etc root -type f | sort | xargs sha256sum | sha256sum | cut -d" " -f1`
+
+// rootFS is a container's root filesystem as the kernel has it mounted.
+type rootFS struct {
+	how    string   // in words
+	own    string   // the directory that takes what it writes
+	shared []string // what it has in common with other containers of the image
+}
+
+func overlayRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
+	q.Helper()
+	o := rootOverlay(q, d, id)
+	for _, dir := range o.lower {
+		assert.Check(q, mountAt(q, dir) == nil, "%s is a mount point, no plain directory", dir)
+		assert.Check(q, strings.HasPrefix(dir, snapshotterDir(d, "overlayfs")+"/"), dir)
+	}
+	return rootFS{"an overlay over directories", o.upper, o.lower}
+}
+
+func nativeRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
+	q.Helper()
+	at := filepath.Join(d.Bundle(id), "rootfs")
+	m := mountAt(q, at)
+	if m == nil {
+		q.Fatalf("nothing is mounted at %s", at)
+	}
+	assert.Check(q, m.FSType != "overlay" && m.FSType != "erofs", "a %s is mounted at %s", m.FSType, at)
+	// A bind mount shows which directory of its filesystem it shows; where that is mounted is another line.
+	own := strings.Fields(d.Ctr("snapshots", "--snapshotter", "native", "mounts", "/mnt", id).Stdout)
+	dir := ""
+	for _, word := range own {
+		if strings.HasPrefix(word, d.Root) {
+			dir = word
+		}
+	}
+	assert.Assert(q, dir != "", "no directory of the snapshotter's: %q", own)
+	assert.Check(q, strings.HasSuffix(dir, m.Root), "mounted is %s of its filesystem, and not %s", m.Root, dir)
+	assert.Check(q, sameFile(dir+"/bin/busybox", at+"/bin/busybox"), "%s is no bind of %s", at, dir)
+	return rootFS{"a bind of a directory", dir, nil}
+}
+
+// erofsRoot follows the overlay's lower directories, which are mount points, to the layers' image files.
+func erofsRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
+	q.Helper()
+	o := rootOverlay(q, d, id)
+	how, images := "", []string{}
+	for _, dir := range o.lower {
+		m := mountAt(q, dir)
+		assert.Assert(q, m != nil, "nothing is mounted at %s", dir)
+		assert.Check(q, cmp.Equal(m.FSType, "erofs"), dir)
+		how = "an overlay over erofs, of files"
+		file := m.Source
+		if loop, ok := strings.CutPrefix(file, "/dev/"); ok {
+			how = "an overlay over erofs, of loop devices"
+			file = contents(q, filepath.Join("/sys/block", loop, "loop/backing_file"))
+		}
+		magic := make([]byte, 4)
+		f, err := os.Open(file)
+		assert.NilError(q, err)
+		_, err = f.ReadAt(magic, 1024)
+		f.Close()
+		assert.NilError(q, err)
+		assert.Check(q, cmp.DeepEqual(magic, []byte{0xe2, 0xe1, 0xf5, 0xe0}), "magic number of erofs in %s", file)
+		images = append(images, file)
+	}
+	return rootFS{how, o.upper, images}
+}
+
+// mustHaveSnapshotter skips a part whose snapshotter is not there. The default one has to be.
+func mustHaveSnapshotter(q *lab.Q, plugins, name string) {
+	q.Helper()
+	for line := range strings.Lines(plugins) {
+		f := strings.Fields(line)
+		if len(f) < 4 || !strings.HasPrefix(f[0], "io.containerd.snapshotter.") || f[1] != name {
+			continue
+		}
+		switch {
+		case f[3] != "ok" && name != "erofs":
+			q.Fatalf("snapshotter %s is %s", name, f[3])
+		case f[3] != "ok":
+			q.Skipf("snapshotter erofs is %s: it needs the kernel's erofs; look again after: modprobe erofs", f[3])
+		case name == "erofs":
+			another(q, "mkfs.erofs") // containerd runs it for each layer
+		}
+		return
+	}
+	if name == "erofs" {
+		q.Skipf("this containerd has no snapshotter erofs: one from 2.1 on has it")
+	}
+	q.Fatalf("no snapshotter %s:\n%s", name, plugins)
+}
+
+// pullFor pulls the image and unpacks it for a snapshotter.
+func pullFor(q *lab.Q, d *ctrd.Daemon, hosts, snapshotter string) {
+	q.Helper()
+	argv := []string{"images", "pull", "--hosts-dir", hosts, "--snapshotter", snapshotter}
+	r := d.TryCtr(append(argv, image.Layered)...)
+	if r.Code == 0 {
+		q.Fact(snapshotter+": unpacked by", "images pull")
+		return
+	}
+	if !strings.Contains(r.Stderr, "no unpack platforms defined") {
+		q.Fatalf("this command had to succeed:\n%s", r)
+	}
+	d.Ctr(append(argv, "--local", image.Layered)...)
+	q.Fact(snapshotter+": unpacked by", "images pull --local")
+}
+
+func size(q *lab.Q, file string) int64 {
+	q.Helper()
+	info, err := os.Stat(file)
+	assert.NilError(q, err)
+	return info.Size()
+}
+
+// diskUse is how many bytes a directory takes on the disk, as du has it.
+func diskUse(q *lab.Q, dir string) int64 {
+	q.Helper()
+	q.Did("du -s %s", dir)
+	var blocks int64
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(path, &st)
+		}
+		blocks += st.Blocks
+		return err
+	})
+	assert.NilError(q, err)
+	return blocks * 512
+}
+
+// mountsBelow lists the mounts below a directory.
+func mountsBelow(q *lab.Q, dir string) []string {
+	q.Helper()
+	ms, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	assert.NilError(q, err)
+	var out []string
+	for _, m := range ms {
+		out = append(out, fmt.Sprintf("%s (%s)", m.Mountpoint, m.FSType))
+	}
+	return out
+}
