@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -41,52 +43,52 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	d.CreateContainerWith([]string{"--"}, ref, id,
 		"sh", "-c", "trap 'exit 7' TERM; echo mine >> /written; while :; do sleep 300 & wait $!; done")
 	d.StartTask(id)
-	task := holdOf(q, d, id)
-	proc.WaitFor(q, says(filepath.Join(task.upper, "written"), "mine"))
-	whole := task.held(q)
+	first := holdOf(q, d, id)
+	proc.WaitFor(q, says(filepath.Join(first.upper, "written"), "mine"))
+	whole := first.held(q)
 	assert.DeepEqual(q, whole, allHeld)
 	q.Fact("a running one holds", listed(whole))
 
 	q.Step("it ends: of all that, only the process is gone")
 	d.Ctr("tasks", "kill", id) // TERM
-	proc.WaitFor(q, proc.Dead(task.program.Identity))
+	proc.WaitFor(q, proc.Dead(first.program.Identity))
 	proc.WaitFor(q, d.Stopped(id))
-	stopped := task.held(q)
+	stopped := first.held(q)
 	assert.Check(q, cmp.DeepEqual(stopped, without(allHeld, "process")))
-	assert.Check(q, cmp.Len(cgroup.Of(q, task.cgroup).Procs(), 0), "processes in the cgroup of a stopped task")
+	assert.Check(q, cmp.Len(cgroup.Of(q, first.cgroup).Procs(), 0), "processes in the cgroup of a stopped task")
 	q.Fact("a stopped one holds", listed(stopped))
 	q.Fact("processes in its cgroup", 0)
 
 	q.Step("its id is taken, and its exit status waits")
 	again := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id)
 	assert.Check(q, again.Code != 0 && contains(again.Stderr, "already exists"), "a second task while the first is not deleted:\n%s", again)
-	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, itoa(task.program.PID), "STOPPED"}))
+	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, itoa(first.program.PID), "STOPPED"}))
 	for range 2 { // asking does not use it up
 		assert.Check(q, cmp.Equal(exitStatus(q, d, id), uint32(7)))
 	}
 	q.Fact("exit status", exitStatus(q, d, id))
-	file := filepath.Join(task.bundle, "exit.json") // of containerd 2
+	file := filepath.Join(first.bundle, "exit.json") // of containerd 2
 	if exists(file) {
 		var saved struct{ Pid, Status int }
 		assert.NilError(q, json.Unmarshal([]byte(contents(q, file)), &saved))
 		assert.Check(q, cmp.Equal(saved.Status, 7), "in exit.json")
-		assert.Check(q, cmp.Equal(proc.PID(saved.Pid), task.program.PID), "in exit.json")
+		assert.Check(q, cmp.Equal(proc.PID(saved.Pid), first.program.PID), "in exit.json")
 	}
-	assert.Check(q, exists(file) || !lab.Pinned(), "the bundle has no exit.json: %v", files(q, task.bundle))
+	assert.Check(q, exists(file) || !lab.Pinned(), "the bundle has no exit.json: %v", files(q, first.bundle))
 	q.Fact("exit.json in the bundle", exists(file))
 
 	q.Step("tasks delete: all of the task goes; the snapshot is the container's")
 	deleteTask(q, d, id)
-	proc.WaitFor(q, proc.Dead(task.shim.Identity))
-	deleted := task.held(q)
+	proc.WaitFor(q, proc.Dead(first.shim.Identity))
+	deleted := first.held(q)
 	assert.Check(q, cmp.DeepEqual(deleted, []string{"container", "snapshot", "what it wrote"}))
 	q.Fact("after tasks delete", listed(deleted))
 
 	q.Step("the id is free: a second task, and it finds what the first has written")
 	d.StartTask(id)
 	second := holdOf(q, d, id)
-	assert.Check(q, cmp.Equal(second.upper, task.upper), "the upper directory of the second task")
-	assert.Check(q, !second.shim.Same(task.shim.Identity))
+	assert.Check(q, cmp.Equal(second.upper, first.upper), "the upper directory of the second task")
+	assert.Check(q, !second.shim.Same(first.shim.Identity))
 	proc.WaitFor(q, says(filepath.Join(second.upper, "written"), "mine\nmine"))
 	q.Fact("its file reads", contents(q, filepath.Join(second.upper, "written")))
 
@@ -99,7 +101,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	q.Control("containers delete: record and snapshot go, and the files with the next garbage collection")
 	d.Ctr("containers", "delete", id)
 	d.CollectGarbage()
-	gone := task.held(q)
+	gone := first.held(q)
 	assert.Check(q, cmp.Len(gone, 0), "after containers delete")
 	q.Fact("after containers delete", listed(gone))
 	d.CreateContainer(ref, id, "true")
@@ -114,17 +116,17 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 
 // residue ends and deletes a task as it should be done, and records what stays of it all the same: empty, harmless, and
 // nobody's. The lab removes it.
-func residue(q *lab.Q, task hold, ofExec []string) {
+func residue(q *lab.Q, h hold, ofExec []string) {
 	q.Helper()
-	d := task.d
-	d.Ctr("tasks", "kill", "-s", "SIGKILL", task.id)
-	proc.WaitFor(q, d.Stopped(task.id))
-	deleteTask(q, d, task.id)
+	d := h.d
+	d.Ctr("tasks", "kill", "-s", "SIGKILL", h.id)
+	proc.WaitFor(q, d.Stopped(h.id))
+	deleteTask(q, d, h.id)
 	stays := []string{}
 	for _, r := range []struct{ what, path string }{
 		{"runtime's directory of the namespace", filepath.Join(d.RuncRoot, d.Namespace)},
-		{"bundles' directory of the namespace", filepath.Dir(task.bundle)},
-		{"cgroup of the namespace", filepath.Dir(cgroup.Of(q, task.cgroup).Dirs()[0])},
+		{"bundles' directory of the namespace", filepath.Dir(h.bundle)},
+		{"cgroup of the namespace", filepath.Dir(cgroup.Of(q, h.cgroup).Dirs()[0])},
 	} {
 		if exists(r.path) {
 			stays = append(stays, r.what)
@@ -152,7 +154,7 @@ type hold struct {
 	upper         string // what its program writes, on the host
 }
 
-// allHeld is what a running task holds, and below the process nothing that ends with it.
+// allHeld is what a running h holds, and below the process nothing that ends with it.
 var allHeld = []string{
 	"process", "shim", "socket", "bundle", "rootfs mount", "cgroup", "FIFOs", "runtime state", "task",
 	"container", "snapshot", "what it wrote",
@@ -190,12 +192,14 @@ func (h hold) held(q *lab.Q) []string {
 		snapshot = snapshot || i.Name == h.id
 		return nil
 	}))
+	tasks, err := h.d.Client().TaskService().List(ctx, &tasksapi.ListTasksRequest{})
+	assert.NilError(q, err)
 	is := map[string]bool{
 		"process": alive(h.program), "shim": alive(h.shim), "socket": exists(h.socket), "bundle": exists(h.bundle),
 		"rootfs mount": mountAt(q, filepath.Join(h.bundle, "rootfs")) != nil,
 		"cgroup":       slices.ContainsFunc(cgroup.Of(q, h.cgroup).Dirs(), exists),
 		"FIFOs":        len(fifos) > 0, "runtime state": exists(filepath.Join(h.d.RuncRoot, h.d.Namespace, h.id, "state.json")),
-		"task":      slices.Contains(strings.Fields(h.d.Ctr("tasks", "ls", "-q").Stdout), h.id),
+		"task":      slices.ContainsFunc(tasks.Tasks, func(t *task.Process) bool { return t.ID == h.id }),
 		"container": noRecord == nil, "snapshot": snapshot, "what it wrote": exists(filepath.Join(h.upper, "written")),
 	}
 	out := []string{}
