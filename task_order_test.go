@@ -1,0 +1,200 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// From the process to the name: task, container, image, then what was theirs, by garbage collection, then the namespace.
+//
+// Whatever would pull the ground from under a running program is refused, and changes nothing. But not all the guards
+// stand in the same place. A snapshot with a child and a namespace with contents are guarded by the daemon; a container
+// whose task runs is guarded by ctr and the Go client, which look first: the daemon's own call deletes the record, and the
+// task runs on, unreachable, since every other call finds a task by its container. An image is not guarded at all, because
+// nothing needs it once a container is made: the record holds the snapshot, and the snapshot its parents.
+//
+// Hint: which of ctr's refusals does containerd's log know of?
+// Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
+func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What can be deleted in which order?")
+	d := ctrd.Start(q, ctrd.With(onlyWhenAsked))
+	ctx := context.Background()
+	id := q.ID(ctrd.ID)
+	ref := pull(q, d)
+	layer := d.Layers(ref)[0].String()
+	d.CreateContainer(ref, id, "sleep", "300")
+	d.StartTask(id)
+	task := holdOf(q, d, id)
+	proc.WaitFor(q, proc.Runs(int(task.program.PID), "sleep"))
+	record, err := d.Client().ContainerService().Get(ctx, id)
+	assert.NilError(q, err)
+	image, err := d.Client().SnapshotService("").Stat(ctx, id)
+	assert.NilError(q, err)
+
+	q.Step("refused, and without any effect")
+	held, stock := task.held(q), inNamespace(q, d)
+	q.Fact("there is", stock)
+	for _, r := range []struct {
+		what  string
+		argv  []string
+		words string
+	}{
+		{"a task that runs", []string{"tasks", "delete", id}, "must be stopped before deletion"},
+		{"a container whose task runs", []string{"containers", "delete", id}, "cannot delete a non stopped container"},
+		{"a snapshot with a child", []string{"snapshots", "rm", image.Parent}, "cannot remove snapshot with child"},
+		{"a namespace with contents", []string{"namespaces", "remove", d.Namespace}, "must be empty"},
+	} {
+		refused := d.TryCtr(r.argv...)
+		assert.Check(q, cmp.Equal(refused.Code, 1), "%s was deleted, or the exit code is another one:\n%s", r.what, refused)
+		assert.Check(q, cmp.Contains(refused.Stderr, r.words))
+		assert.Check(q, cmp.DeepEqual(task.held(q), held), "after %s was not deleted", r.what)
+		assert.Check(q, cmp.DeepEqual(inNamespace(q, d), stock), "after %s was not deleted", r.what)
+		q.Fact(r.what, lastWords(refused))
+	}
+
+	q.Step("not refused: what only serves to make containers. The running one does not need it any more")
+	d.Ctr("content", "rm", layer)
+	d.Ctr("images", "rm", ref)
+	loose := inNamespace(q, d)
+	assert.Check(q, cmp.Equal(loose["images"], 0))
+	assert.Check(q, cmp.Equal(loose["blobs"], stock["blobs"]-1), "blobs go with the garbage, not with the image's name")
+	q.Fact("without the image's name, and the one blob", loose)
+	d.CollectGarbage()
+	after := inNamespace(q, d)
+	assert.Check(q, cmp.Equal(after["images"]+after["blobs"], 0), "left of image and blobs: %v", after)
+	assert.Check(q, cmp.Equal(after["snapshots"], stock["snapshots"]), "the container's record holds them")
+	without := without(allHeld, "what it wrote")
+	assert.Check(q, cmp.DeepEqual(task.held(q), without))
+	still := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "still", id, "echo", "still here")
+	assert.Check(q, cmp.Equal(trim(still.Stdout), "still here"), "a program out of the image's layers")
+	none := d.TryCtr("containers", "create", ref, q.ID("cdb-other"), "true")
+	assert.Check(q, none.Code != 0 && contains(none.Stderr, "not found"), "a container of an image that is gone:\n%s", none)
+	q.Fact("garbage is collected", after)
+	q.Fact("a new container", lastWords(none))
+
+	q.Step("past the guard: the daemon deletes the record of a running container, and nothing else")
+	q.Did("# containers.Delete of the Go client's ContainerService, id %s", id)
+	assert.NilError(q, d.Client().ContainerService().Delete(ctx, id))
+	restore := func() error {
+		record.CreatedAt, record.UpdatedAt = time.Time{}, time.Time{}
+		_, err := d.Client().ContainerService().Create(ctx, record)
+		return err
+	}
+	q.Cleanup(func() {
+		if err := restore(); err != nil && !errdefs.IsAlreadyExists(err) {
+			q.Errorf("give the orphan its record again: %v", err)
+		}
+	})
+	assert.Check(q, cmp.DeepEqual(task.held(q), slices.DeleteFunc(slices.Clone(without), func(s string) bool { return s == "container" })))
+	q.Fact("after the raw call it holds", listed(task.held(q)))
+	lost := d.TryCtr("tasks", "kill", "-s", "SIGKILL", id)
+	assert.Check(q, lost.Code != 0 && contains(lost.Stderr, "not found"), "ctr reaches a task without a container:\n%s", lost)
+	assert.Check(q, alive(task.program))
+	q.Fact("tasks kill", lastWords(lost))
+
+	q.Step("how to end it: by its record, written again")
+	assert.NilError(q, restore())
+	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
+	proc.WaitFor(q, proc.Dead(task.program.Identity))
+	proc.WaitFor(q, d.Stopped(id))
+	d.Ctr("containers", "delete", id)
+	proc.WaitFor(q, proc.Dead(task.shim.Identity))
+	assert.Check(q, cmp.Len(task.held(q), 0), "after containers delete, which deletes a stopped task on the way")
+	q.Fact("after containers delete it holds", listed(task.held(q)))
+
+	q.Step("the namespace at last, when the garbage is collected: what nobody holds is still in it until then")
+	refused := d.TryCtr("namespaces", "remove", d.Namespace)
+	assert.Check(q, refused.Code == 1 && contains(refused.Stderr, "snapshots"), "a namespace with a snapshot that nobody holds:\n%s", refused)
+	q.Fact("namespaces remove", lastWords(refused))
+	d.CollectGarbage()
+	d.Ctr("namespaces", "remove", d.Namespace)
+	assert.Check(q, !slices.Contains(strings.Fields(d.Ctr("namespaces", "ls", "-q").Stdout), d.Namespace))
+
+	q.Control("all of it once more, in the right order: nothing is refused")
+	inOrder(q, d, ref, id)
+
+	q.Answer("Task, container, image, garbage, namespace. A running task is guarded by the client alone, an image by nobody.")
+}
+
+// onlyWhenAsked has the daemon collect garbage only when somebody waits for it; else it does so within a second of what
+// was deleted, and what is garbage would be there or not.
+const onlyWhenAsked = `[plugins."io.containerd.gc.v1.scheduler"]
+  startup_delay = "1h"
+  pause_threshold = 0.000001`
+
+// inOrder makes and deletes what a namespace can have, by the chapter's commands; each has to succeed.
+func inOrder(q *lab.Q, d *ctrd.Daemon, ref, id string) {
+	q.Helper()
+	pullAgain(q, d, ref)
+	d.CreateContainer(ref, id, "sleep", "300")
+	d.StartTask(id)
+	task := holdOf(q, d, id)
+	counts := []map[string]int{inNamespace(q, d)}
+	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
+	proc.WaitFor(q, d.Stopped(id))
+	deleteTask(q, d, id)
+	counts = append(counts, inNamespace(q, d)) // a task is none of them
+	d.Ctr("containers", "delete", id)
+	counts = append(counts, inNamespace(q, d))
+	d.Ctr("images", "rm", "--sync", ref) // with the garbage
+	counts = append(counts, inNamespace(q, d))
+	d.Ctr("namespaces", "remove", d.Namespace)
+	proc.WaitFor(q, proc.Dead(task.shim.Identity))
+	assert.Check(q, cmp.Len(task.held(q), 0))
+	assert.Check(q, cmp.DeepEqual(counts[0], counts[1]), "a task's delete took something of the container or the image")
+	assert.Check(q, cmp.Equal(counts[2]["containers"], 0))
+	assert.Check(q, cmp.Equal(counts[2]["snapshots"], counts[1]["snapshots"]-1), "a container's delete takes its snapshot")
+	assert.Check(q, cmp.DeepEqual(counts[3], map[string]int{"containers": 0, "images": 0, "blobs": 0, "snapshots": 0}))
+	for i, what := range []string{"with a task", "after tasks delete", "after containers delete", "after images rm --sync"} {
+		q.Fact(what, counts[i])
+	}
+}
+
+// pullAgain is [pull] once more, through the same registry.
+func pullAgain(q *lab.Q, d *ctrd.Daemon, ref string) {
+	q.Helper()
+	argv := []string{"images", "pull"}
+	if _, ours := lab.ImageRef(); ours {
+		argv = append(argv, "--hosts-dir", filepath.Join(q.Dir, "hosts"))
+	}
+	d.Ctr(append(argv, ref)...)
+}
+
+// inNamespace counts what keeps a namespace from being removed.
+func inNamespace(q *lab.Q, d *ctrd.Daemon) map[string]int {
+	q.Helper()
+	ctx := context.Background()
+	containers, err := d.Client().ContainerService().List(ctx)
+	assert.NilError(q, err)
+	images, err := d.Client().ImageService().List(ctx)
+	assert.NilError(q, err)
+	n := map[string]int{"containers": len(containers), "images": len(images), "blobs": 0, "snapshots": 0}
+	assert.NilError(q, d.Client().ContentStore().Walk(ctx, func(content.Info) error { n["blobs"]++; return nil }))
+	assert.NilError(q, d.Client().SnapshotService("").Walk(ctx, func(context.Context, snapshots.Info) error {
+		n["snapshots"]++
+		return nil
+	}))
+	return n
+}
+
+// lastWords is what ctr said at last, without its name.
+func lastWords(r lab.Result) string {
+	lines := strings.Split(trim(r.Stderr), "\n")
+	return strings.TrimPrefix(lines[len(lines)-1], "ctr: ")
+}
