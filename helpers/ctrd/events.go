@@ -163,6 +163,9 @@ func (s *Stream) Mark() []Event {
 		q.Fatalf("mark the event stream: %v", err)
 	}
 	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		if err := s.failed(); err != nil {
+			return poll.Error(err)
+		}
 		client, ctr := heard(s.client(), s.markNamespace(), mark), heard(s.ctr(), s.markNamespace(), mark)
 		if client && ctr {
 			return poll.Success()
@@ -176,12 +179,19 @@ func (s *Stream) Mark() []Event {
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil {
-		q.Fatalf("the subscription to containerd's events ended: %v", s.err)
-	}
 	since := s.asked(s.events[s.begin:])
 	s.begin = len(s.events)
 	return since
+}
+
+// failed says why the client's subscription has ended; nil where it has not.
+func (s *Stream) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		return nil
+	}
+	return fmt.Errorf("the subscription to containerd's events ended: %w", s.err)
 }
 
 // End waits until both listeners have been told that there is nothing more to hear, and says what they were told: the
@@ -198,9 +208,7 @@ func (s *Stream) End() (client, ctr error) {
 			ended = true
 		default:
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if client = s.err; client == nil || !ended {
+		if client = s.failed(); client == nil || !ended {
 			return poll.Continue("the subscription's error: %v; ctr events has ended: %t", client, ended)
 		}
 		return poll.Success()
