@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
@@ -28,13 +29,13 @@ type Event struct {
 	Body any // the decoded event: *events.TaskCreate and such, of containerd's api/events
 }
 
-// String is the event as `ctr events` shows it, but for the time.
+// String is the event as `ctr events` shows it, but for its time and for how it writes what is in it.
 func (e Event) String() string {
 	body, err := json.Marshal(e.Body)
 	if err != nil {
 		return err.Error()
 	}
-	return fmt.Sprintf("%s %s %s", e.Namespace, e.Topic, body)
+	return fmt.Sprintf("%s %s %s", e.Namespace, e.Topic, normal(string(body)))
 }
 
 // markNamespace is where Mark makes its own events, apart from those that are asked about; with the question's suffix.
@@ -49,14 +50,16 @@ type Stream struct {
 	out   string // the file that ctr events writes
 	begin int    // the first event after the last mark
 	marks int
+	ended chan error // what came of ctr events, once it has ended
 
 	mu     sync.Mutex
 	events []Event
 	err    error
 }
 
-// Listen subscribes to all events of the daemon. It returns when both listeners are known to hear.
-func (d *Daemon) Listen() *Stream {
+// Listen subscribes to all events of the daemon, or to those that one of the filters lets through. It returns when both
+// listeners are known to hear.
+func (d *Daemon) Listen(filters ...string) *Stream {
 	d.q.Helper()
 	s := &Stream{d: d, name: "events"}
 	for n := 2; ; n++ {
@@ -66,8 +69,11 @@ func (d *Daemon) Listen() *Stream {
 		s.name = fmt.Sprintf("events-%d", n)
 	}
 	s.out = filepath.Join(d.q.Mkdir(s.name), "ctr")
-	s.listenClient()
-	s.listenCtr()
+	if len(filters) > 0 {
+		filters = append(filters, fmt.Sprintf("namespace==%q", s.markNamespace())) // one more, for the marks
+	}
+	s.listenClient(filters)
+	s.listenCtr(filters)
 	if err := d.client.NamespaceService().Create(s.markContext(), s.markNamespace(), nil); err != nil && !errdefs.IsAlreadyExists(err) {
 		d.q.Fatalf("make a namespace for marks: %v", err)
 	}
@@ -79,10 +85,10 @@ func (s *Stream) markContext() context.Context {
 	return namespaces.WithNamespace(context.Background(), s.markNamespace())
 }
 
-func (s *Stream) listenClient() {
+func (s *Stream) listenClient(filters []string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.d.q.TB.Cleanup(cancel)
-	envelopes, errs := s.d.client.Subscribe(ctx)
+	envelopes, errs := s.d.client.Subscribe(ctx, filters...)
 	go func() {
 		for {
 			select {
@@ -110,22 +116,25 @@ func (s *Stream) add(e *events.Envelope) {
 	s.events = append(s.events, Event{e, body})
 }
 
-func (s *Stream) listenCtr() {
+func (s *Stream) listenCtr(filters []string) {
 	q := s.d.q
 	q.Helper()
-	q.DidLong("ctr events &", "mkdir -p "+s.name+" && ctr events > "+s.name+"/ctr & sleep 1")
+	argv := append([]string{"ctr", "events"}, filters...)
+	typed := shellescape.QuoteCommand(argv)
+	q.DidLong(typed+" &", "mkdir -p "+s.name+" && "+typed+" > "+s.name+"/ctr & sleep 1")
 	out, err := os.Create(s.out)
 	if err != nil {
 		q.Fatalf("listen with ctr events: %v", err)
 	}
 	defer out.Close()
-	cmd := q.Cmd(context.Background(), "ctr", "events")
+	cmd := q.Cmd(context.Background(), argv...)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		q.Fatalf("listen with ctr events: %v", err)
 	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
+	s.ended = make(chan error, 1)
+	exited := s.ended
+	go func() { exited <- cmd.Wait(); close(exited) }()
 	q.Cleanup(func() { end(q, cmd, exited) })
 }
 
@@ -154,6 +163,9 @@ func (s *Stream) Mark() []Event {
 		q.Fatalf("mark the event stream: %v", err)
 	}
 	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		if err := s.failed(); err != nil {
+			return poll.Error(err)
+		}
 		client, ctr := heard(s.client(), s.markNamespace(), mark), heard(s.ctr(), s.markNamespace(), mark)
 		if client && ctr {
 			return poll.Success()
@@ -167,12 +179,41 @@ func (s *Stream) Mark() []Event {
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil {
-		q.Fatalf("the subscription to containerd's events ended: %v", s.err)
-	}
 	since := s.asked(s.events[s.begin:])
 	s.begin = len(s.events)
 	return since
+}
+
+// failed says why the client's subscription has ended; nil where it has not.
+func (s *Stream) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		return nil
+	}
+	return fmt.Errorf("the subscription to containerd's events ended: %w", s.err)
+}
+
+// End waits until both listeners have been told that there is nothing more to hear, and says what they were told: the
+// client an error, ctr events an exit code.
+func (s *Stream) End() (client, ctr error) {
+	s.d.q.Helper()
+	var ended bool
+	proc.WaitFor(s.d.q, func(poll.LogT) poll.Result {
+		select {
+		case err, ok := <-s.ended:
+			if ok {
+				ctr = err
+			}
+			ended = true
+		default:
+		}
+		if client = s.failed(); client == nil || !ended {
+			return poll.Continue("the subscription's error: %v; ctr events has ended: %t", client, ended)
+		}
+		return poll.Success()
+	})
+	return client, ctr
 }
 
 func heard(lines []string, namespace, mark string) bool {
@@ -248,15 +289,48 @@ func (s *Stream) client() []string {
 
 // ctr reads what ctr events printed: date, time, zone, zone's name, namespace, topic, body.
 func (s *Stream) ctr() []string {
+	var out []string
+	for _, l := range s.printed() {
+		out = append(out, l.text)
+	}
+	return out
+}
+
+// printed is a line of ctr events.
+type printed struct{ time, text string }
+
+func (s *Stream) printed() []printed {
 	data, err := os.ReadFile(s.out)
 	if err != nil {
-		return []string{err.Error()}
+		return []printed{{text: err.Error()}}
 	}
-	var out []string
+	var out []printed
 	for line := range strings.Lines(string(data)) {
-		if f := strings.SplitN(strings.TrimSpace(line), " ", 5); len(f) == 5 && strings.HasPrefix(f[3], "UTC") {
-			out = append(out, f[4])
+		f := strings.SplitN(strings.TrimSpace(line), " ", 7)
+		if len(f) == 7 && strings.HasPrefix(f[3], "UTC") {
+			f[6] = normal(f[6])
+			out = append(out, printed{strings.Join(f[:4], " "), strings.Join(f[4:], " ")})
 		}
+	}
+	return out
+}
+
+// TimesFromCtr lists the times of the events, one for each line of [Stream.FromCtr].
+func (s *Stream) TimesFromCtr() []string {
+	var out []string
+	for _, l := range s.printed() {
+		if namespace, _, _ := strings.Cut(l.text, " "); s.about(namespace) {
+			out = append(out, l.time)
+		}
+	}
+	return out
+}
+
+// TimesFromClient lists the times of the events, one for each line of [Stream.FromClient], as ctr events writes them.
+func (s *Stream) TimesFromClient() []string {
+	var out []string
+	for _, e := range s.Events() {
+		out = append(out, e.Timestamp.String())
 	}
 	return out
 }

@@ -1,0 +1,133 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"context"
+	"testing"
+
+	eventsapi "github.com/containerd/containerd/api/events"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// An exec adds three: that it was added, that it was started, as which process, and that it has ended, with its status.
+// A pause and a resume add one each.
+//
+// The exit of an exec is of the same topic as the task's own, and only its id tells them apart: of an exec it is the
+// exec's id, of the task the container's. Whoever counts exits and does not look at the id takes the end of a health
+// check for the end of the task. Paused means frozen: a SIGSTOP is no pause, and is not told.
+//
+// Hint: `ctr events`, `ctr tasks exec -d`, and field 4 of /proc/PID/stat.
+// Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
+// Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html, cgroup.freeze
+func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "What does an exec add? And a pause?")
+	d := ctrd.Shared(q)
+	id := q.ID(ctrd.ID)
+	ref := pull(q, d)
+	d.CreateContainer(ref, id, "sleep", "300")
+	stream := d.Listen()
+	init := started(q, d, stream, id)
+	assert.DeepEqual(q, topics(stream.Mark()), []string{"/tasks/create", "/tasks/start"})
+	g := cgroup.Of(q, "/"+d.Namespace+"/"+id)
+
+	q.Step("an exec: added, then started, as the process that the kernel has")
+	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
+	proc.WaitFor(q, told(stream, "/tasks/exec-started", 1))
+	events := stream.Mark()
+	assert.DeepEqual(q, topics(events), []string{"/tasks/exec-added", "/tasks/exec-started"})
+	added, begun := events[0].Body.(*eventsapi.TaskExecAdded), events[1].Body.(*eventsapi.TaskExecStarted)
+	assert.Check(q, cmp.DeepEqual([]string{added.ContainerID, added.ExecID}, []string{id, "second"}))
+	assert.Check(q, cmp.DeepEqual([]string{begun.ContainerID, begun.ExecID}, []string{id, "second"}))
+	proc.WaitFor(q, proc.Runs(int(begun.Pid), "sleep"))
+	second := proc.Snapshot(q, int(begun.Pid))
+	assert.Check(q, cmp.DeepEqual(second.Args, []string{"sleep", "301"}))
+	assert.Check(q, cmp.Equal(second.Parent, init.Parent), "its parent, and the task's: the shim")
+	assert.Check(q, cmp.DeepEqual(second.Cgroups, init.Cgroups))
+	assert.Check(q, cmp.DeepEqual(second.NS, init.NS))
+	assert.Check(q, cmp.DeepEqual(g.Procs(), sorted(int(init.PID), int(second.PID))))
+	assertOrder(q, "the process begins", second.Start.At(q), "exec-started", events[1].Timestamp)
+	q.Fact("an exec", topics(events))
+	q.Fact("its pid, and the shim's other child", second.PID)
+
+	q.Step("a pause: the freezer has all of the cgroup")
+	pauseTask(q, d, id)
+	assert.Check(q, g.Frozen(), "paused, and the freezer is not frozen")
+	proc.WaitFor(q, told(stream, "/tasks/paused", 1))
+	events = stream.Mark()
+	assert.DeepEqual(q, topics(events), []string{"/tasks/paused"})
+	assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskPaused).ContainerID, id))
+	q.Fact("a pause", topics(events))
+	d.Ctr("tasks", "resume", id)
+	assert.Check(q, !g.Frozen(), "resumed, and the freezer is frozen")
+	proc.WaitFor(q, told(stream, "/tasks/resumed", 1))
+	events = stream.Mark()
+	assert.DeepEqual(q, topics(events), []string{"/tasks/resumed"})
+	assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskResumed).ContainerID, id))
+	q.Fact("a resume", topics(events))
+
+	q.Control("SIGSTOP stops the program as well, but is no pause")
+	d.Ctr("tasks", "kill", "-s", "SIGSTOP", id)
+	proc.WaitFor(q, isInState(int(init.PID), "T"))
+	assert.Check(q, !g.Frozen(), "SIGSTOP froze the cgroup")
+	d.Ctr("tasks", "kill", "-s", "SIGCONT", id)
+
+	q.Step("the exec ends: an exit, whose id is the exec's; the task runs on")
+	d.Ctr("tasks", "kill", "-s", "SIGTERM", "--exec-id", "second", id)
+	proc.WaitFor(q, proc.Dead(second.Identity))
+	proc.WaitFor(q, told(stream, "/tasks/exit", 1))
+	events = stream.Mark()
+	assert.DeepEqual(q, topics(events), []string{"/tasks/exit"}) // and of SIGSTOP and SIGCONT before, nothing
+	exit := events[0].Body.(*eventsapi.TaskExit)
+	assert.Check(q, cmp.DeepEqual([]string{exit.ContainerID, exit.ID}, []string{id, "second"}))
+	assert.Check(q, cmp.DeepEqual([]uint32{exit.Pid, exit.ExitStatus}, []uint32{uint32(second.PID), 128 + 15}))
+	assert.Check(q, proc.Alive(int(init.PID)), "the task has ended with its exec")
+	q.Fact("SIGSTOP, SIGCONT", "none")
+	q.Fact("the exec's exit: id, status", []any{exit.ID, exit.ExitStatus})
+
+	q.TearDown("the exec is deleted, in silence; and the task's own exit has the container's id", func() {
+		c, err := d.Client().LoadContainer(context.Background(), id)
+		assert.NilError(q, err)
+		task, err := c.Task(context.Background(), nil)
+		assert.NilError(q, err)
+		process, err := task.LoadProcess(context.Background(), "second", nil)
+		assert.NilError(q, err)
+		q.Did("process.Delete   # of exec second")
+		status, err := process.Delete(context.Background())
+		assert.NilError(q, err)
+		assert.Check(q, cmp.Equal(status.ExitCode(), exit.ExitStatus), "the client and the event")
+		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
+		proc.WaitFor(q, proc.Dead(init.Identity))
+		proc.WaitFor(q, told(stream, "/tasks/exit", 2))
+		events := stream.Mark()
+		assert.DeepEqual(q, topics(events), []string{"/tasks/exit"})
+		last := events[0].Body.(*eventsapi.TaskExit)
+		assert.Check(q, cmp.DeepEqual([]string{last.ContainerID, last.ID}, []string{id, id}))
+		assert.Check(q, cmp.DeepEqual([]uint32{last.Pid, last.ExitStatus}, []uint32{uint32(init.PID), 128 + 9}))
+		q.Fact("the task's exit: id, status", []any{last.ID, last.ExitStatus})
+		assert.Check(q, cmp.DeepEqual(stream.FromCtr(), stream.FromClient()))
+	})
+
+	q.Answer("exec-added, exec-started with the pid, and an exit with the exec's id; a pause one event, a resume another.")
+}
+
+// pauseTask pauses a task. See [pause] for why it may have to be typed again.
+func pauseTask(q *lab.Q, d *ctrd.Daemon, id string) {
+	q.Helper()
+	var r lab.Result
+	for range 50 {
+		if r = d.TryCtr("tasks", "pause", id); r.Code == 0 {
+			return
+		}
+		if !contains(r.Stderr, "unable to freeze") {
+			break
+		}
+	}
+	q.Fatalf("this command had to succeed:\n%s", r)
+}

@@ -1,0 +1,159 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	eventsapi "github.com/containerd/containerd/api/events"
+	containerd "github.com/containerd/containerd/v2/client"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// No. An event is told to whoever listens at that moment, and then it is gone: containerd writes none down.
+//
+// Who comes later has to ask what is, and cannot ask what was: the task's state, its pid, its exit status and the time
+// of its end, as long as the task is not deleted. So a client subscribes first, then asks, and then listens. A
+// subscription ends with its daemon, with an error; who subscribes anew at the next daemon hears nothing of before.
+//
+// Hint: start a second `ctr events` a moment after the first.
+// Spec: https://github.com/containerd/containerd/blob/main/core/events/exchange/exchange.go, https://github.com/containerd/containerd/blob/main/api/services/events/v1/events.proto
+func TestEvents_AreEventsReplayed(t *testing.T) {
+	q := lab.Question(t, lab.MutatesVM, "Are events replayed?")
+	d := ctrd.Start(q)
+	ref := pull(q, d)
+	ended, lasting := q.ID(ctrd.ID), q.ID(ctrd.ID+"-2")
+	d.CreateContainer(ref, ended, "sleep", "300")
+	d.CreateContainer(ref, lasting, "sleep", "300")
+
+	q.Step("who listens early hears the start")
+	early := d.Listen()
+	first, second := started(q, d, early, ended), started(q, d, early, lasting)
+	starts := []string{"/tasks/create", "/tasks/start", "/tasks/create", "/tasks/start"}
+	assert.DeepEqual(q, topics(early.Mark()), starts)
+
+	q.Step("who comes later hears nothing of it")
+	late := d.Listen()
+	assert.DeepEqual(q, late.FromClient(), []string(nil))
+	assert.DeepEqual(q, late.FromCtr(), []string(nil))
+	q.Fact("the early one heard", topics(early.Events()))
+	q.Fact("the late one heard", topics(late.Events()))
+
+	q.Step("from then on both hear the same")
+	d.Ctr("tasks", "kill", "-s", "SIGKILL", ended)
+	proc.WaitFor(q, proc.Dead(first.Identity))
+	early.WaitFor("/tasks/exit")
+	seen := time.Now()
+	assert.DeepEqual(q, topics(early.Mark()), []string{"/tasks/exit"})
+	assert.DeepEqual(q, topics(late.Mark()), []string{"/tasks/exit"})
+	assert.Check(q, cmp.DeepEqual(late.FromClient(), early.FromClient()[len(starts):]))
+	assert.Check(q, cmp.DeepEqual(late.FromCtr(), early.FromCtr()[len(starts):]))
+	q.Fact("of the end both heard", topics(late.Events()))
+
+	q.Step("of the past one has to ask: what is still known is the state")
+	proc.WaitFor(q, d.Stopped(ended))
+	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, ended), []string{ended, itoa(first.PID), "STOPPED"}))
+	status := taskStatus(q, d, ended)
+	assert.Check(q, cmp.Equal(status.ExitStatus, uint32(128+9)))
+	assertOrder(q, "its beginning", first.Start.At(q), "its end", status.ExitTime)
+	assertOrder(q, "its end", status.ExitTime, "seen to be dead", seen)
+	q.Fact("asked for, after its end", []any{status.Status, status.ExitStatus})
+
+	q.Step("the daemon dies: both subscriptions end, with an error")
+	d.Kill()
+	for _, s := range []*ctrd.Stream{early, late} {
+		fromClient, fromCtr := s.End()
+		assert.Check(q, fromClient != nil && fromCtr != nil, "the client was told %v, ctr events %v", fromClient, fromCtr)
+		q.Fact("ctr events", fromCtr)
+	}
+
+	q.Step("the daemon is back: nothing is told again, and the old subscriptions stay ended")
+	d.Start()
+	again := d.Listen()
+	assert.Check(q, proc.Snapshot(q, int(second.PID)).Same(second.Identity), "the lasting task did not last")
+	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, lasting), []string{lasting, itoa(second.PID), "RUNNING"}))
+	assert.Check(q, cmp.Len(about(again.Events(), "/tasks/create", "/tasks/start"), 0))
+	q.Fact("heard of a task that runs", about(again.Events(), "/tasks/create", "/tasks/start"))
+	q.Fact("asked for", "RUNNING, the same pid")
+	// What a daemon does at its start with a task that ended before is another question; but it is no secret.
+	q.Fact("the ended one, after the restart", listed(q, d, ended))
+
+	q.Control("the new subscription is none the worse for it: it hears the next event")
+	d.Ctr("tasks", "kill", "-s", "SIGKILL", lasting)
+	proc.WaitFor(q, proc.Dead(second.Identity))
+	proc.WaitFor(q, toldExit(again, lasting))
+	assert.Check(q, cmp.Len(topics(early.Events()), len(starts)+1), "the old subscription has heard more")
+
+	q.Answer("No: told once, to who listens then. Of the past one asks for the state; a subscription ends with its daemon.")
+}
+
+// started starts a task and waits until the stream has told of it.
+func started(q *lab.Q, d *ctrd.Daemon, stream *ctrd.Stream, id string) proc.Process {
+	q.Helper()
+	before := len(about(stream.Events(), "/tasks/start"))
+	d.StartTask(id)
+	pid := d.TaskPID(id)
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	proc.WaitFor(q, told(stream, "/tasks/start", before+1))
+	return proc.Snapshot(q, pid)
+}
+
+// about lists the topics of those events that are of one of the topics, in order.
+func about(events []ctrd.Event, of ...string) []string {
+	return slices.DeleteFunc(topics(events), func(t string) bool { return !slices.Contains(of, t) })
+}
+
+// told is a poll check: the stream has told of a topic n times.
+func told(stream *ctrd.Stream, topic string, n int) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if got := len(about(stream.Events(), topic)); got < n {
+			return poll.Continue("%d events %s, not yet %d, among %v", got, topic, n, topics(stream.Events()))
+		}
+		return poll.Success()
+	}
+}
+
+// toldExit is a poll check: the stream has told of the end of a container's task.
+func toldExit(stream *ctrd.Stream, id string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		for _, e := range stream.Events() {
+			if exit, ok := e.Body.(*eventsapi.TaskExit); ok && exit.ContainerID == id && exit.ID == id {
+				return poll.Success()
+			}
+		}
+		return poll.Continue("no exit of %s among %v", id, topics(stream.Events()))
+	}
+}
+
+// taskStatus asks containerd for the state of a task, as a program does.
+func taskStatus(q *lab.Q, d *ctrd.Daemon, id string) containerd.Status {
+	q.Helper()
+	c, err := d.Client().LoadContainer(context.Background(), id)
+	assert.NilError(q, err)
+	task, err := c.Task(context.Background(), nil)
+	assert.NilError(q, err)
+	status, err := task.Status(context.Background())
+	assert.NilError(q, err)
+	return status
+}
+
+// listed is what containerd has in its list of a task.
+func listed(q *lab.Q, d *ctrd.Daemon, id string) string {
+	q.Helper()
+	for line := range strings.SplitSeq(d.Ctr("tasks", "ls").Stdout, "\n") {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == id {
+			return f[2]
+		}
+	}
+	return "not in the list"
+}
