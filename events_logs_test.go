@@ -158,13 +158,13 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q.Answer("Steps and pids of daemon and shim, in one file. runc's log is another one, and it has only the reason of a failure.")
 }
 
-// wrapper makes a program that is called in the runtime's place: a shell script, to which $RUNC is the runtime under test.
-// Whoever starts a daemon of his own, makes it before: it has to outlive the tasks.
+// wrapper makes a program that is called in the runtime's place, or the shim's: a shell script, to which $RUNC and $SHIM are
+// those under test. It has to outlive the tasks: who starts a daemon makes it before.
 func wrapper(q *lab.Q, name, script string) string {
 	q.Helper()
-	path := filepath.Join(q.Mkdir(name), "runc")
-	text := "#!/bin/sh\nRUNC=" + lab.UnderTest("runc").Path + "\n" + script + "\n"
-	q.DidLong("cat > "+path+"   # "+script, "mkdir -p "+filepath.Dir(path)+" && cat > "+path+" <<'END'\n"+text+"END\nchmod +x "+path)
+	path := filepath.Join(q.Mkdir(name), name)
+	text := fmt.Sprintf("#!/bin/sh\nRUNC=%s SHIM=%s\n%s\n", lab.UnderTest("runc").Path, lab.UnderTest("containerd-shim-runc-v2").Path, script)
+	q.DidLong("cat > "+path+"   # "+strings.ReplaceAll(script, "\n", "; "), "mkdir -p "+filepath.Dir(path)+" && cat > "+path+" <<'END'\n"+text+"END\nchmod +x "+path)
 	assert.NilError(q, os.WriteFile(path, []byte(text), 0o755))
 	return path
 }
@@ -172,14 +172,18 @@ func wrapper(q *lab.Q, name, script string) string {
 // createWithRuntime creates a container whose runtime is a program of this path, which only a newer ctr has an option for.
 func createWithRuntime(q *lab.Q, d *ctrd.Daemon, ref, id, binary string, args []string, edits ...oci.SpecOpts) {
 	q.Helper()
+	createWith(q, d, ref, id, containerd.WithRuntime("io.containerd.runc.v2", &runtimeoptions.Options{BinaryName: binary, Root: d.RuncRoot}), args, edits...)
+	q.Did("ctr -n %s containers create --runc-binary %s --runc-root %s %s %s %s", d.Namespace, binary, d.RuncRoot, ref, id, strings.Join(args, " "))
+}
+
+func createWith(q *lab.Q, d *ctrd.Daemon, ref, id string, runtime containerd.NewContainerOpts, args []string, edits ...oci.SpecOpts) {
+	q.Helper()
 	ctx := context.Background()
 	image, err := d.Client().GetImage(ctx, ref)
 	assert.NilError(q, err)
 	edits = append([]oci.SpecOpts{oci.WithImageConfig(image), oci.WithProcessArgs(args...)}, edits...)
-	_, err = d.Client().NewContainer(ctx, id, containerd.WithNewSnapshot(id, image), containerd.WithNewSpec(edits...),
-		containerd.WithRuntime("io.containerd.runc.v2", &runtimeoptions.Options{BinaryName: binary, Root: d.RuncRoot}))
+	_, err = d.Client().NewContainer(ctx, id, containerd.WithNewSnapshot(id, image), containerd.WithNewSpec(edits...), runtime)
 	assert.NilError(q, err)
-	q.Did("ctr -n %s containers create --runc-binary %s --runc-root %s %s %s %s", d.Namespace, binary, d.RuncRoot, ref, id, strings.Join(args, " "))
 }
 
 // logPair is a key and a value of a line in logfmt.
