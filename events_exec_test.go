@@ -116,18 +116,3 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 
 	q.Answer("exec-added, exec-started with the pid, and an exit with the exec's id; a pause one event, a resume another.")
 }
-
-// pauseTask pauses a task. See [pause] for why it may have to be typed again.
-func pauseTask(q *lab.Q, d *ctrd.Daemon, id string) {
-	q.Helper()
-	var r lab.Result
-	for range 50 {
-		if r = d.TryCtr("tasks", "pause", id); r.Code == 0 {
-			return
-		}
-		if !contains(r.Stderr, "unable to freeze") {
-			break
-		}
-	}
-	q.Fatalf("this command had to succeed:\n%s", r)
-}

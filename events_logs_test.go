@@ -158,17 +158,6 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q.Answer("Steps and pids of daemon and shim, in one file. runc's log is another one, and it has only the reason of a failure.")
 }
 
-// wrapper makes a program that is called in the runtime's place, or the shim's: a shell script, to which $RUNC and $SHIM are
-// those under test. It has to outlive the tasks: who starts a daemon makes it before.
-func wrapper(q *lab.Q, name, script string) string {
-	q.Helper()
-	path := filepath.Join(q.Mkdir(name), name)
-	text := fmt.Sprintf("#!/bin/sh\nRUNC=%s SHIM=%s\n%s\n", lab.UnderTest("runc").Path, lab.UnderTest("containerd-shim-runc-v2").Path, script)
-	q.DidLong("cat > "+path+"   # "+strings.ReplaceAll(script, "\n", "; "), "mkdir -p "+filepath.Dir(path)+" && cat > "+path+" <<'END'\n"+text+"END\nchmod +x "+path)
-	assert.NilError(q, os.WriteFile(path, []byte(text), 0o755))
-	return path
-}
-
 // createWithRuntime creates a container whose runtime is a program of this path, which only a newer ctr has an option for.
 func createWithRuntime(q *lab.Q, d *ctrd.Daemon, ref, id, binary string, args []string, edits ...oci.SpecOpts) {
 	q.Helper()

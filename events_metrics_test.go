@@ -263,24 +263,3 @@ func hasProcesses(g cgroup.Group, n int) poll.Check {
 		return poll.Success()
 	}
 }
-
-// pauseTask is [pause] through containerd. What is frozen cannot be killed: it is thawed, should the question end here.
-func pauseTask(q *lab.Q, d *ctrd.Daemon, id string) {
-	q.Helper()
-	g := cgroup.Of(q, "/"+d.Namespace+"/"+id)
-	q.Cleanup(func() {
-		if g.Frozen() {
-			d.TryCtr("tasks", "resume", id)
-		}
-	})
-	r := d.TryCtr("tasks", "pause", id)
-	for range 50 {
-		if r.Code == 0 || !contains(r.Stderr, "unable to freeze") {
-			break
-		}
-		r = d.TryCtr("tasks", "pause", id)
-	}
-	if r.Code != 0 {
-		q.Fatalf("this command had to succeed:\n%s", r)
-	}
-}

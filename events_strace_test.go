@@ -209,8 +209,8 @@ func (c call) ret() int {
 	return n
 }
 
-// trace is all that was traced, in order, and what of it has been told.
-type trace struct {
+// straced is all that was traced, in order, and what of it has been told.
+type straced struct {
 	q       *lab.Q
 	calls   []call
 	parents map[int]int // process → process that cloned it
@@ -218,9 +218,9 @@ type trace struct {
 	seen    []string
 }
 
-func readTrace(q *lab.Q, dir string) *trace {
+func readTrace(q *lab.Q, dir string) *straced {
 	q.Helper()
-	tr := &trace{q: q, parents: map[int]int{}}
+	tr := &straced{q: q, parents: map[int]int{}}
 	names, err := filepath.Glob(dir + "/t.*")
 	assert.NilError(q, err)
 	leader := map[int]int{} // thread → the thread that cloned it
@@ -259,7 +259,7 @@ func readTrace(q *lab.Q, dir string) *trace {
 }
 
 // next is the first call, after the one that next has found before, of a process (0: any) that matches.
-func (tr *trace) next(what string, pid int, pattern string) call {
+func (tr *straced) next(what string, pid int, pattern string) call {
 	tr.q.Helper()
 	re := regexp.MustCompile(pattern)
 	for i := tr.at; i < len(tr.calls); i++ {
@@ -285,7 +285,7 @@ func (tr *trace) next(what string, pid int, pattern string) call {
 }
 
 // of lists the calls of a process, for whoever misses one.
-func (tr *trace) of(pid int) string {
+func (tr *straced) of(pid int) string {
 	var out []string
 	for _, c := range tr.calls {
 		if c.PID == pid {
@@ -296,10 +296,10 @@ func (tr *trace) of(pid int) string {
 }
 
 // parent is the process that has cloned this one.
-func (tr *trace) parent(pid int) int { return tr.parents[pid] }
+func (tr *straced) parent(pid int) int { return tr.parents[pid] }
 
 // unshared lists the namespaces that were made, by the names that /proc/PID/ns has for them.
-func (tr *trace) unshared() []string {
+func (tr *straced) unshared() []string {
 	names := map[string]string{"CLONE_NEWNS": "mnt"}
 	var out []string
 	for _, c := range tr.calls {

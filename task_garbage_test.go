@@ -17,12 +17,6 @@ import (
 	"cdblab/helpers/lab"
 )
 
-// onlyWhenAsked has the daemon collect garbage only when somebody waits for it; else it does so at its start and every
-// second or so after something was deleted, between any two steps.
-const onlyWhenAsked = `[plugins."io.containerd.gc.v1.scheduler"]
-  startup_delay = "1h"
-  pause_threshold = 0.0000001`
-
 // Whoever refers to it: a lease, a container, a label, or another snapshot on top of it. What nobody refers to goes.
 //
 // The collector starts at the roots, which are images, containers, leases, and whatever has the label containerd.io/gc.root;

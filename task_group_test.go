@@ -46,13 +46,13 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q.Step("ctr writes a label into the record, and the annotation into config.json")
 	d.CreateContainerWith([]string{"--label", groupKey + "=" + group}, ref, ids[0], "sleep", "300")
 	assert.Check(q, cmp.Equal(d.Spec(ids[0]).Annotations[groupKey], group), "annotation of a container that ctr labels")
-	assert.Check(q, cmp.Equal(labelsOf(q, d, ids[0])[groupKey], group))
+	assert.Check(q, cmp.Equal(containerLabels(q, d, ids[0])[groupKey], group))
 	q.Fact("ctr --label", "label and annotation")
 
 	q.Step("the Go client sets what it is told to: here the annotation alone")
 	d.CreateByClient(ctrd.Extras{Spec: []oci.SpecOpts{oci.WithAnnotations(map[string]string{groupKey: group})}}, ref, ids[1], "sleep", "300")
 	assert.Check(q, cmp.Equal(d.Spec(ids[1]).Annotations[groupKey], group))
-	assert.Check(q, cmp.Equal(labelsOf(q, d, ids[1])[groupKey], ""))
+	assert.Check(q, cmp.Equal(containerLabels(q, d, ids[1])[groupKey], ""))
 
 	q.Step("two tasks: one shim, with two children, and one socket, named after the group")
 	var tasks []proc.Process
@@ -85,7 +85,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 
 	q.Control("the label alone, through the Go client: a shim of its own")
 	d.CreateByClient(ctrd.Extras{Labels: map[string]string{groupKey: group}}, ref, ids[2], "sleep", "300")
-	assert.Check(q, cmp.Equal(labelsOf(q, d, ids[2])[groupKey], group))
+	assert.Check(q, cmp.Equal(containerLabels(q, d, ids[2])[groupKey], group))
 	assert.Check(q, cmp.Equal(d.Spec(ids[2]).Annotations[groupKey], ""))
 	alone := startedTask(q, d, ids[2])
 	assert.Check(q, cmp.Len(d.Shims(), 2), "shims, with a third task that is labelled only")
@@ -137,16 +137,8 @@ func startedTask(q *lab.Q, d *ctrd.Daemon, id string) proc.Process {
 	return proc.Snapshot(q, pid)
 }
 
-// killAndDelete ends a task and deletes it.
-func killAndDelete(q *lab.Q, d *ctrd.Daemon, id string) {
-	q.Helper()
-	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-	proc.WaitFor(q, d.Stopped(id))
-	deleteTask(q, d, id)
-}
-
-// labelsOf reads the labels in a container's record.
-func labelsOf(q *lab.Q, d *ctrd.Daemon, id string) map[string]string {
+// containerLabels reads the labels in a container's record.
+func containerLabels(q *lab.Q, d *ctrd.Daemon, id string) map[string]string {
 	q.Helper()
 	ctx := context.Background()
 	c, err := d.Client().LoadContainer(ctx, id)

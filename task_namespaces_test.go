@@ -135,17 +135,6 @@ func sleeperOf(q *lab.Q, d *ctrd.Daemon, ref, id string) sleeper {
 	return sleeper{init, proc.Snapshot(q, int(init.Parent))}
 }
 
-// pullAgain pulls in another containerd namespace what is pulled already.
-func pullAgain(q *lab.Q, d *ctrd.Daemon, ref string) {
-	q.Helper()
-	argv := []string{"images", "pull"}
-	if _, ours := lab.ImageRef(); ours {
-		// The registry of the first pull serves until the question ends.
-		argv = append(argv, "--hosts-dir", filepath.Join(q.Dir, "hosts"))
-	}
-	d.Ctr(append(argv, ref)...)
-}
-
 // lastOf is what follows the last separator, as an error's cause follows its colons.
 func lastOf(s, separator string) string {
 	s = trim(s)

@@ -4,7 +4,6 @@ package cdblab
 
 import (
 	"context"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -79,8 +78,8 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	after := inNamespace(q, d)
 	assert.Check(q, cmp.Equal(after["images"]+after["blobs"], 0), "left of image and blobs: %v", after)
 	assert.Check(q, cmp.Equal(after["snapshots"], stock["snapshots"]), "the container's record holds them")
-	without := without(allHeld, "what it wrote")
-	assert.Check(q, cmp.DeepEqual(task.held(q), without))
+	rest := allBut(allHeld, "what it wrote")
+	assert.Check(q, cmp.DeepEqual(task.held(q), rest))
 	still := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "still", id, "echo", "still here")
 	assert.Check(q, cmp.Equal(trim(still.Stdout), "still here"), "a program out of the image's layers")
 	none := d.TryCtr("containers", "create", ref, q.ID("cdb-other"), "true")
@@ -101,11 +100,11 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 			q.Errorf("give the orphan its record again: %v", err)
 		}
 	})
-	assert.Check(q, cmp.DeepEqual(task.held(q), slices.DeleteFunc(slices.Clone(without), func(s string) bool { return s == "container" })))
-	q.Fact("after the raw call it holds", listed(task.held(q)))
+	assert.Check(q, cmp.DeepEqual(task.held(q), slices.DeleteFunc(slices.Clone(rest), func(s string) bool { return s == "container" })))
+	q.Fact("after the raw call it holds", enumerated(task.held(q)))
 	lost := d.TryCtr("tasks", "kill", "-s", "SIGKILL", id)
 	assert.Check(q, lost.Code != 0 && contains(lost.Stderr, "not found"), "ctr reaches a task without a container:\n%s", lost)
-	assert.Check(q, alive(task.program))
+	assert.Check(q, alive(task.program.Identity))
 	q.Fact("tasks kill", lastWords(lost))
 
 	q.Step("how to end it: by its record, written again")
@@ -116,7 +115,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	d.Ctr("containers", "delete", id)
 	proc.WaitFor(q, proc.Dead(task.shim.Identity))
 	assert.Check(q, cmp.Len(task.held(q), 0), "after containers delete, which deletes a stopped task on the way")
-	q.Fact("after containers delete it holds", listed(task.held(q)))
+	q.Fact("after containers delete it holds", enumerated(task.held(q)))
 
 	q.Step("the namespace at last, when the garbage is collected: what nobody holds is still in it until then")
 	refused := d.TryCtr("namespaces", "remove", d.Namespace)
@@ -131,12 +130,6 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 
 	q.Answer("Task, container, image, garbage, namespace. A running task is guarded by the client alone, an image by nobody.")
 }
-
-// onlyWhenAsked has the daemon collect garbage only when somebody waits for it; else it does so within a second of what
-// was deleted, and what is garbage would be there or not.
-const onlyWhenAsked = `[plugins."io.containerd.gc.v1.scheduler"]
-  startup_delay = "1h"
-  pause_threshold = 0.000001`
 
 // inOrder makes and deletes what a namespace can have, by the chapter's commands; each has to succeed.
 func inOrder(q *lab.Q, d *ctrd.Daemon, ref, id string) {
@@ -164,16 +157,6 @@ func inOrder(q *lab.Q, d *ctrd.Daemon, ref, id string) {
 	for i, what := range []string{"with a task", "after tasks delete", "after containers delete", "after images rm --sync"} {
 		q.Fact(what, counts[i])
 	}
-}
-
-// pullAgain is [pull] once more, through the same registry.
-func pullAgain(q *lab.Q, d *ctrd.Daemon, ref string) {
-	q.Helper()
-	argv := []string{"images", "pull"}
-	if _, ours := lab.ImageRef(); ours {
-		argv = append(argv, "--hosts-dir", filepath.Join(q.Dir, "hosts"))
-	}
-	d.Ctr(append(argv, ref)...)
 }
 
 // inNamespace counts what keeps a namespace from being removed.

@@ -95,7 +95,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	}
 	for name, labels := range want {
 		labels["distribution.source.docker.io"] = "library/busybox"
-		assert.Check(q, cmp.DeepEqual(labelsOf(q, d, name), labels), "labels of %s", name)
+		assert.Check(q, cmp.DeepEqual(blobLabels(q, d, name), labels), "labels of %s", name)
 	}
 	q.Fact("labels of the index", slices.Sorted(maps.Keys(want[ofTag])))
 	q.Fact("labels of the manifest", slices.Sorted(maps.Keys(want[fetched[1]])))
@@ -185,8 +185,8 @@ func forget(q *lab.Q, d *ctrd.Daemon, name digest.Digest) {
 	assert.Assert(q, !exists(file), "%s is still there", file)
 }
 
-// labelsOf are the labels of a blob, without what all their names begin with.
-func labelsOf(q *lab.Q, d *ctrd.Daemon, name digest.Digest) map[string]string {
+// blobLabels are the labels of a blob, without what all their names begin with.
+func blobLabels(q *lab.Q, d *ctrd.Daemon, name digest.Digest) map[string]string {
 	q.Helper()
 	info, err := d.Client().ContentStore().Info(context.Background(), name)
 	assert.NilError(q, err)

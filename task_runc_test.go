@@ -133,20 +133,20 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	q.Answer("A command that the shim calls: create, start, exec, pause, resume, kill, delete. While the task runs there is none.")
 }
 
-// wrapper is a script in runc's place, which writes down how it is called.
-type wrapper struct{ path, log string }
+// recorder is a script in runc's place, which writes down how it is called.
+type recorder struct{ path, log string }
 
-// call is one call of it.
-type call struct {
+// runcCall is one call of it.
+type runcCall struct {
 	pid, parent proc.PID
 	args        []string
 }
 
 // wrapRunc writes the script. Call it before the daemon is asked for: the shim needs it as long as there is a task.
-func wrapRunc(q *lab.Q) wrapper {
+func wrapRunc(q *lab.Q) recorder {
 	q.Helper()
 	dir := q.Mkdir("wrapper")
-	w := wrapper{path: filepath.Join(dir, "runc"), log: filepath.Join(dir, "calls")}
+	w := recorder{path: filepath.Join(dir, "runc"), log: filepath.Join(dir, "calls")}
 	script := "#!/bin/sh\necho \"$$ $PPID $*\" >> " + w.log + "\nexec " + lab.UnderTest("runc").Path + " \"$@\"\n"
 	assert.NilError(q, os.WriteFile(w.path, []byte(script), 0o755))
 	q.DidLong("cat > wrapper/runc   # #!/bin/sh; echo $$ $PPID $* >> calls; exec runc \"$@\"",
@@ -155,21 +155,21 @@ func wrapRunc(q *lab.Q) wrapper {
 }
 
 // calls lists the calls so far.
-func (w wrapper) calls(q *lab.Q) []call {
+func (w recorder) calls(q *lab.Q) []runcCall {
 	q.Helper()
 	if !exists(w.log) {
 		return nil
 	}
-	var out []call
+	var out []runcCall
 	for line := range strings.Lines(contents(q, w.log)) {
 		f := strings.Fields(line)
-		out = append(out, call{pid: proc.PID(atoi(q, f[0])), parent: proc.PID(atoi(q, f[1])), args: f[2:]})
+		out = append(out, runcCall{pid: proc.PID(atoi(q, f[0])), parent: proc.PID(atoi(q, f[1])), args: f[2:]})
 	}
 	return out
 }
 
 // expects does something, and asserts that it takes one call, of an operation.
-func (w wrapper) expects(q *lab.Q, operation string, act func()) {
+func (w recorder) expects(q *lab.Q, operation string, act func()) {
 	q.Helper()
 	before := len(w.calls(q))
 	act()
@@ -179,7 +179,7 @@ func (w wrapper) expects(q *lab.Q, operation string, act func()) {
 }
 
 // operation is the first argument that is neither an option of runc's own nor such an option's value.
-func (c call) operation() string {
+func (c runcCall) operation() string {
 	for i, a := range c.args {
 		if !strings.HasPrefix(a, "-") && (i == 0 || !slices.Contains([]string{"--root", "--log", "--log-format"}, c.args[i-1])) {
 			return a
@@ -189,12 +189,12 @@ func (c call) operation() string {
 }
 
 // String is the operation and what follows it.
-func (c call) String() string {
+func (c runcCall) String() string {
 	at := slices.Index(c.args, c.operation())
 	return strings.Join(c.args[max(0, at):], " ")
 }
 
-func runcCalls(calls []call) []string {
+func runcCalls(calls []runcCall) []string {
 	out := []string{}
 	for _, c := range calls {
 		out = append(out, c.operation())

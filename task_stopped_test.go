@@ -47,16 +47,16 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	proc.WaitFor(q, says(filepath.Join(first.upper, "written"), "mine"))
 	whole := first.held(q)
 	assert.DeepEqual(q, whole, allHeld)
-	q.Fact("a running one holds", listed(whole))
+	q.Fact("a running one holds", enumerated(whole))
 
 	q.Step("it ends: of all that, only the process is gone")
 	d.Ctr("tasks", "kill", id) // TERM
 	proc.WaitFor(q, proc.Dead(first.program.Identity))
 	proc.WaitFor(q, d.Stopped(id))
 	stopped := first.held(q)
-	assert.Check(q, cmp.DeepEqual(stopped, without(allHeld, "process")))
+	assert.Check(q, cmp.DeepEqual(stopped, allBut(allHeld, "process")))
 	assert.Check(q, cmp.Len(cgroup.Of(q, first.cgroup).Procs(), 0), "processes in the cgroup of a stopped task")
-	q.Fact("a stopped one holds", listed(stopped))
+	q.Fact("a stopped one holds", enumerated(stopped))
 	q.Fact("processes in its cgroup", 0)
 
 	q.Step("its id is taken, and its exit status waits")
@@ -82,7 +82,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	proc.WaitFor(q, proc.Dead(first.shim.Identity))
 	deleted := first.held(q)
 	assert.Check(q, cmp.DeepEqual(deleted, []string{"container", "snapshot", "what it wrote"}))
-	q.Fact("after tasks delete", listed(deleted))
+	q.Fact("after tasks delete", enumerated(deleted))
 
 	q.Step("the id is free: a second task, and it finds what the first has written")
 	d.StartTask(id)
@@ -103,7 +103,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	d.CollectGarbage()
 	gone := first.held(q)
 	assert.Check(q, cmp.Len(gone, 0), "after containers delete")
-	q.Fact("after containers delete", listed(gone))
+	q.Fact("after containers delete", enumerated(gone))
 	d.CreateContainer(ref, id, "true")
 	fresh := q.Mkdir("fresh")
 	mountSnapshot(q, d, id, fresh)
@@ -140,7 +140,7 @@ func residue(q *lab.Q, h hold, ofExec []string) {
 	if lab.Pinned() {
 		assert.Check(q, cmp.Len(stays, 4), "what stays of a task that was deleted: %v", stays)
 	}
-	q.Fact("what stays of it all the same", listed(stays))
+	q.Fact("what stays of it all the same", enumerated(stays))
 }
 
 // hold is a task with the places that it holds.
@@ -195,7 +195,7 @@ func (h hold) held(q *lab.Q) []string {
 	tasks, err := h.d.Client().TaskService().List(ctx, &tasksapi.ListTasksRequest{})
 	assert.NilError(q, err)
 	is := map[string]bool{
-		"process": alive(h.program), "shim": alive(h.shim), "socket": exists(h.socket), "bundle": exists(h.bundle),
+		"process": alive(h.program.Identity), "shim": alive(h.shim.Identity), "socket": exists(h.socket), "bundle": exists(h.bundle),
 		"rootfs mount": mountAt(q, filepath.Join(h.bundle, "rootfs")) != nil,
 		"cgroup":       slices.ContainsFunc(cgroup.Of(q, h.cgroup).Dirs(), exists),
 		"FIFOs":        len(fifos) > 0, "runtime state": exists(filepath.Join(h.d.RuncRoot, h.d.Namespace, h.id, "state.json")),
@@ -211,13 +211,7 @@ func (h hold) held(q *lab.Q) []string {
 	return out
 }
 
-// alive says whether this very process lives. A zombie does not.
-func alive(p proc.Process) bool {
-	now, err := proc.Read(int(p.PID))
-	return err == nil && now.Same(p.Identity) && now.State != "Z"
-}
-
-func without(all []string, what string) []string {
+func allBut(all []string, what string) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return s == what })
 }
 
@@ -234,8 +228,8 @@ func exitStatus(q *lab.Q, d *ctrd.Daemon, id string) uint32 {
 	return status.ExitStatus
 }
 
-// listed writes names that have spaces on one line.
-func listed(names []string) string {
+// enumerated writes names that have spaces on one line.
+func enumerated(names []string) string {
 	if len(names) == 0 {
 		return "nothing"
 	}

@@ -14,10 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/ctrd"
-	"cdblab/helpers/image"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -154,63 +152,4 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	})
 
 	q.Answer("Beside the task, not before: one shim for each, orphaned at birth, which holds it whether containerd lives or not.")
-}
-
-// pull pulls the lab's image through a registry on loopback, under the chapter's name for it, and returns that name.
-func pull(q *lab.Q, d *ctrd.Daemon) string {
-	q.Helper()
-	ref, ours := lab.ImageRef()
-	if !ours {
-		d.Ctr("images", "pull", ref)
-		return ref
-	}
-	registry := image.Serve(q)
-	d.Ctr("images", "pull", "--hosts-dir", registry.HostsDir(q), ref) // the daemon reads it, in a directory of its own
-	// The layer itself is fetched once, and shared by all containerd namespaces.
-	asked := registry.Requests()
-	assert.Check(q, cmp.Contains(asked, "HEAD /v2/library/busybox/manifests/latest"), "asked of the registry on loopback")
-	q.Fact("image served from", "loopback")
-	return ref
-}
-
-// deleteTask deletes a task. If that fails, what the reader needs to see is the list of tasks; nothing is forced.
-func deleteTask(q *lab.Q, d *ctrd.Daemon, id string) {
-	q.Helper()
-	if r := d.TryCtr("tasks", "delete", id); r.Code != 0 {
-		q.Fatalf("the task cannot be deleted:\n%s\n%s", r, d.TryCtr("tasks", "ls"))
-	}
-}
-
-// shimsLeft is a poll check: the daemon has n shims.
-func shimsLeft(d *ctrd.Daemon, n int) poll.Check {
-	return func(poll.LogT) poll.Result {
-		if got := d.Shims(); len(got) != n {
-			return poll.Continue("%d shims: %v, want %d", len(got), got, n)
-		}
-		return poll.Success()
-	}
-}
-
-// row returns the fields of the line of a table that begins with a word.
-func row(q *lab.Q, table, first string) []string {
-	q.Helper()
-	for line := range strings.SplitSeq(table, "\n") {
-		if f := strings.Fields(line); len(f) > 0 && f[0] == first {
-			return f
-		}
-	}
-	q.Fatalf("no line begins with %q:\n%s", first, table)
-	return nil
-}
-
-// files lists the names in a directory.
-func files(q *lab.Q, dir string) []string {
-	q.Helper()
-	entries, err := os.ReadDir(dir)
-	assert.NilError(q, err)
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
 }
