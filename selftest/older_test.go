@@ -13,7 +13,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 )
 
-// older makes a containerd and a ctr that do not know how to keep off /run/containerd, as those before 2.3 and before 2,
+// older makes a containerd and a ctr that do not know how to keep off /run/containerd, as older ones do not,
 // and returns the variables that name them.
 func older(t *testing.T) []string {
 	t.Helper()

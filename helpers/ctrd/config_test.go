@@ -31,7 +31,7 @@ func TestNewPaths_RefusesWhatASocketCannotBeBoundTo(t *testing.T) {
 	assert.ErrorContains(t, err, "42")
 }
 
-// A containerd before 2.3 knows no socket_dir, and one before 2 no version 3.
+// An older containerd knows no socket_dir, and one before 2 no version 3.
 func TestConfig_SpeaksTheDialectOfAnOlderContainerd(t *testing.T) {
 	p, err := newPaths("/run/cdb-lab/12/q34/containerd", dialect{Version: 2})
 	assert.NilError(t, err)

@@ -22,7 +22,7 @@ type dialect struct {
 	RuncRoot  bool // `ctr containers create` can move the runtime's state; else it is in defaultRuncRoot
 }
 
-// Where containerd puts what it cannot be told to put elsewhere: the shims' sockets before 2.3, the runtime's state of a
+// Where containerd puts what it cannot be told to put elsewhere: the shims' sockets where there is no socket_dir, the runtime's state of a
 // container that is made with an older ctr.
 const (
 	defaultPlace     = "/run/containerd"
