@@ -13,8 +13,8 @@ import (
 	"gotest.tools/v3/assert/cmp"
 )
 
-// older makes a containerd and a ctr that do not know how to keep off /run/containerd, as older ones do not,
-// and returns the variables that name them.
+// older makes a containerd and a ctr that do not know how to keep off /run/containerd, and returns the variables that name
+// them.
 func older(t *testing.T) []string {
 	t.Helper()
 	var vars []string
