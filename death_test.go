@@ -82,7 +82,8 @@ func newMortal(q *lab.Q, d *ctrd.Daemon, ref string, ear *ctrd.Stream, x death, 
 		args = []string{"sh", "-c", endsWith7}
 	}
 	d.CreateContainerWith([]string{"--"}, ref, m.id, args...) // an older ctr takes the program's -c for an option of its own
-	task := m.startTask()
+	task, err := m.startTask()
+	assert.NilError(q, err, "start a task of %s", m.id)
 	m.socket = d.ShimSocket(m.id)
 	m.init = proc.Snapshot(q, int(task.Pid()))
 	m.shim = proc.Snapshot(q, int(m.init.Parent))
@@ -103,7 +104,7 @@ func newMortal(q *lab.Q, d *ctrd.Daemon, ref string, ear *ctrd.Stream, x death, 
 }
 
 // startTask makes a task of the container, without stdio, and waits until its program runs.
-func (m *mortal) startTask() containerd.Task {
+func (m *mortal) startTask() (containerd.Task, error) {
 	m.q.Helper()
 	ctx := context.Background()
 	m.q.Did("ctr -n %s tasks start -d --null-io %s", m.d.Namespace, m.id)
@@ -113,17 +114,18 @@ func (m *mortal) startTask() containerd.Task {
 	// Of a task whose shim is dead containerd says that there is none, and yet it refuses another one until what the shim
 	// has left is cleaned up.
 	proc.WaitFor(m.q, func(poll.LogT) poll.Result {
-		var err error
 		if task, err = c.NewTask(ctx, cio.NullIO); errdefs.IsAlreadyExists(err) {
 			return poll.Continue("containerd refuses a new task of %s: %v", m.id, err)
-		} else if err != nil {
-			return poll.Error(err)
 		}
 		return poll.Success()
 	})
-	assert.NilError(m.q, task.Start(ctx), "start the task of %s", m.id)
-	proc.WaitFor(m.q, proc.Runs(int(task.Pid()), program(m.d.Spec(m.id).Process.Args[:1])))
-	return task
+	if err == nil {
+		err = task.Start(ctx)
+	}
+	if err == nil {
+		proc.WaitFor(m.q, proc.Runs(int(task.Pid()), program(m.d.Spec(m.id).Process.Args[:1])))
+	}
+	return task, err
 }
 
 // startExec leaves a second process in the task, for which a client waits as well.
@@ -339,7 +341,11 @@ func (m *mortal) again() string {
 		assert.NilError(m.q, err)
 		proc.WaitFor(m.q, proc.Dead(m.shim.Identity))
 	}
-	task := m.startTask()
+	task, err := m.startTask()
+	if err != nil {
+		m.q.Logf("%s: a new task: %v", m, err)
+		return "refused"
+	}
 	next := proc.Snapshot(m.q, int(task.Pid()))
 	assert.Check(m.q, !next.Same(m.init.Identity))
 	assert.Check(m.q, next.Parent != m.shim.PID, "the old shim is the new task's")

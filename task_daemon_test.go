@@ -69,6 +69,7 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		}
 		again.Mark()
 		for _, p := range []proc.Process{running.shim, running.init, *running.exec} {
+			assert.Assert(q, alive(p.Identity), "process %d (%s) has not survived the death of containerd", p.PID, p.Comm)
 			now, then := proc.Snapshot(q, int(p.PID)).Identity, p.Identity
 			if p.PID == running.shim.PID {
 				now.Mounts, then.Mounts = nil, nil // the host's, which change with every container
