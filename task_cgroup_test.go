@@ -30,11 +30,13 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/cgroups.7.html, "/proc files"
 func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "Which cgroup is it in, and the shim?")
+	hs, err := host.Hierarchies()
+	assert.NilError(q, err)
+	room := q.Cgroup + "/shim"
+	makeCgroup(q, hs, room) // before the daemon, so that it is removed when no shim is left
 	d := ctrd.Shared(q)
 	id, apart := q.ID(ctrd.ID), q.ID(ctrd.ID+"-apart")
 	ref := pull(q, d)
-	hs, err := host.Hierarchies()
-	assert.NilError(q, err)
 
 	q.Step("the task: in a cgroup of its own, in each hierarchy")
 	d.CreateContainer(ref, id, "sleep", "300")
@@ -55,8 +57,6 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	q.Fact("the shim", "containerd's cgroup")
 
 	q.Control("with the runtime option ShimCgroup, the shim is in that one, and the task is where it would be")
-	room := q.Cgroup + "/shim"
-	makeCgroup(q, hs, room)
 	d.CreateByClient(ctrd.Extras{ShimCgroup: room}, ref, apart, "sleep", "300")
 	other := startedTask(q, d, apart)
 	assertInCgroup(q, other.Identity, "/"+d.Namespace+"/"+apart)
@@ -137,6 +137,10 @@ func makeCgroup(q *lab.Q, hs []host.Hierarchy, path string) {
 				}
 			}
 		}
-		q.Cleanup(func() { proc.WaitFor(q, removed(dir)) })
 	}
+	q.Cleanup(func() {
+		for _, h := range hs {
+			proc.WaitFor(q, removed(h.Path(path)))
+		}
+	})
 }

@@ -14,9 +14,9 @@ import (
 	shimapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	ptypes "github.com/containerd/containerd/v2/pkg/protobuf/types"
 	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/types/known/emptypb"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -109,7 +109,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	q.Fact("Pids", []proc.PID{proc.PID(pid), exec.PID})
 
 	q.Step("it obeys, too: the exec is killed, and the shim has its exit status")
-	call("Kill", &shimapi.KillRequest{ID: id, ExecID: "second", Signal: uint32(sigkill)}, &emptypb.Empty{})
+	call("Kill", &shimapi.KillRequest{ID: id, ExecID: "second", Signal: uint32(sigkill)}, &ptypes.Empty{})
 	proc.WaitFor(q, proc.Dead(exec.Identity))
 	var waited shimapi.WaitResponse
 	call("Wait", &shimapi.WaitRequest{ID: id, ExecID: "second"}, &waited)
