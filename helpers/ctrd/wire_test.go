@@ -1,0 +1,57 @@
+//go:build linux
+
+package ctrd
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+	"gotest.tools/v3/assert"
+)
+
+// What a client gets through a tap is what it gets without: answers, errors, and streams that go on.
+func TestTapPassesCallsOn(t *testing.T) {
+	dir := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(dir, "daemon"))
+	assert.NilError(t, err)
+	s, checks := grpc.NewServer(), health.NewServer()
+	healthpb.RegisterHealthServer(s, checks)
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(s.Stop)
+
+	w := tap(t, filepath.Join(dir, "daemon"), filepath.Join(dir, "tap"))
+	conn, err := grpc.NewClient("unix://"+w.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	assert.NilError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	client := healthpb.NewHealthClient(conn)
+	ctx, cancel := context.WithCancel(t.Context())
+
+	answer, err := client.Check(ctx, &healthpb.HealthCheckRequest{})
+	assert.NilError(t, err)
+	assert.Equal(t, answer.Status, healthpb.HealthCheckResponse_SERVING)
+	_, err = client.Check(ctx, &healthpb.HealthCheckRequest{Service: "nobody"})
+	assert.Equal(t, status.Code(err), codes.NotFound)
+
+	stream, err := client.Watch(ctx, &healthpb.HealthCheckRequest{})
+	assert.NilError(t, err)
+	for _, want := range []healthpb.HealthCheckResponse_ServingStatus{healthpb.HealthCheckResponse_SERVING, healthpb.HealthCheckResponse_NOT_SERVING} {
+		answer, err := stream.Recv()
+		assert.NilError(t, err)
+		assert.Equal(t, answer.Status, want)
+		checks.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	}
+	cancel()
+	_, err = stream.Recv()
+	assert.Equal(t, status.Code(err), codes.Canceled)
+
+	assert.DeepEqual(t, w.Calls(), []string{"Health/Check", "Health/Check", "Health/Watch"})
+	assert.Equal(t, len(w.Calls()), 0)
+}
