@@ -42,12 +42,19 @@ func (x death) String() string { return fmt.Sprintf("%s %s, %s", x.who, x.name()
 
 func (x death) name() string { return strings.TrimPrefix(unix.SignalName(x.signal), "SIG") }
 
-// endsWith is a program that ends with a status of its own when it is told to. Pid 1 hears of TERM only what it has a
-// handler for.
 const (
-	endsWith7 = `trap "exit 7" TERM; sleep 300 & wait`
+	// endsWith7 is a program that ends with a status of its own when it is told to: pid 1 hears of TERM only what it has
+	// a handler for.
+	endsWith7 = `trap "exit 7" TERM; sleep 3000 & wait`
 	execID    = "exec"
 )
+
+// unhurried is a table for containerd's configuration. What it does not clear away within 5 s after a shim's death it
+// leaves behind, and tells an exit with 255; on a busy machine under emulation that is seen to happen.
+const unhurried = `[timeouts]
+  "io.containerd.timeout.shim.cleanup" = "2m"
+  "io.containerd.timeout.shim.load" = "2m"
+  "io.containerd.timeout.shim.shutdown" = "2m"`
 
 // mortal is a container with a task, of which something is to be killed.
 type mortal struct {
@@ -132,9 +139,9 @@ func (m *mortal) startTask() (containerd.Task, error) {
 func (m *mortal) startExec(task containerd.Task) proc.Process {
 	m.q.Helper()
 	ctx := context.Background()
-	m.q.Did("ctr -n %s tasks exec -d --fifo-dir fifo --exec-id %s %s sleep 301", m.d.Namespace, execID, m.id)
+	m.q.Did("ctr -n %s tasks exec -d --fifo-dir fifo --exec-id %s %s sleep 3001", m.d.Namespace, execID, m.id)
 	spec := *m.d.Spec(m.id).Process
-	spec.Args = []string{"sleep", "301"}
+	spec.Args = []string{"sleep", "3001"}
 	p, err := task.Exec(ctx, execID, &spec, cio.NullIO)
 	assert.NilError(m.q, err)
 	assert.NilError(m.q, p.Start(ctx))

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
@@ -19,8 +20,8 @@ import (
 
 // It is gone when containerd comes back: no task, no exit status, no event.
 //
-// While containerd is down the shim does what it always does: it takes the exit status and keeps it, and it tries a few
-// times, some seconds apart, to tell of the exit. But containerd, as it comes back, asks each shim for its processes, and
+// While containerd is down the shim does what it always does: it takes the exit status and keeps it, and for 15 s
+// it tries to tell of the exit. But containerd, as it comes back, asks each shim for its processes, and
 // takes one that has none for a leftover: the task is deleted before anybody can ask how it ended, and the shim ends with
 // what it had to tell. Where the task itself lives on and only an exec has died, nothing is lost: its exit status can be
 // asked for, and its exit is told, late, to who listens by then.
@@ -33,7 +34,7 @@ import (
 func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "What if the task ends while containerd is down?")
 	// At this level its log has a line for each event that a shim tells, whether anybody listens or not.
-	d := ctrd.Start(q, ctrd.With("[debug]\n  level = \"trace\""))
+	d := ctrd.Start(q, ctrd.With(unhurried), ctrd.With("[debug]\n  level = \"trace\""))
 	ref := pull(q, d)
 	ear := d.Listen()
 
@@ -47,6 +48,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 
 	q.Step("containerd is killed, and then one process of each task")
 	d.Kill()
+	died := time.Now()
 	for _, m := range dead {
 		proc.WaitFor(q, m.wait.over)
 		proc.WaitFor(q, m.execWait.over)
@@ -75,6 +77,8 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 
 	q.Step("containerd is back: somebody listens as soon as it answers")
 	d.Start()
+	const triesFor = (1 + 2 + 3 + 4 + 5) * time.Second // so long a shim tries to tell
+	gaveUp := time.Since(died) > triesFor
 	late := d.Listen()
 	for _, m := range dead {
 		m.now = d.Client()
@@ -91,23 +95,28 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 		n += len(toTell[m])
 	}
 	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		if told := exitsForwarded(d.Log()[logged:]); told < n {
+		if told := exitsForwarded(d.Log()[logged:]); told < n && !gaveUp {
 			return poll.Continue("containerd's log has %d exits that shims have told it, of %d", told, n)
 		}
 		return poll.Success()
 	})
 	late.Mark()
 	if lab.Pinned() {
-		assert.Check(q, cmp.Equal(exitsForwarded(d.Log()[logged:]), len(ofExec)), "exits that shims have told")
+		told := exitsForwarded(d.Log()[logged:])
+		assert.Check(q, told == len(ofExec) || gaveUp && told < len(ofExec), "shims have told %d exits; %d execs have died", told, len(ofExec))
 	}
 	for _, m := range dead {
 		heard := m.events()
 		for _, e := range toTell[m] {
 			if slices.Contains(heard, e) {
 				q.Fact(m.String()+", "+e, lab.Chance("told late"))
+				continue
+			}
+			// In the moment between containerd's start and ours, as its log shows: not the table's matter.
+			m.unheard = append(m.unheard, e)
+			if gaveUp {
+				q.Fact(m.String()+", "+e, lab.Chance("given up: containerd was down for too long"))
 			} else {
-				// In the moment between containerd's start and ours, as its log shows: not the table's matter.
-				m.unheard = append(m.unheard, e)
 				q.Fact(m.String()+", "+e, lab.Chance("told before anybody listened"))
 			}
 		}

@@ -41,7 +41,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 		dead = append(dead, newMortal(q, d, ref, ear, x))
 	}
 	for _, x := range []death{{"exec", sigkill, "running"}, {"exec", sigterm, "running"}} {
-		dead = append(dead, newMortal(q, d, ref, ear, x, "sleep", "300"))
+		dead = append(dead, newMortal(q, d, ref, ear, x, "sleep", "3000"))
 	}
 	ear.Mark()
 

@@ -24,13 +24,16 @@ import (
 // ended with, unless the shim has written a status down before, and of a delete; the bundle is removed. Of execs nothing
 // is told. What stays is the container: its record and its snapshot, of which a new task can be made at once.
 //
+// Clearing away has its time, 5 s (io.containerd.timeout.shim.cleanup): where that is too short, an exit with 255 is told,
+// and the process may well be alive.
+//
 // A shim that is sent TERM takes its socket with it; after KILL the file stays, and the next shim of that name replaces it.
 //
 // Hint: kill -KILL the parent of the container's process; `ctr events` in a second terminal.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
 func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "What happens when the shim dies?")
-	d := ctrd.Shared(q)
+	d := ctrd.Start(q, ctrd.With(unhurried))
 	ref := pull(q, d)
 	ear := d.Listen()
 
