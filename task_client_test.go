@@ -181,7 +181,6 @@ type outcome struct {
 // byCtr types the chapter's commands.
 func (c *conversation) byCtr() outcome {
 	q, d := c.q, c.d
-	q.Helper()
 	at := func(act string, args ...string) {
 		q.Helper()
 		d.Ctr(append([]string{"--address", c.w.Address}, args...)...)
@@ -229,7 +228,6 @@ func (c *conversation) byCtr() outcome {
 // byClient makes the same by calls of the Go client.
 func (c *conversation) byClient() outcome {
 	q, d := c.q, c.d
-	q.Helper()
 	client, err := containerd.New(c.w.Address, containerd.WithDefaultNamespace(d.Namespace))
 	assert.NilError(q, err)
 	defer client.Close()

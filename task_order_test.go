@@ -133,7 +133,6 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 
 // inOrder makes and deletes what a namespace can have, by the chapter's commands; each has to succeed.
 func inOrder(q *lab.Q, d *ctrd.Daemon, ref, id string) {
-	q.Helper()
 	pullAgain(q, d, ref)
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)

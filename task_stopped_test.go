@@ -117,7 +117,6 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 // residue ends and deletes a task as it should be done, and records what stays of it all the same: empty, harmless, and
 // nobody's. The lab removes it.
 func residue(q *lab.Q, h hold, ofExec []string) {
-	q.Helper()
 	d := h.d
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", h.id)
 	proc.WaitFor(q, d.Stopped(h.id))
