@@ -5,6 +5,7 @@ package cdblab
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"strconv"
@@ -13,11 +14,8 @@ import (
 
 	stats1 "github.com/containerd/cgroups/v3/cgroup1/stats"
 	stats2 "github.com/containerd/cgroups/v3/cgroup2/stats"
-	runtimeoptions "github.com/containerd/containerd/api/types/runc/options"
-	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/typeurl/v2"
-	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
@@ -45,23 +43,24 @@ func TestEvents_DoTheMetricsAgreeWithTheCgroup(t *testing.T) {
 	idle, busy := q.ID("cdb-idle"), q.ID("cdb-busy")
 	const limit = 64 << 20 // bytes
 	d.CreateContainer(ref, idle, "sleep", "300")
-	// It waits for USR1; then it fills 8 MiB, leaves two processes more, and counts without end.
+	// It waits to be told; then it fills 8 MiB, leaves two processes more, and counts without end.
 	// By the client: an older ctr takes the shell's -c for an option of its own.
-	createWith(q, d, ref, busy, containerd.WithRuntime("io.containerd.runc.v2", &runtimeoptions.Options{Root: d.RuncRoot}), []string{"sh", "-c",
-		`trap "work=1" USR1; while [ -z "$work" ]; do sleep 300 & wait $!; done
+	createWith(q, d, ref, busy, defaultRuntime(d), []string{"sh", "-c",
+		`mkfifo /told; read -r work < /told
 dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while :; do :; done`}, oci.WithMemoryLimit(limit))
-	q.Did("ctr -n %s containers create --memory-limit %d %s %s sh -c '…'   # 8 MiB, two processes more and a loop, after USR1", d.Namespace, limit, ref, busy)
+	q.Did("ctr -n %s containers create --memory-limit %d %s %s sh -c '…'   # 8 MiB, two processes more and a loop, when it is told", d.Namespace, limit, ref, busy)
 	d.StartTask(idle)
 	d.StartTask(busy)
 	pid := d.TaskPID(busy)
 	proc.WaitFor(q, proc.Runs(d.TaskPID(idle), "sleep"))
 	proc.WaitFor(q, isInState(d.TaskPID(idle), "S"))
-	proc.WaitFor(q, proc.Catches(pid, unix.SIGUSR1))
+	proc.WaitFor(q, proc.Runs(pid, "sh"))
+	proc.WaitFor(q, has(fmt.Sprintf("/proc/%d/root", pid), "told"))
 	g, gIdle := cgroup.Of(q, "/"+d.Namespace+"/"+busy), cgroup.Of(q, "/"+d.Namespace+"/"+idle)
 	if !g.Has("memory") {
 		q.Skipf("this kernel has no memory controller for %s: look with CGROUP=v2", cgroupVersion(q))
 	}
-	proc.WaitFor(q, hasProcesses(g, 2))
+	proc.WaitFor(q, hasProcesses(g, 1))
 
 	q.Step("an idle task: ctr's table, ctr's JSON and the Go client have the numbers that the files have")
 	rest := agrees(q, "table", gIdle, func() figures { return tabled(q, d.Ctr("tasks", "metrics", idle).Stdout) })
@@ -84,15 +83,15 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 
 	q.Step("the task works: processes, memory and processor time grow, as the files do")
 	used := proc.UsedTicks(q, pid)
-	d.Ctr("tasks", "kill", "-s", "SIGUSR1", busy)
-	proc.WaitFor(q, hasProcesses(g, 4))
+	tell(q, proc.Snapshot(q, pid), "work")
+	proc.WaitFor(q, hasProcesses(g, 3))
 	const ticks = 20
 	proc.WaitFor(q, proc.HasUsed(pid, used+ticks))
 	before := fromFiles(g)
 	working := measured(q, d, busy)
 	after := fromFiles(g)
-	assert.Check(q, cmp.Equal(working["pids"], uint64(4)))
-	assert.Check(q, cmp.Equal(waiting["pids"], uint64(2)))
+	assert.Check(q, cmp.Equal(working["pids"], uint64(3)))
+	assert.Check(q, cmp.Equal(waiting["pids"], uint64(1)))
 	// Not exactly 8: what the kernel charges for its own needs comes and goes.
 	assert.Check(q, working["memory"] >= waiting["memory"]+7<<20, "memory: %d bytes, then %d", waiting["memory"], working["memory"])
 	assert.Check(q, working["memory"] <= limit, "memory: %d bytes", working["memory"])
