@@ -88,7 +88,7 @@ func newMortal(q *lab.Q, d *ctrd.Daemon, ref string, ear *ctrd.Stream, x death, 
 	if len(args) == 0 {
 		args = []string{"sh", "-c", endsWith7}
 	}
-	d.CreateContainerWith([]string{"--"}, ref, m.id, args...) // an older ctr takes the program's -c for an option of its own
+	d.CreateContainer(ref, m.id, args...)
 	task, err := m.startTask()
 	assert.NilError(q, err, "start a task of %s", m.id)
 	m.socket = d.ShimSocket(m.id)

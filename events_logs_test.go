@@ -3,7 +3,6 @@
 package cdblab
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -15,9 +14,6 @@ import (
 	"testing"
 	"time"
 
-	runtimeoptions "github.com/containerd/containerd/api/types/runc/options"
-	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/pkg/oci"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -100,7 +96,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 
 	q.Run("a runtime that is called with --debug tells how the program's process came to be", func(q *lab.Q) {
 		second := q.ID("cdb-talkative")
-		createWithRuntime(q, d, ref, second, talkative, []string{"sleep", "300"})
+		d.CreateByClient(ctrd.Extras{BinaryName: talkative}, ref, second, "sleep", "300")
 		d.StartTask(second)
 		entries := runtimeLog(q, filepath.Join(d.Bundle(second), "log.json"))
 		assert.Check(q, len(entries) > 0, "log.json is empty")
@@ -140,7 +136,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 
 	q.Step("at this level, too, a create that fails leaves its reason in log.json, and ctr prints it")
 	failing := q.ID("cdb-failing")
-	createWithRuntime(q, d, ref, failing, talkative, []string{"no-such-program"})
+	d.CreateByClient(ctrd.Extras{BinaryName: talkative}, ref, failing, "no-such-program")
 	r := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, failing)
 	assert.Check(q, r.Code != 0, "a task of a program that is not there starts:\n%s", r)
 	var reasons []string
@@ -156,23 +152,6 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q.Fact("the reason", reasons[0])
 
 	q.Answer("Steps and pids of daemon and shim, in one file. runc's log is another one, and it has only the reason of a failure.")
-}
-
-// createWithRuntime creates a container whose runtime is a program of this path, which only a newer ctr has an option for.
-func createWithRuntime(q *lab.Q, d *ctrd.Daemon, ref, id, binary string, args []string, edits ...oci.SpecOpts) {
-	q.Helper()
-	createWith(q, d, ref, id, containerd.WithRuntime("io.containerd.runc.v2", &runtimeoptions.Options{BinaryName: binary, Root: d.RuncRoot}), args, edits...)
-	q.Did("ctr -n %s containers create --runc-binary %s --runc-root %s %s %s %s", d.Namespace, binary, d.RuncRoot, ref, id, strings.Join(args, " "))
-}
-
-func createWith(q *lab.Q, d *ctrd.Daemon, ref, id string, runtime containerd.NewContainerOpts, args []string, edits ...oci.SpecOpts) {
-	q.Helper()
-	ctx := context.Background()
-	image, err := d.Client().GetImage(ctx, ref)
-	assert.NilError(q, err)
-	edits = append([]oci.SpecOpts{oci.WithImageConfig(image), oci.WithProcessArgs(args...)}, edits...)
-	_, err = d.Client().NewContainer(ctx, id, containerd.WithNewSnapshot(id, image), containerd.WithNewSpec(edits...), runtime)
-	assert.NilError(q, err)
 }
 
 // logPair is a key and a value of a line in logfmt.

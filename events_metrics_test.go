@@ -14,7 +14,6 @@ import (
 
 	stats1 "github.com/containerd/cgroups/v3/cgroup1/stats"
 	stats2 "github.com/containerd/cgroups/v3/cgroup2/stats"
-	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/typeurl/v2"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -44,11 +43,9 @@ func TestEvents_DoTheMetricsAgreeWithTheCgroup(t *testing.T) {
 	const limit = 64 << 20 // bytes
 	d.CreateContainer(ref, idle, "sleep", "300")
 	// It waits to be told; then it fills 8 MiB, leaves two processes more, and counts without end.
-	// By the client: an older ctr takes the shell's -c for an option of its own.
-	createWith(q, d, ref, busy, defaultRuntime(d), []string{"sh", "-c",
+	d.CreateContainerWith([]string{"--memory-limit", strconv.Itoa(limit)}, ref, busy, "sh", "-c",
 		`mkfifo /told; read -r work < /told
-dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while :; do :; done`}, oci.WithMemoryLimit(limit))
-	q.Did("ctr -n %s containers create --memory-limit %d %s %s sh -c '…'   # 8 MiB, two processes more and a loop, when it is told", d.Namespace, limit, ref, busy)
+dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while :; do :; done`)
 	d.StartTask(idle)
 	d.StartTask(busy)
 	pid := d.TaskPID(busy)
@@ -207,11 +204,7 @@ func measured(q *lab.Q, d *ctrd.Daemon, id string) figures {
 func metrics(q *lab.Q, d *ctrd.Daemon, id string) any {
 	q.Helper()
 	ctx := context.Background()
-	c, err := d.Client().LoadContainer(ctx, id)
-	assert.NilError(q, err)
-	task, err := c.Task(ctx, nil)
-	assert.NilError(q, err)
-	m, err := task.Metrics(ctx)
+	m, err := d.Task(id).Metrics(ctx)
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Equal(m.ID, id))
 	value, err := typeurl.UnmarshalAny(m.Data)

@@ -170,7 +170,7 @@ func unread(q *lab.Q, d *ctrd.Daemon, ref string) {
 	assert.Check(q, cmp.Equal(len(bytes.Trim(got, "\x00")), 0), "bytes that are not what was written")
 	proc.WaitFor(q, proc.Dead(dd.Identity))
 	proc.WaitFor(q, proc.Runs(int(init.PID), "sleep"))
-	assert.Check(q, cmp.Equal(waiting(reader), 0))
+	assert.Check(q, cmp.Equal(backlog(reader), 0))
 	q.Fact("bytes read", n)
 
 	q.Control("with --null-io the same program never blocks, and there is no pipe")
@@ -184,13 +184,10 @@ func unread(q *lab.Q, d *ctrd.Daemon, ref string) {
 // talker says what it is told, and notes in the file /failed what it could not.
 const talker = `mkfifo /told; while read -r word < /told; do echo "$word" || echo "$word" > /failed; done`
 
-// startShell starts a task that runs a script of the shell's; with options of tasks start that say where its output goes. By
-// the client, since an older ctr takes the shell's -c for an option of its own.
+// startShell starts a task that runs a script of the shell's; with options of tasks start that say where its output goes.
 func startShell(q *lab.Q, d *ctrd.Daemon, ref, id, script string, options ...string) (init, shim proc.Process) {
 	q.Helper()
-	createWith(q, d, ref, id, defaultRuntime(d), []string{"sh", "-c", script})
-	q.DidLong(fmt.Sprintf("ctr -n %s containers create %s %s sh -c '…'", d.Namespace, ref, id),
-		fmt.Sprintf("ctr -n %s containers create --runc-root %s %s %s sh -c '%s'", d.Namespace, d.RuncRoot, ref, id, script))
+	d.CreateContainer(ref, id, "sh", "-c", script)
 	d.Ctr(append(append([]string{"tasks", "start", "-d"}, options...), id)...)
 	proc.WaitFor(q, proc.Runs(d.TaskPID(id), "sh"))
 	init = proc.Snapshot(q, d.TaskPID(id))
@@ -277,8 +274,8 @@ func openReader(q *lab.Q, path string) *os.File {
 	return f
 }
 
-// waiting is how many bytes are in a pipe (FIONREAD of pipe(7), which has another name, too).
-func waiting(f *os.File) int {
+// backlog is how many bytes are in a pipe (FIONREAD of pipe(7), which has another name, too).
+func backlog(f *os.File) int {
 	return control(f, func(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.TIOCINQ) })
 }
 
@@ -307,7 +304,7 @@ func control(f *os.File, ask func(fd int) (int, error)) int {
 // full is a poll check: the pipe is full.
 func full(f *os.File) poll.Check {
 	return func(poll.LogT) poll.Result {
-		if n, all := waiting(f), capacity(f); n <= 0 || n != all {
+		if n, all := backlog(f), capacity(f); n <= 0 || n != all {
 			return poll.Continue("%d bytes are in %s, which takes %d", n, f.Name(), all)
 		}
 		return poll.Success()

@@ -138,11 +138,7 @@ func toldExit(stream *ctrd.Stream, id string) poll.Check {
 // taskStatus asks containerd for the state of a task, as a program does.
 func taskStatus(q *lab.Q, d *ctrd.Daemon, id string) containerd.Status {
 	q.Helper()
-	c, err := d.Client().LoadContainer(context.Background(), id)
-	assert.NilError(q, err)
-	task, err := c.Task(context.Background(), nil)
-	assert.NilError(q, err)
-	status, err := task.Status(context.Background())
+	status, err := d.Task(id).Status(context.Background())
 	assert.NilError(q, err)
 	return status
 }

@@ -106,10 +106,7 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	kill(q, forked)
 	proc.WaitFor(q, proc.Dead(forked.Identity))
 	d.Ctr("tasks", "metrics", id)
-	loaded, err := d.Client().LoadContainer(context.Background(), id)
-	assert.NilError(q, err)
-	held, err := loaded.Task(context.Background(), nil)
-	assert.NilError(q, err)
+	held := d.Task(id)
 	q.Did("task.Update: at most 77 processes")
 	assert.NilError(q, held.Update(context.Background(), containerd.WithResources(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(77))}})))
 	assert.Check(q, cmp.Equal(cgroup.Of(q, "/"+d.Namespace+"/"+id).Read("pids", "pids.max"), "77"))
@@ -150,7 +147,7 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 // createShell creates a container whose program is a script. An older ctr takes a -c that comes after the id for an option
 // of its own, unless its options have ended before.
 func createShell(d *ctrd.Daemon, options []string, ref, id, script string) {
-	d.CreateContainerWith(append(slices.Clone(options), "--"), ref, id, "sh", "-c", script)
+	d.CreateContainerWith(options, ref, id, "sh", "-c", script)
 }
 
 // oneForkEachTime is a program that forks, and says so, when it is told by SIGUSR1.

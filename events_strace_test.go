@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	runtimeoptions "github.com/containerd/containerd/api/types/runc/options"
-	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"gotest.tools/v3/assert"
@@ -51,8 +49,7 @@ exec "$RUNC" "$@"`)
 	id := q.ID(ctrd.ID)
 
 	q.Step("a task whose shim is called by way of strace")
-	createWith(q, d, ref, id, containerd.WithRuntime(shim, &runtimeoptions.Options{Root: d.RuncRoot}), []string{"sleep", "300"})
-	q.Did("ctr -n %s containers create --runtime %s %s %s sleep 300", d.Namespace, shim, ref, id)
+	d.CreateContainerWith([]string{"--runtime", shim}, ref, id, "sleep", "300")
 	d.StartTask(id)
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
@@ -130,7 +127,7 @@ exec "$RUNC" "$@"`)
 
 	q.Control("a container in the host's network namespace: the same calls, and nowhere CLONE_NEWNET")
 	hostNet := q.ID("cdb-hostnet")
-	createWithRuntime(q, d, ref, hostNet, runc, []string{"sleep", "300"}, oci.WithHostNamespace(specs.NetworkNamespace))
+	d.CreateByClient(ctrd.Extras{BinaryName: runc, Spec: []oci.SpecOpts{oci.WithHostNamespace(specs.NetworkNamespace)}}, ref, hostNet, "sleep", "300")
 	d.StartTask(hostNet)
 	other := proc.Snapshot(q, d.TaskPID(hostNet))
 	tr = readTrace(q, hostNetDir)

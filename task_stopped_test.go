@@ -39,8 +39,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	ref := pull(q, d)
 
 	q.Step("a program that writes a file, and ends with 7 when it is told to")
-	// "--", because an older ctr takes the -c for its own.
-	d.CreateContainerWith([]string{"--"}, ref, id,
+	d.CreateContainer(ref, id,
 		"sh", "-c", "trap 'exit 7' TERM; echo mine >> /written; while :; do sleep 300 & wait $!; done")
 	d.StartTask(id)
 	first := holdOf(q, d, id)
@@ -64,9 +63,9 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	assert.Check(q, again.Code != 0 && contains(again.Stderr, "already exists"), "a second task while the first is not deleted:\n%s", again)
 	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, itoa(first.program.PID), "STOPPED"}))
 	for range 2 { // asking does not use it up
-		assert.Check(q, cmp.Equal(exitStatus(q, d, id), uint32(7)))
+		assert.Check(q, cmp.Equal(taskStatus(q, d, id).ExitStatus, uint32(7)))
 	}
-	q.Fact("exit status", exitStatus(q, d, id))
+	q.Fact("exit status", taskStatus(q, d, id).ExitStatus)
 	file := filepath.Join(first.bundle, "exit.json") // of containerd 2
 	if exists(file) {
 		var saved struct{ Pid, Status int }
@@ -212,19 +211,6 @@ func (h hold) held(q *lab.Q) []string {
 
 func allBut(all []string, what string) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return s == what })
-}
-
-// exitStatus is what containerd says of the end of a stopped task.
-func exitStatus(q *lab.Q, d *ctrd.Daemon, id string) uint32 {
-	q.Helper()
-	ctx := context.Background()
-	c, err := d.Client().LoadContainer(ctx, id)
-	assert.NilError(q, err)
-	task, err := c.Task(ctx, nil)
-	assert.NilError(q, err)
-	status, err := task.Status(ctx)
-	assert.NilError(q, err)
-	return status.ExitStatus
 }
 
 // enumerated writes names that have spaces on one line.

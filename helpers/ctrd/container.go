@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,7 +37,11 @@ func (d *Daemon) CreateContainerWith(options []string, ref, id string, args ...s
 	if d.CanSetRuncRoot() {
 		argv = append(argv, "--runc-root", d.RuncRoot)
 	}
-	argv = append(append(argv, options...), ref, id)
+	argv = append(argv, options...)
+	if slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "-") }) {
+		argv = append(argv, "--") // an older ctr takes the -c of a shell for an option of its own
+	}
+	argv = append(argv, ref, id)
 	return d.Ctr(append(argv, args...)...)
 }
 
@@ -97,6 +102,21 @@ func (d *Daemon) Layers(ref string) []digest.Digest {
 func (d *Daemon) StartTask(id string) lab.Result {
 	d.q.Helper()
 	return d.Ctr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id)
+}
+
+// Task is a container's task, as the Go client has it.
+func (d *Daemon) Task(id string) containerd.Task {
+	d.q.Helper()
+	ctx := context.Background()
+	c, err := d.client.LoadContainer(ctx, id)
+	if err != nil {
+		d.q.Fatalf("find container %s: %v", id, err)
+	}
+	task, err := c.Task(ctx, nil)
+	if err != nil {
+		d.q.Fatalf("find the task of container %s: %v", id, err)
+	}
+	return task
 }
 
 // TaskPID is the process of a container's task, from the file that the runtime writes into the bundle.
