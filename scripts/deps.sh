@@ -8,10 +8,11 @@ set -eu
 arch=$(uname -m)
 missing=
 
-# wish NAME: remembers NAME, which a part of a question is about and without which that part is skipped, where apt has it.
+# wish COMMAND [PACKAGE]: remembers PACKAGE, by default of the command's name, where apt has it. A part of a question needs
+# the command, and is skipped without.
 wish() {
-	if ! command -v "$1" >/dev/null 2>&1 && apt-cache show "$1" >/dev/null 2>&1; then
-		missing="$missing $1"
+	if ! command -v "$1" >/dev/null 2>&1 && apt-cache show "${2:-$1}" >/dev/null 2>&1; then
+		missing="$missing ${2:-$1}"
 	fi
 }
 
@@ -46,6 +47,7 @@ need busybox static_busybox
 need strace have strace
 wish crun
 wish criu
+wish mkfs.erofs erofs-utils
 case $arch in
 aarch64) need qemu have qemu-system-aarch64 ;;
 *) need qemu have qemu-system-x86_64 ;;

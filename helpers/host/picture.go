@@ -248,7 +248,7 @@ func of(c Change, before Picture, part Part) bool {
 	}
 	for _, place := range DefaultPlaces {
 		if pathBegins(c.Name, place) {
-			if usedPlaces.has(place) {
+			if usedPlaces.has(place) || madeByARun(place) {
 				return false
 			}
 			// Where the host's own runc or containerd lives, what has an id of the lab's is still not its own.

@@ -26,6 +26,7 @@ var tools = []tool{
 	{"CDB_BUSYBOX", "/usr/bin/busybox", []string{"/bin/busybox", "/usr/bin/busybox", "/bin/busybox.static", "/usr/lib/busybox/busybox-static"}, "run `make deps`, which installs a static busybox"},
 	{"", "/usr/bin/strace", []string{"/usr/bin/strace", "/usr/local/bin/strace"}, ""},
 	{"", "/usr/bin/crun", []string{"/usr/bin/crun", "/usr/local/bin/crun"}, ""},
+	{"", "/usr/bin/mkfs.erofs", []string{"/usr/bin/mkfs.erofs", "/usr/sbin/mkfs.erofs", "/usr/local/bin/mkfs.erofs"}, ""},
 	{"", "/usr/sbin/criu", []string{"/usr/sbin/criu", "/usr/local/sbin/criu"}, ""},
 }
 
