@@ -49,7 +49,7 @@ exec "$RUNC" "$@"`)
 	id := q.ID(ctrd.ID)
 
 	q.Step("a task whose shim is called by way of strace")
-	d.CreateContainerWith([]string{"--runtime", shim}, ref, id, "sleep", "300")
+	d.CreateByClient(ctrd.Extras{Runtime: shim}, ref, id, "sleep", "300")
 	d.StartTask(id)
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))

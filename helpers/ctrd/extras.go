@@ -3,6 +3,7 @@
 package ctrd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -16,6 +17,7 @@ import (
 type Extras struct {
 	Labels     map[string]string // of the record, and of nothing else
 	Spec       []oci.SpecOpts    // changes to config.json
+	Runtime    string            // the shim's program, by its absolute path; ctr has --runtime, but then drops --runc-root
 	ShimCgroup string            // runtime option: the shim's cgroup, which exists
 	BinaryName string            // runtime option: the program that the shim calls in runc's place
 }
@@ -27,6 +29,9 @@ func (e Extras) String() string {
 	}
 	if len(e.Spec) > 0 {
 		out = append(out, "a changed config.json")
+	}
+	if e.Runtime != "" {
+		out = append(out, "runtime "+e.Runtime)
 	}
 	if e.ShimCgroup != "" {
 		out = append(out, "ShimCgroup "+e.ShimCgroup)
@@ -55,7 +60,7 @@ func (d *Daemon) CreateByClient(extras Extras, ref, id string, args ...string) c
 		containerd.WithImage(img),
 		containerd.WithNewSnapshot(id, img),
 		containerd.WithContainerLabels(extras.Labels),
-		containerd.WithRuntime("io.containerd.runc.v2", runtime),
+		containerd.WithRuntime(cmp.Or(extras.Runtime, "io.containerd.runc.v2"), runtime),
 		containerd.WithNewSpec(append([]oci.SpecOpts{oci.WithImageConfig(img), oci.WithProcessArgs(args...)}, extras.Spec...)...))
 	if err != nil {
 		d.q.Fatalf("create container %s through the Go client: %v", id, err)

@@ -64,10 +64,13 @@ func TestOf_DefaultPlacesAndTheNullDevice(t *testing.T) {
 	used := Picture{"directory": {"/run/containerd": "d---------"}}
 	socket := Change{"socket file", "/run/containerd/s/0123", "S---------", false}
 	bundle := Change{"directory", "/run/containerd/io.containerd.runtime.v2.task/cdb-lab/cdb-task", "d---------", false}
+	beside := Change{"directory", "/run/containerd/runc/cdb-lab-2-q3", "d---------", false}
 	null := Change{"device", "/dev/null is no character device (mode 100644)", "", false}
 	assert.Check(t, cmp.Len(Of([]Change{socket}, fresh, part), 1), "nobody else was there to make it")
 	assert.Check(t, cmp.Len(Of([]Change{socket}, used, part), 0), "the host's own containerd made it")
 	assert.Check(t, cmp.Len(Of([]Change{bundle}, used, part), 1), "but not under an id of the lab's")
+	assert.Check(t, cmp.Len(Of([]Change{beside}, fresh, part), 0), "another run of the lab's made it")
+	assert.Check(t, cmp.Len(Of([]Change{beside}, fresh, NewPart("2", "q3")), 1))
 	assert.Check(t, cmp.Len(Of([]Change{null}, fresh, part), 1))
 }
 

@@ -53,6 +53,9 @@ func runOf(name string) (run string, ok bool) {
 	return name, err == nil
 }
 
+// suffix is what the names of any run's parts have: see [Part.ID].
+var suffix = regexp.MustCompile(`/cdb-[0-9a-z-]*-[0-9]+-q[0-9]+`)
+
 var suffixPattern = regexp.MustCompile(`^cdb-[0-9a-z-]*-([0-9]+)-q[0-9]+$`)
 
 // labCgroups lists the cgroups of a hierarchy that are the lab's, whichever part's: those below Cgroup, and those below

@@ -248,8 +248,8 @@ func of(c Change, before Picture, part Part) bool {
 	}
 	for _, place := range DefaultPlaces {
 		if pathBegins(c.Name, place) {
-			if usedPlaces.has(place) || madeByARun(place) {
-				return false
+			if usedPlaces.has(place) || madeByARun(place) || suffix.MatchString(c.Name) {
+				return false // the run's own traces there are known by their suffix, and so are those of a run beside it
 			}
 			// Where the host's own runc or containerd lives, what has an id of the lab's is still not its own.
 			return before["directory"][place] == "" || strings.Contains(c.Name, "/cdb-")
