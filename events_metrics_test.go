@@ -46,7 +46,7 @@ func TestEvents_DoTheMetricsAgreeWithTheCgroup(t *testing.T) {
 	// It waits to be told; then it fills 8 MiB, leaves two processes more, and counts without end.
 	// By the client: an older ctr takes the shell's -c for an option of its own.
 	createWith(q, d, ref, busy, defaultRuntime(d), []string{"sh", "-c",
-		`mkfifo /told; read -r work < /told
+		`mkfifo /told; exec 3<>/told; read -r work <&3
 dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while :; do :; done`}, oci.WithMemoryLimit(limit))
 	q.Did("ctr -n %s containers create --memory-limit %d %s %s sh -c '…'   # 8 MiB, two processes more and a loop, when it is told", d.Namespace, limit, ref, busy)
 	d.StartTask(idle)

@@ -120,7 +120,7 @@ func unread(q *lab.Q, d *ctrd.Daemon, ref string) {
 	q.Helper()
 	// Whole pages, for a pipe is full when it has no page left.
 	block, blocks := os.Getpagesize(), 100
-	writer := fmt.Sprintf(`mkfifo /told; read -r go < /told; dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
+	writer := fmt.Sprintf(`mkfifo /told; exec 3<>/told; read -r go <&3; dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 
 	q.Step("detached, with a FIFO that nobody reads: the program writes until all is full, and then sleeps in write(2)")
 	id := q.ID("cdb-fifo")
@@ -181,8 +181,9 @@ func unread(q *lab.Q, d *ctrd.Daemon, ref string) {
 	q.Fact("its stdout", null.FDs[1])
 }
 
-// talker says what it is told, and notes in the file /failed what it could not.
-const talker = `mkfifo /told; while read -r word < /told; do echo "$word" || echo "$word" > /failed; done`
+// talker says what it is told, and notes in the file /failed what it could not. It holds both ends of the FIFO, which so never
+// ends, whoever comes and goes.
+const talker = `mkfifo /told; exec 3<>/told; while read -r word <&3; do echo "$word" || echo "$word" > /failed; done`
 
 // startShell starts a task that runs a script of the shell's; with options of tasks start that say where its output goes. By
 // the client, since an older ctr takes the shell's -c for an option of its own.
