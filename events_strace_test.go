@@ -80,7 +80,11 @@ exec "$RUNC" "$@"`)
 	q.Fact("runc create", "cloned by the shim")
 
 	q.Step("runc create: it calls itself as init, which is stage 0 and clones stage 1")
-	stand := tr.next("stage 0's execve", 0, `^execve\("[^"]*", \["runc", "init"\]`)
+	const asInit = `^execve\("[^"]*", \["[^"]*", "init"\]`
+	if !lab.Pinned() && !tr.has(asInit) {
+		q.Skipf("this runtime does not call itself as init, as runc does, so there is no stage to tell of: look with runc (unset CDB_RUNC)")
+	}
+	stand := tr.next("stage 0's execve", 0, asInit)
 	assert.Check(q, cmp.Equal(tr.parent(stand.PID), create.PID), "who has cloned stage 0")
 	one := tr.next("stage 0's clone", stand.PID, `^clone.*CLONE_PARENT.*`+process)
 	q.Fact("stage 0", "cloned by runc create, execs runc init")
@@ -256,6 +260,12 @@ func readTrace(q *lab.Q, dir string) *trace {
 	}
 	slices.SortStableFunc(tr.calls, func(a, b call) int { return strings.Compare(a.At, b.At) })
 	return tr
+}
+
+// has says whether any call matches.
+func (tr *trace) has(pattern string) bool {
+	re := regexp.MustCompile(pattern)
+	return slices.ContainsFunc(tr.calls, func(c call) bool { return re.MatchString(c.Text) })
 }
 
 // next is the first call, after the one that next has found before, of a process (0: any) that matches.
