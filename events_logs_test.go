@@ -30,11 +30,11 @@ import (
 
 // What the daemon and the shim do for a task, step by step; of runc they add nothing, for nobody tells runc.
 //
-// At level debug the daemon starts each shim with -debug. The shim writes to a FIFO in its bundle, which the daemon copies
-// into its own log, so that one file tells of both, and a line of the shim's names its pid and its bundle. runc's log is
-// another file, log.json in the bundle. It is empty as long as all goes well: an error is told there at any level, and
-// the shim reads it and hands it on as the reason. Only a runtime that is itself called with --debug tells more, down to
-// the pid of the program.
+// At level debug the daemon starts each shim with -debug. The shim writes to a FIFO in its bundle, which the daemon
+// copies into its own log, so that one file tells of both, and a line of the shim's names its pid and its bundle.
+// runc's log is another file, log.json in the bundle. It is empty as long as all goes well: an error is told there at
+// any level, and the shim reads it and hands it on as the reason. Only a runtime that is itself called with --debug
+// tells more, down to the pid of the program.
 //
 // Hint: a script as the runtime's binary, which calls runc --debug "$@"; `ls -l /proc/PID/fd` of shim and daemon.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md, "Logging"
@@ -72,7 +72,8 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 
 	q.Step("where a line names an address or a mount, it is the one that the kernel has")
 	if socket, ok := findLine(d.Log(), "connecting to shim "+id, ""); ok {
-		assert.Check(q, proc.Listens(q, shim, strings.TrimPrefix(socket["address"], "unix://")), "the shim does not listen on %s", socket["address"])
+		path := strings.TrimPrefix(socket["address"], "unix://")
+		assert.Check(q, proc.Listens(q, shim, path), "the shim does not listen on %s", path)
 		q.Fact("address in the line", "the shim listens there")
 	}
 	if mount, ok := findLine(d.Log(), "activating mount", id); ok {
@@ -158,25 +159,32 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q.Answer("Steps and pids of daemon and shim, in one file. runc's log is another one, and it has only the reason of a failure.")
 }
 
-// wrapper makes a program that is called in the runtime's place, or the shim's: a shell script, to which $RUNC and $SHIM are
-// those under test. It has to outlive the tasks: who starts a daemon makes it before.
+// wrapper makes a program that is called in the runtime's place, or the shim's: a shell script, to which $RUNC and
+// $SHIM are those under test. It has to outlive the tasks: who starts a daemon makes it before.
 func wrapper(q *lab.Q, name, script string) string {
 	q.Helper()
 	path := filepath.Join(q.Mkdir(name), name)
-	text := fmt.Sprintf("#!/bin/sh\nRUNC=%s SHIM=%s\n%s\n", lab.UnderTest("runc").Path, lab.UnderTest("containerd-shim-runc-v2").Path, script)
-	q.DidLong("cat > "+path+"   # "+strings.ReplaceAll(script, "\n", "; "), "mkdir -p "+filepath.Dir(path)+" && cat > "+path+" <<'END'\n"+text+"END\nchmod +x "+path)
+	text := fmt.Sprintf("#!/bin/sh\nRUNC=%s SHIM=%s\n%s\n",
+		lab.UnderTest("runc").Path, lab.UnderTest("containerd-shim-runc-v2").Path, script)
+	q.DidLong("cat > "+path+"   # "+strings.ReplaceAll(script, "\n", "; "),
+		"mkdir -p "+filepath.Dir(path)+" && cat > "+path+" <<'END'\n"+text+"END\nchmod +x "+path)
 	assert.NilError(q, os.WriteFile(path, []byte(text), 0o755))
 	return path
 }
 
-// createWithRuntime creates a container whose runtime is a program of this path, which only a newer ctr has an option for.
+// createWithRuntime creates a container whose runtime is a program of this path, which only a newer ctr has an option
+// for.
 func createWithRuntime(q *lab.Q, d *ctrd.Daemon, ref, id, binary string, args []string, edits ...oci.SpecOpts) {
 	q.Helper()
-	createWith(q, d, ref, id, containerd.WithRuntime("io.containerd.runc.v2", &runtimeoptions.Options{BinaryName: binary, Root: d.RuncRoot}), args, edits...)
-	q.Did("ctr -n %s containers create --runc-binary %s --runc-root %s %s %s %s", d.Namespace, binary, d.RuncRoot, ref, id, strings.Join(args, " "))
+	runc := containerd.WithRuntime("io.containerd.runc.v2", &runtimeoptions.Options{BinaryName: binary, Root: d.RuncRoot})
+	createWith(q, d, ref, id, runc, args, edits...)
+	q.Did("ctr -n %s containers create --runc-binary %s --runc-root %s %s %s %s",
+		d.Namespace, binary, d.RuncRoot, ref, id, strings.Join(args, " "))
 }
 
-func createWith(q *lab.Q, d *ctrd.Daemon, ref, id string, runtime containerd.NewContainerOpts, args []string, edits ...oci.SpecOpts) {
+// createWith creates a container by the client, with a runtime.
+func createWith(q *lab.Q, d *ctrd.Daemon, ref, id string, runtime containerd.NewContainerOpts, args []string,
+	edits ...oci.SpecOpts) {
 	q.Helper()
 	ctx := context.Background()
 	image, err := d.Client().GetImage(ctx, ref)

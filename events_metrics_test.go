@@ -28,10 +28,10 @@ import (
 
 // They are the cgroup's files, read by the shim at that moment: nothing is counted, kept or added up on the way.
 //
-// Which files depends on the cgroup version, and so do the metrics' type and their names: cpuacct.usage in nanoseconds on
-// v1, cpu.usage_usec on v2. They are about the cgroup, so all processes of the container are in them, and whatever the
-// runtime's own did there at the start. Who wants a rate has to ask twice. A limit that is not set is 0 for pids on v1, the
-// largest number on v2, and a number of pages on v1's memory: no word says "none".
+// Which files depends on the cgroup version, and so do the metrics' type and their names: cpuacct.usage in nanoseconds
+// on v1, cpu.usage_usec on v2. They are about the cgroup, so all processes of the container are in them, and whatever
+// the runtime's own did there at the start. Who wants a rate has to ask twice. A limit that is not set is 0 for pids on
+// v1, the largest number on v2, and a number of pages on v1's memory: no word says "none".
 //
 // Hint: the names in `ctr tasks metrics` are, on v1, file names.
 // Spec: https://github.com/containerd/cgroups
@@ -48,7 +48,8 @@ func TestEvents_DoTheMetricsAgreeWithTheCgroup(t *testing.T) {
 	createWith(q, d, ref, busy, defaultRuntime(d), []string{"sh", "-c",
 		`mkfifo /told; exec 3<>/told; read -r work <&3
 dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while :; do :; done`}, oci.WithMemoryLimit(limit))
-	q.Did("ctr -n %s containers create --memory-limit %d %s %s sh -c '…'   # 8 MiB, two processes more and a loop, when it is told", d.Namespace, limit, ref, busy)
+	q.Did("ctr -n %s containers create --memory-limit %d %s %s sh -c '…'   # 8 MiB, two processes more and a loop, when it is told",
+		d.Namespace, limit, ref, busy)
 	d.StartTask(idle)
 	d.StartTask(busy)
 	pid := d.TaskPID(busy)
@@ -125,8 +126,8 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	q.Answer("Yes: they are its files, read when one asks. Names, units and what stands for no limit are the cgroup version's.")
 }
 
-// figures are metrics by one name, whatever they are called in a cgroup version: processor time in nanoseconds, memory in
-// bytes.
+// figures are metrics by one name, whatever they are called in a cgroup version: processor time in nanoseconds, memory
+// in bytes.
 type figures map[string]uint64
 
 var figureNames = []string{"pids", "pids limit", "memory", "memory limit", "cpu"}
@@ -233,8 +234,8 @@ func metricsType(q *lab.Q, d *ctrd.Daemon, id string) string {
 	return version
 }
 
-// agrees asserts that who is asked has the numbers of the files, and returns them. Even an idle cgroup's may change by what
-// the kernel does on its own account; then it is asked again.
+// agrees asserts that who is asked has the numbers of the files, and returns them. Even an idle cgroup's may change by
+// what the kernel does on its own account; then it is asked again.
 func agrees(q *lab.Q, who string, g cgroup.Group, ask func() figures) figures {
 	q.Helper()
 	for range 20 {
