@@ -26,11 +26,11 @@ import (
 
 // What the daemon and the shim do for a task, step by step; of runc they add nothing, for nobody tells runc.
 //
-// At level debug the daemon starts each shim with -debug. The shim writes to a FIFO in its bundle, which the daemon copies
-// into its own log, so that one file tells of both, and a line of the shim's names its pid and its bundle. runc's log is
-// another file, log.json in the bundle. It is empty as long as all goes well: an error is told there at any level, and
-// the shim reads it and hands it on as the reason. Only a runtime that is itself called with --debug tells more, down to
-// the pid of the program.
+// At level debug the daemon starts each shim with -debug. The shim writes to a FIFO in its bundle, which the daemon
+// copies into its own log, so that one file tells of both, and a line of the shim's names its pid and its bundle.
+// runc's log is another file, log.json in the bundle. It is empty as long as all goes well: an error is told there at
+// any level, and the shim reads it and hands it on as the reason. Only a runtime that is itself called with --debug
+// tells more, down to the pid of the program.
 //
 // Hint: a script as the runtime's binary, which calls runc --debug "$@"; `ls -l /proc/PID/fd` of shim and daemon.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md, "Logging"
@@ -68,7 +68,8 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 
 	q.Step("where a line names an address or a mount, it is the one that the kernel has")
 	if socket, ok := findLine(d.Log(), "connecting to shim "+id, ""); ok {
-		assert.Check(q, proc.Listens(q, shim, strings.TrimPrefix(socket["address"], "unix://")), "the shim does not listen on %s", socket["address"])
+		path := strings.TrimPrefix(socket["address"], "unix://")
+		assert.Check(q, proc.Listens(q, shim, path), "the shim does not listen on %s", path)
 		q.Fact("address in the line", "the shim listens there")
 	}
 	if mount, ok := findLine(d.Log(), "activating mount", id); ok {

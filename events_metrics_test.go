@@ -27,10 +27,10 @@ import (
 
 // They are the cgroup's files, read by the shim at that moment: nothing is counted, kept or added up on the way.
 //
-// Which files depends on the cgroup version, and so do the metrics' type and their names: cpuacct.usage in nanoseconds on
-// v1, cpu.usage_usec on v2. They are about the cgroup, so all processes of the container are in them, and whatever the
-// runtime's own did there at the start. Who wants a rate has to ask twice. A limit that is not set is 0 for pids on v1, the
-// largest number on v2, and a number of pages on v1's memory: no word says "none".
+// Which files depends on the cgroup version, and so do the metrics' type and their names: cpuacct.usage in nanoseconds
+// on v1, cpu.usage_usec on v2. They are about the cgroup, so all processes of the container are in them, and whatever
+// the runtime's own did there at the start. Who wants a rate has to ask twice. A limit that is not set is 0 for pids on
+// v1, the largest number on v2, and a number of pages on v1's memory: no word says "none".
 //
 // Hint: the names in `ctr tasks metrics` are, on v1, file names.
 // Spec: https://github.com/containerd/cgroups
@@ -44,7 +44,7 @@ func TestEvents_DoTheMetricsAgreeWithTheCgroup(t *testing.T) {
 	d.CreateContainer(ref, idle, "sleep", "300")
 	// It waits to be told; then it fills 8 MiB, leaves two processes more, and counts without end.
 	d.CreateContainerWith([]string{"--memory-limit", strconv.Itoa(limit)}, ref, busy, "sh", "-c",
-		`mkfifo /told; read -r work < /told
+		`mkfifo /told; exec 3<>/told; read -r work <&3
 dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while :; do :; done`)
 	d.StartTask(idle)
 	d.StartTask(busy)
@@ -122,8 +122,8 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	q.Answer("Yes: they are its files, read when one asks. Names, units and what stands for no limit are the cgroup version's.")
 }
 
-// figures are metrics by one name, whatever they are called in a cgroup version: processor time in nanoseconds, memory in
-// bytes.
+// figures are metrics by one name, whatever they are called in a cgroup version: processor time in nanoseconds, memory
+// in bytes.
 type figures map[string]uint64
 
 var figureNames = []string{"pids", "pids limit", "memory", "memory limit", "cpu"}
@@ -226,8 +226,8 @@ func metricsType(q *lab.Q, d *ctrd.Daemon, id string) string {
 	return version
 }
 
-// agrees asserts that who is asked has the numbers of the files, and returns them. Even an idle cgroup's may change by what
-// the kernel does on its own account; then it is asked again.
+// agrees asserts that who is asked has the numbers of the files, and returns them. Even an idle cgroup's may change by
+// what the kernel does on its own account; then it is asked again.
 func agrees(q *lab.Q, who string, g cgroup.Group, ask func() figures) figures {
 	q.Helper()
 	for range 20 {

@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	runtimeoptions "github.com/containerd/containerd/api/types/runc/options"
-	containerd "github.com/containerd/containerd/v2/client"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -29,10 +27,11 @@ import (
 
 // Into a pipe; what is behind it was said at the start: a FIFO, a file, another program, or nothing at all.
 //
-// The daemon is never in between. The shim reads the pipe and copies to a FIFO, which whoever started the task reads, or to
-// a file; a binary logger gets the pipe's other end itself, as its descriptor 3, and is a child of the shim's. So output
-// goes on while containerd is down. But somebody has to read: with nobody at the FIFO, the program writes until pipe, shim
-// and FIFO are full, and then sleeps in write(2). And a logger that dies takes the pipe's only reader with it.
+// The daemon is never in between. The shim reads the pipe and copies to a FIFO, which whoever started the task reads,
+// or to a file; a binary logger gets the pipe's other end itself, as its descriptor 3, and is a child of the shim's. So
+// output goes on while containerd is down. But somebody has to read: with nobody at the FIFO, the program writes until
+// pipe, shim and FIFO are full, and then sleeps in write(2). And a logger that dies takes the pipe's only reader with
+// it.
 //
 // Hint: `ls -l /proc/PID/fd` of program, shim and logger; /proc/PID/{syscall,wchan,io} of a program that hangs.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md, "Container IO"
@@ -120,7 +119,8 @@ func unread(q *lab.Q, d *ctrd.Daemon, ref string) {
 	q.Helper()
 	// Whole pages, for a pipe is full when it has no page left.
 	block, blocks := os.Getpagesize(), 100
-	writer := fmt.Sprintf(`mkfifo /told; read -r go < /told; dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
+	writer := fmt.Sprintf(`mkfifo /told; exec 3<>/told; read -r go <&3
+dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 
 	q.Step("detached, with a FIFO that nobody reads: the program writes until all is full, and then sleeps in write(2)")
 	id := q.ID("cdb-fifo")
@@ -181,8 +181,9 @@ func unread(q *lab.Q, d *ctrd.Daemon, ref string) {
 	q.Fact("its stdout", null.FDs[1])
 }
 
-// talker says what it is told, and notes in the file /failed what it could not.
-const talker = `mkfifo /told; while read -r word < /told; do echo "$word" || echo "$word" > /failed; done`
+// talker says what it is told, and notes in the file /failed what it could not. It holds both ends of the FIFO, which
+// so never ends, whoever comes and goes.
+const talker = `mkfifo /told; exec 3<>/told; while read -r word <&3; do echo "$word" || echo "$word" > /failed; done`
 
 // startShell starts a task that runs a script of the shell's; with options of tasks start that say where its output goes.
 func startShell(q *lab.Q, d *ctrd.Daemon, ref, id, script string, options ...string) (init, shim proc.Process) {
@@ -210,10 +211,6 @@ func tell(q *lab.Q, init proc.Process, line string) {
 		}
 		return poll.Success()
 	})
-}
-
-func defaultRuntime(d *ctrd.Daemon) containerd.NewContainerOpts {
-	return containerd.WithRuntime("io.containerd.runc.v2", &runtimeoptions.Options{Root: d.RuncRoot})
 }
 
 // holds lists how a process holds a file, to read, to write or both; sorted, without repetition.

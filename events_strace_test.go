@@ -26,11 +26,11 @@ import (
 
 // Seven processes in a row, from the shim's helper to the program, and each hands on to the next by clone and execve.
 //
-// The helper leaves the shim behind. The shim mounts the snapshot and calls runc create, which calls itself as `runc init`.
-// That one (stage 0) clones stage 1, which unshares the namespaces; but a pid namespace is only for children, so it clones
-// stage 2: pid 1 of the container. Both are made with CLONE_PARENT, as children of runc create's. Stage 2 mounts what
-// config.json says, calls pivot_root, and opens exec.fifo, where it waits. runc start opens the other end, and stage 2
-// calls execve: the last call of runc's, and the first of the program.
+// The helper leaves the shim behind. The shim mounts the snapshot and calls runc create, which calls itself as `runc
+// init`. That one (stage 0) clones stage 1, which unshares the namespaces; but a pid namespace is only for children, so
+// it clones stage 2: pid 1 of the container. Both are made with CLONE_PARENT, as children of runc create's. Stage 2
+// mounts what config.json says, calls pivot_root, and opens exec.fifo, where it waits. runc start opens the other end,
+// and stage 2 calls execve: the last call of runc's, and the first of the program.
 //
 // Hint: strace -D leaves the program the child of its caller; `grep TracerPid /proc/PID/status` shows who looks on.
 // Spec: https://github.com/opencontainers/runc/blob/main/libcontainer/nsenter/README.md
@@ -39,7 +39,8 @@ func TestEvents_WhatDoesStraceSee(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "What does strace see, from shim to runc to init?")
 	canTrace(q)
 	dir, hostNetDir := q.Mkdir("trace"), q.Mkdir("trace-hostnet")
-	// strace would hold the caller's pipes as long as the container lives: it is given none, and its program gets them back.
+	// strace would hold the caller's pipes as long as the container lives: it is given none, and its program gets them
+	// back.
 	shim := wrapper(q, "strace-shim", `case " $* " in *" start "*) exec `+strace(dir, "openat,mount,pivot_root,execve")+` sh -c 'exec "$@" 2>&1' sh "$SHIM" "$@" 2>/dev/null;; esac
 exec "$SHIM" "$@"`)
 	runc := wrapper(q, "strace-runc", `case " $* " in *" create "*) exec `+strace(hostNetDir, "execve")+` "$RUNC" "$@";; esac
@@ -77,7 +78,11 @@ exec "$RUNC" "$@"`)
 	q.Fact("runc create", "cloned by the shim")
 
 	q.Step("runc create: it calls itself as init, which is stage 0 and clones stage 1")
-	stand := tr.next("stage 0's execve", 0, `^execve\("[^"]*", \["runc", "init"\]`)
+	const asInit = `^execve\("[^"]*", \["[^"]*", "init"\]`
+	if !lab.Pinned() && !tr.has(asInit) {
+		q.Skipf("this runtime does not call itself as init, as runc does, so there is no stage to tell of: look with runc (unset CDB_RUNC)")
+	}
+	stand := tr.next("stage 0's execve", 0, asInit)
 	assert.Check(q, cmp.Equal(tr.parent(stand.PID), create.PID), "who has cloned stage 0")
 	one := tr.next("stage 0's clone", stand.PID, `^clone.*CLONE_PARENT.*`+process)
 	q.Fact("stage 0", "cloned by runc create, execs runc init")
@@ -100,7 +105,8 @@ exec "$RUNC" "$@"`)
 	var attempted, configured, mounted []string
 	for _, c := range tr.calls {
 		// A new file system has a type, which a bind mount, a remount and a change of propagation have not.
-		if m := newMount.FindStringSubmatch(c.Text); c.PID == pid && c.At < pivot.At && m != nil && !contains(c.Text, "MS_BIND") && !contains(c.Text, "MS_REMOUNT") {
+		m := newMount.FindStringSubmatch(c.Text)
+		if c.PID == pid && c.At < pivot.At && m != nil && !contains(c.Text, "MS_BIND") && !contains(c.Text, "MS_REMOUNT") {
 			attempted = append(attempted, m[1])
 		}
 	}
@@ -161,7 +167,9 @@ func canTrace(q *lab.Q) {
 	q.Helper()
 	path := another(q, "strace")
 	if r := q.Exec(path, "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=execve", "true"); r.Code != 0 {
-		q.Skipf("strace cannot look here: %s\n    it needs ptrace(2) (sysctl kernel.yama.ptrace_scope below 3, no seccomp filter around this machine), and strace 5.3 or later (make deps)", trim(r.Stderr))
+		q.Skipf("strace cannot look here: %s\n"+
+			"    it needs ptrace(2) (sysctl kernel.yama.ptrace_scope below 3, no seccomp filter around this machine), "+
+			"and strace 5.3 or later (make deps)", trim(r.Stderr))
 	}
 }
 
@@ -253,6 +261,12 @@ func readTrace(q *lab.Q, dir string) *straced {
 	}
 	slices.SortStableFunc(tr.calls, func(a, b call) int { return strings.Compare(a.At, b.At) })
 	return tr
+}
+
+// has says whether any call matches.
+func (tr *straced) has(pattern string) bool {
+	re := regexp.MustCompile(pattern)
+	return slices.ContainsFunc(tr.calls, func(c call) bool { return re.MatchString(c.Text) })
 }
 
 // next is the first call, after the one that next has found before, of a process (0: any) that matches.
