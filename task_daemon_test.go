@@ -19,13 +19,14 @@ import (
 
 // What runs survives, all of it: shim, program, execs, socket, mount, cgroup. What has stopped does not.
 //
-// The shim is nobody's child and listens by itself, so a containerd that dies, by whatever signal, takes nothing with it.
-// The next one reads the bundles below its state directory, finds in each how its shim is reached, and asks it. Clients
-// are on the other side: a Wait and a subscription to events end with an error, and whoever wants to know how the task
-// ends has to wait anew.
+// The shim is nobody's child and listens by itself, so a containerd that dies, by whatever signal, takes nothing with
+// it. The next one reads the bundles below its state directory, finds in each how its shim is reached, and asks it.
+// Clients are on the other side: a Wait and a subscription to events end with an error, and whoever wants to know how
+// the task ends has to wait anew.
 //
 // A stopped task is no running one: as it comes back, containerd takes a shim without processes for one that was left
-// over by accident, and deletes the task, which nobody is told of. So its exit status is gone for who has not asked before.
+// over by accident, and deletes the task, which nobody is told of. So its exit status is gone for who has not asked
+// before.
 //
 // Hint: systemctl restart containerd, and look at the shims' pids before and after.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md

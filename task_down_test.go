@@ -20,14 +20,14 @@ import (
 
 // It is gone when containerd comes back: no task, no exit status, no event.
 //
-// While containerd is down the shim does what it always does: it takes the exit status and keeps it, and for 15 s
-// it tries to tell of the exit. But containerd, as it comes back, asks each shim for its processes, and
-// takes one that has none for a leftover: the task is deleted before anybody can ask how it ended, and the shim ends with
-// what it had to tell. Where the task itself lives on and only an exec has died, nothing is lost: its exit status can be
-// asked for, and its exit is told, late, to who listens by then.
+// While containerd is down the shim does what it always does: it takes the exit status and keeps it, and for 15 s it
+// tries to tell of the exit. But containerd, as it comes back, asks each shim for its processes, and takes one that has
+// none for a leftover: the task is deleted before anybody can ask how it ended, and the shim ends with what it had to
+// tell. Where the task itself lives on and only an exec has died, nothing is lost: its exit status can be asked for,
+// and its exit is told, late, to who listens by then.
 //
-// A shim that dies meanwhile leaves its processes behind, and they run on as orphans. It is containerd's return that kills
-// them, and since it knows of no task yet, it tells nobody.
+// A shim that dies meanwhile leaves its processes behind, and they run on as orphans. It is containerd's return that
+// kills them, and since it knows of no task yet, it tells nobody.
 //
 // Hint: stop containerd, kill the program or its shim, look with ps and into the bundle, before containerd is started.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md

@@ -21,10 +21,10 @@ import (
 
 // The shim, its parent, takes the exit status and keeps it; nothing else goes away before somebody deletes the task.
 //
-// If it is the task's own process, pid 1 of its pid namespace, the kernel kills all others in there with it, and the task
-// is stopped: shim, bundle, mount and cgroup stay, and so does the exit status, for whoever asks, however late. If it is an
-// exec, the task runs on. The status is what the kernel told the parent: 128 and the signal's number, or what a handler
-// has made of it. Whoever waited, or listens, is told at once.
+// If it is the task's own process, pid 1 of its pid namespace, the kernel kills all others in there with it, and the
+// task is stopped: shim, bundle, mount and cgroup stay, and so does the exit status, for whoever asks, however late. If
+// it is an exec, the task runs on. The status is what the kernel told the parent: 128 and the signal's number, or what
+// a handler has made of it. Whoever waited, or listens, is told at once.
 //
 // Hint: kill -KILL the pid that `ctr tasks ls` shows, and ask `ctr tasks ls` again.
 // Spec: https://github.com/containerd/containerd/blob/main/api/services/tasks/v1/tasks.proto
@@ -117,8 +117,8 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	q.Answer("pid 1 takes all others with it, and the shim keeps its exit status until the task is deleted. An exec dies alone.")
 }
 
-// assertWritten asserts that the shim has written the exit status of the task's process into the bundle, as it does since
-// containerd 2.
+// assertWritten asserts that the shim has written the exit status of the task's process into the bundle, as it does
+// since containerd 2.
 func assertWritten(q *lab.Q, m *mortal, status string) {
 	q.Helper()
 	file := filepath.Join(m.bundle, "exit.json")

@@ -18,16 +18,17 @@ import (
 
 // The task goes with it, and the container stays.
 //
-// Without its parent the container's process would run on, and nobody would know how it ends. So containerd, which holds
-// a connection to the shim, kills what is left as soon as that connection breaks: it runs the shim's program once more,
-// as `shim delete`, and that runs `runc delete --force`. It tells of an exit with 137, whatever the process might have
-// ended with, unless the shim has written a status down before, and of a delete; the bundle is removed. Of execs nothing
-// is told. What stays is the container: its record and its snapshot, of which a new task can be made at once.
+// Without its parent the container's process would run on, and nobody would know how it ends. So containerd, which
+// holds a connection to the shim, kills what is left as soon as that connection breaks: it runs the shim's program once
+// more, as `shim delete`, and that runs `runc delete --force`. It tells of an exit with 137, whatever the process might
+// have ended with, unless the shim has written a status down before, and of a delete; the bundle is removed. Of execs
+// nothing is told. What stays is the container: its record and its snapshot, of which a new task can be made at once.
 //
-// Clearing away has its time, 5 s (io.containerd.timeout.shim.cleanup): where that is too short, an exit with 255 is told,
-// and the process may well be alive.
+// Clearing away has its time, 5 s (io.containerd.timeout.shim.cleanup): where that is too short, an exit with 255 is
+// told, and the process may well be alive.
 //
-// A shim that is sent TERM takes its socket with it; after KILL the file stays, and the next shim of that name replaces it.
+// A shim that is sent TERM takes its socket with it; after KILL the file stays, and the next shim of that name replaces
+// it.
 //
 // Hint: kill -KILL the parent of the container's process; `ctr events` in a second terminal.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md

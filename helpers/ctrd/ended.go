@@ -6,7 +6,8 @@ import (
 	"gotest.tools/v3/poll"
 )
 
-// Ended is a poll check: the subscription of the stream's Go client has ended with an error, as it does with the daemon.
+// Ended is a poll check: the subscription of the stream's Go client has ended with an error, as it does with the
+// daemon.
 func (s *Stream) Ended() poll.Check {
 	return func(poll.LogT) poll.Result {
 		if s.Err() == nil {
