@@ -44,13 +44,6 @@ const (
 	execID    = "exec"
 )
 
-// unhurried is a table for containerd's configuration. What it does not clear away within 5 s after a shim's death it
-// leaves behind, and tells an exit with 255; on a busy machine under emulation that is seen to happen.
-const unhurried = `[timeouts]
-  "io.containerd.timeout.shim.cleanup" = "2m"
-  "io.containerd.timeout.shim.load" = "2m"
-  "io.containerd.timeout.shim.shutdown" = "2m"`
-
 // mortal is a container with a task, of which something is to be killed.
 type mortal struct {
 	death

@@ -32,7 +32,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
 func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "What survives when containerd dies?")
-	d := ctrd.Start(q, ctrd.With(unhurried))
+	d := ctrd.Start(q)
 	ref := pull(q, d)
 	var dead []*mortal
 	for _, signal := range []unix.Signal{sigkill, sigterm} {

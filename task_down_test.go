@@ -34,7 +34,7 @@ import (
 func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "What if the task ends while containerd is down?")
 	// At this level its log has a line for each event that a shim tells, whether anybody listens or not.
-	d := ctrd.Start(q, ctrd.With(unhurried), ctrd.With("[debug]\n  level = \"trace\""))
+	d := ctrd.Start(q, ctrd.With("[debug]\n  level = \"trace\""))
 	ref := pull(q, d)
 	ear := d.Listen()
 

@@ -34,7 +34,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
 func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "What happens when the shim dies?")
-	d := ctrd.Start(q, ctrd.With(unhurried))
+	d := ctrd.Shared(q)
 	ref := pull(q, d)
 	ear := d.Listen()
 
