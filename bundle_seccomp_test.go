@@ -4,6 +4,7 @@ package cdblab
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -319,7 +320,10 @@ type notification struct {
 // receive waits until somebody asks.
 func (n *notifier) receive(q *lab.Q) notification {
 	q.Helper()
-	ready, err := unix.Poll([]unix.PollFd{{Fd: int32(n.fd), Events: unix.POLLIN}}, int(proc.Patience/time.Millisecond))
+	ready, err := 0, error(unix.EINTR)
+	for errors.Is(err, unix.EINTR) { // the Go runtime sends its threads signals of its own
+		ready, err = unix.Poll([]unix.PollFd{{Fd: int32(n.fd), Events: unix.POLLIN}}, int(proc.Patience/time.Millisecond))
+	}
 	assert.Assert(q, err == nil && ready == 1, "nobody has asked within %v (%v)", proc.Patience, err)
 	var asked notification
 	const receive = 0xc0502100 // SECCOMP_IOCTL_NOTIF_RECV
