@@ -86,7 +86,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 			q.Step("%s: inside nothing of that is seen", s.name)
 			p := proc.Snapshot(q, d.TaskPID(ids[0]))
 			before, rest, _ := strings.Cut(typedIn(q, d, ids[0],
-				describeTree+"; echo then; echo mine > /root/mine; rm /bin/vi; cat /root/mine; "+describeTree), "\nthen\n")
+				describeTree+"; echo then; echo mine > /root/mine; rm /bin/vi; cat /root/mine; "+describeTree), "then\n")
 			seen := map[string]string{
 				"args": strings.Join(p.Args, " "), "env": strings.Join(p.Env, " "), "exe": p.Exe,
 				"cwd": proc.Cwd(q, int(p.PID)), "tree": before,
