@@ -54,12 +54,12 @@ func TestSaboteur_IsSeen(t *testing.T) {
 		{"read-only is dropped", "CDB_RUNC", "runc", `[ $verb != create ] || sed -i 's/"readonly": true/"readonly": false/' "$5/config.json"; exec $real "$@"`,
 			"Bundle_WhichMountsMayTheContainerWriteTo", "root.readonly"},
 		{"no event is told", "CDB_CTR", "ctr", `[ "$1" = events ] || exec $real "$@"; exec sleep 300`,
-			"Events", "heard the mark: client true, ctr events false"},
+			"Events_WhatCanContainerd", "heard the mark: client true, ctr events false"},
 		{"a container has a shim", "CDB_CTR", "ctr", `$real "$@" || exit
 			case "$*" in *"containers create"*) shift 4; while [ "${1#cdb-task}" = "$1" ]; do shift; done; exec $real -n cdb-lab tasks start -d --null-io "$1";; esac`,
-			"Task", "length 1"},
+			"Task_WhereDoesTheShim", "length 1"},
 		{"task delete does nothing", "CDB_CTR", "ctr", `case "$*" in *"tasks delete"*) exit 0;; esac; exec $real "$@"`,
-			"Task", "containers delete"},
+			"Task_WhereDoesTheShim", "containers delete"},
 		{"create makes a cgroup", "CDB_CTR", "ctr", `$real "$@" || exit
 			case "$*" in *"containers create"*) for h in /sys/fs/cgroup /sys/fs/cgroup/*; do [ ! -e $h/cgroup.procs ] || mkdir -p "$h/$2/cdb-task$(echo "$2" | sed s/cdb-lab//)"; done;; esac`,
 			"Task_DoesCreatingAContainer", "there of a container without a task"},
@@ -78,7 +78,7 @@ func TestSaboteur_IsSeen(t *testing.T) {
 			"Task_WhereDoTheFiles", "was written to"},
 		{"an image is pulled twice", "CDB_CTR", "ctr", `case "$*" in *"images pull"*) $real "$@" || exit;; esac; exec $real "$@"`,
 			"Task_WhatDoesAPull", "HEAD /v2/library/busybox/manifests/"},
-		{"another snapshotter is used", "CDB_CTR", "ctr", `exec $real $(echo "$@" | sed 's/snapshotter native/snapshotter overlayfs/')`,
+		{"another snapshotter is used", "CDB_CTR", "ctr", `for a; do shift; [ "$a" != native ] || a=overlayfs; set -- "$@" "$a"; done; exec $real "$@"`,
 			"Task_WhatDoesAnotherSnapshotter", "a overlay is mounted"},
 		{"an event is kept back", "CDB_CTR", "ctr", `[ "$1" = events ] || exec $real "$@"; $real "$@" | grep --line-buffered -v tasks/start`,
 			"Events_DoCtrEvents", "tasks/start"},
@@ -90,6 +90,10 @@ func TestSaboteur_IsSeen(t *testing.T) {
 			"Events_WhatDoesAFailure", "a task of a missing program starts"},
 		{"a metric is another one", "CDB_CTR", "ctr", `case "$*" in *"tasks metrics"*) $real "$@" | sed 's/^pids.current  *1/pids.current 2/'; exit;; esac; exec $real "$@"`,
 			"Events_DoTheMetrics", "pids, and the lines of cgroup.procs"},
+		{"what a dead shim leaves is not cleared away", "CDB_RUNC", "runc", `case "$*" in *delete*--force*) exit 0;; esac; exec $real "$@"`,
+			"Task_WhatHappensWhenTheShim", "shim KILL, running: the init"},
+		{"a stopped task is told as a running one", "CDB_CTR", "ctr", `case "$*" in *"tasks ls"*) $real "$@" | sed s/STOPPED/RUNNING/; exit;; esac; exec $real "$@"`,
+			"Task_WhatHappensWhenIts", "ctr tasks ls, and the Go client"},
 		{"runc does not log", "CDB_RUNC", "runc", `exec $real $(echo "$@" | sed 's,--log [^ ]*,--log /dev/null,')`,
 			"Events_WhatDoDebugLogs", "log.json"},
 	} {
@@ -98,7 +102,7 @@ func TestSaboteur_IsSeen(t *testing.T) {
 			real, err := filepath.Abs(filepath.Join(root, ".lab", "bin", s.tool))
 			assert.NilError(t, err)
 			path := filepath.Join(t.TempDir(), s.tool)
-			script := "#!/bin/sh\nreal=" + real + "\nverb=$1; [ \"$1\" != --root ] || verb=$3\n" + s.script + "\n"
+			script := "#!/bin/sh\nreal=" + real + "\ncase \"$*\" in *--help*) exec $real \"$@\";; esac\nverb=$1; [ \"$1\" != --root ] || verb=$3\n" + s.script + "\n"
 			assert.NilError(t, os.WriteFile(path, []byte(script), 0o755))
 			code, out := newLab(s.env+"="+path, timeout, "-test.run="+s.question).run(t)
 			assert.Check(t, code != 0, "the lab did not see it:\n%s", out)
