@@ -13,7 +13,7 @@ RUN := $(if $(Q),-run '$(Q)')
 JUNIT     ?=
 ARTIFACTS ?=
 TEST      := $(if $(JUNIT),$(GO) tool gotestsum --format standard-verbose --junitfile '$(JUNIT)' --,$(GO) test)
-FLAGS     := -tags vmlab -count=1 -timeout 20m -v $(RUN) $(if $(ARTIFACTS),-artifacts -outputdir '$(abspath $(ARTIFACTS))')
+FLAGS     := -tags vmlab -count=1 -timeout 40m -v $(RUN) $(if $(ARTIFACTS),-artifacts -outputdir '$(abspath $(ARTIFACTS))')
 results    = @mkdir -p $(if $(ARTIFACTS),'$(ARTIFACTS)') $(if $(JUNIT),'$(dir $(JUNIT))') .lab
 
 # The lab needs root. Who is not root lets go test start the finished test binary through sudo: go itself and its
