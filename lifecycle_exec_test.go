@@ -124,7 +124,7 @@ func execSleep(q *lab.Q, c *runc.Container, name string, flags ...string) proc.P
 	return proc.Snapshot(q, pid)
 }
 
-func sorted(ns ...int) []int {
+func sorted[T ~int](ns ...T) []T {
 	slices.Sort(ns)
 	return ns
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -62,7 +61,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	shims := d.Shims()
 	assert.Assert(q, cmp.Len(shims, 1), "shims of two tasks of a group")
 	shim := proc.Snapshot(q, int(shims[0]))
-	assert.Check(q, cmp.DeepEqual(proc.Children(q, int(shim.PID)), sortedPIDs(tasks[0].PID, tasks[1].PID)))
+	assert.Check(q, cmp.DeepEqual(proc.Children(q, int(shim.PID)), sorted(tasks[0].PID, tasks[1].PID)))
 	for i, id := range ids[:2] {
 		assert.Check(q, cmp.Equal(tasks[i].Parent, shim.PID), "the parent of %s", id)
 		assert.Check(q, cmp.Equal(d.ShimSocket(id), socket), "as the bundle of %s says", id)
@@ -155,9 +154,4 @@ func removeStale(q *lab.Q, socket string) {
 		q.Did("rm %s", socket)
 		rm(q, socket)
 	}
-}
-
-func sortedPIDs(pids ...proc.PID) []proc.PID {
-	slices.Sort(pids)
-	return pids
 }

@@ -169,12 +169,14 @@ type boot struct {
 // bootstrap reads it: from bootstrap.json, or from the file address, which was there before and means version 2.
 func bootstrap(q *lab.Q, bundle string) boot {
 	q.Helper()
-	if exists(filepath.Join(bundle, "bootstrap.json")) {
-		b := boot{file: "bootstrap.json"}
-		assert.NilError(q, json.Unmarshal([]byte(contents(q, filepath.Join(bundle, b.file))), &b))
+	path := addressFile(bundle)
+	b := boot{file: filepath.Base(path)}
+	if b.file == "address" {
+		b.Version, b.Address, b.Protocol = 2, contents(q, path), "ttrpc"
 		return b
 	}
-	return boot{Version: 2, Address: contents(q, filepath.Join(bundle, "address")), Protocol: "ttrpc", file: "address"}
+	assert.NilError(q, json.Unmarshal([]byte(contents(q, path)), &b))
+	return b
 }
 
 func hash(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }

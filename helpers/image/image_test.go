@@ -7,12 +7,15 @@ import (
 	"os/exec"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"gotest.tools/v3/assert"
 
 	"cdblab/helpers/rootfs"
 )
 
-func TestIndex_HasTheRootfsAsItsOneLayer(t *testing.T) {
+// busybox is the lab's rootfs.
+func busybox(t *testing.T) *rootfs.FS {
+	t.Helper()
 	path, err := exec.LookPath("busybox")
 	if err == nil {
 		err = rootfs.Static(path)
@@ -22,22 +25,33 @@ func TestIndex_HasTheRootfsAsItsOneLayer(t *testing.T) {
 	}
 	fs, err := rootfs.Busybox(path)
 	assert.NilError(t, err)
+	return fs
+}
+
+// made makes an image and returns it with its layers, of which the first is the rootfs.
+func made(t *testing.T, fs *rootfs.FS, index func(*rootfs.FS) (v1.ImageIndex, error)) (v1.ImageIndex, []v1.Layer) {
+	t.Helper()
 	digest, err := fs.Digest()
 	assert.NilError(t, err)
-
-	index, err := Index(fs)
+	idx, err := index(fs)
 	assert.NilError(t, err)
-	manifest, err := index.IndexManifest()
+	manifest, err := idx.IndexManifest()
 	assert.NilError(t, err)
 	assert.Equal(t, len(manifest.Manifests), 1)
-	img, err := index.Image(manifest.Manifests[0].Digest)
+	img, err := idx.Image(manifest.Manifests[0].Digest)
 	assert.NilError(t, err)
 	layers, err := img.Layers()
 	assert.NilError(t, err)
-	assert.Equal(t, len(layers), 1)
 	diffID, err := layers[0].DiffID()
 	assert.NilError(t, err)
 	assert.Equal(t, diffID.String(), digest)
+	return idx, layers
+}
+
+func TestIndex_HasTheRootfsAsItsOneLayer(t *testing.T) {
+	fs := busybox(t)
+	index, layers := made(t, fs, Index)
+	assert.Equal(t, len(layers), 1)
 
 	again, err := Index(fs)
 	assert.NilError(t, err)
