@@ -43,7 +43,7 @@ func background(q *lab.Q, argv ...string) *beside {
 	b.cmd.Stderr = &b.said
 	// A container that is left behind holds what it inherited: do not wait for the pipe's end for ever.
 	b.cmd.WaitDelay = time.Second
-	q.Did("%s &", strings.Join(argv, " "))
+	q.LogCommand("%s &", strings.Join(argv, " "))
 	assert.NilError(q, b.cmd.Start())
 	go func() { b.done <- b.cmd.Wait(); close(b.done) }()
 	q.TB.Cleanup(func() {
@@ -58,7 +58,7 @@ func (b *beside) pid() proc.PID { return proc.PID(b.cmd.Process.Pid) }
 
 func (b *beside) signal(s unix.Signal) {
 	b.q.Helper()
-	b.q.Did("kill -%d %d", int(s), b.cmd.Process.Pid)
+	b.q.LogCommand("kill -%d %d", int(s), b.cmd.Process.Pid)
 	assert.NilError(b.q, b.cmd.Process.Signal(s))
 }
 

@@ -188,7 +188,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			assert.NilError(q, os.Mkdir(filepath.Join(dir, "rootfs"), 0o755))
 			mountSnapshot(q, d, id, filepath.Join(dir, "rootfs"))
 			assert.NilError(q, os.WriteFile(filepath.Join(dir, "config.json"), []byte(generated), 0o644))
-			q.Did("cp %s/config.json %s", d.Bundle(id), name)
+			q.LogCommand("cp %s/config.json %s", d.Bundle(id), name)
 			root := q.Mkdir("root-" + name)
 			q.Cleanup(func() {
 				if exists(filepath.Join(root, id)) {

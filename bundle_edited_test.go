@@ -70,7 +70,7 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 
 	q.Step("no config.json at all: exec fails, the rest works")
 	assert.NilError(q, os.Remove(c.Bundle.Config()))
-	q.Did("rm %s/config.json", c.Bundle.Name)
+	q.LogCommand("rm %s/config.json", c.Bundle.Name)
 	refused := c.Exec("true")
 	assert.Check(q, refused.Code != 0, "exec succeeds without a config.json:\n%s", refused)
 	assert.Check(q, cmp.Contains(refused.Stderr, "config.json"))

@@ -82,7 +82,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 		shows     func(translated) any
 	}{
 		{"linux.namespaces[].type", "Namespaces", toldNamespaces, func(c translated) any { return c.Own(proc.Self(c.q).Identity) }},
-		{"hostname", "Hostname", func(c configs.Config) any { return c.Hostname }, func(c translated) any { return c.sh.Ask("hostname").Out }},
+		{"hostname", "Hostname", func(c configs.Config) any { return c.Hostname }, func(c translated) any { return c.sh.Run("hostname").Out }},
 		{"root.readonly", "Readonlyfs", func(c configs.Config) any { return c.Readonlyfs }, func(c translated) any { return c.flags("/")["ro"] }},
 		{"mounts[].destination", "Mounts[].Destination", func(c configs.Config) any {
 			return eachMount(c, func(m *configs.Mount) any { return true })
@@ -148,7 +148,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 			return slices.DeleteFunc(there(c, c.config.ReadonlyPaths), func(path string) bool { return !c.flags(path)["ro"] })
 		}},
 		{"linux.sysctl", "Sysctl", func(c configs.Config) any { return c.Sysctl["net.ipv4.ip_forward"] == "1" },
-			func(c translated) any { return c.sh.Ask("cat /proc/sys/net/ipv4/ip_forward").Out == "1" }},
+			func(c translated) any { return c.sh.Run("cat /proc/sys/net/ipv4/ip_forward").Out == "1" }},
 		{"linux.devices[].path", "Devices[].Path", func(c configs.Config) any {
 			return eachDevice(c, func(path string, major, minor int64) string { return fmt.Sprintf("%d:%d", major, minor) })
 		}, func(c translated) any {
@@ -191,8 +191,8 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 
 	if cgroupVersion(q) == "v1" {
 		// There is one mount for each hierarchy; libcontainer puts them on a tmpfs of its own making, with flags of its own.
-		made := full.sh.Ask("mkdir /sys/fs/cgroup/made && rmdir /sys/fs/cgroup/made")
-		refused := full.sh.Ask("mkdir " + full.underneath(&configs.Mount{Device: "cgroup", Destination: "/sys/fs/cgroup"}) + "/made")
+		made := full.sh.Run("mkdir /sys/fs/cgroup/made && rmdir /sys/fs/cgroup/made")
+		refused := full.sh.Run("mkdir " + full.underneath(&configs.Mount{Device: "cgroup", Destination: "/sys/fs/cgroup"}) + "/made")
 		assert.Check(q, refused.Code != 0, "a hierarchy that was to be read-only is not")
 		q.Fact("ro of /sys/fs/cgroup, in a hierarchy", refused.Out)
 		q.Fact("ro of /sys/fs/cgroup, beside the hierarchies", map[bool]string{true: "not applied: mkdir succeeds", false: made.Out}[made.Code == 0])
@@ -272,7 +272,7 @@ type translated struct {
 // translate runs a container, and converts its configuration as the runtime does.
 func translate(q *lab.Q, c *runc.Container) translated {
 	q.Helper()
-	sh := c.Obey()
+	sh := c.UseShell()
 	p := running(q, c)
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: c.ID, Spec: c.Bundle.Spec})
 	assert.NilError(q, err)

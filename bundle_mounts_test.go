@@ -69,10 +69,10 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 		assert.Check(q, cmp.Equal(row.got, row.want), row.field)
 		q.Fact(row.field+" of /cdb", row.got)
 	}
-	assert.Check(q, cmp.Equal(sh.Ask("cat /cdb/in/mark").Out, "the shelf"), "what the source of a bind mount has")
+	assert.Check(q, cmp.Equal(sh.Run("cat /cdb/in/mark").Out, "the shelf"), "what the source of a bind mount has")
 	// "none" is what one writes where the kernel ignores it: a bind mount is of the type that its source is of.
 	assert.Check(q, mountOn(q, mounts, "/cdb/in").FSType != inner.Type, "a bind mount has a type of its own")
-	q.Fact("mounts[].source of /cdb/in", sh.Ask("cat /cdb/in/mark").Out)
+	q.Fact("mounts[].source of /cdb/in", sh.Run("cat /cdb/in/mark").Out)
 
 	q.Step("root.path is what they are mounted in")
 	inside, err := os.Stat(fmt.Sprintf("/proc/%d/root/", p.PID))
@@ -81,13 +81,13 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	assert.NilError(q, err)
 	assert.Check(q, os.SameFile(inside, outside), "the container's / is not the directory that root.path names")
 	assert.Check(q, cmp.Equal(mounts[0].Mountpoint, "/"), "the first mount")
-	assert.Check(q, cmp.Equal(sh.Ask("cat /mark").Out, "the bundle's rootfs"))
+	assert.Check(q, cmp.Equal(sh.Run("cat /mark").Out, "the bundle's rootfs"))
 	q.Fact("root.path", "the same directory as the container's /")
 
 	q.Step("nothing else is mounted: pivot_root has left no mount of the host's")
 	assert.Check(q, cmp.Len(foreign(mounts, configured), 0), "mounts that config.json does not ask for")
 	assert.Check(q, !sharesMounts(p), "a mount of the lab's on the host is visible: %q", p.Mounts)
-	assert.Check(q, sh.Ask("ls -d "+q.Dir).Code != 0, "the question's directory on the host is visible")
+	assert.Check(q, sh.Run("ls -d "+q.Dir).Code != 0, "the question's directory on the host is visible")
 	q.Fact("mounts of the host's", foreign(mounts, configured))
 
 	q.Control("the other way around, the outer mount hides the inner one, which is still in the table")
@@ -97,20 +97,20 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	_, sh, p = obedient(q, b, "reversed", with(inner, outer))
 	mounts = mountsOf(q, p)
 	assert.Check(q, mountOn(q, mounts, "/cdb/in").Source != "")
-	hidden := sh.Ask("cat /cdb/in/mark")
+	hidden := sh.Run("cat /cdb/in/mark")
 	assert.Check(q, cmp.Contains(hidden.Out, "No such file"), "what is mounted below a later mount is still seen")
 	q.Fact("the inner mount", hidden.Out)
 
 	q.Control("what is mounted below the rootfs on the host is seen, and no field of config.json names it")
 	assert.Check(q, cmp.DeepEqual(foreign(mounts, configured), []string{"/cdb-below"}), "mounts that config.json does not ask for")
-	assert.Check(q, cmp.Equal(sh.Ask("cat /cdb-below/mark").Out, "the host's mount"))
-	assert.Check(q, cmp.Equal(sh.Ask("cat /mark").Out, "read again"), "a rootfs is no copy: what is written later is read")
+	assert.Check(q, cmp.Equal(sh.Run("cat /cdb-below/mark").Out, "the host's mount"))
+	assert.Check(q, cmp.Equal(sh.Run("cat /mark").Out, "read again"), "a rootfs is no copy: what is written later is read")
 	q.Fact("mounts of the host's", foreign(mounts, configured))
 
 	q.Control("another root.path, another root")
 	other := q.Mkdir("other")
 	assert.NilError(q, lab.RootFS().WriteDir(other))
-	q.Did("cp -a bundle/rootfs/. other")
+	q.LogCommand("cp -a bundle/rootfs/. other")
 	write(q, filepath.Join(other, "mark"), "another rootfs")
 	o := variant(q, b, "elsewhere", func(s *specs.Spec) {
 		s.Root.Path = "../other" // relative to the bundle
@@ -149,12 +149,12 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	assert.NilError(q, os.WriteFile(suid, program, 0o755))
 	assert.NilError(q, os.Chown(suid, 1000, 1000))
 	assert.NilError(q, os.Chmod(suid, os.ModeSetuid|0o755))
-	q.Did("cd shelf; chmod 755 script; ln -s file link; mknod -m 666 null c 1 3; cp %s busybox; chown 1000:1000 busybox; "+
+	q.LogCommand("cd shelf; chmod 755 script; ln -s file link; mknod -m 666 null c 1 3; cp %s busybox; chown 1000:1000 busybox; "+
 		"chmod 4755 busybox; cd ..", lab.UnderTest("busybox").Path)
 	hostTmpfs(q, filepath.Join(shelf, "below"))
 	for _, dir := range []string{"kept", "secrets"} {
 		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
-		q.Did("mkdir bundle/rootfs/%s", dir)
+		q.LogCommand("mkdir bundle/rootfs/%s", dir)
 		write(q, b.Rootfs(dir, "file"), "told")
 	}
 	write(q, b.Rootfs("secret"), "told")
@@ -189,7 +189,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	q.Step("mounts[].options: what each forbids")
 	mounts := mountsOf(q, inOpen)
 	for _, row := range rows {
-		r := open.Ask(at(row.option, row.act))
+		r := open.Run(at(row.option, row.act))
 		if !lab.UnderTest("runc").Pinned && row.option == "nosymfollow" && r.Code == 0 {
 			q.Fact(row.option, "older runtimes do not know the option, and say nothing")
 			continue
@@ -199,12 +199,12 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		q.Fact("mounts[].options: "+row.option, row.act+" → "+failure(r.Out, r.Code))
 	}
 	q.Fact("flags of /at/ro", options(mountOn(q, mounts, "/at/ro"), []string{"ro"}))
-	below := open.Ask(at("ro", "touch below/file"))
+	below := open.Run(at("ro", "touch below/file"))
 	assert.Check(q, cmp.Equal(below.Code, 0), "ro is one mount's, and yet it reaches the one below: %s", below.Out)
 	q.Fact("ro, the mount below", "writable, unlike with rro")
-	full := open.Ask("dd if=/dev/zero of=/small/file bs=1k count=100")
+	full := open.Run("dd if=/dev/zero of=/small/file bs=1k count=100")
 	assert.Check(q, cmp.Contains(full.Out, "No space left"), "100 KB in a tmpfs of size=64k: exit code %d", full.Code)
-	assert.Check(q, cmp.Equal(open.Ask("stat -c %a /small").Out, "700"), "the directory's mode, by mode=700")
+	assert.Check(q, cmp.Equal(open.Run("stat -c %a /small").Out, "700"), "the directory's mode, by mode=700")
 	q.Fact("size=64k", "100 KB → No space left on device")
 
 	q.Step("root.readonly, linux.readonlyPaths and linux.maskedPaths, each in a container without the others")
@@ -230,7 +230,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		{"linux.maskedPaths", closed, "touch /secrets", "Read-only file system"},
 	}
 	for _, row := range fields {
-		r := row.sh.Ask(row.act)
+		r := row.sh.Run(row.act)
 		assert.Check(q, r.Code != 0, "with %s, this succeeds: %s", row.field, row.act)
 		assert.Check(q, cmp.Contains(r.Out, row.says), "with %s: %s", row.field, row.act)
 		q.Fact(row.field, row.act+" → "+failure(r.Out, r.Code))
@@ -238,11 +238,11 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 
 	q.Control("the same acts without the option, and without the field: they succeed")
 	for _, row := range rows {
-		free := open.Ask(at("none", row.act))
+		free := open.Run(at("none", row.act))
 		assert.Check(q, cmp.Equal(free.Code, 0), "without %s, this fails: %s: %s", row.option, row.act, free.Out)
 	}
 	for _, row := range fields {
-		free := open.Ask(row.act)
+		free := open.Run(row.act)
 		assert.Check(q, cmp.Equal(free.Code, 0), "without %s, this fails: %s: %s", row.field, row.act, free.Out)
 	}
 	q.Fact("acts that succeed without", len(rows)+len(fields))
@@ -259,14 +259,14 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		{"a path that is not there is no error", closed, "[ ! -e /not ]"},
 		{"a masked file is /dev/null", closed, "[ $(stat -c %t:%T /secret) = 1:3 ]"},
 	} {
-		r := row.sh.Ask(row.act)
+		r := row.sh.Run(row.act)
 		assert.Check(q, cmp.Equal(r.Code, 0), "%s: %s: %s", row.what, row.act, r.Out)
 		q.Fact(row.what, row.act)
 	}
 	mounts = mountsOf(q, inClosed)
 	assert.Check(q, cmp.Equal(mountOn(q, mounts, "/secrets").FSType, "tmpfs"), "what covers a masked directory")
 	assert.Check(q, cmp.Contains(strings.Split(mountOn(q, mounts, "/kept").Options, ","), "ro"), "flags of a read-only path")
-	closed.Ask("echo forged > /secret")
+	closed.Run("echo forged > /secret")
 	assert.Check(q, cmp.Equal(contents(q, b.Rootfs("secret")), "told"), "what the host has in the masked file after a write")
 	q.Fact("on the host, the masked file", contents(q, b.Rootfs("secret")))
 
@@ -289,7 +289,7 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	q.Step("on the host: a shared mount, in which others can be made, and one that is there early")
 	shelf := hostTmpfs(q, q.Mkdir("shelf"))
 	assert.NilError(q, unix.Mount("", shelf, "", unix.MS_SHARED, ""))
-	q.Did("mount --make-shared shelf")
+	q.LogCommand("mount --make-shared shelf")
 	hostTmpfs(q, filepath.Join(shelf, "early"))
 	write(q, filepath.Join(shelf, "early", "mark"), "early")
 
@@ -326,16 +326,16 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 		for _, option := range all {
 			back := filepath.Join(shelf, "back-"+row.propagation+"-"+option)
 			assert.NilError(q, os.Mkdir(back, 0o755))
-			q.Did("mkdir shelf/%s", filepath.Base(back))
+			q.LogCommand("mkdir shelf/%s", filepath.Base(back))
 		}
 	}
 
 	q.Step("bind copies one mount, rbind also those below")
 	sh := shells[""]
-	assert.Check(q, cmp.Equal(sh.Ask("cat /at/rbind/early/mark").Out, "early"))
-	r := sh.Ask("cat /at/bind/early/mark")
+	assert.Check(q, cmp.Equal(sh.Run("cat /at/rbind/early/mark").Out, "early"))
+	r := sh.Run("cat /at/bind/early/mark")
 	assert.Check(q, cmp.Contains(r.Out, "No such file"), "bind copied the mount below, too")
-	q.Fact("rbind", sh.Ask("cat /at/rbind/early/mark").Out)
+	q.Fact("rbind", sh.Run("cat /at/rbind/early/mark").Out)
 	q.Fact("bind", r.Out)
 
 	q.Step("on the host, a mount is made later: who hears of it, by linux.rootfsPropagation and by option")
@@ -362,7 +362,7 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 		var tells []string
 		for _, option := range all {
 			back := "back-" + row.propagation + "-" + option
-			r := shells[row.propagation].Ask("mount -t tmpfs cdb-back /at/" + option + "/" + back)
+			r := shells[row.propagation].Run("mount -t tmpfs cdb-back /at/" + option + "/" + back)
 			assert.Check(q, cmp.Equal(r.Code, 0), "the container cannot mount anything: %s", r.Out)
 			if m := mountAt(q, filepath.Join(shelf, back)); m != nil {
 				tells = append(tells, option)
@@ -391,14 +391,14 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 	shelf := hostTmpfs(q, q.Mkdir("shelf"))
 	// Root has no CAP_DAC_OVERRIDE in the container, and at the mount the directory is another's.
 	assert.NilError(q, os.Chmod(shelf, 0o777))
-	q.Did("chmod 777 shelf")
+	q.LogCommand("chmod 777 shelf")
 	for _, f := range []struct {
 		name     string
 		uid, gid int
 	}{{"root", 0, 0}, {"user", 1000, 2000}, {"stranger", 5, 5}} {
 		write(q, filepath.Join(shelf, f.name), f.name)
 		assert.NilError(q, os.Chown(filepath.Join(shelf, f.name), f.uid, f.gid))
-		q.Did("chown %d:%d shelf/%s", f.uid, f.gid, f.name)
+		q.LogCommand("chown %d:%d shelf/%s", f.uid, f.gid, f.name)
 	}
 	// They change places: who is 0 in the file system is 1000 at the mount, and the other way around.
 	uids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1000, HostID: 0, Size: 1}}
@@ -419,7 +419,7 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 			q.Skipf("this runtime does not know the fields, and says nothing of it: the mount has %s", o)
 		}
 		owners := func(place string) []string {
-			return strings.Fields(sh.Ask("cd " + place + " && stat -c %n=%u:%g root user stranger; cd /").Out)
+			return strings.Fields(sh.Run("cd " + place + " && stat -c %n=%u:%g root user stranger; cd /").Out)
 		}
 		mapped := owners("/mapped")
 		for _, row := range []struct {
@@ -436,7 +436,7 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 		}
 
 		q.Step("what root makes there is the other's in the file system")
-		r := sh.Ask("touch /mapped/made")
+		r := sh.Run("touch /mapped/made")
 		assert.Check(q, cmp.Equal(r.Code, 0), "root cannot make a file at the mount: %s", r.Out)
 		assert.Check(q, cmp.Equal(owner(q, filepath.Join(shelf, "made")), "1000:2000"), "owner on the host")
 		q.Fact("made by root, on the host", owner(q, filepath.Join(shelf, "made")))
@@ -444,7 +444,7 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 		q.Control("the same files at the mount without the fields, at the same time")
 		assert.Check(q, cmp.DeepEqual(owners("/plain"), []string{"root=0:0", "user=1000:2000", "stranger=5:5"}))
 		q.Fact("without", owners("/plain"))
-		sh.Ask("touch /plain/made-plain")
+		sh.Run("touch /plain/made-plain")
 		assert.Check(q, cmp.Equal(owner(q, filepath.Join(shelf, "made-plain")), "0:0"), "owner on the host")
 		assert.Check(q, cmp.Equal(owner(q, filepath.Join(shelf, "root")), "0:0"), "the mapping has changed the file")
 	})
@@ -456,7 +456,7 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 func write(q *lab.Q, path, text string) {
 	q.Helper()
 	assert.NilError(q, os.WriteFile(path, []byte(text+"\n"), 0o644))
-	q.Did("echo '%s' > %s", text, strings.TrimPrefix(path, q.Dir+"/"))
+	q.LogCommand("echo '%s' > %s", text, strings.TrimPrefix(path, q.Dir+"/"))
 }
 
 // hostTmpfs mounts a tmpfs of the question's own on the host, and makes the directory if need be. The question's
@@ -467,7 +467,7 @@ func hostTmpfs(q *lab.Q, dir string) string {
 	assert.NilError(q, unix.Mount("cdb-host", dir, "tmpfs", 0, "mode=755"))
 	// With what has come to be mounted below it.
 	q.Cleanup(func() { assert.Check(q, unix.Unmount(dir, unix.MNT_DETACH)) })
-	q.Did("mkdir -p %[1]s && mount -t tmpfs -o mode=755 cdb-host %[1]s", strings.TrimPrefix(dir, q.Dir+"/"))
+	q.LogCommand("mkdir -p %[1]s && mount -t tmpfs -o mode=755 cdb-host %[1]s", strings.TrimPrefix(dir, q.Dir+"/"))
 	return dir
 }
 

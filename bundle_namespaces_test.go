@@ -75,7 +75,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 	})
 	for _, row := range rows {
 		assert.Check(q, inOwn.NS[row.file] != self.NS[row.file], "with an entry %s, it is in the host's: %d", row.entry, self.NS[row.file])
-		r := own.Ask(row.sees)
+		r := own.Run(row.sees)
 		assert.Check(q, r.Code != 0, "with an entry %s, it still sees what is the host's: %s %s", row.entry, row.sees, r.Out)
 		q.Fact(string(row.entry)+", of the host and its own", []proc.Inode{self.NS[row.file], inOwn.NS[row.file]})
 	}
@@ -84,10 +84,10 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		q.Fact("linux.timeOffsets", proc.File(q, int(inOwn.PID), "timens_offsets"))
 		assert.Check(q, cmp.Regexp(fmt.Sprintf(`boottime +%d +0`, decade), proc.File(q, int(inOwn.PID), "timens_offsets")))
 	}
-	q.Fact("its interfaces", strings.Fields(own.Ask("ls /sys/class/net").Out))
+	q.Fact("its interfaces", strings.Fields(own.Run("ls /sys/class/net").Out))
 	assert.Check(q, cmp.Equal(proc.InnerPID(q, int(inOwn.PID)), 1), "the first process of a pid namespace is pid 1 in it")
-	assert.Check(q, cmp.Equal(own.Ask("echo $$").Out, "1"), "and sees itself so")
-	assert.Check(q, cmp.Equal(own.Ask("cut -d: -f3 /proc/self/cgroup | sort -u").Out, "/"), "its cgroup is the root of its cgroup namespace")
+	assert.Check(q, cmp.Equal(own.Run("echo $$").Out, "1"), "and sees itself so")
+	assert.Check(q, cmp.Equal(own.Run("cut -d: -f3 /proc/self/cgroup | sort -u").Out, "/"), "its cgroup is the root of its cgroup namespace")
 
 	q.Control("without an entry, it is the host's, and what the host has is seen")
 	// The mount namespace stays: without it the runtime would turn the host's own mounts over.
@@ -100,7 +100,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 			continue
 		}
 		assert.Check(q, cmp.Equal(inHost.NS[row.file], self.NS[row.file]), "without an entry %s, it is in another than the host's", row.entry)
-		r := none.Ask(row.sees)
+		r := none.Run(row.sees)
 		assert.Check(q, cmp.Equal(r.Code, 0), "without an entry %s, it does not see what is the host's: %s %s", row.entry, row.sees, r.Out)
 	}
 	q.Fact("shared with the host", inHost.Shared(self.Identity))
@@ -109,7 +109,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 	// Through a link, so that config.json reads the same in each run.
 	assert.NilError(q, os.Symlink(fmt.Sprintf("/proc/%d/ns", inOwn.PID), q.Dir+"/ns"))
 	q.Cleanup(func() { _ = os.Remove(q.Dir + "/ns") })
-	q.Did(`ln -s /proc/$(grep -o '"init_process_pid":[0-9]*' root-own/cdb-runc-own/state.json | cut -d: -f2)/ns ns`)
+	q.LogCommand(`ln -s /proc/$(grep -o '"init_process_pid":[0-9]*' root-own/cdb-runc-own/state.json | cut -d: -f2)/ns ns`)
 	path := func(file string) string { return q.Dir + "/ns/" + file }
 	_, joined, inJoined := obedient(q, b, "joined", func(s *specs.Spec) {
 		s.Linux.Namespaces = nil
@@ -128,15 +128,15 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 			continue
 		}
 		assert.Check(q, cmp.Equal(inJoined.NS[row.file], inOwn.NS[row.file]), "with a path, %s is not the one named", row.entry)
-		r := joined.Ask(row.sees)
+		r := joined.Run(row.sees)
 		assert.Check(q, r.Code != 0, "in another's %s namespace, it sees what is the host's: %s %s", row.entry, row.sees, r.Out)
 	}
 	q.Fact("linux.namespaces[].path", inJoined.Shared(inOwn.Identity))
-	assert.Check(q, cmp.Equal(joined.Ask("hostname").Out, "cdb-own"), "hostname in the joined uts namespace")
-	r := own.Ask(`cat /proc/[0-9]*/cmdline | tr '\0' '\n' | grep -x '[c]db-runc-joined'`)
+	assert.Check(q, cmp.Equal(joined.Run("hostname").Out, "cdb-own"), "hostname in the joined uts namespace")
+	r := own.Run(`cat /proc/[0-9]*/cmdline | tr '\0' '\n' | grep -x '[c]db-runc-joined'`)
 	assert.Check(q, cmp.Equal(r.Out, "cdb-runc-joined"), "who joined, as the first process of the pid namespace sees it")
 	assert.Check(q, proc.InnerPID(q, int(inJoined.PID)) != 1, "there are two first processes in one pid namespace")
-	q.Fact("its cgroup, from the other's root", joined.Ask("cut -d: -f3 /proc/self/cgroup | sort -u").Out)
+	q.Fact("its cgroup, from the other's root", joined.Run("cut -d: -f3 /proc/self/cgroup | sort -u").Out)
 
 	q.Step("what cannot be meant is refused, and leaves nothing")
 	namespaces := func(ns ...specs.LinuxNamespace) func(*specs.Spec) {
@@ -219,7 +219,7 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 		for _, row := range rows {
 			cat += " /proc/sys/" + row.file
 		}
-		return strings.Split(sh.Ask("cat"+cat).Out, "\n")
+		return strings.Split(sh.Run("cat"+cat).Out, "\n")
 	}
 
 	q.Step("without the fields: in namespaces of its own, the kernel's first values, and a copy of the host's names")
@@ -246,7 +246,7 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 		q.Fact(row.field+": "+row.file, set[i])
 	}
 	assert.Check(q, cmp.DeepEqual(host(), before), "the host's values after")
-	r := sh.Ask("echo 98 > /proc/sys/net/ipv4/ip_default_ttl")
+	r := sh.Run("echo 98 > /proc/sys/net/ipv4/ip_default_ttl")
 	assert.Check(q, cmp.Contains(r.Out, "Read-only file system"), "the container's own write to its sysctl: exit code %d", r.Code)
 	q.Fact("a write from inside", "Read-only file system")
 
@@ -281,7 +281,7 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "How does a network device come into the container?")
 	b := bundle.Busybox(q, "sleep", "300")
-	devices := func(sh *runc.Shell) []string { return strings.Fields(sh.Ask("ls /sys/class/net").Out) }
+	devices := func(sh *runc.Shell) []string { return strings.Fields(sh.Run("ls /sys/class/net").Out) }
 
 	q.Step("a network namespace that stands for the host's, of a container that may administer it")
 	_, holder, held := obedient(q, b, "holder", func(s *specs.Spec) {
@@ -290,13 +290,13 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 			*set = append(*set, "CAP_NET_ADMIN")
 		}
 	})
-	if r := holder.Ask("ip link add cdb0 type veth && ip addr add 192.0.2.7/24 dev cdb0 && ip link set cdb0 up"); r.Code != 0 {
+	if r := holder.Run("ip link add cdb0 type veth && ip addr add 192.0.2.7/24 dev cdb0 && ip link set cdb0 up"); r.Code != 0 {
 		q.Skipf("this kernel has no veth to make a device of: %s", r.Out)
 	}
 	assert.Check(q, cmp.Contains(devices(holder), "cdb0"))
 	assert.NilError(q, os.Symlink(fmt.Sprintf("/proc/%d/ns/net", held.PID), q.Dir+"/holder-net"))
 	q.Cleanup(func() { _ = os.Remove(q.Dir + "/holder-net") })
-	q.Did(`ln -s /proc/$(grep -o '"init_process_pid":[0-9]*' root-holder/cdb-runc-holder/state.json | cut -d: -f2)/ns/net holder-net`)
+	q.LogCommand(`ln -s /proc/$(grep -o '"init_process_pid":[0-9]*' root-holder/cdb-runc-holder/state.json | cut -d: -f2)/ns/net holder-net`)
 	// The runtime is called in the holder's network namespace, so that no device of the host's is ever touched.
 	create := func(c *runc.Container) lab.Result {
 		return q.Exec(lab.UnderTest("busybox").Path, "nsenter", "-n"+q.Dir+"/holder-net",
@@ -313,7 +313,7 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 
 	q.Control("without the field, it stays where it is")
 	plain := variant(q, b, "plain")
-	sh := plain.Obey()
+	sh := plain.UseShell()
 	inPlain := begin(plain)
 	assert.Check(q, inPlain.NS["net"] != held.NS["net"], "the container has no network namespace of its own")
 	assert.Check(q, !cmp.Contains(devices(sh), "cdb0")().Success(), "the device is in a container that did not ask for it")
@@ -323,7 +323,7 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 	q.Step("linux.netDevices: it is moved, and renamed")
 	device := func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"cdb0": {Name: "cdb7"}} }
 	moved := variant(q, b, "moved", device)
-	sh = moved.Obey()
+	sh = moved.UseShell()
 	if err := netlinkFamilies(); err != nil && lab.UnderTest("runc").Pinned {
 		// To give the device its address back, runc opens a netlink socket of each of these families, and needs only one.
 		r := create(moved)
@@ -346,9 +346,9 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 	}
 	assert.Check(q, cmp.Contains(devices(sh), "cdb7"), "the device is not in the container")
 	assert.Check(q, !cmp.Contains(devices(holder), "cdb0")().Success(), "the device is still where it came from")
-	address := sh.Ask("ip -o -4 addr show dev cdb7").Out
+	address := sh.Run("ip -o -4 addr show dev cdb7").Out
 	assert.Check(q, cmp.Contains(address, "192.0.2.7/24"), "its address came along")
-	assert.Check(q, cmp.Equal(sh.Ask("ip link show up dev cdb7 | grep -c cdb7").Out, "1"), "it is set up")
+	assert.Check(q, cmp.Equal(sh.Run("ip link show up dev cdb7 | grep -c cdb7").Out, "1"), "it is set up")
 	q.Fact("linux.netDevices", devices(sh))
 	q.Fact("devices left behind", devices(holder))
 

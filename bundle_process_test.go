@@ -294,7 +294,7 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 	q.Step("root with no capability at all: what it may not do")
 	none, sh, _ := obedient(q, b, "none", scratchAtTmp, func(s *specs.Spec) { s.Process.Capabilities = &specs.LinuxCapabilities{} })
 	// What the acts are done to is made beforehand, as far as it takes no capability.
-	assert.Equal(q, sh.Ask("touch /tmp/mine && mkdir /tmp/dir").Code, 0)
+	assert.Equal(q, sh.Run("touch /tmp/mine && mkdir /tmp/dir").Code, 0)
 	rows := []struct{ capability, act string }{
 		{"CAP_CHOWN", "chown 1 /tmp/mine"},
 		{"CAP_DAC_OVERRIDE", "echo >> /tmp/theirs"},
@@ -312,7 +312,7 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 	q.Must("runc", "--root", none.Root, "exec", "--cap", "CAP_CHOWN", none.ID, "sh", "-c",
 		"touch /tmp/theirs && chown 1 /tmp/theirs && chmod 600 /tmp/mine")
 	for _, row := range rows {
-		r := sh.Ask(row.act)
+		r := sh.Run(row.act)
 		assert.Check(q, r.Code != 0, "%s: %q succeeds without it", row.capability, row.act)
 		assert.Check(q, cmp.Regexp("(?i)permi(tted|ssion)", r.Out), "%s: %q fails for another reason", row.capability,
 			row.act)
@@ -352,7 +352,7 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 			mode |= os.ModeSetuid
 		}
 		assert.NilError(q, os.Chmod(b.Rootfs(dir, "ping"), mode))
-		q.Did("mkdir bundle/rootfs/%[1]s; cp bundle/rootfs/bin/busybox bundle/rootfs/%[1]s/ping; chmod %04[2]o bundle/rootfs/%[1]s/ping",
+		q.LogCommand("mkdir bundle/rootfs/%[1]s; cp bundle/rootfs/bin/busybox bundle/rootfs/%[1]s/ping; chmod %04[2]o bundle/rootfs/%[1]s/ping",
 			dir, map[bool]int{true: 0o755, false: 0o4755}[dir == "plain"])
 	}
 	edit := func(promised bool) func(*specs.Spec) {
@@ -381,15 +381,15 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 		}
 		_, sh, p := obedient(q, b, row.name, edit(!row.setuid))
 		assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "NoNewPrivs"), row.nnp), "NoNewPrivs of /proc/PID/status")
-		assert.Check(q, cmp.Equal(sh.Ask("grep NoNewPrivs /proc/self/status").Out, "NoNewPrivs:\t"+row.nnp),
+		assert.Check(q, cmp.Equal(sh.Run("grep NoNewPrivs /proc/self/status").Out, "NoNewPrivs:\t"+row.nnp),
 			"a child inherits it")
 		q.Fact("process.noNewPrivileges", "NoNewPrivs "+row.nnp)
-		assert.Check(q, cmp.Equal(sh.Ask("stat -c '%u %a' /suid/ping /nosuid/ping /plain/ping").Out, "0 4755\n0 4755\n0 755"))
+		assert.Check(q, cmp.Equal(sh.Run("stat -c '%u %a' /suid/ping /nosuid/ping /plain/ping").Out, "0 4755\n0 4755\n0 755"))
 		for _, program := range []struct {
 			path string
 			may  bool
 		}{{"/suid/ping", row.setuid}, {"/nosuid/ping", false}, {"/plain/ping", false}} {
-			r := sh.Ask(program.path + " -c 1 127.0.0.1")
+			r := sh.Run(program.path + " -c 1 127.0.0.1")
 			assert.Check(q, cmp.Equal(r.Code == 0, program.may), "uid 1000, NoNewPrivs %s, %s opens a raw socket: %s", row.nnp,
 				program.path, r.Out)
 			q.Fact(program.path, map[bool]string{true: "opens a raw socket", false: lastLineOf(r.Out)}[r.Code == 0])
@@ -472,15 +472,15 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 			fmt.Sprintf("status %d", 128+int(unix.SIGXFSZ))},
 	}
 	for _, bite := range bites {
-		r := sh.Ask(bite.act)
+		r := sh.Run(bite.act)
 		assert.Check(q, cmp.Contains(r.Out, bite.says), bite.what)
 		q.Fact(bite.what, lastLineOf(r.Out))
 	}
-	assert.Check(q, cmp.Equal(sh.Ask("stat -c %s /tmp/long").Out, "16384"), "the file ends at the limit")
+	assert.Check(q, cmp.Equal(sh.Run("stat -c %s /tmp/long").Out, "16384"), "the file ends at the limit")
 
 	q.Step("the soft limit may go up to the hard one, and no further")
 	limit := func(field, how, want string) {
-		r := sh.Ask("(ulimit " + how + " && ulimit -n) 2>&1")
+		r := sh.Run("(ulimit " + how + " && ulimit -n) 2>&1")
 		assert.Check(q, cmp.Contains(r.Out, want), "%s: ulimit %s", field, how)
 		q.Fact(field, "ulimit "+how+": "+lastLineOf(r.Out))
 	}
@@ -490,10 +490,10 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 
 	q.Control("the same acts in a container without limits")
 	for _, bite := range bites {
-		r := free.Ask(bite.act)
+		r := free.Run(bite.act)
 		assert.Check(q, !strings.Contains(r.Out, bite.says), "%s without a limit: %s", bite.what, r.Out)
 	}
-	assert.Check(q, cmp.Equal(free.Ask("stat -c %s /tmp/long").Out, "65536"), "the file is written whole")
+	assert.Check(q, cmp.Equal(free.Run("stat -c %s /tmp/long").Out, "65536"), "the file is written whole")
 	q.Fact("without limits", "40 files open, 65536 bytes written")
 
 	q.Answer("What goes over the soft limit fails by an error or a signal; the hard one is how far that can be raised.")

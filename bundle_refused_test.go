@@ -66,7 +66,7 @@ func TestBundle_WhatDoesRuncRefuse(t *testing.T) {
 	for _, bad := range readBadBundles(q) {
 		q.Run(bad.Name, func(q *lab.Q) {
 			q.Step("%s: %s", bad.Name, bad.Why)
-			c := c.In(q)
+			c := c.InSubtest(q)
 			q.Cleanup(func() { // the next one is asked under the same id
 				if exists(c.StateDir()) {
 					c.Must("delete", "--force")
@@ -280,12 +280,12 @@ var leniently = []lenient{
 	{"ociVersion", `{"ociVersion": "moon"}`,
 		"MUST be in SemVer v2.0.0 format", "the program runs", false,
 		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ int) string {
-			return sh.Ask("echo the program runs").Out
+			return sh.Run("echo the program runs").Out
 		}},
 	// Names are case-sensitive in JSON, but not in Go's reader of it.
 	{"hostname", `{"hostname": null, "HOSTNAME": "moon"}`,
 		"Runtimes … MUST otherwise ignore [unknown properties]", "moon", true,
-		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ int) string { return sh.Ask("hostname").Out }},
+		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ int) string { return sh.Run("hostname").Out }},
 	{"process.rlimits[].type", `{"process": {"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64},
 			{"type": "RLIMIT_NOFILE", "soft": 32, "hard": 32}]}}`,
 		"If rlimits contains duplicated entries with same type, the runtime MUST generate an error", "32 32", true,
@@ -310,12 +310,12 @@ var leniently = []lenient{
 	{"linux.maskedPaths", `{"linux": {"maskedPaths": ["etc"]}}`,
 		"The values MUST be absolute paths", "1", true,
 		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ int) string {
-			return sh.Ask("grep -c ' /etc ' /proc/self/mountinfo").Out
+			return sh.Run("grep -c ' /etc ' /proc/self/mountinfo").Out
 		}},
 	{"linux.readonlyPaths", `{"linux": {"readonlyPaths": ["run"]}}`,
 		"The values MUST be absolute paths", "1", true,
 		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ int) string {
-			return sh.Ask("grep -c ' /run ' /proc/self/mountinfo").Out
+			return sh.Run("grep -c ' /run ' /proc/self/mountinfo").Out
 		}},
 	{"linux.seccomp.syscalls[].names", `{"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW",
 			"syscalls": [{"names": [], "action": "SCMP_ACT_ERRNO"}]}}}`,
@@ -337,7 +337,7 @@ var leniently = []lenient{
 	{"linux.devices[].path", `{"linux": {"devices": [{"path": "/moon", "type": "c", "major": 1, "minor": 3}]}}`,
 		"If a file already exists at path that does not match the requested device, the runtime MUST generate an error",
 		"regular file", false,
-		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ int) string { return sh.Ask("stat -c %F /moon").Out }},
+		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ int) string { return sh.Run("stat -c %F /moon").Out }},
 }
 
 // Invalid values that it never looks at, and those that the kernel takes in its own way.
@@ -354,9 +354,9 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 	q := lab.Question(t, lab.MutatesVM, "What does runc accept though the specification forbids it?")
 	b := bundle.Busybox(q, "sleep", "300")
 	assert.NilError(q, os.WriteFile(b.Rootfs("moon"), []byte("no device\n"), 0o644))
-	q.Did("echo no device > bundle/rootfs/moon")
+	q.LogCommand("echo no device > bundle/rootfs/moon")
 	c := variant(q, b, "lenient")
-	sh := c.Obey()
+	sh := c.UseShell()
 	config, err := os.ReadFile(c.Bundle.Config())
 	assert.NilError(q, err)
 	write := func(ls ...lenient) {

@@ -73,7 +73,7 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	data, err := os.ReadFile(dynamic)
 	assert.NilError(q, err)
 	assert.NilError(q, os.WriteFile(b.Rootfs("bin", "dynamic"), data, 0o755))
-	q.Did("cp %s bundle/rootfs/bin/dynamic", dynamic)
+	q.LogCommand("cp %s bundle/rootfs/bin/dynamic", dynamic)
 	c := variant(q, b, "dynamic", bundle.Args("/bin/dynamic"))
 	r := c.Try("run")
 	assert.Check(q, r.Code != 0, "a dynamic program runs without its interpreter:\n%s", r)
@@ -123,7 +123,7 @@ func fileTable(q *lab.Q, dir string) map[string]string {
 // mountSnapshot mounts the snapshot of a container, as containerd's snapshotter says, until the question ends.
 func mountSnapshot(q *lab.Q, d *ctrd.Daemon, id, at string) {
 	q.Helper()
-	q.Did("$(ctr -n %s snapshots mounts %s %s)", d.Namespace, at, id)
+	q.LogCommand("$(ctr -n %s snapshots mounts %s %s)", d.Namespace, at, id)
 	ctx := context.Background()
 	info, err := d.Client().LoadContainer(ctx, id)
 	assert.NilError(q, err)

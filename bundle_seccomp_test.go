@@ -81,7 +81,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 	assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "Seccomp_filters"), "1"), "number of filters")
 	q.Fact("Seccomp", proc.Status(q, int(p.PID), "Seccomp"))
 	for _, row := range rows {
-		r := sh.Ask(row.act)
+		r := sh.Run(row.act)
 		assert.Check(q, cmp.Contains(r.Out, row.says), "%s: %s", row.field, row.act)
 		q.Fact(row.field, row.what+": "+lastLineOf(r.Out))
 	}
@@ -91,7 +91,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 		{"linux.seccomp.syscalls[].args[].index", "/bin/kill -URG 1"}, // the rule is about the second argument
 		{"linux.seccomp.syscalls[].args[].op", "unshare -i true"},
 	} {
-		r := sh.Ask(act.act)
+		r := sh.Run(act.act)
 		assert.Check(q, cmp.Equal(r.Code, 0), "%s: %s is refused too: %s", act.field, act.act, r.Out)
 		q.Fact(act.field, act.act+" succeeds")
 	}
@@ -104,9 +104,9 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 			Syscalls:      []specs.LinuxSyscall{{Names: shellCalls, Action: specs.ActAllow}}}
 	})
 	assert.Check(q, cmp.Equal(proc.Status(q, int(n.PID), "Seccomp"), "2"), "Seccomp of /proc/PID/status: 2 is a filter")
-	assert.Check(q, cmp.Equal(narrow.Ask("echo yes").Out, "yes"))
+	assert.Check(q, cmp.Equal(narrow.Run("echo yes").Out, "yes"))
 	for _, act := range []string{"mkdir /tmp/dir", "mount -t tmpfs tmpfs /tmp", "chown 1 /tmp"} {
-		r := narrow.Ask(act)
+		r := narrow.Run(act)
 		assert.Check(q, cmp.Contains(r.Out, "Exchange full"), "linux.seccomp.defaultErrnoRet: %s", act)
 		q.Fact("linux.seccomp.defaultAction", lastLineOf(r.Out))
 	}
@@ -141,7 +141,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 	_, free, f := obedient(q, b, "unfiltered", scratchAtTmp, powers)
 	assert.Check(q, cmp.Equal(proc.Status(q, int(f.PID), "Seccomp"), "0"))
 	for _, row := range rows {
-		r := free.Ask(row.act)
+		r := free.Run(row.act)
 		assert.Check(q, cmp.Equal(r.Code, 0), "%s fails without a filter: %s", row.act, r.Out)
 		assert.Check(q, !strings.Contains(r.Out, row.says), "%s says the same without a filter: %s", row.act, r.Out)
 	}
@@ -220,7 +220,7 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 			Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActNotify}},
 		}
 	})
-	sh := c.Obey()
+	sh := c.UseShell()
 	if r := c.Try("create"); r.Code != 0 {
 		assert.Assert(q, !lab.UnderTest("runc").Pinned, "%s", r)
 		q.Skipf("this runtime cannot: %s", said(r))
@@ -239,23 +239,23 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	proc.WaitFor(q, proc.Runs(about.Pid, "sh"))
 
 	q.Step("the caller waits for the answer, and the answer is the agent's: an errno that no file system ever says")
-	sh.Tell("mkdir /tmp/refused")
+	sh.Send("mkdir /tmp/refused")
 	asked := agent.receive(q)
 	assert.Check(q, cmp.Equal(proc.Snapshot(q, int(asked.pid)).Comm, "mkdir"), "who asks")
 	assert.Check(q, !exists(filepath.Join("/proc", itoa(asked.pid), "root/tmp/refused")))
 	q.Fact("meanwhile the caller sleeps in", lab.Chance(proc.WaitChannel(q, int(asked.pid))))
 	agent.answer(q, asked.id, -int32(unix.EXFULL), 0)
-	r, err := sh.Answer()
+	r, err := sh.Receive()
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Contains(r.Out, "Exchange full"))
 	q.Fact("the agent says EXFULL, mkdir says", r.Out)
 
 	q.Step("… or that the kernel may go on")
-	sh.Tell("mkdir /tmp/allowed")
+	sh.Send("mkdir /tmp/allowed")
 	asked = agent.receive(q)
 	const goOn = 1 // SECCOMP_USER_NOTIF_FLAG_CONTINUE
 	agent.answer(q, asked.id, 0, goOn)
-	r, err = sh.Answer()
+	r, err = sh.Receive()
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Equal(r.Code, 0), r.Out)
 	assert.Check(q, exists(filepath.Join("/proc", itoa(about.Pid), "root/tmp/allowed")))
@@ -263,13 +263,13 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 
 	q.Step("an agent that goes away: the call is one that the kernel does not have")
 	agent.close()
-	r = sh.Ask("mkdir /tmp/nobody")
+	r = sh.Run("mkdir /tmp/nobody")
 	assert.Check(q, cmp.Contains(r.Out, "Function not implemented"))
 	q.Fact("without an agent", r.Out)
 
 	q.Control("without the filter nobody is asked")
 	_, free, _ := obedient(q, b, "free", scratchAtTmp)
-	r = free.Ask("mkdir /tmp/refused")
+	r = free.Run("mkdir /tmp/refused")
 	assert.Check(q, cmp.Equal(r.Code, 0), r.Out)
 	q.Fact("mkdir's exit code", r.Code)
 

@@ -76,7 +76,7 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 
 	q.Step("it refuses to overwrite")
 	assert.NilError(q, os.WriteFile(filepath.Join(q.Dir, "spec", "config.json"), []byte("mine"), 0o644))
-	q.Did("echo mine > spec/config.json")
+	q.LogCommand("echo mine > spec/config.json")
 	again := q.Exec("runc", "spec", "--bundle", "spec")
 	assert.Check(q, again.Code != 0, "it overwrites a config.json that is there:\n%s", again)
 	assert.Check(q, cmp.Equal(contents(q, filepath.Join(q.Dir, "spec", "config.json")), "mine"))
@@ -142,7 +142,7 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 	q.Control("another PATH, and the same word means another program")
 	assert.NilError(q, os.Mkdir(b.Rootfs("opt"), 0o755))
 	assert.NilError(q, os.Link(b.Rootfs("bin", "busybox"), b.Rootfs("opt", "sleep")))
-	q.Did("mkdir bundle/rootfs/opt && ln bundle/rootfs/bin/busybox bundle/rootfs/opt/sleep")
+	q.LogCommand("mkdir bundle/rootfs/opt && ln bundle/rootfs/bin/busybox bundle/rootfs/opt/sleep")
 	other := variant(q, b, "path", func(s *specs.Spec) { s.Process.Env = []string{"PATH=/opt:/bin"} })
 	o := running(q, other)
 	assert.Check(q, cmp.Equal(o.Exe, "/opt/sleep"))

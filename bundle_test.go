@@ -51,7 +51,7 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 		{"program", func(*bundle.Bundle) { away(q, sleep) }, "sleep"},
 	} {
 		q.Run(missing.what, func(q *lab.Q) {
-			b := b.In(q)
+			b := b.InSubtest(q)
 			q.Cleanup(func() {
 				b.Restore()
 				for _, path := range []string{b.Rootfs(), sleep, b.Config()} {
@@ -82,16 +82,16 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 // process and no mount.
 func assertRefused(q *lab.Q, c *runc.Container, names string) {
 	q.Helper()
-	before, err := host.PictureOf(q.Part)
+	before, err := host.TakeInventoryOf(q.Owner)
 	assert.NilError(q, err)
 	r := c.Try("create")
 	assert.Check(q, r.Code != 0, "create succeeds:\n%s", r)
 	said := strings.TrimSpace(r.Stderr)
 	assert.Check(q, cmp.Regexp("(?i)"+names, said), "the error does not name what is missing")
 	q.Fact("create says", message(said))
-	after, err := host.PictureOf(q.Part)
+	after, err := host.TakeInventoryOf(q.Owner)
 	assert.NilError(q, err)
-	for _, change := range host.Of(host.Diff(before, after), before, q.Part) {
+	for _, change := range host.OwnedBy(host.Diff(before, after), before, q.Owner) {
 		// The parents of the container's cgroup stay: the runtime makes them on its way down, and removes only its own.
 		if frame := change.Kind == "cgroup" && !strings.HasSuffix(change.Name, c.ID); !frame {
 			q.Errorf("a refused create left something behind: %s", change)
@@ -104,14 +104,14 @@ func assertRefused(q *lab.Q, c *runc.Container, names string) {
 func away(q *lab.Q, path string) {
 	q.Helper()
 	assert.NilError(q, os.Rename(path, path+".away"))
-	q.Did("mv %[1]s %[1]s.away", strings.TrimPrefix(path, q.Dir+"/"))
+	q.LogCommand("mv %[1]s %[1]s.away", strings.TrimPrefix(path, q.Dir+"/"))
 }
 
 // back takes it back.
 func back(q *lab.Q, path string) {
 	q.Helper()
 	if err := os.Rename(path+".away", path); err == nil {
-		q.Did("mv %[1]s.away %[1]s", strings.TrimPrefix(path, q.Dir+"/"))
+		q.LogCommand("mv %[1]s.away %[1]s", strings.TrimPrefix(path, q.Dir+"/"))
 	}
 }
 

@@ -43,7 +43,7 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 			assert.NilError(q, os.Chown(p, owner[0], owner[1]))
 		}
 		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755)) // where it is mounted: a mapped root may not make it in a rootfs of the host's
-		q.Did("mkdir bundle/rootfs/%[1]s && echo before > %[1]s/file && chown -R %[2]d:%[3]d %[1]s", dir, owner[0], owner[1])
+		q.LogCommand("mkdir bundle/rootfs/%[1]s && echo before > %[1]s/file && chown -R %[2]d:%[3]d %[1]s", dir, owner[0], owner[1])
 	}
 
 	powers := []string{"CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_MKNOD", "CAP_SETUID",
@@ -98,30 +98,30 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	}
 
 	q.Step("the same process: uid 0 inside, uid %d outside", uid)
-	assert.Check(q, cmp.Equal(in.Ask("echo $(id -u) $(id -g)").Out, "0 0"), "process.user, seen inside")
+	assert.Check(q, cmp.Equal(in.Run("echo $(id -u) $(id -g)").Out, "0 0"), "process.user, seen inside")
 	assert.Check(q, cmp.Equal(proc.IDs(q, inPID, "Uid")[1], fmt.Sprint(uid)), "process.user.uid 0, seen from the host")
 	assert.Check(q, cmp.Equal(proc.IDs(q, inPID, "Gid")[1], fmt.Sprint(gid)), "process.user.gid 0, seen from the host")
-	q.Fact("Uid and Gid, inside", in.Ask("grep -E '^[UG]id' /proc/self/status | cut -f 3 | xargs echo").Out)
+	q.Fact("Uid and Gid, inside", in.Run("grep -E '^[UG]id' /proc/self/status | cut -f 3 | xargs echo").Out)
 	q.Fact("Uid and Gid, outside", []string{proc.IDs(q, inPID, "Uid")[1], proc.IDs(q, inPID, "Gid")[1]})
 
 	q.Step("the same file: made by root inside, of user %d outside", uid)
-	assert.Check(q, cmp.Equal(in.Ask("touch /mapped/new && stat -c '%u:%g' /mapped/new").Out, "0:0"))
+	assert.Check(q, cmp.Equal(in.Run("touch /mapped/new && stat -c '%u:%g' /mapped/new").Out, "0:0"))
 	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/new"), fmt.Sprintf("%d:%d", uid, gid)))
 	q.Fact("new file, outside", ownerOutside(q, q.Dir+"/mapped/new"))
 	// chown speaks the namespace's language too.
-	r := in.Ask(fmt.Sprintf("chown %[1]d:%[1]d /mapped/new && stat -c %%u:%%g /mapped/new", user))
+	r := in.Run(fmt.Sprintf("chown %[1]d:%[1]d /mapped/new && stat -c %%u:%%g /mapped/new", user))
 	assert.Check(q, cmp.Equal(r.Out, "7:7"))
 	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/new"), fmt.Sprintf("%d:%d", uid+user, gid+user)))
 	q.Fact("after chown 7:7 inside", ownerOutside(q, q.Dir+"/mapped/new"))
-	in.Ask("touch /mapped/last && chown 5000 /mapped/last")
+	in.Run("touch /mapped/last && chown 5000 /mapped/last")
 	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/last"), fmt.Sprintf("%d:%d", 300000, gid)),
 		"the mapping's second line")
 
 	q.Step("what has no id inside is shown as nobody")
 	overflow := contents(q, "/proc/sys/kernel/overflowuid") + ":" + contents(q, "/proc/sys/kernel/overflowgid")
-	assert.Check(q, cmp.Equal(in.Ask("stat -c %u:%g /hosts/file").Out, overflow),
+	assert.Check(q, cmp.Equal(in.Run("stat -c %u:%g /hosts/file").Out, overflow),
 		"the file of the host's root, seen inside")
-	q.Fact("the host's root, inside", in.Ask("stat -c %u:%g /hosts/file").Out)
+	q.Fact("the host's root, inside", in.Run("stat -c %u:%g /hosts/file").Out)
 
 	q.Step("capabilities: the same bits in both containers, and what they are worth")
 	for _, line := range []string{"CapEff", "CapPrm", "CapBnd"} {
@@ -143,11 +143,11 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 		{"mknod /tmp/null c 1 3", "CAP_MKNOD over the host", false},
 		{"mount -t devtmpfs none /tmp", "CAP_SYS_ADMIN over the host: only some file systems are fit for users, and none on a device", false},
 	} {
-		r := in.Ask(row.act)
+		r := in.Run(row.act)
 		assert.Check(q, cmp.Equal(r.Code == 0, row.inside), "in the user namespace: %q, which takes %s: %s", row.act,
 			row.needs, r.Out)
 		q.Fact(row.act, map[bool]string{true: "done", false: lastLineOf(r.Out)}[r.Code == 0]+", it takes "+row.needs)
-		r = out.Ask(row.act)
+		r = out.Run(row.act)
 		assert.Check(q, cmp.Equal(r.Code, 0), "in the host's user namespace: %q: %s", row.act, r.Out)
 	}
 	assert.Check(q, cmp.Equal(contents(q, q.Dir+"/hosts/file"), "before\nafter"),
@@ -157,10 +157,10 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	assert.Check(q, cmp.Equal(strings.Join(mapLines(q, outPID, "uid_map")[0], " "), strings.Join(mapLines(q, os.Getpid(),
 		"uid_map")[0], " ")), "uid_map is the host's")
 	assert.Check(q, cmp.Equal(proc.IDs(q, outPID, "Uid")[1], "0"))
-	assert.Check(q, cmp.Equal(out.Ask("touch /mapped/roots && stat -c %u:%g /mapped/roots").Out, "0:0"))
+	assert.Check(q, cmp.Equal(out.Run("touch /mapped/roots && stat -c %u:%g /mapped/roots").Out, "0:0"))
 	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/roots"), "0:0"))
 	q.Fact("new file, outside", ownerOutside(q, q.Dir+"/mapped/roots"))
-	assert.Check(q, cmp.Equal(out.Ask("stat -c %u:%g /hosts/file").Out, "0:0"))
+	assert.Check(q, cmp.Equal(out.Run("stat -c %u:%g /hosts/file").Out, "0:0"))
 
 	q.Answer("What an id means: root inside is user %d outside, and root only over what its namespace owns.", uid)
 }

@@ -132,7 +132,7 @@ func wrapper(q *lab.Q, name, script string) string {
 	q.Helper()
 	path := filepath.Join(q.Mkdir(name), name)
 	text := fmt.Sprintf("#!/bin/sh\nRUNC=%s SHIM=%s\n%s\n", lab.UnderTest("runc").Path, lab.UnderTest("containerd-shim-runc-v2").Path, script)
-	q.DidLong("cat > "+path+"   # "+strings.ReplaceAll(script, "\n", "; "), "mkdir -p "+filepath.Dir(path)+" && cat > "+path+" <<'END'\n"+text+"END\nchmod +x "+path)
+	q.LogCommandAs("cat > "+path+"   # "+strings.ReplaceAll(script, "\n", "; "), "mkdir -p "+filepath.Dir(path)+" && cat > "+path+" <<'END'\n"+text+"END\nchmod +x "+path)
 	assert.NilError(q, os.WriteFile(path, []byte(text), 0o755))
 	return path
 }

@@ -117,7 +117,7 @@ func (m *mortal) tryExec() string {
 		return "no task"
 	}
 	assert.NilError(m.q, err)
-	m.q.Did("ctr -n %s tasks exec --fifo-dir fifo --exec-id again %s true", m.d.Namespace, m.id)
+	m.q.LogCommand("ctr -n %s tasks exec --fifo-dir fifo --exec-id again %s true", m.d.Namespace, m.id)
 	spec := *m.d.Spec(m.id).Process
 	spec.Args = []string{"true"}
 	p, err := task.Exec(ctx, "again", &spec, cio.NullIO)
@@ -147,12 +147,12 @@ func (m *mortal) again() string {
 		if alive(m.init.Identity) {
 			took = "after kill, delete"
 			w := waitFor(m.q, task)
-			m.q.Did("ctr -n %s tasks kill -s SIGKILL %s", m.d.Namespace, m.id)
+			m.q.LogCommand("ctr -n %s tasks kill -s SIGKILL %s", m.d.Namespace, m.id)
 			assert.NilError(m.q, task.Kill(ctx, sigkill))
 			proc.WaitFor(m.q, w.over)
 			assert.Check(m.q, cmp.Equal(w.said(), "137"), "a new client's Wait, in the end")
 		}
-		m.q.Did("ctr -n %s tasks delete %s", m.d.Namespace, m.id)
+		m.q.LogCommand("ctr -n %s tasks delete %s", m.d.Namespace, m.id)
 		_, err := task.Delete(ctx)
 		assert.NilError(m.q, err)
 		proc.WaitFor(m.q, proc.Dead(m.shim.Identity))

@@ -90,7 +90,7 @@ func newMortal(q *lab.Q, d *ctrd.Daemon, ref string, ear *ctrd.Stream, x death, 
 		return m
 	}
 	proc.WaitFor(q, proc.Catches(int(m.init.PID), sigterm))
-	q.Did("kill -TERM %d   # the program of %s", m.init.PID, m.id)
+	q.LogCommand("kill -TERM %d   # the program of %s", m.init.PID, m.id)
 	assert.NilError(q, unix.Kill(int(m.init.PID), sigterm))
 	proc.WaitFor(q, d.Stopped(m.id))
 	m.waitForEvent("exit init 7")
@@ -102,7 +102,7 @@ func newMortal(q *lab.Q, d *ctrd.Daemon, ref string, ear *ctrd.Stream, x death, 
 func (m *mortal) startTask() (containerd.Task, error) {
 	m.q.Helper()
 	ctx := context.Background()
-	m.q.Did("ctr -n %s tasks start -d --null-io %s", m.d.Namespace, m.id)
+	m.q.LogCommand("ctr -n %s tasks start -d --null-io %s", m.d.Namespace, m.id)
 	c, err := m.now.LoadContainer(ctx, m.id)
 	assert.NilError(m.q, err)
 	var task containerd.Task
@@ -127,7 +127,7 @@ func (m *mortal) startTask() (containerd.Task, error) {
 func (m *mortal) startExec(task containerd.Task) proc.Process {
 	m.q.Helper()
 	ctx := context.Background()
-	m.q.Did("ctr -n %s tasks exec -d --fifo-dir fifo --exec-id %s %s sleep 3001", m.d.Namespace, execID, m.id)
+	m.q.LogCommand("ctr -n %s tasks exec -d --fifo-dir fifo --exec-id %s %s sleep 3001", m.d.Namespace, execID, m.id)
 	spec := *m.d.Spec(m.id).Process
 	spec.Args = []string{"sleep", "3001"}
 	p, err := task.Exec(ctx, execID, &spec, cio.NullIO)
@@ -158,7 +158,7 @@ func (m *mortal) die() {
 	if m.who == "init" && m.signal == sigterm {
 		proc.WaitFor(m.q, proc.Catches(int(victim.PID), sigterm))
 	}
-	m.q.Did("kill -%s %d   # the %s of %s", m.name(), victim.PID, m.who, m.id)
+	m.q.LogCommand("kill -%s %d   # the %s of %s", m.name(), victim.PID, m.who, m.id)
 	assert.NilError(m.q, unix.Kill(int(victim.PID), m.signal))
 	proc.WaitFor(m.q, proc.Dead(victim))
 }

@@ -98,7 +98,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 		assert.NilError(q, err)
 		process, err := task.LoadProcess(context.Background(), "second", nil)
 		assert.NilError(q, err)
-		q.Did("process.Delete   # of exec second")
+		q.LogCommand("process.Delete   # of exec second")
 		status, err := process.Delete(context.Background())
 		assert.NilError(q, err)
 		assert.Check(q, cmp.Equal(status.ExitCode(), exit.ExitStatus), "the client and the event")

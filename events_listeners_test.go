@@ -28,7 +28,7 @@ import (
 func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "Do `ctr events` and the client see the same?")
 	d := ctrd.Shared(q)
-	other := d.In("cdb-other")
+	other := d.InNamespace("cdb-other")
 	id := q.ID(ctrd.ID)
 	ref := pull(q, d)
 	d.CreateContainer(ref, id, "sleep", "300")

@@ -117,7 +117,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 
 	q.Control("the daemon is started again, at level info: a new task has no line of level debug, and its shim no -debug")
 	config := filepath.Join(q.Dir, "containerd", "config.toml")
-	q.Did("sed -i 's/\"debug\"/\"info\"/' %s", config)
+	q.LogCommand("sed -i 's/\"debug\"/\"info\"/' %s", config)
 	assert.NilError(q, os.WriteFile(config, []byte(strings.Replace(contents(q, config), `"debug"`, `"info"`, 1)+"\n"), 0o644))
 	assert.NilError(q, d.Stop())
 	d.Start()
@@ -256,7 +256,7 @@ func firstMatch(entries []runtimeEntry, pattern string) (string, bool) {
 // writeFIFO writes a line to a FIFO that somebody reads; where nobody does, it fails.
 func writeFIFO(q *lab.Q, path, line string) {
 	q.Helper()
-	q.Did("echo '%s' > %s", line, path)
+	q.LogCommand("echo '%s' > %s", line, path)
 	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
 	assert.NilError(q, err, "nobody reads %s", path)
 	defer f.Close()

@@ -162,7 +162,7 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 
 	q.Step("the FIFO is read by hand: the program goes on, and not one byte is lost")
 	assert.NilError(q, pipeEnd.Close())
-	q.Did("cat %s | head -c %d | wc -c", fifo, block*blocks)
+	q.LogCommand("cat %s | head -c %d | wc -c", fifo, block*blocks)
 	assert.NilError(q, reader.SetReadDeadline(time.Now().Add(proc.Patience)))
 	got := make([]byte, block*blocks)
 	n, err := io.ReadFull(reader, got)
@@ -199,7 +199,7 @@ func startShell(q *lab.Q, d *ctrd.Daemon, ref, id, script string, options ...str
 func tell(q *lab.Q, init proc.Process, line string) {
 	q.Helper()
 	path := fmt.Sprintf("/proc/%d/root/told", init.PID)
-	q.Did("echo '%s' > %s", line, path)
+	q.LogCommand("echo '%s' > %s", line, path)
 	proc.WaitFor(q, func(poll.LogT) poll.Result {
 		f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
 		if err != nil {

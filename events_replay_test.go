@@ -72,7 +72,7 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	q.Step("the daemon dies: both subscriptions end, with an error")
 	d.Kill()
 	for _, s := range []*ctrd.Stream{early, late} {
-		fromClient, fromCtr := s.End()
+		fromClient, fromCtr := s.WaitClosed()
 		assert.Check(q, fromClient != nil && fromCtr != nil, "the client was told %v, ctr events %v", fromClient, fromCtr)
 		q.Fact("ctr events", fromCtr)
 	}

@@ -107,7 +107,7 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	proc.WaitFor(q, proc.Dead(forked.Identity))
 	d.Ctr("tasks", "metrics", id)
 	held := d.Task(id)
-	q.Did("task.Update: at most 77 processes")
+	q.LogCommand("task.Update: at most 77 processes")
 	assert.NilError(q, held.Update(context.Background(), containerd.WithResources(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(77))}})))
 	assert.Check(q, cmp.Equal(cgroup.Of(q, "/"+d.Namespace+"/"+id).Read("pids", "pids.max"), "77"))
 	quiet := heard()

@@ -45,7 +45,7 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	p := running(q, c)
 	proc.WaitFor(q, says(b.Rootfs("told"), "ready"))
 	rm(q, b.Rootfs("nonce"))
-	q.Did("rm bundle/rootfs/nonce")
+	q.LogCommand("rm bundle/rootfs/nonce")
 
 	q.Step("checkpoint: its process ends, and files have what it was")
 	r := c.Try("checkpoint", "--image-path", images, "--work-path", work)

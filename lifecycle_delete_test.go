@@ -34,7 +34,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	for _, dir := range cgroup.Of(q, neighbour).Dirs() {
 		assert.NilError(q, os.MkdirAll(dir, 0o755))
 		q.Cleanup(func() { assert.Check(q, os.Remove(dir)) })
-		q.Did("mkdir -p %s", dir)
+		q.LogCommand("mkdir -p %s", dir)
 	}
 	c := variant(q, b, "once", writable, bundle.Args("sh", "-c", "echo here > /written; exec sleep 300"))
 	before := picture(q)
@@ -52,7 +52,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 		assert.Check(q, exists(dir), "no cgroup %s", dir)
 	}
 	kinds := map[string]int{}
-	for _, change := range host.Of(host.Diff(before, picture(q)), before, q.Part) {
+	for _, change := range host.OwnedBy(host.Diff(before, picture(q)), before, q.Owner) {
 		kinds[change.Kind]++
 	}
 	for _, kind := range []string{"cgroup", "process", "namespace", "directory"} {
@@ -128,7 +128,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	for _, dir := range mine.Dirs() {
 		assert.NilError(q, os.MkdirAll(dir, 0o755))
 		q.Cleanup(func() { _ = os.Remove(dir) })
-		q.Did("mkdir -p %s", dir)
+		q.LogCommand("mkdir -p %s", dir)
 	}
 	end(q, owned, running(q, owned))
 	kept := 0

@@ -66,7 +66,7 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 		{"a working directory that cannot be entered", func(s *specs.Spec) { s.Process.Cwd = "/etc/passwd/x" }, "(?i)not a directory|chdir|cwd"},
 	} {
 		q.Run(way.fails, func(q *lab.Q) {
-			c := c.In(q)
+			c := c.InSubtest(q)
 			q.Step("create fails for %s", way.fails)
 			c.Bundle.Edit(way.edit)
 			before := picture(q)
@@ -127,7 +127,7 @@ func sweepKilled(q *lab.Q, c *runc.Container) {
 	ps, err := host.Processes()
 	assert.NilError(q, err)
 	for _, p := range ps {
-		if p.Of(q.Part) {
+		if p.OwnedBy(q.Owner) {
 			if s, err := proc.Read(p.PID); err == nil && (s.Comm == "sleep" || s.Comm == "sh" || contains(s.Comm, "runc:")) {
 				kill(q, s)
 				proc.WaitFor(q, proc.Dead(s.Identity))

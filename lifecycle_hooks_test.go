@@ -465,7 +465,7 @@ func mkfifo(q *lab.Q, path string) {
 // openGate lets go whoever waits to read from the FIFO.
 func openGate(q *lab.Q, path string) {
 	q.Helper()
-	q.Did("echo > %s", path)
+	q.LogCommand("echo > %s", path)
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	assert.NilError(q, err)
 	_, err = f.WriteString("\n")

@@ -62,20 +62,23 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	q.Fact("libcontainer's Create", "a state directory, and no process yet")
 	byLibrary := wholeLifecycle(q, l, operations{
 		create: func() int {
-			q.Did("# container.Start(process)")
+			q.LogCommand("# container.Start(process)")
 			assert.NilError(q, container.Start(process))
 			pid, err := process.Pid()
 			assert.NilError(q, err)
 			return pid
 		},
-		start: func() { q.Did("# container.Exec()"); assert.NilError(q, container.Exec()) },
-		kill:  func() { q.Did("# container.Signal(SIGKILL)"); assert.NilError(q, container.Signal(unix.SIGKILL)) },
+		start: func() { q.LogCommand("# container.Exec()"); assert.NilError(q, container.Exec()) },
+		kill: func() {
+			q.LogCommand("# container.Signal(SIGKILL)")
+			assert.NilError(q, container.Signal(unix.SIGKILL))
+		},
 		wait: func() {
-			q.Did("# process.Wait()")
+			q.LogCommand("# process.Wait()")
 			state, _ := process.Wait() // that it was killed is an error
 			assert.Check(q, state != nil && state.Sys().(interface{ Signaled() bool }).Signaled(), "Wait says %v", state)
 		},
-		delete: func() { q.Did("# container.Destroy()"); assert.NilError(q, container.Destroy()) },
+		delete: func() { q.LogCommand("# container.Destroy()"); assert.NilError(q, container.Destroy()) },
 		status: func() string {
 			status, err := container.Status()
 			assert.NilError(q, err)
@@ -224,7 +227,7 @@ func libraryContainer(q *lab.Q, c *runc.Container) (*libcontainer.Container, *li
 	config.Labels = []string{"bundle=" + c.Bundle.Dir} // the conversion takes the working directory, as runc is in the bundle
 	container, err := libcontainer.Create(c.Root, c.ID, config)
 	assert.NilError(q, err)
-	q.Did("# libcontainer.Create(%q, %q, config)", filepath.Base(c.Root), c.ID)
+	q.LogCommand("# libcontainer.Create(%q, %q, config)", filepath.Base(c.Root), c.ID)
 	process := processOf(c.Bundle.Spec.Process)
 	q.Cleanup(func() {
 		if exists(c.StateDir()) {

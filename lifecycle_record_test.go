@@ -110,7 +110,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	q.Fact("list", []any{listed[0].ID, listed[0].PID, string(listed[0].Status), listed[0].Owner})
 
 	q.Step("ps: the cgroup's processes")
-	assert.Check(q, cmp.Equal(sh.Ask("sleep 300 &").Code, 0))
+	assert.Check(q, cmp.Equal(sh.Run("sleep 300 &").Code, 0))
 	assert.Check(q, cmp.DeepEqual(ps(q, c), g.Procs()), "ps against cgroup.procs")
 	assert.Check(q, cmp.Len(g.Procs(), 2))
 	q.Fact("ps", len(g.Procs()))

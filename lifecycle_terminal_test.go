@@ -47,7 +47,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 		s.Process.User.UID = 1000
 		s.Process.ConsoleSize = &specs.Box{Height: 33, Width: 101}
 	})
-	sh := c.Obey()
+	sh := c.UseShell()
 	typist := createWithTerminal(q, c, filepath.Join(dir, "tty"))
 	pid := c.State().Pid
 	q.Fact("message with the descriptor", typist.message)
@@ -77,7 +77,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	c.Start()
 	proc.WaitFor(q, proc.Runs(pid, "sh"))
 	p := proc.Snapshot(q, pid)
-	assert.Check(q, cmp.Equal(sh.Ask("tty").Out, "/dev/pts/0"))
+	assert.Check(q, cmp.Equal(sh.Run("tty").Out, "/dev/pts/0"))
 	console := statOf(q, pid, "/dev/console")
 	assert.Check(q, console.Dev == slave.Dev && console.Ino == slave.Ino, "/dev/console is another file than /dev/pts/0: %+v", console)
 	q.Fact("/dev/console", "the same inode as /dev/pts/0")
@@ -89,10 +89,10 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Fact("controlling terminal", ttyNumber(stat))
 
 	q.Step("what the program writes appears at the master; what is typed there arrives")
-	assert.Check(q, cmp.Equal(sh.Ask("echo hello > /dev/tty").Code, 0))
+	assert.Check(q, cmp.Equal(sh.Run("echo hello > /dev/tty").Code, 0))
 	written := typist.until("hello\r\n")
 	q.Fact("written: hello\\n; read at the master", strconv.Quote(written))
-	sh.Tell("read -r line; echo got $line")
+	sh.Send("read -r line; echo got $line")
 	typist.types("typed\n")
 	got := answered(q, sh)
 	assert.Check(q, cmp.Equal(got.Out, "got typed"))
@@ -101,8 +101,8 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Fact("echoed by the line discipline", strconv.Quote(echo))
 
 	q.Step("a size set at the master is the program's: SIGWINCH tells it")
-	assert.Check(q, cmp.Equal(sh.Ask("stty size").Out, "33 101"))
-	sh.Tell(`sh -c 'trap "stty size; exit 9" WINCH; echo ready > /dev/tty; while :; do :; done'`)
+	assert.Check(q, cmp.Equal(sh.Run("stty size").Out, "33 101"))
+	sh.Send(`sh -c 'trap "stty size; exit 9" WINCH; echo ready > /dev/tty; while :; do :; done'`)
 	typist.until("ready\r\n")
 	assert.NilError(q, unix.IoctlSetWinsize(typist.fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 44, Col: 202}))
 	assert.Check(q, cmp.Equal(answered(q, sh), runc.Reply{Out: "44 202", Code: 9}))
@@ -111,16 +111,16 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Step("^C typed is SIGINT to the foreground process group")
 	// The program is in the foreground group, too; a shell without a trap would end. The other one loops and does not
 	// sleep: a shell runs traps between commands, so none is missed.
-	assert.Check(q, cmp.Equal(sh.Ask("trap 'interrupted=also' INT").Code, 0))
-	sh.Tell(`sh -c 'trap "echo interrupted; exit 7" INT; echo ready > /dev/tty; while :; do :; done'`)
+	assert.Check(q, cmp.Equal(sh.Run("trap 'interrupted=also' INT").Code, 0))
+	sh.Send(`sh -c 'trap "echo interrupted; exit 7" INT; echo ready > /dev/tty; while :; do :; done'`)
 	typist.until("ready\r\n")
 	typist.types("\x03")
 	assert.Check(q, cmp.Equal(answered(q, sh), runc.Reply{Out: "interrupted", Code: 7}))
-	assert.Check(q, cmp.Equal(sh.Ask("echo $interrupted").Out, "also"), "the session leader got no SIGINT")
+	assert.Check(q, cmp.Equal(sh.Run("echo $interrupted").Out, "also"), "the session leader got no SIGINT")
 	q.Fact("^C", "SIGINT, to the program and to its child")
 
 	q.Control("without the line discipline's isig the same key is a byte")
-	sh.Tell("stty -isig; echo ready > /dev/tty; read -r line; stty isig; echo $line | od -An -tx1")
+	sh.Send("stty -isig; echo ready > /dev/tty; read -r line; stty isig; echo $line | od -An -tx1")
 	typist.until("ready\r\n")
 	typist.types("\x03\n")
 	key := answered(q, sh).Out
@@ -152,18 +152,18 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Fact("descriptors", e.FDs)
 
 	q.Step("closing the master hangs up: the session leader gets SIGHUP, and all have lost the terminal")
-	assert.Check(q, cmp.Equal(sh.Ask("trap 'hung=up' HUP").Code, 0))
-	sh.Tell(`sh -c 'trap "exit 8" HUP; echo ready > /dev/tty; while (: < /dev/tty) 2> /dev/null; do :; done; echo lost'`)
+	assert.Check(q, cmp.Equal(sh.Run("trap 'hung=up' HUP").Code, 0))
+	sh.Send(`sh -c 'trap "exit 8" HUP; echo ready > /dev/tty; while (: < /dev/tty) 2> /dev/null; do :; done; echo lost'`)
 	typist.until("ready\r\n")
 	typist.hangsUp()
 	assert.Check(q, cmp.Equal(answered(q, sh), runc.Reply{Out: "lost"}), "the leader's child in the foreground group")
 	q.Fact("the leader's child, in the foreground", "has lost the terminal, without a signal")
-	assert.Check(q, cmp.Equal(sh.Ask("echo $hung").Out, "up"), "the session leader got no SIGHUP")
+	assert.Check(q, cmp.Equal(sh.Run("echo $hung").Out, "up"), "the session leader got no SIGHUP")
 	q.Fact("the session leader", "SIGHUP")
 	stat = statOfProcess(q, pid)
 	assert.Check(q, cmp.Equal(stat.TTY, 0), "it still has a controlling terminal")
 	q.Fact("controlling terminal afterwards", stat.TTY)
-	dead := sh.Ask("echo > /dev/tty")
+	dead := sh.Run("echo > /dev/tty")
 	assert.Check(q, dead.Code != 0, "one can still open the terminal")
 	q.Fact("open of /dev/tty afterwards", dead.Out)
 	end(q, c, p)
@@ -291,7 +291,7 @@ func (t *typist) hangsUp() {
 // answered waits for what came of the command that the program was told last.
 func answered(q *lab.Q, sh *runc.Shell) runc.Reply {
 	q.Helper()
-	r, err := sh.Answer()
+	r, err := sh.Receive()
 	assert.NilError(q, err, "no answer of the program; it said %q", r.Out)
 	return r
 }

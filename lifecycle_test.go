@@ -202,7 +202,7 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	assert.Check(q, exists(c.Fifo()), "who opened the FIFO did not remove it, and yet it is gone")
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateCreated))
 	assert.NilError(q, os.Remove(c.Fifo()))
-	q.Did("rm %s", c.Fifo())
+	q.LogCommand("rm %s", c.Fifo())
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
 	q.Fact("with the FIFO, and without", []specs.ContainerState{specs.StateCreated, specs.StateRunning})
 	end(q, c, started)

@@ -38,7 +38,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	const forks = "(i=0; while [ $i -lt 15 ]; do sleep 300 & i=$((i+1)); done; echo all of them; kill $(jobs -p))"
 
 	q.Step("with ten processes at most, the program cannot fork 15 times")
-	r := sh.Ask(forks)
+	r := sh.Run(forks)
 	assert.Check(q, cmp.Contains(r.Out, "can't fork"))
 	q.Fact("pids.max", g.Read("pids", "pids.max"))
 	for _, pid := range g.Procs() {
@@ -50,7 +50,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q.Step("update: the file has another number, and the same program can")
 	c.Must("update", "--pids-limit", "40")
 	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "40"), "pids.max after update --pids-limit 40")
-	r = sh.Ask(forks)
+	r = sh.Run(forks)
 	assert.Check(q, cmp.Contains(r.Out, "all of them"))
 	q.Fact("pids.max", g.Read("pids", "pids.max"))
 
@@ -87,7 +87,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	document := filepath.Join(q.Dir, "resources.json")
 	assert.NilError(q, os.WriteFile(document, []byte(`{"pids": {"limit": 33}}`), 0o644))
 	q.Cleanup(func() { rm(q, document) })
-	q.Did(`echo '{"pids": {"limit": 33}}' > resources.json`)
+	q.LogCommand(`echo '{"pids": {"limit": 33}}' > resources.json`)
 	c.Must("update", "--resources", "resources.json")
 	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "33"), "pids.max after update --resources")
 	q.Fact("pids.max", g.Read("pids", "pids.max"))
@@ -95,7 +95,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q.Step("a limit below what is used: refused where the document asks for a look first")
 	if g.Has("memory") {
 		assert.NilError(q, os.WriteFile(document, []byte(`{"memory": {"limit": 4096, "checkBeforeUpdate": true}}`), 0o644))
-		q.Did(`echo '{"memory": {"limit": 4096, "checkBeforeUpdate": true}}' > resources.json`)
+		q.LogCommand(`echo '{"memory": {"limit": 4096, "checkBeforeUpdate": true}}' > resources.json`)
 		refused := c.Try("update", "--resources", "resources.json")
 		assert.Check(q, refused.Code != 0, "memory is limited to less than is used:\n%s", refused)
 		assert.Check(q, proc.Alive(int(p.PID)), "the update has killed the container")
@@ -109,7 +109,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q.Fact("written by update", "state.json, and no other file")
 
 	q.Control("the other container, which was not updated, still cannot fork 15 times")
-	r = free.Ask(forks)
+	r = free.Run(forks)
 	assert.Check(q, cmp.Contains(r.Out, "can't fork"))
 
 	q.Step("what does not run cannot be updated")

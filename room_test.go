@@ -32,7 +32,7 @@ import (
 // over the same rootfs.
 func variant(q *lab.Q, b *bundle.Bundle, name string, edits ...func(*specs.Spec)) *runc.Container {
 	q.Helper()
-	return runc.Named(q, b.In(q).Variant(name, "cdb-runc-"+name, edits...), "root-"+name, "cdb-runc-"+name)
+	return runc.Named(q, b.InSubtest(q).Variant(name, "cdb-runc-"+name, edits...), "root-"+name, "cdb-runc-"+name)
 }
 
 // running creates and starts a container and waits until its program runs.
@@ -71,7 +71,7 @@ var lastExec = regexp.MustCompile(`exec ([a-z]+)[^;]*$`)
 func obedient(q *lab.Q, b *bundle.Bundle, name string, edits ...func(*specs.Spec)) (*runc.Container, *runc.Shell, proc.Process) {
 	q.Helper()
 	c := variant(q, b, name, edits...)
-	sh := c.Obey()
+	sh := c.UseShell()
 	return c, sh, running(q, c)
 }
 
@@ -91,24 +91,24 @@ func exists(path string) bool {
 }
 
 // picture looks at the host.
-func picture(q *lab.Q) host.Picture {
+func picture(q *lab.Q) host.Inventory {
 	q.Helper()
-	p, err := host.PictureOf(q.Part)
+	p, err := host.TakeInventoryOf(q.Owner)
 	assert.NilError(q, err)
 	return p
 }
 
 // left lists what a container has left on the host since the picture was taken.
-func left(q *lab.Q, before host.Picture, c *runc.Container) []string {
+func left(q *lab.Q, before host.Inventory, c *runc.Container) []string {
 	q.Helper()
 	return leftovers(q, before, picture(q), c)
 }
 
 // nothing is a poll check: the container has left nothing. What a runtime's processes held is let go of a moment after
 // they have ended.
-func nothing(q *lab.Q, before host.Picture, c *runc.Container) poll.Check {
+func nothing(q *lab.Q, before host.Inventory, c *runc.Container) poll.Check {
 	return func(poll.LogT) poll.Result {
-		after, err := host.PictureOf(q.Part)
+		after, err := host.TakeInventoryOf(q.Owner)
 		if err != nil {
 			return poll.Error(err)
 		}
@@ -119,9 +119,9 @@ func nothing(q *lab.Q, before host.Picture, c *runc.Container) poll.Check {
 	}
 }
 
-func leftovers(q *lab.Q, before, after host.Picture, c *runc.Container) []string {
+func leftovers(q *lab.Q, before, after host.Inventory, c *runc.Container) []string {
 	var out []string
-	for _, change := range host.Of(host.Diff(before, after), before, q.Part) {
+	for _, change := range host.OwnedBy(host.Diff(before, after), before, q.Owner) {
 		switch {
 		case change.Kind == "cgroup" && !strings.Contains(change.Name, c.ID):
 			// A cgroup above its own: the runtime makes them on its way down, and removes only its own.
@@ -184,7 +184,7 @@ func contains(s, sub string) bool { return strings.Contains(s, sub) }
 // kill ends a process of the container by its pid, past the runtime.
 func kill(q *lab.Q, p proc.Process) {
 	q.Helper()
-	q.Did("kill -KILL %d", p.PID)
+	q.LogCommand("kill -KILL %d", p.PID)
 	assert.NilError(q, unix.Kill(int(p.PID), unix.SIGKILL))
 }
 

@@ -120,7 +120,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 // makeCgroup makes a cgroup in each hierarchy, in which processes can be, until the question ends.
 func makeCgroup(q *lab.Q, hs []host.Hierarchy, path string) {
 	q.Helper()
-	q.Did("mkdir -p /sys/fs/cgroup/*%s", path)
+	q.LogCommand("mkdir -p /sys/fs/cgroup/*%s", path)
 	for _, h := range hs {
 		dir := h.Mountpoint
 		for part := range strings.SplitSeq(strings.Trim(path, "/"), "/") {

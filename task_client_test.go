@@ -50,7 +50,7 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 	d := ctrd.Start(q) // what a pull asks for depends on what other namespaces have
 	ref, ours := lab.ImageRef()
 	registry := hosts(q)
-	w := d.Tap()
+	w := d.StartProxy()
 	c := &conversation{q: q, d: d, w: w, ref: ref, id: q.ID(ctrd.ID), hosts: registry, said: map[string]map[string][]string{}}
 
 	q.Step("by ctr")
@@ -142,7 +142,7 @@ func inThisOrder(calls, needs []string) bool {
 type conversation struct {
 	q       *lab.Q
 	d       *ctrd.Daemon
-	w       *ctrd.Wire
+	w       *ctrd.Proxy
 	ref, id string
 	hosts   string                         // "" where the image is pulled from where it really is
 	said    map[string]map[string][]string // act → by ctr, by Go → calls
@@ -235,7 +235,7 @@ func (c *conversation) byClient() outcome {
 	defer cancel()
 	did := func(act, call string, err error) {
 		q.Helper()
-		q.Did("# %s", call)
+		q.LogCommand("# %s", call)
 		assert.NilError(q, err, call)
 		c.note(act, "Go")
 	}

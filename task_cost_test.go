@@ -142,7 +142,7 @@ func atOnceFor[T any](q *lab.Q, all []T, do func(T) error) []time.Duration {
 // grow starts tasks until there are n, and returns how long each took to start.
 func (c *crowd) grow(q *lab.Q, n int) []time.Duration {
 	q.Helper()
-	q.Did("# client.NewContainer, container.NewTask(ctx, cio.NullIO), task.Start, until there are %d tasks", n)
+	q.LogCommand("# client.NewContainer, container.NewTask(ctx, cio.NullIO), task.Start, until there are %d tasks", n)
 	var more []*member
 	for range n - len(c.all) {
 		m := &member{}
@@ -182,7 +182,7 @@ func (c *crowd) start(m *member) error {
 // endTasks kills and deletes tasks.
 func (c *crowd) endTasks(q *lab.Q, of []*member) {
 	q.Helper()
-	q.Did("# task.Delete(ctx, containerd.WithProcessKill), of %d", len(of))
+	q.LogCommand("# task.Delete(ctx, containerd.WithProcessKill), of %d", len(of))
 	atOnceFor(q, of, func(m *member) error { _, err := m.task.Delete(c.ctx, containerd.WithProcessKill); return err })
 }
 

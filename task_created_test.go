@@ -41,7 +41,7 @@ func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
 	q.Step("create: nothing runs, and nothing is mounted")
 	d.CreateContainer(ref, id, "sleep", "300")
 	assert.Check(q, cmp.Len(traces(q, d, id), 0), "there of a container without a task")
-	assert.Check(q, cmp.Len(host.Of(host.Diff(before, picture(q)), before, q.Part), 0), "a change of the host")
+	assert.Check(q, cmp.Len(host.OwnedBy(host.Diff(before, picture(q)), before, q.Owner), 0), "a change of the host")
 	q.Fact("of a task there is", traces(q, d, id))
 
 	q.Step("a record: the whole config.json, and the snapshot's name")

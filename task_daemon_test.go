@@ -55,7 +55,7 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		q.Control("what does not survive: who waited or listened through containerd ends with an error")
 		proc.WaitFor(q, running.wait.over)
 		proc.WaitFor(q, running.execWait.over)
-		proc.WaitFor(q, ear.Ended())
+		proc.WaitFor(q, ear.Closed())
 		assert.Check(q, running.wait.failed() != nil, "the old client's Wait returned %s, and the task runs", running.wait.said())
 		q.Fact("the old Wait says", lab.Chance(fmt.Sprint(running.wait.failed())))
 		q.Fact("the old subscription says", lab.Chance(fmt.Sprint(ear.Err())))

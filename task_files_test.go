@@ -184,7 +184,7 @@ func snapshotterDir(d *ctrd.Daemon, name string) string {
 func blob(q *lab.Q, d *ctrd.Daemon, name digest.Digest) []byte {
 	q.Helper()
 	file := filepath.Join(blobs(d), name.Encoded())
-	q.Did("sha256sum %s", file)
+	q.LogCommand("sha256sum %s", file)
 	data, err := os.ReadFile(file)
 	assert.NilError(q, err)
 	assert.Equal(q, digest.FromBytes(data), name, "digest of the bytes in %s", file)
@@ -313,7 +313,7 @@ func overlayOf(q *lab.Q, words []string) overlay {
 func rootOverlay(q *lab.Q, d *ctrd.Daemon, id string) overlay {
 	q.Helper()
 	at := filepath.Join(d.Bundle(id), "rootfs")
-	q.Did("grep %s /proc/self/mountinfo", at)
+	q.LogCommand("grep %s /proc/self/mountinfo", at)
 	m := mountAt(q, at)
 	if m == nil {
 		q.Fatalf("nothing is mounted at %s", at)

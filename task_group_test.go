@@ -151,7 +151,7 @@ func containerLabels(q *lab.Q, d *ctrd.Daemon, id string) map[string]string {
 func removeStale(q *lab.Q, socket string) {
 	q.Helper()
 	if errors.Is(dial(socket), unix.ECONNREFUSED) {
-		q.Did("rm %s", socket)
+		q.LogCommand("rm %s", socket)
 		rm(q, socket)
 	}
 }

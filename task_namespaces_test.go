@@ -32,7 +32,7 @@ import (
 func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "What do containerd namespaces isolate?")
 	d := ctrd.Start(q)
-	other := d.In("cdb-lab-other")
+	other := d.InNamespace("cdb-lab-other")
 	id := q.ID(ctrd.ID)
 
 	q.Step("the image is pulled in both: the blobs are there once, what is unpacked is there twice")

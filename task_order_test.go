@@ -88,7 +88,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	q.Fact("a new container", lastWords(none))
 
 	q.Step("past the guard: the daemon deletes the record of a running container, and nothing else")
-	q.Did("# containers.Delete of the Go client's ContainerService, id %s", id)
+	q.LogCommand("# containers.Delete of the Go client's ContainerService, id %s", id)
 	assert.NilError(q, d.Client().ContainerService().Delete(ctx, id))
 	restore := func() error {
 		record.CreatedAt, record.UpdatedAt = time.Time{}, time.Time{}

@@ -49,7 +49,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	deaf := dead[2]
 	pid := int(deaf.init.PID)
 	assert.Check(q, !proc.Bits(q, pid, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
-	q.Did("kill -TERM %d   # the program of %s", pid, deaf.id)
+	q.LogCommand("kill -TERM %d   # the program of %s", pid, deaf.id)
 	assert.NilError(q, unix.Kill(pid, sigterm))
 	assert.Check(q, !proc.Bits(q, pid, "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: it was not dropped")
 	assert.Check(q, alive(deaf.init.Identity))

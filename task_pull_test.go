@@ -134,7 +134,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	q.Fact("asked by a second pull", asked)
 
 	q.Step("a pull in another containerd namespace fetches nothing either: blobs are one set, unpacked snapshots are not")
-	other := d.In("cdb-lab-other")
+	other := d.InNamespace("cdb-lab-other")
 	assert.Check(q, cmp.Equal(trim(other.Ctr("content", "ls", "-q").Stdout), ""), "content of another namespace, before its pull")
 	asked = pull(other)
 	assert.Check(q, cmp.DeepEqual(asked, []string{head}))

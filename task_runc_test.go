@@ -149,7 +149,7 @@ func wrapRunc(q *lab.Q) recorder {
 	w := recorder{path: filepath.Join(dir, "runc"), log: filepath.Join(dir, "calls")}
 	script := "#!/bin/sh\necho \"$$ $PPID $*\" >> " + w.log + "\nexec " + lab.UnderTest("runc").Path + " \"$@\"\n"
 	assert.NilError(q, os.WriteFile(w.path, []byte(script), 0o755))
-	q.DidLong("cat > wrapper/runc   # #!/bin/sh; echo $$ $PPID $* >> calls; exec runc \"$@\"",
+	q.LogCommandAs("cat > wrapper/runc   # #!/bin/sh; echo $$ $PPID $* >> calls; exec runc \"$@\"",
 		"mkdir -p wrapper && cat > wrapper/runc <<'END'\n"+script+"END\nchmod 755 wrapper/runc")
 	return w
 }

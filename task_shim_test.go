@@ -113,7 +113,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	shim := proc.Snapshot(q, int(proc.Snapshot(q, int(next.Pid())).Parent))
 	assert.Check(q, exists(m.socket) && proc.Listens(q, shim, m.socket), "the new shim has not replaced the socket that the old one had left")
 	heard := len(m.events())
-	q.Did("kill -KILL %d   # the new program of %s", next.Pid(), m.id)
+	q.LogCommand("kill -KILL %d   # the new program of %s", next.Pid(), m.id)
 	assert.NilError(q, unix.Kill(int(next.Pid()), sigkill))
 	proc.WaitFor(q, d.Stopped(m.id))
 	deleteTask(q, d, m.id)

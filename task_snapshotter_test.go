@@ -54,7 +54,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 		{"erofs", erofsRoot, false},
 	} {
 		q.Run(s.name, func(q *lab.Q) {
-			d := d.For(q)
+			d := d.InSubtest(q)
 			q.Step("%s: the image is unpacked, and two containers are made of it", s.name)
 			mustHaveSnapshotter(q, plugins, s.name)
 			pullFor(q, d, hosts, s.name)
@@ -260,7 +260,7 @@ func size(q *lab.Q, file string) int64 {
 // diskUse is how many bytes a directory takes on the disk, as du has it.
 func diskUse(q *lab.Q, dir string) int64 {
 	q.Helper()
-	q.Did("du -s %s", dir)
+	q.LogCommand("du -s %s", dir)
 	var blocks int64
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		var st unix.Stat_t

@@ -89,7 +89,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	defer cancel()
 	call := func(method string, request, response any) {
 		q.Helper()
-		q.Did("# TTRPC client: %s %s", service(said.Version), method)
+		q.LogCommand("# TTRPC client: %s %s", service(said.Version), method)
 		assert.NilError(q, client.Call(ctx, service(said.Version), method, request, response))
 	}
 

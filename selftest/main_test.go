@@ -99,16 +99,16 @@ func (l *lab) startUntil(t *testing.T, words string, nth int) {
 	t.Fatalf("the lab ended before that:\n%s", l.out.String())
 }
 
-func picture(t *testing.T) host.Picture {
+func picture(t *testing.T) host.Inventory {
 	t.Helper()
-	p, err := host.TakePicture()
+	p, err := host.TakeInventory()
 	assert.NilError(t, err)
 	return p
 }
 
 // assertSame asserts that the host is as it was: not only that nothing of the lab's is left, but that nothing at all has
 // changed; but for processes that are none of the lab's programs, for those come and go on any host.
-func assertSame(t *testing.T, before host.Picture) {
+func assertSame(t *testing.T, before host.Inventory) {
 	t.Helper()
 	var changes []host.Change
 	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {

@@ -74,14 +74,14 @@ func (b *Bundle) Variant(name, id string, edits ...func(*specs.Spec)) *Bundle {
 	for _, edit := range edits {
 		edit(v.Spec)
 	}
-	b.q.Did("mkdir %s", name)
+	b.q.LogCommand("mkdir %s", name)
 	v.Write()
 	v.first, _ = Marshal(v.Spec)
 	return v
 }
 
 // In is the same bundle, in the hands of a part of the question, whose notes it then takes.
-func (b *Bundle) In(q *lab.Q) *Bundle {
+func (b *Bundle) InSubtest(q *lab.Q) *Bundle {
 	c := *b
 	c.q = q
 	return &c
@@ -112,7 +112,7 @@ func (b *Bundle) writeRootfs() {
 	if err := lab.RootFS().WriteDir(rootfs); err != nil {
 		b.q.Fatal(err)
 	}
-	b.q.Did("mkdir -p %[1]s/rootfs && (cd %[1]s/rootfs && mkdir bin dev etc proc root run sys tmp && cp %[2]s bin/ && "+
+	b.q.LogCommand("mkdir -p %[1]s/rootfs && (cd %[1]s/rootfs && mkdir bin dev etc proc root run sys tmp && cp %[2]s bin/ && "+
 		"for a in $(bin/busybox --list); do [ -e bin/$a ] || ln -s busybox bin/$a; done)", b.Name, lab.UnderTest("busybox").Path)
 }
 
@@ -152,7 +152,7 @@ func (b *Bundle) WriteRaw(config, comment string) {
 	if err := os.WriteFile(b.Config(), []byte(config), 0o644); err != nil {
 		b.q.Fatalf("write config.json: %v", err)
 	}
-	b.q.DidLong(fmt.Sprintf("cat > %s/config.json   # %s", b.Name, comment),
+	b.q.LogCommandAs(fmt.Sprintf("cat > %s/config.json   # %s", b.Name, comment),
 		fmt.Sprintf("cat > %s/config.json <<'END'\n%s\nEND", b.Name, strings.TrimSuffix(config, "\n")))
 }
 

@@ -54,11 +54,11 @@ type paths struct {
 	Root, State, Address, SocketDir, RuncRoot string
 
 	Disabled []string
-	Dialect  dialect
+	Dialect  features
 	Extra    []string // tables to append
 }
 
-func newPaths(dir string, as dialect) (paths, error) {
+func newPaths(dir string, as features) (paths, error) {
 	p := paths{
 		Root:      filepath.Join(dir, "root"),
 		State:     filepath.Join(dir, "state"),

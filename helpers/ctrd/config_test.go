@@ -11,7 +11,7 @@ import (
 )
 
 func TestConfig_KeepsToItsDirectory(t *testing.T) {
-	p, err := newPaths("/run/cdb-lab/12/q34/containerd", pinnedDialect)
+	p, err := newPaths("/run/cdb-lab/12/q34/containerd", pinnedFeatures)
 	assert.NilError(t, err)
 	var toml bytes.Buffer
 	assert.NilError(t, config.Execute(&toml, p))
@@ -27,13 +27,13 @@ func TestConfig_KeepsToItsDirectory(t *testing.T) {
 }
 
 func TestNewPaths_RefusesWhatASocketCannotBeBoundTo(t *testing.T) {
-	_, err := newPaths("/run/cdb-lab/a-directory-with-a-long-name/and-another/containerd", pinnedDialect)
+	_, err := newPaths("/run/cdb-lab/a-directory-with-a-long-name/and-another/containerd", pinnedFeatures)
 	assert.ErrorContains(t, err, "42")
 }
 
 // An older containerd knows no socket_dir, and one before 2 no version 3.
 func TestConfig_SpeaksTheDialectOfAnOlderContainerd(t *testing.T) {
-	p, err := newPaths("/run/cdb-lab/12/q34/containerd", dialect{Version: 2})
+	p, err := newPaths("/run/cdb-lab/12/q34/containerd", features{Version: 2})
 	assert.NilError(t, err)
 	assert.Equal(t, p.SocketDir, "/run/containerd/s")
 	assert.Equal(t, p.RuncRoot, "/run/containerd/runc")

@@ -58,11 +58,11 @@ func Start(q *lab.Q, options ...Option) *Daemon {
 		q.Fatal(err)
 	}
 	d := &Daemon{server: s, Namespace: Namespace, q: q, FifoDir: q.Mkdir("fifo")}
-	q.DidLong("cat > containerd/config.toml   # root, state, address and socket_dir below "+q.Dir,
+	q.LogCommandAs("cat > containerd/config.toml   # root, state, address and socket_dir below "+q.Dir,
 		"mkdir -p containerd "+s.SocketDir+" fifo && cat > containerd/config.toml <<'END'\n"+s.toml+"END")
 	q.Export("CONTAINERD_ADDRESS", d.Address)
-	q.Look("ctr -n " + Namespace + " tasks ls   # and, where the daemon has died: containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &")
-	q.Cleanup(d.end)
+	q.SuggestCommand("ctr -n " + Namespace + " tasks ls   # and, where the daemon has died: containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &")
+	q.Cleanup(d.cleanUp)
 	d.Start()
 	d.connect()
 	q.Fact("containerd answers after", lab.Elapsed(d.Ready))
@@ -84,8 +84,8 @@ func (d *Daemon) connect() {
 // Start starts the daemon again after a [Daemon.Kill] or [Daemon.Stop].
 func (d *Daemon) Start() {
 	d.q.Helper()
-	d.mine()
-	d.q.DidLong("containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &",
+	d.requirePrivate()
+	d.q.LogCommandAs("containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &",
 		"containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS 2>> containerd/log & sleep 1")
 	if err := d.server.start(); err != nil {
 		d.q.Fatal(err)
@@ -102,8 +102,8 @@ func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 // Kill ends the daemon with SIGKILL and waits until it has gone.
 func (d *Daemon) Kill() {
 	d.q.Helper()
-	d.mine()
-	d.q.Did("kill -KILL %d   # containerd", d.PID())
+	d.requirePrivate()
+	d.q.LogCommand("kill -KILL %d   # containerd", d.PID())
 	if err := d.server.kill(); err != nil {
 		d.q.Fatal(err)
 	}
@@ -112,13 +112,13 @@ func (d *Daemon) Kill() {
 // Stop ends the daemon with SIGTERM and waits until it has gone.
 func (d *Daemon) Stop() error {
 	d.q.Helper()
-	d.mine()
-	d.q.Did("kill -TERM %d   # containerd", d.PID())
+	d.requirePrivate()
+	d.q.LogCommand("kill -TERM %d   # containerd", d.PID())
 	return d.server.stop()
 }
 
 // mine fails a question that would end a daemon which others use.
-func (d *Daemon) mine() {
+func (d *Daemon) requirePrivate() {
 	d.q.Helper()
 	if d.shared {
 		d.q.Fatal("this containerd is shared: a question that ends it has to ctrd.Start its own")
@@ -126,7 +126,7 @@ func (d *Daemon) mine() {
 }
 
 // In is the same daemon in another containerd namespace, of the question's own.
-func (d *Daemon) In(namespace string) *Daemon {
+func (d *Daemon) InNamespace(namespace string) *Daemon {
 	d.q.Helper()
 	other := *d
 	other.Namespace = d.q.ID(namespace)
@@ -174,15 +174,15 @@ func (d *Daemon) Shims() []proc.PID {
 	d.q.Helper()
 	return proc.Find(d.q, func(pid int, _ string, args []string) bool {
 		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		return err == nil && exe == d.shimProgram() && d.ours(args)
+		return err == nil && exe == d.shimProgram() && d.isOwnShim(args)
 	})
 }
 
-func (d *Daemon) ours(args []string) bool {
+func (d *Daemon) isOwnShim(args []string) bool {
 	address, namespace := false, !d.shared
 	for _, a := range args {
 		address = address || strings.Contains(a, d.Address)
-		namespace = namespace || d.q.Part.Carries("/"+a)
+		namespace = namespace || d.q.Owner.Owns("/"+a)
 	}
 	return address && namespace
 }

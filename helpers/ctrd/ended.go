@@ -8,7 +8,7 @@ import (
 
 // Ended is a poll check: the subscription of the stream's Go client has ended with an error, as it does with the
 // daemon.
-func (s *Stream) Ended() poll.Check {
+func (s *Stream) Closed() poll.Check {
 	return func(poll.LogT) poll.Result {
 		if s.Err() == nil {
 			return poll.Continue("the subscription to containerd's events goes on")

@@ -35,7 +35,7 @@ func (e Event) String() string {
 	if err != nil {
 		return err.Error()
 	}
-	return fmt.Sprintf("%s %s %s", e.Namespace, e.Topic, normal(string(body)))
+	return fmt.Sprintf("%s %s %s", e.Namespace, e.Topic, normalize(string(body)))
 }
 
 // markNamespace is where Mark makes its own events, apart from those that are asked about; with the question's suffix.
@@ -121,7 +121,7 @@ func (s *Stream) listenCtr(filters []string) {
 	q.Helper()
 	argv := append([]string{"ctr", "events"}, filters...)
 	typed := shellescape.QuoteCommand(argv)
-	q.DidLong(typed+" &", "mkdir -p "+s.name+" && "+typed+" > "+s.name+"/ctr & sleep 1")
+	q.LogCommandAs(typed+" &", "mkdir -p "+s.name+" && "+typed+" > "+s.name+"/ctr & sleep 1")
 	out, err := os.Create(s.out)
 	if err != nil {
 		q.Fatalf("listen with ctr events: %v", err)
@@ -135,10 +135,10 @@ func (s *Stream) listenCtr(filters []string) {
 	s.ended = make(chan error, 1)
 	exited := s.ended
 	go func() { exited <- cmd.Wait(); close(exited) }()
-	q.Cleanup(func() { end(q, cmd, exited) })
+	q.Cleanup(func() { interrupt(q, cmd, exited) })
 }
 
-func end(q *lab.Q, cmd *exec.Cmd, exited <-chan error) {
+func interrupt(q *lab.Q, cmd *exec.Cmd, exited <-chan error) {
 	if err := lab.Interrupt(cmd, exited); err != nil {
 		q.Error(err)
 	}
@@ -166,7 +166,7 @@ func (s *Stream) Mark() []Event {
 		if err := s.failed(); err != nil {
 			return poll.Error(err)
 		}
-		client, ctr := heard(s.client(), s.markNamespace(), mark), heard(s.ctr(), s.markNamespace(), mark)
+		client, ctr := containsMark(s.client(), s.markNamespace(), mark), containsMark(s.ctr(), s.markNamespace(), mark)
 		if client && ctr {
 			return poll.Success()
 		}
@@ -179,7 +179,7 @@ func (s *Stream) Mark() []Event {
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	since := s.asked(s.events[s.begin:])
+	since := s.withoutMarks(s.events[s.begin:])
 	s.begin = len(s.events)
 	return since
 }
@@ -196,7 +196,7 @@ func (s *Stream) failed() error {
 
 // End waits until both listeners have been told that there is nothing more to hear, and says what they were told: the
 // client an error, ctr events an exit code.
-func (s *Stream) End() (client, ctr error) {
+func (s *Stream) WaitClosed() (client, ctr error) {
 	s.d.q.Helper()
 	var ended bool
 	proc.WaitFor(s.d.q, func(poll.LogT) poll.Result {
@@ -216,7 +216,7 @@ func (s *Stream) End() (client, ctr error) {
 	return client, ctr
 }
 
-func heard(lines []string, namespace, mark string) bool {
+func containsMark(lines []string, namespace, mark string) bool {
 	for _, l := range lines {
 		if strings.HasPrefix(l, namespace+" ") && strings.Contains(l, mark) {
 			return true
@@ -227,7 +227,7 @@ func heard(lines []string, namespace, mark string) bool {
 
 // asked keeps the events that the question is about: no marks, and, where others use the daemon, too, those in namespaces
 // of its own.
-func (s *Stream) asked(all []Event) []Event {
+func (s *Stream) withoutMarks(all []Event) []Event {
 	var out []Event
 	for _, e := range all {
 		if s.about(e.Namespace) {
@@ -238,7 +238,7 @@ func (s *Stream) asked(all []Event) []Event {
 }
 
 func (s *Stream) about(namespace string) bool {
-	return namespace != s.markNamespace() && (!s.d.shared || s.d.q.Part.Carries("/"+namespace))
+	return namespace != s.markNamespace() && (!s.d.shared || s.d.q.Owner.Owns("/"+namespace))
 }
 
 // WaitFor waits until an event of a topic has come.
@@ -258,7 +258,7 @@ func (s *Stream) WaitFor(topic string) {
 func (s *Stream) Events() []Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.asked(s.events)
+	return s.withoutMarks(s.events)
 }
 
 // FromClient lists the events that the Go client heard, one line each.
@@ -308,7 +308,7 @@ func (s *Stream) printed() []printed {
 	for line := range strings.Lines(string(data)) {
 		f := strings.SplitN(strings.TrimSpace(line), " ", 7)
 		if len(f) == 7 && strings.HasPrefix(f[3], "UTC") {
-			f[6] = normal(f[6])
+			f[6] = normalize(f[6])
 			out = append(out, printed{strings.Join(f[:4], " "), strings.Join(f[4:], " ")})
 		}
 	}

@@ -46,7 +46,7 @@ func (e Extras) String() string {
 // either hand.
 func (d *Daemon) CreateByClient(extras Extras, ref, id string, args ...string) containerd.Container {
 	d.q.Helper()
-	d.q.Did("# Go client: NewContainer %s, from %s, with %v: %s", id, ref, extras, strings.Join(args, " "))
+	d.q.LogCommand("# Go client: NewContainer %s, from %s, with %v: %s", id, ref, extras, strings.Join(args, " "))
 	ctx := context.Background()
 	img, err := d.client.GetImage(ctx, ref)
 	if err != nil {

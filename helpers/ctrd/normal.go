@@ -12,7 +12,7 @@ import (
 // normal writes an event's body, as JSON, in the one way in which two listeners can be compared: its keys in order, and
 // its times as RFC 3339 has them. containerd 1's events have Go's times, which JSON writes so; those of containerd 2 are
 // protobuf's, of which plain JSON knows only the fields.
-func normal(body string) string {
+func normalize(body string) string {
 	in := json.NewDecoder(strings.NewReader(body))
 	in.UseNumber()
 	var v any

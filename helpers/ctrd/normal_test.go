@@ -16,6 +16,6 @@ func TestNormal(t *testing.T) {
 		{"no time", `{"a":{"seconds":1,"minutes":2},"b":{},"big":18446744073709551615}`, `{"a":{"minutes":2,"seconds":1},"b":{},"big":18446744073709551615}`},
 		{"no JSON", `<nil>`, `<nil>`},
 	} {
-		t.Run(row.name, func(t *testing.T) { assert.Equal(t, normal(row.body), row.want) })
+		t.Run(row.name, func(t *testing.T) { assert.Equal(t, normalize(row.body), row.want) })
 	}
 }

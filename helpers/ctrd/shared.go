@@ -46,12 +46,12 @@ func Shared(q *lab.Q) *Daemon {
 		q.Fatal(err)
 	}
 	d := &Daemon{server: s, Namespace: q.ID(Namespace), q: q, shared: true, FifoDir: q.Mkdir("fifo")}
-	q.DidLong("containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &   # for all questions, in "+filepath.Dir(s.dir),
+	q.LogCommandAs("containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &   # for all questions, in "+filepath.Dir(s.dir),
 		"test -S "+s.Address+" || { mkdir -p "+s.dir+" "+s.SocketDir+" && cd "+filepath.Dir(s.dir)+" && cat > containerd/config.toml <<'END'\n"+
 			s.toml+"END\ncontainerd --config containerd/config.toml --address "+s.Address+" 2>> containerd/log & sleep 1; }\nmkdir -p "+q.Dir+"/fifo; cd "+q.Dir)
 	q.Export("CONTAINERD_ADDRESS", s.Address)
-	q.Look("ctr -n " + d.Namespace + " tasks ls")
+	q.SuggestCommand("ctr -n " + d.Namespace + " tasks ls")
 	d.connect()
-	q.Cleanup(d.end)
+	q.Cleanup(d.cleanUp)
 	return d
 }

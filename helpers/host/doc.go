@@ -16,4 +16,4 @@ const Cgroup = "/cdb-lab"
 
 // MarkEnv is the environment variable by which a process that the lab started is known again, wherever its parent
 // went. Its value is the directory of the run, or of the question.
-const MarkEnv = "CDB_RUN"
+const OwnerEnv = "CDB_RUN"

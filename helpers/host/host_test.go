@@ -11,7 +11,7 @@ import (
 )
 
 func TestPart_IsKnownByNameAlone(t *testing.T) {
-	run, question := NewPart("1", ""), NewPart("1", "q2")
+	run, question := NewOwner("1", ""), NewOwner("1", "q2")
 	assert.Equal(t, question.Dir(), "/run/cdb-lab/1/q2")
 	assert.Equal(t, question.Cgroup(), "/cdb-lab/1/q2")
 	assert.Equal(t, question.ID("cdb-task"), "cdb-task-1-q2")
@@ -31,8 +31,8 @@ func TestPart_IsKnownByNameAlone(t *testing.T) {
 		{"/sys/fs/cgroup/pids", false, false},
 		{"", false, false},
 	} {
-		assert.Check(t, cmp.Equal(run.Carries(c.s), c.run), "run 1, %q", c.s)
-		assert.Check(t, cmp.Equal(question.Carries(c.s), c.question), "question 2 of run 1, %q", c.s)
+		assert.Check(t, cmp.Equal(run.Owns(c.s), c.run), "run 1, %q", c.s)
+		assert.Check(t, cmp.Equal(question.Owns(c.s), c.question), "question 2 of run 1, %q", c.s)
 	}
 }
 
@@ -47,35 +47,35 @@ func TestRunOf(t *testing.T) {
 }
 
 func TestDiff_SaysWhatCameAndWhatWent(t *testing.T) {
-	before := Picture{"mount": {"/a (tmpfs)": "from tmpfs /", "/b (tmpfs)": "from tmpfs /"}}
-	after := Picture{"mount": {"/b (tmpfs)": "from tmpfs /", "/run/cdb-lab/1/q1/rootfs (overlay)": "from overlay /"}}
+	before := Inventory{"mount": {"/a (tmpfs)": "from tmpfs /", "/b (tmpfs)": "from tmpfs /"}}
+	after := Inventory{"mount": {"/b (tmpfs)": "from tmpfs /", "/run/cdb-lab/1/q1/rootfs (overlay)": "from overlay /"}}
 	changes := Diff(before, after)
 	assert.DeepEqual(t, changes, []Change{
 		{"mount", "/run/cdb-lab/1/q1/rootfs (overlay)", "from overlay /", false},
 		{"mount", "/a (tmpfs)", "from tmpfs /", true},
 	})
-	assert.DeepEqual(t, Of(changes, before, NewPart("1", "")), changes[:1])
-	assert.Check(t, cmp.Len(Of(changes, before, NewPart("2", "")), 0))
+	assert.DeepEqual(t, OwnedBy(changes, before, NewOwner("1", "")), changes[:1])
+	assert.Check(t, cmp.Len(OwnedBy(changes, before, NewOwner("2", "")), 0))
 }
 
 func TestOf_DefaultPlacesAndTheNullDevice(t *testing.T) {
-	part := NewPart("1", "")
-	fresh := Picture{}
-	used := Picture{"directory": {"/run/containerd": "d---------"}}
+	part := NewOwner("1", "")
+	fresh := Inventory{}
+	used := Inventory{"directory": {"/run/containerd": "d---------"}}
 	socket := Change{"socket file", "/run/containerd/s/0123", "S---------", false}
 	bundle := Change{"directory", "/run/containerd/io.containerd.runtime.v2.task/cdb-lab/cdb-task", "d---------", false}
 	beside := Change{"directory", "/run/containerd/runc/cdb-lab-2-q3", "d---------", false}
 	null := Change{"device", "/dev/null is no character device (mode 100644)", "", false}
-	assert.Check(t, cmp.Len(Of([]Change{socket}, fresh, part), 1), "nobody else was there to make it")
-	assert.Check(t, cmp.Len(Of([]Change{socket}, used, part), 0), "the host's own containerd made it")
-	assert.Check(t, cmp.Len(Of([]Change{bundle}, used, part), 1), "but not under an id of the lab's")
-	assert.Check(t, cmp.Len(Of([]Change{beside}, fresh, part), 0), "another run of the lab's made it")
-	assert.Check(t, cmp.Len(Of([]Change{beside}, fresh, NewPart("2", "q3")), 1))
-	assert.Check(t, cmp.Len(Of([]Change{null}, fresh, part), 1))
+	assert.Check(t, cmp.Len(OwnedBy([]Change{socket}, fresh, part), 1), "nobody else was there to make it")
+	assert.Check(t, cmp.Len(OwnedBy([]Change{socket}, used, part), 0), "the host's own containerd made it")
+	assert.Check(t, cmp.Len(OwnedBy([]Change{bundle}, used, part), 1), "but not under an id of the lab's")
+	assert.Check(t, cmp.Len(OwnedBy([]Change{beside}, fresh, part), 0), "another run of the lab's made it")
+	assert.Check(t, cmp.Len(OwnedBy([]Change{beside}, fresh, NewOwner("2", "q3")), 1))
+	assert.Check(t, cmp.Len(OwnedBy([]Change{null}, fresh, part), 1))
 }
 
 func TestTakePicture_NeedsNoRoot(t *testing.T) {
-	p, err := TakePicture()
+	p, err := TakeInventory()
 	assert.NilError(t, err)
 	assert.Check(t, len(p["mount"]) > 0)
 	assert.Check(t, len(p["process"]) > 0)

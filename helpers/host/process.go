@@ -31,7 +31,7 @@ type Process struct {
 func (p Process) String() string {
 	run := ""
 	if p.Run != "" {
-		run = " " + MarkEnv + "=" + p.Run
+		run = " " + OwnerEnv + "=" + p.Run
 	}
 	return fmt.Sprintf("pid %d (%s) state %s parent %d cgroup %s%s", p.PID, p.Comm, p.State, p.PPID, p.Cgroup, run)
 }
@@ -88,7 +88,7 @@ func readProcess(p procfs.Proc) (Process, bool) {
 	if env, err := os.ReadFile(dir + "/environ"); err == nil {
 		proc.NoEnv = len(env) == 0
 		for kv := range strings.SplitSeq(string(env), "\x00") {
-			if v, ok := strings.CutPrefix(kv, MarkEnv+"="); ok {
+			if v, ok := strings.CutPrefix(kv, OwnerEnv+"="); ok {
 				proc.Run = v
 			}
 		}
@@ -124,7 +124,7 @@ func (p Process) age() time.Duration {
 }
 
 // Of says whether the process belongs to a part of the lab.
-func (p Process) Of(part Part) bool { return part.Carries(p.Run) || part.Carries(p.Cgroup) }
+func (p Process) OwnedBy(part Owner) bool { return part.Owns(p.Run) || part.Owns(p.Cgroup) }
 
 // kill sends SIGKILL to exactly this process: through a pidfd, and only if pid and start time still agree, so that a
 // pid which the kernel gave to somebody else meanwhile is safe.

@@ -16,7 +16,7 @@ import (
 // Run is one run of the lab. While it lives it holds a lock on its directory, so that others can tell a run that is
 // under way from one that was killed.
 type Run struct {
-	Part
+	Owner
 	lock *os.File
 }
 
@@ -38,7 +38,7 @@ func NewRun() (*Run, error) {
 	for slices.Contains(taken, strconv.Itoa(n)) {
 		n++
 	}
-	r := &Run{Part: NewPart(strconv.Itoa(n), "")}
+	r := &Run{Owner: NewOwner(strconv.Itoa(n), "")}
 	// A container whose user is not root must be able to walk down to its rootfs.
 	if err := os.Mkdir(r.Dir(), 0o755); err != nil {
 		return nil, fmt.Errorf("make the run's directory: %w", err)
@@ -73,8 +73,8 @@ func (r *Run) Close() (Swept, error) {
 	if kept(r.Run) {
 		return Swept{Dir: r.Dir()}, nil
 	}
-	swept, err := SweepPart(r.Part)
-	return swept, errors.Join(err, lastOut())
+	swept, err := SweepOwner(r.Owner)
+	return swept, errors.Join(err, removeRootIfIdle())
 }
 
 func kept(run string) bool {

@@ -69,10 +69,10 @@ func Sweep(keptToo bool) ([]Swept, error) {
 		default:
 			defer lock.Close()
 		}
-		swept, err := SweepPart(NewPart(name, ""))
+		swept, err := SweepOwner(NewOwner(name, ""))
 		all, errs = append(all, swept), append(errs, err)
 	}
-	return all, errors.Join(append(errs, lastOut())...)
+	return all, errors.Join(append(errs, removeRootIfIdle())...)
 }
 
 // SweepRun waits until nobody holds the lock of a run, and then removes what is left of it, unless it is kept. A process
@@ -100,12 +100,12 @@ func SweepRun(run string) error {
 	if kept(run) {
 		return nil
 	}
-	_, err = SweepPart(NewPart(run, ""))
-	return errors.Join(err, lastOut())
+	_, err = SweepOwner(NewOwner(run, ""))
+	return errors.Join(err, removeRootIfIdle())
 }
 
 // SweepPart removes what is left of a part of the lab.
-func SweepPart(part Part) (Swept, error) {
+func SweepOwner(part Owner) (Swept, error) {
 	s := Swept{Dir: part.Dir()}
 	var err error
 	if s.Processes, err = killAll(part); err != nil {
@@ -125,7 +125,7 @@ func SweepPart(part Part) (Swept, error) {
 }
 
 // Tidy removes a part's directory and its empty cgroups, when nothing else is left of it.
-func Tidy(part Part) error {
+func Tidy(part Owner) error {
 	if _, err := removeCgroups(part); err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ const patience = 10 * time.Second
 // To look once is not enough: one that was about to fork may leave a child with a lower pid, which the look has already
 // passed; and one that is in the middle of execve(2) has no environment to be known by, for a moment. So it takes several
 // looks in a row that find none and in which nobody young is without an environment.
-func killAll(part Part) (killed []string, err error) {
+func killAll(part Owner) (killed []string, err error) {
 	clean := 0
 	for deadline := time.Now().Add(patience); clean < 3; time.Sleep(5 * time.Millisecond) {
 		all, err := Processes()
@@ -153,7 +153,7 @@ func killAll(part Part) (killed []string, err error) {
 		for _, p := range all {
 			switch {
 			case p.PID == os.Getpid():
-			case p.Of(part):
+			case p.OwnedBy(part):
 				ps = append(ps, p)
 				clean = 0
 			case p.NoEnv && p.age() < 2*time.Second:
@@ -179,11 +179,11 @@ func killAll(part Part) (killed []string, err error) {
 	return killed, nil
 }
 
-func thaw(part Part) {
+func thaw(part Owner) {
 	hs, _ := Hierarchies()
 	for _, h := range hs {
 		for _, cg := range labCgroups(h) {
-			if f := filepath.Join(h.Path(cg), "freezer.state"); !h.V2 && part.Carries(cg) && exists(f) {
+			if f := filepath.Join(h.Path(cg), "freezer.state"); !h.V2 && part.Owns(cg) && exists(f) {
 				_ = os.WriteFile(f, []byte("THAWED"), 0o644)
 			}
 		}
@@ -213,7 +213,7 @@ func unmountAll(dir string) (done []string, err error) {
 
 // removeCgroups removes the part's cgroups, in every hierarchy. The part's own, which is but the frame of what it made,
 // goes without a word.
-func removeCgroups(part Part) (removed []string, err error) {
+func removeCgroups(part Owner) (removed []string, err error) {
 	hs, err := Hierarchies()
 	if err != nil {
 		return nil, err
@@ -222,13 +222,13 @@ func removeCgroups(part Part) (removed []string, err error) {
 		all := labCgroups(h)
 		slices.Reverse(all)
 		for _, cg := range all {
-			if !part.Carries(cg) {
+			if !part.Owns(cg) {
 				continue
 			}
 			if err := removeCgroup(h.Path(cg)); err != nil {
 				return removed, err
 			}
-			if !pathBegins(part.Cgroup(), cg) && !(part.Question == "" && frame(part, cg)) {
+			if !pathBegins(part.Cgroup(), cg) && !(part.Question == "" && isQuestionCgroup(part, cg)) {
 				removed = append(removed, h.Name+":"+cg)
 			}
 		}
@@ -237,7 +237,7 @@ func removeCgroups(part Part) (removed []string, err error) {
 }
 
 // frame says whether a cgroup of a run is but the frame of a question.
-func frame(run Part, cgroup string) bool { return filepath.Dir(cgroup) == run.Cgroup() }
+func isQuestionCgroup(run Owner, cgroup string) bool { return filepath.Dir(cgroup) == run.Cgroup() }
 
 func removeCgroup(dir string) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
@@ -299,7 +299,7 @@ func noteControllers() error {
 
 // lastOut removes the lab's own frame once no run is left: the root cgroup's controllers are as they were (a runtime
 // turns on, from the root down, those that a container needs), and Dir and Cgroup are gone.
-func lastOut() error {
+func removeRootIfIdle() error {
 	names, err := runNames()
 	if err != nil || len(names) > 0 {
 		return err

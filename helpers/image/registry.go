@@ -143,7 +143,7 @@ func (r *Registry) HostsDir(q *lab.Q) string {
 	if err := os.WriteFile(filepath.Join(dir, "docker.io", "hosts.toml"), []byte(toml), 0o644); err != nil {
 		q.Fatalf("write hosts.toml: %v", err)
 	}
-	q.DidLong(fmt.Sprintf("cat > hosts/docker.io/hosts.toml   # docker.io is served by http://%s", r.Addr),
+	q.LogCommandAs(fmt.Sprintf("cat > hosts/docker.io/hosts.toml   # docker.io is served by http://%s", r.Addr),
 		"mkdir -p hosts/docker.io && cat > hosts/docker.io/hosts.toml <<'END'\n"+toml+"END")
 	return dir
 }

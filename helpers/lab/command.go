@@ -97,13 +97,13 @@ type environment struct {
 }
 
 // Env sets a variable for the question's commands, which inherit the test's own environment besides.
-func (q *Q) Env(key, value string) {
+func (q *Q) Setenv(key, value string) {
 	q.env.pairs = append(q.env.pairs, [2]string{key, value})
 }
 
 // Export sets a variable as [Q.Env] does, and notes it, for commands that cannot be pasted without.
 func (q *Q) Export(key, value string) {
-	q.Env(key, value)
+	q.Setenv(key, value)
 	export := "export " + key + "=" + quote([]string{value})
 	q.setUp(export, export)
 }
@@ -125,7 +125,7 @@ func (q *Q) running() string {
 	}
 	var out strings.Builder
 	for _, p := range ps {
-		if p.Of(q.Part) {
+		if p.OwnedBy(q.Owner) {
 			wchan, _ := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", p.PID))
 			fmt.Fprintf(&out, "  %s, sleeping in %s\n", p, wchan)
 		}

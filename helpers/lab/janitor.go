@@ -31,7 +31,7 @@ func startJanitor() (end func(), err error) {
 	defer r.Close()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args[0] = "cdb-lab-janitor"
-	cmd.Env = append(os.Environ(), janitorEnv+"="+theRun.Run)
+	cmd.Env = append(os.Environ(), janitorEnv+"="+theRun.Owner.Run)
 	cmd.Stdin = r
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

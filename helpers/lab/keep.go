@@ -12,7 +12,7 @@ import (
 const keepEnv = "CDB_KEEP"
 
 // kept says whether the question's state is to stay.
-func (q *Q) kept() bool {
+func (q *Q) keepsState() bool {
 	switch os.Getenv(keepEnv) {
 	case "", "0", "no":
 		return false
@@ -26,7 +26,7 @@ func (q *Q) kept() bool {
 // gone is verified. Where the state is to be kept for a look, it is left out.
 func (q *Q) TearDown(step string, f func()) {
 	q.Helper()
-	if q.kept() {
+	if q.keepsState() {
 		return
 	}
 	q.Step("%s", step)
@@ -57,4 +57,4 @@ var (
 )
 
 // Look adds a command to what a reader is told to type when the question's state is kept.
-func (q *Q) Look(command string) { q.env.looks = append(q.env.looks, command) }
+func (q *Q) SuggestCommand(command string) { q.env.looks = append(q.env.looks, command) }

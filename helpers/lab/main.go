@@ -80,7 +80,7 @@ func run(m *testing.M, chapter fs.FS) (code int, err error) {
 	if err != nil {
 		return 1, fmt.Errorf("sweep what a killed run had left: %w", err)
 	}
-	before, err := host.TakePicture()
+	before, err := host.TakeInventory()
 	if err != nil {
 		return 1, err
 	}
@@ -107,7 +107,7 @@ func run(m *testing.M, chapter fs.FS) (code int, err error) {
 
 	err = errors.Join(finish(before), countQuestions(all))
 	theClauses.say()
-	tally.say(time.Since(begin))
+	questionCounts.say(time.Since(begin))
 	return code, err
 }
 
@@ -169,7 +169,7 @@ func interruptible() (stop func()) {
 }
 
 // finish closes the run and looks that the host is as it was.
-func finish(before host.Picture) error {
+func finish(before host.Inventory) error {
 	if len(keptQuestions) > 0 {
 		fmt.Printf("cdblab: kept %s; to remove all that is kept: make sweep\n", strings.Join(keptQuestions, " "))
 		_, err := theRun.Close()
@@ -191,7 +191,7 @@ func finish(before host.Picture) error {
 	if err != nil {
 		return fmt.Errorf("end the run: %w", err)
 	}
-	after, err := host.TakePicture()
+	after, err := host.TakeInventory()
 	if err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func finish(before host.Picture) error {
 	if !swept.Empty() {
 		errs = append(errs, fmt.Errorf("the run left something outside of its questions, which was swept: %s", swept))
 	}
-	for _, c := range host.Of(host.Diff(before, after), before, theRun.Part) {
+	for _, c := range host.OwnedBy(host.Diff(before, after), before, theRun.Owner) {
 		errs = append(errs, fmt.Errorf("the run changed the host: %s", c))
 	}
 	return errors.Join(errs...)
@@ -211,7 +211,7 @@ func countQuestions(all []syllabus.Question) error {
 		return nil // -run '^$' is how one asks for nothing but benchmarks
 	}
 	if set("test.run") || set("test.skip") {
-		if tally.asked == 0 {
+		if questionCounts.asked == 0 {
 			return fmt.Errorf("no question was asked: none of the %d matches -run %q.\n  See the list:   make syllabus",
 				len(all), flag.Lookup("test.run").Value)
 		}
@@ -219,12 +219,12 @@ func countQuestions(all []syllabus.Question) error {
 	}
 	var missing []string
 	for _, q := range all {
-		if !tally.names[q.Test] {
+		if !questionCounts.names[q.Test] {
 			missing = append(missing, q.Test)
 		}
 	}
 	// With -failfast, those after the first failure are rightly not asked.
-	if len(missing) > 0 && (tally.failed == 0 || !set("test.failfast")) {
+	if len(missing) > 0 && (questionCounts.failed == 0 || !set("test.failfast")) {
 		return fmt.Errorf("%d of the %d questions were not asked: %s", len(missing), len(all), strings.Join(missing, ", "))
 	}
 	return nil
@@ -243,7 +243,7 @@ func given(name string) bool {
 	return found
 }
 
-func (c *counter) say(d time.Duration) {
+func (c *tally) say(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	fmt.Printf("cdblab: %d questions asked: %d answered, %d failed, %d skipped, in %.1f s\n",

@@ -33,7 +33,7 @@ type notes struct {
 	setup []string // commands without which the others cannot be pasted: cd, export
 }
 
-func newNotes(tb testing.TB, part host.Part) *notes {
+func newNotes(tb testing.TB, part host.Owner) *notes {
 	t, ok := tb.(*testing.T)
 	if !ok {
 		return &notes{out: &gather{to: io.Discard, stream: true}}
@@ -99,7 +99,7 @@ func (n *notes) command(line string) {
 // setUp notes a command that those after it need; in the transcript, long stands for it.
 func (q *Q) setUp(short, long string) {
 	q.notes.setup = append(q.notes.setup, short)
-	q.DidLong(short, long)
+	q.LogCommandAs(short, long)
 }
 
 // Step begins a step of the experiment: what is done now, and what it is expected to show.
@@ -226,13 +226,13 @@ func render(value any, volatile func(Volatile) string) string {
 func quote(argv []string) string { return shellescape.QuoteCommand(argv) }
 
 // Did notes, as one would type it, what the lab did by itself.
-func (q *Q) Did(format string, args ...any) {
+func (q *Q) LogCommand(format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
-	q.DidLong(line, line)
+	q.LogCommandAs(line, line)
 }
 
 // DidLong is [Q.Did] for what is too long to show: the reader sees short, the transcript has long.
-func (q *Q) DidLong(short, long string) {
+func (q *Q) LogCommandAs(short, long string) {
 	if q.notes.t == nil {
 		return
 	}

@@ -35,7 +35,7 @@ type Q struct {
 	// Cgroup is the question's own cgroup, relative to the root of each hierarchy.
 	Cgroup string
 	// Part is the question's name on this host.
-	Part host.Part
+	Owner host.Owner
 
 	notes *notes
 	env   *environment
@@ -62,7 +62,7 @@ func Question(t *testing.T, scope Scope, text string, how ...Option) *Q {
 	if o.alone == "" {
 		t.Parallel()
 	}
-	tally.ask(t) // first, so that its cleanup is the last and counts what fails in the others
+	questionCounts.ask(t) // first, so that its cleanup is the last and counts what fails in the others
 	q := newQ(t)
 	q.notes.question(scope, text)
 	q.setUp("cd "+q.Dir, "mkdir -p "+q.Dir+" "+binDir()+" && cd "+q.Dir)
@@ -82,18 +82,18 @@ func newQ(tb testing.TB) *Q {
 	if theRun == nil {
 		tb.Fatal("lab.Question needs lab.Main to have begun a run: call it from TestMain")
 	}
-	part := host.NewPart(theRun.Run, fmt.Sprintf("q%d", questions.Add(1)))
-	q := &Q{TB: tb, Dir: part.Dir(), Cgroup: part.Cgroup(), Part: part, env: &environment{}}
+	part := host.NewOwner(theRun.Run, fmt.Sprintf("q%d", questions.Add(1)))
+	q := &Q{TB: tb, Dir: part.Dir(), Cgroup: part.Cgroup(), Owner: part, env: &environment{}}
 	q.notes = newNotes(tb, part)
-	before, err := host.PictureOf(part)
+	before, err := host.TakeInventoryOf(part)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	if err := os.Mkdir(q.Dir, 0o755); err != nil {
 		tb.Fatalf("make the question's directory: %v", err)
 	}
-	tb.Cleanup(func() { q.end(before) }) // registered first, so it runs last
-	q.Env(host.MarkEnv, q.Dir)
+	tb.Cleanup(func() { q.verifyClean(before) }) // registered first, so it runs last
+	q.Setenv(host.OwnerEnv, q.Dir)
 	return q
 }
 
@@ -115,14 +115,14 @@ func (q *Q) Run(name string, ask func(q *Q)) bool {
 // Cleanup registers a teardown as testing.TB does, but for a question whose state is to be kept (see [Kept]).
 func (q *Q) Cleanup(f func()) {
 	q.TB.Cleanup(func() {
-		if !q.kept() {
+		if !q.keepsState() {
 			f()
 		}
 	})
 }
 
 // ID gives a container's id the question's suffix, where another question's or run's could meet it.
-func (q *Q) ID(id string) string { return q.Part.ID(id) }
+func (q *Q) ID(id string) string { return q.Owner.ID(id) }
 
 // Mkdir makes a directory below the question's own, and returns its path. It is removed with all in it when the
 // question ends; whoever puts something there that is more than a file must have removed that before.
@@ -141,21 +141,21 @@ func (q *Q) Mkdir(name string) string {
 }
 
 // end verifies that nothing stayed behind, or says what was kept and how to look at it.
-func (q *Q) end(before host.Picture) {
+func (q *Q) verifyClean(before host.Inventory) {
 	defer q.notes.out.flush()
-	if q.kept() {
+	if q.keepsState() {
 		keep(q)
 		return
 	}
 	// The kernel and the shim take a moment to let go: look until nothing is left.
 	var left []host.Change
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		after, err := host.PictureOf(q.Part)
+		after, err := host.TakeInventoryOf(q.Owner)
 		if err != nil {
 			q.Fatal(err)
 		}
-		left = host.Of(host.Diff(before, after), before, q.Part)
-		left = q.withoutFrame(left)
+		left = host.OwnedBy(host.Diff(before, after), before, q.Owner)
+		left = q.ignoreOwnDirs(left)
 		if len(left) == 0 || time.Now().After(deadline) {
 			break
 		}
@@ -164,12 +164,12 @@ func (q *Q) end(before host.Picture) {
 		q.Errorf("the question left something behind: %s", c)
 	}
 	if len(left) == 0 {
-		if err := host.Tidy(q.Part); err != nil {
+		if err := host.Tidy(q.Owner); err != nil {
 			q.Errorf("remove the question's directory and cgroup: %v", err)
 		}
 		return
 	}
-	swept, err := host.SweepPart(q.Part)
+	swept, err := host.SweepOwner(q.Owner)
 	if err != nil {
 		q.Errorf("sweep what the question left: %v", err)
 	}
@@ -178,7 +178,7 @@ func (q *Q) end(before host.Picture) {
 
 // withoutFrame leaves out what belongs to the question and not to the experiment: its empty directory and its empty
 // cgroups, which the runtime made on its way down to the container's, and which no runtime removes.
-func (q *Q) withoutFrame(cs []host.Change) []host.Change {
+func (q *Q) ignoreOwnDirs(cs []host.Change) []host.Change {
 	var out []host.Change
 	for _, c := range cs {
 		frame := c.Name == q.Dir
@@ -193,15 +193,15 @@ func (q *Q) withoutFrame(cs []host.Change) []host.Change {
 }
 
 // tally counts the questions of a run, by test name, so that a run which asked none is not green.
-var tally = &counter{}
+var questionCounts = &tally{}
 
-type counter struct {
+type tally struct {
 	mu                               sync.Mutex
 	asked, answered, failed, skipped int
 	names                            map[string]bool
 }
 
-func (c *counter) ask(t *testing.T) {
+func (c *tally) ask(t *testing.T) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked++

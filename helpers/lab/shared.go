@@ -18,7 +18,7 @@ import (
 // run's mark, and it is taken down when the last question has ended, however that ended.
 
 // RunPart is the run under way, by name.
-func RunPart() host.Part { return theRun.Part }
+func RunOwner() host.Owner { return theRun.Owner }
 
 // Shared makes a directory that the questions of the run share, and returns its path. Who calls it removes it, with
 // [AtEnd].
@@ -36,7 +36,7 @@ func SharedCmd(dir string, argv ...string) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(context.Background(), path, argv[1:]...)
 	cmd.Args[0] = argv[0]
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PATH="+binDir()+":"+os.Getenv("PATH"), host.MarkEnv+"="+theRun.Dir())
+	cmd.Env = append(os.Environ(), "PATH="+binDir()+":"+os.Getenv("PATH"), host.OwnerEnv+"="+theRun.Dir())
 	return cmd, nil
 }
 

@@ -36,7 +36,7 @@ func New(q *lab.Q, b *bundle.Bundle) *Container {
 func Named(q *lab.Q, b *bundle.Bundle, root, id string) *Container {
 	q.Helper()
 	c := &Container{q: q, ID: id, Root: q.Mkdir(root), Bundle: b}
-	q.Look("runc --root " + c.Root + " state " + id)
+	q.SuggestCommand("runc --root " + c.Root + " state " + id)
 	q.Cleanup(func() {
 		if _, err := os.Stat(c.StateDir()); err == nil {
 			c.Must("delete", "--force")
@@ -46,10 +46,10 @@ func Named(q *lab.Q, b *bundle.Bundle, root, id string) *Container {
 }
 
 // In is the same container, in the hands of a part of the question, whose notes it then takes.
-func (c *Container) In(q *lab.Q) *Container {
+func (c *Container) InSubtest(q *lab.Q) *Container {
 	part := *c
 	part.q = q
-	part.Bundle = c.Bundle.In(q)
+	part.Bundle = c.Bundle.InSubtest(q)
 	return &part
 }
 

@@ -20,13 +20,13 @@ import (
 
 // obey is a program that does what it is told: it reads commands from one FIFO of the rootfs and writes what came of them
 // to another. A FIFO can be written also where the file system is read-only.
-const obey = `exec 3<>/.ask-$0 4<>/.tell-$0; while read -r line <&3; do eval "$line" >&4 2>&1; echo "=$?" >&4; done`
+const shellScript = `exec 3<>/.ask-$0 4<>/.tell-$0; while read -r line <&3; do eval "$line" >&4 2>&1; echo "=$?" >&4; done`
 
 // Shell speaks with an obedient program.
 type Shell struct {
-	q         *lab.Q
-	ask, tell *os.File
-	lines     *bufio.Reader
+	q                 *lab.Q
+	commands, replies *os.File
+	lines             *bufio.Reader
 }
 
 // Reply is what came of a command.
@@ -36,12 +36,12 @@ type Reply struct {
 }
 
 // Obey makes the container's program one that does what the shell tells it. Call it before Create.
-func (c *Container) Obey() *Shell {
+func (c *Container) UseShell() *Shell {
 	c.q.Helper()
-	c.Bundle.Edit(func(s *specs.Spec) { s.Process.Args = []string{"sh", "-c", obey, c.ID} })
+	c.Bundle.Edit(func(s *specs.Spec) { s.Process.Args = []string{"sh", "-c", shellScript, c.ID} })
 	s := &Shell{q: c.q}
-	s.ask, s.tell = s.fifo(c.Bundle.Rootfs(".ask-"+c.ID)), s.fifo(c.Bundle.Rootfs(".tell-"+c.ID))
-	s.lines = bufio.NewReader(s.tell)
+	s.commands, s.replies = s.fifo(c.Bundle.Rootfs(".ask-"+c.ID)), s.fifo(c.Bundle.Rootfs(".tell-"+c.ID))
+	s.lines = bufio.NewReader(s.replies)
 	return s
 }
 
@@ -60,24 +60,24 @@ func (s *Shell) fifo(path string) *os.File {
 		s.q.Fatalf("open a FIFO: %v", err)
 	}
 	s.q.TB.Cleanup(func() { f.Close() })
-	s.q.Did("mkfifo -m 666 %s", strings.TrimPrefix(path, s.q.Dir+"/"))
+	s.q.LogCommand("mkfifo -m 666 %s", strings.TrimPrefix(path, s.q.Dir+"/"))
 	return f
 }
 
 // Tell has the program run a command, and does not wait.
-func (s *Shell) Tell(command string) {
+func (s *Shell) Send(command string) {
 	s.q.Helper()
-	s.q.Did("echo %s > %s", quote(command), filepath.Base(s.ask.Name()))
-	if _, err := s.ask.WriteString(command + "\n"); err != nil {
+	s.q.LogCommand("echo %s > %s", quote(command), filepath.Base(s.commands.Name()))
+	if _, err := s.commands.WriteString(command + "\n"); err != nil {
 		s.q.Fatalf("tell the program %q: %v", command, err)
 	}
 }
 
 // Ask has the program run a command, and waits for what comes of it.
-func (s *Shell) Ask(command string) Reply {
+func (s *Shell) Run(command string) Reply {
 	s.q.Helper()
-	s.Tell(command)
-	r, err := s.answer()
+	s.Send(command)
+	r, err := s.receive()
 	if err != nil {
 		s.q.Fatalf("the container's program did not answer to %q within %v (%v); it said %q", command, proc.Patience, err, r.Out)
 	}
@@ -85,10 +85,10 @@ func (s *Shell) Ask(command string) Reply {
 }
 
 // Answer waits for what comes of the command that was told last.
-func (s *Shell) Answer() (Reply, error) { return s.answer() }
+func (s *Shell) Receive() (Reply, error) { return s.receive() }
 
-func (s *Shell) answer() (Reply, error) {
-	if err := s.tell.SetReadDeadline(time.Now().Add(proc.Patience)); err != nil {
+func (s *Shell) receive() (Reply, error) {
+	if err := s.replies.SetReadDeadline(time.Now().Add(proc.Patience)); err != nil {
 		return Reply{}, err
 	}
 	var out strings.Builder

@@ -17,7 +17,7 @@ import (
 
 // Picture is what a host holds at one moment: for each kind of thing ("mount", "cgroup", "process", "namespace",
 // "socket", "file", "loop device", "device"), name → description.
-type Picture map[string]map[string]string
+type Inventory map[string]map[string]string
 
 // DefaultPlaces are where runc and containerd put things when nobody tells them otherwise. The lab tells them
 // otherwise, so nothing of the lab's may appear there.
@@ -27,16 +27,16 @@ var DefaultPlaces = []string{
 }
 
 // TakePicture looks at the whole host.
-func TakePicture() (Picture, error) { return take(nil) }
+func TakeInventory() (Inventory, error) { return take(nil) }
 
 // PictureOf looks at the host as far as a part of the lab could have changed it: for a question, which looks often, and
 // beside others that change it too. What of a part could be anywhere else, the whole picture shows that a run begins and
 // ends with.
-func PictureOf(part Part) (Picture, error) { return take(&part) }
+func TakeInventoryOf(part Owner) (Inventory, error) { return take(&part) }
 
-func take(part *Part) (Picture, error) {
-	p := Picture{}
-	for _, look := range []func(Picture, *Part) error{mounts, cgroups, processes, sockets, files, loops, devices} {
+func take(part *Owner) (Inventory, error) {
+	p := Inventory{}
+	for _, look := range []func(Inventory, *Owner) error{mounts, cgroups, processes, sockets, files, loops, devices} {
 		if err := look(p, part); err != nil {
 			return nil, fmt.Errorf("take a picture of the host: %w", err)
 		}
@@ -44,14 +44,14 @@ func take(part *Part) (Picture, error) {
 	return p, nil
 }
 
-func (p Picture) put(kind, name, description string) {
+func (p Inventory) put(kind, name, description string) {
 	if p[kind] == nil {
 		p[kind] = map[string]string{}
 	}
 	p[kind][name] = description
 }
 
-func mounts(p Picture, _ *Part) error {
+func mounts(p Inventory, _ *Owner) error {
 	ms, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func mounts(p Picture, _ *Part) error {
 	return nil
 }
 
-func cgroups(p Picture, part *Part) error {
+func cgroups(p Inventory, part *Owner) error {
 	hs, err := Hierarchies()
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ func cgroups(p Picture, part *Part) error {
 	for _, h := range hs {
 		below := []string{"/"}
 		if part != nil {
-			below = tops(h)
+			below = labRoots(h)
 		}
 		var all []string
 		for _, top := range below {
@@ -92,8 +92,8 @@ func cgroups(p Picture, part *Part) error {
 	return nil
 }
 
-func processes(p Picture, part *Part) error {
-	ps, err := list(func(q Process) bool { return part == nil || q.Of(*part) })
+func processes(p Inventory, part *Owner) error {
+	ps, err := list(func(q Process) bool { return part == nil || q.OwnedBy(*part) })
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func processes(p Picture, part *Part) error {
 	return nil
 }
 
-func sockets(p Picture, _ *Part) error {
+func sockets(p Inventory, _ *Owner) error {
 	// Only a bound socket has a path, in the eighth column (proc_net_unix(5)). An abstract one begins with @.
 	data, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
@@ -120,7 +120,7 @@ func sockets(p Picture, _ *Part) error {
 	return nil
 }
 
-func files(p Picture, part *Part) error {
+func files(p Inventory, part *Owner) error {
 	ours := Dir
 	if part != nil {
 		ours = part.Dir()
@@ -141,7 +141,7 @@ func files(p Picture, part *Part) error {
 			}
 			p.put(kind, path, d.Type().String())
 			// Deep enough for <state>/<plugin>/<namespace>/<id>; a rootfs has thousands of files and tells no more.
-			if d.IsDir() && strings.Count(strings.TrimPrefix(path, root), "/") >= deep(root) {
+			if d.IsDir() && strings.Count(strings.TrimPrefix(path, root), "/") >= depth(root) {
 				return fs.SkipDir
 			}
 			return nil
@@ -151,14 +151,14 @@ func files(p Picture, part *Part) error {
 }
 
 // deep is how many levels of a directory are looked at; a question's own is two levels below [Dir].
-func deep(root string) int {
+func depth(root string) int {
 	if strings.HasPrefix(root, Dir+"/") {
 		return 2
 	}
 	return 4
 }
 
-func loops(p Picture, _ *Part) error {
+func loops(p Inventory, _ *Owner) error {
 	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return err
@@ -171,7 +171,7 @@ func loops(p Picture, _ *Part) error {
 	return nil
 }
 
-func devices(p Picture, _ *Part) error {
+func devices(p Inventory, _ *Owner) error {
 	// A program that runs as root and "cleans up" its output file can replace /dev/null by a regular file; everything
 	// on the host then fails in odd ways.
 	p.put("device", "/dev/null "+describeDevice("/dev/null"), "")
@@ -211,9 +211,9 @@ func (c Change) String() string {
 }
 
 // Diff lists the changes from one picture to the other, sorted.
-func Diff(before, after Picture) []Change {
+func Diff(before, after Inventory) []Change {
 	var out []Change
-	add := func(a, b Picture, gone bool) {
+	add := func(a, b Inventory, gone bool) {
 		for _, kind := range slices.Sorted(maps.Keys(b)) {
 			for _, name := range slices.Sorted(maps.Keys(b[kind])) {
 				if _, ok := a[kind][name]; !ok {
@@ -229,18 +229,18 @@ func Diff(before, after Picture) []Change {
 
 // Of keeps the changes that a part of the lab answers for: what carries its name; and what appeared in a [DefaultPlaces]
 // entry that the host did not use before, under an id of the lab's, or in place of the null device, whoever made it.
-func Of(changes []Change, before Picture, part Part) []Change {
-	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return !of(c, before, part) })
+func OwnedBy(changes []Change, before Inventory, part Owner) []Change {
+	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return !isOwnedBy(c, before, part) })
 }
 
-func of(c Change, before Picture, part Part) bool {
+func isOwnedBy(c Change, before Inventory, part Owner) bool {
 	if c.Kind == "device" {
 		return true
 	}
 	if c.Gone {
 		return false
 	}
-	if part.Carries(c.Name) || part.Carries(c.Description) {
+	if part.Owns(c.Name) || part.Owns(c.Description) {
 		return true
 	}
 	if c.Kind == "process" || c.Kind == "namespace" {
@@ -248,7 +248,7 @@ func of(c Change, before Picture, part Part) bool {
 	}
 	for _, place := range DefaultPlaces {
 		if pathBegins(c.Name, place) {
-			if usedPlaces.has(place) || madeByARun(place) || suffix.MatchString(c.Name) {
+			if usedPlaces.has(place) || madeByARun(place) || ownedName.MatchString(c.Name) {
 				return false // the run's own traces there are known by their suffix, and so are those of a run beside it
 			}
 			// Where the host's own runc or containerd lives, what has an id of the lab's is still not its own.

@@ -23,7 +23,7 @@ import (
 
 // Wire is a second address of a daemon, which notes each call and passes it on, in bytes: it knows no message of
 // containerd's.
-type Wire struct {
+type Proxy struct {
 	Address string
 
 	to    *grpc.ClientConn
@@ -32,19 +32,19 @@ type Wire struct {
 }
 
 // Tap makes an address at which a client reaches the daemon and is noted: ctr --address.
-func (d *Daemon) Tap() *Wire {
+func (d *Daemon) StartProxy() *Proxy {
 	d.q.Helper()
-	w := tap(d.q, d.Address, filepath.Join(d.q.Mkdir("wire"), "sock"))
-	d.q.Did("# a proxy at %s notes each gRPC call and passes it on to %s", w.Address, d.Address)
+	w := startProxy(d.q, d.Address, filepath.Join(d.q.Mkdir("wire"), "sock"))
+	d.q.LogCommand("# a proxy at %s notes each gRPC call and passes it on to %s", w.Address, d.Address)
 	return w
 }
 
-func tap(tb testing.TB, address, at string) *Wire {
+func startProxy(tb testing.TB, address, at string) *Proxy {
 	tb.Helper()
-	w := &Wire{Address: at}
+	w := &Proxy{Address: at}
 	var err error
 	w.to, err = grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(asBytes{}), grpc.MaxCallRecvMsgSize(maxMessage)))
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(maxMessage)))
 	if err != nil {
 		tb.Fatalf("tap %s: %v", address, err)
 	}
@@ -52,7 +52,7 @@ func tap(tb testing.TB, address, at string) *Wire {
 	if err != nil {
 		tb.Fatalf("tap %s: %v", address, err)
 	}
-	s := grpc.NewServer(grpc.UnknownServiceHandler(w.pass), grpc.ForceServerCodecV2(asBytes{}), grpc.MaxRecvMsgSize(maxMessage))
+	s := grpc.NewServer(grpc.UnknownServiceHandler(w.forward), grpc.ForceServerCodecV2(rawCodec{}), grpc.MaxRecvMsgSize(maxMessage))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	tb.Cleanup(func() {
@@ -71,7 +71,7 @@ func tap(tb testing.TB, address, at string) *Wire {
 const maxMessage = 16 << 20
 
 // Calls returns the calls since it was last asked: "Tasks/Create", in the order in which they began.
-func (w *Wire) Calls() []string {
+func (w *Proxy) Calls() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := w.calls
@@ -80,21 +80,21 @@ func (w *Wire) Calls() []string {
 }
 
 // Has says whether a call is among those that have not been asked for yet.
-func (w *Wire) Has(call string) bool {
+func (w *Proxy) Has(call string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Contains(w.calls, call)
 }
 
 // note notes /containerd.services.tasks.v1.Tasks/Create as Tasks/Create.
-func (w *Wire) note(method string) {
+func (w *Proxy) note(method string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.calls = append(w.calls, method[strings.LastIndex(method, ".")+1:])
 }
 
 // pass is one call, of whatever kind: messages go both ways until one side has said its last.
-func (w *Wire) pass(_ any, caller grpc.ServerStream) error {
+func (w *Proxy) forward(_ any, caller grpc.ServerStream) error {
 	method, ok := grpc.MethodFromServerStream(caller)
 	if !ok {
 		return status.Error(codes.Internal, "a call without a method")
@@ -139,18 +139,18 @@ func copyMessages(to interface{ SendMsg(any) error }, from interface{ RecvMsg(an
 }
 
 // asBytes is a codec that leaves messages as they are.
-type asBytes struct{}
+type rawCodec struct{}
 
-var _ encoding.CodecV2 = asBytes{}
+var _ encoding.CodecV2 = rawCodec{}
 
-func (asBytes) Marshal(v any) (mem.BufferSlice, error) {
+func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
 }
 
-func (asBytes) Unmarshal(data mem.BufferSlice, v any) error {
+func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	*v.(*[]byte) = data.Materialize()
 	return nil
 }
 
 // Name is that of the codec which both sides really use: it is in the content type.
-func (asBytes) Name() string { return "proto" }
+func (rawCodec) Name() string { return "proto" }

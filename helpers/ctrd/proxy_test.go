@@ -27,7 +27,7 @@ func TestTapPassesCallsOn(t *testing.T) {
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
 
-	w := tap(t, filepath.Join(dir, "daemon"), filepath.Join(dir, "tap"))
+	w := startProxy(t, filepath.Join(dir, "daemon"), filepath.Join(dir, "tap"))
 	conn, err := grpc.NewClient("unix://"+w.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	assert.NilError(t, err)
 	t.Cleanup(func() { conn.Close() })

@@ -12,15 +12,15 @@ import (
 
 // Part is a part of the lab by name: a run, or one question of it. By the name alone one can tell whose a process, a
 // mount or a cgroup is, after everything that made it has died.
-type Part struct {
+type Owner struct {
 	Run      string // the run's number
 	Question string // q1, q2, …; "" for the whole run
 	pattern  *regexp.Regexp
 }
 
 // NewPart names a run, or with a question one of its questions.
-func NewPart(run, question string) Part {
-	p := Part{Run: run, Question: question}
+func NewOwner(run, question string) Owner {
+	p := Owner{Run: run, Question: question}
 	below, suffix := regexp.QuoteMeta(run), regexp.QuoteMeta(run)+`-q[0-9]+`
 	if question != "" {
 		below += "/" + regexp.QuoteMeta(question)
@@ -32,21 +32,21 @@ func NewPart(run, question string) Part {
 }
 
 // Dir is the directory below which the part makes everything.
-func (p Part) Dir() string { return filepath.Join(Dir, p.Run, p.Question) }
+func (p Owner) Dir() string { return filepath.Join(Dir, p.Run, p.Question) }
 
 // Cgroup is the cgroup below which it makes those cgroups whose path it may choose.
-func (p Part) Cgroup() string { return filepath.Join(Cgroup, p.Run, p.Question) }
+func (p Owner) Cgroup() string { return filepath.Join(Cgroup, p.Run, p.Question) }
 
 // ID gives a container's id a suffix, so that the part is known by it. containerd derives the cgroup's path from its
 // namespace and the container's id alone (/cdb-lab/<id>), and there two runs would meet.
-func (p Part) ID(id string) string { return fmt.Sprintf("%s-%s-%s", id, p.Run, p.Question) }
+func (p Owner) ID(id string) string { return fmt.Sprintf("%s-%s-%s", id, p.Run, p.Question) }
 
 // Carries says whether s, such as a path or the description of a process, names the part or something of it.
-func (p Part) Carries(s string) bool { return p.pattern.MatchString(s) }
+func (p Owner) Owns(s string) bool { return p.pattern.MatchString(s) }
 
 // runOf returns the number of the run that a directory entry below Dir or Cgroup belongs to.
 func runOf(name string) (run string, ok bool) {
-	if m := suffixPattern.FindStringSubmatch(name); m != nil {
+	if m := ownedEntry.FindStringSubmatch(name); m != nil {
 		return m[1], true
 	}
 	_, err := strconv.Atoi(name)
@@ -54,22 +54,22 @@ func runOf(name string) (run string, ok bool) {
 }
 
 // suffix is what the names of any run's parts have: see [Part.ID].
-var suffix = regexp.MustCompile(`/cdb-[0-9a-z-]*-[0-9]+-q[0-9]+`)
+var ownedName = regexp.MustCompile(`/cdb-[0-9a-z-]*-[0-9]+-q[0-9]+`)
 
-var suffixPattern = regexp.MustCompile(`^cdb-[0-9a-z-]*-([0-9]+)-q[0-9]+$`)
+var ownedEntry = regexp.MustCompile(`^cdb-[0-9a-z-]*-([0-9]+)-q[0-9]+$`)
 
 // labCgroups lists the cgroups of a hierarchy that are the lab's, whichever part's: those below Cgroup, and those below
 // a cgroup of a containerd namespace whose name begins as the lab's does. Parents come first.
 func labCgroups(h Hierarchy) []string {
 	var out []string
-	for _, top := range tops(h) {
+	for _, top := range labRoots(h) {
 		out = append(out, cgroupsBelow(h, top)...)
 	}
 	return out
 }
 
 // tops lists the cgroups of a hierarchy's root below which the lab's are.
-func tops(h Hierarchy) []string {
+func labRoots(h Hierarchy) []string {
 	dirs, _ := filepath.Glob(h.Path(Cgroup) + "*")
 	var out []string
 	for _, dir := range dirs {

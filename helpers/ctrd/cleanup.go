@@ -20,7 +20,7 @@ import (
 )
 
 // end takes down what is left of the question in the daemon, and the daemon where it is the question's own.
-func (d *Daemon) end() {
+func (d *Daemon) cleanUp() {
 	if d.cmd == nil {
 		return
 	}
@@ -61,7 +61,7 @@ func (d *Daemon) empty() error {
 	var errs []error
 	var mine []string
 	for _, ns := range all {
-		if !d.shared || d.q.Part.Carries("/"+ns) {
+		if !d.shared || d.q.Owner.Owns("/"+ns) {
 			mine = append(mine, ns)
 			errs = append(errs, d.deleteContainers(namespaces.WithNamespace(ctx, ns)))
 		}
@@ -70,7 +70,7 @@ func (d *Daemon) empty() error {
 		if d.RuncRoot == defaultRuncRoot {
 			// Not below the daemon's directory: an empty one of each namespace that the question has named.
 			for _, ns := range mine {
-				if d.q.Part.Carries("/" + ns) {
+				if d.q.Owner.Owns("/" + ns) {
 					errs = append(errs, os.RemoveAll(filepath.Join(d.RuncRoot, ns)))
 				}
 			}
@@ -133,7 +133,7 @@ func (d *Daemon) deleteImages(ctx context.Context) error {
 // deletes an image or a lease may ask to wait until what that has freed is gone.
 func (d *Daemon) CollectGarbage() {
 	d.q.Helper()
-	d.q.Did("ctr -n %[1]s leases rm --sync $(ctr -n %[1]s leases create)", d.Namespace)
+	d.q.LogCommand("ctr -n %[1]s leases rm --sync $(ctr -n %[1]s leases create)", d.Namespace)
 	ctx := namespaces.WithNamespace(context.Background(), d.Namespace)
 	if err := collectGarbage(ctx, d.client); err != nil {
 		d.q.Fatalf("collect containerd's garbage: %v", err)

@@ -35,7 +35,7 @@ func (p *places) has(place string) bool {
 // UseDefaultPlace makes directories of one of the [DefaultPlaces] for a program that cannot be told to use another one,
 // such as an older containerd. What appears in that place is then no trace of the lab's, unless it has a name of the
 // lab's; and what the run has made is noted, so that a sweep of the run removes it.
-func UseDefaultPlace(run Part, place string, dirs ...string) error {
+func UseDefaultPlace(run Owner, place string, dirs ...string) error {
 	usedPlaces.mu.Lock()
 	defer usedPlaces.mu.Unlock()
 	if usedPlaces.all[place] {
@@ -72,7 +72,7 @@ func madeByARun(dir string) bool {
 
 // leaveDefaultPlaces removes the directories that a run has made in default places, with what is the run's by name and
 // the sockets that nobody listens at any more. A directory that somebody else has come to use stays.
-func leaveDefaultPlaces(run Part) error {
+func leaveDefaultPlaces(run Owner) error {
 	note := filepath.Join(Dir, run.Run, madeFile)
 	data, err := os.ReadFile(note)
 	if run.Question != "" || errors.Is(err, os.ErrNotExist) {
@@ -85,27 +85,27 @@ func leaveDefaultPlaces(run Part) error {
 		if !slices.ContainsFunc(DefaultPlaces, func(place string) bool { return pathBegins(dir, place) }) {
 			return fmt.Errorf("%s names %s, which is no place that the lab makes", note, dir)
 		}
-		if err := leave(run, dir); err != nil {
+		if err := leaveDir(run, dir); err != nil {
 			return err
 		}
 	}
 	return os.Remove(note)
 }
 
-func leave(run Part, dir string) error {
+func leaveDir(run Owner, dir string) error {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		switch {
-		case run.Carries(path):
+		case run.Owns(path):
 			if err := os.RemoveAll(path); err != nil {
 				return err
 			}
 		case e.IsDir() && strings.HasPrefix(e.Name(), "cdb-"): // a containerd namespace of the lab's, where runs meet
-			if err := leave(run, path); err != nil {
+			if err := leaveDir(run, path); err != nil {
 				return err
 			}
-		case e.Type()&os.ModeSocket != 0 && dead(path):
+		case e.Type()&os.ModeSocket != 0 && isStaleSocket(path):
 			_ = os.Remove(path)
 		}
 	}
@@ -116,7 +116,7 @@ func leave(run Part, dir string) error {
 }
 
 // dead says whether nobody listens at a socket any more.
-func dead(socket string) bool {
+func isStaleSocket(socket string) bool {
 	c, err := net.Dial("unix", socket)
 	if err == nil {
 		c.Close()

@@ -16,7 +16,7 @@ import (
 
 // dialect is how the containerd and the ctr under test want to be told things. They are asked (for the default
 // configuration, for help), since a version's number does not tell what a distribution has patched.
-type dialect struct {
+type features struct {
 	Version   int  // of the configuration's format: 2 of containerd 1, 3 of containerd 2
 	SocketDir bool // the shims' sockets can be moved; else they are in defaultSocketDir
 	RuncRoot  bool // `ctr containers create` can move the runtime's state; else it is in defaultRuncRoot
@@ -30,12 +30,12 @@ const (
 	defaultRuncRoot  = defaultPlace + "/runc"
 )
 
-var pinnedDialect = dialect{Version: 3, SocketDir: true, RuncRoot: true}
+var pinnedFeatures = features{Version: 3, SocketDir: true, RuncRoot: true}
 
 var versionLine = regexp.MustCompile(`(?m)^version = (\d+)$`)
 
-var theDialect = sync.OnceValues(func() (dialect, error) {
-	d := pinnedDialect
+var theDialect = sync.OnceValues(func() (features, error) {
+	d := pinnedFeatures
 	if tool := lab.UnderTest("containerd"); !tool.Pinned {
 		out, err := exec.Command(tool.Path, "config", "default").Output()
 		if err != nil {
@@ -60,5 +60,5 @@ var theDialect = sync.OnceValues(func() (dialect, error) {
 	if d.SocketDir && d.RuncRoot {
 		return d, nil
 	}
-	return d, host.UseDefaultPlace(lab.RunPart(), defaultPlace, defaultSocketDir, defaultRuncRoot)
+	return d, host.UseDefaultPlace(lab.RunOwner(), defaultPlace, defaultSocketDir, defaultRuncRoot)
 })
