@@ -79,7 +79,7 @@ sweep: $(BIN)/lab ## remove what killed or kept runs left on this machine
 FUZZTIME ?= 10s
 .PHONY: fuzz
 fuzz: ## fuzz what the lab itself parses: mountinfo, cgroups, status, system calls, state documents
-	for target in host:FuzzHierarchies host:FuzzStat proc:FuzzStatus proc:FuzzSyscall runc:FuzzState; do \
+	for target in cgroup:FuzzHierarchies host:FuzzStat proc:FuzzStatus proc:FuzzSyscall runc:FuzzState; do \
 		$(GO) test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) ./helpers/$${target%:*} || exit; done
 
 .PHONY: bench

@@ -13,6 +13,7 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/cgroup"
 	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -20,30 +21,30 @@ import (
 
 // assertInCgroup asserts, in every hierarchy, that the process is the only one of the cgroup, by both what the process
 // and what the cgroup says.
-func assertInCgroup(q *lab.Q, id proc.Identity, cgroup string) {
+func assertInCgroup(q *lab.Q, id proc.Identity, path string) {
 	q.Helper()
-	hs, err := host.Hierarchies()
+	hs, err := cgroup.Hierarchies()
 	assert.NilError(q, err)
 	for _, h := range hs {
 		key := h.Name
 		if h.V2 {
 			key = ""
 		}
-		assert.Check(q, cmp.Equal(id.Cgroups[key], cgroup), "/proc/%d/cgroup, hierarchy %s", id.PID, h.Name)
-		procs, err := os.ReadFile(filepath.Join(h.Path(cgroup), "cgroup.procs"))
+		assert.Check(q, cmp.Equal(id.Cgroups[key], path), "/proc/%d/cgroup, hierarchy %s", id.PID, h.Name)
+		procs, err := os.ReadFile(filepath.Join(h.Path(path), "cgroup.procs"))
 		assert.NilError(q, err)
 		assert.Check(q, cmp.Equal(strings.TrimSpace(string(procs)), strconv.Itoa(int(id.PID))), "members in hierarchy %s", h.Name)
 	}
 }
 
 // assertNoCgroup asserts that no hierarchy has the cgroup.
-func assertNoCgroup(q *lab.Q, cgroup string) {
+func assertNoCgroup(q *lab.Q, path string) {
 	q.Helper()
-	hs, err := host.Hierarchies()
+	hs, err := cgroup.Hierarchies()
 	assert.NilError(q, err)
 	for _, h := range hs {
-		_, err := os.Stat(h.Path(cgroup))
-		assert.Check(q, os.IsNotExist(err), "cgroup %s is still there in hierarchy %s: %v", cgroup, h.Name, err)
+		_, err := os.Stat(h.Path(path))
+		assert.Check(q, os.IsNotExist(err), "cgroup %s is still there in hierarchy %s: %v", path, h.Name, err)
 	}
 }
 
@@ -76,9 +77,9 @@ func mountAt(q *lab.Q, path string) *mountinfo.Info {
 // cgroupVersion is the version of the hierarchy that has the controllers: v1 (also in hybrid mode) or v2.
 func cgroupVersion(q *lab.Q) string {
 	q.Helper()
-	hs, err := host.Hierarchies()
+	hs, err := cgroup.Hierarchies()
 	assert.NilError(q, err)
-	if host.CgroupMode(hs) == host.ModeV2 {
+	if cgroup.ModeOf(hs) == cgroup.ModeV2 {
 		return "v2"
 	}
 	return "v1"

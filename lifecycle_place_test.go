@@ -15,7 +15,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
-	"cdblab/helpers/host"
+	"cdblab/helpers/cgroup"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -79,11 +79,11 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 
 	q.Step("cgroup: in each hierarchy the path of config.json, and no other process is in it")
 	assertInCgroup(q, p.Identity, c.Bundle.Spec.Linux.CgroupsPath)
-	hs, err := host.Hierarchies()
+	hs, err := cgroup.Hierarchies()
 	assert.NilError(q, err)
 	for _, h := range hs {
 		dir := h.Path(c.Bundle.Spec.Linux.CgroupsPath)
-		if !h.V2 || host.CgroupMode(hs) == host.ModeV2 {
+		if !h.V2 || cgroup.ModeOf(hs) == cgroup.ModeV2 {
 			assert.Check(q, slices.ContainsFunc(values(stored.CgroupPaths), func(p string) bool { return sameFile(p, dir) }),
 				"state.json has no %s: %v", dir, stored.CgroupPaths)
 		}

@@ -13,7 +13,6 @@ import (
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/ctrd"
-	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -30,7 +29,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/cgroups.7.html, "/proc files"
 func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "Which cgroup is it in, and the shim?")
-	hs, err := host.Hierarchies()
+	hs, err := cgroup.Hierarchies()
 	assert.NilError(q, err)
 	room := q.Cgroup + "/shim"
 	makeCgroup(q, hs, room) // before the daemon, so that it is removed when no shim is left
@@ -118,7 +117,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 }
 
 // makeCgroup makes a cgroup in each hierarchy, in which processes can be, until the question ends.
-func makeCgroup(q *lab.Q, hs []host.Hierarchy, path string) {
+func makeCgroup(q *lab.Q, hs []cgroup.Hierarchy, path string) {
 	q.Helper()
 	q.LogCommand("mkdir -p /sys/fs/cgroup/*%s", path)
 	for _, h := range hs {

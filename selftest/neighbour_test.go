@@ -15,6 +15,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
 
+	"cdblab/helpers/cgroup"
 	"cdblab/helpers/host"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/rootfs"
@@ -59,7 +60,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 			_, err := host.Remove(d)
 			assert.Check(t, err)
 		}
-		hs, err := host.Hierarchies()
+		hs, err := cgroup.Hierarchies()
 		assert.Check(t, err)
 		for _, h := range hs {
 			_ = os.Remove(h.Path("/default"))

@@ -90,15 +90,6 @@ func TestHypervisor(t *testing.T) {
 	assert.Check(t, !hypervisorFirmware("Amazon EC2\n"), "its bare metal says so too")
 }
 
-func TestControllers(t *testing.T) {
-	assert.Equal(t, controllers("rw,cpu,cpuacct"), "cpu,cpuacct")
-	assert.Equal(t, controllers("rw,xattr,name=systemd"), "name=systemd")
-	assert.Equal(t, CgroupMode([]Hierarchy{{Name: "pids"}, {Name: "unified", V2: true}}), ModeHybrid)
-	assert.Equal(t, CgroupMode([]Hierarchy{{Name: "pids"}}), ModeV1)
-	assert.Equal(t, CgroupMode([]Hierarchy{{Name: "unified", V2: true}}), ModeV2)
-	assert.Equal(t, CgroupMode(nil), Mode(""))
-}
-
 func TestLock_IsLostWithItsHolder(t *testing.T) {
 	dir := t.TempDir()
 	held, err := tryLock(dir)

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"cdblab/helpers/cgroup"
+
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
@@ -63,7 +65,7 @@ func mounts(p Inventory, _ *Owner) error {
 }
 
 func cgroups(p Inventory, part *Owner) error {
-	hs, err := Hierarchies()
+	hs, err := cgroup.Hierarchies()
 	if err != nil {
 		return err
 	}
@@ -74,7 +76,7 @@ func cgroups(p Inventory, part *Owner) error {
 		}
 		var all []string
 		for _, top := range below {
-			all = append(all, cgroupsBelow(h, top)...)
+			all = append(all, cgroup.Below(h, top)...)
 		}
 		for _, cg := range all {
 			p.put("cgroup", h.Name+":"+cg, h.Path(cg))

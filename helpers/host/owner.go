@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"cdblab/helpers/cgroup"
 )
 
 // Part is a part of the lab by name: a run, or one question of it. By the name alone one can tell whose a process, a
@@ -60,16 +62,16 @@ var ownedEntry = regexp.MustCompile(`^cdb-[0-9a-z-]*-([0-9]+)-q[0-9]+$`)
 
 // labCgroups lists the cgroups of a hierarchy that are the lab's, whichever part's: those below Cgroup, and those below
 // a cgroup of a containerd namespace whose name begins as the lab's does. Parents come first.
-func labCgroups(h Hierarchy) []string {
+func labCgroups(h cgroup.Hierarchy) []string {
 	var out []string
 	for _, top := range labRoots(h) {
-		out = append(out, cgroupsBelow(h, top)...)
+		out = append(out, cgroup.Below(h, top)...)
 	}
 	return out
 }
 
 // tops lists the cgroups of a hierarchy's root below which the lab's are.
-func labRoots(h Hierarchy) []string {
+func labRoots(h cgroup.Hierarchy) []string {
 	dirs, _ := filepath.Glob(h.Path(Cgroup) + "*")
 	var out []string
 	for _, dir := range dirs {

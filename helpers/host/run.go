@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 
+	"cdblab/helpers/cgroup"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -131,7 +133,7 @@ func lockLab() (*os.File, error) {
 // runNames lists the runs that have a directory or a cgroup.
 func runNames() ([]string, error) {
 	dirs := []string{Dir}
-	hs, err := Hierarchies()
+	hs, err := cgroup.Hierarchies()
 	if err != nil {
 		return nil, err
 	}

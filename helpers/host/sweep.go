@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"cdblab/helpers/cgroup"
+
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
@@ -180,7 +182,7 @@ func killAll(part Owner) (killed []string, err error) {
 }
 
 func thaw(part Owner) {
-	hs, _ := Hierarchies()
+	hs, _ := cgroup.Hierarchies()
 	for _, h := range hs {
 		for _, cg := range labCgroups(h) {
 			if f := filepath.Join(h.Path(cg), "freezer.state"); !h.V2 && part.Owns(cg) && exists(f) {
@@ -214,7 +216,7 @@ func unmountAll(dir string) (done []string, err error) {
 // removeCgroups removes the part's cgroups, in every hierarchy. The part's own, which is but the frame of what it made,
 // goes without a word.
 func removeCgroups(part Owner) (removed []string, err error) {
-	hs, err := Hierarchies()
+	hs, err := cgroup.Hierarchies()
 	if err != nil {
 		return nil, err
 	}
@@ -247,7 +249,7 @@ func removeCgroup(dir string) error {
 			return nil
 		}
 		if err != unix.EBUSY || time.Now().After(deadline) {
-			return fmt.Errorf("remove cgroup %s (processes %v): %w", dir, cgroupProcs(dir), err)
+			return fmt.Errorf("remove cgroup %s (processes %v): %w", dir, cgroup.Procs(dir), err)
 		}
 	}
 }
@@ -274,11 +276,11 @@ func Remove(dir string) (files int, err error) {
 // controllersFile in Dir says which controllers were on at the root of the v2 hierarchy before the lab's first run.
 const controllersFile = "cgroup.subtree_control"
 
-func unified() (Hierarchy, bool) {
-	hs, _ := Hierarchies()
-	i := slices.IndexFunc(hs, func(h Hierarchy) bool { return h.V2 })
+func unified() (cgroup.Hierarchy, bool) {
+	hs, _ := cgroup.Hierarchies()
+	i := slices.IndexFunc(hs, func(h cgroup.Hierarchy) bool { return h.V2 })
 	if i < 0 {
-		return Hierarchy{}, false
+		return cgroup.Hierarchy{}, false
 	}
 	return hs[i], true
 }
@@ -304,7 +306,7 @@ func removeRootIfIdle() error {
 	if err != nil || len(names) > 0 {
 		return err
 	}
-	hs, err := Hierarchies()
+	hs, err := cgroup.Hierarchies()
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cdblab/helpers/cgroup"
 	"cdblab/helpers/host"
 )
 
@@ -33,11 +34,11 @@ func guard() error {
 	if err := host.NullDevice(); err != nil {
 		return err
 	}
-	hs, err := host.Hierarchies()
+	hs, err := cgroup.Hierarchies()
 	if err != nil {
 		return err
 	}
-	if host.CgroupMode(hs) == "" {
+	if cgroup.ModeOf(hs) == "" {
 		return errors.New("no cgroup hierarchy is mounted below /sys/fs/cgroup, and no container can be made\n" +
 			"  Mount one:   mount -t cgroup2 none /sys/fs/cgroup")
 	}

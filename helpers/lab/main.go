@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cdblab/helpers/cgroup"
 	"cdblab/helpers/host"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/rootfs"
@@ -255,14 +256,14 @@ func sayUnderTest() {
 	describe(underTest)
 	var uts unix.Utsname
 	_ = unix.Uname(&uts)
-	hs, _ := host.Hierarchies()
+	hs, _ := cgroup.Hierarchies()
 	virtual, ok := host.Virtual()
 	if !ok {
 		virtual = "no VM that it knows of; " + disposableEnv + "=yes"
 	}
 	fmt.Printf("cdblab: under test\n")
 	fmt.Printf("  %-24s %s %s (%s)\n", "kernel", unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Machine[:]), virtual)
-	fmt.Printf("  %-24s %s\n", "cgroup", host.CgroupMode(hs))
+	fmt.Printf("  %-24s %s\n", "cgroup", cgroup.ModeOf(hs))
 	for _, s := range toolSpecs {
 		t := underTest[s.name]
 		fmt.Printf("  %-24s %s\n  %-24s %s %s\n", t.Name, t.Version, "", t.Path, t.Digest)

@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-
-	"cdblab/helpers/host"
 )
 
 // Group is a control group: one directory on v2, one for each hierarchy on v1.
@@ -21,23 +19,23 @@ type Group struct {
 	V2   bool   // controllers are in the unified hierarchy
 
 	tb testing.TB
-	hs []host.Hierarchy
+	hs []Hierarchy
 }
 
 // Of returns the group of a path, such as config.json's linux.cgroupsPath. It need not exist.
 func Of(tb testing.TB, path string) Group {
 	tb.Helper()
-	hs, err := host.Hierarchies()
+	hs, err := Hierarchies()
 	if err != nil {
 		tb.Fatalf("find the cgroup hierarchies: %v", err)
 	}
-	return Group{Path: path, V2: host.CgroupMode(hs) == host.ModeV2, tb: tb, hs: hs}
+	return Group{Path: path, V2: ModeOf(hs) == ModeV2, tb: tb, hs: hs}
 }
 
 // Has says whether the kernel has the controller ("memory") in a hierarchy that is mounted.
 func (g Group) Has(controller string) bool { return g.hierarchy(controller) != nil }
 
-func (g Group) hierarchy(controller string) *host.Hierarchy {
+func (g Group) hierarchy(controller string) *Hierarchy {
 	for _, h := range g.hs {
 		if h.V2 && g.V2 {
 			list, _ := os.ReadFile(h.Path("cgroup.controllers"))

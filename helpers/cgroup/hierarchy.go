@@ -1,6 +1,6 @@
 //go:build linux
 
-package host
+package cgroup
 
 import (
 	"io"
@@ -34,6 +34,9 @@ type Hierarchy struct {
 // Path returns the directory of cgroup (such as /cdb-lab/1) in the hierarchy.
 func (h Hierarchy) Path(cgroup string) string { return filepath.Join(h.Mountpoint, cgroup) }
 
+// mountRoot is the directory at and below which the hierarchies are mounted.
+const mountRoot = "/sys/fs/cgroup"
+
 // Hierarchies returns the cgroup hierarchies mounted below /sys/fs/cgroup, sorted by name.
 func Hierarchies() ([]Hierarchy, error) {
 	f, err := os.Open("/proc/self/mountinfo")
@@ -52,7 +55,7 @@ func parseHierarchies(r io.Reader) ([]Hierarchy, error) {
 	}
 	var hs []Hierarchy
 	for _, m := range mounts {
-		if !pathBegins(m.Mountpoint, "/sys/fs/cgroup") {
+		if m.Mountpoint != mountRoot && !strings.HasPrefix(m.Mountpoint, mountRoot+"/") {
 			continue
 		}
 		h := Hierarchy{Name: "unified", Mountpoint: m.Mountpoint, V2: m.FSType == "cgroup2"}
@@ -79,8 +82,8 @@ func controllers(options string) string {
 	return strings.Join(out, ",")
 }
 
-// CgroupMode says how the hierarchies are mounted; "" where none is.
-func CgroupMode(hs []Hierarchy) Mode {
+// ModeOf says how the hierarchies are mounted; "" where none is.
+func ModeOf(hs []Hierarchy) Mode {
 	v1 := slices.ContainsFunc(hs, func(h Hierarchy) bool { return !h.V2 })
 	v2 := slices.ContainsFunc(hs, func(h Hierarchy) bool { return h.V2 })
 	switch {
@@ -94,9 +97,9 @@ func CgroupMode(hs []Hierarchy) Mode {
 	return ""
 }
 
-// cgroupsBelow lists the cgroups of a hierarchy at and below cgroup, parents first, relative to the root.
+// Below lists the cgroups of a hierarchy at and below cgroup, parents first, relative to the root.
 // A cgroup that vanishes during the walk is no error.
-func cgroupsBelow(h Hierarchy, cgroup string) []string {
+func Below(h Hierarchy, cgroup string) []string {
 	var out []string
 	_ = filepath.WalkDir(h.Path(cgroup), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -110,8 +113,8 @@ func cgroupsBelow(h Hierarchy, cgroup string) []string {
 	return out
 }
 
-// cgroupProcs lists the processes of one cgroup directory; a cgroup that is gone has none.
-func cgroupProcs(dir string) []int {
+// Procs lists the processes of one cgroup directory; a cgroup that is gone has none.
+func Procs(dir string) []int {
 	data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	if err != nil {
 		return nil
