@@ -53,7 +53,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	assert.DeepEqual(q, generated.Process.Args, []string{"sleep", "300"})
 	assert.DeepEqual(q, task.Args, generated.Process.Args)
 	assert.Check(q, !generated.Process.Terminal)
-	shim := proc.Snapshot(q, int(task.Parent))
+	shim := proc.Snapshot(q, task.Parent)
 	var fifos []string
 	for _, target := range shim.FDs {
 		if strings.HasPrefix(target, d.FifoDir) {
@@ -211,8 +211,8 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			assert.Assert(q, created.Code == 0, "%s", created)
 			q.Must(program, "--root", root, "start", id)
 			pid := atoi(q, contents(q, filepath.Join(dir, "pid")))
-			proc.WaitFor(q, proc.Runs(pid, "sleep"))
-			alone := proc.Snapshot(q, pid)
+			proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
+			alone := proc.Snapshot(q, proc.PID(pid))
 			terms := inTerms(q, alone)
 			assert.Check(q, cmp.DeepEqual(terms, byContainerd))
 			q.Fact("as "+name+"'s container", terms)
@@ -248,14 +248,14 @@ func inTerms(q *lab.Q, p proc.Process) map[string]string {
 	q.Helper()
 	out := map[string]string{
 		"args": strings.Join(p.Args, " "), "env": strings.Join(p.Env, " "), "exe": p.Exe,
-		"uid": itoa(p.UID), "cwd": proc.Cwd(q, int(p.PID)),
+		"uid": itoa(p.UID), "cwd": proc.Cwd(q, p.PID),
 		"namespaces": strings.Join(p.Own(proc.Self(q).Identity), " "),
 		"mounts":     strings.Join(sortedStrings(mountPoints(p)), " "), // in which order it masks is the runtime's
-		"NoNewPrivs": proc.Status(q, int(p.PID), "NoNewPrivs"), "Seccomp": proc.Status(q, int(p.PID), "Seccomp"),
-		"open files": fmt.Sprint(proc.Limit(q, int(p.PID), "Max open files")),
+		"NoNewPrivs": proc.Status(q, p.PID, "NoNewPrivs"), "Seccomp": proc.Status(q, p.PID, "Seccomp"),
+		"open files": fmt.Sprint(proc.Limit(q, p.PID, "Max open files")),
 	}
 	for _, set := range []string{"CapBnd", "CapEff", "CapPrm", "CapInh", "CapAmb"} {
-		out[set] = proc.Bits(q, int(p.PID), set).String()
+		out[set] = proc.Bits(q, p.PID, set).String()
 	}
 	for hierarchy, path := range p.Cgroups {
 		out["cgroup "+hierarchy] = path

@@ -118,29 +118,29 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 		{"linux.rootfsPropagation", "RootPropagation", func(c configs.Config) any { return c.RootPropagation&unix.MS_SHARED != 0 },
 			func(c translated) any { return strings.Contains(c.mount("/").Optional, "shared:") }},
 		{"process.capabilities.bounding", "Capabilities.Bounding", func(c configs.Config) any { return mask(c.Capabilities.Bounding) },
-			func(c translated) any { return proc.Bits(c.q, int(c.PID), "CapBnd") }},
+			func(c translated) any { return proc.Bits(c.q, c.PID, "CapBnd") }},
 		{"process.capabilities.effective", "Capabilities.Effective", func(c configs.Config) any { return mask(c.Capabilities.Effective) },
-			func(c translated) any { return proc.Bits(c.q, int(c.PID), "CapEff") }},
+			func(c translated) any { return proc.Bits(c.q, c.PID, "CapEff") }},
 		{"process.capabilities.permitted", "Capabilities.Permitted", func(c configs.Config) any { return mask(c.Capabilities.Permitted) },
-			func(c translated) any { return proc.Bits(c.q, int(c.PID), "CapPrm") }},
+			func(c translated) any { return proc.Bits(c.q, c.PID, "CapPrm") }},
 		{"process.capabilities.inheritable", "Capabilities.Inheritable", func(c configs.Config) any { return mask(c.Capabilities.Inheritable) },
-			func(c translated) any { return proc.Bits(c.q, int(c.PID), "CapInh") }},
+			func(c translated) any { return proc.Bits(c.q, c.PID, "CapInh") }},
 		{"process.capabilities.ambient", "Capabilities.Ambient", func(c configs.Config) any { return mask(c.Capabilities.Ambient) },
-			func(c translated) any { return proc.Bits(c.q, int(c.PID), "CapAmb") }},
+			func(c translated) any { return proc.Bits(c.q, c.PID, "CapAmb") }},
 		{"process.noNewPrivileges", "NoNewPrivileges", func(c configs.Config) any { return c.NoNewPrivileges },
-			func(c translated) any { return proc.Status(c.q, int(c.PID), "NoNewPrivs") == "1" }},
+			func(c translated) any { return proc.Status(c.q, c.PID, "NoNewPrivs") == "1" }},
 		{"process.oomScoreAdj", "OomScoreAdj", func(c configs.Config) any {
 			if c.OomScoreAdj == nil {
 				return contents(q, "/proc/self/oom_score_adj") // what it inherits
 			}
 			return strconv.Itoa(*c.OomScoreAdj)
-		}, func(c translated) any { return proc.File(c.q, int(c.PID), "oom_score_adj") }},
+		}, func(c translated) any { return proc.File(c.q, c.PID, "oom_score_adj") }},
 		{"process.user.umask", "Umask", func(c configs.Config) any {
 			if c.Umask == nil {
 				return "0022" // what the specification has for it
 			}
 			return fmt.Sprintf("%04o", *c.Umask)
-		}, func(c translated) any { return proc.Status(c.q, int(c.PID), "Umask") }},
+		}, func(c translated) any { return proc.Status(c.q, c.PID, "Umask") }},
 		{"linux.maskedPaths", "MaskPaths", func(c configs.Config) any { return there(full, c.MaskPaths) }, func(c translated) any {
 			return slices.DeleteFunc(there(c, c.config.MaskPaths), func(path string) bool { return !c.masked(path) })
 		}},
@@ -153,7 +153,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 			return eachDevice(c, func(path string, major, minor int64) string { return fmt.Sprintf("%d:%d", major, minor) })
 		}, func(c translated) any {
 			return eachDevice(c.config, func(path string, _, _ int64) string {
-				d := uint64(statOf(c.q, int(c.PID), path).Rdev)
+				d := uint64(statOf(c.q, c.PID, path).Rdev)
 				return fmt.Sprintf("%d:%d", unix.Major(d), unix.Minor(d))
 			})
 		}},
@@ -327,7 +327,7 @@ func (c translated) masked(path string) bool {
 	if m == nil {
 		return false
 	}
-	st := statOf(c.q, int(c.PID), path)
+	st := statOf(c.q, c.PID, path)
 	if st.Mode&syscall.S_IFMT == syscall.S_IFDIR {
 		return m.FSType == "tmpfs" && c.flags(path)["ro"]
 	}

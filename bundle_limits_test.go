@@ -219,7 +219,7 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	}
 
 	q.Step("linux.cgroupsPath: where all of that is")
-	assertInCgroup(q, proc.Snapshot(q, c.State().Pid).Identity, c.Bundle.Spec.Linux.CgroupsPath)
+	assertInCgroup(q, proc.Snapshot(q, proc.PID(c.State().Pid)).Identity, c.Bundle.Spec.Linux.CgroupsPath)
 	q.Fact("linux.cgroupsPath", c.Bundle.Spec.Linux.CgroupsPath)
 
 	q.Answer("Into one file of the container's cgroup each; on v2 under another name, and sometimes as another number.")
@@ -251,7 +251,7 @@ func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 	assert.Check(q, n >= 18 && n <= 20, "%d processes are in the cgroup, with a limit of 20", n)
 	q.Fact("the shell says", strings.TrimSpace(strings.Split(r.Out, "\n")[0]))
 	q.Fact("pids.max, and pids.events counts", []string{g.Read("pids", "pids.max"), "more than before"})
-	assert.Check(q, proc.Alive(int(p.PID)), "the limit has killed somebody")
+	assert.Check(q, proc.Alive(p.PID), "the limit has killed somebody")
 
 	q.Control("without the limit, all 30 are forked")
 	free, sh, _ := obedient(q, b, "free")
@@ -295,7 +295,7 @@ func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 	r := sh.Run(fill)
 	assert.Check(q, cmp.Equal(r.Code, 128+9), "dd's exit code: %s", r.Out)
 	assert.Check(q, cmp.Equal(kills(g), uint64(1)), "processes that the OOM killer has ended in this cgroup")
-	assert.Check(q, proc.Alive(int(p.PID)), "the container's first process was killed")
+	assert.Check(q, proc.Alive(p.PID), "the container's first process was killed")
 	q.Fact("its exit code", r.Code)
 	q.Fact("oom_kill", kills(g))
 	q.Fact("the container", c.State().Status)
@@ -333,7 +333,7 @@ func TestBundle_WhatLimitsItsProcessorTime(t *testing.T) {
 	q.Control("the same program without a quota is never throttled, in as many ticks of processor time")
 	free := variant(q, b, "free")
 	p := running(q, free)
-	proc.WaitFor(q, proc.HasUsed(int(p.PID), 10))
+	proc.WaitFor(q, proc.HasUsed(p.PID, 10))
 	none := cgroup.Of(q, free.Bundle.Spec.Linux.CgroupsPath).Stat("cpu", "cpu.stat", "nr_throttled")
 	assert.Check(q, cmp.Equal(none, uint64(0)), "nr_throttled without a quota")
 	q.Fact("nr_throttled without", none)
@@ -471,7 +471,7 @@ func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
 func policies(q *lab.Q, p proc.Process) []string {
 	q.Helper()
 	var out []string
-	for line := range strings.Lines(proc.File(q, int(p.PID), "numa_maps")) {
+	for line := range strings.Lines(proc.File(q, p.PID, "numa_maps")) {
 		out = append(out, strings.Fields(line)[1])
 	}
 	slices.Sort(out)

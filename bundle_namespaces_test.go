@@ -81,11 +81,11 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 	}
 	q.Fact("linux.namespaces[].type", inOwn.Own(self.Identity))
 	if hasTime {
-		q.Fact("linux.timeOffsets", proc.File(q, int(inOwn.PID), "timens_offsets"))
-		assert.Check(q, cmp.Regexp(fmt.Sprintf(`boottime +%d +0`, decade), proc.File(q, int(inOwn.PID), "timens_offsets")))
+		q.Fact("linux.timeOffsets", proc.File(q, inOwn.PID, "timens_offsets"))
+		assert.Check(q, cmp.Regexp(fmt.Sprintf(`boottime +%d +0`, decade), proc.File(q, inOwn.PID, "timens_offsets")))
 	}
 	q.Fact("its interfaces", strings.Fields(own.Run("ls /sys/class/net").Out))
-	assert.Check(q, cmp.Equal(proc.InnerPID(q, int(inOwn.PID)), 1), "the first process of a pid namespace is pid 1 in it")
+	assert.Check(q, cmp.Equal(proc.InnerPID(q, inOwn.PID), 1), "the first process of a pid namespace is pid 1 in it")
 	assert.Check(q, cmp.Equal(own.Run("echo $$").Out, "1"), "and sees itself so")
 	assert.Check(q, cmp.Equal(own.Run("cut -d: -f3 /proc/self/cgroup | sort -u").Out, "/"), "its cgroup is the root of its cgroup namespace")
 
@@ -135,7 +135,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 	assert.Check(q, cmp.Equal(joined.Run("hostname").Out, "cdb-own"), "hostname in the joined uts namespace")
 	r := own.Run(`cat /proc/[0-9]*/cmdline | tr '\0' '\n' | grep -x '[c]db-runc-joined'`)
 	assert.Check(q, cmp.Equal(r.Out, "cdb-runc-joined"), "who joined, as the first process of the pid namespace sees it")
-	assert.Check(q, proc.InnerPID(q, int(inJoined.PID)) != 1, "there are two first processes in one pid namespace")
+	assert.Check(q, proc.InnerPID(q, inJoined.PID) != 1, "there are two first processes in one pid namespace")
 	q.Fact("its cgroup, from the other's root", joined.Run("cut -d: -f3 /proc/self/cgroup | sort -u").Out)
 
 	q.Step("what cannot be meant is refused, and leaves nothing")
@@ -307,8 +307,8 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 		assert.Assert(q, cmp.Equal(r.Code, 0), "%s", r)
 		pid := c.State().Pid
 		c.Start()
-		proc.WaitFor(q, proc.Runs(pid, "sh"))
-		return proc.Snapshot(q, pid)
+		proc.WaitFor(q, proc.Runs(proc.PID(pid), "sh"))
+		return proc.Snapshot(q, proc.PID(pid))
 	}
 
 	q.Control("without the field, it stays where it is")

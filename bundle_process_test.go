@@ -39,16 +39,16 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 		field string
 		set   func(*specs.Spec)
 		where string
-		see   func(q *lab.Q, pid int) string
+		see   func(q *lab.Q, pid proc.PID) string
 		want  string
 	}{
 		{"process.args", func(s *specs.Spec) { s.Process.Args = []string{"sleep", "301"} },
-			"cmdline", func(q *lab.Q, pid int) string { return fmt.Sprint(proc.Snapshot(q, pid).Args) }, "[sleep 301]"},
+			"cmdline", func(q *lab.Q, pid proc.PID) string { return fmt.Sprint(proc.Snapshot(q, pid).Args) }, "[sleep 301]"},
 		{"process.env", func(s *specs.Spec) { s.Process.Env = []string{"PATH=/bin", "ROOM=process"} },
-			"environ", func(q *lab.Q, pid int) string { return withoutHome(proc.Snapshot(q, pid).Env) },
+			"environ", func(q *lab.Q, pid proc.PID) string { return withoutHome(proc.Snapshot(q, pid).Env) },
 			"PATH=/bin ROOM=process"},
 		{"process.cwd", func(s *specs.Spec) { s.Process.Cwd = "/etc" },
-			"cwd", func(q *lab.Q, pid int) string { return proc.Cwd(q, pid) }, "/etc"},
+			"cwd", func(q *lab.Q, pid proc.PID) string { return proc.Cwd(q, pid) }, "/etc"},
 		{"process.user.uid", func(s *specs.Spec) { s.Process.User.UID = 1234 }, "status, Uid", statusLine("Uid"),
 			"1234 1234 1234 1234"},
 		{"process.user.gid", func(s *specs.Spec) { s.Process.User.GID = 2345 }, "status, Gid", statusLine("Gid"),
@@ -60,16 +60,16 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 		{"process.noNewPrivileges", func(s *specs.Spec) { s.Process.NoNewPrivileges = true }, "status, NoNewPrivs",
 			statusLine("NoNewPrivs"), "1"},
 		{"process.oomScoreAdj", func(s *specs.Spec) { s.Process.OOMScoreAdj = &oom },
-			"oom_score_adj", func(q *lab.Q, pid int) string { return proc.File(q, pid, "oom_score_adj") }, "500"},
+			"oom_score_adj", func(q *lab.Q, pid proc.PID) string { return proc.File(q, pid, "oom_score_adj") }, "500"},
 		{"process.scheduler.policy", func(s *specs.Spec) { schedulerOf(s).Policy = specs.SchedBatch },
 			"stat, field 41", statField(41), strconv.Itoa(unix.SCHED_BATCH)},
 		{"process.scheduler.nice", func(s *specs.Spec) { schedulerOf(s).Nice = 7 }, "stat, field 19", statField(19), "7"},
 		{"process.ioPriority.class", func(s *specs.Spec) { ioPriorityOf(s).Class = specs.IOPRIO_CLASS_BE },
-			"ioprio_get(2), class", func(q *lab.Q, pid int) string { return strconv.Itoa(ioprio(q, pid) >> 13) }, "2"},
+			"ioprio_get(2), class", func(q *lab.Q, pid proc.PID) string { return strconv.Itoa(ioprio(q, pid) >> 13) }, "2"},
 		{"process.ioPriority.priority", func(s *specs.Spec) { ioPriorityOf(s).Priority = 6 },
-			"ioprio_get(2), priority", func(q *lab.Q, pid int) string { return strconv.Itoa(ioprio(q, pid) & 0x1fff) }, "6"},
+			"ioprio_get(2), priority", func(q *lab.Q, pid proc.PID) string { return strconv.Itoa(ioprio(q, pid) & 0x1fff) }, "6"},
 		{"linux.personality.domain", func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32} },
-			"personality", func(q *lab.Q, pid int) string { return proc.File(q, pid, "personality") }, "00000008"},
+			"personality", func(q *lab.Q, pid proc.PID) string { return proc.File(q, pid, "personality") }, "00000008"},
 	}
 
 	q.Step("one container with every field set")
@@ -84,7 +84,7 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 
 	q.Step("what config.json says stands in /proc, and not where it does not say it")
 	for _, row := range rows {
-		got, plain := row.see(q, with), row.see(q, without)
+		got, plain := row.see(q, proc.PID(with)), row.see(q, proc.PID(without))
 		assert.Check(q, plain != row.want, "%s: %s reads %q without the field too", row.field, row.where, plain)
 		if got == plain && !lab.UnderTest("runc").Pinned {
 			q.Fact(row.field, "ignored by this runtime: "+row.where+" reads "+got)
@@ -139,7 +139,7 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 			}
 			pid := c.State().Pid
 			c.Start()
-			proc.WaitFor(q, proc.Runs(pid, "sleep"))
+			proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 			attr, err := unix.SchedGetAttr(pid, 0)
 			assert.NilError(q, err)
 			if attr.Policy == 0 && !lab.UnderTest("runc").Pinned {
@@ -185,7 +185,7 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 	}
 	b := bundle.Busybox(q, "sleep", "300")
 
-	all := proc.Status(q, os.Getpid(), "Cpus_allowed_list")
+	all := proc.Status(q, proc.PID(os.Getpid()), "Cpus_allowed_list")
 	for _, row := range []struct{ field, initial, final, want string }{
 		{"process.execCPUAffinity.initial", cpus[0], "", cpus[0]},
 		{"process.execCPUAffinity.final", cpus[0], cpus[1], cpus[1]},
@@ -203,7 +203,7 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 			}
 		})
 		first := running(q, c)
-		assert.Check(q, cmp.Equal(proc.Status(q, int(first.PID), "Cpus_allowed_list"), all),
+		assert.Check(q, cmp.Equal(proc.Status(q, first.PID, "Cpus_allowed_list"), all),
 			"the container's own program is bound")
 		got := afterColon(q.Must("runc", "--root", c.Root, "exec", c.ID, "grep", "Cpus_allowed_list",
 			"/proc/self/status").Stdout)
@@ -277,17 +277,17 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 		c.Create()
 		pid := c.State().Pid
 		for _, l := range lines {
-			assert.Check(q, cmp.Equal(proc.Bits(q, pid, l.line), capabilityMask(sets[l.field])), "%s → %s of the stand-in",
+			assert.Check(q, cmp.Equal(proc.Bits(q, proc.PID(pid), l.line), capabilityMask(sets[l.field])), "%s → %s of the stand-in",
 				l.field, l.line)
-			q.Fact(l.field, l.line+" "+proc.Bits(q, pid, l.line).String())
+			q.Fact(l.field, l.line+" "+proc.Bits(q, proc.PID(pid), l.line).String())
 		}
 		q.Step("execve makes the program's of them")
 		c.Start()
-		proc.WaitFor(q, proc.Runs(pid, "sleep"))
+		proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 		for _, l := range lines {
 			want := map[string]proc.Mask{"root": l.root, "promised": l.promised, "user": l.user}[who.name]
-			assert.Check(q, cmp.Equal(proc.Bits(q, pid, l.line), want), "%s → %s of the program, %s", l.field, l.line, who.name)
-			q.Fact(l.line+" of the program", proc.Bits(q, pid, l.line))
+			assert.Check(q, cmp.Equal(proc.Bits(q, proc.PID(pid), l.line), want), "%s → %s of the program, %s", l.field, l.line, who.name)
+			q.Fact(l.line+" of the program", proc.Bits(q, proc.PID(pid), l.line))
 		}
 	}
 
@@ -380,7 +380,7 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 			q.Step("noNewPrivileges: true")
 		}
 		_, sh, p := obedient(q, b, row.name, edit(!row.setuid))
-		assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "NoNewPrivs"), row.nnp), "NoNewPrivs of /proc/PID/status")
+		assert.Check(q, cmp.Equal(proc.Status(q, p.PID, "NoNewPrivs"), row.nnp), "NoNewPrivs of /proc/PID/status")
 		assert.Check(q, cmp.Equal(sh.Run("grep NoNewPrivs /proc/self/status").Out, "NoNewPrivs:\t"+row.nnp),
 			"a child inherits it")
 		q.Fact("process.noNewPrivileges", "NoNewPrivs "+row.nnp)
@@ -435,10 +435,10 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	}
 	// The lab may itself lack CAP_SYS_RESOURCE, and then cannot give a container more than it has.
 	const sysResource = unix.CAP_SYS_RESOURCE
-	powerful := proc.Bits(q, os.Getpid(), "CapEff").Has(sysResource)
+	powerful := proc.Bits(q, proc.PID(os.Getpid()), "CapEff").Has(sysResource)
 	mine := map[string][2]string{}
 	for _, row := range rows {
-		mine[row.typ] = proc.Limit(q, os.Getpid(), row.line)
+		mine[row.typ] = proc.Limit(q, proc.PID(os.Getpid()), row.line)
 		hard, err := strconv.ParseUint(mine[row.typ][1], 10, 64)
 		if unlimited := err != nil; unlimited || hard >= row.hard || powerful {
 			rlimits = append(rlimits, specs.POSIXRlimit{Type: row.typ, Soft: row.soft, Hard: row.hard})
@@ -450,13 +450,13 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	_, free, plain := obedient(q, b, "free", scratchAtTmp, func(s *specs.Spec) { s.Process.Rlimits = nil })
 	for _, row := range rows {
 		want := [2]string{fmt.Sprint(row.soft), fmt.Sprint(row.hard)}
-		got := proc.Limit(q, int(p.PID), row.line)
+		got := proc.Limit(q, p.PID, row.line)
 		if !slices.ContainsFunc(rlimits, func(r specs.POSIXRlimit) bool { return r.Type == row.typ }) {
 			q.Logf("%s is left out: the lab may not raise its own, %s", row.typ, mine[row.typ][1])
 			continue
 		}
 		assert.Check(q, cmp.Equal(got, want), "process.rlimits[], %s: soft and hard of %s", row.typ, row.line)
-		assert.Check(q, proc.Limit(q, int(plain.PID), row.line) != want, "%s is that without the field too", row.line)
+		assert.Check(q, proc.Limit(q, plain.PID, row.line) != want, "%s is that without the field too", row.line)
 		q.Fact("process.rlimits[].type", row.typ+", "+row.line+": "+strings.Join(got[:], " "))
 	}
 
@@ -520,14 +520,14 @@ func ioPriorityOf(s *specs.Spec) *specs.LinuxIOPriority {
 }
 
 // statusLine reads a field of /proc/PID/status.
-func statusLine(key string) func(*lab.Q, int) string {
-	return func(q *lab.Q, pid int) string { q.Helper(); return proc.Status(q, pid, key) }
+func statusLine(key string) func(*lab.Q, proc.PID) string {
+	return func(q *lab.Q, pid proc.PID) string { q.Helper(); return proc.Status(q, pid, key) }
 }
 
 // statField reads a field of /proc/PID/stat by its number in proc_pid_stat(5). The second, the name in parentheses, may
 // have blanks.
-func statField(n int) func(*lab.Q, int) string {
-	return func(q *lab.Q, pid int) string {
+func statField(n int) func(*lab.Q, proc.PID) string {
+	return func(q *lab.Q, pid proc.PID) string {
 		q.Helper()
 		stat := proc.File(q, pid, "stat")
 		return strings.Fields(stat[strings.LastIndex(stat, ")")+1:])[n-3]
@@ -535,7 +535,7 @@ func statField(n int) func(*lab.Q, int) string {
 }
 
 // ioprio is what ioprio_get(2) returns: the class, and in the lower 13 bits the priority.
-func ioprio(q *lab.Q, pid int) int {
+func ioprio(q *lab.Q, pid proc.PID) int {
 	q.Helper()
 	const whoProcess = 1
 	n, _, errno := unix.Syscall(unix.SYS_IOPRIO_GET, whoProcess, uintptr(pid), 0)

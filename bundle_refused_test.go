@@ -148,7 +148,7 @@ func refusedByExec(q *lab.Q, c *runc.Container, bad badBundle) string {
 	// The words come after start has returned, from the stand-in, on the stderr that create gave it.
 	stderr := filepath.Join(c.Bundle.Dir, "stderr-"+bad.Name)
 	q.Must("sh", "-c", fmt.Sprintf("runc --root %s create --bundle %s %s 2> %s", c.Root, c.Bundle.Name, c.ID, stderr))
-	standIn := proc.Snapshot(q, c.State().Pid)
+	standIn := proc.Snapshot(q, proc.PID(c.State().Pid))
 	c.Start()
 	proc.WaitFor(q, proc.Dead(standIn.Identity))
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateStopped), "after start")
@@ -273,34 +273,34 @@ type lenient struct {
 	demand string // what the specification says
 	want   string // what see returns where the value is accepted
 	effect bool   // the container is another one for it; else the value is as good as not there
-	see    func(q *lab.Q, c *runc.Container, sh *runc.Shell, pid int) string
+	see    func(q *lab.Q, c *runc.Container, sh *runc.Shell, pid proc.PID) string
 }
 
 var leniently = []lenient{
 	{"ociVersion", `{"ociVersion": "moon"}`,
 		"MUST be in SemVer v2.0.0 format", "the program runs", false,
-		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ int) string {
+		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ proc.PID) string {
 			return sh.Run("echo the program runs").Out
 		}},
 	// Names are case-sensitive in JSON, but not in Go's reader of it.
 	{"hostname", `{"hostname": null, "HOSTNAME": "moon"}`,
 		"Runtimes … MUST otherwise ignore [unknown properties]", "moon", true,
-		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ int) string { return sh.Run("hostname").Out }},
+		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ proc.PID) string { return sh.Run("hostname").Out }},
 	{"process.rlimits[].type", `{"process": {"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64},
 			{"type": "RLIMIT_NOFILE", "soft": 32, "hard": 32}]}}`,
 		"If rlimits contains duplicated entries with same type, the runtime MUST generate an error", "32 32", true,
-		func(q *lab.Q, _ *runc.Container, _ *runc.Shell, pid int) string {
+		func(q *lab.Q, _ *runc.Container, _ *runc.Shell, pid proc.PID) string {
 			l := proc.Limit(q, pid, "Max open files")
 			return l[0] + " " + l[1]
 		}},
 	// 010000: one bit more than a mode has. umask(2) leaves it out.
 	{"process.user.umask", `{"process": {"user": {"umask": 4096}}}`,
 		"Runtimes MUST generate an error when invalid or unsupported values are encountered", "0000", true,
-		func(q *lab.Q, _ *runc.Container, _ *runc.Shell, pid int) string { return proc.Status(q, pid, "Umask") }},
+		func(q *lab.Q, _ *runc.Container, _ *runc.Shell, pid proc.PID) string { return proc.Status(q, pid, "Umask") }},
 	{"hooks.createRuntime[].path", `{"hooks": {"createRuntime": [
 			{"path": "../bundle/rootfs/bin/busybox", "args": ["touch", "hooked"]}]}}`,
 		"path MUST be absolute", "the hook ran", true,
-		func(_ *lab.Q, c *runc.Container, _ *runc.Shell, _ int) string {
+		func(_ *lab.Q, c *runc.Container, _ *runc.Shell, _ proc.PID) string {
 			if exists(filepath.Join(c.Bundle.Dir, "hooked")) {
 				return "the hook ran"
 			}
@@ -309,35 +309,35 @@ var leniently = []lenient{
 	// Both are taken from the root directory, where the stand-in happens to be.
 	{"linux.maskedPaths", `{"linux": {"maskedPaths": ["etc"]}}`,
 		"The values MUST be absolute paths", "1", true,
-		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ int) string {
+		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ proc.PID) string {
 			return sh.Run("grep -c ' /etc ' /proc/self/mountinfo").Out
 		}},
 	{"linux.readonlyPaths", `{"linux": {"readonlyPaths": ["run"]}}`,
 		"The values MUST be absolute paths", "1", true,
-		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ int) string {
+		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ proc.PID) string {
 			return sh.Run("grep -c ' /run ' /proc/self/mountinfo").Out
 		}},
 	{"linux.seccomp.syscalls[].names", `{"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW",
 			"syscalls": [{"names": [], "action": "SCMP_ACT_ERRNO"}]}}}`,
 		"names MUST contain at least one entry", "2", true,
-		func(q *lab.Q, _ *runc.Container, _ *runc.Shell, pid int) string {
+		func(q *lab.Q, _ *runc.Container, _ *runc.Shell, pid proc.PID) string {
 			return proc.Status(q, pid, "Seccomp")
 		}},
 	{"linux.personality.flags", `{"linux": {"personality": {"domain": "LINUX", "flags": ["MOON"]}}}`,
 		"Runtimes MUST generate an error when invalid or unsupported values are encountered", "00000000", false,
-		func(q *lab.Q, _ *runc.Container, _ *runc.Shell, pid int) string {
+		func(q *lab.Q, _ *runc.Container, _ *runc.Shell, pid proc.PID) string {
 			return proc.File(q, pid, "personality")
 		}},
 	// … and no user namespace in which it could be applied.
 	{"linux.uidMappings[].hostID", `{"linux": {"uidMappings": [{"containerID": 0, "hostID": 100000, "size": 10}]}}`,
 		"Runtimes MUST generate an error when invalid or unsupported values are encountered", "0 0 4294967295", false,
-		func(q *lab.Q, _ *runc.Container, _ *runc.Shell, pid int) string {
+		func(q *lab.Q, _ *runc.Container, _ *runc.Shell, pid proc.PID) string {
 			return strings.Join(strings.Fields(proc.File(q, pid, "uid_map")), " ")
 		}},
 	{"linux.devices[].path", `{"linux": {"devices": [{"path": "/moon", "type": "c", "major": 1, "minor": 3}]}}`,
 		"If a file already exists at path that does not match the requested device, the runtime MUST generate an error",
 		"regular file", false,
-		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ int) string { return sh.Run("stat -c %F /moon").Out }},
+		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ proc.PID) string { return sh.Run("stat -c %F /moon").Out }},
 }
 
 // Invalid values that it never looks at, and those that the kernel takes in its own way.
@@ -390,11 +390,11 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 	}
 	pid := c.State().Pid
 	c.Start()
-	proc.WaitFor(q, proc.Runs(pid, "sh"))
+	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sh"))
 
 	q.Step("what becomes of each")
 	for _, l := range accepted {
-		got := l.see(q, c, sh, pid)
+		got := l.see(q, c, sh, proc.PID(pid))
 		assert.Check(q, cmp.Equal(got, l.want), "%s, of which the specification says: %s", l.field, l.demand)
 		q.Fact(l.field, got)
 		if l.effect {
@@ -411,7 +411,7 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 	q.Control("a container without the invalid values")
 	plain, plainSh, p := obedient(q, b, "plain")
 	for _, l := range accepted {
-		got := l.see(q, plain, plainSh, int(p.PID))
+		got := l.see(q, plain, plainSh, p.PID)
 		if l.effect {
 			assert.Check(q, got != l.want, "%s is also %s where config.json does not say so", l.field, got)
 		} else {

@@ -77,9 +77,9 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 		}
 	}
 	_, sh, p := obedient(q, b, "refusing", scratchAtTmp, powers, refuse)
-	assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "Seccomp"), "2"), "Seccomp of /proc/PID/status: 2 is a filter")
-	assert.Check(q, cmp.Equal(proc.Status(q, int(p.PID), "Seccomp_filters"), "1"), "number of filters")
-	q.Fact("Seccomp", proc.Status(q, int(p.PID), "Seccomp"))
+	assert.Check(q, cmp.Equal(proc.Status(q, p.PID, "Seccomp"), "2"), "Seccomp of /proc/PID/status: 2 is a filter")
+	assert.Check(q, cmp.Equal(proc.Status(q, p.PID, "Seccomp_filters"), "1"), "number of filters")
+	q.Fact("Seccomp", proc.Status(q, p.PID, "Seccomp"))
 	for _, row := range rows {
 		r := sh.Run(row.act)
 		assert.Check(q, cmp.Contains(r.Out, row.says), "%s: %s", row.field, row.act)
@@ -103,7 +103,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 			Architectures: seccompArch(),
 			Syscalls:      []specs.LinuxSyscall{{Names: shellCalls, Action: specs.ActAllow}}}
 	})
-	assert.Check(q, cmp.Equal(proc.Status(q, int(n.PID), "Seccomp"), "2"), "Seccomp of /proc/PID/status: 2 is a filter")
+	assert.Check(q, cmp.Equal(proc.Status(q, n.PID, "Seccomp"), "2"), "Seccomp of /proc/PID/status: 2 is a filter")
 	assert.Check(q, cmp.Equal(narrow.Run("echo yes").Out, "yes"))
 	for _, act := range []string{"mkdir /tmp/dir", "mount -t tmpfs tmpfs /tmp", "chown 1 /tmp"} {
 		r := narrow.Run(act)
@@ -125,12 +125,12 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 		}
 		pid := c.State().Pid
 		c.Start()
-		proc.WaitFor(q, proc.Runs(pid, "sleep"))
-		flags, err := filterFlags(pid)
+		proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
+		flags, err := filterFlags(proc.PID(pid))
 		if err != nil {
 			q.Skipf("this kernel does not tell the flags of a filter: %v", err)
 		}
-		none, err := filterFlags(int(n.PID))
+		none, err := filterFlags(n.PID)
 		assert.NilError(q, err)
 		assert.Check(q, cmp.Equal(flags, uint64(unix.SECCOMP_FILTER_FLAG_LOG)), "linux.seccomp.flags: the filter's")
 		assert.Check(q, cmp.Equal(none, uint64(0)), "without flags: the filter's")
@@ -139,7 +139,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 
 	q.Control("without linux.seccomp, the same root does all of it")
 	_, free, f := obedient(q, b, "unfiltered", scratchAtTmp, powers)
-	assert.Check(q, cmp.Equal(proc.Status(q, int(f.PID), "Seccomp"), "0"))
+	assert.Check(q, cmp.Equal(proc.Status(q, f.PID, "Seccomp"), "0"))
 	for _, row := range rows {
 		r := free.Run(row.act)
 		assert.Check(q, cmp.Equal(r.Code, 0), "%s fails without a filter: %s", row.act, r.Out)
@@ -151,23 +151,23 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 }
 
 // filterFlags asks ptrace(2) for the flags of a process's first filter.
-func filterFlags(pid int) (uint64, error) {
+func filterFlags(pid proc.PID) (uint64, error) {
 	runtime.LockOSThread() // a tracer is a thread
 	defer runtime.UnlockOSThread()
-	if err := unix.PtraceSeize(pid); err != nil {
+	if err := unix.PtraceSeize(int(pid)); err != nil {
 		return 0, fmt.Errorf("PTRACE_SEIZE: %w", err)
 	}
-	if err := unix.PtraceInterrupt(pid); err != nil {
+	if err := unix.PtraceInterrupt(int(pid)); err != nil {
 		return 0, fmt.Errorf("PTRACE_INTERRUPT: %w", err)
 	}
 	var status unix.WaitStatus
-	if _, err := unix.Wait4(pid, &status, unix.WALL, nil); err != nil {
+	if _, err := unix.Wait4(int(pid), &status, unix.WALL, nil); err != nil {
 		return 0, fmt.Errorf("wait for the stop: %w", err)
 	}
 	var metadata struct{ filter, flags uint64 }
 	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SECCOMP_GET_METADATA, uintptr(pid),
 		unsafe.Sizeof(metadata), uintptr(unsafe.Pointer(&metadata)), 0, 0)
-	if err := unix.PtraceDetach(pid); err != nil {
+	if err := unix.PtraceDetach(int(pid)); err != nil {
 		return 0, fmt.Errorf("PTRACE_DETACH: %w", err)
 	}
 	if errno != 0 {
@@ -227,7 +227,7 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	}
 	agent, about := receiveNotifier(q, listener)
 	q.TB.Cleanup(func() { agent.close() })
-	assert.Check(q, cmp.Equal(proc.Snapshot(q, c.State().Pid).PID, proc.PID(about.Pid)))
+	assert.Check(q, cmp.Equal(proc.Snapshot(q, proc.PID(c.State().Pid)).PID, proc.PID(about.Pid)))
 	assert.Check(q, cmp.Equal(about.Metadata, "for the lab"))
 	assert.Check(q, cmp.DeepEqual(about.Fds, []string{specs.SeccompFdName}))
 	assert.Check(q, cmp.Equal(about.State.ID, c.ID))
@@ -236,14 +236,14 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	q.Fact("linux.seccomp.listenerMetadata", about.Metadata)
 	q.Fact("for the container's process", proc.PID(about.Pid))
 	c.Start()
-	proc.WaitFor(q, proc.Runs(about.Pid, "sh"))
+	proc.WaitFor(q, proc.Runs(proc.PID(about.Pid), "sh"))
 
 	q.Step("the caller waits for the answer, and the answer is the agent's: an errno that no file system ever says")
 	sh.Send("mkdir /tmp/refused")
 	asked := agent.receive(q)
-	assert.Check(q, cmp.Equal(proc.Snapshot(q, int(asked.pid)).Comm, "mkdir"), "who asks")
+	assert.Check(q, cmp.Equal(proc.Snapshot(q, proc.PID(asked.pid)).Comm, "mkdir"), "who asks")
 	assert.Check(q, !exists(filepath.Join("/proc", itoa(asked.pid), "root/tmp/refused")))
-	q.Fact("meanwhile the caller sleeps in", lab.Chance(proc.WaitChannel(q, int(asked.pid))))
+	q.Fact("meanwhile the caller sleeps in", lab.Chance(proc.WaitChannel(q, proc.PID(asked.pid))))
 	agent.answer(q, asked.id, -int32(unix.EXFULL), 0)
 	r, err := sh.Receive()
 	assert.NilError(q, err)

@@ -69,7 +69,7 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 	q.Control("the same bundle, whole again, is created")
 	c := runc.New(q, b)
 	c.Create()
-	created := proc.Snapshot(q, c.State().Pid)
+	created := proc.Snapshot(q, proc.PID(c.State().Pid))
 	assertInCgroup(q, created.Identity, b.Spec.Linux.CgroupsPath)
 	q.Fact("whole bundle", c.State().Status)
 	c.Must("delete", "--force")

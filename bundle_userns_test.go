@@ -70,7 +70,7 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	assert.Check(q, mapped.NS["user"] != self.NS["user"], "linux.namespaces user: it is the host's user namespace")
 	assert.Check(q, cmp.Equal(plain.NS["user"], self.NS["user"]), "without: it is another user namespace")
 	q.Fact("linux.namespaces[].type", []any{"user:", mapped.NS["user"], "host:", self.NS["user"]})
-	uids, gids := mapLines(q, inPID, "uid_map"), mapLines(q, inPID, "gid_map")
+	uids, gids := mapLines(q, proc.PID(inPID), "uid_map"), mapLines(q, proc.PID(inPID), "gid_map")
 	for i, m := range []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: size}, {ContainerID: 5000,
 		HostID: 300000, Size: 1}} {
 		assert.Assert(q, len(uids) > i, "uid_map has %d lines: %v", len(uids), uids)
@@ -99,10 +99,10 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 
 	q.Step("the same process: uid 0 inside, uid %d outside", uid)
 	assert.Check(q, cmp.Equal(in.Run("echo $(id -u) $(id -g)").Out, "0 0"), "process.user, seen inside")
-	assert.Check(q, cmp.Equal(proc.IDs(q, inPID, "Uid")[1], fmt.Sprint(uid)), "process.user.uid 0, seen from the host")
-	assert.Check(q, cmp.Equal(proc.IDs(q, inPID, "Gid")[1], fmt.Sprint(gid)), "process.user.gid 0, seen from the host")
+	assert.Check(q, cmp.Equal(proc.IDs(q, proc.PID(inPID), "Uid")[1], fmt.Sprint(uid)), "process.user.uid 0, seen from the host")
+	assert.Check(q, cmp.Equal(proc.IDs(q, proc.PID(inPID), "Gid")[1], fmt.Sprint(gid)), "process.user.gid 0, seen from the host")
 	q.Fact("Uid and Gid, inside", in.Run("grep -E '^[UG]id' /proc/self/status | cut -f 3 | xargs echo").Out)
-	q.Fact("Uid and Gid, outside", []string{proc.IDs(q, inPID, "Uid")[1], proc.IDs(q, inPID, "Gid")[1]})
+	q.Fact("Uid and Gid, outside", []string{proc.IDs(q, proc.PID(inPID), "Uid")[1], proc.IDs(q, proc.PID(inPID), "Gid")[1]})
 
 	q.Step("the same file: made by root inside, of user %d outside", uid)
 	assert.Check(q, cmp.Equal(in.Run("touch /mapped/new && stat -c '%u:%g' /mapped/new").Out, "0:0"))
@@ -125,9 +125,9 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 
 	q.Step("capabilities: the same bits in both containers, and what they are worth")
 	for _, line := range []string{"CapEff", "CapPrm", "CapBnd"} {
-		assert.Check(q, cmp.Equal(proc.Bits(q, inPID, line), proc.Bits(q, outPID, line)),
+		assert.Check(q, cmp.Equal(proc.Bits(q, proc.PID(inPID), line), proc.Bits(q, proc.PID(outPID), line)),
 			"%s, with and without the namespace", line)
-		q.Fact(line, proc.Bits(q, inPID, line))
+		q.Fact(line, proc.Bits(q, proc.PID(inPID), line))
 	}
 	for _, row := range []struct {
 		act, needs string
@@ -154,9 +154,9 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 		"one of both has written the host's file")
 
 	q.Control("without the user namespace, root is the host's, and did all of that")
-	assert.Check(q, cmp.Equal(strings.Join(mapLines(q, outPID, "uid_map")[0], " "), strings.Join(mapLines(q, os.Getpid(),
+	assert.Check(q, cmp.Equal(strings.Join(mapLines(q, proc.PID(outPID), "uid_map")[0], " "), strings.Join(mapLines(q, proc.PID(os.Getpid()),
 		"uid_map")[0], " ")), "uid_map is the host's")
-	assert.Check(q, cmp.Equal(proc.IDs(q, outPID, "Uid")[1], "0"))
+	assert.Check(q, cmp.Equal(proc.IDs(q, proc.PID(outPID), "Uid")[1], "0"))
 	assert.Check(q, cmp.Equal(out.Run("touch /mapped/roots && stat -c %u:%g /mapped/roots").Out, "0:0"))
 	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/roots"), "0:0"))
 	q.Fact("new file, outside", ownerOutside(q, q.Dir+"/mapped/roots"))
@@ -166,7 +166,7 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 }
 
 // mapLines is a file of /proc/PID as lines of words.
-func mapLines(q *lab.Q, pid int, name string) [][]string {
+func mapLines(q *lab.Q, pid proc.PID, name string) [][]string {
 	q.Helper()
 	var out [][]string
 	for line := range strings.Lines(proc.File(q, pid, name)) {

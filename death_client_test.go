@@ -162,7 +162,7 @@ func (m *mortal) again() string {
 		m.q.Logf("%s: a new task: %v", m, err)
 		return "refused"
 	}
-	next := proc.Snapshot(m.q, int(task.Pid()))
+	next := proc.Snapshot(m.q, proc.PID(task.Pid()))
 	assert.Check(m.q, !next.Same(m.init.Identity))
 	assert.Check(m.q, next.Parent != m.shim.PID, "the old shim is the new task's")
 	return took

@@ -80,8 +80,8 @@ func newMortal(q *lab.Q, d *ctrd.Daemon, ref string, ear *ctrd.Stream, x death, 
 	task, err := m.startTask()
 	assert.NilError(q, err, "start a task of %s", m.id)
 	m.socket = d.ShimSocket(m.id)
-	m.init = proc.Snapshot(q, int(task.Pid()))
-	m.shim = proc.Snapshot(q, int(m.init.Parent))
+	m.init = proc.Snapshot(q, proc.PID(task.Pid()))
+	m.shim = proc.Snapshot(q, m.init.Parent)
 	assert.Check(q, contains(m.shim.Comm, "containerd-shim"), "the parent of the task's process is %q", m.shim.Comm)
 	m.wait = waitFor(q, task)
 	if x.when != "stopped" {
@@ -89,7 +89,7 @@ func newMortal(q *lab.Q, d *ctrd.Daemon, ref string, ear *ctrd.Stream, x death, 
 		m.exec = &e
 		return m
 	}
-	proc.WaitFor(q, proc.Catches(int(m.init.PID), sigterm))
+	proc.WaitFor(q, proc.Catches(m.init.PID, sigterm))
 	q.LogCommand("kill -TERM %d   # the program of %s", m.init.PID, m.id)
 	assert.NilError(q, unix.Kill(int(m.init.PID), sigterm))
 	proc.WaitFor(q, d.Stopped(m.id))
@@ -118,7 +118,7 @@ func (m *mortal) startTask() (containerd.Task, error) {
 		err = task.Start(ctx)
 	}
 	if err == nil {
-		proc.WaitFor(m.q, proc.Runs(int(task.Pid()), program(m.d.Spec(m.id).Process.Args[:1])))
+		proc.WaitFor(m.q, proc.Runs(proc.PID(task.Pid()), program(m.d.Spec(m.id).Process.Args[:1])))
 	}
 	return task, err
 }
@@ -133,9 +133,9 @@ func (m *mortal) startExec(task containerd.Task) proc.Process {
 	p, err := task.Exec(ctx, execID, &spec, cio.NullIO)
 	assert.NilError(m.q, err)
 	assert.NilError(m.q, p.Start(ctx))
-	proc.WaitFor(m.q, proc.Runs(int(p.Pid()), "sleep"))
+	proc.WaitFor(m.q, proc.Runs(proc.PID(p.Pid()), "sleep"))
 	m.execWait = waitFor(m.q, p)
-	return proc.Snapshot(m.q, int(p.Pid()))
+	return proc.Snapshot(m.q, proc.PID(p.Pid()))
 }
 
 // remember notes how many events came before the death. What a shim has to tell may lag behind what it has done.
@@ -156,7 +156,7 @@ func (m *mortal) die() {
 		victim = m.exec.Identity
 	}
 	if m.who == "init" && m.signal == sigterm {
-		proc.WaitFor(m.q, proc.Catches(int(victim.PID), sigterm))
+		proc.WaitFor(m.q, proc.Catches(victim.PID, sigterm))
 	}
 	m.q.LogCommand("kill -%s %d   # the %s of %s", m.name(), victim.PID, m.who, m.id)
 	assert.NilError(m.q, unix.Kill(int(victim.PID), m.signal))

@@ -45,8 +45,8 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	added, begun := events[0].Body.(*eventsapi.TaskExecAdded), events[1].Body.(*eventsapi.TaskExecStarted)
 	assert.Check(q, cmp.DeepEqual([]string{added.ContainerID, added.ExecID}, []string{id, "second"}))
 	assert.Check(q, cmp.DeepEqual([]string{begun.ContainerID, begun.ExecID}, []string{id, "second"}))
-	proc.WaitFor(q, proc.Runs(int(begun.Pid), "sleep"))
-	second := proc.Snapshot(q, int(begun.Pid))
+	proc.WaitFor(q, proc.Runs(proc.PID(begun.Pid), "sleep"))
+	second := proc.Snapshot(q, proc.PID(begun.Pid))
 	assert.Check(q, cmp.DeepEqual(second.Args, []string{"sleep", "301"}))
 	assert.Check(q, cmp.Equal(second.Parent, init.Parent), "its parent, and the task's: the shim")
 	assert.Check(q, cmp.DeepEqual(second.Cgroups, init.Cgroups))
@@ -74,7 +74,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 
 	q.Control("SIGSTOP stops the program as well, but is no pause")
 	d.Ctr("tasks", "kill", "-s", "SIGSTOP", id)
-	proc.WaitFor(q, isInState(int(init.PID), "T"))
+	proc.WaitFor(q, isInState(init.PID, "T"))
 	assert.Check(q, !g.Frozen(), "SIGSTOP froze the cgroup")
 	d.Ctr("tasks", "kill", "-s", "SIGCONT", id)
 
@@ -87,7 +87,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	exit := events[0].Body.(*eventsapi.TaskExit)
 	assert.Check(q, cmp.DeepEqual([]string{exit.ContainerID, exit.ID}, []string{id, "second"}))
 	assert.Check(q, cmp.DeepEqual([]uint32{exit.Pid, exit.ExitStatus}, []uint32{uint32(second.PID), 128 + 15}))
-	assert.Check(q, proc.Alive(int(init.PID)), "the task has ended with its exec")
+	assert.Check(q, proc.Alive(init.PID), "the task has ended with its exec")
 	q.Fact("SIGSTOP, SIGCONT", "none")
 	q.Fact("the exec's exit: id, status", []any{exit.ID, exit.ExitStatus})
 

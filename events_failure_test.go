@@ -78,7 +78,7 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 		}
 		proc.WaitFor(q, d.Stopped(id))
 		assert.Check(q, cmp.Equal(taskStatus(q, d, id).ExitStatus, exit.ExitStatus), "the client and the event")
-		assert.Check(q, !proc.Alive(int(exit.Pid)), "process %d is alive", exit.Pid)
+		assert.Check(q, !proc.Alive(proc.PID(exit.Pid)), "process %d is alive", exit.Pid)
 		left := trace.left()
 		assert.Check(q, cmp.DeepEqual(left, []string{"bundle", "cgroup", "mount", "shim"}))
 		q.Fact(row.what+": events", topics(events))
@@ -103,8 +103,8 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	assert.Check(q, cmp.Contains(r.Stderr, "/programs/missing"))
 	q.Fact("exec: exit code, missing program", r.Code)
 	q.Fact("exec: it says", said(r))
-	assert.Check(q, cmp.DeepEqual(proc.Children(q, int(task.Parent)), []proc.PID{task.PID}), "children of the shim")
-	assert.Check(q, proc.Snapshot(q, int(task.PID)).Same(task.Identity), "the task has ended")
+	assert.Check(q, cmp.DeepEqual(proc.Children(q, task.Parent), []proc.PID{task.PID}), "children of the shim")
+	assert.Check(q, proc.Snapshot(q, task.PID).Same(task.Identity), "the task has ended")
 
 	q.Control("an exec of a program that is there: added, started, ended")
 	r = d.TryCtr(append(exec, "there", id, "false")...)

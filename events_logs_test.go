@@ -46,7 +46,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
 	task := proc.Snapshot(q, d.TaskPID(id))
-	shim := proc.Snapshot(q, int(task.Parent))
+	shim := proc.Snapshot(q, task.Parent)
 
 	q.Step("the daemon tells of the task, by its id")
 	created := lineOf(q, log, "get snapshot mounts", id)
@@ -59,7 +59,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	assert.Check(q, cmp.Contains(shim.Args, "-debug"))
 	loop := lineOf(q, log, "starting signal loop", id)
 	assert.Check(q, cmp.Equal(loop["pid"], itoa(shim.PID)), "the shim's pid, in the log and in /proc/%d/stat", task.PID)
-	assert.Check(q, cmp.Equal(loop["path"], proc.Cwd(q, int(shim.PID))), "the shim's directory")
+	assert.Check(q, cmp.Equal(loop["path"], proc.Cwd(q, shim.PID)), "the shim's directory")
 	began := shim.Start.At(q)
 	assertOrder(q, "get snapshot mounts", logTime(q, created), "the shim begins", began)
 	assertOrder(q, "the shim begins", began, "starting signal loop", logTime(q, loop))
@@ -107,11 +107,11 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 			q.Skipf("this runtime's log has no line of a stage 2: look at runc's")
 		}
 		assert.Check(q, cmp.Equal(forwarded, itoa(d.TaskPID(second))), "the pid of stage 2, and the task's")
-		q.Fact("pid of stage 2, and the task's", proc.PID(d.TaskPID(second)))
+		q.Fact("pid of stage 2, and the task's", d.TaskPID(second))
 		one, _ := firstMatch(entries, `nsexec-1\[(\d+)\]`)
 		zero, _ := firstMatch(entries, `nsexec-0\[(\d+)\]`)
 		assert.Check(q, one != zero && one != forwarded && zero != "", "stages %s, %s and %s", zero, one, forwarded)
-		assert.Check(q, !proc.Alive(atoi(q, zero)) && !proc.Alive(atoi(q, one)), "stage 0 (%s) or 1 (%s) is alive", zero, one)
+		assert.Check(q, !proc.Alive(proc.PID(atoi(q, zero))) && !proc.Alive(proc.PID(atoi(q, one))), "stage 0 (%s) or 1 (%s) is alive", zero, one)
 		q.Fact("stages 0 and 1", "processes of their own, which have ended")
 	})
 
@@ -124,7 +124,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	plain := q.ID("cdb-info")
 	d.CreateContainer(ref, plain, "sleep", "300")
 	d.StartTask(plain)
-	silent := proc.Snapshot(q, int(proc.Snapshot(q, d.TaskPID(plain)).Parent))
+	silent := proc.Snapshot(q, proc.Snapshot(q, d.TaskPID(plain)).Parent)
 	assert.Check(q, !slices.Contains(silent.Args, "-debug"), "the shim's command line: %q", silent.Args)
 	writeFIFO(q, filepath.Join(d.Bundle(plain), "log"), "that was all of "+plain) // what the shim has said before, has come, too
 	proc.WaitFor(q, mentions(log, "that was all of "+plain))

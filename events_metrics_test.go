@@ -111,7 +111,7 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	pauseTask(q, d, busy)
 	assert.Check(q, g.Frozen())
 	frozen := measured(q, d, busy)
-	proc.WaitFor(q, proc.HasUsed(os.Getpid(), proc.UsedTicks(q, os.Getpid())+5))
+	proc.WaitFor(q, proc.HasUsed(proc.PID(os.Getpid()), proc.UsedTicks(q, proc.PID(os.Getpid()))+5))
 	assert.Check(q, cmp.Equal(measured(q, d, busy)["cpu"], frozen["cpu"]), "processor time of the paused one, in ns")
 	assert.Check(q, cmp.Equal(fromFiles(g)["cpu"], frozen["cpu"]), "processor time in the file, in ns")
 	d.Ctr("tasks", "resume", busy)

@@ -79,7 +79,7 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 	q.Step("a binary logger: the pipe's other end is its own, and it is the shim's child, not the container's")
 	id = q.ID("cdb-binary")
 	init, shim = startShell(q, d, ref, id, talker, "--log-uri", "binary://"+logger+"?level=high")
-	l := proc.Snapshot(q, atoi(q, contents(q, filepath.Join(out, "pid"))))
+	l := proc.Snapshot(q, proc.PID(atoi(q, contents(q, filepath.Join(out, "pid")))))
 	assert.Check(q, cmp.Equal(l.Parent, shim.PID), "the logger's parent")
 	assert.Check(q, cmp.DeepEqual(l.Cgroups, shim.Cgroups), "the logger's cgroup, and the shim's")
 	assert.Check(q, cmp.Len(l.Own(proc.Self(q).Identity), 0), "namespaces of the logger's own")
@@ -106,7 +106,7 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 		assert.Check(q, !lab.Pinned(), "the shim holds the reading end of the pipe")
 		q.Fact("the next write", "goes into a pipe that nobody reads: the shim holds it open")
 	}
-	assert.Check(q, proc.Snapshot(q, int(init.PID)).Same(init.Identity))
+	assert.Check(q, proc.Snapshot(q, init.PID).Same(init.Identity))
 	assert.Check(q, cmp.Equal(row(q, d.Ctr("tasks", "ls").Stdout, id)[2], "RUNNING"))
 	assert.Check(q, cmp.Equal(contents(q, filepath.Join(out, "logged")), told+"\nstdout: word 1"))
 	q.Fact("the task", "RUNNING")
@@ -146,19 +146,19 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 	reader := openReader(q, fifo)
 	proc.WaitFor(q, full(reader))
 	proc.WaitFor(q, full(pipeEnd))
-	dd := proc.Snapshot(q, int(childOf(q, init, "dd")))
-	proc.WaitFor(q, proc.SleepsIn(int(dd.PID), unix.SYS_WRITE))
+	dd := proc.Snapshot(q, childOf(q, init, "dd"))
+	proc.WaitFor(q, proc.SleepsIn(dd.PID, unix.SYS_WRITE))
 	inPipe, inFIFO := capacity(pipeEnd), capacity(reader)
-	wrote := written(q, int(dd.PID))
+	wrote := written(q, dd.PID)
 	const buffer = 32 << 10 // what the shim has read and not yet written
 	assert.Check(q, wrote >= inPipe+inFIFO && wrote <= inPipe+inFIFO+buffer && wrote < block*blocks,
 		"%d bytes are written, %d are in the pipe, %d in the FIFO", wrote, inPipe, inFIFO)
-	assert.Check(q, cmp.Equal(proc.InSyscall(q, int(dd.PID)).Args[0], uint64(1)), "the descriptor that it writes to")
-	channel := proc.WaitChannel(q, int(dd.PID))
+	assert.Check(q, cmp.Equal(proc.InSyscall(q, dd.PID).Args[0], uint64(1)), "the descriptor that it writes to")
+	channel := proc.WaitChannel(q, dd.PID)
 	assert.Check(q, channel == "0" || contains(channel, "pipe"), "it sleeps in %s", channel)
 	q.Fact("bytes in pipe and FIFO", []int{inPipe, inFIFO})
 	q.Fact("bytes written", lab.Chance(strconv.Itoa(wrote)))
-	q.Fact("it sleeps in write to descriptor", proc.InSyscall(q, int(dd.PID)).Args[0])
+	q.Fact("it sleeps in write to descriptor", proc.InSyscall(q, dd.PID).Args[0])
 
 	q.Step("the FIFO is read by hand: the program goes on, and not one byte is lost")
 	assert.NilError(q, pipeEnd.Close())
@@ -169,14 +169,14 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 	assert.NilError(q, err, "%d bytes", n)
 	assert.Check(q, cmp.Equal(len(bytes.Trim(got, "\x00")), 0), "bytes that are not what was written")
 	proc.WaitFor(q, proc.Dead(dd.Identity))
-	proc.WaitFor(q, proc.Runs(int(init.PID), "sleep"))
+	proc.WaitFor(q, proc.Runs(init.PID, "sleep"))
 	assert.Check(q, cmp.Equal(backlog(reader), 0))
 	q.Fact("bytes read", n)
 
 	q.Control("with --null-io the same program never blocks, and there is no pipe")
 	null, _ := startShell(q, d, ref, q.ID("cdb-null"), writer, "--null-io")
 	tell(q, null, "go")
-	proc.WaitFor(q, proc.Runs(int(null.PID), "sleep"))
+	proc.WaitFor(q, proc.Runs(null.PID, "sleep"))
 	assert.Check(q, cmp.Equal(null.FDs[1], "/dev/null"))
 	q.Fact("its stdout", null.FDs[1])
 }
@@ -192,7 +192,7 @@ func startShell(q *lab.Q, d *ctrd.Daemon, ref, id, script string, options ...str
 	d.Ctr(append(append([]string{"tasks", "start", "-d"}, options...), id)...)
 	proc.WaitFor(q, proc.Runs(d.TaskPID(id), "sh"))
 	init = proc.Snapshot(q, d.TaskPID(id))
-	return init, proc.Snapshot(q, int(init.Parent))
+	return init, proc.Snapshot(q, init.Parent)
 }
 
 // tell writes a line into the FIFO /told of a container, when its script is there to read it.
@@ -244,7 +244,7 @@ func fdOf(q *lab.Q, p proc.Process, target, mode string) int {
 // accessMode reads a descriptor's flags in /proc/PID/fdinfo, which are in octal.
 func accessMode(q *lab.Q, p proc.Process, fd int) string {
 	q.Helper()
-	for line := range strings.Lines(proc.File(q, int(p.PID), "fdinfo/"+itoa(fd))) {
+	for line := range strings.Lines(proc.File(q, p.PID, "fdinfo/"+itoa(fd))) {
 		if f := strings.Fields(line); len(f) == 2 && f[0] == "flags:" {
 			flags, err := strconv.ParseUint(f[1], 8, 32)
 			assert.NilError(q, err)
@@ -309,7 +309,7 @@ func full(f *os.File) poll.Check {
 }
 
 // written is how many bytes a process has written by system calls that have returned (wchar of proc_pid_io(5)).
-func written(q *lab.Q, pid int) int {
+func written(q *lab.Q, pid proc.PID) int {
 	q.Helper()
 	for line := range strings.Lines(proc.File(q, pid, "io")) {
 		if f := strings.Fields(line); f[0] == "wchar:" {
@@ -323,8 +323,8 @@ func written(q *lab.Q, pid int) int {
 // childOf is the child of a process that runs a program.
 func childOf(q *lab.Q, p proc.Process, comm string) proc.PID {
 	q.Helper()
-	for _, child := range proc.Children(q, int(p.PID)) {
-		if proc.File(q, int(child), "comm") == comm {
+	for _, child := range proc.Children(q, p.PID) {
+		if proc.File(q, child, "comm") == comm {
 			return child
 		}
 	}

@@ -80,7 +80,7 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	q.Step("the daemon is back: nothing is told again, and the old subscriptions stay ended")
 	d.Start()
 	again := d.Listen()
-	assert.Check(q, proc.Snapshot(q, int(second.PID)).Same(second.Identity), "the lasting task did not last")
+	assert.Check(q, proc.Snapshot(q, second.PID).Same(second.Identity), "the lasting task did not last")
 	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, lasting), []string{lasting, itoa(second.PID), "RUNNING"}))
 	assert.Check(q, cmp.Len(about(again.Events(), "/tasks/create", "/tasks/start"), 0))
 	q.Fact("heard of a task that runs", about(again.Events(), "/tasks/create", "/tasks/start"))

@@ -102,7 +102,7 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	proc.WaitFor(q, says(output, "ready\nforked"))
 	children := proc.Children(q, pid)
 	assert.Assert(q, cmp.Len(children, len(before)+1), "children of the program, after a signal")
-	forked := proc.Snapshot(q, int(children[len(children)-1]))
+	forked := proc.Snapshot(q, children[len(children)-1])
 	kill(q, forked)
 	proc.WaitFor(q, proc.Dead(forked.Identity))
 	d.Ctr("tasks", "metrics", id)

@@ -64,17 +64,17 @@ exec "$RUNC" "$@"`)
 	tr := readTrace(q, dir)
 	q.Step("shim: the helper execs, leaves the shim behind, and ends")
 	helper := tr.next("the helper's execve", 0, `^execve\(".*containerd-shim.*"start"`)
-	left := tr.next("its clone", helper.PID, `^clone.*`+process)
+	left := tr.next("its clone", proc.PID(helper.PID), `^clone.*`+process)
 	server := tr.next("the shim's execve", 0, `^execve\(".*containerd-shim.*"`+id+`"`)
 	assert.Check(q, cmp.Equal(server.PID, int(task.Parent)), "who execs the shim, and the parent of the program")
 	assert.Check(q, left.At < server.At)
-	assert.Check(q, !proc.Alive(helper.PID), "the helper %d is alive", helper.PID)
+	assert.Check(q, !proc.Alive(proc.PID(helper.PID)), "the helper %d is alive", helper.PID)
 	q.Fact("execve of the shim, and the program's parent", task.Parent)
 
 	q.Step("shim: it mounts the snapshot, and calls runc create")
-	tr.next("the shim's mount", server.PID, `^mount\("[^"]*", "`+d.Bundle(id)+`/rootfs"`)
+	tr.next("the shim's mount", proc.PID(server.PID), `^mount\("[^"]*", "`+d.Bundle(id)+`/rootfs"`)
 	create := tr.next("runc's execve", 0, `^execve\(".*"create"`)
-	assert.Check(q, cmp.Equal(tr.parent(create.PID), server.PID), "who has cloned runc create")
+	assert.Check(q, cmp.Equal(tr.parent(proc.PID(create.PID)), server.PID), "who has cloned runc create")
 	q.Fact("runc create", "cloned by the shim")
 
 	q.Step("runc create: it calls itself as init, which is stage 0 and clones stage 1")
@@ -83,13 +83,13 @@ exec "$RUNC" "$@"`)
 		q.Skipf("this runtime does not call itself as init, as runc does, so there is no stage to tell of: look with runc (unset CDB_RUNC)")
 	}
 	stand := tr.next("stage 0's execve", 0, asInit)
-	assert.Check(q, cmp.Equal(tr.parent(stand.PID), create.PID), "who has cloned stage 0")
-	one := tr.next("stage 0's clone", stand.PID, `^clone.*CLONE_PARENT.*`+process)
+	assert.Check(q, cmp.Equal(tr.parent(proc.PID(stand.PID)), create.PID), "who has cloned stage 0")
+	one := tr.next("stage 0's clone", proc.PID(stand.PID), `^clone.*CLONE_PARENT.*`+process)
 	q.Fact("stage 0", "cloned by runc create, execs runc init")
 
 	q.Step("stage 1: it unshares the namespaces, the very ones that the program has apart from the host")
-	unshare := tr.next("stage 1's unshare", one.ret(), `^unshare\(.*CLONE_NEW`)
-	two := tr.next("stage 1's clone", one.ret(), `^clone.*CLONE_PARENT.*`+process)
+	unshare := tr.next("stage 1's unshare", proc.PID(one.ret()), `^unshare\(.*CLONE_NEW`)
+	two := tr.next("stage 1's clone", proc.PID(one.ret()), `^clone.*CLONE_PARENT.*`+process)
 	assert.Check(q, cmp.DeepEqual(tr.unshared(), task.Own(self.Identity)))
 	q.Fact("stage 1", unshare.Text)
 	q.Fact("namespaces unshared, and the program's own", tr.unshared())
@@ -97,7 +97,7 @@ exec "$RUNC" "$@"`)
 	q.Step("stage 2: it is the process that will be the program")
 	assert.Check(q, cmp.Equal(two.ret(), pid), "the clone's result, and the task's pid")
 	assert.Check(q, cmp.Equal(proc.InnerPID(q, pid), 1))
-	q.Fact("result of stage 1's clone, and the task's pid", proc.PID(pid))
+	q.Fact("result of stage 1's clone, and the task's pid", pid)
 
 	q.Step("stage 2: it mounts what config.json says, in that order, and turns the root")
 	first := tr.next("stage 2's first mount", pid, `^mount\(`)
@@ -106,7 +106,7 @@ exec "$RUNC" "$@"`)
 	for _, c := range tr.calls {
 		// A new file system has a type, which a bind mount, a remount and a change of propagation have not.
 		m := newMount.FindStringSubmatch(c.Text)
-		if c.PID == pid && c.At < pivot.At && m != nil && !contains(c.Text, "MS_BIND") && !contains(c.Text, "MS_REMOUNT") {
+		if proc.PID(c.PID) == pid && c.At < pivot.At && m != nil && !contains(c.Text, "MS_BIND") && !contains(c.Text, "MS_REMOUNT") {
 			attempted = append(attempted, m[1])
 		}
 	}
@@ -123,8 +123,8 @@ exec "$RUNC" "$@"`)
 	q.Step("stage 2 waits at exec.fifo; runc start opens the other end; and the last call is execve")
 	wait := tr.next("stage 2's open of exec.fifo", pid, `^openat\(.*O_WRONLY.*exec\.fifo>?`)
 	start := tr.next("runc start's execve", 0, `^execve\(".*"start"`)
-	assert.Check(q, cmp.Equal(tr.parent(start.PID), server.PID), "who has cloned runc start")
-	tr.next("runc start's open of exec.fifo", start.PID, `^openat\(.*exec\.fifo", O_RDONLY`)
+	assert.Check(q, cmp.Equal(tr.parent(proc.PID(start.PID)), server.PID), "who has cloned runc start")
+	tr.next("runc start's open of exec.fifo", proc.PID(start.PID), `^openat\(.*exec\.fifo", O_RDONLY`)
 	exec := tr.next("the program's execve", pid, `^execve\("[^"]*sleep", \["sleep", "300"\]`)
 	assert.Check(q, pivot.At < wait.At && wait.At < exec.At)
 	assert.Check(q, cmp.DeepEqual(task.Args, []string{"sleep", "300"}))
@@ -181,7 +181,7 @@ func strace(dir, calls string) string {
 
 // tracersOf lists the straces that write into a directory.
 func tracersOf(q *lab.Q, dir string) []proc.PID {
-	return proc.Find(q, func(_ int, comm string, args []string) bool {
+	return proc.Find(q, func(_ proc.PID, comm string, args []string) bool {
 		return comm == "strace" && slices.Contains(args, dir+"/t")
 	})
 }
@@ -270,11 +270,11 @@ func (tr *straced) has(pattern string) bool {
 }
 
 // next is the first call, after the one that next has found before, of a process (0: any) that matches.
-func (tr *straced) next(what string, pid int, pattern string) call {
+func (tr *straced) next(what string, pid proc.PID, pattern string) call {
 	tr.q.Helper()
 	re := regexp.MustCompile(pattern)
 	for i := tr.at; i < len(tr.calls); i++ {
-		if c := tr.calls[i]; (pid == 0 || c.PID == pid) && re.MatchString(c.Text) {
+		if c := tr.calls[i]; (pid == 0 || proc.PID(c.PID) == pid) && re.MatchString(c.Text) {
 			tr.at = i + 1
 			name, _, _ := strings.Cut(c.Text, "(")
 			tr.seen = append(tr.seen, name)
@@ -283,7 +283,7 @@ func (tr *straced) next(what string, pid int, pattern string) call {
 	}
 	var before []string
 	for i, c := range tr.calls[:tr.at] {
-		if (pid == 0 || c.PID == pid) && re.MatchString(c.Text) {
+		if (pid == 0 || proc.PID(c.PID) == pid) && re.MatchString(c.Text) {
 			before = append(before, fmt.Sprintf("call %d of process %d: %s", i, c.PID, c.Text))
 		}
 	}
@@ -296,10 +296,10 @@ func (tr *straced) next(what string, pid int, pattern string) call {
 }
 
 // of lists the calls of a process, for whoever misses one.
-func (tr *straced) of(pid int) string {
+func (tr *straced) of(pid proc.PID) string {
 	var out []string
 	for _, c := range tr.calls {
-		if c.PID == pid {
+		if proc.PID(c.PID) == pid {
 			out = append(out, fmt.Sprintf("%.120s", c.Text))
 		}
 	}
@@ -307,7 +307,7 @@ func (tr *straced) of(pid int) string {
 }
 
 // parent is the process that has cloned this one.
-func (tr *straced) parent(pid int) int { return tr.parents[pid] }
+func (tr *straced) parent(pid proc.PID) int { return tr.parents[int(pid)] }
 
 // unshared lists the namespaces that were made, by the names that /proc/PID/ns has for them.
 func (tr *straced) unshared() []string {

@@ -43,7 +43,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	task := proc.Snapshot(q, pid)
-	shim := proc.Snapshot(q, int(task.Parent))
+	shim := proc.Snapshot(q, task.Parent)
 	stream.WaitFor("/tasks/start") // the shim tells on a connection of its own, which may lag behind the command
 	events := stream.Mark()
 	assert.DeepEqual(q, topics(events), []string{"/tasks/create", "/tasks/start"})
@@ -53,7 +53,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	assert.Check(q, cmp.Equal(start.ContainerID, id))
 	assert.Check(q, cmp.Equal(create.Pid, uint32(pid)))
 	assert.Check(q, cmp.Equal(start.Pid, uint32(pid)))
-	assert.Check(q, cmp.DeepEqual(proc.Children(q, int(task.Parent)), []proc.PID{task.PID}))
+	assert.Check(q, cmp.DeepEqual(proc.Children(q, task.Parent), []proc.PID{task.PID}))
 	assertInCgroup(q, task.Identity, "/"+ctrd.Namespace+"/"+id)
 	q.Fact("pid in both, and the shim's only child", task.PID)
 	assert.Check(q, cmp.Equal(create.Bundle, d.Bundle(id)))

@@ -70,10 +70,10 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	r = c.Try("restore", "--detach", "--image-path", images, "--work-path", work, "--bundle", c.Bundle.Name)
 	assert.Assert(q, r.Code == 0, "restore fails: %s\n%s", why(work, "restore.log", ""), r)
 	pid := c.State().Pid
-	thawed := proc.Snapshot(q, pid)
+	thawed := proc.Snapshot(q, proc.PID(pid))
 	assert.Check(q, !thawed.Same(p.Identity))
 	assert.Check(q, thawed.Start > p.Start)
-	assert.Check(q, cmp.Equal(proc.InnerPID(q, pid), 1))
+	assert.Check(q, cmp.Equal(proc.InnerPID(q, proc.PID(pid)), 1))
 	assert.Check(q, cmp.DeepEqual(thawed.Args, p.Args))
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
 	q.Fact("pids outside, before and after", []proc.PID{p.PID, thawed.PID})

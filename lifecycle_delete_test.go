@@ -44,8 +44,8 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	c.Create()
 	pid := c.State().Pid
 	c.Start()
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	p := proc.Snapshot(q, pid)
+	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
+	p := proc.Snapshot(q, proc.PID(pid))
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	assert.Check(q, exists(c.StateDir()))
 	for _, dir := range g.Dirs() {
@@ -63,7 +63,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	q.Step("delete of a running container is refused, and changes nothing")
 	refused := c.Try("delete")
 	assert.Check(q, refused.Code != 0, "a running container is deleted:\n%s", refused)
-	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, pid).Identity, p.Identity))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, proc.PID(pid)).Identity, p.Identity))
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
 	q.Fact("delete says", said(refused))
 
@@ -100,7 +100,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 		assert.Check(q, cmp.Contains(r.Stderr, "does not exist"))
 	}
 	c.Create()
-	second := proc.Snapshot(q, c.State().Pid)
+	second := proc.Snapshot(q, proc.PID(c.State().Pid))
 	assert.Check(q, !second.Same(p.Identity))
 	q.Fact("a second one of the id is", c.State().Status)
 

@@ -51,8 +51,8 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 
 	q.Step("another pid, and a parent from outside: seen from inside it has none")
 	assert.Check(q, joined.PID != init.PID)
-	assert.Check(q, cmp.Equal(proc.InnerPID(q, int(init.PID)), 1))
-	inner := proc.InnerPID(q, int(joined.PID))
+	assert.Check(q, cmp.Equal(proc.InnerPID(q, init.PID), 1))
+	inner := proc.InnerPID(q, joined.PID)
 	assert.Check(q, inner > 1, "its pid in the namespace is %d", inner)
 	assert.Check(q, joined.Parent != init.PID, "the container's process is its parent")
 	stat := c.Exec("sh", "-c", "cut -d' ' -f4 /proc/"+strconv.Itoa(inner)+"/stat").Stdout
@@ -68,29 +68,29 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 
 	q.Step("what it takes of config.json: env, cwd, user and capabilities")
 	assert.Check(q, cmp.Contains(joined.Env, "LESSON=exec"))
-	assert.Check(q, cmp.Equal(proc.Cwd(q, int(joined.PID)), "/tmp"))
-	assert.Check(q, cmp.DeepEqual(proc.IDs(q, int(joined.PID), "Uid"), proc.IDs(q, int(init.PID), "Uid")))
+	assert.Check(q, cmp.Equal(proc.Cwd(q, joined.PID), "/tmp"))
+	assert.Check(q, cmp.DeepEqual(proc.IDs(q, joined.PID, "Uid"), proc.IDs(q, init.PID, "Uid")))
 	for _, set := range []string{"CapBnd", "CapEff", "CapPrm", "CapInh", "CapAmb"} {
-		assert.Check(q, cmp.Equal(proc.Bits(q, int(joined.PID), set), proc.Bits(q, int(init.PID), set)), set)
+		assert.Check(q, cmp.Equal(proc.Bits(q, joined.PID, set), proc.Bits(q, init.PID, set)), set)
 	}
-	assert.Check(q, cmp.Equal(proc.Status(q, int(joined.PID), "NoNewPrivs"), proc.Status(q, int(init.PID), "NoNewPrivs")))
+	assert.Check(q, cmp.Equal(proc.Status(q, joined.PID, "NoNewPrivs"), proc.Status(q, init.PID, "NoNewPrivs")))
 	q.Fact("uid", joined.UID)
-	q.Fact("cwd", proc.Cwd(q, int(joined.PID)))
-	q.Fact("CapBnd", proc.Bits(q, int(joined.PID), "CapBnd"))
+	q.Fact("cwd", proc.Cwd(q, joined.PID))
+	q.Fact("CapBnd", proc.Bits(q, joined.PID, "CapBnd"))
 
 	q.Control("the command line can say otherwise, for this one process")
 	other := execSleep(q, c, "other", "--env", "LESSON=other", "--cwd", "/root", "--user", "0:0")
 	assert.Check(q, slices.Contains(other.Env, "LESSON=other"), "environ: %q", other.Env)
-	assert.Check(q, cmp.Equal(proc.Cwd(q, int(other.PID)), "/root"))
+	assert.Check(q, cmp.Equal(proc.Cwd(q, other.PID), "/root"))
 	assert.Check(q, cmp.Equal(other.UID, 0))
-	assert.Check(q, cmp.Equal(proc.Snapshot(q, int(init.PID)).UID, 1000), "the container's own process changed")
+	assert.Check(q, cmp.Equal(proc.Snapshot(q, init.PID).UID, 1000), "the container's own process changed")
 	q.Fact("uid and cwd of the other", []string{itoa(other.UID), "/root"})
 
 	q.Step("its death is not the container's …")
 	kill(q, other)
 	proc.WaitFor(q, proc.Dead(other.Identity))
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
-	assert.Check(q, proc.Alive(int(init.PID)))
+	assert.Check(q, proc.Alive(init.PID))
 	q.Fact("the container, after the death of an exec", c.State().Status)
 
 	q.Step("… but the death of pid 1 is its own")
@@ -101,7 +101,7 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q.Step("nothing can be executed in what does not run")
 	stopped := variant(q, b, "stopped", bundle.Args("true"))
 	stopped.Create()
-	p := proc.Snapshot(q, stopped.State().Pid)
+	p := proc.Snapshot(q, proc.PID(stopped.State().Pid))
 	stopped.Start()
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	refused := stopped.Exec("true")
@@ -120,8 +120,8 @@ func execSleep(q *lab.Q, c *runc.Container, name string, flags ...string) proc.P
 	pid, err := strconv.Atoi(contents(q, file))
 	assert.NilError(q, err)
 	q.Cleanup(func() { rm(q, file) })
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	return proc.Snapshot(q, pid)
+	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
+	return proc.Snapshot(q, proc.PID(pid))
 }
 
 func sorted[T ~int](ns ...T) []T {

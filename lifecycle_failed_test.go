@@ -92,7 +92,7 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 	q.Control("the same id, and nothing wrong: it is created, and then there is something on the host")
 	before := picture(q)
 	c.Create()
-	p := proc.Snapshot(q, c.State().Pid)
+	p := proc.Snapshot(q, proc.PID(c.State().Pid))
 	assert.Check(q, len(left(q, before, c)) > 0, "a created container is not seen on the host")
 	q.Fact("created", c.State().Status)
 	c.Must("delete", "--force")
@@ -128,7 +128,7 @@ func sweepKilled(q *lab.Q, c *runc.Container) {
 	assert.NilError(q, err)
 	for _, p := range ps {
 		if p.OwnedBy(q.Owner) {
-			if s, err := proc.Read(p.PID); err == nil && (s.Comm == "sleep" || s.Comm == "sh" || contains(s.Comm, "runc:")) {
+			if s, err := proc.Read(proc.PID(p.PID)); err == nil && (s.Comm == "sleep" || s.Comm == "sh" || contains(s.Comm, "runc:")) {
 				kill(q, s)
 				proc.WaitFor(q, proc.Dead(s.Identity))
 			}

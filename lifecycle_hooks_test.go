@@ -141,10 +141,10 @@ func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 	}
 	c.Create()
 	pid := c.State().Pid
-	p := proc.Snapshot(q, pid)
+	p := proc.Snapshot(q, proc.PID(pid))
 	note("create")
 	c.Start()
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 	note("start")
 	c.Kill("KILL")
 	proc.WaitFor(q, proc.Dead(p.Identity))
@@ -205,7 +205,7 @@ func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 		}
 		q.Fact(point.field, map[string]string{"namespaces": ours(point.inside), "root": saw["root"], "cwd": saw["cwd"]})
 
-		q.Fact(point.field+" is told", map[string]any{"status": state.Status, "pid": known(state.Pid)})
+		q.Fact(point.field+" is told", map[string]any{"status": state.Status, "pid": known(proc.PID(state.Pid))})
 		assert.Check(q, cmp.Equal(state.ID, c.ID))
 		assert.Check(q, cmp.Equal(state.Bundle, c.Bundle.Dir))
 		switch {
@@ -236,11 +236,11 @@ func ours(inside bool) string {
 }
 
 // known is a pid as a fact: 0 and 1 are the same in every run.
-func known(pid int) any {
+func known(pid proc.PID) any {
 	if pid <= 1 {
 		return pid
 	}
-	return proc.PID(pid)
+	return pid
 }
 
 func sortedStrings(s []string) []string {
@@ -277,7 +277,7 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 		create := c.Try("create")
 		if create.Code == 0 {
 			pid := c.State().Pid
-			p := proc.Snapshot(q, pid)
+			p := proc.Snapshot(q, proc.PID(pid))
 			start := c.Try("start")
 			if failsAt = "start"; start.Code == 0 {
 				failsAt = ""
@@ -290,7 +290,7 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 				c.Must("delete")
 			} else if start.Code == 0 {
 				failsAt = "delete"
-				proc.WaitFor(q, proc.Runs(pid, "sleep"))
+				proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 				c.Kill("KILL")
 				proc.WaitFor(q, proc.Dead(p.Identity))
 				deleted := c.Try("delete")
@@ -382,7 +382,7 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	assert.Check(q, cmp.Equal(create.code(), 0))
 	assert.Check(q, cmp.Equal(slow.State().Status, specs.StateCreated))
 	q.Fact("after it has ended", slow.State().Status)
-	p := proc.Snapshot(q, slow.State().Pid)
+	p := proc.Snapshot(q, proc.PID(slow.State().Pid))
 	slow.Must("delete", "--force")
 	proc.WaitFor(q, proc.Dead(p.Identity))
 
@@ -409,17 +409,17 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	pid := inside.State().Pid
 	start := background(q, inside.Argv("start")...)
 	proc.WaitFor(q, turns(dir, 1))
-	stand := proc.Snapshot(q, pid)
+	stand := proc.Snapshot(q, proc.PID(pid))
 	assert.Check(q, stand.Comm != "sleep", "the program runs while its startContainer hook does")
 	assert.Check(q, cmp.DeepEqual(order(q, dir), []string{"hook"}))
 	q.Fact("meanwhile, pid 1 is", stand.Comm)
 	q.Fact("and runc says", lab.Chance(inside.State().Status))
 	openGate(q, filepath.Join(dir, "gate"))
 	assert.Check(q, cmp.Equal(start.code(), 0))
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 	assert.Check(q, cmp.DeepEqual(order(q, dir), []string{"hook", "program"}))
 	q.Fact("had a turn", order(q, dir))
-	end(q, inside, proc.Snapshot(q, pid))
+	end(q, inside, proc.Snapshot(q, proc.PID(pid)))
 
 	q.Step("a missing hook has failed, at whatever point")
 	for _, point := range points {
@@ -429,13 +429,13 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 		r := c.Try("create")
 		operation := "create"
 		if r.Code == 0 {
-			p := proc.Snapshot(q, c.State().Pid)
+			p := proc.Snapshot(q, proc.PID(c.State().Pid))
 			r, operation = c.Try("start"), "start"
 			if point.field == "hooks.startContainer[]" {
 				proc.WaitFor(q, proc.Dead(p.Identity))
 				c.Must("delete")
 			} else {
-				proc.WaitFor(q, proc.Runs(int(p.PID), "sleep"))
+				proc.WaitFor(q, proc.Runs(p.PID, "sleep"))
 				c.Kill("KILL")
 				proc.WaitFor(q, proc.Dead(p.Identity))
 				r, operation = c.Try("delete"), "delete"

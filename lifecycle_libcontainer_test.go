@@ -84,7 +84,7 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 			assert.NilError(q, err)
 			return status.String()
 		},
-		self: proc.ExeDigest(q, os.Getpid()),
+		self: proc.ExeDigest(q, proc.PID(os.Getpid())),
 	})
 
 	q.Step("the same facts of both, read from the kernel")
@@ -122,9 +122,9 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	assert.NilError(q, unchecked.Run(process), "libcontainer refuses a relative cwd, too")
 	pid, err := process.Pid()
 	assert.NilError(q, err)
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	assert.Check(q, cmp.Equal(proc.Cwd(q, pid), "/tmp"))
-	q.Fact("cwd tmp, with libcontainer", proc.Cwd(q, pid))
+	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
+	assert.Check(q, cmp.Equal(proc.Cwd(q, proc.PID(pid)), "/tmp"))
+	q.Fact("cwd tmp, with libcontainer", proc.Cwd(q, proc.PID(pid)))
 	assert.NilError(q, unchecked.Signal(unix.SIGKILL))
 	_, _ = process.Wait() // that it was killed is an error
 	assert.NilError(q, unchecked.Destroy())
@@ -180,28 +180,28 @@ func wholeLifecycle(q *lab.Q, c *runc.Container, do operations) lived {
 	cgroup := c.Bundle.Spec.Linux.CgroupsPath
 
 	pid := do.create()
-	created := proc.Snapshot(q, pid)
+	created := proc.Snapshot(q, proc.PID(pid))
 	facts["created: status"] = do.status()
 	facts["created: namespaces of its own"] = strings.Join(created.Own(proc.Self(q).Identity), " ")
 	assertInCgroup(q, created.Identity, cgroup)
 	facts["created: last argument"] = created.Args[len(created.Args)-1]
 	facts["created: a mount of the host is visible"] = fmt.Sprint(sharesMounts(created))
-	proc.WaitFor(q, proc.SleepsIn(pid, unix.SYS_OPENAT))
-	call := proc.InSyscall(q, pid)
-	facts["created: waits at"] = filepath.Base(opensFile(created, proc.CString(q, pid, call.Args[1])))
-	standIn := proc.ExeDigest(q, pid)
+	proc.WaitFor(q, proc.SleepsIn(proc.PID(pid), unix.SYS_OPENAT))
+	call := proc.InSyscall(q, proc.PID(pid))
+	facts["created: waits at"] = filepath.Base(opensFile(created, proc.CString(q, proc.PID(pid), call.Args[1])))
+	standIn := proc.ExeDigest(q, proc.PID(pid))
 	assert.Check(q, cmp.Equal(standIn, do.self), "the stand-in is another program than the one that made the container")
 	q.Fact("created", created.PID)
 
 	do.start()
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	p := proc.Snapshot(q, pid)
+	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
+	p := proc.Snapshot(q, proc.PID(pid))
 	facts["running: status"] = do.status()
 	facts["running: program"] = p.Exe + " " + strings.Join(p.Args, " ")
 	facts["running: environment"] = strings.Join(p.Env, " ")
 	facts["running: threads and descriptors"] = fmt.Sprint(p.Threads, " ", len(p.FDs))
 	for _, key := range []string{"CapBnd", "CapEff", "NoNewPrivs", "Umask", "Uid"} {
-		facts["running: "+key] = proc.Status(q, pid, key)
+		facts["running: "+key] = proc.Status(q, proc.PID(pid), key)
 	}
 	// Whole: pid, start time, parent, namespaces, cgroups and mounts.
 	assert.Check(q, cmp.DeepEqual(p.Identity, created.Identity), "start has made another process")

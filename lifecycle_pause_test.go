@@ -39,18 +39,18 @@ func TestLifecycle_WhatDoesPauseStop(t *testing.T) {
 	q.Step("two containers count; one is paused, and stops, while its twin goes on")
 	mustPause(q, c)
 	assert.Check(q, g.Frozen(), "the freezer's state after pause")
-	frozenAt := proc.UsedTicks(q, pid)
-	proc.WaitFor(q, proc.HasUsed(twinPID, proc.UsedTicks(q, twinPID)+some))
-	assert.Check(q, cmp.Equal(proc.UsedTicks(q, pid), frozenAt), "processor time of the paused one, in ticks")
+	frozenAt := proc.UsedTicks(q, proc.PID(pid))
+	proc.WaitFor(q, proc.HasUsed(proc.PID(twinPID), proc.UsedTicks(q, proc.PID(twinPID))+some))
+	assert.Check(q, cmp.Equal(proc.UsedTicks(q, proc.PID(pid)), frozenAt), "processor time of the paused one, in ticks")
 	assert.Check(q, cmp.Equal(c.State().Status, specs.ContainerState("paused")))
 	q.Fact("ticks meanwhile: paused, twin", []string{"0", "5 or more"})
 	q.Fact("the freezer", map[string]bool{"frozen": g.Frozen()})
-	q.Fact("its state in stat", proc.Snapshot(q, pid).State)
+	q.Fact("its state in stat", proc.Snapshot(q, proc.PID(pid)).State)
 
 	q.Step("it is all there: the same process, its memory, its place")
-	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, pid).Identity, p.Identity))
-	assert.Check(q, !proc.Bits(q, pid, "ShdPnd").Signal(unix.SIGSTOP), "pause sent a SIGSTOP")
-	rss := proc.Status(q, pid, "VmRSS")
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, proc.PID(pid)).Identity, p.Identity))
+	assert.Check(q, !proc.Bits(q, proc.PID(pid), "ShdPnd").Signal(unix.SIGSTOP), "pause sent a SIGSTOP")
+	rss := proc.Status(q, proc.PID(pid), "VmRSS")
 	q.Fact("resident memory, still", lab.Chance(rss))
 
 	q.Step("exec is refused")
@@ -61,29 +61,29 @@ func TestLifecycle_WhatDoesPauseStop(t *testing.T) {
 	q.Step("resume: it counts on")
 	c.Must("resume")
 	assert.Check(q, !g.Frozen(), "the freezer's state after resume")
-	proc.WaitFor(q, proc.HasUsed(pid, frozenAt+some))
-	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, pid).Identity, p.Identity))
+	proc.WaitFor(q, proc.HasUsed(proc.PID(pid), frozenAt+some))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, proc.PID(pid)).Identity, p.Identity))
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
 	assert.Check(q, cmp.Equal(c.Exec("true").Code, 0), "exec after resume")
 	q.Fact("after resume", c.State().Status)
 
 	q.Control("SIGSTOP stops the twin too, but it is not the freezer's doing, and the runtime calls it running")
 	twin.Kill("STOP")
-	proc.WaitFor(q, isInState(twinPID, "T"))
-	stoppedAt := proc.UsedTicks(q, twinPID)
-	proc.WaitFor(q, proc.HasUsed(pid, proc.UsedTicks(q, pid)+some))
-	assert.Check(q, cmp.Equal(proc.UsedTicks(q, twinPID), stoppedAt), "processor time of the stopped one, in ticks")
+	proc.WaitFor(q, isInState(proc.PID(twinPID), "T"))
+	stoppedAt := proc.UsedTicks(q, proc.PID(twinPID))
+	proc.WaitFor(q, proc.HasUsed(proc.PID(pid), proc.UsedTicks(q, proc.PID(pid))+some))
+	assert.Check(q, cmp.Equal(proc.UsedTicks(q, proc.PID(twinPID)), stoppedAt), "processor time of the stopped one, in ticks")
 	assert.Check(q, !gTwin.Frozen(), "SIGSTOP froze the cgroup")
 	assert.Check(q, cmp.Equal(twin.State().Status, specs.StateRunning))
 	assert.Check(q, cmp.Equal(twin.Exec("true").Code, 0), "exec in a container whose pid 1 is stopped")
-	q.Fact("its state in stat", proc.Snapshot(q, twinPID).State)
+	q.Fact("its state in stat", proc.Snapshot(q, proc.PID(twinPID)).State)
 	q.Fact("runc says", twin.State().Status)
 
 	q.Answer("Processor time, for all of the cgroup, by the freezer. Nothing is told, nothing is lost, and resume goes on.")
 }
 
 // isInState is a poll check: the process is in this state (field 3 of stat).
-func isInState(pid int, state string) poll.Check {
+func isInState(pid proc.PID, state string) poll.Check {
 	return func(poll.LogT) poll.Result {
 		p, err := proc.Read(pid)
 		if err != nil {

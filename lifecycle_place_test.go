@@ -133,10 +133,10 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	q.Step("after create: the stand-in's parent is who takes in orphans, and no runc of it is left")
 	c := variant(q, b, "orphan")
 	c.Create()
-	created := proc.Snapshot(q, c.State().Pid)
+	created := proc.Snapshot(q, proc.PID(c.State().Pid))
 	assert.Check(q, cmp.Equal(created.Parent, adopter))
-	left := proc.Find(q, func(pid int, _ string, args []string) bool {
-		return slices.Contains(args, c.ID) && pid != int(created.PID)
+	left := proc.Find(q, func(pid proc.PID, _ string, args []string) bool {
+		return slices.Contains(args, c.ID) && pid != created.PID
 	})
 	assert.Check(q, cmp.Len(left, 0), "processes of the runtime")
 	q.Fact("parent", adopter)
@@ -144,8 +144,8 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 
 	q.Step("start changes nothing of that: it did not fork the program, it let it go")
 	c.Start()
-	proc.WaitFor(q, proc.Runs(int(created.PID), "sleep"))
-	started := proc.Snapshot(q, int(created.PID))
+	proc.WaitFor(q, proc.Runs(created.PID, "sleep"))
+	started := proc.Snapshot(q, created.PID)
 	assert.Check(q, cmp.Equal(started.Parent, adopter))
 	assert.Check(q, started.Same(created.Identity))
 	end(q, c, started)
@@ -157,8 +157,8 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	adopted.Create()
 	pid := adopted.State().Pid
 	adopted.Start()
-	assert.Check(q, cmp.Equal(proc.Snapshot(q, pid).Parent, proc.PID(os.Getpid())))
-	proc.WaitFor(q, proc.Catches(pid, unix.SIGTERM))
+	assert.Check(q, cmp.Equal(proc.Snapshot(q, proc.PID(pid)).Parent, proc.PID(os.Getpid())))
+	proc.WaitFor(q, proc.Catches(proc.PID(pid), unix.SIGTERM))
 	adopted.Kill("TERM")
 	var status unix.WaitStatus
 	got, err := unix.Wait4(pid, &status, 0, nil)

@@ -109,7 +109,7 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 	second.Root = first.Root // the same runtime, the same id, another bundle
 	r := second.Try("create")
 	assert.Check(q, r.Code != 0, "a second container of the same id is created:\n%s", r)
-	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, int(p.PID)).Identity, p.Identity))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, p.PID).Identity, p.Identity))
 	assertNoCgroup(q, second.Bundle.Spec.Linux.CgroupsPath)
 	q.Fact("create says", said(r))
 	for _, id := range []string{"", "a/b", "..", "a b", strings.Repeat("x", 2000)} {
@@ -145,7 +145,7 @@ func bring(q *lab.Q, c *runc.Container, state specs.ContainerState) *proc.Proces
 		return &p
 	}
 	c.Start()
-	proc.WaitFor(q, proc.Runs(int(p.PID), "sleep"))
+	proc.WaitFor(q, proc.Runs(p.PID, "sleep"))
 	switch state {
 	case "paused":
 		mustPause(q, c)
@@ -175,8 +175,8 @@ func look(q *lab.Q, c *runc.Container, p *proc.Process) string {
 		return "no state directory"
 	}
 	line := fmt.Sprintf("FIFO %v, frozen %v", exists(c.Fifo()), cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Frozen())
-	if proc.Alive(int(p.PID)) {
-		now := proc.Snapshot(q, int(p.PID))
+	if proc.Alive(p.PID) {
+		now := proc.Snapshot(q, p.PID)
 		line += fmt.Sprintf(", process %d of %v is %s", now.PID, now.Start, now.Comm)
 	}
 	return line

@@ -39,7 +39,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 
 	// The three facts from which the state follows.
 	type facts struct{ Alive, FIFO, Frozen bool }
-	var pid int
+	var pid proc.PID
 	var passed []specs.ContainerState
 	check := func(document string, want specs.ContainerState, kernel facts) specs.State {
 		q.Helper()
@@ -71,7 +71,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	hooked := s.Pid
 
 	q.Step("created: alive, and the FIFO is there")
-	pid = c.State().Pid
+	pid = proc.PID(c.State().Pid)
 	assert.Check(q, cmp.Equal(hooked, pid), "the pid of which the hook was told")
 	created := c.Must("state").Stdout
 	check(created, specs.StateCreated, facts{Alive: true, FIFO: true})

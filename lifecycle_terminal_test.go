@@ -59,7 +59,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Step("before start the size and the owner are what config.json says")
 	size, err := unix.IoctlGetWinsize(typist.fd, unix.TIOCGWINSZ)
 	assert.NilError(q, err)
-	slave := statOf(q, pid, "/dev/pts/0")
+	slave := statOf(q, proc.PID(pid), "/dev/pts/0")
 	for _, row := range []struct {
 		field     string
 		got, want any
@@ -75,13 +75,13 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 
 	q.Step("process.terminal: the slave is /dev/console and the controlling terminal")
 	c.Start()
-	proc.WaitFor(q, proc.Runs(pid, "sh"))
-	p := proc.Snapshot(q, pid)
+	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sh"))
+	p := proc.Snapshot(q, proc.PID(pid))
 	assert.Check(q, cmp.Equal(sh.Run("tty").Out, "/dev/pts/0"))
-	console := statOf(q, pid, "/dev/console")
+	console := statOf(q, proc.PID(pid), "/dev/console")
 	assert.Check(q, console.Dev == slave.Dev && console.Ino == slave.Ino, "/dev/console is another file than /dev/pts/0: %+v", console)
 	q.Fact("/dev/console", "the same inode as /dev/pts/0")
-	stat := statOfProcess(q, pid)
+	stat := statOfProcess(q, proc.PID(pid))
 	assert.Check(q, cmp.Equal(stat.Session, pid), "it is no session leader")
 	assert.Check(q, cmp.Equal(stat.TPGID, stat.PGRP), "its process group is not in the foreground")
 	assert.Check(q, cmp.Equal(ttyNumber(stat), "136:0"), "its controlling terminal (tty_nr)")
@@ -130,7 +130,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Control("a second terminal is another devpts, also with number 0; root owns it, and it has no size")
 	d := variant(q, b, "second", terminal)
 	second := createWithTerminal(q, d, filepath.Join(dir, "second"))
-	other := statOf(q, d.State().Pid, "/dev/pts/0")
+	other := statOf(q, proc.PID(d.State().Pid), "/dev/pts/0")
 	assert.Check(q, other.Dev != slave.Dev, "both containers have the devpts of device %d", other.Dev)
 	assert.Check(q, cmp.Equal(int(other.Uid), 0), "owner of the second slave")
 	assert.Check(q, cmp.Equal(other.Rdev, slave.Rdev), "number of the second slave")
@@ -146,8 +146,8 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 
 	q.Step("the slave is descriptors 0 to 2 of a program")
 	d.Start()
-	proc.WaitFor(q, proc.Runs(d.State().Pid, "sleep"))
-	e := proc.Snapshot(q, d.State().Pid)
+	proc.WaitFor(q, proc.Runs(proc.PID(d.State().Pid), "sleep"))
+	e := proc.Snapshot(q, proc.PID(d.State().Pid))
 	assert.Check(q, cmp.DeepEqual(e.FDs, map[int]string{0: "/dev/pts/0", 1: "/dev/pts/0", 2: "/dev/pts/0"}))
 	q.Fact("descriptors", e.FDs)
 
@@ -160,7 +160,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Fact("the leader's child, in the foreground", "has lost the terminal, without a signal")
 	assert.Check(q, cmp.Equal(sh.Run("echo $hung").Out, "up"), "the session leader got no SIGHUP")
 	q.Fact("the session leader", "SIGHUP")
-	stat = statOfProcess(q, pid)
+	stat = statOfProcess(q, proc.PID(pid))
 	assert.Check(q, cmp.Equal(stat.TTY, 0), "it still has a controlling terminal")
 	q.Fact("controlling terminal afterwards", stat.TTY)
 	dead := sh.Run("echo > /dev/tty")
@@ -170,9 +170,9 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 
 	q.Step("SIGHUP does not end a program without a handler that is pid 1 of its namespace …")
 	second.hangsUp()
-	stat = statOfProcess(q, int(e.PID))
+	stat = statOfProcess(q, e.PID)
 	assert.Check(q, cmp.Equal(stat.TTY, 0), "it still has a controlling terminal")
-	assert.Check(q, e.Same(proc.Snapshot(q, int(e.PID)).Identity), "the hangup has ended pid 1, which has no handler")
+	assert.Check(q, e.Same(proc.Snapshot(q, e.PID).Identity), "the hangup has ended pid 1, which has no handler")
 	assert.Check(q, cmp.Equal(d.State().Status, specs.StateRunning))
 	q.Fact("sleep as pid 1, hung up", "goes on")
 	end(q, d, e)
@@ -181,8 +181,8 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	h := variant(q, b, "pid", terminal, withoutNamespace(specs.PIDNamespace))
 	third := createWithTerminal(q, h, filepath.Join(dir, "pid"))
 	h.Start()
-	proc.WaitFor(q, proc.Runs(h.State().Pid, "sleep"))
-	outside := proc.Snapshot(q, h.State().Pid)
+	proc.WaitFor(q, proc.Runs(proc.PID(h.State().Pid), "sleep"))
+	outside := proc.Snapshot(q, proc.PID(h.State().Pid))
 	third.hangsUp()
 	proc.WaitFor(q, proc.Dead(outside.Identity))
 	assert.Check(q, cmp.Equal(h.State().Status, specs.StateStopped))
@@ -192,7 +192,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Control("without process.terminal there is none: the descriptors are what the caller gave to the runtime")
 	plain := variant(q, b, "plain")
 	pp := running(q, plain)
-	stat = statOfProcess(q, int(pp.PID))
+	stat = statOfProcess(q, pp.PID)
 	assert.Check(q, cmp.Equal(stat.TTY, 0), "tty_nr without a terminal")
 	assert.Check(q, cmp.Equal(stat.Session, int(pp.PID)), "a session leader also without a terminal")
 	given := []string{pp.FDs[0], pp.FDs[1], pp.FDs[2]}
@@ -297,17 +297,17 @@ func answered(q *lab.Q, sh *runc.Shell) runc.Reply {
 }
 
 // statOf looks at a file as the process sees it.
-func statOf(q *lab.Q, pid int, path string) *syscall.Stat_t {
+func statOf(q *lab.Q, pid proc.PID, path string) *syscall.Stat_t {
 	q.Helper()
-	info, err := os.Stat(filepath.Join("/proc", strconv.Itoa(pid), "root", path))
+	info, err := os.Stat(filepath.Join("/proc", strconv.Itoa(int(pid)), "root", path))
 	assert.NilError(q, err)
 	return info.Sys().(*syscall.Stat_t)
 }
 
 // statOfProcess reads /proc/PID/stat.
-func statOfProcess(q *lab.Q, pid int) procfs.ProcStat {
+func statOfProcess(q *lab.Q, pid proc.PID) procfs.ProcStat {
 	q.Helper()
-	p, err := procfs.NewProc(pid)
+	p, err := procfs.NewProc(int(pid))
 	assert.NilError(q, err)
 	stat, err := p.Stat()
 	assert.NilError(q, err)

@@ -42,7 +42,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	assert.Check(q, cmp.Contains(r.Out, "can't fork"))
 	q.Fact("pids.max", g.Read("pids", "pids.max"))
 	for _, pid := range g.Procs() {
-		if pid != int(p.PID) {
+		if pid != p.PID {
 			kill(q, proc.Snapshot(q, pid))
 		}
 	}
@@ -98,12 +98,12 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 		q.LogCommand(`echo '{"memory": {"limit": 4096, "checkBeforeUpdate": true}}' > resources.json`)
 		refused := c.Try("update", "--resources", "resources.json")
 		assert.Check(q, refused.Code != 0, "memory is limited to less than is used:\n%s", refused)
-		assert.Check(q, proc.Alive(int(p.PID)), "the update has killed the container")
+		assert.Check(q, proc.Alive(p.PID), "the update has killed the container")
 		q.Fact("linux.resources.memory.checkBeforeUpdate", said(refused))
 	}
 
 	q.Step("the process is the same, config.json too; only the runtime's own record is another")
-	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, int(p.PID)).Identity, p.Identity))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, p.PID).Identity, p.Identity))
 	assert.Check(q, cmp.Equal(contents(q, c.Bundle.Config()), config))
 	assert.Check(q, contents(q, stateFile) != stored, "state.json does not know of the update")
 	q.Fact("written by update", "state.json, and no other file")
@@ -115,7 +115,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q.Step("what does not run cannot be updated")
 	stopped := variant(q, b, "stopped", bundle.Args("true"))
 	stopped.Create()
-	s := proc.Snapshot(q, stopped.State().Pid)
+	s := proc.Snapshot(q, proc.PID(stopped.State().Pid))
 	stopped.Start()
 	proc.WaitFor(q, proc.Dead(s.Identity))
 	late := stopped.Try("update", "--pids-limit", "40")

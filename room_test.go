@@ -45,11 +45,11 @@ func running(q *lab.Q, c *runc.Container) proc.Process {
 }
 
 // create creates a container and returns the pid of its process, as the runtime writes it into a file.
-func create(q *lab.Q, c *runc.Container) int {
+func create(q *lab.Q, c *runc.Container) proc.PID {
 	q.Helper()
 	file := filepath.Join(c.Root, c.ID+".pid")
 	c.Must("create", "--pid-file", file)
-	pid := atoi(q, contents(q, file))
+	pid := proc.PID(atoi(q, contents(q, file)))
 	rm(q, file)
 	return pid
 }

@@ -47,7 +47,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	q.Fact("hierarchies", len(hs))
 
 	q.Step("the shim: where containerd is, and not where its task is")
-	shim := proc.Snapshot(q, int(task.Parent))
+	shim := proc.Snapshot(q, task.Parent)
 	daemon := proc.Snapshot(q, d.PID())
 	assert.Check(q, cmp.DeepEqual(shim.Cgroups, daemon.Cgroups), "the shim's cgroups, against containerd's")
 	for name, path := range shim.Cgroups {
@@ -59,7 +59,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	d.CreateByClient(ctrd.Extras{ShimCgroup: room}, ref, apart, "sleep", "300")
 	other := startedTask(q, d, apart)
 	assertInCgroup(q, other.Identity, "/"+d.Namespace+"/"+apart)
-	moved := proc.Snapshot(q, int(other.Parent))
+	moved := proc.Snapshot(q, other.Parent)
 	assert.Check(q, moved.PID != shim.PID)
 	var in, stayed []string
 	for _, h := range hs {

@@ -74,7 +74,7 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	assert.Check(q, cmp.Len(records, len(c.all)))
 	proc.WaitFor(q, shimsLeft(c.d, 0))
 	for _, m := range c.all {
-		assert.Check(q, !proc.Alive(int(m.pid)), "the process of a deleted task is alive: %d", m.pid)
+		assert.Check(q, !proc.Alive(m.pid), "the process of a deleted task is alive: %d", m.pid)
 	}
 	none := c.cost(q, 0)
 	assert.Check(q, cmp.Equal(none.sum, proc.Bytes(0)))
@@ -207,16 +207,16 @@ func (c *crowd) cost(q *lab.Q, n int) cost {
 	now := cost{n: n, daemon: proc.PSS(q, c.d.PID())}
 	var shims, programs []proc.Bytes
 	for _, shim := range c.d.Shims() {
-		shims = append(shims, proc.PSS(q, int(shim)))
+		shims = append(shims, proc.PSS(q, shim))
 		now.sum += shims[len(shims)-1]
 	}
 	now.shims = len(shims)
 	assert.Equal(q, now.shims, n, "shims of %d tasks", n)
 	if n > 0 {
 		for _, m := range c.all {
-			proc.WaitFor(q, proc.Runs(int(m.pid), "sleep"))
-			proc.WaitFor(q, isInState(int(m.pid), "S")) // it has got what it needs
-			programs = append(programs, proc.PSS(q, int(m.pid)))
+			proc.WaitFor(q, proc.Runs(m.pid, "sleep"))
+			proc.WaitFor(q, isInState(m.pid, "S")) // it has got what it needs
+			programs = append(programs, proc.PSS(q, m.pid))
 		}
 		now.shim, now.program = middle(shims), middle(programs)
 	}

@@ -71,13 +71,13 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		again.Mark()
 		for _, p := range []proc.Process{running.shim, running.init, *running.exec} {
 			assert.Assert(q, alive(p.Identity), "process %d (%s) has not survived the death of containerd", p.PID, p.Comm)
-			now, then := proc.Snapshot(q, int(p.PID)).Identity, p.Identity
+			now, then := proc.Snapshot(q, p.PID).Identity, p.Identity
 			if p.PID == running.shim.PID {
 				now.Mounts, then.Mounts = nil, nil // the host's, which change with every container
 			}
 			assert.Check(q, cmp.DeepEqual(now, then))
 		}
-		assert.Check(q, proc.Listens(q, proc.Snapshot(q, int(running.shim.PID)), running.socket))
+		assert.Check(q, proc.Listens(q, proc.Snapshot(q, running.shim.PID), running.socket))
 		assert.Check(q, cmp.DeepEqual(fileAt(q, addressFile(running.bundle)), address), "how the shim is reached")
 		q.Fact("same as before", "shim, program, exec, socket, "+filepath.Base(addressFile(running.bundle)))
 		dead = append(dead, running, stopped)

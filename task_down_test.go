@@ -65,7 +65,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	adopter := proc.Adopter(q)
 	for _, m := range ofShim {
 		for _, p := range []proc.Process{m.init, *m.exec} {
-			now := proc.Snapshot(q, int(p.PID))
+			now := proc.Snapshot(q, p.PID)
 			assert.Check(q, now.Same(p.Identity))
 			assert.Check(q, cmp.Equal(now.Parent, adopter), "%s: parent of process %d", m, p.PID)
 		}

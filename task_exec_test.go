@@ -47,16 +47,16 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(exec.NS, task.NS))
 	assert.Check(q, cmp.DeepEqual(exec.Cgroups, task.Cgroups))
 	assert.Check(q, cmp.DeepEqual(membersOf(q, d, id), sorted(int(task.PID), int(exec.PID))), "members of the cgroup")
-	assert.Check(q, cmp.Equal(proc.InnerPID(q, int(task.PID)), 1))
-	assert.Check(q, proc.InnerPID(q, int(exec.PID)) > 1, "the exec is pid 1 of a pid namespace")
+	assert.Check(q, cmp.Equal(proc.InnerPID(q, task.PID), 1))
+	assert.Check(q, proc.InnerPID(q, exec.PID) > 1, "the exec is pid 1 of a pid namespace")
 	q.Fact("namespaces in common", exec.Shared(task.Identity))
 	q.Fact("parent of both", shim)
-	q.Fact("pids in the namespace", []int{1, proc.InnerPID(q, int(exec.PID))})
+	q.Fact("pids in the namespace", []int{1, proc.InnerPID(q, exec.PID)})
 
 	q.Step("an exit code of its own, which ctr hands on; the task runs on")
 	nine := d.TryCtr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "nine", id, "sh", "-c", "exit 9")
 	assert.Check(q, cmp.Equal(nine.Code, 9), "%s", nine)
-	assert.Check(q, proc.Snapshot(q, int(task.PID)).Same(task.Identity))
+	assert.Check(q, proc.Snapshot(q, task.PID).Same(task.Identity))
 	q.Fact("exit code", nine.Code)
 
 	q.Step("an exec leaves an orphan: it goes to the container's pid 1, and not to the shim")
@@ -70,7 +70,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Step("it ends: pid 1 is a sleep, and does not ask what became of its children")
 	kill(q, orphan)
 	proc.WaitFor(q, proc.Dead(orphan.Identity))
-	zombie := stat(q, int(orphan.PID))
+	zombie := stat(q, orphan.PID)
 	assert.Check(q, cmp.Equal(zombie.State, "Z"), "the orphan's state after its end")
 	assert.Check(q, cmp.Equal(zombie.PPID, int(task.PID)), "the parent of the zombie")
 	q.Fact("the orphan's state after its end", zombie.State)
@@ -103,7 +103,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Step("it ends: the shim does ask, and no zombie stays")
 	kill(q, first)
 	proc.WaitFor(q, reaped(first.Identity))
-	assert.Check(q, proc.Alive(int(second.PID)))
+	assert.Check(q, proc.Alive(second.PID))
 	q.Fact("the orphan after its end", "reaped")
 
 	q.Step("the task's process dies: the shim has runc kill what is left in the cgroup")
@@ -124,7 +124,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 }
 
 // membersOf lists the processes in a task's cgroup.
-func membersOf(q *lab.Q, d *ctrd.Daemon, id string) []int {
+func membersOf(q *lab.Q, d *ctrd.Daemon, id string) []proc.PID {
 	q.Helper()
 	return cgroup.Of(q, "/"+d.Namespace+"/"+id).Procs()
 }
@@ -160,7 +160,7 @@ func sleeping(q *lab.Q, d *ctrd.Daemon, id, seconds string) proc.Process {
 // isChildOf is a poll check: the process is the child of another one.
 func isChildOf(id proc.Identity, parent proc.PID) poll.Check {
 	return func(poll.LogT) poll.Result {
-		p, err := proc.Read(int(id.PID))
+		p, err := proc.Read(id.PID)
 		if err != nil {
 			return poll.Error(err)
 		}

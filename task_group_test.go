@@ -60,15 +60,15 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	}
 	shims := d.Shims()
 	assert.Assert(q, cmp.Len(shims, 1), "shims of two tasks of a group")
-	shim := proc.Snapshot(q, int(shims[0]))
-	assert.Check(q, cmp.DeepEqual(proc.Children(q, int(shim.PID)), sorted(tasks[0].PID, tasks[1].PID)))
+	shim := proc.Snapshot(q, shims[0])
+	assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), sorted(tasks[0].PID, tasks[1].PID)))
 	for i, id := range ids[:2] {
 		assert.Check(q, cmp.Equal(tasks[i].Parent, shim.PID), "the parent of %s", id)
 		assert.Check(q, cmp.Equal(d.ShimSocket(id), socket), "as the bundle of %s says", id)
 		assert.Check(q, !exists(filepath.Join(d.SocketDir, d.SocketName(id))), "%s has a socket of its own", id)
 	}
 	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on the group's socket")
-	assert.Check(q, cmp.Equal(proc.Cwd(q, int(shim.PID)), d.Bundle(ids[0])), "the bundle of the first")
+	assert.Check(q, cmp.Equal(proc.Cwd(q, shim.PID), d.Bundle(ids[0])), "the bundle of the first")
 	q.Fact("shims", len(shims))
 	q.Fact("its children", []proc.PID{tasks[0].PID, tasks[1].PID})
 	q.Fact("socket", "sha256 of address/namespace/group")
@@ -94,9 +94,9 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 
 	q.TearDown("the first task is deleted: its shim stays, for the second, in a directory that is gone", func() {
 		killAndDelete(q, d, ids[0])
-		assert.Check(q, proc.Snapshot(q, int(shim.PID)).Same(shim.Identity), "the shim is another one")
-		assert.Check(q, cmp.DeepEqual(proc.Children(q, int(shim.PID)), []proc.PID{tasks[1].PID}))
-		cwd := proc.Cwd(q, int(shim.PID)) // containerd renames a bundle before it removes it
+		assert.Check(q, proc.Snapshot(q, shim.PID).Same(shim.Identity), "the shim is another one")
+		assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), []proc.PID{tasks[1].PID}))
+		cwd := proc.Cwd(q, shim.PID) // containerd renames a bundle before it removes it
 		assert.Check(q, strings.HasSuffix(cwd, ids[0]+" (deleted)"), "the shim's working directory is %s", cwd)
 		hello := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "second", ids[1], "echo", "still here")
 		assert.Check(q, cmp.Equal(trim(hello.Stdout), "still here"))

@@ -113,7 +113,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 		proc.WaitFor(q, proc.Dead(ours.shim.Identity))
 		assert.Check(q, !exists(places["bundle"][0]), "the bundle is still there")
 		assert.Check(q, exists(places["bundle"][1]), "the other one's bundle has gone")
-		assert.Check(q, proc.Snapshot(q, int(theirs.init.PID)).Same(theirs.init.Identity))
+		assert.Check(q, proc.Snapshot(q, theirs.init.PID).Same(theirs.init.Identity))
 		assert.Check(q, cmp.Equal(row(q, other.Ctr("tasks", "ls").Stdout, id)[2], "RUNNING"))
 		q.Fact("the other task", "RUNNING")
 	})
@@ -132,7 +132,7 @@ func sleeperOf(q *lab.Q, d *ctrd.Daemon, ref, id string) sleeper {
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	init := proc.Snapshot(q, pid)
-	return sleeper{init, proc.Snapshot(q, int(init.Parent))}
+	return sleeper{init, proc.Snapshot(q, init.Parent)}
 }
 
 // lastOf is what follows the last separator, as an error's cause follows its colons.

@@ -40,7 +40,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
 	task := holdOf(q, d, id)
-	proc.WaitFor(q, proc.Runs(int(task.program.PID), "sleep"))
+	proc.WaitFor(q, proc.Runs(task.program.PID, "sleep"))
 	record, err := d.Client().ContainerService().Get(ctx, id)
 	assert.NilError(q, err)
 	image, err := d.Client().SnapshotService("").Stat(ctx, id)

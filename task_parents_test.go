@@ -41,50 +41,50 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	proc.WaitFor(q, proc.Runs(init, "sleep"))
 	shims := d.Shims()
 	assert.Assert(q, cmp.Len(shims, 1), "shims of the task")
-	shim := proc.Snapshot(q, int(shims[0]))
+	shim := proc.Snapshot(q, shims[0])
 
 	q.Step("upwards from the task: its process, the shim, who takes in orphans, …, pid 1")
 	up := ancestry(q, init)
 	adopter := proc.Adopter(q)
 	assert.Assert(q, len(up) >= 3, "from the task's process up: %v", up)
-	assert.Check(q, cmp.DeepEqual(up[:3], []proc.PID{proc.PID(init), shim.PID, adopter}))
-	assert.Check(q, cmp.Equal(up[len(up)-1], proc.PID(1)), "the top")
+	assert.Check(q, cmp.DeepEqual(up[:3], []proc.PID{init, shim.PID, adopter}))
+	assert.Check(q, cmp.Equal(up[len(up)-1], 1), "the top")
 	q.Fact("the task's process", up[0])
 	q.Fact("its parent, the shim", up[1])
 	q.Fact("the shim's, who takes in orphans", up[2])
 
 	q.Step("containerd is not among them, and no child of its is anything of the task's")
-	assert.Check(q, !slices.Contains(up, proc.PID(d.PID())), "containerd (%d) is among %v", d.PID(), up)
-	ours := proc.Find(q, func(pid int, _ string, args []string) bool {
-		p, err := procfs.NewProc(pid)
+	assert.Check(q, !slices.Contains(up, d.PID()), "containerd (%d) is among %v", d.PID(), up)
+	ours := proc.Find(q, func(pid proc.PID, _ string, args []string) bool {
+		p, err := procfs.NewProc(int(pid))
 		if err != nil {
 			return false
 		}
 		stat, err := p.Stat()
-		return err == nil && stat.PPID == d.PID() && (pid == init || slices.Contains(args, d.Namespace))
+		return err == nil && proc.PID(stat.PPID) == d.PID() && (pid == init || slices.Contains(args, d.Namespace))
 	})
 	assert.Check(q, cmp.Len(ours, 0), "children of containerd that are the task's")
 	q.Fact("containerd's children of the task", len(ours))
 
 	q.Step("an exec's parent is the shim, too")
 	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
-	children := proc.Children(q, int(shim.PID))
+	children := proc.Children(q, shim.PID)
 	assert.Assert(q, cmp.Len(children, 2), "children of the shim")
-	second := otherThan(proc.PID(init), children)
-	proc.WaitFor(q, proc.Runs(int(second), "sleep"))
-	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, int(second)).Args, []string{"sleep", "301"}))
-	assert.Check(q, cmp.DeepEqual(ancestry(q, int(second))[1:], up[1:]), "upwards from the exec")
+	second := otherThan(init, children)
+	proc.WaitFor(q, proc.Runs(second, "sleep"))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, second).Args, []string{"sleep", "301"}))
+	assert.Check(q, cmp.DeepEqual(ancestry(q, second)[1:], up[1:]), "upwards from the exec")
 	q.Fact("the shim's children", children)
 
 	q.Step("what is inherited tells where they come from: the session, and oom_score_adj")
 	daemon := stat(q, d.PID())
-	assert.Check(q, cmp.Equal(stat(q, int(shim.PID)).Session, daemon.Session), "the shim's session, against containerd's")
-	assert.Check(q, cmp.Equal(stat(q, int(shim.PID)).PGRP, int(shim.PID)), "the shim's process group")
-	assert.Check(q, cmp.Equal(stat(q, init).Session, init), "the session of the task's process")
+	assert.Check(q, cmp.Equal(stat(q, shim.PID).Session, daemon.Session), "the shim's session, against containerd's")
+	assert.Check(q, cmp.Equal(proc.PID(stat(q, shim.PID).PGRP), shim.PID), "the shim's process group")
+	assert.Check(q, cmp.Equal(proc.PID(stat(q, init).Session), init), "the session of the task's process")
 	q.Fact("the shim's session", "containerd's")
 	score := atoi(q, proc.File(q, d.PID(), "oom_score_adj"))
 	const most = 1000
-	for who, pid := range map[string]int{"the shim": int(shim.PID), "the task": init, "the exec": int(second)} {
+	for who, pid := range map[string]proc.PID{"the shim": shim.PID, "the task": init, "the exec": second} {
 		assert.Check(q, cmp.Equal(proc.File(q, pid, "oom_score_adj"), itoa(min(score+1, most))), "oom_score_adj of %s; containerd's is %d", who, score)
 	}
 	q.Fact("oom_score_adj: containerd", score)
@@ -94,20 +94,20 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
 	byHand := running(q, c)
 	assert.Check(q, cmp.Equal(byHand.Parent, adopter), "the parent of a process that runc made alone")
-	assert.Check(q, cmp.Equal(proc.File(q, int(byHand.PID), "oom_score_adj"), proc.File(q, int(proc.Self(q).PID), "oom_score_adj")))
+	assert.Check(q, cmp.Equal(proc.File(q, byHand.PID, "oom_score_adj"), proc.File(q, proc.Self(q).PID, "oom_score_adj")))
 	q.Fact("parent without a shim", byHand.Parent)
 	end(q, c, byHand)
 
 	q.TearDown("the parent is who is told of the death: the shim has the exec's status, and the task's", func() {
-		exec := proc.Snapshot(q, int(second))
+		exec := proc.Snapshot(q, second)
 		task := proc.Snapshot(q, init)
 		kill(q, exec)
 		proc.WaitFor(q, reaped(exec.Identity))
-		assert.Check(q, cmp.DeepEqual(proc.Children(q, int(shim.PID)), []proc.PID{proc.PID(init)}))
+		assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), []proc.PID{init}))
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, reaped(task.Identity))
 		proc.WaitFor(q, d.Stopped(id))
-		assert.Check(q, proc.Alive(int(shim.PID)), "the shim has ended with its child")
+		assert.Check(q, proc.Alive(shim.PID), "the shim has ended with its child")
 		q.Fact("reaped by the shim", "both, the shim lives on")
 	})
 
@@ -115,20 +115,20 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 }
 
 // ancestry is a process, its parent, and so on, up to pid 1.
-func ancestry(q *lab.Q, pid int) []proc.PID {
+func ancestry(q *lab.Q, pid proc.PID) []proc.PID {
 	q.Helper()
-	out := []proc.PID{proc.PID(pid)}
+	out := []proc.PID{pid}
 	for pid > 1 {
-		pid = stat(q, pid).PPID
-		out = append(out, proc.PID(pid))
+		pid = proc.PID(stat(q, pid).PPID)
+		out = append(out, pid)
 	}
 	return out
 }
 
 // stat reads /proc/PID/stat.
-func stat(q *lab.Q, pid int) procfs.ProcStat {
+func stat(q *lab.Q, pid proc.PID) procfs.ProcStat {
 	q.Helper()
-	p, err := procfs.NewProc(pid)
+	p, err := procfs.NewProc(int(pid))
 	assert.NilError(q, err)
 	s, err := p.Stat()
 	assert.NilError(q, err)

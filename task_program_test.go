@@ -48,10 +48,10 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	q.Control("TERM to a pid 1 that has no handler for it: dropped, and nobody is told")
 	deaf := dead[2]
 	pid := int(deaf.init.PID)
-	assert.Check(q, !proc.Bits(q, pid, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
+	assert.Check(q, !proc.Bits(q, proc.PID(pid), "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
 	q.LogCommand("kill -TERM %d   # the program of %s", pid, deaf.id)
 	assert.NilError(q, unix.Kill(pid, sigterm))
-	assert.Check(q, !proc.Bits(q, pid, "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: it was not dropped")
+	assert.Check(q, !proc.Bits(q, proc.PID(pid), "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: it was not dropped")
 	assert.Check(q, alive(deaf.init.Identity))
 	task, _ := deaf.sees()
 	assert.Check(q, cmp.Equal(task, "RUNNING"))
@@ -75,7 +75,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 
 	q.Step("the shim has taken the exit status: it is the kernel's, and in the bundle too, where the shim writes it down")
 	for _, m := range dead[:2] {
-		shim := proc.Snapshot(q, int(m.shim.PID))
+		shim := proc.Snapshot(q, m.shim.PID)
 		assert.Check(q, shim.Same(m.shim.Identity))
 		assert.Check(q, !exists(fmt.Sprintf("/proc/%d", m.init.PID)), "the shim has not collected the exit status of its child %d, a zombie", m.init.PID)
 		assertWritten(q, m, m.wait.said())

@@ -68,9 +68,9 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	q.Step("the shim made each of these calls, and none of them is left while the task runs")
 	for _, c := range w.calls(q) {
 		assert.Check(q, cmp.Equal(c.parent, shims[0]), "who called runc %s", c.operation())
-		assert.Check(q, !proc.Alive(int(c.pid)), "runc %s still runs", c.operation())
+		assert.Check(q, !proc.Alive(c.pid), "runc %s still runs", c.operation())
 	}
-	running := proc.Find(q, func(_ int, _ string, args []string) bool {
+	running := proc.Find(q, func(_ proc.PID, _ string, args []string) bool {
 		return slices.Contains(args, id) && slices.ContainsFunc(args[:1], func(a string) bool { return filepath.Base(a) == "runc" })
 	})
 	assert.Check(q, cmp.Len(running, 0), "runc processes of the container")

@@ -110,7 +110,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	m := dead[0]
 	next, err := m.task()
 	assert.NilError(q, err)
-	shim := proc.Snapshot(q, int(proc.Snapshot(q, int(next.Pid())).Parent))
+	shim := proc.Snapshot(q, proc.Snapshot(q, proc.PID(next.Pid())).Parent)
 	assert.Check(q, exists(m.socket) && proc.Listens(q, shim, m.socket), "the new shim has not replaced the socket that the old one had left")
 	heard := len(m.events())
 	q.LogCommand("kill -KILL %d   # the new program of %s", next.Pid(), m.id)

@@ -89,7 +89,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 				describeTree+"; echo then; echo mine > /root/mine; rm /bin/vi; cat /root/mine; "+describeTree), "then\n")
 			seen := map[string]string{
 				"args": strings.Join(p.Args, " "), "env": strings.Join(p.Env, " "), "exe": p.Exe,
-				"cwd": proc.Cwd(q, int(p.PID)), "tree": before,
+				"cwd": proc.Cwd(q, p.PID), "tree": before,
 			}
 			assert.Check(q, cmp.Equal(len(strings.Fields(seen["tree"])), 2), "%q", seen["tree"])
 			if inside == nil {

@@ -49,7 +49,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	shims := d.Shims()
 	assert.Assert(q, cmp.Len(shims, 1), "shims of the task")
-	shim := proc.Snapshot(q, int(shims[0]))
+	shim := proc.Snapshot(q, shims[0])
 
 	q.Step("the bundle says where: an address, a protocol and its version")
 	said := bootstrap(q, d.Bundle(id))
@@ -76,7 +76,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 
 	q.Step("containerd is killed: the shim is asked without it")
 	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
-	second := int(otherThan(proc.PID(pid), proc.Children(q, int(shim.PID))))
+	second := otherThan(pid, proc.Children(q, shim.PID))
 	proc.WaitFor(q, proc.Runs(second, "sleep"))
 	exec := proc.Snapshot(q, second)
 	d.Kill()
@@ -96,17 +96,17 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	var connected shimapi.ConnectResponse
 	call("Connect", &shimapi.ConnectRequest{ID: id}, &connected)
 	assert.Check(q, cmp.Equal(proc.PID(connected.ShimPid), shim.PID), "Connect: the shim's pid")
-	assert.Check(q, cmp.Equal(proc.PID(connected.TaskPid), proc.PID(pid)), "Connect: the task's pid")
-	q.Fact("Connect: shim and task", []proc.PID{shim.PID, proc.PID(pid)})
+	assert.Check(q, cmp.Equal(proc.PID(connected.TaskPid), pid), "Connect: the task's pid")
+	q.Fact("Connect: shim and task", []proc.PID{shim.PID, pid})
 	var state shimapi.StateResponse
 	call("State", &shimapi.StateRequest{ID: id}, &state)
 	assert.Check(q, cmp.Equal(state.Status, task.Status_RUNNING))
-	assert.Check(q, cmp.Equal(proc.PID(state.Pid), proc.PID(pid)), "State: the task's pid")
+	assert.Check(q, cmp.Equal(proc.PID(state.Pid), pid), "State: the task's pid")
 	assert.Check(q, cmp.Equal(state.Bundle, d.Bundle(id)))
 	q.Fact("State", state.Status)
 	assert.Check(q, cmp.DeepEqual(cgroup.Of(q, "/"+d.Namespace+"/"+id).Procs(), sorted(pid, second)))
 	assert.Check(q, cmp.DeepEqual(pids(call, id), sorted(pid, second)), "Pids")
-	q.Fact("Pids", []proc.PID{proc.PID(pid), exec.PID})
+	q.Fact("Pids", []proc.PID{pid, exec.PID})
 
 	q.Step("it obeys, too: the exec is killed, and the shim has its exit status")
 	call("Kill", &shimapi.KillRequest{ID: id, ExecID: "second", Signal: uint32(sigkill)}, &ptypes.Empty{})
@@ -114,13 +114,13 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	var waited shimapi.WaitResponse
 	call("Wait", &shimapi.WaitRequest{ID: id, ExecID: "second"}, &waited)
 	assert.Check(q, cmp.Equal(waited.ExitStatus, uint32(128+sigkill)))
-	assert.Check(q, cmp.DeepEqual(pids(call, id), []int{pid}), "Pids, after the death of the exec")
+	assert.Check(q, cmp.DeepEqual(pids(call, id), []proc.PID{pid}), "Pids, after the death of the exec")
 	q.Fact("exit status of the exec", waited.ExitStatus)
 
 	q.Step("SO_PEERCRED names who called listen: the helper that started the shim and has ended, and not the shim")
 	assert.Check(q, cmp.DeepEqual([]uint32{creds.Uid, creds.Gid}, []uint32{0, 0}))
 	assert.Check(q, proc.PID(creds.Pid) != shim.PID, "the shim itself called listen")
-	helper, err := proc.Read(int(creds.Pid))
+	helper, err := proc.Read(proc.PID(creds.Pid))
 	assert.Check(q, err != nil || helper.Start > shim.Start, "process %d, which called listen, lives: %v", creds.Pid, helper.Args)
 	q.Fact("who called listen", proc.PID(creds.Pid))
 
@@ -148,12 +148,12 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 func service(version int) string { return fmt.Sprintf("containerd.task.v%d.Task", version) }
 
 // pids asks the shim for the processes of a container.
-func pids(call func(method string, request, response any), id string) []int {
+func pids(call func(method string, request, response any), id string) []proc.PID {
 	var all shimapi.PidsResponse
 	call("Pids", &shimapi.PidsRequest{ID: id}, &all)
-	var out []int
+	var out []proc.PID
 	for _, p := range all.Processes {
-		out = append(out, int(p.Pid))
+		out = append(out, proc.PID(p.Pid))
 	}
 	return sorted(out...)
 }

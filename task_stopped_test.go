@@ -163,7 +163,7 @@ func holdOf(q *lab.Q, d *ctrd.Daemon, id string) hold {
 	q.Helper()
 	program := proc.Snapshot(q, d.TaskPID(id))
 	h := hold{
-		d: d, id: id, program: program, shim: proc.Snapshot(q, int(program.Parent)),
+		d: d, id: id, program: program, shim: proc.Snapshot(q, program.Parent),
 		bundle: d.Bundle(id), socket: d.ShimSocket(id), cgroup: "/" + d.Namespace + "/" + id,
 	}
 	rootfs := mountAt(q, filepath.Join(h.bundle, "rootfs"))

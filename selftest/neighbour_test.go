@@ -84,7 +84,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 	})
 	var mine []proc.PID
 	proc.WaitFor(t, func(poll.LogT) poll.Result {
-		mine = proc.Find(t, func(_ int, comm string, args []string) bool {
+		mine = proc.Find(t, func(_ proc.PID, comm string, args []string) bool {
 			return comm == "sleep" && len(args) == 2 && args[1] == "1000"
 		})
 		if len(mine) != 2 {
@@ -95,7 +95,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 	before := picture(t)
 	var identities []proc.Identity
 	for _, pid := range mine {
-		identities = append(identities, proc.Snapshot(t, int(pid)).Identity)
+		identities = append(identities, proc.Snapshot(t, pid).Identity)
 	}
 
 	code, out := newLab(starred).run(t)
@@ -108,7 +108,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 	t.Log(sweep(t))
 
 	for i, pid := range mine {
-		assert.Check(t, cmp.DeepEqual(proc.Snapshot(t, int(pid)).Identity, identities[i]))
+		assert.Check(t, cmp.DeepEqual(proc.Snapshot(t, pid).Identity, identities[i]))
 	}
 	assert.Check(t, strings.Contains(ctr("tasks", "ls"), "RUNNING"))
 	assert.Check(t, strings.Contains(ctr("-n", "cdb-lab", "tasks", "ls"), "RUNNING"))

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"cdblab/helpers/proc"
 )
 
 // Group is a control group: one directory on v2, one for each hierarchy on v1.
@@ -116,15 +118,15 @@ func (g Group) Frozen() bool {
 }
 
 // Procs lists the processes of the group, as seen from the test's pid namespace.
-func (g Group) Procs() []int {
+func (g Group) Procs() []proc.PID {
 	g.tb.Helper()
-	var out []int
+	var out []proc.PID
 	for f := range strings.FieldsSeq(g.Read(g.any(), "cgroup.procs")) {
 		pid, err := strconv.Atoi(f)
 		if err != nil {
 			g.tb.Fatalf("cgroup.procs of %s: %v", g.Path, err)
 		}
-		out = append(out, pid)
+		out = append(out, proc.PID(pid))
 	}
 	slices.Sort(out)
 	return out

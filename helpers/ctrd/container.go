@@ -21,6 +21,7 @@ import (
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
 )
 
 // CreateContainer types the chapter's `ctr containers create IMAGE ID ARGS…`, with the option that keeps the runtime's
@@ -120,7 +121,7 @@ func (d *Daemon) Task(id string) containerd.Task {
 }
 
 // TaskPID is the process of a container's task, from the file that the runtime writes into the bundle.
-func (d *Daemon) TaskPID(id string) int {
+func (d *Daemon) TaskPID(id string) proc.PID {
 	d.q.Helper()
 	data, err := os.ReadFile(filepath.Join(d.Bundle(id), "init.pid"))
 	if err != nil {
@@ -130,7 +131,7 @@ func (d *Daemon) TaskPID(id string) int {
 	if err != nil {
 		d.q.Fatalf("which process is the task of %s: init.pid reads %q", id, data)
 	}
-	return pid
+	return proc.PID(pid)
 }
 
 // Spec is the OCI configuration in a container's record, which `ctr containers info` shows.

@@ -97,7 +97,7 @@ func (d *Daemon) Start() {
 }
 
 // PID is the daemon's process.
-func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+func (d *Daemon) PID() proc.PID { return proc.PID(d.cmd.Process.Pid) }
 
 // Kill ends the daemon with SIGKILL and waits until it has gone.
 func (d *Daemon) Kill() {
@@ -172,7 +172,7 @@ func (d *Daemon) Log() string {
 // daemon's address, and, where the daemon is shared, a namespace of the question's.
 func (d *Daemon) Shims() []proc.PID {
 	d.q.Helper()
-	return proc.Find(d.q, func(pid int, _ string, args []string) bool {
+	return proc.Find(d.q, func(pid proc.PID, _ string, args []string) bool {
 		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 		return err == nil && exe == d.shimProgram() && d.isOwnShim(args)
 	})

@@ -27,11 +27,11 @@ func Adopter(tb testing.TB) PID {
 	if err1 != nil || err2 != nil {
 		tb.Fatalf("leave an orphan: the shell printed %q", out)
 	}
-	p := Snapshot(tb, orphan)
+	p := Snapshot(tb, PID(orphan))
 	defer kill(tb, p.Identity)
 	WaitFor(tb, func(poll.LogT) poll.Result {
 		var err error
-		if p, err = Read(orphan); err != nil {
+		if p, err = Read(PID(orphan)); err != nil {
 			return poll.Error(err)
 		}
 		if p.Parent == PID(shell) {

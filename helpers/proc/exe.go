@@ -12,7 +12,7 @@ import (
 
 // ExeDigest is the sha256 of the program that the process runs, read through /proc/PID/exe: the very bytes, whatever
 // name they have in the process's mount namespace, or if they have none any more.
-func ExeDigest(tb testing.TB, pid int) string {
+func ExeDigest(tb testing.TB, pid PID) string {
 	tb.Helper()
 	f, err := os.Open(path(pid, "exe"))
 	if err != nil {

@@ -20,7 +20,7 @@ func kill(tb testing.TB, id Identity) {
 		return
 	}
 	defer unix.Close(fd)
-	if now, err := Read(int(id.PID)); err != nil || now.Start != id.Start {
+	if now, err := Read(id.PID); err != nil || now.Start != id.Start {
 		return
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {

@@ -20,7 +20,7 @@ func (b Bytes) String() string { return fmt.Sprintf("%.1f MB", float64(b)/(1<<20
 
 // PSS is the process's proportional share of memory (proc_pid_smaps(5), smaps_rollup): a page that n processes share
 // counts as 1/n of a page in each, so that the shares of all processes add up to what is really used.
-func PSS(tb testing.TB, pid int) Bytes {
+func PSS(tb testing.TB, pid PID) Bytes {
 	tb.Helper()
 	data, err := os.ReadFile(path(pid, "smaps_rollup"))
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 // Runs is a poll check: the process pid has become the program comm. Between execve(2) and the moment when a runtime
 // reports "running" there is no order that one could rely on; and during execve the kernel sets comm before the
 // arguments and the environment.
-func Runs(pid int, comm string) poll.Check {
+func Runs(pid PID, comm string) poll.Check {
 	return func(poll.LogT) poll.Result {
 		now, err1 := os.ReadFile(path(pid, "comm"))
 		args, err2 := os.ReadFile(path(pid, "cmdline"))
@@ -33,7 +33,7 @@ func Runs(pid int, comm string) poll.Check {
 }
 
 // SleepsIn is a poll check: the process sleeps in the system call of a number (unix.SYS_OPENAT).
-func SleepsIn(pid, number int) poll.Check {
+func SleepsIn(pid PID, number int) poll.Check {
 	return func(poll.LogT) poll.Result {
 		data, err := os.ReadFile(path(pid, "syscall"))
 		if err != nil {
@@ -75,7 +75,7 @@ func WaitFor(tb testing.TB, check poll.Check) {
 }
 
 // Catches is a poll check: the process has a handler for the signal.
-func Catches(pid int, s unix.Signal) poll.Check {
+func Catches(pid PID, s unix.Signal) poll.Check {
 	return func(poll.LogT) poll.Result {
 		data, err := os.ReadFile(path(pid, "status"))
 		if err != nil {

@@ -16,14 +16,14 @@ func TestSnapshot_OfAChild(t *testing.T) {
 	cmd := exec.Command("sleep", "60")
 	assert.NilError(t, cmd.Start())
 	pid := cmd.Process.Pid
-	WaitFor(t, Runs(pid, "sleep"))
-	p := Snapshot(t, pid)
+	WaitFor(t, Runs(PID(pid), "sleep"))
+	p := Snapshot(t, PID(pid))
 	assert.DeepEqual(t, p.Args, []string{"sleep", "60"})
 	assert.Equal(t, p.Parent, PID(os.Getpid()))
-	assert.Check(t, cmp.Contains(Children(t, os.Getpid()), PID(pid)))
+	assert.Check(t, cmp.Contains(Children(t, PID(os.Getpid())), PID(pid)))
 	assert.Check(t, cmp.Len(p.Own(Self(t).Identity), 0), "it shares all namespaces with its parent")
 	assert.Check(t, cmp.Contains(p.Shared(Self(t).Identity), "pid"))
-	assert.Check(t, cmp.DeepEqual(p.Identity, Snapshot(t, pid).Identity))
+	assert.Check(t, cmp.DeepEqual(p.Identity, Snapshot(t, PID(pid)).Identity))
 	began := p.Start.At(t)
 	assert.Check(t, !began.Before(Self(t).Start.At(t)), "a child began before its parent")
 
@@ -38,7 +38,7 @@ func TestExeDigest_IsTheFiles(t *testing.T) {
 	assert.NilError(t, err)
 	out, err := exec.Command("sha256sum", path).Output()
 	assert.NilError(t, err)
-	assert.Equal(t, ExeDigest(t, os.Getpid()), "sha256:"+string(out[:64]))
+	assert.Equal(t, ExeDigest(t, PID(os.Getpid())), "sha256:"+string(out[:64]))
 }
 
 func TestParseSyscall(t *testing.T) {

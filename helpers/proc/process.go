@@ -66,7 +66,7 @@ type Process struct {
 }
 
 // Snapshot reads a process. A process that does not exist, or that ends while it is read, fails the test.
-func Snapshot(tb testing.TB, pid int) Process {
+func Snapshot(tb testing.TB, pid PID) Process {
 	tb.Helper()
 	p, err := Read(pid)
 	if err != nil {
@@ -76,8 +76,8 @@ func Snapshot(tb testing.TB, pid int) Process {
 }
 
 // Read reads a process, or says why it cannot be read.
-func Read(pid int) (Process, error) {
-	fs, err := procfs.NewProc(pid)
+func Read(pid PID) (Process, error) {
+	fs, err := procfs.NewProc(int(pid))
 	if err != nil {
 		return Process{}, err
 	}
@@ -95,7 +95,7 @@ func Read(pid int) (Process, error) {
 	}
 	p := Process{
 		Identity: Identity{
-			PID: PID(pid), Start: Ticks(stat.Starttime), Parent: PID(stat.PPID),
+			PID: pid, Start: Ticks(stat.Starttime), Parent: PID(stat.PPID),
 			NS: map[string]Inode{}, Cgroups: map[string]string{},
 		},
 		Program: Program{Comm: stat.Comm, Args: args, Env: env, Exe: exe, Threads: stat.NumThreads, FDs: fds},
@@ -119,11 +119,11 @@ func Read(pid int) (Process, error) {
 // but even root may not be allowed to read its namespaces.
 func Self(tb testing.TB) Process {
 	tb.Helper()
-	return Snapshot(tb, os.Getpid())
+	return Snapshot(tb, PID(os.Getpid()))
 }
 
 // Children lists the direct children of a process, sorted.
-func Children(tb testing.TB, pid int) []PID {
+func Children(tb testing.TB, pid PID) []PID {
 	tb.Helper()
 	all, err := procfs.AllProcs()
 	if err != nil {
@@ -131,7 +131,7 @@ func Children(tb testing.TB, pid int) []PID {
 	}
 	var out []PID
 	for _, p := range all {
-		if stat, err := p.Stat(); err == nil && stat.PPID == pid && stat.State != "Z" {
+		if stat, err := p.Stat(); err == nil && PID(stat.PPID) == pid && stat.State != "Z" {
 			out = append(out, PID(p.PID))
 		}
 	}
@@ -140,7 +140,7 @@ func Children(tb testing.TB, pid int) []PID {
 }
 
 // Find lists the live processes that match, by what is cheap to read: their pid, comm and arguments.
-func Find(tb testing.TB, match func(pid int, comm string, args []string) bool) []PID {
+func Find(tb testing.TB, match func(pid PID, comm string, args []string) bool) []PID {
 	tb.Helper()
 	all, err := procfs.AllProcs()
 	if err != nil {
@@ -150,7 +150,7 @@ func Find(tb testing.TB, match func(pid int, comm string, args []string) bool) [
 	for _, p := range all {
 		stat, err1 := p.Stat()
 		args, err2 := p.CmdLine()
-		if err1 == nil && err2 == nil && stat.State != "Z" && match(p.PID, stat.Comm, args) {
+		if err1 == nil && err2 == nil && stat.State != "Z" && match(PID(p.PID), stat.Comm, args) {
 			out = append(out, PID(p.PID))
 		}
 	}
@@ -183,7 +183,7 @@ func (id Identity) Own(other Identity) []string {
 	return out
 }
 
-func readMounts(pid int) ([]string, error) {
+func readMounts(pid PID) ([]string, error) {
 	f, err := os.Open(path(pid, "mountinfo"))
 	if err != nil {
 		return nil, err
@@ -197,7 +197,7 @@ func readMounts(pid int) ([]string, error) {
 	return out, err
 }
 
-func readFDs(pid int) (map[int]string, error) {
+func readFDs(pid PID) (map[int]string, error) {
 	dir := path(pid, "fd")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -216,13 +216,13 @@ func readFDs(pid int) (map[int]string, error) {
 	return out, nil
 }
 
-func path(pid int, name string) string {
-	return filepath.Join("/proc", strconv.Itoa(pid), name)
+func path(pid PID, name string) string {
+	return filepath.Join("/proc", strconv.Itoa(int(pid)), name)
 }
 
 // Alive says whether there is a process of this pid that has not ended. A zombie has.
-func Alive(pid int) bool {
-	p, err := procfs.NewProc(pid)
+func Alive(pid PID) bool {
+	p, err := procfs.NewProc(int(pid))
 	if err != nil {
 		return false
 	}
@@ -231,7 +231,7 @@ func Alive(pid int) bool {
 }
 
 // UsedTicks is the ticks of processor time that the process has used, in user and kernel mode, in 1/100 s (utime and stime of proc(5)).
-func UsedTicks(tb testing.TB, pid int) uint64 {
+func UsedTicks(tb testing.TB, pid PID) uint64 {
 	tb.Helper()
 	n, err := usedTicks(pid)
 	if err != nil {
@@ -240,8 +240,8 @@ func UsedTicks(tb testing.TB, pid int) uint64 {
 	return n
 }
 
-func usedTicks(pid int) (uint64, error) {
-	p, err := procfs.NewProc(pid)
+func usedTicks(pid PID) (uint64, error) {
+	p, err := procfs.NewProc(int(pid))
 	if err != nil {
 		return 0, err
 	}
@@ -250,7 +250,7 @@ func usedTicks(pid int) (uint64, error) {
 }
 
 // HasUsed is a poll check: the process has used at least so many ticks of processor time.
-func HasUsed(pid int, ticks uint64) poll.Check {
+func HasUsed(pid PID, ticks uint64) poll.Check {
 	return func(poll.LogT) poll.Result {
 		n, err := usedTicks(pid)
 		if err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // Status reads a field of /proc/PID/status by its name (proc_pid_status(5)), words joined by one space.
-func Status(tb testing.TB, pid int, key string) string {
+func Status(tb testing.TB, pid PID, key string) string {
 	tb.Helper()
 	data, err := os.ReadFile(path(pid, "status"))
 	if err != nil {
@@ -41,7 +41,7 @@ func statusField(status, key string) (string, bool) {
 type Mask uint64
 
 // Bits reads a field of the status that is a mask, such as SigCgt or CapEff.
-func Bits(tb testing.TB, pid int, key string) Mask {
+func Bits(tb testing.TB, pid PID, key string) Mask {
 	tb.Helper()
 	m, err := strconv.ParseUint(Status(tb, pid, key), 16, 64)
 	if err != nil {
@@ -59,7 +59,7 @@ func (m Mask) Signal(s unix.Signal) bool { return m.Has(int(s) - 1) }
 func (m Mask) String() string { return fmt.Sprintf("%016x", uint64(m)) }
 
 // InnerPID is the process's pid in its own pid namespace (NSpid).
-func InnerPID(tb testing.TB, pid int) int {
+func InnerPID(tb testing.TB, pid PID) int {
 	tb.Helper()
 	f := strings.Fields(Status(tb, pid, "NSpid"))
 	n, err := strconv.Atoi(f[len(f)-1])
@@ -70,7 +70,7 @@ func InnerPID(tb testing.TB, pid int) int {
 }
 
 // Cwd is the process's working directory, by its name in the process's mount namespace.
-func Cwd(tb testing.TB, pid int) string {
+func Cwd(tb testing.TB, pid PID) string {
 	tb.Helper()
 	dir, err := os.Readlink(path(pid, "cwd"))
 	if err != nil {
@@ -80,7 +80,7 @@ func Cwd(tb testing.TB, pid int) string {
 }
 
 // File reads a file of /proc/PID that is one value, such as oom_score_adj.
-func File(tb testing.TB, pid int, name string) string {
+func File(tb testing.TB, pid PID, name string) string {
 	tb.Helper()
 	data, err := os.ReadFile(path(pid, name))
 	if err != nil {
@@ -90,7 +90,7 @@ func File(tb testing.TB, pid int, name string) string {
 }
 
 // Limit reads a resource limit out of /proc/PID/limits by the name that it has there ("Max open files"): soft and hard.
-func Limit(tb testing.TB, pid int, name string) [2]string {
+func Limit(tb testing.TB, pid PID, name string) [2]string {
 	tb.Helper()
 	for line := range strings.Lines(File(tb, pid, "limits")) {
 		if rest, ok := strings.CutPrefix(line, name+" "); ok {
@@ -103,7 +103,7 @@ func Limit(tb testing.TB, pid int, name string) [2]string {
 }
 
 // IDs splits a field of four ids, such as Uid: real, effective, saved, file system.
-func IDs(tb testing.TB, pid int, key string) []string {
+func IDs(tb testing.TB, pid PID, key string) []string {
 	tb.Helper()
 	return slices.Clip(strings.Fields(Status(tb, pid, key)))
 }

@@ -18,7 +18,7 @@ type Syscall struct {
 }
 
 // InSyscall reads in which system call the process sleeps; one that runs fails the test (see [SleepsIn]).
-func InSyscall(tb testing.TB, pid int) Syscall {
+func InSyscall(tb testing.TB, pid PID) Syscall {
 	tb.Helper()
 	data, err := os.ReadFile(path(pid, "syscall"))
 	if err != nil {
@@ -58,7 +58,7 @@ func parseSyscall(s string) (call Syscall, ok bool, err error) {
 
 // CString reads the zero-terminated string at an address of the process's memory, such as the path that a system call
 // was given.
-func CString(tb testing.TB, pid int, address uint64) string {
+func CString(tb testing.TB, pid PID, address uint64) string {
 	tb.Helper()
 	mem, err := os.Open(path(pid, "mem"))
 	if err != nil {
@@ -76,7 +76,7 @@ func CString(tb testing.TB, pid int, address uint64) string {
 
 // WaitChannel is the kernel function in which the process sleeps, from /proc/PID/wchan; "0" where it runs, or where the
 // kernel does not tell.
-func WaitChannel(tb testing.TB, pid int) string {
+func WaitChannel(tb testing.TB, pid PID) string {
 	tb.Helper()
 	data, err := os.ReadFile(path(pid, "wchan"))
 	if err != nil {
