@@ -5,64 +5,13 @@
 # command to paste, because those are not what this script was tried on.
 set -eu
 
-arch=$(uname -m)
-missing=
-
-# wish COMMAND [PACKAGE]: remembers PACKAGE, by default of the command's name, where apt has it. A part of a question needs
-# the command, and is skipped without.
-wish() {
-	if ! command -v "$1" >/dev/null 2>&1 && apt-cache show "${2:-$1}" >/dev/null 2>&1; then
-		missing="$missing ${2:-$1}"
-	fi
-}
-
-# need NAME TEST...: remembers NAME when TEST fails.
-need() {
-	name=$1
-	shift
-	if ! "$@" >/dev/null 2>&1; then
-		missing="$missing $name"
-	fi
-}
-
-have() { command -v "$1"; }
-
-# A program that links statically against libseccomp shows four things at once: a C compiler, a static libc,
-# libseccomp's headers and its static library. runc is built exactly so.
-static_seccomp() {
-	echo '#include <seccomp.h>
-int main(void) { return seccomp_version() == 0; }' | cc -static -x c - -lseccomp -o /dev/null
-}
-
-static_busybox() {
-	for b in "${CDB_BUSYBOX:-}" /bin/busybox /usr/bin/busybox /bin/busybox.static /usr/lib/busybox/busybox-static; do
-		[ -n "$b" ] && [ -x "$b" ] && ! { ldd "$b" 2>/dev/null | grep -q '=>'; } && return 0
-	done
-	return 1
-}
-
-need compiler have cc
-need seccomp static_seccomp
-need busybox static_busybox
-need strace have strace
-wish crun
-wish criu
-wish mkfs.erofs erofs-utils
-case $arch in
-aarch64) need qemu have qemu-system-aarch64 ;;
-*) need qemu have qemu-system-x86_64 ;;
-esac
-
 if ! command -v go >/dev/null; then
 	echo "deps: no go on PATH. Install Go $(sed -n 's/^go //p' go.mod) or later: https://go.dev/doc/install" >&2
 	exit 1
 fi
 
-if [ -z "$missing" ]; then
-	echo "deps: nothing is missing"
-	exit 0
-fi
-echo "deps: missing:$missing"
+arch=$(uname -m)
+missing=
 
 # package MANAGER NEED: the package that MANAGER has for NEED.
 package() {
@@ -83,9 +32,60 @@ package() {
 	zypper:busybox) echo busybox-static ;;
 	zypper:qemu) [ "$arch" = aarch64 ] && echo qemu-arm || echo qemu-x86 ;;
 	*:compiler) echo gcc ;;
+	*:mkfs.erofs) echo erofs-utils ;;
 	*) echo "$2" ;;
 	esac
 }
+
+# need NAME TEST...: remembers NAME when TEST fails.
+need() {
+	name=$1
+	shift
+	if ! "$@" >/dev/null 2>&1; then
+		missing="$missing $name"
+	fi
+}
+
+have() { command -v "$1"; }
+
+# A program that links statically against libseccomp shows four things at once: a C compiler, a static libc,
+# libseccomp's headers and its static library. runc is built exactly so.
+static_seccomp() {
+	echo '#include <seccomp.h>
+int main(void) { return seccomp_version() == 0; }' | cc -static -x c - -lseccomp -o /dev/null
+}
+
+need compiler have cc
+need seccomp static_seccomp
+case $arch in
+aarch64) need qemu have qemu-system-aarch64 ;;
+*) need qemu have qemu-system-x86_64 ;;
+esac
+
+# The programs that the tests use are in one table, helpers/tools. `lab deps` prints those of them that are missing:
+# "required busybox", "optional crun". An optional program is installed only if apt has a package of it; without it a
+# part of a question is skipped. The flags are those of the Makefile, so that both share one build.
+programs=$(CGO_ENABLED=0 go run -trimpath ./cmd/lab deps)
+while read -r level name; do
+	case $level in
+	'') ;;
+	optional)
+		name=$(package apt "$name")
+		if apt-cache show "$name" >/dev/null 2>&1; then
+			missing="$missing $name"
+		fi
+		;;
+	*) missing="$missing $name" ;;
+	esac
+done <<EOT
+$programs
+EOT
+
+if [ -z "$missing" ]; then
+	echo "deps: nothing is missing"
+	exit 0
+fi
+echo "deps: missing:$missing"
 
 packages() {
 	for n in $missing; do package "$1" "$n"; done | tr ' ' '\n' | sort -u | tr '\n' ' '

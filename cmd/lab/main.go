@@ -17,6 +17,7 @@ var commands = []struct {
 	{"shell", "a prompt in such a VM, with the tools and a bundle", shellMain},
 	{"sweep", "remove what killed or kept runs left on this host", sweepMain},
 	{"syllabus", "list the questions", syllabusMain},
+	{"deps", "list the distribution's programs that are missing; make deps installs them", depsMain},
 }
 
 func main() {

@@ -3,8 +3,6 @@
 package lab
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -41,28 +39,4 @@ func TestNormal_NamesWhatNoTwoRunsAgreeOn(t *testing.T) {
 
 func TestQuote_CanBePasted(t *testing.T) {
 	assert.Equal(t, quote([]string{"ctr", "-n", "cdb-lab", "sh", "-c", "echo $X; it's"}), `ctr -n cdb-lab sh -c 'echo $X; it'"'"'s'`)
-}
-
-func TestFindTool_RefusesBeforeAnythingStarts(t *testing.T) {
-	dir := t.TempDir()
-	t.Chdir(dir)
-	_, err := findTool("runc", "CDB_RUNC")
-	assert.ErrorContains(t, err, "make tools")
-	assert.ErrorContains(t, err, "CDB_RUNC=")
-
-	plain := filepath.Join(dir, "plain")
-	assert.NilError(t, os.WriteFile(plain, []byte("#!/bin/sh\n"), 0o644))
-	t.Setenv("CDB_RUNC", plain)
-	_, err = findTool("runc", "CDB_RUNC")
-	assert.ErrorContains(t, err, "names no executable")
-	assert.ErrorContains(t, err, plain)
-
-	assert.NilError(t, os.Chmod(plain, 0o755))
-	path, err := findTool("runc", "CDB_RUNC")
-	assert.NilError(t, err)
-	assert.Equal(t, path, plain)
-}
-
-func TestVersion_OfWhatSaysNothing(t *testing.T) {
-	assert.Check(t, cmp.Contains(version("/bin/false", nil), "says nothing of its version (exit status 1)"))
 }

@@ -25,6 +25,7 @@ import (
 	"cdblab/helpers/proc"
 	"cdblab/helpers/rootfs"
 	"cdblab/helpers/syllabus"
+	"cdblab/helpers/tools"
 )
 
 // theRun is the run under way; nil outside of [Main].
@@ -68,7 +69,7 @@ func run(m *testing.M, chapter fs.FS) (code int, err error) {
 		// Questions wait a good deal, for a process to end or for the kernel to let go: more of them than processors.
 		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 	}
-	if underTest, err = findTools(); err != nil {
+	if underTest, err = tools.FindRequired("."); err != nil {
 		return 1, err
 	}
 	if rootFS, err = rootfs.Busybox(underTest["busybox"].Path); err != nil {
@@ -141,8 +142,10 @@ func linksDir() string { return filepath.Join(theRun.Dir(), "links") }
 // linkTools writes, for a transcript that is run again, what prepare does.
 func linkTools() string {
 	var b strings.Builder
-	for _, s := range toolSpecs {
-		fmt.Fprintf(&b, "ln -sf %s %s\n", underTest[s.name].Path, filepath.Join(binDir(), s.name))
+	for _, t := range tools.All {
+		if p, ok := underTest[t.Name]; ok {
+			fmt.Fprintf(&b, "ln -sf %s %s\n", p.Path, filepath.Join(binDir(), p.Name))
+		}
 	}
 	return b.String()
 }
@@ -253,7 +256,7 @@ func (c *tally) say(d time.Duration) {
 
 // sayUnderTest prints what is tested, so that a result can be read a year later.
 func sayUnderTest() {
-	describe(underTest)
+	tools.Describe(underTest)
 	var uts unix.Utsname
 	_ = unix.Uname(&uts)
 	hs, _ := cgroup.Hierarchies()
@@ -264,9 +267,10 @@ func sayUnderTest() {
 	fmt.Printf("cdblab: under test\n")
 	fmt.Printf("  %-24s %s %s (%s)\n", "kernel", unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Machine[:]), virtual)
 	fmt.Printf("  %-24s %s\n", "cgroup", cgroup.ModeOf(hs))
-	for _, s := range toolSpecs {
-		t := underTest[s.name]
-		fmt.Printf("  %-24s %s\n  %-24s %s %s\n", t.Name, t.Version, "", t.Path, t.Digest)
+	for _, t := range tools.All {
+		if p, ok := underTest[t.Name]; ok {
+			fmt.Printf("  %-24s %s\n  %-24s %s %s\n", p.Name, p.Version, "", p.Path, p.Digest)
+		}
 	}
 	d, err := rootFS.Digest()
 	if err != nil {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package vm
 
 import (
@@ -12,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"cdblab/helpers/tools"
 )
 
 // image returns the image with the tools and the modules, and the variables of the environment that name the tools
@@ -24,29 +28,29 @@ func (c *Cache) image(k *Kernel, say func(string, ...any)) (file string, env []s
 	t := tree{}
 	var busybox string
 	var pinned []string
-	for _, tool := range tools {
-		from, err := tool.find(c.Module)
+	for _, tool := range tools.All {
+		from, err := findTool(tool, c.Module)
 		if err != nil {
 			return "", nil, err
 		}
 		if from == "" {
 			continue
 		}
-		if err := t.program(tool.guest, from); err != nil {
+		if err := t.program(tool.GuestPath, from); err != nil {
 			return "", nil, err
 		}
-		if tool.variable != "" {
-			env = append(env, tool.variable+"="+tool.guest)
-			if os.Getenv(tool.variable) == "" {
-				pinned = append(pinned, tool.variable)
+		if tool.Env != "" {
+			env = append(env, tool.Env+"="+tool.GuestPath)
+			if tool.Pinned() {
+				pinned = append(pinned, tool.Env)
 			}
 		}
-		if tool.variable == "CDB_BUSYBOX" {
+		if tool.Name == "busybox" {
 			busybox = from
 		}
 	}
 	// In the guest each tool is named by its variable; that nobody named it outside has to be said besides.
-	env = append(env, "CDB_PINNED="+strings.Join(pinned, ","))
+	env = append(env, tools.PinnedEnv+"="+strings.Join(pinned, ","))
 	for _, name := range t.names() {
 		sum, err := known.of(t[name].from)
 		if err != nil {

@@ -1,57 +1,33 @@
+//go:build linux
+
 package vm
 
 import (
 	"debug/elf"
+	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
+
+	"cdblab/helpers/tools"
 )
 
-// tool is a program under test, or one that the tests use.
-type tool struct {
-	variable string   // the variable of the environment that names another, outside and in the guest
-	guest    string   // its place in the guest
-	paths    []string // where it is looked for outside; relative ones are below the module
-	remedy   string   // "" where the lab does without
-}
-
-var tools = []tool{
-	{"CDB_RUNC", "/usr/local/bin/runc", []string{".lab/bin/runc"}, "run `make tools`"},
-	{"CDB_CONTAINERD", "/usr/local/bin/containerd", []string{".lab/bin/containerd"}, "run `make tools`"},
-	{"CDB_SHIM", "/usr/local/bin/containerd-shim-runc-v2", []string{".lab/bin/containerd-shim-runc-v2"}, "run `make tools`"},
-	{"CDB_CTR", "/usr/local/bin/ctr", []string{".lab/bin/ctr"}, "run `make tools`"},
-	{"CDB_BUSYBOX", "/usr/bin/busybox", []string{"/bin/busybox", "/usr/bin/busybox", "/bin/busybox.static", "/usr/lib/busybox/busybox-static"}, "run `make deps`, which installs a static busybox"},
-	{"", "/usr/bin/strace", []string{"/usr/bin/strace", "/usr/local/bin/strace"}, ""},
-	{"", "/usr/bin/crun", []string{"/usr/bin/crun", "/usr/local/bin/crun"}, ""},
-	{"", "/usr/bin/mkfs.erofs", []string{"/usr/bin/mkfs.erofs", "/usr/sbin/mkfs.erofs", "/usr/local/bin/mkfs.erofs"}, ""},
-	{"", "/usr/sbin/criu", []string{"/usr/sbin/criu", "/usr/local/sbin/criu"}, ""},
-}
-
-// find is the tool's file outside, or "" for one that can be done without.
-func (t tool) find(module string) (string, error) {
-	name := filepath.Base(t.guest)
-	if v := os.Getenv(t.variable); t.variable != "" && v != "" {
-		p, err := exec.LookPath(v) // a bare name, too: CDB_RUNC=crun
-		if err != nil {
-			return "", &Fault{Tried: "find " + name, Seen: fmt.Sprintf("%s=%s: %v", t.variable, v, err), Do: "name a program, or unset " + t.variable}
-		}
-		return filepath.Abs(p)
+// findTool finds a tool. It returns "" for a tool that is missing and that the lab runs without.
+func findTool(t tools.Tool, module string) (string, error) {
+	p, err := t.Find(module)
+	if err == nil {
+		return p.Path, nil
 	}
-	for _, p := range t.paths {
-		if !filepath.IsAbs(p) {
-			p = filepath.Join(module, p)
-		}
-		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() {
-			return p, nil
-		}
-	}
-	if t.remedy == "" {
+	if t.Need != tools.Required {
 		return "", nil
 	}
-	return "", &Fault{Tried: "find " + name, Seen: "it is in none of " + strings.Join(t.paths, ", "), Do: t.remedy + ", or set " + t.variable + " to its path"}
+	fault := &Fault{Tried: "find " + t.Name, Seen: err.Error()}
+	if e, ok := errors.AsType[*tools.NotFoundError](err); ok {
+		fault.Seen, fault.Do = e.Seen, e.Do
+	}
+	return "", fault
 }
 
 // program adds a program and the shared libraries that it needs. The libraries keep their paths.

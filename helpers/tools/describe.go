@@ -1,0 +1,83 @@
+//go:build linux
+
+package tools
+
+import (
+	"context"
+	"crypto/sha256"
+	"debug/buildinfo"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Describe asks every found program for its version and computes its digest, all at once.
+func Describe(found map[string]Program) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, t := range All {
+		p, ok := found[t.Name]
+		if !ok {
+			continue
+		}
+		wg.Go(func() {
+			p.Version, p.Digest = version(p.Path, t.VersionArgs)+buildTags(p.Path), digest(p.Path)
+			mu.Lock()
+			defer mu.Unlock()
+			found[t.Name] = p
+		})
+	}
+	wg.Wait()
+}
+
+// version returns the first line of the version that a program prints. A program that prints none may still be the
+// program that the reader wants to test, so this is no error.
+func version(path string, args []string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	// The shim prints its name and a colon first, and its version on the second line.
+	line := strings.TrimSpace(strings.ReplaceAll(string(out), "containerd-shim-runc-v2:\n", ""))
+	line, _, _ = strings.Cut(line, "\n")
+	if line = strings.TrimSpace(line); line == "" {
+		line = "prints no version"
+	}
+	if err != nil {
+		return fmt.Sprintf("%s (%v)", line, err)
+	}
+	return line
+}
+
+// buildTags returns the build tags of a Go program, which show what was left out of it. It returns "" for a program
+// without build tags, and for a program that was not built by Go.
+func buildTags(path string) string {
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "-tags" {
+			return " (build tags " + s.Value + ")"
+		}
+	}
+	return ""
+}
+
+func digest(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("sha256:%x", h.Sum(nil))
+}

@@ -1,0 +1,107 @@
+//go:build linux
+
+package tools
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+)
+
+func tool(t *testing.T, name string) Tool {
+	t.Helper()
+	for _, tool := range All {
+		if tool.Name == name {
+			return tool
+		}
+	}
+	t.Fatalf("the table has no %s", name)
+	return Tool{}
+}
+
+func executable(t *testing.T, path string) string {
+	t.Helper()
+	assert.NilError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	assert.NilError(t, os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755))
+	return path
+}
+
+func TestFind_NamesTheRemedy(t *testing.T) {
+	dir, runc := t.TempDir(), tool(t, "runc")
+	_, err := runc.Find(dir)
+	assert.ErrorContains(t, err, "runc is not built")
+	assert.ErrorContains(t, err, "make tools")
+	assert.ErrorContains(t, err, "CDB_RUNC=")
+
+	plain := filepath.Join(dir, "plain")
+	assert.NilError(t, os.WriteFile(plain, []byte("#!/bin/sh\n"), 0o644))
+	t.Setenv("CDB_RUNC", plain)
+	_, err = runc.Find(dir)
+	assert.ErrorContains(t, err, "names no executable")
+	assert.ErrorContains(t, err, plain)
+	assert.ErrorIs(t, err, os.ErrPermission)
+
+	assert.NilError(t, os.Chmod(plain, 0o755))
+	p, err := runc.Find(dir)
+	assert.NilError(t, err)
+	assert.Equal(t, p.Path, plain)
+	assert.Assert(t, !p.Pinned)
+	t.Setenv(PinnedEnv, "CDB_CTR,CDB_RUNC")
+	assert.Assert(t, runc.Pinned(), "in the VM the pinned tools are named as well")
+}
+
+func TestFind_LooksBelowTheModule(t *testing.T) {
+	dir := t.TempDir()
+	want := executable(t, dir+"/.lab/bin/runc")
+	p, err := tool(t, "runc").Find(dir)
+	assert.NilError(t, err)
+	assert.DeepEqual(t, p, Program{Name: "runc", Path: want, Pinned: true})
+	t.Chdir(dir)
+	p, err = tool(t, "runc").Find(".")
+	assert.NilError(t, err)
+	assert.Equal(t, p.Path, want)
+}
+
+// A dynamic busybox is passed over, and so is a script; a static one at a later place is found.
+func TestFind_BusyboxMustBeStatic(t *testing.T) {
+	busybox := tool(t, "busybox")
+	script := executable(t, t.TempDir()+"/busybox")
+	t.Setenv("CDB_BUSYBOX", script)
+	_, err := busybox.Find(".")
+	assert.ErrorContains(t, err, "cannot be the rootfs")
+	assert.ErrorContains(t, err, "busybox-static")
+
+	t.Setenv("CDB_BUSYBOX", "")
+	busybox.Search = []string{script}
+	_, err = busybox.Find(".")
+	assert.ErrorContains(t, err, "no static busybox")
+	assert.ErrorContains(t, err, "make deps")
+}
+
+func TestInstalled_IgnoresAVariableThatNamesNothing(t *testing.T) {
+	crun := tool(t, "crun")
+	crun.Search = []string{t.TempDir() + "/crun"}
+	assert.Assert(t, !crun.Installed("."))
+	_, err := crun.Find(".")
+	assert.ErrorContains(t, err, "crun is not installed")
+	executable(t, crun.Search[0])
+	assert.Assert(t, crun.Installed("."))
+	crun.Env = "CDB_TEST_CRUN"
+	t.Setenv(crun.Env, "/nonexistent")
+	assert.Assert(t, crun.Installed("."))
+}
+
+func TestVersion_OfAProgramThatPrintsNone(t *testing.T) {
+	assert.Check(t, cmp.Contains(version("/bin/false", nil), "prints no version (exit status 1)"))
+}
+
+func TestDescribe(t *testing.T) {
+	found := map[string]Program{"runc": {Name: "runc", Path: executable(t, t.TempDir()+"/runc")}}
+	Describe(found)
+	assert.Equal(t, len(found), 1)
+	assert.Equal(t, found["runc"].Version, "prints no version")
+	assert.Equal(t, found["runc"].Digest, "sha256:a8076d3d28d21e02012b20eaf7dbf75409a6277134439025f282e368e3305abf")
+}
