@@ -22,11 +22,6 @@ import (
 	"cdblab/helpers/runc"
 )
 
-const (
-	sigterm = unix.SIGTERM
-	sigkill = unix.SIGKILL
-)
-
 // beside is a command that runs beside the question.
 type beside struct {
 	q    *lab.Q

@@ -206,7 +206,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 				created = create()
 			}
 			if created.Code != 0 && name != "runc" && strings.Contains(created.Stderr, "not supported") {
-				q.Skipf("%s cannot run here: %s; look with CGROUP=v2", name, trim(created.Stderr))
+				q.Skipf("%s cannot run here: %s; look with CGROUP=v2", name, strings.TrimSpace(created.Stderr))
 			}
 			assert.Assert(q, created.Code == 0, "%s", created)
 			q.Must(program, "--root", root, "start", id)
@@ -248,7 +248,7 @@ func inTerms(q *lab.Q, p proc.Process) map[string]string {
 	q.Helper()
 	out := map[string]string{
 		"args": strings.Join(p.Args, " "), "env": strings.Join(p.Env, " "), "exe": p.Exe,
-		"uid": itoa(p.UID), "cwd": proc.Cwd(q, p.PID),
+		"uid": fmt.Sprint(p.UID), "cwd": proc.Cwd(q, p.PID),
 		"namespaces": strings.Join(p.Own(proc.Self(q).Identity), " "),
 		"mounts":     strings.Join(sortedStrings(mountPoints(p)), " "), // in which order it masks is the runtime's
 		"NoNewPrivs": proc.Status(q, p.PID, "NoNewPrivs"), "Seccomp": proc.Status(q, p.PID, "Seccomp"),

@@ -3,8 +3,10 @@
 package cdblab
 
 import (
+	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -39,7 +41,7 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 		s.Process.Cwd = "/tmp"
 		s.Process.User = specs.User{UID: 1000, GID: 1000}
 		s.Hostname = "edited"
-		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: ptr(int64(7))}
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: new(int64(7))}
 		s.Linux.Namespaces = s.Linux.Namespaces[:1]
 		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/no/such/hook"}}}
 	})
@@ -54,7 +56,7 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 	assert.Check(q, cmp.Equal(p.UID, 0))
 	assert.Check(q, cmp.DeepEqual(p.Identity, created.Identity))
 	q.Fact("cmdline", p.Args)
-	q.Fact("cwd and uid", []string{proc.Cwd(q, p.PID), itoa(p.UID)})
+	q.Fact("cwd and uid", []string{proc.Cwd(q, p.PID), fmt.Sprint(p.UID)})
 	q.Proves("Lifecycle: Any updates to config.json after this step MUST NOT affect the container.")
 
 	q.Step("exec: it takes the edited process")
@@ -64,9 +66,9 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 	assert.Check(q, cmp.Equal(e.UID, 1000))
 	assert.Check(q, cmp.DeepEqual(e.NS, p.NS), "namespaces are the container's, not those of the edited file")
 	host := c.Exec("hostname")
-	assert.Check(q, cmp.Equal(trim(host.Stdout), "runc"), "the container's hostname")
-	q.Fact("an exec's EDITED, cwd, uid", []string{"yes", proc.Cwd(q, e.PID), itoa(e.UID)})
-	q.Fact("hostname", trim(host.Stdout))
+	assert.Check(q, cmp.Equal(strings.TrimSpace(host.Stdout), "runc"), "the container's hostname")
+	q.Fact("an exec's EDITED, cwd, uid", []string{"yes", proc.Cwd(q, e.PID), fmt.Sprint(e.UID)})
+	q.Fact("hostname", strings.TrimSpace(host.Stdout))
 
 	q.Step("no config.json at all: exec fails, the rest works")
 	assert.NilError(q, os.Remove(c.Bundle.Config()))

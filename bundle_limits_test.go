@@ -32,33 +32,31 @@ type limit struct {
 	v2, reads2 string
 }
 
-func ptr[T any](v T) *T { return &v }
-
 const mib = 1 << 20
 
 // One row for each field.
 var limits = []limit{
-	{"linux.resources.pids.limit", func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: ptr(int64(77))} }, "pids", "pids.max", "77", "pids.max", "77"},
-	{"linux.resources.memory.limit", func(r *specs.LinuxResources) { memory(r).Limit = ptr(int64(64 * mib)) }, "memory", "memory.limit_in_bytes", "67108864", "memory.max", "67108864"},
-	{"linux.resources.memory.reservation", func(r *specs.LinuxResources) { memory(r).Reservation = ptr(int64(32 * mib)) }, "memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
+	{"linux.resources.pids.limit", func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(77))} }, "pids", "pids.max", "77", "pids.max", "77"},
+	{"linux.resources.memory.limit", func(r *specs.LinuxResources) { memory(r).Limit = new(int64(64 * mib)) }, "memory", "memory.limit_in_bytes", "67108864", "memory.max", "67108864"},
+	{"linux.resources.memory.reservation", func(r *specs.LinuxResources) { memory(r).Reservation = new(int64(32 * mib)) }, "memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
 	// The field is memory and swap together; v2's file is swap alone.
-	{"linux.resources.memory.swap", func(r *specs.LinuxResources) { memory(r).Swap = ptr(int64(96 * mib)) }, "memory", "memory.memsw.limit_in_bytes", "100663296", "memory.swap.max", "33554432"},
-	{"linux.resources.memory.swappiness", func(r *specs.LinuxResources) { memory(r).Swappiness = ptr(uint64(10)) }, "memory", "memory.swappiness", "10", "", ""},
-	{"linux.resources.memory.disableOOMKiller", func(r *specs.LinuxResources) { memory(r).DisableOOMKiller = ptr(true) }, "memory", "memory.oom_control", "oom_kill_disable 1", "", ""},
-	{"linux.resources.cpu.shares", func(r *specs.LinuxResources) { cpu(r).Shares = ptr(uint64(2048)) }, "cpu", "cpu.shares", "2048", "cpu.weight", "79|174"}, // the conversion to v2's weight has changed
-	{"linux.resources.cpu.quota", func(r *specs.LinuxResources) { cpu(r).Quota = ptr(int64(50000)) }, "cpu", "cpu.cfs_quota_us", "50000", "cpu.max", "50000 200000"},
-	{"linux.resources.cpu.period", func(r *specs.LinuxResources) { cpu(r).Period = ptr(uint64(200000)) }, "cpu", "cpu.cfs_period_us", "200000", "cpu.max", "50000 200000"},
-	{"linux.resources.cpu.burst", func(r *specs.LinuxResources) { cpu(r).Burst = ptr(uint64(10000)) }, "cpu", "cpu.cfs_burst_us", "10000", "cpu.max.burst", "10000"},
+	{"linux.resources.memory.swap", func(r *specs.LinuxResources) { memory(r).Swap = new(int64(96 * mib)) }, "memory", "memory.memsw.limit_in_bytes", "100663296", "memory.swap.max", "33554432"},
+	{"linux.resources.memory.swappiness", func(r *specs.LinuxResources) { memory(r).Swappiness = new(uint64(10)) }, "memory", "memory.swappiness", "10", "", ""},
+	{"linux.resources.memory.disableOOMKiller", func(r *specs.LinuxResources) { memory(r).DisableOOMKiller = new(true) }, "memory", "memory.oom_control", "oom_kill_disable 1", "", ""},
+	{"linux.resources.cpu.shares", func(r *specs.LinuxResources) { cpu(r).Shares = new(uint64(2048)) }, "cpu", "cpu.shares", "2048", "cpu.weight", "79|174"}, // the conversion to v2's weight has changed
+	{"linux.resources.cpu.quota", func(r *specs.LinuxResources) { cpu(r).Quota = new(int64(50000)) }, "cpu", "cpu.cfs_quota_us", "50000", "cpu.max", "50000 200000"},
+	{"linux.resources.cpu.period", func(r *specs.LinuxResources) { cpu(r).Period = new(uint64(200000)) }, "cpu", "cpu.cfs_period_us", "200000", "cpu.max", "50000 200000"},
+	{"linux.resources.cpu.burst", func(r *specs.LinuxResources) { cpu(r).Burst = new(uint64(10000)) }, "cpu", "cpu.cfs_burst_us", "10000", "cpu.max.burst", "10000"},
 	{"linux.resources.cpu.cpus", func(r *specs.LinuxResources) { cpu(r).Cpus = "0" }, "cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"},
 	{"linux.resources.cpu.mems", func(r *specs.LinuxResources) { cpu(r).Mems = "0" }, "cpuset", "cpuset.mems", "0", "cpuset.mems", "0"},
 	{"linux.resources.hugepageLimits[]", func(r *specs.LinuxResources) {
 		r.HugepageLimits = []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 * mib}}
 	}, "hugetlb", "hugetlb.2MB.limit_in_bytes", "4194304", "hugetlb.2MB.max", "4194304"},
-	{"linux.resources.network.classID", func(r *specs.LinuxResources) { network(r).ClassID = ptr(uint32(0x100001)) }, "net_cls", "net_cls.classid", "1048577", "", ""},
+	{"linux.resources.network.classID", func(r *specs.LinuxResources) { network(r).ClassID = new(uint32(0x100001)) }, "net_cls", "net_cls.classid", "1048577", "", ""},
 	{"linux.resources.network.priorities[]", func(r *specs.LinuxResources) {
 		network(r).Priorities = []specs.LinuxInterfacePriority{{Name: "lo", Priority: 7}}
 	}, "net_prio", "net_prio.ifpriomap", "lo 7", "", ""},
-	{"linux.resources.blockIO.weight", func(r *specs.LinuxResources) { blockIO(r).Weight = ptr(uint16(300)) }, blkio, "blkio.bfq.weight", "300", "io.bfq.weight", "300"},
+	{"linux.resources.blockIO.weight", func(r *specs.LinuxResources) { blockIO(r).Weight = new(uint16(300)) }, blkio, "blkio.bfq.weight", "300", "io.bfq.weight", "300"},
 	{"linux.resources.blockIO.throttleReadBpsDevice[]", func(r *specs.LinuxResources) { blockIO(r).ThrottleReadBpsDevice = throttle(1 * mib) }, blkio, "blkio.throttle.read_bps_device", "DISK 1048576", "io.max", "rbps=1048576"},
 	{"linux.resources.blockIO.throttleWriteBpsDevice[]", func(r *specs.LinuxResources) { blockIO(r).ThrottleWriteBpsDevice = throttle(2 * mib) }, blkio, "blkio.throttle.write_bps_device", "DISK 2097152", "io.max", "wbps=2097152"},
 	{"linux.resources.blockIO.throttleReadIOPSDevice[]", func(r *specs.LinuxResources) { blockIO(r).ThrottleReadIOPSDevice = throttle(300) }, blkio, "blkio.throttle.read_iops_device", "DISK 300", "io.max", "riops=300"},
@@ -207,7 +205,7 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	q.Proves("Create: All of the properties configured in config.json except for process MUST be applied.")
 
 	q.Step("%s: instead of a weight", "linux.resources.cpu.idle")
-	idle := variant(q, b, "idle", resources(func(r *specs.LinuxResources) { cpu(r).Idle = ptr(int64(1)) }))
+	idle := variant(q, b, "idle", resources(func(r *specs.LinuxResources) { cpu(r).Idle = new(int64(1)) }))
 	idle.Create()
 	gi := cgroup.Of(q, idle.Bundle.Spec.Linux.CgroupsPath)
 	if _, err := gi.Try("cpu", "cpu.idle"); err != nil {
@@ -240,7 +238,7 @@ func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 	const forks = "(i=0; while [ $i -lt 30 ]; do sleep 300 & i=$((i+1)); done; echo all of them)"
 
 	q.Step("at most 20, and the program forks 30 times")
-	c, sh, p := obedient(q, b, "limited", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: ptr(int64(20))} }))
+	c, sh, p := obedient(q, b, "limited", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(20))} }))
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	before := g.Stat("pids", "pids.events", "max")
 	r := sh.Run(forks)
@@ -288,7 +286,7 @@ func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 
 	q.Step("32 MiB, and a process that takes 64")
 	c, sh, p := obedient(q, b, "limited", resources(func(r *specs.LinuxResources) {
-		memory(r).Limit, memory(r).Swap = ptr(int64(32*mib)), ptr(int64(32*mib)) // no swap beside it
+		memory(r).Limit, memory(r).Swap = new(int64(32*mib)), new(int64(32*mib)) // no swap beside it
 	}))
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	assert.Check(q, cmp.Equal(kills(g), uint64(0)))
@@ -323,7 +321,7 @@ func TestBundle_WhatLimitsItsProcessorTime(t *testing.T) {
 	b := bundle.Busybox(q, "sh", "-c", "while :; do :; done")
 
 	q.Step("a fifth of a processor, and a program that would use all of it")
-	c := variant(q, b, "limited", resources(func(r *specs.LinuxResources) { cpu(r).Quota, cpu(r).Period = ptr(int64(10000)), ptr(uint64(50000)) }))
+	c := variant(q, b, "limited", resources(func(r *specs.LinuxResources) { cpu(r).Quota, cpu(r).Period = new(int64(10000)), new(uint64(50000)) }))
 	running(q, c)
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	proc.WaitFor(q, counts(g, "nr_throttled", 3))
@@ -375,7 +373,7 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 	const major, minor = 240, 77
 	node := func(s *specs.Spec) {
 		s.Linux.Devices = append(s.Linux.Devices, specs.LinuxDevice{
-			Path: "/dev/lab", Type: "c", Major: major, Minor: minor, FileMode: ptr(os.FileMode(0o640)), UID: ptr(uint32(12)), GID: ptr(uint32(34)),
+			Path: "/dev/lab", Type: "c", Major: major, Minor: minor, FileMode: new(os.FileMode(0o640)), UID: new(uint32(12)), GID: new(uint32(34)),
 		})
 		s.Process.Capabilities.Bounding = append(s.Process.Capabilities.Bounding, "CAP_DAC_OVERRIDE")
 		s.Process.Capabilities.Permitted = append(s.Process.Capabilities.Permitted, "CAP_DAC_OVERRIDE")
@@ -383,7 +381,7 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 	}
 	rule := func(access string) func(*specs.Spec) {
 		return resources(func(r *specs.LinuxResources) {
-			r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: ptr(int64(major)), Minor: ptr(int64(minor)), Access: access})
+			r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: new(int64(major)), Minor: new(int64(minor)), Access: access})
 		})
 	}
 	const noRule, noDriver = "Operation not permitted", "No such device or address"

@@ -296,7 +296,9 @@ var leniently = []lenient{
 	// 010000: one bit more than a mode has. umask(2) leaves it out.
 	{"process.user.umask", `{"process": {"user": {"umask": 4096}}}`,
 		"Runtimes MUST generate an error when invalid or unsupported values are encountered", "0000", true,
-		func(q *lab.Q, _ *runc.Container, _ *runc.Shell, pid proc.PID) string { return proc.Status(q, pid, "Umask") }},
+		func(q *lab.Q, _ *runc.Container, _ *runc.Shell, pid proc.PID) string {
+			return proc.Status(q, pid, "Umask")
+		}},
 	{"hooks.createRuntime[].path", `{"hooks": {"createRuntime": [
 			{"path": "../bundle/rootfs/bin/busybox", "args": ["touch", "hooked"]}]}}`,
 		"path MUST be absolute", "the hook ran", true,
@@ -337,7 +339,9 @@ var leniently = []lenient{
 	{"linux.devices[].path", `{"linux": {"devices": [{"path": "/moon", "type": "c", "major": 1, "minor": 3}]}}`,
 		"If a file already exists at path that does not match the requested device, the runtime MUST generate an error",
 		"regular file", false,
-		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ proc.PID) string { return sh.Run("stat -c %F /moon").Out }},
+		func(_ *lab.Q, _ *runc.Container, sh *runc.Shell, _ proc.PID) string {
+			return sh.Run("stat -c %F /moon").Out
+		}},
 }
 
 // Invalid values that it never looks at, and those that the kernel takes in its own way.

@@ -242,7 +242,7 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	sh.Send("mkdir /tmp/refused")
 	asked := agent.receive(q)
 	assert.Check(q, cmp.Equal(proc.Snapshot(q, proc.PID(asked.pid)).Comm, "mkdir"), "who asks")
-	assert.Check(q, !exists(filepath.Join("/proc", itoa(asked.pid), "root/tmp/refused")))
+	assert.Check(q, !exists(filepath.Join("/proc", fmt.Sprint(asked.pid), "root/tmp/refused")))
 	q.Fact("meanwhile the caller sleeps in", lab.Chance(proc.WaitChannel(q, proc.PID(asked.pid))))
 	agent.answer(q, asked.id, -int32(unix.EXFULL), 0)
 	r, err := sh.Receive()
@@ -258,7 +258,7 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	r, err = sh.Receive()
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Equal(r.Code, 0), r.Out)
-	assert.Check(q, exists(filepath.Join("/proc", itoa(about.Pid), "root/tmp/allowed")))
+	assert.Check(q, exists(filepath.Join("/proc", fmt.Sprint(about.Pid), "root/tmp/allowed")))
 	q.Fact("the agent says go on, mkdir's exit code", r.Code)
 
 	q.Step("an agent that goes away: the call is one that the kernel does not have")

@@ -3,6 +3,7 @@
 package cdblab
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -122,7 +123,7 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(p.Args, read.Process.Args), "process.args is /proc/PID/cmdline")
 	assert.Check(q, cmp.Equal(p.Exe, "/bin/busybox"), "args[0], looked for in the PATH of process.env")
 	assert.Check(q, cmp.Equal(proc.ExeDigest(q, p.PID), lab.UnderTest("busybox").Digest), "the program in the rootfs")
-	root, err := os.Stat(filepath.Join("/proc", itoa(p.PID), "root"))
+	root, err := os.Stat(filepath.Join("/proc", fmt.Sprint(p.PID), "root"))
 	assert.NilError(q, err)
 	named, err := os.Stat(filepath.Join(b.Dir, read.Root.Path))
 	assert.NilError(q, err)

@@ -76,7 +76,7 @@ func pauseTask(q *lab.Q, d *ctrd.Daemon, id string) {
 	})
 	r := d.TryCtr("tasks", "pause", id)
 	for range 50 {
-		if r.Code == 0 || !contains(r.Stderr, "unable to freeze") {
+		if r.Code == 0 || !strings.Contains(r.Stderr, "unable to freeze") {
 			break
 		}
 		r = d.TryCtr("tasks", "pause", id)

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/status"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -148,7 +149,7 @@ func (m *mortal) again() string {
 			took = "after kill, delete"
 			w := waitFor(m.q, task)
 			m.q.LogCommand("ctr -n %s tasks kill -s SIGKILL %s", m.d.Namespace, m.id)
-			assert.NilError(m.q, task.Kill(ctx, sigkill))
+			assert.NilError(m.q, task.Kill(ctx, unix.SIGKILL))
 			proc.WaitFor(m.q, w.over)
 			assert.Check(m.q, cmp.Equal(w.said(), "137"), "a new client's Wait, in the end")
 		}

@@ -54,7 +54,7 @@ func (m *mortal) look(tasks string) remains {
 	r["container"] = thereOrGone(err == nil)
 	r["new client: task"], r["new client: exec"] = m.sees()
 	ctr := "no task"
-	if contains(tasks, m.id+" ") {
+	if strings.Contains(tasks, m.id+" ") {
 		ctr = row(m.q, tasks, m.id)[2]
 	}
 	client := strings.TrimRight(r["new client: task"], " 0123456789") // without an exit status, which ctr does not list

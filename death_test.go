@@ -82,16 +82,16 @@ func newMortal(q *lab.Q, d *ctrd.Daemon, ref string, ear *ctrd.Stream, x death, 
 	m.socket = d.ShimSocket(m.id)
 	m.init = proc.Snapshot(q, proc.PID(task.Pid()))
 	m.shim = proc.Snapshot(q, m.init.Parent)
-	assert.Check(q, contains(m.shim.Comm, "containerd-shim"), "the parent of the task's process is %q", m.shim.Comm)
+	assert.Check(q, strings.Contains(m.shim.Comm, "containerd-shim"), "the parent of the task's process is %q", m.shim.Comm)
 	m.wait = waitFor(q, task)
 	if x.when != "stopped" {
 		e := m.startExec(task)
 		m.exec = &e
 		return m
 	}
-	proc.WaitFor(q, proc.Catches(m.init.PID, sigterm))
+	proc.WaitFor(q, proc.Catches(m.init.PID, unix.SIGTERM))
 	q.LogCommand("kill -TERM %d   # the program of %s", m.init.PID, m.id)
-	assert.NilError(q, unix.Kill(int(m.init.PID), sigterm))
+	assert.NilError(q, unix.Kill(int(m.init.PID), unix.SIGTERM))
 	proc.WaitFor(q, d.Stopped(m.id))
 	m.waitForEvent("exit init 7")
 	proc.WaitFor(q, m.wait.over)
@@ -155,8 +155,8 @@ func (m *mortal) die() {
 	case "exec":
 		victim = m.exec.Identity
 	}
-	if m.who == "init" && m.signal == sigterm {
-		proc.WaitFor(m.q, proc.Catches(victim.PID, sigterm))
+	if m.who == "init" && m.signal == unix.SIGTERM {
+		proc.WaitFor(m.q, proc.Catches(victim.PID, unix.SIGTERM))
 	}
 	m.q.LogCommand("kill -%s %d   # the %s of %s", m.name(), victim.PID, m.who, m.id)
 	assert.NilError(m.q, unix.Kill(int(victim.PID), m.signal))
@@ -192,7 +192,7 @@ func (m *mortal) events() []string {
 					out = append(out, fmt.Sprintf("delete %d", b.ExitStatus))
 				}
 			default:
-				if strings.HasPrefix(e.Topic, "/tasks/") && contains(string(body), m.id) {
+				if strings.HasPrefix(e.Topic, "/tasks/") && strings.Contains(string(body), m.id) {
 					out = append(out, e.Topic)
 				}
 			}

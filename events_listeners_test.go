@@ -4,6 +4,7 @@ package cdblab
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,7 +79,7 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 			for _, f := range row.filters {
 				name += " '" + f + "'"
 			}
-			name = trim(name)
+			name = strings.TrimSpace(name)
 		}
 		assert.Assert(q, cmp.DeepEqual(got, row.through), "through %s", name)
 		assert.Check(q, cmp.DeepEqual(row.stream.FromCtr(), row.stream.FromClient()), "ctr events, and the client, through %s", name)

@@ -58,7 +58,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q.Step("it has started the shim with -debug; the shim tells of itself, by its pid and its bundle")
 	assert.Check(q, cmp.Contains(shim.Args, "-debug"))
 	loop := lineOf(q, log, "starting signal loop", id)
-	assert.Check(q, cmp.Equal(loop["pid"], itoa(shim.PID)), "the shim's pid, in the log and in /proc/%d/stat", task.PID)
+	assert.Check(q, cmp.Equal(loop["pid"], fmt.Sprint(shim.PID)), "the shim's pid, in the log and in /proc/%d/stat", task.PID)
 	assert.Check(q, cmp.Equal(loop["path"], proc.Cwd(q, shim.PID)), "the shim's directory")
 	began := shim.Start.At(q)
 	assertOrder(q, "get snapshot mounts", logTime(q, created), "the shim begins", began)
@@ -76,7 +76,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 		upper := regexp.MustCompile(`upperdir=[^ \]]+`).FindString(mount["mounts"])
 		at := mountAt(q, filepath.Join(d.Bundle(id), "rootfs"))
 		assert.Assert(q, at != nil, "nothing is mounted at the bundle's rootfs")
-		assert.Check(q, upper != "" && contains(at.VFSOptions, upper), "the log speaks of %q, mounted is %s", upper, at.VFSOptions)
+		assert.Check(q, upper != "" && strings.Contains(at.VFSOptions, upper), "the log speaks of %q, mounted is %s", upper, at.VFSOptions)
 		q.Fact("upperdir in the line", "it is mounted at rootfs")
 	} else {
 		assert.Check(q, !lab.Pinned(), "the log has no line about the mount")
@@ -106,7 +106,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 		if !ok && !lab.Pinned() {
 			q.Skipf("this runtime's log has no line of a stage 2: look at runc's")
 		}
-		assert.Check(q, cmp.Equal(forwarded, itoa(d.TaskPID(second))), "the pid of stage 2, and the task's")
+		assert.Check(q, cmp.Equal(forwarded, fmt.Sprint(d.TaskPID(second))), "the pid of stage 2, and the task's")
 		q.Fact("pid of stage 2, and the task's", d.TaskPID(second))
 		one, _ := firstMatch(entries, `nsexec-1\[(\d+)\]`)
 		zero, _ := firstMatch(entries, `nsexec-0\[(\d+)\]`)
@@ -180,7 +180,7 @@ func logTime(q *lab.Q, line map[string]string) time.Time {
 // findLine finds the first line of a log with this message, which names id.
 func findLine(log, msg, id string) (map[string]string, bool) {
 	for line := range strings.Lines(log) {
-		if l := logLine(line); l["msg"] == msg && contains(line, id) {
+		if l := logLine(line); l["msg"] == msg && strings.Contains(line, id) {
 			return l, true
 		}
 	}
@@ -210,7 +210,7 @@ func lineOf(q *lab.Q, log, msg, id string) map[string]string {
 func aboutTask(d *ctrd.Daemon, id string) []map[string]string {
 	var out []map[string]string
 	for line := range strings.Lines(d.Log()) {
-		if contains(line, id) {
+		if strings.Contains(line, id) {
 			out = append(out, logLine(line))
 		}
 	}
@@ -271,7 +271,7 @@ func mentions(path, words string) poll.Check {
 		if err != nil {
 			return poll.Error(err)
 		}
-		if !contains(string(data), words) {
+		if !strings.Contains(string(data), words) {
 			return poll.Continue("%s does not say %q", path, words)
 		}
 		return poll.Success()

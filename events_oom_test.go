@@ -3,6 +3,7 @@
 package cdblab
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -46,7 +47,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	}
 	// The same program in the same limit, and SIGUSR1 makes it take twice as much: dd fills its buffer before it writes it.
 	limited := func(id string) (proc.Process, cgroup.Group) {
-		createShell(d, []string{"--memory-limit", itoa(32 * mib)}, ref, id,
+		createShell(d, []string{"--memory-limit", fmt.Sprint(32 * mib)}, ref, id,
 			`trap "exec dd if=/dev/zero of=/dev/null bs=64M count=1" USR1; sleep 300 & while :; do wait; done`)
 		d.StartTask(id)
 		pid := d.TaskPID(id)
@@ -86,7 +87,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 		assert.Check(q, cmp.DeepEqual(ofTasks(topics(events)), []string{"/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"}))
 	}
 	q.Fact("told first", lab.Chance(first))
-	q.Fact("told so many times", lab.Chance(itoa(len(about(events, "/tasks/oom")))))
+	q.Fact("told so many times", lab.Chance(fmt.Sprint(len(about(events, "/tasks/oom")))))
 
 	q.Control("SIGKILL gives 137 as well, and there is no oom, told or counted")
 	killed := q.ID(ctrd.ID + "-2")

@@ -50,7 +50,7 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 	q.Step("attached: ctr makes FIFOs, reads them, and prints what it reads")
 	attached := q.ID("cdb-attached")
 	d.CreateContainer(ref, attached, "echo", "said by "+attached)
-	assert.Check(q, cmp.Equal(trim(d.Ctr("tasks", "start", "--fifo-dir", d.FifoDir, attached).Stdout), "said by "+attached))
+	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("tasks", "start", "--fifo-dir", d.FifoDir, attached).Stdout), "said by "+attached))
 	q.Fact("ctr prints", "what the program said")
 
 	unread(q, d, ref)
@@ -100,7 +100,7 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 	tell(q, init, "word 2")
 	if !shimReads {
 		// Pid 1 of a pid namespace is not killed by SIGPIPE, so it lives to see EPIPE.
-		proc.WaitFor(q, says(filepath.Join("/proc", itoa(init.PID), "root", "failed"), "word 2"))
+		proc.WaitFor(q, says(filepath.Join("/proc", fmt.Sprint(init.PID), "root", "failed"), "word 2"))
 		q.Fact("the next write", "fails: the pipe has no reader")
 	} else {
 		assert.Check(q, !lab.Pinned(), "the shim holds the reading end of the pipe")
@@ -142,7 +142,7 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 	q.Fact("the program's stdout", "a pipe")
 	q.Fact("the shim holds", "the pipe to read, the FIFO to write and to read")
 
-	pipeEnd := openReader(q, "/proc/"+itoa(shim.PID)+"/fd/"+itoa(fdOf(q, shim, pipe, "read")))
+	pipeEnd := openReader(q, "/proc/"+fmt.Sprint(shim.PID)+"/fd/"+fmt.Sprint(fdOf(q, shim, pipe, "read")))
 	reader := openReader(q, fifo)
 	proc.WaitFor(q, full(reader))
 	proc.WaitFor(q, full(pipeEnd))
@@ -155,7 +155,7 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 		"%d bytes are written, %d are in the pipe, %d in the FIFO", wrote, inPipe, inFIFO)
 	assert.Check(q, cmp.Equal(proc.InSyscall(q, dd.PID).Args[0], uint64(1)), "the descriptor that it writes to")
 	channel := proc.WaitChannel(q, dd.PID)
-	assert.Check(q, channel == "0" || contains(channel, "pipe"), "it sleeps in %s", channel)
+	assert.Check(q, channel == "0" || strings.Contains(channel, "pipe"), "it sleeps in %s", channel)
 	q.Fact("bytes in pipe and FIFO", []int{inPipe, inFIFO})
 	q.Fact("bytes written", lab.Chance(strconv.Itoa(wrote)))
 	q.Fact("it sleeps in write to descriptor", proc.InSyscall(q, dd.PID).Args[0])
@@ -244,7 +244,7 @@ func fdOf(q *lab.Q, p proc.Process, target, mode string) int {
 // accessMode reads a descriptor's flags in /proc/PID/fdinfo, which are in octal.
 func accessMode(q *lab.Q, p proc.Process, fd int) string {
 	q.Helper()
-	for line := range strings.Lines(proc.File(q, p.PID, "fdinfo/"+itoa(fd))) {
+	for line := range strings.Lines(proc.File(q, p.PID, "fdinfo/"+fmt.Sprint(fd))) {
 		if f := strings.Fields(line); len(f) == 2 && f[0] == "flags:" {
 			flags, err := strconv.ParseUint(f[1], 8, 32)
 			assert.NilError(q, err)

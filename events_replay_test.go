@@ -4,6 +4,7 @@ package cdblab
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -62,7 +63,7 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 
 	q.Step("of the past one has to ask: what is still known is the state")
 	proc.WaitFor(q, d.Stopped(ended))
-	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, ended), []string{ended, itoa(first.PID), "STOPPED"}))
+	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, ended), []string{ended, fmt.Sprint(first.PID), "STOPPED"}))
 	status := taskStatus(q, d, ended)
 	assert.Check(q, cmp.Equal(status.ExitStatus, uint32(128+9)))
 	assertOrder(q, "its beginning", first.Start.At(q), "its end", status.ExitTime)
@@ -81,7 +82,7 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	d.Start()
 	again := d.Listen()
 	assert.Check(q, proc.Snapshot(q, second.PID).Same(second.Identity), "the lasting task did not last")
-	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, lasting), []string{lasting, itoa(second.PID), "RUNNING"}))
+	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, lasting), []string{lasting, fmt.Sprint(second.PID), "RUNNING"}))
 	assert.Check(q, cmp.Len(about(again.Events(), "/tasks/create", "/tasks/start"), 0))
 	q.Fact("heard of a task that runs", about(again.Events(), "/tasks/create", "/tasks/start"))
 	q.Fact("asked for", "RUNNING, the same pid")

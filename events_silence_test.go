@@ -108,7 +108,7 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	d.Ctr("tasks", "metrics", id)
 	held := d.Task(id)
 	q.LogCommand("task.Update: at most 77 processes")
-	assert.NilError(q, held.Update(context.Background(), containerd.WithResources(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(77))}})))
+	assert.NilError(q, held.Update(context.Background(), containerd.WithResources(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64(77))}})))
 	assert.Check(q, cmp.Equal(cgroup.Of(q, "/"+d.Namespace+"/"+id).Read("pids", "pids.max"), "77"))
 	quiet := heard()
 	q.Fact("a signal, a line of output, a fork", topics(quiet))
@@ -137,7 +137,7 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 		if lab.UnderTest("containerd").Pinned { // an older one does not tell what its garbage collector takes, at all
 			assert.Check(q, cmp.DeepEqual(withoutTasks(gone), []string{"/images/delete", "/snapshot/remove"}))
 		}
-		assert.Check(q, cmp.Equal(trim(d.Ctr("content", "ls", "-q").Stdout), ""), "there are blobs still")
+		assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("content", "ls", "-q").Stdout), ""), "there are blobs still")
 		q.Fact("image and its blobs deleted", withoutTasks(gone))
 	})
 

@@ -58,7 +58,7 @@ exec "$RUNC" "$@"`)
 	task, self := proc.Snapshot(q, pid), proc.Self(q)
 	tracers := tracersOf(q, dir)
 	assert.Assert(q, cmp.Len(tracers, 1), "straces")
-	assert.Check(q, cmp.Equal(proc.Status(q, pid, "TracerPid"), itoa(tracers[0])))
+	assert.Check(q, cmp.Equal(proc.Status(q, pid, "TracerPid"), fmt.Sprint(tracers[0])))
 	q.Fact("TracerPid of the program", tracers[0])
 
 	tr := readTrace(q, dir)
@@ -106,7 +106,7 @@ exec "$RUNC" "$@"`)
 	for _, c := range tr.calls {
 		// A new file system has a type, which a bind mount, a remount and a change of propagation have not.
 		m := newMount.FindStringSubmatch(c.Text)
-		if proc.PID(c.PID) == pid && c.At < pivot.At && m != nil && !contains(c.Text, "MS_BIND") && !contains(c.Text, "MS_REMOUNT") {
+		if proc.PID(c.PID) == pid && c.At < pivot.At && m != nil && !strings.Contains(c.Text, "MS_BIND") && !strings.Contains(c.Text, "MS_REMOUNT") {
 			attempted = append(attempted, m[1])
 		}
 	}
@@ -169,7 +169,7 @@ func canTrace(q *lab.Q) {
 	if r := q.Exec(path, "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=execve", "true"); r.Code != 0 {
 		q.Skipf("strace cannot look here: %s\n"+
 			"    it needs ptrace(2) (sysctl kernel.yama.ptrace_scope below 3, no seccomp filter around this machine), "+
-			"and strace 5.3 or later (make deps)", trim(r.Stderr))
+			"and strace 5.3 or later (make deps)", strings.TrimSpace(r.Stderr))
 	}
 }
 
@@ -234,12 +234,12 @@ func readTrace(q *lab.Q, dir string) *straced {
 		text, err := os.ReadFile(name)
 		assert.NilError(q, err)
 		for line := range strings.Lines(string(text)) {
-			if m := traceLine.FindStringSubmatch(trim(line)); m != nil {
+			if m := traceLine.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
 				c := call{m[1], tid, m[2]}
 				tr.calls = append(tr.calls, c)
 				switch {
 				case !strings.HasPrefix(c.Text, "clone"), c.ret() <= 0:
-				case contains(c.Text, "CLONE_THREAD"):
+				case strings.Contains(c.Text, "CLONE_THREAD"):
 					leader[c.ret()] = tid
 				default:
 					tr.parents[c.ret()] = tid

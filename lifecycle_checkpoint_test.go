@@ -114,8 +114,8 @@ func restorable(s *specs.Spec) {
 func why(dir, log, otherwise string) string {
 	text, _ := readTrimmed(filepath.Join(dir, log))
 	for line := range strings.Lines(text) {
-		if contains(line, "Error") {
-			return trim(line)
+		if strings.Contains(line, "Error") {
+			return strings.TrimSpace(line)
 		}
 	}
 	return otherwise

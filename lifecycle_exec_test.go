@@ -3,9 +3,11 @@
 package cdblab
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -56,9 +58,9 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	assert.Check(q, inner > 1, "its pid in the namespace is %d", inner)
 	assert.Check(q, joined.Parent != init.PID, "the container's process is its parent")
 	stat := c.Exec("sh", "-c", "cut -d' ' -f4 /proc/"+strconv.Itoa(inner)+"/stat").Stdout
-	assert.Check(q, cmp.Equal(trim(stat), "0"), "its parent, as the container sees it")
+	assert.Check(q, cmp.Equal(strings.TrimSpace(stat), "0"), "its parent, as the container sees it")
 	q.Fact("pids in the namespace", []int{1, inner})
-	q.Fact("its parent, seen from inside", trim(stat))
+	q.Fact("its parent, seen from inside", strings.TrimSpace(stat))
 
 	q.Step("an exit code of its own, and it is exec's")
 	nine := c.Exec("sh", "-c", "exit 9")
@@ -84,7 +86,7 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	assert.Check(q, cmp.Equal(proc.Cwd(q, other.PID), "/root"))
 	assert.Check(q, cmp.Equal(other.UID, 0))
 	assert.Check(q, cmp.Equal(proc.Snapshot(q, init.PID).UID, 1000), "the container's own process changed")
-	q.Fact("uid and cwd of the other", []string{itoa(other.UID), "/root"})
+	q.Fact("uid and cwd of the other", []string{fmt.Sprint(other.UID), "/root"})
 
 	q.Step("its death is not the container's …")
 	kill(q, other)

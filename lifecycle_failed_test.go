@@ -3,9 +3,11 @@
 package cdblab
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -105,7 +107,7 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 	before = picture(q)
 	create := background(q, killed.Argv("create")...)
 	proc.WaitFor(q, turns(dir, 1))
-	create.signal(sigkill)
+	create.signal(unix.SIGKILL)
 	assert.Check(q, cmp.Equal(create.code(), -1))
 	remains := left(q, before, killed)
 	assert.Check(q, len(remains) > 0, "nothing is left of a killed create: then this question is answered otherwise")
@@ -114,7 +116,7 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 	q.Fact("left: a state directory", exists(killed.StateDir()))
 	q.Fact("left: a state document", exists(killed.StateDir()+"/state.json"))
 	listed := q.Must("runc", "--root", killed.Root, "list", "-q").Stdout
-	q.Fact("runc list says", trim(listed))
+	q.Fact("runc list says", strings.TrimSpace(listed))
 	sweepKilled(q, killed)
 
 	q.Answer("Nothing, and the id is free. Only a runtime that is killed meanwhile leaves something: its state and its cgroup.")
@@ -128,7 +130,7 @@ func sweepKilled(q *lab.Q, c *runc.Container) {
 	assert.NilError(q, err)
 	for _, p := range ps {
 		if p.OwnedBy(q.Owner) {
-			if s, err := proc.Read(proc.PID(p.PID)); err == nil && (s.Comm == "sleep" || s.Comm == "sh" || contains(s.Comm, "runc:")) {
+			if s, err := proc.Read(proc.PID(p.PID)); err == nil && (s.Comm == "sleep" || s.Comm == "sh" || strings.Contains(s.Comm, "runc:")) {
 				kill(q, s)
 				proc.WaitFor(q, proc.Dead(s.Identity))
 			}

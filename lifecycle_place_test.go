@@ -4,6 +4,8 @@ package cdblab
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -84,7 +86,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	for _, h := range hs {
 		dir := h.Path(c.Bundle.Spec.Linux.CgroupsPath)
 		if !h.V2 || cgroup.ModeOf(hs) == cgroup.ModeV2 {
-			assert.Check(q, slices.ContainsFunc(values(stored.CgroupPaths), func(p string) bool { return sameFile(p, dir) }),
+			assert.Check(q, slices.ContainsFunc(slices.Sorted(maps.Values(stored.CgroupPaths)), func(p string) bool { return sameFile(p, dir) }),
 				"state.json has no %s: %v", dir, stored.CgroupPaths)
 		}
 	}
@@ -96,7 +98,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	assert.Check(q, strings.HasPrefix(p.Mounts[0], "/ "), "the first mount is %q", p.Mounts[0])
 	assert.Check(q, !sharesMounts(p), "it sees a mount of the host: %q", p.Mounts)
 	assert.Check(q, cmp.Equal(stored.Configuration.Rootfs, c.Bundle.Rootfs()))
-	inside, err := os.Stat(filepath.Join("/proc", itoa(p.PID), "root"))
+	inside, err := os.Stat(filepath.Join("/proc", fmt.Sprint(p.PID), "root"))
 	assert.NilError(q, err)
 	outside, err := os.Stat(c.Bundle.Rootfs())
 	assert.NilError(q, err)

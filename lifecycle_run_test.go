@@ -3,9 +3,11 @@
 package cdblab
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -43,7 +45,7 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 		r := c.Try("run")
 		assert.Check(q, cmp.Equal(r.Code, row.code), "%s", r)
 		if row.prints != "" {
-			assert.Check(q, cmp.Equal(trim(r.Stdout), row.prints))
+			assert.Check(q, cmp.Equal(strings.TrimSpace(r.Stdout), row.prints))
 		}
 		proc.WaitFor(q, nothing(q, before, c))
 		q.Fact(row.script, r.Code)
@@ -61,7 +63,7 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	assert.Check(q, cmp.Equal(byHand.State().Status, specs.StateStopped))
 	q.Fact("start's exit code", started.Code)
 	q.Fact("left of it", byHand.State().Status)
-	assert.Check(q, !contains(state, "exit"), "the state document tells an exit code:\n%s", state)
+	assert.Check(q, !strings.Contains(state, "exit"), "the state document tells an exit code:\n%s", state)
 	byHand.Delete()
 
 	q.Control("run --detach: it returns while the program runs, and leaves the container")
@@ -80,8 +82,8 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	proc.WaitFor(q, inState(foreground, specs.StateRunning))
 	inner := proc.Snapshot(q, proc.PID(foreground.State().Pid))
 	assert.Check(q, cmp.Equal(inner.Parent, run.pid()))
-	proc.WaitFor(q, proc.Catches(inner.PID, sigterm))
-	run.signal(sigterm)
+	proc.WaitFor(q, proc.Catches(inner.PID, unix.SIGTERM))
+	run.signal(unix.SIGTERM)
 	assert.Check(q, cmp.Equal(run.code(), 9), "the exit code of run")
 	assert.Check(q, !exists(foreground.StateDir()))
 	q.Fact("the program's parent", "runc run")

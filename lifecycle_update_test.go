@@ -29,8 +29,8 @@ import (
 func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q := lab.Question(t, lab.MutatesVM, "What can be changed while it runs?")
 	b := bundle.Busybox(q, "sleep", "300")
-	c, sh, p := obedient(q, b, "updated", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: ptr(int64(10))} }))
-	_, free, _ := obedient(q, b, "other", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: ptr(int64(10))} }))
+	c, sh, p := obedient(q, b, "updated", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }))
+	_, free, _ := obedient(q, b, "other", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }))
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	config := contents(q, c.Bundle.Config())
 	stateFile := filepath.Join(c.StateDir(), "state.json")

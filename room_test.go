@@ -5,12 +5,10 @@ package cdblab
 import (
 	"errors"
 	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -166,20 +164,12 @@ func readTrimmed(path string) (string, error) {
 	return strings.TrimSpace(string(data)), err
 }
 
-func itoa[T ~int | ~uint32](n T) string { return strconv.Itoa(int(n)) }
-
-func values(m map[string]string) []string { return slices.Sorted(maps.Values(m)) }
-
 // sameFile says whether both paths lead to the same file.
 func sameFile(a, b string) bool {
 	sa, err1 := os.Stat(a)
 	sb, err2 := os.Stat(b)
 	return err1 == nil && err2 == nil && os.SameFile(sa, sb)
 }
-
-func trim(s string) string { return strings.TrimSpace(s) }
-
-func contains(s, sub string) bool { return strings.Contains(s, sub) }
 
 // kill ends a process of the container by its pid, past the runtime.
 func kill(q *lab.Q, p proc.Process) {
@@ -216,7 +206,7 @@ func pause(q *lab.Q, c *runc.Container) lab.Result {
 	q.Helper()
 	r := c.Try("pause")
 	for range 50 {
-		if r.Code == 0 || !contains(r.Stderr, "unable to freeze") {
+		if r.Code == 0 || !strings.Contains(r.Stderr, "unable to freeze") {
 			break
 		}
 		r = c.Try("pause")

@@ -3,6 +3,7 @@
 package cdblab
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,7 +73,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 			stayed = append(stayed, h.Name)
 			continue
 		}
-		assert.Check(q, cmp.Equal(contents(q, filepath.Join(h.Path(room), "cgroup.procs")), itoa(moved.PID)), "members in hierarchy %s", h.Name)
+		assert.Check(q, cmp.Equal(contents(q, filepath.Join(h.Path(room), "cgroup.procs")), fmt.Sprint(moved.PID)), "members in hierarchy %s", h.Name)
 		in = append(in, h.Name)
 	}
 	// The shim's library knows v2 alone or v1 alone, and of v1 the controllers of its day.
@@ -80,7 +81,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	for _, controller := range []string{"cpu", "memory", "pids"} {
 		if must.Has(controller) {
 			where := contents(q, filepath.Join(must.Dir(controller), "cgroup.procs"))
-			assert.Check(q, cmp.Equal(where, itoa(moved.PID)), "members where %s is controlled", controller)
+			assert.Check(q, cmp.Equal(where, fmt.Sprint(moved.PID)), "members where %s is controlled", controller)
 		}
 	}
 	assert.Check(q, len(in) > 0, "the shim is nowhere in %s: %v", room, moved.Cgroups)

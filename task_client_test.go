@@ -24,6 +24,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/golden"
@@ -207,7 +208,7 @@ func (c *conversation) byCtr() outcome {
 		calls := c.w.Calls()
 		assert.Check(q, refused.Code != 0, "%s", refused)
 		assert.Check(q, slices.Contains(calls, "Tasks/Get"), "a refusal without a look: %v", calls)
-		assert.Check(q, !slices.ContainsFunc(calls, func(s string) bool { return contains(s, "/Delete") || contains(s, "/Remove") }),
+		assert.Check(q, !slices.ContainsFunc(calls, func(s string) bool { return strings.Contains(s, "/Delete") || strings.Contains(s, "/Remove") }),
 			"%s delete, of what runs, said %v", act, calls)
 		q.Fact(act+" delete, refused", slices.Compact(calls))
 	}
@@ -218,7 +219,7 @@ func (c *conversation) byCtr() outcome {
 	at("containers delete", "containers", "delete", c.id)
 	listener := background(q, "ctr", "-n", d.Namespace, "--address", c.w.Address, "events")
 	c.untilSubscribed()
-	listener.signal(sigterm)
+	listener.signal(unix.SIGTERM)
 	listener.code()
 	c.note("events", "ctr")
 	d.Ctr("images", "rm", "--sync", c.ref)

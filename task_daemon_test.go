@@ -35,7 +35,7 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 	d := ctrd.Start(q)
 	ref := pull(q, d)
 	var dead []*mortal
-	for _, signal := range []unix.Signal{sigkill, sigterm} {
+	for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGTERM} {
 		name := unix.SignalName(signal)
 		q.Step("%s: a running task with an exec, and one that has ended with 7", name)
 		ear := d.Listen()
@@ -47,7 +47,7 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		q.Step("%s: containerd dies", name)
 		running.remember()
 		stopped.remember()
-		if signal == sigkill {
+		if signal == unix.SIGKILL {
 			d.Kill()
 		} else {
 			assert.NilError(q, d.Stop())

@@ -3,6 +3,7 @@
 package cdblab
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -41,7 +42,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	q.Step("six running tasks, each with an exec")
 	var dead []*mortal
 	for _, who := range []string{"init", "shim", "exec"} {
-		dead = append(dead, newMortal(q, d, ref, ear, death{who, sigkill, "down"}), newMortal(q, d, ref, ear, death{who, sigterm, "down"}))
+		dead = append(dead, newMortal(q, d, ref, ear, death{who, unix.SIGKILL, "down"}), newMortal(q, d, ref, ear, death{who, unix.SIGTERM, "down"}))
 	}
 	ofInit, ofShim, ofExec := dead[:2], dead[2:4], dead[4:]
 	ear.Mark()
@@ -57,7 +58,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	for _, m := range ofInit {
 		proc.WaitFor(q, proc.Dead(m.exec.Identity))
 		assert.Check(q, alive(m.shim.Identity), "%s: the shim", m)
-		assertWritten(q, m, map[unix.Signal]string{sigkill: "137", sigterm: "7"}[m.signal])
+		assertWritten(q, m, map[unix.Signal]string{unix.SIGKILL: "137", unix.SIGTERM: "7"}[m.signal])
 	}
 	q.Fact("while it is down, without init", "the exec is dead, the shim lives and has the exit status")
 
@@ -155,7 +156,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	q.Control("an exec's death: the task is not over, so containerd keeps it, and knows of the exec's end")
 	for _, m := range ofExec {
 		r := table[m.String()]
-		want := itoa(128 + int(m.signal))
+		want := fmt.Sprint(128 + int(m.signal))
 		assert.Check(q, cmp.Equal(r["new client: task"], "RUNNING"), m)
 		assert.Check(q, cmp.Equal(r["new client: exec"], "STOPPED "+want), m)
 		assert.Check(q, cmp.Equal(r["event 1"], "exit exec "+want), m)
@@ -191,7 +192,7 @@ func (m *mortal) toTell() []string {
 func exitsForwarded(log string) int {
 	n := 0
 	for line := range strings.Lines(log) {
-		if contains(line, `msg="event forwarded"`) && contains(line, "topic=/tasks/exit") {
+		if strings.Contains(line, `msg="event forwarded"`) && strings.Contains(line, "topic=/tasks/exit") {
 			n++
 		}
 	}

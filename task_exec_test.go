@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
@@ -80,7 +81,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	proc.WaitFor(q, proc.Dead(exec.Identity))
 	proc.WaitFor(q, reaped(orphan.Identity))
 	code := ctr.code()
-	assert.Check(q, cmp.Equal(code, 128+int(sigkill)), "exit code of ctr tasks exec: %s", ctr.said.String())
+	assert.Check(q, cmp.Equal(code, 128+int(unix.SIGKILL)), "exit code of ctr tasks exec: %s", ctr.said.String())
 	proc.WaitFor(q, d.Stopped(id))
 	q.Fact("exit code of the exec", code)
 

@@ -144,7 +144,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	other := rootOverlay(q, d, second)
 	assert.Check(q, cmp.DeepEqual(other.lower, mounted.lower))
 	assert.Check(q, other.upper != mounted.upper, "both containers write to %s", other.upper)
-	assert.Check(q, cmp.Equal(trim(typedIn(q, d, second, "cat /"+image.Added+"; test -e /bin/vi && echo vi; ls /root")),
+	assert.Check(q, cmp.Equal(strings.TrimSpace(typedIn(q, d, second, "cat /"+image.Added+"; test -e /bin/vi && echo vi; ls /root")),
 		"from the second layer\nvi"))
 	q.Fact("the second one's lowerdir", []named{{"directory", other.lower[0]}, {"directory", other.lower[1]}})
 	q.Fact("the second one's upperdir", named{"directory", other.upper})

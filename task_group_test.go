@@ -99,7 +99,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 		cwd := proc.Cwd(q, shim.PID) // containerd renames a bundle before it removes it
 		assert.Check(q, strings.HasSuffix(cwd, ids[0]+" (deleted)"), "the shim's working directory is %s", cwd)
 		hello := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "second", ids[1], "echo", "still here")
-		assert.Check(q, cmp.Equal(trim(hello.Stdout), "still here"))
+		assert.Check(q, cmp.Equal(strings.TrimSpace(hello.Stdout), "still here"))
 		q.Fact("after the first task", "the shim stays")
 
 		q.Step("the second is deleted: the shim ends")

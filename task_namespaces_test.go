@@ -3,6 +3,7 @@
 package cdblab
 
 import (
+	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -39,7 +40,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	ref := pull(q, d)
 	dirs := filepath.Join(snapshotterDir(d, "overlayfs"), "snapshots")
 	once, unpacked := stats(q, blobs(d)), len(files(q, dirs))
-	assert.Check(q, cmp.Equal(trim(other.Ctr("images", "ls", "-q").Stdout), ""))
+	assert.Check(q, cmp.Equal(strings.TrimSpace(other.Ctr("images", "ls", "-q").Stdout), ""))
 	pullAgain(q, other, ref)
 	assert.Check(q, cmp.DeepEqual(stats(q, blobs(d)), once), "the blobs' inodes and times after the second pull")
 	assert.Check(q, cmp.Len(files(q, dirs), 2*unpacked))
@@ -70,8 +71,8 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	q.Fact("cgroups", []string{"/" + d.Namespace + "/" + id, "/" + other.Namespace + "/" + id})
 
 	q.Step("what is asked in the one is answered of the one")
-	assert.Check(q, cmp.Equal(row(q, d.Ctr("tasks", "ls").Stdout, id)[1], itoa(ours.init.PID)))
-	assert.Check(q, cmp.Equal(row(q, other.Ctr("tasks", "ls").Stdout, id)[1], itoa(theirs.init.PID)))
+	assert.Check(q, cmp.Equal(row(q, d.Ctr("tasks", "ls").Stdout, id)[1], fmt.Sprint(ours.init.PID)))
+	assert.Check(q, cmp.Equal(row(q, other.Ctr("tasks", "ls").Stdout, id)[1], fmt.Sprint(theirs.init.PID)))
 	only := q.ID("cdb-only-here")
 	d.CreateContainer(ref, only)
 	assert.Check(q, cmp.Contains(strings.Fields(d.Ctr("containers", "ls", "-q").Stdout), only))
@@ -96,7 +97,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 
 	q.Step("so it is no wall: a container may join the network of one in another namespace")
 	guest := q.ID("cdb-guest")
-	other.CreateContainerWith([]string{"--with-ns", "network:/proc/" + itoa(ours.init.PID) + "/ns/net"}, ref, guest, "sleep", "300")
+	other.CreateContainerWith([]string{"--with-ns", "network:/proc/" + fmt.Sprint(ours.init.PID) + "/ns/net"}, ref, guest, "sleep", "300")
 	other.StartTask(guest)
 	proc.WaitFor(q, proc.Runs(other.TaskPID(guest), "sleep"))
 	joined := proc.Snapshot(q, other.TaskPID(guest))
@@ -137,7 +138,7 @@ func sleeperOf(q *lab.Q, d *ctrd.Daemon, ref, id string) sleeper {
 
 // lastOf is what follows the last separator, as an error's cause follows its colons.
 func lastOf(s, separator string) string {
-	s = trim(s)
+	s = strings.TrimSpace(s)
 	return s[strings.LastIndex(s, separator)+len(separator):]
 }
 

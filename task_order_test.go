@@ -81,9 +81,9 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	rest := allBut(allHeld, "what it wrote")
 	assert.Check(q, cmp.DeepEqual(task.held(q), rest))
 	still := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "still", id, "echo", "still here")
-	assert.Check(q, cmp.Equal(trim(still.Stdout), "still here"), "a program out of the image's layers")
+	assert.Check(q, cmp.Equal(strings.TrimSpace(still.Stdout), "still here"), "a program out of the image's layers")
 	none := d.TryCtr("containers", "create", ref, q.ID("cdb-other"), "true")
-	assert.Check(q, none.Code != 0 && contains(none.Stderr, "not found"), "a container of an image that is gone:\n%s", none)
+	assert.Check(q, none.Code != 0 && strings.Contains(none.Stderr, "not found"), "a container of an image that is gone:\n%s", none)
 	q.Fact("garbage is collected", after)
 	q.Fact("a new container", lastWords(none))
 
@@ -103,7 +103,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(task.held(q), slices.DeleteFunc(slices.Clone(rest), func(s string) bool { return s == "container" })))
 	q.Fact("after the raw call it holds", enumerated(task.held(q)))
 	lost := d.TryCtr("tasks", "kill", "-s", "SIGKILL", id)
-	assert.Check(q, lost.Code != 0 && contains(lost.Stderr, "not found"), "ctr reaches a task without a container:\n%s", lost)
+	assert.Check(q, lost.Code != 0 && strings.Contains(lost.Stderr, "not found"), "ctr reaches a task without a container:\n%s", lost)
 	assert.Check(q, alive(task.program.Identity))
 	q.Fact("tasks kill", lastWords(lost))
 
@@ -119,7 +119,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 
 	q.Step("the namespace at last, when the garbage is collected: what nobody holds is still in it until then")
 	refused := d.TryCtr("namespaces", "remove", d.Namespace)
-	assert.Check(q, refused.Code == 1 && contains(refused.Stderr, "snapshots"), "a namespace with a snapshot that nobody holds:\n%s", refused)
+	assert.Check(q, refused.Code == 1 && strings.Contains(refused.Stderr, "snapshots"), "a namespace with a snapshot that nobody holds:\n%s", refused)
 	q.Fact("namespaces remove", lastWords(refused))
 	d.CollectGarbage()
 	d.Ctr("namespaces", "remove", d.Namespace)
@@ -177,6 +177,6 @@ func inNamespace(q *lab.Q, d *ctrd.Daemon) map[string]int {
 
 // lastWords is what ctr said at last, without its name.
 func lastWords(r lab.Result) string {
-	lines := strings.Split(trim(r.Stderr), "\n")
+	lines := strings.Split(strings.TrimSpace(r.Stderr), "\n")
 	return strings.TrimPrefix(lines[len(lines)-1], "ctr: ")
 }

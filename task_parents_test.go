@@ -3,6 +3,7 @@
 package cdblab
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -85,7 +86,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	score := atoi(q, proc.File(q, d.PID(), "oom_score_adj"))
 	const most = 1000
 	for who, pid := range map[string]proc.PID{"the shim": shim.PID, "the task": init, "the exec": second} {
-		assert.Check(q, cmp.Equal(proc.File(q, pid, "oom_score_adj"), itoa(min(score+1, most))), "oom_score_adj of %s; containerd's is %d", who, score)
+		assert.Check(q, cmp.Equal(proc.File(q, pid, "oom_score_adj"), fmt.Sprint(min(score+1, most))), "oom_score_adj of %s; containerd's is %d", who, score)
 	}
 	q.Fact("oom_score_adj: containerd", score)
 	q.Fact("oom_score_adj: shim, task and exec", min(score+1, most))

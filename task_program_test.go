@@ -37,10 +37,10 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 
 	q.Step("four running tasks, each with an exec; two of them have a handler for TERM, which ends them with 7")
 	var dead []*mortal
-	for _, x := range []death{{"init", sigkill, "running"}, {"init", sigterm, "running"}} {
+	for _, x := range []death{{"init", unix.SIGKILL, "running"}, {"init", unix.SIGTERM, "running"}} {
 		dead = append(dead, newMortal(q, d, ref, ear, x))
 	}
-	for _, x := range []death{{"exec", sigkill, "running"}, {"exec", sigterm, "running"}} {
+	for _, x := range []death{{"exec", unix.SIGKILL, "running"}, {"exec", unix.SIGTERM, "running"}} {
 		dead = append(dead, newMortal(q, d, ref, ear, x, "sleep", "3000"))
 	}
 	ear.Mark()
@@ -50,7 +50,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	pid := int(deaf.init.PID)
 	assert.Check(q, !proc.Bits(q, proc.PID(pid), "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
 	q.LogCommand("kill -TERM %d   # the program of %s", pid, deaf.id)
-	assert.NilError(q, unix.Kill(pid, sigterm))
+	assert.NilError(q, unix.Kill(pid, unix.SIGTERM))
 	assert.Check(q, !proc.Bits(q, proc.PID(pid), "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: it was not dropped")
 	assert.Check(q, alive(deaf.init.Identity))
 	task, _ := deaf.sees()
@@ -138,6 +138,6 @@ func assertWritten(q *lab.Q, m *mortal, status string) {
 		return poll.Success()
 	})
 	assert.Check(q, cmp.Equal(written.Pid, int(m.init.PID)), "%s: exit.json", m)
-	assert.Check(q, cmp.Equal(itoa(written.Status), status), "%s: exit.json", m)
+	assert.Check(q, cmp.Equal(fmt.Sprint(written.Status), status), "%s: exit.json", m)
 	q.Fact(m.String()+": exit status in the bundle", written.Status)
 }

@@ -90,7 +90,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	}
 	assert.Assert(q, cmp.Len(manifest.Layers, 2))
 	for i, l := range manifest.Layers {
-		want[fetched[1]]["gc.ref.content.l."+itoa(i)] = l.Digest.String()
+		want[fetched[1]]["gc.ref.content.l."+fmt.Sprint(i)] = l.Digest.String()
 		want[l.Digest] = map[string]string{"uncompressed": config.RootFS.DiffIDs[i].String()}
 	}
 	for name, labels := range want {
@@ -120,7 +120,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 
 	q.Step("the image is a name for what the tag was, and no lease is needed any more")
 	assert.Check(q, cmp.Equal(row(q, d.Ctr("images", "ls").Stdout, image.Layered)[2], ofTag.String()))
-	assert.Check(q, cmp.Equal(trim(d.Ctr("leases", "ls", "-q").Stdout), ""))
+	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("leases", "ls", "-q").Stdout), ""))
 	d.CollectGarbage()
 	assert.Check(q, cmp.DeepEqual(files(q, blobs(d)), encoded(fetched)), "after a garbage collection")
 	assert.Check(q, cmp.Len(files(q, dirs), 2), "after a garbage collection")
@@ -135,7 +135,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 
 	q.Step("a pull in another containerd namespace fetches nothing either: blobs are one set, unpacked snapshots are not")
 	other := d.InNamespace("cdb-lab-other")
-	assert.Check(q, cmp.Equal(trim(other.Ctr("content", "ls", "-q").Stdout), ""), "content of another namespace, before its pull")
+	assert.Check(q, cmp.Equal(strings.TrimSpace(other.Ctr("content", "ls", "-q").Stdout), ""), "content of another namespace, before its pull")
 	asked = pull(other)
 	assert.Check(q, cmp.DeepEqual(asked, []string{head}))
 	assert.Check(q, cmp.DeepEqual(stats(q, blobs(d)), before), "the blobs' inodes and times")

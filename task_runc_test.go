@@ -36,7 +36,7 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	ref := pull(q, d)
 
 	q.Step("a container whose runtime writes down each of its calls: its own pid, its parent's, and the arguments")
-	if contains(d.Ctr("containers", "create", "--help").Stdout, "--runc-binary") {
+	if strings.Contains(d.Ctr("containers", "create", "--help").Stdout, "--runc-binary") {
 		d.CreateContainerWith([]string{"--runc-binary", w.path}, ref, id, "sleep", "300")
 	} else {
 		d.CreateByClient(ctrd.Extras{BinaryName: w.path}, ref, id, "sleep", "300")

@@ -41,7 +41,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	q.Step("two running tasks, each with an exec, and two that have ended with 7: each has its shim")
 	var dead []*mortal
 	for _, x := range []death{
-		{"shim", sigkill, "running"}, {"shim", sigterm, "running"}, {"shim", sigkill, "stopped"}, {"shim", sigterm, "stopped"},
+		{"shim", unix.SIGKILL, "running"}, {"shim", unix.SIGTERM, "running"}, {"shim", unix.SIGKILL, "stopped"}, {"shim", unix.SIGTERM, "stopped"},
 	} {
 		m := newMortal(q, d, ref, ear, x)
 		assert.Check(q, proc.Listens(q, m.shim, m.socket), "the shim of %s does not listen on %s", m.id, m.socket)
@@ -78,7 +78,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 		assert.Check(q, cmp.Equal(r["container"], "there"), "%s: the container's record", m)
 		assert.Check(q, cmp.Equal(r["new client: task"], "no task"), m)
 		assert.Check(q, cmp.Equal(r["a new task"], "at once"), "%s: the container can be started again", m)
-		socket := map[unix.Signal]string{sigkill: "there", sigterm: "gone"}[m.signal]
+		socket := map[unix.Signal]string{unix.SIGKILL: "there", unix.SIGTERM: "gone"}[m.signal]
 		assert.Check(q, cmp.Equal(r["shim's socket"], socket), "%s: the shim removes its socket if it is asked to end", m)
 	}
 
@@ -114,7 +114,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	assert.Check(q, exists(m.socket) && proc.Listens(q, shim, m.socket), "the new shim has not replaced the socket that the old one had left")
 	heard := len(m.events())
 	q.LogCommand("kill -KILL %d   # the new program of %s", next.Pid(), m.id)
-	assert.NilError(q, unix.Kill(int(next.Pid()), sigkill))
+	assert.NilError(q, unix.Kill(int(next.Pid()), unix.SIGKILL))
 	proc.WaitFor(q, d.Stopped(m.id))
 	deleteTask(q, d, m.id)
 	proc.WaitFor(q, proc.Dead(shim.Identity))

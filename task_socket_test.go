@@ -109,11 +109,11 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	q.Fact("Pids", []proc.PID{pid, exec.PID})
 
 	q.Step("it obeys, too: the exec is killed, and the shim has its exit status")
-	call("Kill", &shimapi.KillRequest{ID: id, ExecID: "second", Signal: uint32(sigkill)}, &ptypes.Empty{})
+	call("Kill", &shimapi.KillRequest{ID: id, ExecID: "second", Signal: uint32(unix.SIGKILL)}, &ptypes.Empty{})
 	proc.WaitFor(q, proc.Dead(exec.Identity))
 	var waited shimapi.WaitResponse
 	call("Wait", &shimapi.WaitRequest{ID: id, ExecID: "second"}, &waited)
-	assert.Check(q, cmp.Equal(waited.ExitStatus, uint32(128+sigkill)))
+	assert.Check(q, cmp.Equal(waited.ExitStatus, uint32(128+unix.SIGKILL)))
 	assert.Check(q, cmp.DeepEqual(pids(call, id), []proc.PID{pid}), "Pids, after the death of the exec")
 	q.Fact("exit status of the exec", waited.ExitStatus)
 

@@ -5,6 +5,7 @@ package cdblab
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -60,8 +61,8 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 
 	q.Step("its id is taken, and its exit status waits")
 	again := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id)
-	assert.Check(q, again.Code != 0 && contains(again.Stderr, "already exists"), "a second task while the first is not deleted:\n%s", again)
-	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, itoa(first.program.PID), "STOPPED"}))
+	assert.Check(q, again.Code != 0 && strings.Contains(again.Stderr, "already exists"), "a second task while the first is not deleted:\n%s", again)
+	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, fmt.Sprint(first.program.PID), "STOPPED"}))
 	for range 2 { // asking does not use it up
 		assert.Check(q, cmp.Equal(taskStatus(q, d, id).ExitStatus, uint32(7)))
 	}
