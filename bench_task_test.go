@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"cdblab/helpers/ctrd"
-	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
 
@@ -17,7 +16,7 @@ import (
 func BenchmarkTasks(b *testing.B) {
 	for _, n := range []int{1, 10, 50} {
 		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
-			q := lab.Bench(b)
+			q := session.Benchmark(b)
 			c := newCrowd(q)
 			c.grow(q, n-1)
 			var took []time.Duration
@@ -39,13 +38,13 @@ func BenchmarkTasks(b *testing.B) {
 // turn in one run against one daemon. The wait for the task's end between kill and delete is in neither, and a figure of
 // its own.
 func BenchmarkCtr(b *testing.B) {
-	q := lab.Bench(b)
+	q := session.Benchmark(b)
 	d := ctrd.Start(q)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	helpedID, rawID := q.ID("cdb-helped"), q.ID("cdb-raw")
 	q.Mkdir("raw")
 	raw := func(args ...string) {
-		rawRun(q, lab.UnderTest("ctr").Path, append([]string{"--address", d.Address, "-n", d.Namespace}, args...)...)
+		rawRun(q, q.UnderTest("ctr").Path, append([]string{"--address", d.Address, "-n", d.Namespace}, args...)...)
 	}
 	create := []string{"containers", "create"}
 	if d.CanSetRuncRoot() {
@@ -63,7 +62,7 @@ func BenchmarkCtr(b *testing.B) {
 		})
 		waited = append(waited, timed(func() { proc.WaitFor(q, d.Stopped(helpedID)) }))
 		ended := timed(func() {
-			deleteTask(q, d, helpedID)
+			d.DeleteTask(helpedID)
 			d.Ctr("containers", "delete", helpedID)
 		})
 		helped = append(helped, began+ended)

@@ -28,11 +28,11 @@ const maxRatio = 1.15
 // seven commands run by os/exec, in turn in one run, so that what disturbs the one disturbs the other. The figure is the
 // ratio of the medians; more than maxRatio fails.
 func BenchmarkLifecycle(b *testing.B) {
-	q := lab.Bench(b)
+	q := session.Benchmark(b)
 	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
 	root := q.Mkdir("raw")
 	raw := func(args ...string) {
-		rawRun(q, lab.UnderTest("runc").Path, append([]string{"--root", root}, args...)...)
+		rawRun(q, q.UnderTest("runc").Path, append([]string{"--root", root}, args...)...)
 	}
 	var helped, plain []time.Duration
 	for b.Loop() {
@@ -52,7 +52,7 @@ func BenchmarkLifecycle(b *testing.B) {
 			raw("state", bundle.ID)
 			raw("kill", bundle.ID, "KILL")
 			untilStopped(q, func() string {
-				return rawRun(q, lab.UnderTest("runc").Path, "--root", root, "state", bundle.ID)
+				return rawRun(q, q.UnderTest("runc").Path, "--root", root, "state", bundle.ID)
 			})
 			raw("delete", bundle.ID)
 		}))
@@ -62,7 +62,7 @@ func BenchmarkLifecycle(b *testing.B) {
 
 // BenchmarkContainerdReady measures a private containerd from the start of its process to its first answer.
 func BenchmarkContainerdReady(b *testing.B) {
-	q := lab.Bench(b)
+	q := session.Benchmark(b)
 	d := ctrd.Start(q)
 	ready := []time.Duration{d.Ready}
 	for b.Loop() {

@@ -17,10 +17,14 @@ import (
 	"gotest.tools/v3/golden"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/image"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // The same two things: a config.json and a rootfs. Only that containerd generates the one and mounts the other.
@@ -32,13 +36,13 @@ import (
 // Hint: the bundle lies below containerd's state directory, by namespace and id.
 // Spec: https://github.com/opencontainers/image-spec/blob/main/conversion.md
 func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "How does containerd's generated bundle relate to the hand-built one?")
+	q := session.Question(t, lab.MutatesVM, "How does containerd's generated bundle relate to the hand-built one?")
 	hand := bundle.Busybox(q, "sleep", "300")
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ID)
 
 	q.Step("containerd generates a bundle when a task is started")
-	ref := pull(q, d)
+	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
 	dir := d.Bundle(id)
@@ -47,7 +51,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	task := proc.Snapshot(q, pid)
 	q.Fact("bundle", dir)
-	q.Fact("in it", files(q, dir))
+	q.Fact("in it", file.Names(q, dir))
 
 	q.Step("task arguments: what was typed after the id is process.args, and what runs")
 	assert.DeepEqual(q, generated.Process.Args, []string{"sleep", "300"})
@@ -69,7 +73,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	q.Fact("FIFOs, held by the shim alone", slices.Compact(fifos))
 
 	q.Step("image config: its Env is process.env, its Cmd is process.args where nothing was typed")
-	if _, ours := lab.ImageRef(); ours {
+	if _, ours := q.Image(); ours {
 		for _, env := range image.Config.Env {
 			assert.Check(q, cmp.Contains(generated.Process.Env, env))
 			assert.Check(q, cmp.Contains(task.Env, env))
@@ -82,7 +86,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	q.Fact("process.env", generated.Process.Env)
 
 	q.Step("snapshot mounts: rootfs is a mount point, and no field of config.json says of what")
-	mounted := mountAt(q, filepath.Join(dir, "rootfs"))
+	mounted := check.MountAt(q, filepath.Join(dir, "rootfs"))
 	assert.Equal(q, generated.Root.Path, "rootfs")
 	assert.Check(q, mounted != nil, "nothing is mounted at %s/rootfs", dir)
 	if mounted != nil {
@@ -91,7 +95,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 		assert.Check(q, cmp.Contains(mounted.VFSOptions, d.Root), "the snapshot is not below containerd's root")
 	}
 	q.Control("the hand-built rootfs is a plain directory")
-	assert.Check(q, mountAt(q, hand.Rootfs()) == nil, "something is mounted at %s", hand.Rootfs())
+	assert.Check(q, check.MountAt(q, hand.Rootfs()) == nil, "something is mounted at %s", hand.Rootfs())
 
 	q.Step("runtime options: beside config.json, for the shim")
 	options, err := os.ReadFile(filepath.Join(dir, "options.json"))
@@ -107,7 +111,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	q.Step("namespaces: the same types, and all the program's own, but for the cgroup namespace")
 	// runc spec asks for one where the host has cgroup v2 alone; ctr never does.
 	extra := slices.DeleteFunc(types(hand.Spec), func(ns string) bool { return slices.Contains(types(generated), ns) })
-	if cgroupVersion(q) == "v2" {
+	if cgroup.Version(q) == "v2" {
 		assert.Check(q, cmp.DeepEqual(extra, []string{"cgroup"}), "only the hand-built one has these")
 	} else {
 		assert.Check(q, cmp.Len(extra, 0), "only the hand-built one has these")
@@ -122,7 +126,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 
 	q.Step("cgroups: the path is /<containerd namespace>/<container id>")
 	assert.Equal(q, generated.Linux.CgroupsPath, "/"+d.Namespace+"/"+id)
-	assertInCgroup(q, task.Identity, generated.Linux.CgroupsPath)
+	check.OnlyProcessInCgroup(q, task.Identity, generated.Linux.CgroupsPath)
 	q.Fact("linux.cgroupsPath", generated.Linux.CgroupsPath)
 
 	q.Step("field by field: - the hand-built one, + the generated one")
@@ -132,8 +136,8 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
 		q.Fact(line[:1], line[2:])
 	}
-	if _, ours := lab.ImageRef(); ours && lab.Pinned() {
-		golden.Assert(q, text, "bundle-difference-cgroup-"+cgroupVersion(q)+".golden")
+	if _, ours := q.Image(); ours && q.Pinned() {
+		golden.Assert(q, text, "bundle-difference-cgroup-"+cgroup.Version(q)+".golden")
 	}
 
 	q.Answer("The same parts: containerd writes config.json from image config and arguments, and mounts the rootfs from a snapshot.")
@@ -159,15 +163,15 @@ func types(s *specs.Spec) []string {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/bundle.md
 // Kernel: https://man7.org/linux/man-pages/man5/proc.5.html
 func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Can runc run containerd's bundle by itself?")
+	q := session.Question(t, lab.MutatesVM, "Can runc run containerd's bundle by itself?")
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ID)
 
 	q.Step("containerd runs it, through the shim")
-	ref := pull(q, d)
+	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
-	generated := contents(q, filepath.Join(d.Bundle(id), "config.json"))
+	generated := file.Read(q, filepath.Join(d.Bundle(id), "config.json"))
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	task := proc.Snapshot(q, pid)
@@ -175,14 +179,14 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 	q.Fact("as containerd's task", byContainerd)
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 	proc.WaitFor(q, d.Stopped(id))
-	deleteTask(q, d, id)
+	d.DeleteTask(id)
 
 	for _, name := range []string{"runc", "crun"} {
 		q.Run(name, func(q *lab.Q) {
 			q.Step("%s runs it: the same config.json, byte for byte, over the same snapshot", name)
-			program := lab.UnderTest(name).Path
+			program := q.UnderTest(name).Path
 			if program == "" {
-				program = another(q, name)
+				program = q.LookPathOrSkip(name)
 			}
 			dir := q.Mkdir(name)
 			assert.NilError(q, os.Mkdir(filepath.Join(dir, "rootfs"), 0o755))
@@ -191,7 +195,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			q.LogCommand("cp %s/config.json %s", d.Bundle(id), name)
 			root := q.Mkdir("root-" + name)
 			q.Cleanup(func() {
-				if exists(filepath.Join(root, id)) {
+				if file.Exists(filepath.Join(root, id)) {
 					q.Must(program, "--root", root, "delete", "--force", id)
 				}
 			})
@@ -210,7 +214,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			}
 			assert.Assert(q, created.Code == 0, "%s", created)
 			q.Must(program, "--root", root, "start", id)
-			pid := atoi(q, contents(q, filepath.Join(dir, "pid")))
+			pid := check.Int(q, file.Read(q, filepath.Join(dir, "pid")))
 			proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 			alone := proc.Snapshot(q, proc.PID(pid))
 			terms := inTerms(q, alone)
@@ -229,8 +233,8 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 
 	q.Control("another config.json over the same snapshot: other facts")
 	other := bundle.New(q, "other", bundle.ID, bundle.Args("sleep", "301"))
-	c := variant(q, other, "hand-built")
-	p := running(q, c)
+	c := runc.Variant(q, other, "hand-built")
+	p := c.CreateAndStart()
 	differ := 0
 	for k, v := range inTerms(q, p) {
 		if v != byContainerd[k] {

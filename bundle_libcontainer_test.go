@@ -25,6 +25,7 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -41,13 +42,13 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md
 // Kernel: https://man7.org/linux/man-pages/man2/mount.2.html, https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
 func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "How does an OCI field become libcontainer's configuration?")
+	q := session.Question(t, lab.MutatesVM, "How does an OCI field become libcontainer's configuration?")
 	b := bundle.Busybox(q, "sleep", "300")
 	b.Spec.Process.Capabilities.Ambient = nil // an older runc spec asks for some, without what they need
 	umask, adj, pids, memory, mode := uint32(0o027), 500, int64(50), int64(64<<20), os.FileMode(0o640)
 	nonce := "CDB_NONCE=" + filepath.Base(q.Dir) + "-of-the-process"
 
-	full := translate(q, variant(q, b, "full", func(s *specs.Spec) {
+	full := translate(q, runc.Variant(q, b, "full", func(s *specs.Spec) {
 		s.Hostname = "translated"
 		s.Root.Readonly = false
 		s.Process.Env = append(s.Process.Env, nonce)
@@ -69,7 +70,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &memory}
 		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: &pids}
 	}))
-	plain := translate(q, variant(q, b, "plain", withoutNamespace(specs.IPCNamespace), func(s *specs.Spec) {
+	plain := translate(q, runc.Variant(q, b, "plain", bundle.WithoutNamespace(specs.IPCNamespace), func(s *specs.Spec) {
 		s.Hostname = "other"
 		// /dev/mqueue is of the IPC namespace, which is the host's.
 		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "mqueue" })
@@ -131,7 +132,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 			func(c translated) any { return proc.Status(c.q, c.PID, "NoNewPrivs") == "1" }},
 		{"process.oomScoreAdj", "OomScoreAdj", func(c configs.Config) any {
 			if c.OomScoreAdj == nil {
-				return contents(q, "/proc/self/oom_score_adj") // what it inherits
+				return file.Read(q, "/proc/self/oom_score_adj") // what it inherits
 			}
 			return strconv.Itoa(*c.OomScoreAdj)
 		}, func(c translated) any { return proc.File(c.q, c.PID, "oom_score_adj") }},
@@ -170,16 +171,16 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 			return strconv.FormatInt(*c.Cgroups.PidsLimit, 10)
 		}, func(c translated) any { return c.group.Read("pids", "pids.max") }},
 		{"linux.resources.memory.limit", "Cgroups.Memory", func(c configs.Config) any { return c.Cgroups.Memory == memory }, func(c translated) any {
-			file := "memory.limit_in_bytes"
+			path := "memory.limit_in_bytes"
 			if c.group.V2 {
-				file = "memory.max"
+				path = "memory.max"
 			}
-			return c.group.Read("memory", file) == strconv.FormatInt(memory, 10)
+			return c.group.Read("memory", path) == strconv.FormatInt(memory, 10)
 		}},
 	} {
 		for _, c := range []translated{full, plain} {
 			told, shown := row.told(c.config), row.shows(c)
-			if !lab.UnderTest("runc").Pinned && !reflect.DeepEqual(told, shown) {
+			if !q.UnderTest("runc").Pinned && !reflect.DeepEqual(told, shown) {
 				q.Fact(row.field+", of another runc", shown) // its libcontainer is not the one that converts here
 				continue
 			}
@@ -189,7 +190,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 		q.Fact(row.field+" → "+row.of, row.told(full.config))
 	}
 
-	if cgroupVersion(q) == "v1" {
+	if cgroup.Version(q) == "v1" {
 		// There is one mount for each hierarchy; libcontainer puts them on a tmpfs of its own making, with flags of its own.
 		made := full.sh.Run("mkdir /sys/fs/cgroup/made && rmdir /sys/fs/cgroup/made")
 		refused := full.sh.Run("mkdir " + full.underneath(&configs.Mount{Device: "cgroup", Destination: "/sys/fs/cgroup"}) + "/made")
@@ -212,7 +213,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 
 	q.Step("state.json has what libcontainer was told, but nothing of the process: args, env, cwd, user")
 	var recorded struct{ Config map[string]any }
-	text := contents(q, filepath.Join(full.c.StateDir(), "state.json"))
+	text := file.Read(q, filepath.Join(full.c.StateDir(), "state.json"))
 	decode(q, text, &recorded)
 	var told map[string]any
 	data, err := json.Marshal(full.config)
@@ -224,7 +225,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 			others = append(others, key)
 		}
 	}
-	if lab.UnderTest("runc").Pinned {
+	if q.UnderTest("runc").Pinned {
 		// The bundle is the runtime's working directory, and the conversion notes where that is: here it is not.
 		assert.Check(q, cmp.DeepEqual(others, []string{"labels"}), "sections that differ between the conversion and state.json")
 	}
@@ -245,14 +246,14 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 		{"linux.rootfsPropagation", func(s *specs.Spec) { s.Linux.RootfsPropagation = "sideways" }},
 		{"linux.namespaces[].type", func(s *specs.Spec) { s.Linux.Namespaces[0].Type = "dream" }},
 	} {
-		c := variant(q, b, "unknown-"+strings.Trim(filepath.Ext(unknown.field), "."), unknown.edit)
+		c := runc.Variant(q, b, "unknown-"+strings.Trim(filepath.Ext(unknown.field), "."), unknown.edit)
 		_, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: c.ID, Spec: c.Bundle.Spec})
 		assert.Check(q, cmp.ErrorContains(err, ""), "the conversion takes any %s", unknown.field)
 		q.Fact(unknown.field, err)
 		assertRefused(q, c, "dream|sideways")
 	}
-	end(q, full.c, full.Process)
-	end(q, plain.c, plain.Process)
+	full.c.KillAndDelete(full.Process)
+	plain.c.KillAndDelete(plain.Process)
 
 	q.Answer("One function turns names into numbers and options into flags. The process's own fields go another way.")
 }
@@ -273,7 +274,7 @@ type translated struct {
 func translate(q *lab.Q, c *runc.Container) translated {
 	q.Helper()
 	sh := c.UseShell()
-	p := running(q, c)
+	p := c.CreateAndStart()
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: c.ID, Spec: c.Bundle.Spec})
 	assert.NilError(q, err)
 	f, err := os.Open(filepath.Join("/proc", strconv.Itoa(int(p.PID)), "mountinfo"))
@@ -337,7 +338,7 @@ func (c translated) masked(path string) bool {
 // there are the paths that the container has; the kernel's configuration decides of most.
 func there(c translated, paths []string) []string {
 	return slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
-		return !exists(filepath.Join("/proc", strconv.Itoa(int(c.PID)), "root", path))
+		return !file.Exists(filepath.Join("/proc", strconv.Itoa(int(c.PID)), "root", path))
 	})
 }
 

@@ -18,8 +18,11 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/check"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // limit is a field of linux.resources and the files into which it goes: the controller, the file and what it then reads,
@@ -101,7 +104,7 @@ func disk() string {
 	for _, f := range all {
 		// Loop and RAM devices come and go; a throttle on one that carries nothing disturbs nobody, but may be refused.
 		if name := filepath.Base(filepath.Dir(f)); strings.HasPrefix(name, "vd") || strings.HasPrefix(name, "sd") || strings.HasPrefix(name, "nvme") {
-			n, _ := readTrimmed(f)
+			n, _ := file.TryRead(f)
 			return n
 		}
 	}
@@ -139,11 +142,11 @@ func resources(edits ...func(*specs.LinuxResources)) func(*specs.Spec) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#controllers, https://docs.kernel.org/admin-guide/cgroup-v1/index.html
 func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Where does each limit go?")
+	q := session.Question(t, lab.MutatesVM, "Where does each limit go?")
 	b := bundle.Busybox(q, "sleep", "300")
 
 	q.Control("a container without limits: the files are there, and read otherwise")
-	unlimited := variant(q, b, "unlimited")
+	unlimited := runc.Variant(q, b, "unlimited")
 	unlimited.Create()
 	none := cgroup.Of(q, unlimited.Bundle.Spec.Linux.CgroupsPath)
 	type row struct {
@@ -181,7 +184,7 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	assert.Assert(q, len(rows) >= 8, "only %d limits can be looked at here", len(rows))
 
 	q.Step("with limits: each in its file")
-	c := variant(q, b, "limited", resources(sets...))
+	c := runc.Variant(q, b, "limited", resources(sets...))
 	c.Create()
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	for _, r := range rows {
@@ -191,7 +194,7 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 				return text == want || strings.Contains("\n"+strings.ReplaceAll(text, " ", "\n")+"\n", "\n"+strings.ReplaceAll(want, " ", "\n")+"\n")
 			})
 		}
-		if r.field == "linux.resources.cpu.burst" && !lab.UnderTest("runc").Pinned && !read(got) {
+		if r.field == "linux.resources.cpu.burst" && !q.UnderTest("runc").Pinned && !read(got) {
 			q.Fact(r.field, "this runtime does not know it")
 			continue
 		}
@@ -202,22 +205,22 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 		}
 		q.Fact(r.field, r.file+" = "+strings.Join(strings.Fields(got), " "))
 	}
-	q.Proves("Create: All of the properties configured in config.json except for process MUST be applied.")
+	q.Clause("Create: All of the properties configured in config.json except for process MUST be applied.", lab.Met)
 
 	q.Step("%s: instead of a weight", "linux.resources.cpu.idle")
-	idle := variant(q, b, "idle", resources(func(r *specs.LinuxResources) { cpu(r).Idle = new(int64(1)) }))
+	idle := runc.Variant(q, b, "idle", resources(func(r *specs.LinuxResources) { cpu(r).Idle = new(int64(1)) }))
 	idle.Create()
 	gi := cgroup.Of(q, idle.Bundle.Spec.Linux.CgroupsPath)
 	if _, err := gi.Try("cpu", "cpu.idle"); err != nil {
 		q.Fact("linux.resources.cpu.idle", "no file cpu.idle on this kernel")
-	} else if got := gi.Read("cpu", "cpu.idle"); lab.UnderTest("runc").Pinned {
+	} else if got := gi.Read("cpu", "cpu.idle"); q.UnderTest("runc").Pinned {
 		assert.Check(q, cmp.Equal(got, "1"), "linux.resources.cpu.idle")
 		assert.Check(q, cmp.Equal(none.Read("cpu", "cpu.idle"), "0"), "control")
 		q.Fact("linux.resources.cpu.idle", "cpu.idle = "+got)
 	}
 
 	q.Step("linux.cgroupsPath: where all of that is")
-	assertInCgroup(q, proc.Snapshot(q, proc.PID(c.State().Pid)).Identity, c.Bundle.Spec.Linux.CgroupsPath)
+	check.OnlyProcessInCgroup(q, proc.Snapshot(q, proc.PID(c.State().Pid)).Identity, c.Bundle.Spec.Linux.CgroupsPath)
 	q.Fact("linux.cgroupsPath", c.Bundle.Spec.Linux.CgroupsPath)
 
 	q.Answer("Into one file of the container's cgroup each; on v2 under another name, and sometimes as another number.")
@@ -232,13 +235,13 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#pids
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#pid
 func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What limits the number of processes?")
+	q := session.Question(t, lab.MutatesVM, "What limits the number of processes?")
 	b := bundle.Busybox(q, "sleep", "300")
 	// In a subshell: a shell that cannot fork ends.
 	const forks = "(i=0; while [ $i -lt 30 ]; do sleep 300 & i=$((i+1)); done; echo all of them)"
 
 	q.Step("at most 20, and the program forks 30 times")
-	c, sh, p := obedient(q, b, "limited", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(20))} }))
+	c, sh, p := runc.StartWithShell(q, b, "limited", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(20))} }))
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	before := g.Stat("pids", "pids.events", "max")
 	r := sh.Run(forks)
@@ -252,7 +255,7 @@ func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 	assert.Check(q, proc.Alive(p.PID), "the limit has killed somebody")
 
 	q.Control("without the limit, all 30 are forked")
-	free, sh, _ := obedient(q, b, "free")
+	free, sh, _ := runc.StartWithShell(q, b, "free")
 	r = sh.Run(forks)
 	assert.Check(q, cmp.Equal(r.Code, 0), r.Out)
 	assert.Check(q, cmp.Contains(r.Out, "all of them"))
@@ -270,7 +273,7 @@ func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#memory
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory
 func TestBundle_WhatLimitsItsMemory(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What limits its memory?")
+	q := session.Question(t, lab.MutatesVM, "What limits its memory?")
 	b := bundle.Busybox(q, "sleep", "300")
 	if !cgroup.Of(q, q.Cgroup).Has("memory") {
 		q.Skip("this kernel has no memory controller in a hierarchy of this mode: look with CGROUP=v2")
@@ -285,7 +288,7 @@ func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 	const fill = "dd if=/dev/zero of=/dev/null bs=64M count=1"
 
 	q.Step("32 MiB, and a process that takes 64")
-	c, sh, p := obedient(q, b, "limited", resources(func(r *specs.LinuxResources) {
+	c, sh, p := runc.StartWithShell(q, b, "limited", resources(func(r *specs.LinuxResources) {
 		memory(r).Limit, memory(r).Swap = new(int64(32*mib)), new(int64(32*mib)) // no swap beside it
 	}))
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
@@ -299,7 +302,7 @@ func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 	q.Fact("the container", c.State().Status)
 
 	q.Control("without the limit it takes them")
-	free, sh, _ := obedient(q, b, "free")
+	free, sh, _ := runc.StartWithShell(q, b, "free")
 	r = sh.Run(fill)
 	assert.Check(q, cmp.Equal(r.Code, 0), r.Out)
 	assert.Check(q, cmp.Equal(kills(cgroup.Of(q, free.Bundle.Spec.Linux.CgroupsPath)), uint64(0)))
@@ -317,20 +320,20 @@ func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#cpu
 // Kernel: https://docs.kernel.org/scheduler/sched-bwc.html
 func TestBundle_WhatLimitsItsProcessorTime(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What limits its processor time?")
+	q := session.Question(t, lab.MutatesVM, "What limits its processor time?")
 	b := bundle.Busybox(q, "sh", "-c", "while :; do :; done")
 
 	q.Step("a fifth of a processor, and a program that would use all of it")
-	c := variant(q, b, "limited", resources(func(r *specs.LinuxResources) { cpu(r).Quota, cpu(r).Period = new(int64(10000)), new(uint64(50000)) }))
-	running(q, c)
+	c := runc.Variant(q, b, "limited", resources(func(r *specs.LinuxResources) { cpu(r).Quota, cpu(r).Period = new(int64(10000)), new(uint64(50000)) }))
+	c.CreateAndStart()
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	proc.WaitFor(q, counts(g, "nr_throttled", 3))
 	q.Fact("quota of a period, in µs", []int{10000, 50000})
 	q.Fact("nr_throttled", "3 and more")
 
 	q.Control("the same program without a quota is never throttled, in as many ticks of processor time")
-	free := variant(q, b, "free")
-	p := running(q, free)
+	free := runc.Variant(q, b, "free")
+	p := free.CreateAndStart()
 	proc.WaitFor(q, proc.HasUsed(p.PID, 10))
 	none := cgroup.Of(q, free.Bundle.Spec.Linux.CgroupsPath).Stat("cpu", "cpu.stat", "nr_throttled")
 	assert.Check(q, cmp.Equal(none, uint64(0)), "nr_throttled without a quota")
@@ -341,9 +344,9 @@ func TestBundle_WhatLimitsItsProcessorTime(t *testing.T) {
 
 // counts is a poll check: cpu.stat's counter has come to n.
 func counts(g cgroup.Group, key string, n uint64) poll.Check {
-	file := filepath.Join(g.Dir("cpu"), "cpu.stat")
+	path := filepath.Join(g.Dir("cpu"), "cpu.stat")
 	return func(poll.LogT) poll.Result {
-		data, err := os.ReadFile(file)
+		data, err := os.ReadFile(path)
 		if err != nil {
 			return poll.Error(err)
 		}
@@ -367,7 +370,7 @@ func counts(g cgroup.Group, key string, n uint64) poll.Check {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#allowed-device-list
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#device-controller
 func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Which devices may it open?")
+	q := session.Question(t, lab.MutatesVM, "Which devices may it open?")
 	b := bundle.Busybox(q, "sleep", "300")
 	// The number is one for local use, which no driver has (Documentation/admin-guide/devices.txt).
 	const major, minor = 240, 77
@@ -387,7 +390,7 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 	const noRule, noDriver = "Operation not permitted", "No such device or address"
 
 	q.Step("%s makes the file", "linux.devices[]")
-	_, sh, _ := obedient(q, b, "node", node)
+	_, sh, _ := runc.StartWithShell(q, b, "node", node)
 	r := sh.Run("stat -c '%F, %t:%T, mode %a, uid %u, gid %g' /dev/lab")
 	assert.Check(q, cmp.Equal(r.Out, "character special file, f0:4d, mode 640, uid 12, gid 34"))
 	q.Fact("/dev/lab", r.Out)
@@ -398,7 +401,7 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 	q.Fact("open", noRule)
 
 	q.Control("%s allows it: the errno is another one, for it has no driver", "linux.resources.devices[]")
-	_, sh, _ = obedient(q, b, "allowed", node, rule("rw"))
+	_, sh, _ = runc.StartWithShell(q, b, "allowed", node, rule("rw"))
 	r = sh.Run("cat /dev/lab")
 	assert.Check(q, cmp.Contains(r.Out, noDriver))
 	q.Fact("open, with the rule", noDriver)
@@ -406,7 +409,7 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 	assert.Check(q, cmp.Contains(r.Out, noDriver))
 
 	q.Step("a rule is for some ways of access: with r alone, it cannot be written")
-	_, sh, _ = obedient(q, b, "readable", node, rule("r"))
+	_, sh, _ = runc.StartWithShell(q, b, "readable", node, rule("r"))
 	reads, writes := sh.Run("cat /dev/lab"), sh.Run("echo > /dev/lab")
 	assert.Check(q, cmp.Contains(reads.Out, noDriver))
 	assert.Check(q, cmp.Contains(writes.Out, noRule))
@@ -429,15 +432,15 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#memory-policy
 // Kernel: https://man7.org/linux/man-pages/man2/set_mempolicy.2.html, https://man7.org/linux/man-pages/man5/proc_pid_numa_maps.5.html
 func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "From which nodes does its memory come?")
-	if !exists("/proc/self/numa_maps") {
+	q := session.Question(t, lab.MutatesVM, "From which nodes does its memory come?")
+	if !file.Exists("/proc/self/numa_maps") {
 		q.Skip("this kernel is built without CONFIG_NUMA: look with the kernel of make lab")
 	}
 	b := bundle.Busybox(q, "sleep", "300")
 
 	q.Control("without a policy: the default one, for every mapping")
-	free := variant(q, b, "free")
-	p := running(q, free)
+	free := runc.Variant(q, b, "free")
+	p := free.CreateAndStart()
 	assert.Check(q, cmp.DeepEqual(policies(q, p), []string{"default"}))
 	q.Fact("without", policies(q, p))
 
@@ -451,10 +454,10 @@ func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
 		{"linux.memoryPolicy.flags", specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "0", Flags: []specs.MemoryPolicyFlagType{"MPOL_F_STATIC_NODES"}}, "bind=static:0"},
 	} {
 		q.Step("%s", row.field)
-		c := variant(q, b, filepath.Ext(row.field)[1:], func(s *specs.Spec) { s.Linux.MemoryPolicy = &row.policy })
-		p := running(q, c)
+		c := runc.Variant(q, b, filepath.Ext(row.field)[1:], func(s *specs.Spec) { s.Linux.MemoryPolicy = &row.policy })
+		p := c.CreateAndStart()
 		got := policies(q, p)
-		if !lab.UnderTest("runc").Pinned && slices.Equal(got, []string{"default"}) {
+		if !q.UnderTest("runc").Pinned && slices.Equal(got, []string{"default"}) {
 			q.Fact(row.field, "this runtime does not know it")
 			continue
 		}

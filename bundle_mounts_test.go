@@ -20,6 +20,8 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/check"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -35,7 +37,7 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#mounts
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html, https://man7.org/linux/man-pages/man2/pivot_root.2.html
 func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Which mounts does the container see?")
+	q := session.Question(t, lab.MutatesVM, "Which mounts does the container see?")
 	b := bundle.Busybox(q, "sleep", "300")
 	write(q, b.Rootfs("mark"), "the bundle's rootfs")
 	shelf := q.Mkdir("shelf")
@@ -47,7 +49,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	}
 
 	q.Step("each mount of config.json is one of the container's, in this order")
-	c, sh, p := obedient(q, b, "mounts", with(outer, inner))
+	c, sh, p := runc.StartWithShell(q, b, "mounts", with(outer, inner))
 	mounts := mountsOf(q, p)
 	var configured, found []string
 	for _, m := range c.Bundle.Spec.Mounts {
@@ -86,7 +88,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 
 	q.Step("nothing else is mounted: pivot_root has left no mount of the host's")
 	assert.Check(q, cmp.Len(foreign(mounts, configured), 0), "mounts that config.json does not ask for")
-	assert.Check(q, !sharesMounts(p), "a mount of the lab's on the host is visible: %q", p.Mounts)
+	assert.Check(q, !check.SeesHostMounts(p), "a mount of the lab's on the host is visible: %q", p.Mounts)
 	assert.Check(q, sh.Run("ls -d "+q.Dir).Code != 0, "the question's directory on the host is visible")
 	q.Fact("mounts of the host's", foreign(mounts, configured))
 
@@ -94,7 +96,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	write(q, b.Rootfs("mark"), "read again")
 	hostTmpfs(q, b.Rootfs("cdb-below"))
 	write(q, b.Rootfs("cdb-below", "mark"), "the host's mount")
-	_, sh, p = obedient(q, b, "reversed", with(inner, outer))
+	_, sh, p = runc.StartWithShell(q, b, "reversed", with(inner, outer))
 	mounts = mountsOf(q, p)
 	assert.Check(q, mountOn(q, mounts, "/cdb/in").Source != "")
 	hidden := sh.Run("cat /cdb/in/mark")
@@ -109,16 +111,16 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 
 	q.Control("another root.path, another root")
 	other := q.Mkdir("other")
-	assert.NilError(q, lab.RootFS().WriteDir(other))
+	assert.NilError(q, q.RootFS().WriteDir(other))
 	q.LogCommand("cp -a bundle/rootfs/. other")
 	write(q, filepath.Join(other, "mark"), "another rootfs")
-	o := variant(q, b, "elsewhere", func(s *specs.Spec) {
+	o := runc.Variant(q, b, "elsewhere", func(s *specs.Spec) {
 		s.Root.Path = "../other" // relative to the bundle
 		s.Process.Args = []string{"sleep", "301"}
 	})
-	p = running(q, o)
-	assert.Check(q, cmp.Equal(contents(q, fmt.Sprintf("/proc/%d/root/mark", p.PID)), "another rootfs"))
-	q.Fact("root.path ../other", contents(q, fmt.Sprintf("/proc/%d/root/mark", p.PID)))
+	p = o.CreateAndStart()
+	assert.Check(q, cmp.Equal(file.Read(q, fmt.Sprintf("/proc/%d/root/mark", p.PID)), "another rootfs"))
+	q.Fact("root.path ../other", file.Read(q, fmt.Sprintf("/proc/%d/root/mark", p.PID)))
 
 	q.Answer("Those of config.json in its order, over root.path, and none of the host's but what is mounted below the rootfs.")
 }
@@ -133,7 +135,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-mount-options
 // Kernel: https://man7.org/linux/man-pages/man2/mount.2.html, https://man7.org/linux/man-pages/man2/mount_setattr.2.html
 func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Which mounts may the container write to?")
+	q := session.Question(t, lab.MutatesVM, "Which mounts may the container write to?")
 	b := bundle.Busybox(q, "sleep", "300")
 
 	q.Step("on the host: a directory of what an option can forbid, and paths of the rootfs to be hidden")
@@ -143,14 +145,14 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	assert.NilError(q, os.Chmod(filepath.Join(shelf, "script"), 0o755))
 	assert.NilError(q, os.Symlink("file", filepath.Join(shelf, "link")))
 	assert.NilError(q, unix.Mknod(filepath.Join(shelf, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
-	program, err := os.ReadFile(lab.UnderTest("busybox").Path)
+	program, err := os.ReadFile(q.UnderTest("busybox").Path)
 	assert.NilError(q, err)
 	suid := filepath.Join(shelf, "busybox") // busybox wants its name
 	assert.NilError(q, os.WriteFile(suid, program, 0o755))
 	assert.NilError(q, os.Chown(suid, 1000, 1000))
 	assert.NilError(q, os.Chmod(suid, os.ModeSetuid|0o755))
 	q.LogCommand("cd shelf; chmod 755 script; ln -s file link; mknod -m 666 null c 1 3; cp %s busybox; chown 1000:1000 busybox; "+
-		"chmod 4755 busybox; cd ..", lab.UnderTest("busybox").Path)
+		"chmod 4755 busybox; cd ..", q.UnderTest("busybox").Path)
 	hostTmpfs(q, filepath.Join(shelf, "below"))
 	for _, dir := range []string{"kept", "secrets"} {
 		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
@@ -174,7 +176,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	bind := func(destination string, options ...string) specs.Mount {
 		return specs.Mount{Destination: destination, Type: "none", Source: shelf, Options: append(options, "rbind")}
 	}
-	_, open, inOpen := obedient(q, b, "open", func(s *specs.Spec) {
+	_, open, inOpen := runc.StartWithShell(q, b, "open", func(s *specs.Spec) {
 		s.Root.Readonly = false
 		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
 		s.Process.NoNewPrivileges = false // with it, no program is set-uid anywhere
@@ -190,7 +192,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	mounts := mountsOf(q, inOpen)
 	for _, row := range rows {
 		r := open.Run(at(row.option, row.act))
-		if !lab.UnderTest("runc").Pinned && row.option == "nosymfollow" && r.Code == 0 {
+		if !q.UnderTest("runc").Pinned && row.option == "nosymfollow" && r.Code == 0 {
 			q.Fact(row.option, "older runtimes do not know the option, and say nothing")
 			continue
 		}
@@ -208,11 +210,11 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	q.Fact("size=64k", "100 KB → No space left on device")
 
 	q.Step("root.readonly, linux.readonlyPaths and linux.maskedPaths, each in a container without the others")
-	_, root, _ := obedient(q, b, "root", func(s *specs.Spec) {
+	_, root, _ := runc.StartWithShell(q, b, "root", func(s *specs.Spec) {
 		s.Root.Readonly = true
 		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
 	})
-	_, closed, inClosed := obedient(q, b, "closed", func(s *specs.Spec) {
+	_, closed, inClosed := runc.StartWithShell(q, b, "closed", func(s *specs.Spec) {
 		s.Root.Readonly = false
 		s.Linux.ReadonlyPaths = []string{"/kept", "/not/there"}
 		s.Linux.MaskedPaths = []string{"/secret", "/secrets", "/not/there"}
@@ -267,8 +269,8 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	assert.Check(q, cmp.Equal(mountOn(q, mounts, "/secrets").FSType, "tmpfs"), "what covers a masked directory")
 	assert.Check(q, cmp.Contains(strings.Split(mountOn(q, mounts, "/kept").Options, ","), "ro"), "flags of a read-only path")
 	closed.Run("echo forged > /secret")
-	assert.Check(q, cmp.Equal(contents(q, b.Rootfs("secret")), "told"), "what the host has in the masked file after a write")
-	q.Fact("on the host, the masked file", contents(q, b.Rootfs("secret")))
+	assert.Check(q, cmp.Equal(file.Read(q, b.Rootfs("secret")), "told"), "what the host has in the masked file after a write")
+	q.Fact("on the host, the masked file", file.Read(q, b.Rootfs("secret")))
 
 	q.Answer("All that none of these forbids: an option of the mount, root.readonly, readonlyPaths, maskedPaths.")
 }
@@ -283,7 +285,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#rootfs-mount-propagation
 // Kernel: https://docs.kernel.org/filesystems/sharedsubtree.html
 func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Does a mount made later reach the other side?")
+	q := session.Question(t, lab.MutatesVM, "Does a mount made later reach the other side?")
 	b := bundle.Busybox(q, "sleep", "300")
 
 	q.Step("on the host: a shared mount, in which others can be made, and one that is there early")
@@ -308,7 +310,7 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	name := func(propagation string) string { return "root-" + strings.TrimSuffix("default-"+propagation, "-") }
 	shells, processes := map[string]*runc.Shell{}, map[string]proc.Process{}
 	for _, row := range rows {
-		_, sh, p := obedient(q, b, name(row.propagation), func(s *specs.Spec) {
+		_, sh, p := runc.StartWithShell(q, b, name(row.propagation), func(s *specs.Spec) {
 			s.Linux.RootfsPropagation = row.propagation
 			c := s.Process.Capabilities // it mounts something itself
 			for _, set := range []*[]string{&c.Bounding, &c.Permitted, &c.Effective} {
@@ -364,7 +366,7 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 			back := "back-" + row.propagation + "-" + option
 			r := shells[row.propagation].Run("mount -t tmpfs cdb-back /at/" + option + "/" + back)
 			assert.Check(q, cmp.Equal(r.Code, 0), "the container cannot mount anything: %s", r.Out)
-			if m := mountAt(q, filepath.Join(shelf, back)); m != nil {
+			if m := check.MountAt(q, filepath.Join(shelf, back)); m != nil {
 				tells = append(tells, option)
 				assert.Check(q, cmp.Equal(m.Source, "cdb-back"))
 			}
@@ -386,7 +388,7 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-mounts
 // Kernel: https://docs.kernel.org/filesystems/idmappings.html, https://man7.org/linux/man-pages/man2/mount_setattr.2.html
 func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Who owns the files of an id-mapped mount?")
+	q := session.Question(t, lab.MutatesVM, "Who owns the files of an id-mapped mount?")
 	b := bundle.Busybox(q, "sleep", "300")
 	shelf := hostTmpfs(q, q.Mkdir("shelf"))
 	// Root has no CAP_DAC_OVERRIDE in the container, and at the mount the directory is another's.
@@ -409,13 +411,13 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 			q.Skipf("a tmpfs of this kernel has no id-mapped mounts: %v", err)
 		}
 		q.Step("mounts[].uidMappings and gidMappings: the owners at the mount")
-		_, sh, p := obedient(q, b, "mapped", func(s *specs.Spec) {
+		_, sh, p := runc.StartWithShell(q, b, "mapped", func(s *specs.Spec) {
 			s.Root.Readonly = false
 			s.Mounts = append(s.Mounts,
 				specs.Mount{Destination: "/plain", Type: "none", Source: shelf, Options: []string{"bind"}},
 				specs.Mount{Destination: "/mapped", Type: "none", Source: shelf, Options: []string{"bind"}, UIDMappings: uids, GIDMappings: gids})
 		})
-		if o := mountOn(q, mountsOf(q, p), "/mapped").Options; !strings.Contains(o, "idmapped") && !lab.UnderTest("runc").Pinned {
+		if o := mountOn(q, mountsOf(q, p), "/mapped").Options; !strings.Contains(o, "idmapped") && !q.UnderTest("runc").Pinned {
 			q.Skipf("this runtime does not know the fields, and says nothing of it: the mount has %s", o)
 		}
 		owners := func(place string) []string {
@@ -541,7 +543,7 @@ func mapsIDs(q *lab.Q, dir string) error {
 	q.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	holder := q.Cmd(ctx, lab.UnderTest("busybox").Path, "sleep", "300") // of the user namespace that has the mapping
+	holder := q.Cmd(ctx, q.UnderTest("busybox").Path, "sleep", "300") // of the user namespace that has the mapping
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 1000, Size: 1}}
 	holder.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids}
 	if err := holder.Start(); err != nil {

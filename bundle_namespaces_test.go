@@ -16,6 +16,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -31,7 +32,7 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#namespaces
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html
 func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does each namespace entry change?")
+	q := session.Question(t, lab.MutatesVM, "What does each namespace entry change?")
 	b := bundle.Busybox(q, "sleep", "300")
 	self := proc.Self(q)
 
@@ -56,14 +57,14 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		{specs.TimeNamespace, "time", fmt.Sprintf("[ $(cut -d. -f1 /proc/uptime) -lt %d ]", decade)},
 	}
 	// What the kernel or the runtime cannot do is no row.
-	hasTime := exists("/proc/self/ns/time") && knowsTimeNamespace(q, b)
+	hasTime := file.Exists("/proc/self/ns/time") && knowsTimeNamespace(q, b)
 	q.Fact("time namespaces", map[bool]string{true: "can be asked for", false: "unknown to the kernel or the runtime"}[hasTime])
 	if !hasTime {
 		rows = rows[:len(rows)-1]
 	}
 
 	q.Step("linux.namespaces[].type: with every entry, no namespace is the host's")
-	_, own, inOwn := obedient(q, b, "own", func(s *specs.Spec) {
+	_, own, inOwn := runc.StartWithShell(q, b, "own", func(s *specs.Spec) {
 		s.Linux.Namespaces = nil
 		for _, row := range rows {
 			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: row.entry})
@@ -91,7 +92,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 
 	q.Control("without an entry, it is the host's, and what the host has is seen")
 	// The mount namespace stays: without it the runtime would turn the host's own mounts over.
-	_, none, inHost := obedient(q, b, "none", func(s *specs.Spec) {
+	_, none, inHost := runc.StartWithShell(q, b, "none", func(s *specs.Spec) {
 		s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}}
 		s.Hostname = ""
 	})
@@ -110,8 +111,8 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 	assert.NilError(q, os.Symlink(fmt.Sprintf("/proc/%d/ns", inOwn.PID), q.Dir+"/ns"))
 	q.Cleanup(func() { _ = os.Remove(q.Dir + "/ns") })
 	q.LogCommand(`ln -s /proc/$(grep -o '"init_process_pid":[0-9]*' root-own/cdb-runc-own/state.json | cut -d: -f2)/ns ns`)
-	path := func(file string) string { return q.Dir + "/ns/" + file }
-	_, joined, inJoined := obedient(q, b, "joined", func(s *specs.Spec) {
+	path := func(path string) string { return q.Dir + "/ns/" + path }
+	_, joined, inJoined := runc.StartWithShell(q, b, "joined", func(s *specs.Spec) {
 		s.Linux.Namespaces = nil
 		for _, row := range rows {
 			ns := specs.LinuxNamespace{Type: row.entry, Path: path(row.file)}
@@ -143,7 +144,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		return func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, ns...) }
 	}
 	instead := func(ns specs.LinuxNamespace) func(*specs.Spec) {
-		return func(s *specs.Spec) { withoutNamespace(ns.Type)(s); namespaces(ns)(s) }
+		return func(s *specs.Spec) { bundle.WithoutNamespace(ns.Type)(s); namespaces(ns)(s) }
 	}
 	type refusal struct {
 		what  string
@@ -156,7 +157,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		{"no file of this path", instead(specs.LinuxNamespace{Type: specs.UTSNamespace, Path: q.Dir + "/nowhere"}), "nowhere|no such file"},
 		{"a namespace of another type", instead(specs.LinuxNamespace{Type: specs.IPCNamespace, Path: path("net")}), "setns|namespace"},
 		// With no path to mask, 1.5.2 goes on, on the host's mount table: nothing to try on a host that is still needed.
-		{"no mount namespace", withoutNamespace(specs.MountNamespace), "MNT namespace"},
+		{"no mount namespace", bundle.WithoutNamespace(specs.MountNamespace), "MNT namespace"},
 		// There, the bundle is nowhere.
 		{"another's mount namespace", instead(specs.LinuxNamespace{Type: specs.MountNamespace, Path: path("mnt")}), "no such file"},
 	}
@@ -168,7 +169,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 	}
 	for _, refused := range refusals {
 		name := strings.NewReplacer(" ", "-", ",", "", "'", "").Replace(refused.what)
-		q.Run(name, func(q *lab.Q) { refusesNamespace(q, variant(q, b, name, refused.edit), refused.names) })
+		q.Run(name, func(q *lab.Q) { refusesNamespace(q, runc.Variant(q, b, name, refused.edit), refused.names) })
 	}
 
 	q.Answer("In which namespace of its type the process is: a new one, the one of the path, or, with no entry, the caller's.")
@@ -184,7 +185,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#sysctl
 // Kernel: https://docs.kernel.org/admin-guide/sysctl/net.html, https://man7.org/linux/man-pages/man7/uts_namespaces.7.html
 func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Which names and sysctls are the container's own?")
+	q := session.Question(t, lab.MutatesVM, "Which names and sysctls are the container's own?")
 	b := bundle.Busybox(q, "sleep", "300")
 	sysctl := func(key, value string) func(*specs.Spec) {
 		return func(s *specs.Spec) {
@@ -209,7 +210,7 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 	}
 	host := func() (values []string) {
 		for _, row := range rows {
-			values = append(values, contents(q, "/proc/sys/"+row.file))
+			values = append(values, file.Read(q, "/proc/sys/"+row.file))
 		}
 		return values
 	}
@@ -223,13 +224,13 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 	}
 
 	q.Step("without the fields: in namespaces of its own, the kernel's first values, and a copy of the host's names")
-	_, sh, _ := obedient(q, b, "first", func(s *specs.Spec) { s.Hostname, s.Domainname, s.Linux.Sysctl = "", "", nil })
+	_, sh, _ := runc.StartWithShell(q, b, "first", func(s *specs.Spec) { s.Hostname, s.Domainname, s.Linux.Sysctl = "", "", nil })
 	first := inside(sh)
 	assert.Assert(q, cmp.Len(first, len(rows)), "one line for each file")
 	assert.Check(q, cmp.Equal(first[0], before[0]), "a new uts namespace begins with a copy of the old one's hostname")
 
 	q.Step("with them: the values are the container's, and the host's are untouched")
-	_, sh, _ = obedient(q, b, "set", func(s *specs.Spec) {
+	_, sh, _ = runc.StartWithShell(q, b, "set", func(s *specs.Spec) {
 		for _, row := range rows {
 			row.edit(s)
 		}
@@ -238,7 +239,7 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 	assert.Assert(q, cmp.Len(set, len(rows)), "one line for each file")
 	for i, row := range rows {
 		assert.Check(q, first[i] != row.value, "%s has the value %s without the field", row.file, row.value)
-		if row.field == "domainname" && !lab.UnderTest("runc").Pinned && set[i] == first[i] {
+		if row.field == "domainname" && !q.UnderTest("runc").Pinned && set[i] == first[i] {
 			q.Fact(row.field, "older runtimes do not know the field, and say nothing")
 			continue
 		}
@@ -259,11 +260,11 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 		name := "host-" + strings.ReplaceAll(row.file, "/", "-")
 		q.Run(name, func(q *lab.Q) {
 			bare := func(s *specs.Spec) { s.Hostname = "" }
-			refusesNamespace(q, variant(q, b, name, bare, row.edit, withoutNamespace(row.ns)), "namespace")
+			refusesNamespace(q, runc.Variant(q, b, name, bare, row.edit, bundle.WithoutNamespace(row.ns)), "namespace")
 		})
 	}
 	q.Run("no-namespace", func(q *lab.Q) {
-		refusesNamespace(q, variant(q, b, "no-namespace", sysctl("vm.swappiness", "1")), "vm.swappiness.*namespace")
+		refusesNamespace(q, runc.Variant(q, b, "no-namespace", sysctl("vm.swappiness", "1")), "vm.swappiness.*namespace")
 	})
 	assert.Check(q, cmp.DeepEqual(host(), before), "the host's values at the end")
 
@@ -279,12 +280,12 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#network-devices
 // Kernel: https://man7.org/linux/man-pages/man7/network_namespaces.7.html
 func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "How does a network device come into the container?")
+	q := session.Question(t, lab.MutatesVM, "How does a network device come into the container?")
 	b := bundle.Busybox(q, "sleep", "300")
 	devices := func(sh *runc.Shell) []string { return strings.Fields(sh.Run("ls /sys/class/net").Out) }
 
 	q.Step("a network namespace that stands for the host's, of a container that may administer it")
-	_, holder, held := obedient(q, b, "holder", func(s *specs.Spec) {
+	_, holder, held := runc.StartWithShell(q, b, "holder", func(s *specs.Spec) {
 		c := s.Process.Capabilities
 		for _, set := range []*[]string{&c.Bounding, &c.Permitted, &c.Effective} {
 			*set = append(*set, "CAP_NET_ADMIN")
@@ -299,7 +300,7 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 	q.LogCommand(`ln -s /proc/$(grep -o '"init_process_pid":[0-9]*' root-holder/cdb-runc-holder/state.json | cut -d: -f2)/ns/net holder-net`)
 	// The runtime is called in the holder's network namespace, so that no device of the host's is ever touched.
 	create := func(c *runc.Container) lab.Result {
-		return q.Exec(lab.UnderTest("busybox").Path, "nsenter", "-n"+q.Dir+"/holder-net",
+		return q.Exec(q.UnderTest("busybox").Path, "nsenter", "-n"+q.Dir+"/holder-net",
 			"runc", "--root", c.Root, "create", "--bundle", c.Bundle.Name, c.ID)
 	}
 	begin := func(c *runc.Container) proc.Process {
@@ -312,7 +313,7 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 	}
 
 	q.Control("without the field, it stays where it is")
-	plain := variant(q, b, "plain")
+	plain := runc.Variant(q, b, "plain")
 	sh := plain.UseShell()
 	inPlain := begin(plain)
 	assert.Check(q, inPlain.NS["net"] != held.NS["net"], "the container has no network namespace of its own")
@@ -322,14 +323,14 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 
 	q.Step("linux.netDevices: it is moved, and renamed")
 	device := func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"cdb0": {Name: "cdb7"}} }
-	moved := variant(q, b, "moved", device)
+	moved := runc.Variant(q, b, "moved", device)
 	sh = moved.UseShell()
-	if err := netlinkFamilies(); err != nil && lab.UnderTest("runc").Pinned {
+	if err := netlinkFamilies(); err != nil && q.UnderTest("runc").Pinned {
 		// To give the device its address back, runc opens a netlink socket of each of these families, and needs only one.
 		r := create(moved)
 		assert.Check(q, r.Code != 0, "runc moves a device although the kernel has %v:\n%s", err, r)
 		assert.Check(q, cmp.Contains(r.Stderr, "protocol not supported"))
-		q.Fact("linux.netDevices", withoutPIDs(said(r)))
+		q.Fact("linux.netDevices", withoutPIDs(runc.LastLogMessage(r)))
 		q.Fact("the kernel has", err)
 		// It fails after the move: the device has gone, and ends with the namespace of a container that never was.
 		assert.Check(q, !cmp.Contains(devices(holder), "cdb0")().Success(), "the device is back where it came from")
@@ -338,7 +339,7 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 		return
 	}
 	begin(moved)
-	if found := devices(sh); !cmp.Contains(found, "cdb7")().Success() && !lab.UnderTest("runc").Pinned {
+	if found := devices(sh); !cmp.Contains(found, "cdb7")().Success() && !q.UnderTest("runc").Pinned {
 		assert.Check(q, cmp.Contains(devices(holder), "cdb0"), "the device is in neither namespace")
 		q.Fact("linux.netDevices", "older runtimes do not know the field, and say nothing")
 		q.Answer("Not by this runtime: it does not know the field, and leaves the device where it is.")
@@ -359,13 +360,13 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 		names string
 	}{
 		{"no-such-device", []func(*specs.Spec){device}, "cdb0|Link not found|no such (network )?(interface|device)"},
-		{"no-namespace", []func(*specs.Spec){device, withoutNamespace(specs.NetworkNamespace)}, "NET namespace"},
+		{"no-namespace", []func(*specs.Spec){device, bundle.WithoutNamespace(specs.NetworkNamespace)}, "NET namespace"},
 	} {
-		c := variant(q, b, refused.what, refused.edits...)
+		c := runc.Variant(q, b, refused.what, refused.edits...)
 		r := create(c)
 		assert.Check(q, r.Code != 0, "create succeeds:\n%s", r)
 		assert.Check(q, cmp.Regexp("(?i)"+refused.names, r.Stderr), "the error does not name what is wrong")
-		q.Fact("create says", withoutPIDs(said(r)))
+		q.Fact("create says", withoutPIDs(runc.LastLogMessage(r)))
 	}
 
 	q.Answer("The runtime moves it there from its own network namespace; it is then no longer where it was.")
@@ -398,8 +399,8 @@ func refusesNamespace(q *lab.Q, c *runc.Container, names string) {
 	r := c.Try("create")
 	assert.Check(q, r.Code != 0, "create succeeds:\n%s", r)
 	assert.Check(q, cmp.Regexp("(?i)"+names, r.Stderr), "the error does not name what is wrong")
-	assert.Check(q, !exists(c.StateDir()), "a refused create left its state: %s", c.StateDir())
-	q.Fact("create says", withoutPIDs(said(r)))
+	assert.Check(q, !file.Exists(c.StateDir()), "a refused create left its state: %s", c.StateDir())
+	q.Fact("create says", withoutPIDs(runc.LastLogMessage(r)))
 }
 
 // netlinkFamilies says which of the netlink families that runc's library opens the kernel has not, or cannot load.
@@ -422,7 +423,7 @@ func withoutPIDs(message string) string {
 // knowsTimeNamespace says whether the runtime knows the type: one that does not refuses it by name.
 func knowsTimeNamespace(q *lab.Q, b *bundle.Bundle) bool {
 	q.Helper()
-	c := variant(q, b, "time", func(s *specs.Spec) {
+	c := runc.Variant(q, b, "time", func(s *specs.Spec) {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
 	})
 	r := c.Try("create")

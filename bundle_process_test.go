@@ -18,6 +18,7 @@ import (
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // Each field of process becomes an attribute of the kernel's process, and /proc/PID has nearly all of them.
@@ -30,7 +31,7 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html, https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
 func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Where does the kernel show what process says?")
+	q := session.Question(t, lab.MutatesVM, "Where does the kernel show what process says?")
 	b := bundle.Busybox(q, "sleep", "300")
 	umask, oom := uint32(0o37), 500
 
@@ -73,20 +74,20 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	}
 
 	q.Step("one container with every field set")
-	set := variant(q, b, "set", func(s *specs.Spec) {
+	set := runc.Variant(q, b, "set", func(s *specs.Spec) {
 		for _, row := range rows {
 			row.set(s)
 		}
 	})
 	q.Control("beside it one with none of them: what it shows must be something else")
-	unset := variant(q, b, "unset", func(s *specs.Spec) { s.Process.NoNewPrivileges = false })
-	with, without := int(running(q, set).PID), int(running(q, unset).PID)
+	unset := runc.Variant(q, b, "unset", func(s *specs.Spec) { s.Process.NoNewPrivileges = false })
+	with, without := int(set.CreateAndStart().PID), int(unset.CreateAndStart().PID)
 
 	q.Step("what config.json says stands in /proc, and not where it does not say it")
 	for _, row := range rows {
 		got, plain := row.see(q, proc.PID(with)), row.see(q, proc.PID(without))
 		assert.Check(q, plain != row.want, "%s: %s reads %q without the field too", row.field, row.where, plain)
-		if got == plain && !lab.UnderTest("runc").Pinned {
+		if got == plain && !q.UnderTest("runc").Pinned {
 			q.Fact(row.field, "ignored by this runtime: "+row.where+" reads "+got)
 			continue
 		}
@@ -107,7 +108,7 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process
 // Kernel: https://man7.org/linux/man-pages/man7/sched.7.html
 func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Which scheduler runs the program?")
+	q := session.Question(t, lab.MutatesVM, "Which scheduler runs the program?")
 	b := bundle.Busybox(q, "sleep", "300")
 
 	for _, row := range []struct {
@@ -130,19 +131,19 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 	} {
 		q.Run(row.name, func(q *lab.Q) {
 			q.Step("%s: sched_getattr(2) says what config.json does", row.name)
-			c := variant(q, b, row.name, func(s *specs.Spec) { s.Process.Scheduler = &row.scheduler })
+			c := runc.Variant(q, b, row.name, func(s *specs.Spec) { s.Process.Scheduler = &row.scheduler })
 			if r := c.Try("create"); r.Code != 0 {
 				// That is the host's word, not the runtime's: real-time budget of the cgroup, or the CPUs the lab may use.
 				assert.Check(q, cmp.Regexp("(?i)sched", r.Stderr), "create fails for another reason")
-				q.Fact(row.fields, "refused: "+said(r))
-				q.Skip("this kernel lets no process in this cgroup have the policy: " + said(r))
+				q.Fact(row.fields, "refused: "+runc.LastLogMessage(r))
+				q.Skip("this kernel lets no process in this cgroup have the policy: " + runc.LastLogMessage(r))
 			}
 			pid := c.State().Pid
 			c.Start()
 			proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 			attr, err := unix.SchedGetAttr(pid, 0)
 			assert.NilError(q, err)
-			if attr.Policy == 0 && !lab.UnderTest("runc").Pinned {
+			if attr.Policy == 0 && !q.UnderTest("runc").Pinned {
 				q.Fact(row.fields, "ignored by this runtime")
 				q.Skip("this runtime does not know process.scheduler")
 			}
@@ -152,7 +153,7 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 	}
 
 	q.Control("without the field, the program has the ordinary policy and no priority")
-	plain, err := unix.SchedGetAttr(int(running(q, variant(q, b, "ordinary")).PID), 0)
+	plain, err := unix.SchedGetAttr(int(runc.Variant(q, b, "ordinary").CreateAndStart().PID), 0)
 	assert.NilError(q, err)
 	// Newer kernels have a run time for ordinary programs too: their slice.
 	assert.Check(q, cmp.Equal(fmt.Sprint(plain.Policy, plain.Priority, plain.Deadline, plain.Period), "0 0 0 0"))
@@ -171,7 +172,7 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process
 // Kernel: https://man7.org/linux/man-pages/man2/sched_setaffinity.2.html
 func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "On which CPUs does an executed program run?")
+	q := session.Question(t, lab.MutatesVM, "On which CPUs does an executed program run?")
 	var mine unix.CPUSet
 	assert.NilError(q, unix.SchedGetaffinity(0, &mine))
 	var cpus []string
@@ -197,17 +198,17 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 		} else {
 			q.Step("initial %q, final %q", row.initial, row.final)
 		}
-		c := variant(q, b, name, func(s *specs.Spec) {
+		c := runc.Variant(q, b, name, func(s *specs.Spec) {
 			if row.initial != "" {
 				s.Process.ExecCPUAffinity = &specs.CPUAffinity{Initial: row.initial, Final: row.final}
 			}
 		})
-		first := running(q, c)
+		first := c.CreateAndStart()
 		assert.Check(q, cmp.Equal(proc.Status(q, first.PID, "Cpus_allowed_list"), all),
 			"the container's own program is bound")
 		got := afterColon(q.Must("runc", "--root", c.Root, "exec", c.ID, "grep", "Cpus_allowed_list",
 			"/proc/self/status").Stdout)
-		if row.final != "" && got == all && !lab.UnderTest("runc").Pinned {
+		if row.final != "" && got == all && !q.UnderTest("runc").Pinned {
 			q.Fact(row.field, "the executed program may use all CPUs")
 			continue
 		}
@@ -232,7 +233,7 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process
 // Kernel: https://man7.org/linux/man-pages/man7/capabilities.7.html
 func TestBundle_WhatMayRootDo(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What may the container's root do?")
+	q := session.Question(t, lab.MutatesVM, "What may the container's root do?")
 	b := bundle.Busybox(q, "sleep", "300")
 
 	sets := map[string][]string{
@@ -271,7 +272,7 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 		promised bool // noNewPrivileges
 	}{{"root", 0, false}, {"promised", 0, true}, {"user", 1000, false}} {
 		q.Step("five different sets, uid %d, noNewPrivileges %t: the stand-in has them as written", who.uid, who.promised)
-		c := variant(q, b, "sets-"+who.name, edit, func(s *specs.Spec) {
+		c := runc.Variant(q, b, "sets-"+who.name, edit, func(s *specs.Spec) {
 			s.Process.User.UID, s.Process.NoNewPrivileges = who.uid, who.promised
 		})
 		c.Create()
@@ -292,7 +293,7 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 	}
 
 	q.Step("root with no capability at all: what it may not do")
-	none, sh, _ := obedient(q, b, "none", scratchAtTmp, func(s *specs.Spec) { s.Process.Capabilities = &specs.LinuxCapabilities{} })
+	none, sh, _ := runc.StartWithShell(q, b, "none", scratchAtTmp, func(s *specs.Spec) { s.Process.Capabilities = &specs.LinuxCapabilities{} })
 	// What the acts are done to is made beforehand, as far as it takes no capability.
 	assert.Equal(q, sh.Run("touch /tmp/mine && mkdir /tmp/dir").Code, 0)
 	rows := []struct{ capability, act string }{
@@ -338,7 +339,7 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process
 // Kernel: https://docs.kernel.org/userspace-api/no_new_privs.html
 func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does noNewPrivileges prevent?")
+	q := session.Question(t, lab.MutatesVM, "What does noNewPrivileges prevent?")
 	b := bundle.Busybox(q, "sleep", "300")
 
 	// Busybox lets go of the rights of a setuid bit at once, but for few of its programs. Ping is one: it opens its socket first.
@@ -379,7 +380,7 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 		} else {
 			q.Step("noNewPrivileges: true")
 		}
-		_, sh, p := obedient(q, b, row.name, edit(!row.setuid))
+		_, sh, p := runc.StartWithShell(q, b, row.name, edit(!row.setuid))
 		assert.Check(q, cmp.Equal(proc.Status(q, p.PID, "NoNewPrivs"), row.nnp), "NoNewPrivs of /proc/PID/status")
 		assert.Check(q, cmp.Equal(sh.Run("grep NoNewPrivs /proc/self/status").Out, "NoNewPrivs:\t"+row.nnp),
 			"a child inherits it")
@@ -408,7 +409,7 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-process
 // Kernel: https://man7.org/linux/man-pages/man2/getrlimit.2.html
 func TestBundle_WhatHappensAtALimit(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What happens at a limit?")
+	q := session.Question(t, lab.MutatesVM, "What happens at a limit?")
 	b := bundle.Busybox(q, "sleep", "300")
 
 	var rlimits []specs.POSIXRlimit
@@ -446,8 +447,8 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	}
 
 	q.Step("each type of rlimit is a line of /proc/PID/limits")
-	_, sh, p := obedient(q, b, "limited", scratchAtTmp, func(s *specs.Spec) { s.Process.Rlimits = rlimits })
-	_, free, plain := obedient(q, b, "free", scratchAtTmp, func(s *specs.Spec) { s.Process.Rlimits = nil })
+	_, sh, p := runc.StartWithShell(q, b, "limited", scratchAtTmp, func(s *specs.Spec) { s.Process.Rlimits = rlimits })
+	_, free, plain := runc.StartWithShell(q, b, "free", scratchAtTmp, func(s *specs.Spec) { s.Process.Rlimits = nil })
 	for _, row := range rows {
 		want := [2]string{fmt.Sprint(row.soft), fmt.Sprint(row.hard)}
 		got := proc.Limit(q, p.PID, row.line)

@@ -21,6 +21,7 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -55,12 +56,12 @@ type badBundle struct {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#valid-values
 // Kernel: https://man7.org/linux/man-pages/man2/execve.2.html, https://man7.org/linux/man-pages/man3/errno.3.html
 func TestBundle_WhatDoesRuncRefuse(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does runc refuse?")
+	q := session.Question(t, lab.MutatesVM, "What does runc refuse?")
 	b := bundle.Busybox(q, "sleep", "300")
 	c := runc.New(q, b)
 	good, err := os.ReadFile(b.Config())
 	assert.NilError(q, err)
-	before := picture(q)
+	before := q.TakeInventory()
 
 	by := map[string]int{}
 	for _, bad := range readBadBundles(q) {
@@ -68,7 +69,7 @@ func TestBundle_WhatDoesRuncRefuse(t *testing.T) {
 			q.Step("%s: %s", bad.Name, bad.Why)
 			c := c.InSubtest(q)
 			q.Cleanup(func() { // the next one is asked under the same id
-				if exists(c.StateDir()) {
+				if file.Exists(c.StateDir()) {
 					c.Must("delete", "--force")
 				}
 			})
@@ -93,7 +94,7 @@ func TestBundle_WhatDoesRuncRefuse(t *testing.T) {
 				c.Bundle.WriteRaw(patched(q, string(good), bad.Patch, bad.Mend), "mended with "+string(bad.Mend))
 				if r := c.Try("create"); r.Code == 0 {
 					c.Must("delete", "--force")
-				} else if lab.UnderTest("runc").Pinned {
+				} else if q.UnderTest("runc").Pinned {
 					q.Errorf("the mended bundle is refused too: something else is wrong with it.\n%s", r)
 				} else {
 					q.Fact("mended, it is refused too", steady(r.Stderr))
@@ -108,13 +109,13 @@ func TestBundle_WhatDoesRuncRefuse(t *testing.T) {
 	assert.Equal(q, c.State().Status, specs.StateCreated)
 	q.Fact("good bundle", specs.StateCreated)
 	c.Must("delete", "--force")
-	proc.WaitFor(q, nothing(q, before, c))
-	q.Fact("left on the host by all of them", left(q, before, c))
+	proc.WaitFor(q, c.NoLeftovers(before))
+	q.Fact("left on the host by all of them", c.Leftovers(before))
 	q.Fact("noticed by", by)
 	for _, who := range []string{byRunc, byKernel, byExecve} {
 		assert.Check(q, by[who] > 0, "none is noticed by %s", who)
 	}
-	q.Proves("Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.")
+	q.Clause("Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.", lab.Met)
 
 	q.Answer("What is wrong in config.json, and what the kernel refuses, at create. What only execve knows, nobody.")
 }
@@ -123,7 +124,7 @@ func TestBundle_WhatDoesRuncRefuse(t *testing.T) {
 // nothing where another runtime than the pinned one accepts the bundle.
 func refusedByCreate(q *lab.Q, c *runc.Container, bad badBundle) string {
 	q.Helper()
-	pinned := lab.UnderTest("runc").Pinned
+	pinned := q.UnderTest("runc").Pinned
 	r := c.Try("create")
 	if r.Code == 0 {
 		if pinned {
@@ -152,7 +153,7 @@ func refusedByExec(q *lab.Q, c *runc.Container, bad badBundle) string {
 	c.Start()
 	proc.WaitFor(q, proc.Dead(standIn.Identity))
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateStopped), "after start")
-	said := contents(q, stderr)
+	said := file.Read(q, stderr)
 	assert.NilError(q, os.Remove(stderr))
 	assert.Check(q, cmp.Regexp(bad.Says, said), "nobody says what is wrong")
 	q.Fact("create and start", "succeed")
@@ -169,7 +170,7 @@ func assertNoneLeft(q *lab.Q, c *runc.Container) {
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Len(states, 0), "state is left below %s", c.Root)
 	for _, dir := range cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Dirs() {
-		assert.Check(q, !exists(dir), "the cgroup is left: %s", dir)
+		assert.Check(q, !file.Exists(dir), "the cgroup is left: %s", dir)
 	}
 }
 
@@ -203,7 +204,7 @@ var volatileNumber = regexp.MustCompile(`(\[|/proc/|fd/|usage: )[0-9]+|0x[0-9a-f
 // steady is a message that two runs agree on: the last line, without volatile numbers, and without what the child
 // process says when its parent has given up.
 func steady(stderr string) string {
-	msg, _, _ := strings.Cut(said(lab.Result{Stderr: stderr}), "; nsexec-")
+	msg, _, _ := strings.Cut(runc.LastLogMessage(lab.Result{Stderr: stderr}), "; nsexec-")
 	return volatileNumber.ReplaceAllString(msg, "${1}N")
 }
 
@@ -303,7 +304,7 @@ var leniently = []lenient{
 			{"path": "../bundle/rootfs/bin/busybox", "args": ["touch", "hooked"]}]}}`,
 		"path MUST be absolute", "the hook ran", true,
 		func(_ *lab.Q, c *runc.Container, _ *runc.Shell, _ proc.PID) string {
-			if exists(filepath.Join(c.Bundle.Dir, "hooked")) {
+			if file.Exists(filepath.Join(c.Bundle.Dir, "hooked")) {
 				return "the hook ran"
 			}
 			return "no hook ran"
@@ -355,11 +356,11 @@ var leniently = []lenient{
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#valid-values
 // Kernel: https://man7.org/linux/man-pages/man2/umask.2.html, https://man7.org/linux/man-pages/man2/getrlimit.2.html
 func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does runc accept though the specification forbids it?")
+	q := session.Question(t, lab.MutatesVM, "What does runc accept though the specification forbids it?")
 	b := bundle.Busybox(q, "sleep", "300")
 	assert.NilError(q, os.WriteFile(b.Rootfs("moon"), []byte("no device\n"), 0o644))
 	q.LogCommand("echo no device > bundle/rootfs/moon")
-	c := variant(q, b, "lenient")
+	c := runc.Variant(q, b, "lenient")
 	sh := c.UseShell()
 	config, err := os.ReadFile(c.Bundle.Config())
 	assert.NilError(q, err)
@@ -376,7 +377,7 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 	write(accepted...)
 	if r := c.Try("create"); r.Code != 0 {
 		// This runtime looks closer: see at which of them.
-		if lab.UnderTest("runc").Pinned {
+		if q.UnderTest("runc").Pinned {
 			q.Errorf("create fails: one of the values is refused now\n%s", r)
 		}
 		accepted = nil
@@ -408,12 +409,13 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 		}
 	}
 	if slices.ContainsFunc(accepted, func(l lenient) bool { return !l.effect }) {
-		q.Deviates("Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.",
-			"values that cannot be applied are left out, such as mappings without a user namespace")
+		q.Clause("Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.", lab.DeviatesUnless(false,
+			"values that cannot be applied are left out, such as mappings without a user namespace"))
+
 	}
 
 	q.Control("a container without the invalid values")
-	plain, plainSh, p := obedient(q, b, "plain")
+	plain, plainSh, p := runc.StartWithShell(q, b, "plain")
 	for _, l := range accepted {
 		got := l.see(q, plain, plainSh, p.PID)
 		if l.effect {
@@ -437,7 +439,7 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#create
 // Kernel: https://man7.org/linux/man-pages/man7/path_resolution.7.html
 func TestBundle_WhichIDsMayAContainerHave(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Which ids may a container have?")
+	q := session.Question(t, lab.MutatesVM, "Which ids may a container have?")
 	b := bundle.Busybox(q, "sleep", "300")
 	root := q.Mkdir("root")
 	create := func(id string) lab.Result {
@@ -481,11 +483,11 @@ func TestBundle_WhichIDsMayAContainerHave(t *testing.T) {
 		assert.Check(q, strings.TrimSpace(r.Stderr) != "", "%s: nothing is said", row.why)
 		assert.Check(q, cmp.DeepEqual(below(q, q.Dir), before), "%s: something was made", row.why)
 		for _, dir := range group.Dirs() {
-			assert.Check(q, !exists(dir), "%s: there is a cgroup %s", row.why, dir)
+			assert.Check(q, !file.Exists(dir), "%s: there is a cgroup %s", row.why, dir)
 		}
 		q.Fact(row.why, longName.ReplaceAllString(steady(r.Stderr), "/aaa…"))
 	}
-	q.Proves("Create: If the ID provided is not unique across all containers within the scope of the runtime, or is not valid in any other way, the implementation MUST generate an error and a new container MUST NOT be created.")
+	q.Clause("Create: If the ID provided is not unique across all containers within the scope of the runtime, or is not valid in any other way, the implementation MUST generate an error and a new container MUST NOT be created.", lab.Met)
 
 	q.Step("allowed: its state is in a directory of that name, and of no other")
 	for _, id := range []string{"a", "0", "_", "+", "-a", "A_b-c+d.e", ".a", "...", strings.Repeat("a", 255)} {
@@ -518,7 +520,7 @@ func TestBundle_WhichIDsMayAContainerHave(t *testing.T) {
 	}
 
 	q.Control("the same id below another root: unique means within one root")
-	one, other := variant(q, b, "one"), variant(q, b, "other")
+	one, other := runc.Variant(q, b, "one"), runc.Variant(q, b, "other")
 	other.ID = one.ID
 	one.Create()
 	other.Create()

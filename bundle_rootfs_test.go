@@ -17,9 +17,12 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/rootfs"
+	"cdblab/helpers/runc"
 )
 
 // From any directory that holds the files: unpacked by hand, or the layers of an image laid upon each other.
@@ -32,8 +35,8 @@ import (
 // Spec: https://github.com/opencontainers/image-spec/blob/main/layer.md
 // Kernel: https://man7.org/linux/man-pages/man2/execve.2.html, ENOENT
 func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Where does the rootfs come from?")
-	if _, ours := lab.ImageRef(); !ours {
+	q := session.Question(t, lab.MutatesVM, "Where does the rootfs come from?")
+	if _, ours := q.Image(); !ours {
 		q.Skip("CDB_IMAGE names another image, whose files are not the hand-built ones: unset it")
 	}
 	b := bundle.Busybox(q, "sleep", "300")
@@ -42,13 +45,13 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	program := b.Rootfs("bin", "busybox")
 	assert.Check(q, rootfs.Static(program), "the rootfs's one program needs an interpreter")
 	byHand := fileTable(q, b.Rootfs())
-	assert.Check(q, cmp.Contains(byHand["bin/busybox"], lab.UnderTest("busybox").Digest))
+	assert.Check(q, cmp.Contains(byHand["bin/busybox"], q.UnderTest("busybox").Digest))
 	q.Fact("bin/busybox", byHand["bin/busybox"])
 	q.Fact("files", len(byHand))
 
 	q.Step("of an image: pulled, unpacked into a snapshot, mounted")
 	d := ctrd.Shared(q)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	id := q.ID("cdb-files")
 	d.CreateContainer(ref, id, "sleep", "300")
 	at := q.Mkdir("image")
@@ -58,9 +61,9 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 
 	q.Step("file by file they are the same: names, modes, links, digests")
 	assert.Check(q, cmp.DeepEqual(ofImage, byHand))
-	mounted := mountAt(q, at)
+	mounted := check.MountAt(q, at)
 	assert.Assert(q, mounted != nil, "nothing is mounted at %s", at)
-	assert.Check(q, mountAt(q, b.Rootfs()) == nil, "the hand-built one is a plain directory")
+	assert.Check(q, check.MountAt(q, b.Rootfs()) == nil, "the hand-built one is a plain directory")
 	q.Fact("mounted as", mounted.FSType)
 
 	q.Control("one file is changed, and the table shows it")
@@ -74,14 +77,14 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	assert.NilError(q, err)
 	assert.NilError(q, os.WriteFile(b.Rootfs("bin", "dynamic"), data, 0o755))
 	q.LogCommand("cp %s bundle/rootfs/bin/dynamic", dynamic)
-	c := variant(q, b, "dynamic", bundle.Args("/bin/dynamic"))
+	c := runc.Variant(q, b, "dynamic", bundle.Args("/bin/dynamic"))
 	r := c.Try("run")
 	assert.Check(q, r.Code != 0, "a dynamic program runs without its interpreter:\n%s", r)
 	assert.Check(q, cmp.Contains(r.Stderr, "no such file or directory"))
-	assert.Check(q, exists(b.Rootfs("bin", "dynamic")))
+	assert.Check(q, file.Exists(b.Rootfs("bin", "dynamic")))
 	q.Fact("of a file that is there, execve says", "no such file or directory")
-	s := variant(q, b, "static")
-	end(q, s, running(q, s))
+	s := runc.Variant(q, b, "static")
+	s.KillAndDelete(s.CreateAndStart())
 	q.Fact("the static one", "runs")
 
 	q.Answer("From a directory, whoever filled it. The image's layer, unpacked, is file by file what was put there by hand.")

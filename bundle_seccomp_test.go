@@ -20,8 +20,10 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // Seccomp puts a filter before every system call: by its number and by its arguments, and it decides the errno.
@@ -34,7 +36,7 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#seccomp
 // Kernel: https://man7.org/linux/man-pages/man2/seccomp.2.html, https://docs.kernel.org/userspace-api/seccomp_filter.html
 func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Which system calls does seccomp let through?")
+	q := session.Question(t, lab.MutatesVM, "Which system calls does seccomp let through?")
 	b := bundle.Busybox(q, "sleep", "300")
 	// An errno that the kernel never returns for these calls by itself: it comes from the filter.
 	strange := uint(unix.EXDEV)
@@ -76,7 +78,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 			s.Linux.Seccomp.Syscalls = append(s.Linux.Seccomp.Syscalls, row.rule)
 		}
 	}
-	_, sh, p := obedient(q, b, "refusing", scratchAtTmp, powers, refuse)
+	_, sh, p := runc.StartWithShell(q, b, "refusing", scratchAtTmp, powers, refuse)
 	assert.Check(q, cmp.Equal(proc.Status(q, p.PID, "Seccomp"), "2"), "Seccomp of /proc/PID/status: 2 is a filter")
 	assert.Check(q, cmp.Equal(proc.Status(q, p.PID, "Seccomp_filters"), "1"), "number of filters")
 	q.Fact("Seccomp", proc.Status(q, p.PID, "Seccomp"))
@@ -98,7 +100,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 
 	q.Step("a list of what is let through: everything else is refused")
 	other := uint(unix.EXFULL)
-	_, narrow, n := obedient(q, b, "allowing", scratchAtTmp, powers, func(s *specs.Spec) {
+	_, narrow, n := runc.StartWithShell(q, b, "allowing", scratchAtTmp, powers, func(s *specs.Spec) {
 		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: &other,
 			Architectures: seccompArch(),
 			Syscalls:      []specs.LinuxSyscall{{Names: shellCalls, Action: specs.ActAllow}}}
@@ -114,13 +116,13 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 
 	q.Run("flags", func(q *lab.Q) {
 		q.Step("a flag of seccomp(2) stays with the filter: only a debugger may ask for it")
-		c := variant(q, b, "logging", func(s *specs.Spec) {
+		c := runc.Variant(q, b, "logging", func(s *specs.Spec) {
 			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccompArch(),
 				Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog}, Syscalls: []specs.LinuxSyscall{rows[0].rule}}
 		})
 		if r := c.Try("create"); r.Code != 0 {
-			assert.Check(q, !lab.UnderTest("runc").Pinned, "create fails:\n%s", r)
-			q.Fact("linux.seccomp.flags", "refused by this runtime: "+said(r))
+			assert.Check(q, !q.UnderTest("runc").Pinned, "create fails:\n%s", r)
+			q.Fact("linux.seccomp.flags", "refused by this runtime: "+runc.LastLogMessage(r))
 			q.Skip("this runtime does not know linux.seccomp.flags")
 		}
 		pid := c.State().Pid
@@ -138,7 +140,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 	})
 
 	q.Control("without linux.seccomp, the same root does all of it")
-	_, free, f := obedient(q, b, "unfiltered", scratchAtTmp, powers)
+	_, free, f := runc.StartWithShell(q, b, "unfiltered", scratchAtTmp, powers)
 	assert.Check(q, cmp.Equal(proc.Status(q, f.PID, "Seccomp"), "0"))
 	for _, row := range rows {
 		r := free.Run(row.act)
@@ -206,7 +208,7 @@ func seccompArch() []specs.Arch {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#containerprocessstate
 // Kernel: https://man7.org/linux/man-pages/man2/seccomp_unotify.2.html
 func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Who decides when seccomp asks?")
+	q := session.Question(t, lab.MutatesVM, "Who decides when seccomp asks?")
 	b := bundle.Busybox(q, "sleep", "300")
 	socket := filepath.Join(q.Mkdir("agent"), "sock")
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -214,7 +216,7 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	q.TB.Cleanup(func() { listener.Close() })
 
 	q.Step("an agent listens; the runtime sends it a descriptor when the container is created")
-	c := variant(q, b, "asked", scratchAtTmp, func(s *specs.Spec) {
+	c := runc.Variant(q, b, "asked", scratchAtTmp, func(s *specs.Spec) {
 		s.Linux.Seccomp = &specs.LinuxSeccomp{
 			DefaultAction: specs.ActAllow, Architectures: seccompArch(), ListenerPath: socket, ListenerMetadata: "for the lab",
 			Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActNotify}},
@@ -222,8 +224,8 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	})
 	sh := c.UseShell()
 	if r := c.Try("create"); r.Code != 0 {
-		assert.Assert(q, !lab.UnderTest("runc").Pinned, "%s", r)
-		q.Skipf("this runtime cannot: %s", said(r))
+		assert.Assert(q, !q.UnderTest("runc").Pinned, "%s", r)
+		q.Skipf("this runtime cannot: %s", runc.LastLogMessage(r))
 	}
 	agent, about := receiveNotifier(q, listener)
 	q.TB.Cleanup(func() { agent.close() })
@@ -242,7 +244,7 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	sh.Send("mkdir /tmp/refused")
 	asked := agent.receive(q)
 	assert.Check(q, cmp.Equal(proc.Snapshot(q, proc.PID(asked.pid)).Comm, "mkdir"), "who asks")
-	assert.Check(q, !exists(filepath.Join("/proc", fmt.Sprint(asked.pid), "root/tmp/refused")))
+	assert.Check(q, !file.Exists(filepath.Join("/proc", fmt.Sprint(asked.pid), "root/tmp/refused")))
 	q.Fact("meanwhile the caller sleeps in", lab.Chance(proc.WaitChannel(q, proc.PID(asked.pid))))
 	agent.answer(q, asked.id, -int32(unix.EXFULL), 0)
 	r, err := sh.Receive()
@@ -258,7 +260,7 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	r, err = sh.Receive()
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Equal(r.Code, 0), r.Out)
-	assert.Check(q, exists(filepath.Join("/proc", fmt.Sprint(about.Pid), "root/tmp/allowed")))
+	assert.Check(q, file.Exists(filepath.Join("/proc", fmt.Sprint(about.Pid), "root/tmp/allowed")))
 	q.Fact("the agent says go on, mkdir's exit code", r.Code)
 
 	q.Step("an agent that goes away: the call is one that the kernel does not have")
@@ -268,7 +270,7 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	q.Fact("without an agent", r.Out)
 
 	q.Control("without the filter nobody is asked")
-	_, free, _ := obedient(q, b, "free", scratchAtTmp)
+	_, free, _ := runc.StartWithShell(q, b, "free", scratchAtTmp)
 	r = free.Run("mkdir /tmp/refused")
 	assert.Check(q, cmp.Equal(r.Code, 0), r.Out)
 	q.Fact("mkdir's exit code", r.Code)

@@ -16,6 +16,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -31,7 +32,7 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#configuration-schema-example
 // Kernel: https://man7.org/linux/man-pages/man7/user_namespaces.7.html, for --rootless
 func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does `runc spec` write?")
+	q := session.Question(t, lab.MutatesVM, "What does `runc spec` write?")
 
 	rootless := specconv.Example()
 	specconv.ToRootless(rootless)
@@ -46,11 +47,11 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 		q.Step("%s", strings.Join(append([]string{"runc spec"}, row.flags...), " "))
 		dir := q.Mkdir(row.dir)
 		q.Must(slices.Concat([]string{"runc", "spec", "--bundle", row.dir}, row.flags)...)
-		assert.Check(q, cmp.DeepEqual(files(q, dir), []string{"config.json"}), "what it writes")
-		written := contents(q, filepath.Join(dir, "config.json"))
+		assert.Check(q, cmp.DeepEqual(file.Names(q, dir), []string{"config.json"}), "what it writes")
+		written := file.Read(q, filepath.Join(dir, "config.json"))
 		want, err := bundle.Marshal(row.want)
 		assert.NilError(q, err)
-		if lab.UnderTest("runc").Pinned {
+		if q.UnderTest("runc").Pinned {
 			assert.Equal(q, written, string(want))
 			q.Fact("config.json", "the library's example, byte for byte")
 		} else {
@@ -80,8 +81,8 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 	q.LogCommand("echo mine > spec/config.json")
 	again := q.Exec("runc", "spec", "--bundle", "spec")
 	assert.Check(q, again.Code != 0, "it overwrites a config.json that is there:\n%s", again)
-	assert.Check(q, cmp.Equal(contents(q, filepath.Join(q.Dir, "spec", "config.json")), "mine"))
-	q.Fact("runc spec says", said(again))
+	assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(q.Dir, "spec", "config.json")), "mine"))
+	q.Fact("runc spec says", runc.LastLogMessage(again))
 
 	q.Control("where there is none, it writes one, over and over the same")
 	assert.NilError(q, os.Remove(filepath.Join(q.Dir, "spec", "config.json")))
@@ -101,7 +102,7 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_exe.5.html
 func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Which fields decide what will run?")
+	q := session.Question(t, lab.MutatesVM, "Which fields decide what will run?")
 
 	q.Step("before anything runs: what config.json says")
 	b := bundle.Busybox(q, "sleep", "300")
@@ -119,10 +120,10 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 
 	q.Step("once it runs: what the kernel shows")
 	c := runc.New(q, b)
-	p := running(q, c)
+	p := c.CreateAndStart()
 	assert.Check(q, cmp.DeepEqual(p.Args, read.Process.Args), "process.args is /proc/PID/cmdline")
 	assert.Check(q, cmp.Equal(p.Exe, "/bin/busybox"), "args[0], looked for in the PATH of process.env")
-	assert.Check(q, cmp.Equal(proc.ExeDigest(q, p.PID), lab.UnderTest("busybox").Digest), "the program in the rootfs")
+	assert.Check(q, cmp.Equal(proc.ExeDigest(q, p.PID), q.UnderTest("busybox").Digest), "the program in the rootfs")
 	root, err := os.Stat(filepath.Join("/proc", fmt.Sprint(p.PID), "root"))
 	assert.NilError(q, err)
 	named, err := os.Stat(filepath.Join(b.Dir, read.Root.Path))
@@ -144,18 +145,18 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 	assert.NilError(q, os.Mkdir(b.Rootfs("opt"), 0o755))
 	assert.NilError(q, os.Link(b.Rootfs("bin", "busybox"), b.Rootfs("opt", "sleep")))
 	q.LogCommand("mkdir bundle/rootfs/opt && ln bundle/rootfs/bin/busybox bundle/rootfs/opt/sleep")
-	other := variant(q, b, "path", func(s *specs.Spec) { s.Process.Env = []string{"PATH=/opt:/bin"} })
-	o := running(q, other)
+	other := runc.Variant(q, b, "path", func(s *specs.Spec) { s.Process.Env = []string{"PATH=/opt:/bin"} })
+	o := other.CreateAndStart()
 	assert.Check(q, cmp.Equal(o.Exe, "/opt/sleep"))
 	assert.Check(q, cmp.DeepEqual(o.Args, p.Args), "the words are the same")
 	q.Fact("exe, with PATH=/opt:/bin", o.Exe)
 
 	q.Control("other namespaces and other mounts, and it sees others")
-	fewer := variant(q, b, "fewer", withoutNamespace("uts"), func(s *specs.Spec) {
+	fewer := runc.Variant(q, b, "fewer", bundle.WithoutNamespace("uts"), func(s *specs.Spec) {
 		s.Hostname = ""
 		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Destination == "/dev/shm" })
 	})
-	f := running(q, fewer)
+	f := fewer.CreateAndStart()
 	assert.Check(q, cmp.Equal(f.NS["uts"], proc.Self(q).NS["uts"]))
 	assert.Check(q, !slices.Contains(mountPoints(f), "/dev/shm"), "/dev/shm is mounted though no field says so")
 	assert.Check(q, slices.Contains(mountPoints(p), "/dev/shm"))
@@ -163,7 +164,7 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 
 	q.Step("ociVersion is looked at too: of a version that there will never be, and of one that is none")
 	for _, version := range []string{"99.0.0", "lately"} {
-		v := variant(q, b, "version-"+version, func(s *specs.Spec) { s.Version = version })
+		v := runc.Variant(q, b, "version-"+version, func(s *specs.Spec) { s.Version = version })
 		r := v.Try("create")
 		q.Fact("ociVersion "+version, map[bool]string{true: "created", false: "refused"}[r.Code == 0])
 		if r.Code == 0 {

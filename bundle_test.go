@@ -12,6 +12,8 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/check"
+	"cdblab/helpers/file"
 	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -27,12 +29,12 @@ import (
 // Hint: which of path, args, namespaces and mounts may be left out, and who notices when?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/bundle.md
 func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does runc need before it can create a container?")
+	q := session.Question(t, lab.MutatesVM, "What does runc need before it can create a container?")
 
 	q.Step("the two parts of the bundle")
 	b := bundle.Busybox(q, "sleep", "300")
-	q.Fact("config.json", exists(b.Config()))
-	q.Fact("rootfs", exists(b.Rootfs("bin", "sleep")))
+	q.Fact("config.json", file.Exists(b.Config()))
+	q.Fact("rootfs", file.Exists(b.Rootfs("bin", "sleep")))
 
 	sleep := b.Rootfs("bin", "sleep")
 	without := func(edit func(*specs.Spec)) func(*bundle.Bundle) { return func(b *bundle.Bundle) { b.Edit(edit) } }
@@ -64,13 +66,13 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 		})
 	}
 
-	q.Deviates("Start: This operation MUST generate an error if process was not set.", "it does not come to that: create refuses such a bundle already")
+	q.Clause("Start: This operation MUST generate an error if process was not set.", lab.DeviatesUnless(false, "it does not come to that: create refuses such a bundle already"))
 
 	q.Control("the same bundle, whole again, is created")
 	c := runc.New(q, b)
 	c.Create()
 	created := proc.Snapshot(q, proc.PID(c.State().Pid))
-	assertInCgroup(q, created.Identity, b.Spec.Linux.CgroupsPath)
+	check.OnlyProcessInCgroup(q, created.Identity, b.Spec.Linux.CgroupsPath)
 	q.Fact("whole bundle", c.State().Status)
 	c.Must("delete", "--force")
 	proc.WaitFor(q, proc.Dead(created.Identity))
@@ -88,7 +90,7 @@ func assertRefused(q *lab.Q, c *runc.Container, names string) {
 	assert.Check(q, r.Code != 0, "create succeeds:\n%s", r)
 	said := strings.TrimSpace(r.Stderr)
 	assert.Check(q, cmp.Regexp("(?i)"+names, said), "the error does not name what is missing")
-	q.Fact("create says", message(said))
+	q.Fact("create says", runc.LogMessage(said))
 	after, err := host.TakeInventoryOf(q.Owner)
 	assert.NilError(q, err)
 	for _, change := range host.OwnedBy(host.Diff(before, after), before, q.Owner) {
@@ -97,7 +99,7 @@ func assertRefused(q *lab.Q, c *runc.Container, names string) {
 			q.Errorf("a refused create left something behind: %s", change)
 		}
 	}
-	assert.Check(q, !exists(c.StateDir()), "a refused create left its state: %s", c.StateDir())
+	assert.Check(q, !file.Exists(c.StateDir()), "a refused create left its state: %s", c.StateDir())
 }
 
 // away puts a file where it is not found.

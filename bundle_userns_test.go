@@ -14,8 +14,10 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // A user namespace gives ids another meaning: root inside is some other user outside, and only inside is it root.
@@ -28,8 +30,8 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#user-namespace-mappings
 // Kernel: https://man7.org/linux/man-pages/man7/user_namespaces.7.html
 func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does a user namespace change?")
-	if exists("/proc/sys/user/max_user_namespaces") && contents(q, "/proc/sys/user/max_user_namespaces") == "0" {
+	q := session.Question(t, lab.MutatesVM, "What does a user namespace change?")
+	if file.Exists("/proc/sys/user/max_user_namespaces") && file.Read(q, "/proc/sys/user/max_user_namespaces") == "0" {
 		q.Skip("this kernel allows no user namespace")
 	}
 	b := bundle.Busybox(q, "sleep", "300")
@@ -61,8 +63,8 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 			HostID: 300000, Size: 1}}
 		s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: gid, Size: size}}
 	}
-	_, in, mapped := obedient(q, b, "mapped-root", scratchAtTmp, common, inUserns)
-	_, out, plain := obedient(q, b, "hosts-root", scratchAtTmp, common)
+	_, in, mapped := runc.StartWithShell(q, b, "mapped-root", scratchAtTmp, common, inUserns)
+	_, out, plain := runc.StartWithShell(q, b, "hosts-root", scratchAtTmp, common)
 	inPID, outPID := int(mapped.PID), int(plain.PID)
 
 	q.Step("the mappings are the kernel's: /proc/PID/uid_map and gid_map")
@@ -118,7 +120,7 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 		"the mapping's second line")
 
 	q.Step("what has no id inside is shown as nobody")
-	overflow := contents(q, "/proc/sys/kernel/overflowuid") + ":" + contents(q, "/proc/sys/kernel/overflowgid")
+	overflow := file.Read(q, "/proc/sys/kernel/overflowuid") + ":" + file.Read(q, "/proc/sys/kernel/overflowgid")
 	assert.Check(q, cmp.Equal(in.Run("stat -c %u:%g /hosts/file").Out, overflow),
 		"the file of the host's root, seen inside")
 	q.Fact("the host's root, inside", in.Run("stat -c %u:%g /hosts/file").Out)
@@ -150,7 +152,7 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 		r = out.Run(row.act)
 		assert.Check(q, cmp.Equal(r.Code, 0), "in the host's user namespace: %q: %s", row.act, r.Out)
 	}
-	assert.Check(q, cmp.Equal(contents(q, q.Dir+"/hosts/file"), "before\nafter"),
+	assert.Check(q, cmp.Equal(file.Read(q, q.Dir+"/hosts/file"), "before\nafter"),
 		"one of both has written the host's file")
 
 	q.Control("without the user namespace, root is the host's, and did all of that")

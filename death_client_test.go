@@ -20,6 +20,7 @@ import (
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -106,7 +107,7 @@ func thereOrGone(there bool) string {
 }
 
 func (m *mortal) hasCgroup() bool {
-	return slices.ContainsFunc(cgroup.Of(m.q, "/"+m.d.Namespace+"/"+m.id).Dirs(), exists)
+	return slices.ContainsFunc(cgroup.Of(m.q, "/"+m.d.Namespace+"/"+m.id).Dirs(), file.Exists)
 }
 
 // tryExec says what comes of an exec after the death.

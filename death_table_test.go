@@ -19,7 +19,9 @@ import (
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/golden"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 )
 
@@ -39,11 +41,11 @@ func (m *mortal) look(tasks string) remains {
 	m.q.Helper()
 	r := remains{
 		"init": aliveOrDead(m.init.Identity), "exec": "none", "shim": aliveOrDead(m.shim.Identity),
-		"bundle":          thereOrGone(exists(m.bundle)),
-		"rootfs mount":    thereOrGone(mountAt(m.q, filepath.Join(m.bundle, "rootfs")) != nil),
-		"shim's socket":   thereOrGone(exists(m.socket)),
+		"bundle":          thereOrGone(file.Exists(m.bundle)),
+		"rootfs mount":    thereOrGone(check.MountAt(m.q, filepath.Join(m.bundle, "rootfs")) != nil),
+		"shim's socket":   thereOrGone(file.Exists(m.socket)),
 		"cgroup":          thereOrGone(m.hasCgroup()),
-		"runtime's state": thereOrGone(exists(m.state)),
+		"runtime's state": thereOrGone(file.Exists(m.state)),
 		"old Wait: task":  m.wait.said(), "old Wait: exec": m.execWait.said(),
 	}
 	if m.exec != nil {
@@ -55,7 +57,7 @@ func (m *mortal) look(tasks string) remains {
 	r["new client: task"], r["new client: exec"] = m.sees()
 	ctr := "no task"
 	if strings.Contains(tasks, m.id+" ") {
-		ctr = row(m.q, tasks, m.id)[2]
+		ctr = check.TableRow(m.q, tasks, m.id)[2]
 	}
 	client := strings.TrimRight(r["new client: task"], " 0123456789") // without an exit status, which ctr does not list
 	assert.Check(m.q, cmp.Equal(ctr, client), "ctr tasks ls, and the Go client, of %s", m)
@@ -78,7 +80,7 @@ func (m *mortal) look(tasks string) remains {
 
 // fill looks at each of the dead and tries what can still be done, records each as a fact, and compares the table with
 // what is known of the pinned versions. It returns what it saw, by the name of the death.
-func fill(q *lab.Q, d *ctrd.Daemon, file string, dead []*mortal) map[string]remains {
+func fill(q *lab.Q, d *ctrd.Daemon, path string, dead []*mortal) map[string]remains {
 	q.Helper()
 	tasks := d.Ctr("tasks", "ls").Stdout
 	table := map[string]remains{}
@@ -96,10 +98,10 @@ func fill(q *lab.Q, d *ctrd.Daemon, file string, dead []*mortal) map[string]rema
 		columns = append(columns, m.String())
 	}
 	text := aligned(columns, table)
-	if lab.Pinned() {
-		golden.Assert(q, text, file)
+	if q.Pinned() {
+		golden.Assert(q, text, path)
 	} else {
-		differences(q, file, text)
+		differences(q, path, text)
 	}
 	return table
 }
@@ -160,9 +162,9 @@ func cells(text string) map[string]string {
 
 // differences records in which cells another version differs from the pinned one. Which of them it may, the question
 // itself says.
-func differences(q *lab.Q, file, text string) {
+func differences(q *lab.Q, path, text string) {
 	q.Helper()
-	known, err := os.ReadFile(filepath.Join("testdata", file))
+	known, err := os.ReadFile(filepath.Join("testdata", path))
 	assert.NilError(q, err)
 	want, got := cells(string(known)), cells(text)
 	for _, cell := range slices.Sorted(maps.Keys(want)) {

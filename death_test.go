@@ -21,6 +21,7 @@ import (
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // Death and restart as a table: who is killed, by which signal and when, and what remains. Four rooms of the chapter
@@ -118,7 +119,7 @@ func (m *mortal) startTask() (containerd.Task, error) {
 		err = task.Start(ctx)
 	}
 	if err == nil {
-		proc.WaitFor(m.q, proc.Runs(proc.PID(task.Pid()), program(m.d.Spec(m.id).Process.Args[:1])))
+		proc.WaitFor(m.q, proc.Runs(proc.PID(task.Pid()), runc.ProgramName(m.d.Spec(m.id).Process.Args[:1])))
 	}
 	return task, err
 }

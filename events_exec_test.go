@@ -27,10 +27,10 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html, cgroup.freeze
 func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does an exec add? And a pause?")
+	q := session.Question(t, lab.MutatesVM, "What does an exec add? And a pause?")
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ID)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 	stream := d.Listen()
 	init := started(q, d, stream, id)
@@ -57,7 +57,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	q.Fact("its pid, and the shim's other child", second.PID)
 
 	q.Step("a pause: the freezer has all of the cgroup")
-	pauseTask(q, d, id)
+	d.PauseTask(id)
 	assert.Check(q, g.Frozen(), "paused, and the freezer is not frozen")
 	proc.WaitFor(q, told(stream, "/tasks/paused", 1))
 	events = stream.Mark()

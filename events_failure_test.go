@@ -16,8 +16,10 @@ import (
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // It depends on how far it came. What fails before there is a task is told to the caller alone, and by no event; what
@@ -32,10 +34,10 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
 // Kernel: https://man7.org/linux/man-pages/man2/execve.2.html, ENOENT, ENOEXEC
 func TestEvents_WhatDoesAFailureTell(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does a failure tell?")
+	q := session.Question(t, lab.MutatesVM, "What does a failure tell?")
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ID)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	// The program is a file of the host's, so that it can be mended between two starts of the same container.
 	programs := q.Mkdir("programs")
 	program := filepath.Join(programs, "program")
@@ -51,7 +53,7 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	proc.WaitFor(q, trace.gone)
 	assert.Check(q, cmp.DeepEqual(topics(stream.Mark()), []string{}))
 	q.Fact("missing: exit code of tasks start", r.Code)
-	q.Fact("missing: it says", said(r))
+	q.Fact("missing: it says", runc.LastLogMessage(r))
 	q.Fact("missing: events", topics(stream.Events()))
 	q.Fact("missing: left", trace.left())
 
@@ -84,7 +86,7 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 		q.Fact(row.what+": events", topics(events))
 		q.Fact(row.what+": exit status", exit.ExitStatus)
 		q.Fact(row.what+": left", left)
-		deleteTask(q, d, id)
+		d.DeleteTask(id)
 		proc.WaitFor(q, trace.gone)
 		q.Fact(row.what+": left, once deleted", trace.left())
 		stream.Mark()
@@ -102,7 +104,7 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	assert.Check(q, r.Code != 0, "an exec of a missing program starts:\n%s", r)
 	assert.Check(q, cmp.Contains(r.Stderr, "/programs/missing"))
 	q.Fact("exec: exit code, missing program", r.Code)
-	q.Fact("exec: it says", said(r))
+	q.Fact("exec: it says", runc.LastLogMessage(r))
 	assert.Check(q, cmp.DeepEqual(proc.Children(q, task.Parent), []proc.PID{task.PID}), "children of the shim")
 	assert.Check(q, proc.Snapshot(q, task.PID).Same(task.Identity), "the task has ended")
 
@@ -148,10 +150,10 @@ func traceOf(q *lab.Q, d *ctrd.Daemon, id string) trace {
 // left lists what there is of it.
 func (t trace) left() []string {
 	out := []string{}
-	if exists(t.bundle) {
+	if file.Exists(t.bundle) {
 		out = append(out, "bundle")
 	}
-	if slices.ContainsFunc(t.dirs, exists) {
+	if slices.ContainsFunc(t.dirs, file.Exists) {
 		out = append(out, "cgroup")
 	}
 	if mounted, err := mountinfo.Mounted(filepath.Join(t.bundle, "rootfs")); mounted || err != nil && !os.IsNotExist(err) {

@@ -15,6 +15,7 @@ import (
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // Yes: `ctr events` is a client that subscribes and prints. Same events, same order, same fields, same times.
@@ -27,11 +28,11 @@ import (
 // Hint: `ctr events 'topic=="/tasks/exit"'`, with its quotation marks; what does it print in another namespace?
 // Spec: https://github.com/containerd/containerd/blob/main/pkg/filters/filter.go, https://github.com/containerd/containerd/blob/main/core/events/events.go
 func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Do `ctr events` and the client see the same?")
+	q := session.Question(t, lab.MutatesVM, "Do `ctr events` and the client see the same?")
 	d := ctrd.Shared(q)
 	other := d.InNamespace("cdb-other")
 	id := q.ID(ctrd.ID)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 
 	q.Step("listeners: each filter is given to both, and one listens to all")
@@ -108,7 +109,7 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	refused := d.TryCtr("events", broken)
 	assert.Check(q, refused.Code != 0, "ctr events takes a filter that is none:\n%s", refused)
 	assert.Check(q, cmp.Contains(refused.Stderr, "filter"))
-	q.Fact("'"+broken+"'", said(refused))
+	q.Fact("'"+broken+"'", runc.LastLogMessage(refused))
 
 	q.Answer("Yes, all of it: fields, order, times. Of all namespaces, too, unless a filter says otherwise.")
 }

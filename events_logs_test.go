@@ -19,7 +19,9 @@ import (
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -35,13 +37,13 @@ import (
 // Hint: a script as the runtime's binary, which calls runc --debug "$@"; `ls -l /proc/PID/fd` of shim and daemon.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md, "Logging"
 func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What do debug logs add?")
+	q := session.Question(t, lab.MutatesVM, "What do debug logs add?")
 	kept := filepath.Join(q.Mkdir("kept"), "log.json")
 	// The shim calls it in the bundle. When create fails, the bundle is soon gone, and with it the log.
-	talkative := wrapper(q, "runc-debug", `"$RUNC" --debug "$@"; code=$?; cp log.json `+kept+`; exit $code`)
+	talkative := q.WriteWrapper("runc-debug", `"$RUNC" --debug "$@"; code=$?; cp log.json `+kept+`; exit $code`)
 	d := ctrd.Start(q, ctrd.With("[debug]\n  level = \"debug\""))
 	log := filepath.Join(q.Dir, "containerd", "log")
-	ref := pull(q, d)
+	ref := d.PullImage()
 	id := q.ID(ctrd.ID)
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
@@ -74,12 +76,12 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	}
 	if mount, ok := findLine(d.Log(), "activating mount", id); ok {
 		upper := regexp.MustCompile(`upperdir=[^ \]]+`).FindString(mount["mounts"])
-		at := mountAt(q, filepath.Join(d.Bundle(id), "rootfs"))
+		at := check.MountAt(q, filepath.Join(d.Bundle(id), "rootfs"))
 		assert.Assert(q, at != nil, "nothing is mounted at the bundle's rootfs")
 		assert.Check(q, upper != "" && strings.Contains(at.VFSOptions, upper), "the log speaks of %q, mounted is %s", upper, at.VFSOptions)
 		q.Fact("upperdir in the line", "it is mounted at rootfs")
 	} else {
-		assert.Check(q, !lab.Pinned(), "the log has no line about the mount")
+		assert.Check(q, !q.Pinned(), "the log has no line about the mount")
 	}
 
 	q.Step("the shim's lines come through the FIFO in the bundle: what anyone writes there, the daemon logs")
@@ -91,7 +93,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q.Fact("log in the bundle", "held by shim and daemon")
 
 	q.Step("runc is not told: its log in the bundle is empty")
-	quiet := contents(q, filepath.Join(d.Bundle(id), "log.json"))
+	quiet := file.Read(q, filepath.Join(d.Bundle(id), "log.json"))
 	assert.Check(q, cmp.Equal(quiet, ""), "log.json of a task that has started")
 	q.Fact("bytes in log.json", len(quiet))
 
@@ -103,7 +105,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 		assert.Check(q, len(entries) > 0, "log.json is empty")
 		q.Fact("log.json has", "lines of level debug")
 		forwarded, ok := firstMatch(entries, `forward stage-2 pid \((\d+)\)`)
-		if !ok && !lab.Pinned() {
+		if !ok && !q.Pinned() {
 			q.Skipf("this runtime's log has no line of a stage 2: look at runc's")
 		}
 		assert.Check(q, cmp.Equal(forwarded, fmt.Sprint(d.TaskPID(second))), "the pid of stage 2, and the task's")
@@ -111,14 +113,14 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 		one, _ := firstMatch(entries, `nsexec-1\[(\d+)\]`)
 		zero, _ := firstMatch(entries, `nsexec-0\[(\d+)\]`)
 		assert.Check(q, one != zero && one != forwarded && zero != "", "stages %s, %s and %s", zero, one, forwarded)
-		assert.Check(q, !proc.Alive(proc.PID(atoi(q, zero))) && !proc.Alive(proc.PID(atoi(q, one))), "stage 0 (%s) or 1 (%s) is alive", zero, one)
+		assert.Check(q, !proc.Alive(proc.PID(check.Int(q, zero))) && !proc.Alive(proc.PID(check.Int(q, one))), "stage 0 (%s) or 1 (%s) is alive", zero, one)
 		q.Fact("stages 0 and 1", "processes of their own, which have ended")
 	})
 
 	q.Control("the daemon is started again, at level info: a new task has no line of level debug, and its shim no -debug")
 	config := filepath.Join(q.Dir, "containerd", "config.toml")
 	q.LogCommand("sed -i 's/\"debug\"/\"info\"/' %s", config)
-	assert.NilError(q, os.WriteFile(config, []byte(strings.Replace(contents(q, config), `"debug"`, `"info"`, 1)+"\n"), 0o644))
+	assert.NilError(q, os.WriteFile(config, []byte(strings.Replace(file.Read(q, config), `"debug"`, `"info"`, 1)+"\n"), 0o644))
 	assert.NilError(q, d.Stop())
 	d.Start()
 	plain := q.ID("cdb-info")
@@ -149,7 +151,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	assert.Assert(q, cmp.Len(reasons, 1), "errors in log.json")
 	assert.Check(q, cmp.Contains(reasons[0], "no-such-program"))
 	assert.Check(q, cmp.Contains(r.Stderr, reasons[0]), "what ctr prints has the reason in log.json")
-	assert.Check(q, !exists(d.Bundle(failing)), "the bundle is still there: %s", d.Bundle(failing))
+	assert.Check(q, !file.Exists(d.Bundle(failing)), "the bundle is still there: %s", d.Bundle(failing))
 	q.Fact("the reason", reasons[0])
 
 	q.Answer("Steps and pids of daemon and shim, in one file. runc's log is another one, and it has only the reason of a failure.")
@@ -234,7 +236,7 @@ type runtimeEntry struct{ Level, Msg string }
 func runtimeLog(q *lab.Q, path string) []runtimeEntry {
 	q.Helper()
 	var out []runtimeEntry
-	for line := range strings.Lines(contents(q, path)) {
+	for line := range strings.Lines(file.Read(q, path)) {
 		var e runtimeEntry
 		assert.NilError(q, json.Unmarshal([]byte(line), &e), line)
 		out = append(out, e)

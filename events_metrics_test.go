@@ -21,6 +21,7 @@ import (
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -36,9 +37,9 @@ import (
 // Spec: https://github.com/containerd/cgroups
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
 func TestEvents_DoTheMetricsAgreeWithTheCgroup(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Do the metrics agree with the cgroup?")
+	q := session.Question(t, lab.MutatesVM, "Do the metrics agree with the cgroup?")
 	d := ctrd.Shared(q)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	idle, busy := q.ID("cdb-idle"), q.ID("cdb-busy")
 	const limit = 64 << 20 // bytes
 	d.CreateContainer(ref, idle, "sleep", "300")
@@ -52,10 +53,10 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	proc.WaitFor(q, proc.Runs(d.TaskPID(idle), "sleep"))
 	proc.WaitFor(q, isInState(d.TaskPID(idle), "S"))
 	proc.WaitFor(q, proc.Runs(pid, "sh"))
-	proc.WaitFor(q, has(fmt.Sprintf("/proc/%d/root", pid), "told"))
+	proc.WaitFor(q, file.DirHas(fmt.Sprintf("/proc/%d/root", pid), "told"))
 	g, gIdle := cgroup.Of(q, "/"+d.Namespace+"/"+busy), cgroup.Of(q, "/"+d.Namespace+"/"+idle)
 	if !g.Has("memory") {
-		q.Skipf("this kernel has no memory controller for %s: look with CGROUP=v2", cgroupVersion(q))
+		q.Skipf("this kernel has no memory controller for %s: look with CGROUP=v2", cgroup.Version(q))
 	}
 	proc.WaitFor(q, hasProcesses(g, 1))
 
@@ -108,7 +109,7 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	q.Fact("the idle one's", "as before")
 
 	q.Control("paused, its processor time stays, while the lab uses some; resumed, it goes on")
-	pauseTask(q, d, busy)
+	d.PauseTask(busy)
 	assert.Check(q, g.Frozen())
 	frozen := measured(q, d, busy)
 	proc.WaitFor(q, proc.HasUsed(proc.PID(os.Getpid()), proc.UsedTicks(q, proc.PID(os.Getpid()))+5))
@@ -130,8 +131,8 @@ var figureNames = []string{"pids", "pids limit", "memory", "memory limit", "cpu"
 
 // fromFiles reads the cgroup. As the metrics do, it takes "max" for the largest number, and for 0 on v1.
 func fromFiles(g cgroup.Group) figures {
-	number := func(controller, file string) uint64 {
-		text := g.Read(controller, file)
+	number := func(controller, path string) uint64 {
+		text := g.Read(controller, path)
 		if text == "max" && !g.V2 {
 			return 0
 		}
@@ -222,7 +223,7 @@ func metricsType(q *lab.Q, d *ctrd.Daemon, id string) string {
 	case *stats2.Metrics:
 		version = "v2"
 	}
-	assert.Check(q, cmp.Equal(version, cgroupVersion(q)), "the type of the metrics")
+	assert.Check(q, cmp.Equal(version, cgroup.Version(q)), "the type of the metrics")
 	return version
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -29,15 +30,15 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory, memory.events; https://docs.kernel.org/admin-guide/cgroup-v1/memory.html#oom-control
 func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does an OOM tell?")
+	q := session.Question(t, lab.MutatesVM, "What does an OOM tell?")
 	if !cgroup.Of(q, q.Cgroup).Has("memory") {
 		q.Skip("this kernel has no memory controller in a hierarchy of this mode: look with CGROUP=v2")
 	}
-	if swaps := strings.Count(contents(q, "/proc/swaps"), "\n"); swaps > 0 {
+	if swaps := strings.Count(file.Read(q, "/proc/swaps"), "\n"); swaps > 0 {
 		q.Skip("this machine swaps, and ctr cannot limit swap: who goes over the limit is swapped out, not killed. Look after swapoff -a")
 	}
 	d := ctrd.Shared(q)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	stream := d.Listen()
 	kills := func(g cgroup.Group) uint64 {
 		if g.V2 {
@@ -83,7 +84,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	if oom > slices.IndexFunc(events, func(e ctrd.Event) bool { return e.Topic == "/tasks/exit" }) {
 		first = "/tasks/exit"
 	}
-	if g.V2 && lab.Pinned() {
+	if g.V2 && q.Pinned() {
 		assert.Check(q, cmp.DeepEqual(ofTasks(topics(events)), []string{"/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"}))
 	}
 	q.Fact("told first", lab.Chance(first))

@@ -20,7 +20,9 @@ import (
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -37,15 +39,16 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md, "Container IO"
 // Kernel: https://man7.org/linux/man-pages/man7/pipe.7.html, "Pipe capacity"
 func TestEvents_WhereDoesTheProgramsOutputGo(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Where does the program's output go?")
+	q := session.Question(t, lab.MutatesVM, "Where does the program's output go?")
 	out := q.Mkdir("out")
-	logger := wrapper(q, "logger", `exec >> `+out+`/logged 2>&1
+	logger := q.WriteWrapper("logger", `exec >> `+out+`/logged 2>&1
 echo "id=$CONTAINER_ID namespace=$CONTAINER_NAMESPACE arguments=$*"
 echo $$ > `+out+`/pid
 exec 5>&-   # ready
 while read -r line; do echo "stdout: $line"; done <&3`)
+
 	d := ctrd.Start(q)
-	ref := pull(q, d)
+	ref := d.PullImage()
 
 	q.Step("attached: ctr makes FIFOs, reads them, and prints what it reads")
 	attached := q.ID("cdb-attached")
@@ -56,30 +59,30 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 	unread(q, d, ref)
 
 	q.Step("a file: the shim copies from the pipe into it")
-	file := filepath.Join(out, "file")
+	path := filepath.Join(out, "file")
 	id := q.ID("cdb-file")
-	init, shim := startShell(q, d, ref, id, talker, "--log-uri", "file://"+file)
+	init, shim := startShell(q, d, ref, id, talker, "--log-uri", "file://"+path)
 	assert.Check(q, cmp.DeepEqual(holds(q, shim, init.FDs[1]), []string{"read"}), "how the shim holds the program's %s", init.FDs[1])
-	assert.Check(q, slices.Contains(holds(q, shim, file), "write"), "how the shim holds %s", file)
+	assert.Check(q, slices.Contains(holds(q, shim, path), "write"), "how the shim holds %s", path)
 	tell(q, init, "word 1")
-	proc.WaitFor(q, says(file, "word 1"))
+	proc.WaitFor(q, says(path, "word 1"))
 	q.Fact("the shim holds", "the pipe to read, the file to write")
 
 	q.Step("containerd is killed: the output goes on, for the daemon had no part in it")
 	assert.Check(q, cmp.Len(holds(q, proc.Snapshot(q, d.PID()), init.FDs[1]), 0), "the daemon holds the pipe")
-	assert.Check(q, cmp.Len(holds(q, proc.Snapshot(q, d.PID()), file), 0), "the daemon holds the file")
+	assert.Check(q, cmp.Len(holds(q, proc.Snapshot(q, d.PID()), path), 0), "the daemon holds the file")
 	d.Kill()
 	tell(q, init, "word 2")
-	proc.WaitFor(q, says(file, "word 1\nword 2"))
+	proc.WaitFor(q, says(path, "word 1\nword 2"))
 	d.Start()
 	tell(q, init, "word 3")
-	proc.WaitFor(q, says(file, "word 1\nword 2\nword 3"))
-	q.Fact("said before, while and after", strings.ReplaceAll(contents(q, file), "\n", ", "))
+	proc.WaitFor(q, says(path, "word 1\nword 2\nword 3"))
+	q.Fact("said before, while and after", strings.ReplaceAll(file.Read(q, path), "\n", ", "))
 
 	q.Step("a binary logger: the pipe's other end is its own, and it is the shim's child, not the container's")
 	id = q.ID("cdb-binary")
 	init, shim = startShell(q, d, ref, id, talker, "--log-uri", "binary://"+logger+"?level=high")
-	l := proc.Snapshot(q, proc.PID(atoi(q, contents(q, filepath.Join(out, "pid")))))
+	l := proc.Snapshot(q, proc.PID(check.Int(q, file.Read(q, filepath.Join(out, "pid")))))
 	assert.Check(q, cmp.Equal(l.Parent, shim.PID), "the logger's parent")
 	assert.Check(q, cmp.DeepEqual(l.Cgroups, shim.Cgroups), "the logger's cgroup, and the shim's")
 	assert.Check(q, cmp.Len(l.Own(proc.Self(q).Identity), 0), "namespaces of the logger's own")
@@ -95,7 +98,7 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 
 	q.Step("the logger dies, and nobody starts another")
 	shimReads := slices.Contains(holds(q, shim, init.FDs[1]), "read")
-	kill(q, l)
+	q.KillProcess(l)
 	proc.WaitFor(q, proc.Dead(l.Identity))
 	tell(q, init, "word 2")
 	if !shimReads {
@@ -103,12 +106,12 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 		proc.WaitFor(q, says(filepath.Join("/proc", fmt.Sprint(init.PID), "root", "failed"), "word 2"))
 		q.Fact("the next write", "fails: the pipe has no reader")
 	} else {
-		assert.Check(q, !lab.Pinned(), "the shim holds the reading end of the pipe")
+		assert.Check(q, !q.Pinned(), "the shim holds the reading end of the pipe")
 		q.Fact("the next write", "goes into a pipe that nobody reads: the shim holds it open")
 	}
 	assert.Check(q, proc.Snapshot(q, init.PID).Same(init.Identity))
-	assert.Check(q, cmp.Equal(row(q, d.Ctr("tasks", "ls").Stdout, id)[2], "RUNNING"))
-	assert.Check(q, cmp.Equal(contents(q, filepath.Join(out, "logged")), told+"\nstdout: word 1"))
+	assert.Check(q, cmp.Equal(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)[2], "RUNNING"))
+	assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(out, "logged")), told+"\nstdout: word 1"))
 	q.Fact("the task", "RUNNING")
 
 	q.Answer("Into a pipe, and on by the shim to a FIFO or a file, or straight to a logger. If nobody reads, the program stops.")
@@ -313,7 +316,7 @@ func written(q *lab.Q, pid proc.PID) int {
 	q.Helper()
 	for line := range strings.Lines(proc.File(q, pid, "io")) {
 		if f := strings.Fields(line); f[0] == "wchar:" {
-			return atoi(q, f[1])
+			return check.Int(q, f[1])
 		}
 	}
 	q.Fatalf("/proc/%d/io has no wchar", pid)

@@ -16,6 +16,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -30,9 +31,9 @@ import (
 // Hint: start a second `ctr events` a moment after the first.
 // Spec: https://github.com/containerd/containerd/blob/main/core/events/exchange/exchange.go, https://github.com/containerd/containerd/blob/main/api/services/events/v1/events.proto
 func TestEvents_AreEventsReplayed(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Are events replayed?")
+	q := session.Question(t, lab.MutatesVM, "Are events replayed?")
 	d := ctrd.Start(q)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	ended, lasting := q.ID(ctrd.ID), q.ID(ctrd.ID+"-2")
 	d.CreateContainer(ref, ended, "sleep", "300")
 	d.CreateContainer(ref, lasting, "sleep", "300")
@@ -63,7 +64,7 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 
 	q.Step("of the past one has to ask: what is still known is the state")
 	proc.WaitFor(q, d.Stopped(ended))
-	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, ended), []string{ended, fmt.Sprint(first.PID), "STOPPED"}))
+	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, ended), []string{ended, fmt.Sprint(first.PID), "STOPPED"}))
 	status := taskStatus(q, d, ended)
 	assert.Check(q, cmp.Equal(status.ExitStatus, uint32(128+9)))
 	assertOrder(q, "its beginning", first.Start.At(q), "its end", status.ExitTime)
@@ -82,7 +83,7 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	d.Start()
 	again := d.Listen()
 	assert.Check(q, proc.Snapshot(q, second.PID).Same(second.Identity), "the lasting task did not last")
-	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, lasting), []string{lasting, fmt.Sprint(second.PID), "RUNNING"}))
+	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, lasting), []string{lasting, fmt.Sprint(second.PID), "RUNNING"}))
 	assert.Check(q, cmp.Len(about(again.Events(), "/tasks/create", "/tasks/start"), 0))
 	q.Fact("heard of a task that runs", about(again.Events(), "/tasks/create", "/tasks/start"))
 	q.Fact("asked for", "RUNNING, the same pid")

@@ -19,6 +19,7 @@ import (
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -36,17 +37,19 @@ import (
 // Spec: https://github.com/opencontainers/runc/blob/main/libcontainer/nsenter/README.md
 // Kernel: https://man7.org/linux/man-pages/man2/pivot_root.2.html
 func TestEvents_WhatDoesStraceSee(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does strace see, from shim to runc to init?")
+	q := session.Question(t, lab.MutatesVM, "What does strace see, from shim to runc to init?")
 	canTrace(q)
 	dir, hostNetDir := q.Mkdir("trace"), q.Mkdir("trace-hostnet")
 	// strace would hold the caller's pipes as long as the container lives: it is given none, and its program gets them
 	// back.
-	shim := wrapper(q, "strace-shim", `case " $* " in *" start "*) exec `+strace(dir, "openat,mount,pivot_root,execve")+` sh -c 'exec "$@" 2>&1' sh "$SHIM" "$@" 2>/dev/null;; esac
+	shim := q.WriteWrapper("strace-shim", `case " $* " in *" start "*) exec `+strace(dir, "openat,mount,pivot_root,execve")+` sh -c 'exec "$@" 2>&1' sh "$SHIM" "$@" 2>/dev/null;; esac
 exec "$SHIM" "$@"`)
-	runc := wrapper(q, "strace-runc", `case " $* " in *" create "*) exec `+strace(hostNetDir, "execve")+` "$RUNC" "$@";; esac
+
+	runc := q.WriteWrapper("strace-runc", `case " $* " in *" create "*) exec `+strace(hostNetDir, "execve")+` "$RUNC" "$@";; esac
 exec "$RUNC" "$@"`)
+
 	d := ctrd.Shared(q)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	id := q.ID(ctrd.ID)
 
 	q.Step("a task whose shim is called by way of strace")
@@ -79,7 +82,7 @@ exec "$RUNC" "$@"`)
 
 	q.Step("runc create: it calls itself as init, which is stage 0 and clones stage 1")
 	const asInit = `^execve\("[^"]*", \["[^"]*", "init"\]`
-	if !lab.Pinned() && !tr.has(asInit) {
+	if !q.Pinned() && !tr.has(asInit) {
 		q.Skipf("this runtime does not call itself as init, as runc does, so there is no stage to tell of: look with runc (unset CDB_RUNC)")
 	}
 	stand := tr.next("stage 0's execve", 0, asInit)
@@ -146,9 +149,9 @@ exec "$RUNC" "$@"`)
 		for _, id := range []string{id, hostNet} {
 			d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 			proc.WaitFor(q, d.Stopped(id))
-			deleteTask(q, d, id)
+			d.DeleteTask(id)
 		}
-		proc.WaitFor(q, shimsLeft(d, 0))
+		proc.WaitFor(q, d.HasShims(0))
 		for _, dir := range []string{dir, hostNetDir} {
 			proc.WaitFor(q, func(poll.LogT) poll.Result {
 				if left := tracersOf(q, dir); len(left) > 0 {
@@ -165,7 +168,7 @@ exec "$RUNC" "$@"`)
 // canTrace skips the question where strace is not there or may not look.
 func canTrace(q *lab.Q) {
 	q.Helper()
-	path := another(q, "strace")
+	path := q.LookPathOrSkip("strace")
 	if r := q.Exec(path, "-f", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=execve", "true"); r.Code != 0 {
 		q.Skipf("strace cannot look here: %s\n"+
 			"    it needs ptrace(2) (sysctl kernel.yama.ptrace_scope below 3, no seccomp filter around this machine), "+
@@ -230,7 +233,7 @@ func readTrace(q *lab.Q, dir string) *straced {
 	assert.NilError(q, err)
 	leader := map[int]int{} // thread → the thread that cloned it
 	for _, name := range names {
-		tid := atoi(q, strings.TrimPrefix(filepath.Ext(name), "."))
+		tid := check.Int(q, strings.TrimPrefix(filepath.Ext(name), "."))
 		text, err := os.ReadFile(name)
 		assert.NilError(q, err)
 		for line := range strings.Lines(string(text)) {

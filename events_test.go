@@ -10,7 +10,9 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -24,10 +26,10 @@ import (
 // Hint: `ctr events` in a second terminal; compare each pid with /proc, each time with field 22 of /proc/PID/stat.
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
 func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What can containerd tell us while the task is running?")
+	q := session.Question(t, lab.MutatesVM, "What can containerd tell us while the task is running?")
 	d := ctrd.Start(q)
 	id := q.ID(ctrd.ID)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 
 	q.Control("no task: whoever listens hears nothing, whatever is asked")
@@ -54,10 +56,10 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	assert.Check(q, cmp.Equal(create.Pid, uint32(pid)))
 	assert.Check(q, cmp.Equal(start.Pid, uint32(pid)))
 	assert.Check(q, cmp.DeepEqual(proc.Children(q, task.Parent), []proc.PID{task.PID}))
-	assertInCgroup(q, task.Identity, "/"+ctrd.Namespace+"/"+id)
+	check.OnlyProcessInCgroup(q, task.Identity, "/"+ctrd.Namespace+"/"+id)
 	q.Fact("pid in both, and the shim's only child", task.PID)
 	assert.Check(q, cmp.Equal(create.Bundle, d.Bundle(id)))
-	assert.Check(q, exists(create.Bundle), "the bundle that the event names is not there")
+	assert.Check(q, file.Exists(create.Bundle), "the bundle that the event names is not there")
 	q.Fact("bundle", create.Bundle)
 	assert.Check(q, cmp.Equal(events[0].Namespace, ctrd.Namespace))
 
@@ -69,7 +71,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	q.Fact("from create to start", lab.Elapsed(events[1].Timestamp.Sub(events[0].Timestamp)))
 
 	q.Step("while it runs nothing more is told: one has to ask")
-	line := row(q, d.Ctr("tasks", "ls").Stdout, id)
+	line := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
 	assert.Check(q, cmp.Equal(line[2], "RUNNING"))
 	d.Ctr("tasks", "ps", id)
 	d.Ctr("tasks", "metrics", id)
@@ -94,7 +96,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 		q.Fact("exit status", exit.ExitStatus)
 
 		q.Step("delete: the last word, if it is heard")
-		deleteTask(q, d, id)
+		d.DeleteTask(id)
 		// A shim ends with the delete of its last task, and does not wait until its last event is sent: once it is dead,
 		// the event has come or never will.
 		proc.WaitFor(q, proc.Dead(shim.Identity))

@@ -14,8 +14,10 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // Where CRIU can: its process tree is written to files and ends; restored, it goes on with what it had in memory.
@@ -29,40 +31,40 @@ import (
 // Spec: https://github.com/opencontainers/runc/blob/main/docs/checkpoint-restore.md (it is none of the specification's operations)
 // Kernel: https://man7.org/linux/man-pages/man2/clone.2.html, set_tid of clone3; https://criu.org/Checkpoint/Restore
 func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Can it be frozen to disk and thawed?")
-	criu := another(q, "criu")
+	q := session.Question(t, lab.MutatesVM, "Can it be frozen to disk and thawed?")
+	criu := q.LookPathOrSkip("criu")
 	if able := q.Exec(criu, "check"); able.Code != 0 {
 		q.Skipf("this CRIU cannot work with this kernel: %s; look with another kernel: make lab KERNEL=6.1", lastLineOf(able.Stderr))
 	}
 	b := bundle.Busybox(q, "sleep", "300")
 	const nonce = "only memory knows"
 	assert.NilError(q, os.WriteFile(b.Rootfs("nonce"), []byte(nonce), 0o644))
-	c := variant(q, b, "frozen", restorable, bundle.Args("sh", "-c",
+	c := runc.Variant(q, b, "frozen", restorable, bundle.Args("sh", "-c",
 		`exec < /dev/null > /out 2>&1; read -r known < /nonce; trap 'echo "$known" > /said' USR1; echo ready > /told; while :; do sleep 0.05; done`))
 	images, work := q.Mkdir("images"), q.Mkdir("work")
 
 	q.Step("a program that has read something and then keeps it in memory alone")
-	p := running(q, c)
+	p := c.CreateAndStart()
 	proc.WaitFor(q, says(b.Rootfs("told"), "ready"))
-	rm(q, b.Rootfs("nonce"))
+	file.Remove(q, b.Rootfs("nonce"))
 	q.LogCommand("rm bundle/rootfs/nonce")
 
 	q.Step("checkpoint: its process ends, and files have what it was")
 	r := c.Try("checkpoint", "--image-path", images, "--work-path", work)
 	if r.Code != 0 {
-		q.Skipf("this CRIU cannot do it with this kernel: %s; look with another kernel: make lab KERNEL=6.1", why(work, "dump.log", said(r)))
+		q.Skipf("this CRIU cannot do it with this kernel: %s; look with another kernel: make lab KERNEL=6.1", why(work, "dump.log", runc.LastLogMessage(r)))
 	}
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	var dumped []string
-	for _, f := range files(q, images) {
+	for _, f := range file.Names(q, images) {
 		for _, kind := range []string{"core-", "mm-", "pages-", "pstree"} {
 			if strings.HasPrefix(f, kind) {
 				dumped = append(dumped, kind)
 			}
 		}
 	}
-	assert.Check(q, len(dumped) >= 4, "the images are %q", files(q, images))
-	assert.Check(q, !exists(c.StateDir()), "the container is still known after checkpoint")
+	assert.Check(q, len(dumped) >= 4, "the images are %q", file.Names(q, images))
+	assert.Check(q, !file.Exists(c.StateDir()), "the container is still known after checkpoint")
 	q.Fact("after checkpoint, the process is", "dead")
 	q.Fact("kinds of images", slices.Compact(sortedStrings(dumped)))
 
@@ -80,18 +82,18 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	c.Kill("USR1")
 	proc.WaitFor(q, says(b.Rootfs("said"), nonce))
 	q.Fact("it still knows", nonce)
-	end(q, c, thawed)
+	c.KillAndDelete(thawed)
 
 	q.Control("started anew instead of restored, it knows nothing")
-	rm(q, b.Rootfs("told"))
-	rm(q, b.Rootfs("said"))
-	anew := variant(q, c.Bundle, "anew")
-	a := running(q, anew)
+	file.Remove(q, b.Rootfs("told"))
+	file.Remove(q, b.Rootfs("said"))
+	anew := runc.Variant(q, c.Bundle, "anew")
+	a := anew.CreateAndStart()
 	proc.WaitFor(q, says(b.Rootfs("told"), "ready"))
 	anew.Kill("USR1")
 	proc.WaitFor(q, says(b.Rootfs("said"), ""))
 	q.Fact("started anew, it knows", "nothing")
-	end(q, anew, a)
+	anew.KillAndDelete(a)
 
 	q.Answer("Where CRIU and the kernel can: another process, which goes on with the memory of the old one.")
 }
@@ -106,13 +108,13 @@ func restorable(s *specs.Spec) {
 	}
 	s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
 	for _, ns := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.CgroupNamespace} {
-		withoutNamespace(ns)(s)
+		bundle.WithoutNamespace(ns)(s)
 	}
 }
 
 // why picks CRIU's own error out of its log.
 func why(dir, log, otherwise string) string {
-	text, _ := readTrimmed(filepath.Join(dir, log))
+	text, _ := file.TryRead(filepath.Join(dir, log))
 	for line := range strings.Lines(text) {
 		if strings.Contains(line, "Error") {
 			return strings.TrimSpace(line)

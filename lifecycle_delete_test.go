@@ -13,9 +13,12 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/check"
+	"cdblab/helpers/file"
 	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // What create made: state directory, cgroup, and with its last process the namespaces and the mounts in them.
@@ -28,7 +31,7 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#delete
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html, "Namespace lifetime"
 func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does delete remove?")
+	q := session.Question(t, lab.MutatesVM, "What does delete remove?")
 	b := bundle.Busybox(q, "sleep", "300")
 	neighbour := filepath.Join(q.Cgroup, "neighbour")
 	for _, dir := range cgroup.Of(q, neighbour).Dirs() {
@@ -36,9 +39,9 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 		q.Cleanup(func() { assert.Check(q, os.Remove(dir)) })
 		q.LogCommand("mkdir -p %s", dir)
 	}
-	c := variant(q, b, "once", writable, bundle.Args("sh", "-c", "echo here > /written; exec sleep 300"))
-	before := picture(q)
-	config := contents(q, c.Bundle.Config())
+	c := runc.Variant(q, b, "once", writable, bundle.Args("sh", "-c", "echo here > /written; exec sleep 300"))
+	before := q.TakeInventory()
+	config := file.Read(q, c.Bundle.Config())
 
 	q.Step("what there is of a running container")
 	c.Create()
@@ -47,12 +50,12 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 	p := proc.Snapshot(q, proc.PID(pid))
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
-	assert.Check(q, exists(c.StateDir()))
+	assert.Check(q, file.Exists(c.StateDir()))
 	for _, dir := range g.Dirs() {
-		assert.Check(q, exists(dir), "no cgroup %s", dir)
+		assert.Check(q, file.Exists(dir), "no cgroup %s", dir)
 	}
 	kinds := map[string]int{}
-	for _, change := range host.OwnedBy(host.Diff(before, picture(q)), before, q.Owner) {
+	for _, change := range host.OwnedBy(host.Diff(before, q.TakeInventory()), before, q.Owner) {
 		kinds[change.Kind]++
 	}
 	for _, kind := range []string{"cgroup", "process", "namespace", "directory"} {
@@ -65,31 +68,31 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	assert.Check(q, refused.Code != 0, "a running container is deleted:\n%s", refused)
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, proc.PID(pid)).Identity, p.Identity))
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
-	q.Fact("delete says", said(refused))
+	q.Fact("delete says", runc.LastLogMessage(refused))
 
 	q.Step("once it has stopped, it is still all there, but for the process")
 	c.Kill("KILL")
 	proc.WaitFor(q, proc.Dead(p.Identity))
-	assert.Check(q, exists(c.StateDir()))
+	assert.Check(q, file.Exists(c.StateDir()))
 	for _, dir := range g.Dirs() {
-		assert.Check(q, exists(dir), "the cgroup %s went before delete", dir)
+		assert.Check(q, file.Exists(dir), "the cgroup %s went before delete", dir)
 	}
 	q.Fact("after the process's death", c.State().Status)
 
 	q.Step("delete: nothing is left but what was there before")
 	c.Delete()
-	assertNoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
-	assert.Check(q, !exists(c.StateDir()), "the state directory is still there")
-	proc.WaitFor(q, nothing(q, before, c))
-	q.Fact("left on the host", left(q, before, c))
-	q.Proves("Delete: Deleting a container MUST delete the resources that were created during the create step.")
-	q.Proves("Lifecycle: The container MUST be destroyed by undoing the steps performed during create phase (step 2).")
+	check.NoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
+	assert.Check(q, !file.Exists(c.StateDir()), "the state directory is still there")
+	proc.WaitFor(q, c.NoLeftovers(before))
+	q.Fact("left on the host", c.Leftovers(before))
+	q.Clause("Delete: Deleting a container MUST delete the resources that were created during the create step.", lab.Met)
+	q.Clause("Lifecycle: The container MUST be destroyed by undoing the steps performed during create phase (step 2).", lab.Met)
 
 	q.Step("the bundle is kept, with what the program wrote, and so is the neighbour's cgroup")
-	assert.Check(q, cmp.Equal(contents(q, c.Bundle.Config()), config))
-	assert.Check(q, cmp.Equal(contents(q, c.Bundle.Rootfs("written")), "here"))
+	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Config()), config))
+	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Rootfs("written")), "here"))
 	for _, dir := range cgroup.Of(q, neighbour).Dirs() {
-		assert.Check(q, exists(dir), "the neighbour's cgroup %s is gone", dir)
+		assert.Check(q, file.Exists(dir), "the neighbour's cgroup %s is gone", dir)
 	}
 	q.Fact("in the rootfs", "written")
 
@@ -106,46 +109,49 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 
 	q.Step("a created one can be deleted, without force")
 	r := c.Try("delete")
-	q.DeviatesUnless(r.Code != 0,
-		"Delete: Attempting to delete a container that is not stopped MUST have no effect on the container and MUST generate an error.",
-		"a created container is killed and deleted; a running one is refused")
+	q.Clause(
+		"Delete: Attempting to delete a container that is not stopped MUST have no effect on the container and MUST generate an error.", lab.DeviatesUnless(r.Code != 0,
+
+			"a created container is killed and deleted; a running one is refused"))
+
 	if r.Code != 0 {
 		c.Must("delete", "--force")
 	}
 	proc.WaitFor(q, proc.Dead(second.Identity))
 
 	q.Control("by force, a running one goes too")
-	forced := variant(q, b, "forced")
-	third := running(q, forced)
+	forced := runc.Variant(q, b, "forced")
+	third := forced.CreateAndStart()
 	forced.Must("delete", "--force")
 	proc.WaitFor(q, proc.Dead(third.Identity))
-	assert.Check(q, !exists(forced.StateDir()))
-	assertNoCgroup(q, forced.Bundle.Spec.Linux.CgroupsPath)
+	assert.Check(q, !file.Exists(forced.StateDir()))
+	check.NoCgroup(q, forced.Bundle.Spec.Linux.CgroupsPath)
 
 	q.Step("an empty cgroup that was there before is removed as the container's own")
-	owned := variant(q, b, "owned")
+	owned := runc.Variant(q, b, "owned")
 	mine := cgroup.Of(q, owned.Bundle.Spec.Linux.CgroupsPath)
 	for _, dir := range mine.Dirs() {
 		assert.NilError(q, os.MkdirAll(dir, 0o755))
 		q.Cleanup(func() { _ = os.Remove(dir) })
 		q.LogCommand("mkdir -p %s", dir)
 	}
-	end(q, owned, running(q, owned))
+	owned.KillAndDelete(owned.CreateAndStart())
 	kept := 0
 	for _, dir := range mine.Dirs() {
-		if exists(dir) {
+		if file.Exists(dir) {
 			kept++
 		}
 	}
 	q.Fact("cgroups of before that are kept", kept)
-	q.DeviatesUnless(kept == len(mine.Dirs()),
-		"Delete: Note that resources associated with the container, but not created by this container, MUST NOT be deleted.",
-		"bundle and other cgroups are kept, but an empty cgroup that was at the container's path before goes with it")
+	q.Clause(
+		"Delete: Note that resources associated with the container, but not created by this container, MUST NOT be deleted.", lab.DeviatesUnless(kept == len(mine.Dirs()),
+
+			"bundle and other cgroups are kept, but an empty cgroup that was at the container's path before goes with it"))
 
 	q.Step("delete without an id")
 	none := q.Exec("runc", "--root", c.Root, "delete")
 	assert.Check(q, none.Code != 0, "delete of nothing succeeds:\n%s", none)
-	q.Proves("Delete: This operation MUST generate an error if it is not provided the container ID.")
+	q.Clause("Delete: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
 
 	q.Answer("What create made: state directory, cgroup, process, and with it namespaces and mounts. The bundle stays.")
 }

@@ -16,6 +16,7 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -32,7 +33,7 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process
 // Kernel: https://man7.org/linux/man-pages/man2/setns.2.html
 func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does `exec` join?")
+	q := session.Question(t, lab.MutatesVM, "What does `exec` join?")
 	b := bundle.Busybox(q, "sleep", "300")
 	b.Edit(func(s *specs.Spec) {
 		s.Process.Env = append(s.Process.Env, "LESSON=exec")
@@ -40,7 +41,7 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 		s.Process.User = specs.User{UID: 1000, GID: 1000}
 	})
 	c := runc.New(q, b)
-	init := running(q, c)
+	init := c.CreateAndStart()
 
 	q.Step("the same namespaces, the same cgroup, the same mounts")
 	joined := execSleep(q, c, "joined")
@@ -89,26 +90,26 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q.Fact("uid and cwd of the other", []string{fmt.Sprint(other.UID), "/root"})
 
 	q.Step("its death is not the container's …")
-	kill(q, other)
+	q.KillProcess(other)
 	proc.WaitFor(q, proc.Dead(other.Identity))
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
 	assert.Check(q, proc.Alive(init.PID))
 	q.Fact("the container, after the death of an exec", c.State().Status)
 
 	q.Step("… but the death of pid 1 is its own")
-	end(q, c, init)
+	c.KillAndDelete(init)
 	proc.WaitFor(q, proc.Dead(joined.Identity))
 	q.Fact("an exec, after the death of pid 1", "dead")
 
 	q.Step("nothing can be executed in what does not run")
-	stopped := variant(q, b, "stopped", bundle.Args("true"))
+	stopped := runc.Variant(q, b, "stopped", bundle.Args("true"))
 	stopped.Create()
 	p := proc.Snapshot(q, proc.PID(stopped.State().Pid))
 	stopped.Start()
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	refused := stopped.Exec("true")
 	assert.Check(q, refused.Code != 0, "exec in a stopped container succeeds:\n%s", refused)
-	q.Fact("exec says", said(refused))
+	q.Fact("exec says", runc.LastLogMessage(refused))
 
 	q.Answer("All namespaces and the cgroup of pid 1. Pid, parent, exit code are its own; env, cwd and user are config.json's.")
 }
@@ -116,12 +117,12 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 // execSleep leaves a sleeping process in the container.
 func execSleep(q *lab.Q, c *runc.Container, name string, flags ...string) proc.Process {
 	q.Helper()
-	file := filepath.Join(q.Dir, name+".pid")
-	argv := append([]string{"runc", "--root", c.Root, "exec", "--detach", "--pid-file", file}, flags...)
+	path := filepath.Join(q.Dir, name+".pid")
+	argv := append([]string{"runc", "--root", c.Root, "exec", "--detach", "--pid-file", path}, flags...)
 	q.Must(append(argv, c.ID, "sleep", "301")...)
-	pid, err := strconv.Atoi(contents(q, file))
+	pid, err := strconv.Atoi(file.Read(q, path))
 	assert.NilError(q, err)
-	q.Cleanup(func() { rm(q, file) })
+	q.Cleanup(func() { file.Remove(q, path) })
 	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 	return proc.Snapshot(q, proc.PID(pid))
 }

@@ -18,6 +18,7 @@ import (
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -65,7 +66,7 @@ func witness(p point, dir string, name string, exit string) specs.Hook {
 func hooked(q *lab.Q, b *bundle.Bundle, name string, edit func(h *specs.Hooks, dir string)) (*runc.Container, string) {
 	q.Helper()
 	dir := q.Mkdir("seen-" + name)
-	return variant(q, b, name, bundle.Args("sh", "-c", "echo program >> /seen/order; exec sleep 300"), func(s *specs.Spec) {
+	return runc.Variant(q, b, name, bundle.Args("sh", "-c", "echo program >> /seen/order; exec sleep 300"), func(s *specs.Spec) {
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/seen", Type: "bind", Source: dir, Options: []string{"bind", "rw"}})
 		s.Hooks = &specs.Hooks{}
 		edit(s.Hooks, dir)
@@ -75,16 +76,16 @@ func hooked(q *lab.Q, b *bundle.Bundle, name string, edit func(h *specs.Hooks, d
 // order is who has had a turn so far.
 func order(q *lab.Q, dir string) []string {
 	q.Helper()
-	if !exists(filepath.Join(dir, "order")) {
+	if !file.Exists(filepath.Join(dir, "order")) {
 		return nil
 	}
-	return strings.Fields(contents(q, filepath.Join(dir, "order")))
+	return strings.Fields(file.Read(q, filepath.Join(dir, "order")))
 }
 
 // turn is a poll check: so many have had a turn.
 func turns(dir string, n int) poll.Check {
 	return func(poll.LogT) poll.Result {
-		got, _ := readTrimmed(filepath.Join(dir, "order"))
+		got, _ := file.TryRead(filepath.Join(dir, "order"))
 		if len(strings.Fields(got)) < n {
 			return poll.Continue("%q have had a turn, and not %d", got, n)
 		}
@@ -96,12 +97,12 @@ func turns(dir string, n int) poll.Check {
 func testimony(q *lab.Q, dir, name string) (map[string]string, specs.State) {
 	q.Helper()
 	out := map[string]string{}
-	for line := range strings.Lines(contents(q, filepath.Join(dir, name))) {
+	for line := range strings.Lines(file.Read(q, filepath.Join(dir, name))) {
 		k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
 		out[k] = v
 	}
 	var s specs.State
-	assert.NilError(q, json.Unmarshal([]byte(contents(q, filepath.Join(dir, name+".json"))), &s))
+	assert.NilError(q, json.Unmarshal([]byte(file.Read(q, filepath.Join(dir, name+".json"))), &s))
 	return out, s
 }
 
@@ -117,7 +118,7 @@ func testimony(q *lab.Q, dir, name string) (map[string]string, specs.State) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-hooks
 // Kernel: https://man7.org/linux/man-pages/man2/pivot_root.2.html
 func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "When and where do hooks run?")
+	q := session.Question(t, lab.MutatesVM, "When and where do hooks run?")
 	b := bundle.Busybox(q, "sleep", "300")
 	assert.NilError(q, os.WriteFile(b.Rootfs("bundle-is-visible"), nil, 0o644))
 	c, dir := hooked(q, b, "hooks", func(h *specs.Hooks, dir string) {
@@ -168,14 +169,15 @@ func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 	} {
 		assert.Check(q, slices.Index(got, before[0]) < slices.Index(got, before[1]), "%s comes before %s: %q", before[0], before[1], got)
 	}
-	q.Proves("Lifecycle: The prestart hooks MUST be invoked by the runtime.")
-	q.Proves("Lifecycle: The createRuntime hooks MUST be invoked by the runtime.")
-	q.Proves("Lifecycle: The createContainer hooks MUST be invoked by the runtime.")
-	q.Proves("Lifecycle: The startContainer hooks MUST be invoked by the runtime.")
-	q.Proves("Lifecycle: The poststop hooks MUST be invoked by the runtime.")
-	q.DeviatesUnless(at["hooks.poststart[].1"] == "start",
-		"Lifecycle: The poststart hooks MUST be invoked by the runtime.",
-		"they are, but during create, before the program runs")
+	q.Clause("Lifecycle: The prestart hooks MUST be invoked by the runtime.", lab.Met)
+	q.Clause("Lifecycle: The createRuntime hooks MUST be invoked by the runtime.", lab.Met)
+	q.Clause("Lifecycle: The createContainer hooks MUST be invoked by the runtime.", lab.Met)
+	q.Clause("Lifecycle: The startContainer hooks MUST be invoked by the runtime.", lab.Met)
+	q.Clause("Lifecycle: The poststop hooks MUST be invoked by the runtime.", lab.Met)
+	q.Clause(
+		"Lifecycle: The poststart hooks MUST be invoked by the runtime.", lab.DeviatesUnless(at["hooks.poststart[].1"] == "start",
+
+			"they are, but during create, before the program runs"))
 
 	q.Step("where: namespaces, directory, root, user")
 	self := proc.Self(q)
@@ -200,7 +202,7 @@ func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 			cwd = saw["cwd"] // the caller's: the bundle need not be there any more
 		}
 		assert.Check(q, cmp.Equal(saw["root"], root), "whose files %s sees", point.field)
-		if lab.UnderTest("runc").Pinned {
+		if q.UnderTest("runc").Pinned {
 			assert.Check(q, cmp.Equal(saw["cwd"], cwd), "where %s runs", point.field)
 		}
 		q.Fact(point.field, map[string]string{"namespaces": ours(point.inside), "root": saw["root"], "cwd": saw["cwd"]})
@@ -221,7 +223,7 @@ func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 
 	q.Control("without hooks nobody has a turn but the program")
 	plain, dir := hooked(q, b, "plain", func(*specs.Hooks, string) {})
-	end(q, plain, running(q, plain))
+	plain.KillAndDelete(plain.CreateAndStart())
 	assert.Check(q, cmp.DeepEqual(order(q, dir), []string{"program"}))
 
 	q.Answer("Around create: prestart, createRuntime, createContainer; in start: startContainer; after delete: poststop. "+
@@ -260,7 +262,7 @@ func sortedStrings(s []string) []string {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
 // Kernel: https://man7.org/linux/man-pages/man3/exit.3.html
 func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What happens when a hook fails?")
+	q := session.Question(t, lab.MutatesVM, "What happens when a hook fails?")
 	b := bundle.Busybox(q, "sleep", "300")
 	for _, point := range points {
 		name := strings.TrimSuffix(strings.TrimPrefix(point.field, "hooks."), "[]")
@@ -270,7 +272,7 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 			}
 			*point.hooks(h) = []specs.Hook{witness(point, dir, point.field, "3"), witness(point, dir, point.field+".second", "")}
 		})
-		before := picture(q)
+		before := q.TakeInventory()
 		failsAt := "create" // the operation that says so; "" where none does
 
 		q.Step("%s exits 3", point.field)
@@ -298,7 +300,7 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 			}
 		} else {
 			assert.Check(q, cmp.Contains(create.Stderr, "exit status 3"), "create does not say why")
-			q.Fact("create says", said(create))
+			q.Fact("create says", runc.LastLogMessage(create))
 		}
 		had := order(q, dir)
 		q.Fact("had a turn", had)
@@ -308,35 +310,45 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 		}
 		assert.Check(q, slices.Contains(had, "program") == (failsAt == "delete"), "the program's turn: %q", had)
 		stopped := slices.Contains(had, "hooks.poststop[]")
-		proc.WaitFor(q, nothing(q, before, c))
-		assert.Check(q, !exists(c.StateDir()), "the state directory is left")
-		q.Fact("left", left(q, before, c))
+		proc.WaitFor(q, c.NoLeftovers(before))
+		assert.Check(q, !file.Exists(c.StateDir()), "the state directory is left")
+		q.Fact("left", c.Leftovers(before))
 
 		switch point.field {
 		case "hooks.prestart[]":
-			q.Demands("Lifecycle: If any prestart hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.",
-				failsAt != "" && stopped, "the poststop hooks do not run")
+			q.Clause("Lifecycle: If any prestart hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.", lab.MetIf(
+				failsAt != "" && stopped, "the poststop hooks do not run"))
+
 		case "hooks.createRuntime[]":
-			q.Demands("Lifecycle: If any createRuntime hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.",
-				failsAt != "" && stopped, "the poststop hooks do not run")
+			q.Clause("Lifecycle: If any createRuntime hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.", lab.MetIf(
+				failsAt != "" && stopped, "the poststop hooks do not run"))
+
 		case "hooks.createContainer[]":
-			q.Demands("Lifecycle: If any createContainer hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.",
-				failsAt != "" && stopped, "the poststop hooks do not run")
+			q.Clause("Lifecycle: If any createContainer hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.", lab.MetIf(
+				failsAt != "" && stopped, "the poststop hooks do not run"))
+
 		case "hooks.startContainer[]":
-			q.DeviatesUnless(failsAt != "" && stopped,
-				"Lifecycle: If any startContainer hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.",
-				"start has returned 0 by then: the container is stopped and poststop hooks run, but no error is told")
+			q.Clause(
+				"Lifecycle: If any startContainer hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.", lab.DeviatesUnless(failsAt != "" && stopped,
+
+					"start has returned 0 by then: the container is stopped and poststop hooks run, but no error is told"))
+
 		case "hooks.poststart[]":
-			q.Demands("Lifecycle: If any poststart hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.",
-				failsAt != "" && stopped, "the poststop hooks do not run")
+			q.Clause("Lifecycle: If any poststart hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.", lab.MetIf(
+				failsAt != "" && stopped, "the poststop hooks do not run"))
+
 		case "hooks.poststop[]":
 			went := slices.Contains(had, "hooks.poststop[].second")
-			q.DeviatesUnless(went,
-				"Lifecycle: If any poststop hook fails, the runtime MUST log a warning, but the remaining hooks and lifecycle continue as if the hook had succeeded.",
-				"delete fails, and the next poststop hook has no turn; the container is gone all the same")
-			q.DeviatesUnless(went,
-				"Warnings: Unless otherwise stated, logging a warning does not change the flow of the operation; it MUST continue as if the warning had not been logged.",
-				"what should be a warning, of a failed poststop hook, ends delete")
+			q.Clause(
+				"Lifecycle: If any poststop hook fails, the runtime MUST log a warning, but the remaining hooks and lifecycle continue as if the hook had succeeded.", lab.DeviatesUnless(went,
+
+					"delete fails, and the next poststop hook has no turn; the container is gone all the same"))
+
+			q.Clause(
+				"Warnings: Unless otherwise stated, logging a warning does not change the flow of the operation; it MUST continue as if the warning had not been logged.", lab.DeviatesUnless(went,
+
+					"what should be a warning, of a failed poststop hook, ends delete"))
+
 		}
 	}
 
@@ -346,7 +358,7 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 			*p.hooks(h) = []specs.Hook{witness(p, dir, p.field, "0")}
 		}
 	})
-	end(q, c, running(q, c))
+	c.KillAndDelete(c.CreateAndStart())
 	assert.Check(q, cmp.Contains(order(q, dir), "program"))
 	q.Fact("had a turn", order(q, dir))
 
@@ -363,7 +375,7 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-hooks
 // Kernel: https://man7.org/linux/man-pages/man2/waitpid.2.html
 func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What happens when a hook is slow, or missing?")
+	q := session.Question(t, lab.MutatesVM, "What happens when a hook is slow, or missing?")
 	b := bundle.Busybox(q, "sleep", "300")
 	// The hook says that it has begun, then waits for somebody to open its gate.
 	waits := func(dir string, timeout *int) specs.Hook {
@@ -373,13 +385,13 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	q.Step("create waits for a slow createRuntime hook, and the container is creating meanwhile")
 	slow, dir := hooked(q, b, "slow", func(h *specs.Hooks, dir string) { h.CreateRuntime = []specs.Hook{waits(dir, nil)} })
 	mkfifo(q, filepath.Join(dir, "gate"))
-	create := background(q, slow.Argv("create")...)
+	create := q.StartBackground(slow.Argv("create")...)
 	proc.WaitFor(q, turns(dir, 1))
-	assert.Check(q, !create.ended(), "create has ended before its hook")
-	assert.Check(q, !exists(filepath.Join(slow.StateDir(), "state.json")), "there is a state.json while the container is creating")
+	assert.Check(q, !create.Ended(), "create has ended before its hook")
+	assert.Check(q, !file.Exists(filepath.Join(slow.StateDir(), "state.json")), "there is a state.json while the container is creating")
 	q.Fact("while the hook waits, create", "waits")
 	openGate(q, filepath.Join(dir, "gate"))
-	assert.Check(q, cmp.Equal(create.code(), 0))
+	assert.Check(q, cmp.Equal(create.ExitCode(), 0))
 	assert.Check(q, cmp.Equal(slow.State().Status, specs.StateCreated))
 	q.Fact("after it has ended", slow.State().Status)
 	p := proc.Snapshot(q, proc.PID(slow.State().Pid))
@@ -390,7 +402,7 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	second := 1
 	late, dir := hooked(q, b, "late", func(h *specs.Hooks, dir string) { h.CreateRuntime = []specs.Hook{waits(dir, &second)} })
 	mkfifo(q, filepath.Join(dir, "gate"))
-	before := picture(q)
+	before := q.TakeInventory()
 	begin := time.Now()
 	r := late.Try("create")
 	took := time.Since(begin)
@@ -398,8 +410,8 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	assert.Check(q, cmp.Regexp("(?i)time", r.Stderr))
 	assert.Check(q, took >= time.Second, "create has failed after %v, before the timeout", took)
 	assert.Check(q, cmp.DeepEqual(order(q, dir), []string{"hook"}), "it began")
-	proc.WaitFor(q, nothing(q, before, late))
-	q.Fact("create says", said(r))
+	proc.WaitFor(q, late.NoLeftovers(before))
+	q.Fact("create says", runc.LastLogMessage(r))
 	q.Fact("after", lab.Elapsed(took))
 
 	q.Step("a slow startContainer hook: the program does not run before it has ended")
@@ -407,7 +419,7 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	mkfifo(q, filepath.Join(dir, "gate"))
 	inside.Create()
 	pid := inside.State().Pid
-	start := background(q, inside.Argv("start")...)
+	start := q.StartBackground(inside.Argv("start")...)
 	proc.WaitFor(q, turns(dir, 1))
 	stand := proc.Snapshot(q, proc.PID(pid))
 	assert.Check(q, stand.Comm != "sleep", "the program runs while its startContainer hook does")
@@ -415,17 +427,17 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	q.Fact("meanwhile, pid 1 is", stand.Comm)
 	q.Fact("and runc says", lab.Chance(inside.State().Status))
 	openGate(q, filepath.Join(dir, "gate"))
-	assert.Check(q, cmp.Equal(start.code(), 0))
+	assert.Check(q, cmp.Equal(start.ExitCode(), 0))
 	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 	assert.Check(q, cmp.DeepEqual(order(q, dir), []string{"hook", "program"}))
 	q.Fact("had a turn", order(q, dir))
-	end(q, inside, proc.Snapshot(q, proc.PID(pid)))
+	inside.KillAndDelete(proc.Snapshot(q, proc.PID(pid)))
 
 	q.Step("a missing hook has failed, at whatever point")
 	for _, point := range points {
 		name := "missing-" + strings.ToLower(strings.TrimSuffix(strings.TrimPrefix(point.field, "hooks."), "[]"))
 		c, dir := hooked(q, b, name, func(h *specs.Hooks, _ string) { *point.hooks(h) = []specs.Hook{{Path: "/no/such/hook"}} })
-		before := picture(q)
+		before := q.TakeInventory()
 		r := c.Try("create")
 		operation := "create"
 		if r.Code == 0 {
@@ -443,7 +455,7 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 		}
 		ran := slices.Contains(order(q, dir), "program")
 		assert.Check(q, ran == (operation == "delete"), "%s is missing, and the program has run: %v", point.field, ran)
-		proc.WaitFor(q, nothing(q, before, c))
+		proc.WaitFor(q, c.NoLeftovers(before))
 		q.Fact(point.field+" fails at", operation)
 	}
 

@@ -13,8 +13,10 @@ import (
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // It sends one signal to one process, and what comes of it is the kernel's business.
@@ -27,16 +29,16 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#kill
 // Kernel: https://man7.org/linux/man-pages/man7/pid_namespaces.7.html, "The namespace init process"
 func TestLifecycle_WhatDoesKillDo(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does kill do?")
+	q := session.Question(t, lab.MutatesVM, "What does kill do?")
 	b := bundle.Busybox(q, "sleep", "300")
 
 	q.Step("a program that writes down what it is told")
 	heard := b.Rootfs("heard")
-	listener := variant(q, b, "listener", writable,
+	listener := runc.Variant(q, b, "listener", writable,
 		bundle.Args("sh", "-c", `for s in HUP USR1 USR2 WINCH; do trap "echo $s >> /heard" $s; done
 trap "echo TERM >> /heard; exit 7" TERM
 echo ready > /heard; while :; do sleep 300 & wait $!; done`))
-	p := running(q, listener)
+	p := listener.CreateAndStart()
 	proc.WaitFor(q, says(heard, "ready"))
 	caught := proc.Bits(q, p.PID, "SigCgt")
 	q.Fact("SigCgt", caught)
@@ -59,7 +61,7 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 		proc.WaitFor(q, says(heard, strings.Join(told, "\n")))
 	}
 	q.Fact("the program heard", told[1:])
-	q.Proves("Kill: This operation MUST send the specified signal to the container process.")
+	q.Clause("Kill: This operation MUST send the specified signal to the container process.", lab.Met)
 
 	q.Step("its handler of TERM ended it, and a stopped container cannot be killed")
 	proc.WaitFor(q, proc.Dead(p.Identity))
@@ -67,13 +69,13 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	refused := listener.Try("kill", "KILL")
 	assert.Check(q, refused.Code != 0, "kill of a stopped container succeeds:\n%s", refused)
 	assert.Check(q, cmp.Equal(listener.State().Status, specs.StateStopped))
-	q.Fact("kill says", said(refused))
-	q.Proves("Kill: Attempting to send a signal to a container that is neither created nor running MUST have no effect on the container and MUST generate an error.")
+	q.Fact("kill says", runc.LastLogMessage(refused))
+	q.Clause("Kill: Attempting to send a signal to a container that is neither created nor running MUST have no effect on the container and MUST generate an error.", lab.Met)
 	listener.Delete()
 
 	q.Step("TERM to a pid 1 that has no handler: sent, and dropped")
-	sleeper := variant(q, b, "sleeper")
-	s := running(q, sleeper)
+	sleeper := runc.Variant(q, b, "sleeper")
+	s := sleeper.CreateAndStart()
 	assert.Check(q, !proc.Bits(q, s.PID, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
 	assert.Check(q, !proc.Bits(q, s.PID, "SigIgn").Signal(unix.SIGTERM), "sleep ignores TERM by itself")
 	assert.Check(q, cmp.Equal(proc.InnerPID(q, s.PID), 1))
@@ -84,12 +86,12 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	q.Fact("after TERM, pid 1 is", sleeper.State().Status)
 
 	q.Step("KILL from outside of its pid namespace is not dropped")
-	end(q, sleeper, s)
+	sleeper.KillAndDelete(s)
 	q.Fact("after KILL", "dead")
 
 	q.Control("the same sleep, not as pid 1: without a pid namespace of its own, TERM ends it")
-	ordinary := variant(q, b, "ordinary", withoutNamespace(specs.PIDNamespace))
-	o := running(q, ordinary)
+	ordinary := runc.Variant(q, b, "ordinary", bundle.WithoutNamespace(specs.PIDNamespace))
+	o := ordinary.CreateAndStart()
 	assert.Check(q, proc.InnerPID(q, o.PID) != 1)
 	ordinary.Kill("TERM")
 	proc.WaitFor(q, proc.Dead(o.Identity))
@@ -97,7 +99,7 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	q.Fact("after TERM, the other one is", ordinary.State().Status)
 
 	q.Control("a created one is pid 1 as well, but the stand-in has a handler, as any Go program: TERM ends it")
-	created := variant(q, b, "created")
+	created := runc.Variant(q, b, "created")
 	created.Create()
 	w := proc.Snapshot(q, proc.PID(created.State().Pid))
 	assert.Check(q, proc.Bits(q, w.PID, "SigCgt").Signal(unix.SIGTERM), "the stand-in has no handler for TERM")
@@ -108,7 +110,7 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	q.Step("kill without an id")
 	none := q.Exec("runc", "--root", created.Root, "kill")
 	assert.Check(q, none.Code != 0, "kill of nothing succeeds:\n%s", none)
-	q.Proves("Kill: This operation MUST generate an error if it is not provided the container ID.")
+	q.Clause("Kill: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
 
 	q.Answer("It sends that one signal to the container's first process; pid 1 without a handler hears nothing but KILL.")
 }
@@ -119,7 +121,7 @@ func writable(s *specs.Spec) { s.Root.Readonly = false }
 // says is a poll check: the file has exactly this content, but for its last newline.
 func says(path, want string) poll.Check {
 	return func(poll.LogT) poll.Result {
-		got, err := readTrimmed(path)
+		got, err := file.TryRead(path)
 		if err != nil || got != want {
 			return poll.Continue("%s reads %q (%v), not %q", path, got, err, want)
 		}

@@ -20,6 +20,8 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/check"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	_ "cdblab/helpers/libct" // the stand-in in the container is this program with the argument "init"
 	"cdblab/helpers/proc"
@@ -37,12 +39,12 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html, https://man7.org/linux/man-pages/man2/wait.2.html
 func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Is runc more than libcontainer?")
+	q := session.Question(t, lab.MutatesVM, "Is runc more than libcontainer?")
 	b := bundle.Busybox(q, "sleep", "300")
 	b.Spec.Process.Capabilities.Ambient = nil // an older runc spec asks for some, without what they need
 
 	q.Step("runc: create, start, kill, delete")
-	c := variant(q, b, "command")
+	c := runc.Variant(q, b, "command")
 	pidFile := filepath.Join(q.Dir, "root-command", "pid")
 	byCommand := wholeLifecycle(q, c, operations{
 		create: func() int { c.Must("create", "--pid-file", pidFile); return c.State().Pid },
@@ -51,14 +53,14 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 		wait:   func() {},
 		delete: c.Delete,
 		status: func() string { return string(c.State().Status) },
-		self:   lab.UnderTest("runc").Digest,
+		self:   q.UnderTest("runc").Digest,
 	})
 
 	q.Step("libcontainer, in this process: Create and Start, Exec, Signal, Wait, Destroy")
-	l := variant(q, b, "library")
+	l := runc.Variant(q, b, "library")
 	container, process := libraryContainer(q, l)
-	assert.Check(q, exists(l.StateDir()), "libcontainer's Create makes no state directory")
-	assert.Check(q, !exists(l.Fifo()), "libcontainer's Create has made the FIFO already")
+	assert.Check(q, file.Exists(l.StateDir()), "libcontainer's Create makes no state directory")
+	assert.Check(q, !file.Exists(l.Fifo()), "libcontainer's Create has made the FIFO already")
 	q.Fact("libcontainer's Create", "a state directory, and no process yet")
 	byLibrary := wholeLifecycle(q, l, operations{
 		create: func() int {
@@ -89,14 +91,14 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 
 	q.Step("the same facts of both, read from the kernel")
 	for _, fact := range slices.Sorted(maps.Keys(byCommand.facts)) {
-		if !lab.UnderTest("runc").Pinned && byLibrary.facts[fact] != byCommand.facts[fact] {
+		if !q.UnderTest("runc").Pinned && byLibrary.facts[fact] != byCommand.facts[fact] {
 			q.Fact(fact+", of another runc", byCommand.facts[fact]) // its libcontainer is not the one in this process
 			continue
 		}
 		assert.Check(q, cmp.Equal(byLibrary.facts[fact], byCommand.facts[fact]), "%s: libcontainer's container, and runc's", fact)
 		q.Fact(fact, byCommand.facts[fact])
 	}
-	if lab.UnderTest("runc").Pinned {
+	if q.UnderTest("runc").Pinned {
 		assert.Check(q, cmp.DeepEqual(byLibrary.mounts, byCommand.mounts), "mounts of libcontainer's container, and of runc's")
 	}
 	q.Fact("mounts", len(byCommand.mounts))
@@ -109,15 +111,15 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	q.Fact("stand-in and parent, libcontainer", "this test itself, and it is the parent")
 
 	q.Step("what runc adds: the pid file …")
-	written := contents(q, pidFile)
+	written := file.Read(q, pidFile)
 	assert.Check(q, cmp.Equal(written, fmt.Sprint(byCommand.pid)))
 	q.Fact("pid file", "the process's pid")
 	assert.NilError(q, os.Remove(pidFile))
 
 	q.Step("… and checks: a relative cwd is refused by runc; libcontainer takes it")
 	relative := func(s *specs.Spec) { s.Process.Cwd = "tmp" }
-	assertRefused(q, variant(q, b, "cwd-command", relative), "absolute path")
-	u := variant(q, b, "cwd-library", relative)
+	assertRefused(q, runc.Variant(q, b, "cwd-command", relative), "absolute path")
+	u := runc.Variant(q, b, "cwd-library", relative)
 	unchecked, process := libraryContainer(q, u)
 	assert.NilError(q, unchecked.Run(process), "libcontainer refuses a relative cwd, too")
 	pid, err := process.Pid()
@@ -130,10 +132,10 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	assert.NilError(q, unchecked.Destroy())
 
 	q.Step("each reads what the other has recorded: it is the same state.json")
-	d := variant(q, b, "both")
-	p := running(q, d)
+	d := runc.Variant(q, b, "both")
+	p := d.CreateAndStart()
 	loaded, err := libcontainer.Load(d.Root, d.ID)
-	if lab.UnderTest("runc").Pinned {
+	if q.UnderTest("runc").Pinned {
 		assert.NilError(q, err)
 	}
 	if err == nil {
@@ -148,10 +150,10 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 		assert.NilError(q, loaded.Destroy())
 		gone := d.Try("state")
 		assert.Check(q, gone.Code != 0, "runc still knows it:\n%s", gone)
-		q.Fact("runc state, after libcontainer's Destroy", said(gone))
+		q.Fact("runc state, after libcontainer's Destroy", runc.LastLogMessage(gone))
 	} else {
 		q.Fact("runc's container, loaded by libcontainer", err)
-		end(q, d, p)
+		d.KillAndDelete(p)
 	}
 
 	q.Answer("As the kernel sees it, no. runc is libcontainer with a command line: config.json, checks, pid file, and an end.")
@@ -183,12 +185,12 @@ func wholeLifecycle(q *lab.Q, c *runc.Container, do operations) lived {
 	created := proc.Snapshot(q, proc.PID(pid))
 	facts["created: status"] = do.status()
 	facts["created: namespaces of its own"] = strings.Join(created.Own(proc.Self(q).Identity), " ")
-	assertInCgroup(q, created.Identity, cgroup)
+	check.OnlyProcessInCgroup(q, created.Identity, cgroup)
 	facts["created: last argument"] = created.Args[len(created.Args)-1]
-	facts["created: a mount of the host is visible"] = fmt.Sprint(sharesMounts(created))
+	facts["created: a mount of the host is visible"] = fmt.Sprint(check.SeesHostMounts(created))
 	proc.WaitFor(q, proc.SleepsIn(proc.PID(pid), unix.SYS_OPENAT))
 	call := proc.InSyscall(q, proc.PID(pid))
-	facts["created: waits at"] = filepath.Base(opensFile(created, proc.CString(q, proc.PID(pid), call.Args[1])))
+	facts["created: waits at"] = filepath.Base(runc.ResolveFD(created, proc.CString(q, proc.PID(pid), call.Args[1])))
 	standIn := proc.ExeDigest(q, proc.PID(pid))
 	assert.Check(q, cmp.Equal(standIn, do.self), "the stand-in is another program than the one that made the container")
 	q.Fact("created", created.PID)
@@ -205,16 +207,16 @@ func wholeLifecycle(q *lab.Q, c *runc.Container, do operations) lived {
 	}
 	// Whole: pid, start time, parent, namespaces, cgroups and mounts.
 	assert.Check(q, cmp.DeepEqual(p.Identity, created.Identity), "start has made another process")
-	assert.Check(q, !exists(c.Fifo()), "the FIFO is still there after start")
+	assert.Check(q, !file.Exists(c.Fifo()), "the FIFO is still there after start")
 
 	do.kill()
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	do.wait()
 	facts["stopped: status"] = do.status()
-	facts["stopped: state.json"] = fmt.Sprint(exists(filepath.Join(c.StateDir(), "state.json")))
+	facts["stopped: state.json"] = fmt.Sprint(file.Exists(filepath.Join(c.StateDir(), "state.json")))
 	do.delete()
-	assertNoCgroup(q, cgroup)
-	facts["deleted: state directory"] = fmt.Sprint(exists(c.StateDir()))
+	check.NoCgroup(q, cgroup)
+	facts["deleted: state directory"] = fmt.Sprint(file.Exists(c.StateDir()))
 	assert.Check(q, cmp.Equal(facts["deleted: state directory"], "false"))
 	return lived{facts, p.PID, p.Parent, standIn, p.Mounts}
 }
@@ -230,7 +232,7 @@ func libraryContainer(q *lab.Q, c *runc.Container) (*libcontainer.Container, *li
 	q.LogCommand("# libcontainer.Create(%q, %q, config)", filepath.Base(c.Root), c.ID)
 	process := processOf(c.Bundle.Spec.Process)
 	q.Cleanup(func() {
-		if exists(c.StateDir()) {
+		if file.Exists(c.StateDir()) {
 			_ = container.Signal(unix.SIGKILL)
 			_, _ = process.Wait()
 			_ = container.Destroy()

@@ -15,6 +15,7 @@ import (
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // All processes of the cgroup, at once, and without telling them: the kernel's freezer does it, not a signal.
@@ -27,17 +28,17 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html, cgroup.freeze; https://docs.kernel.org/admin-guide/cgroup-v1/freezer-subsystem.html
 func TestLifecycle_WhatDoesPauseStop(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does pause stop?")
+	q := session.Question(t, lab.MutatesVM, "What does pause stop?")
 	b := bundle.Busybox(q, "sh", "-c", "while :; do :; done")
-	c, twin := variant(q, b, "paused"), variant(q, b, "twin")
-	p, other := running(q, c), running(q, twin)
+	c, twin := runc.Variant(q, b, "paused"), runc.Variant(q, b, "twin")
+	p, other := c.CreateAndStart(), twin.CreateAndStart()
 	pid, twinPID := int(p.PID), int(other.PID)
 	g, gTwin := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath), cgroup.Of(q, twin.Bundle.Spec.Linux.CgroupsPath)
 	// Both count without end; their processor time is the counter.
 	const some = 5 // ticks
 
 	q.Step("two containers count; one is paused, and stops, while its twin goes on")
-	mustPause(q, c)
+	c.Pause()
 	assert.Check(q, g.Frozen(), "the freezer's state after pause")
 	frozenAt := proc.UsedTicks(q, proc.PID(pid))
 	proc.WaitFor(q, proc.HasUsed(proc.PID(twinPID), proc.UsedTicks(q, proc.PID(twinPID))+some))
@@ -56,7 +57,7 @@ func TestLifecycle_WhatDoesPauseStop(t *testing.T) {
 	q.Step("exec is refused")
 	refused := c.Exec("true")
 	assert.Check(q, refused.Code != 0, "exec in a paused container succeeds:\n%s", refused)
-	q.Fact("exec says", said(refused))
+	q.Fact("exec says", runc.LastLogMessage(refused))
 
 	q.Step("resume: it counts on")
 	c.Must("resume")

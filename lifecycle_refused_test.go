@@ -15,6 +15,8 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/check"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -46,14 +48,14 @@ var transitions = []struct {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#operations
 // Kernel: https://man7.org/linux/man-pages/man2/kill.2.html
 func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Which transitions are refused?")
+	q := session.Question(t, lab.MutatesVM, "Which transitions are refused?")
 	b := bundle.Busybox(q, "sleep", "300")
 	got := map[string][]specs.ContainerState{}
 
 	for _, state := range []specs.ContainerState{"none", "created", "running", "paused", "stopped"} {
 		q.Run(string(state), func(q *lab.Q) {
 			q.Step("a container that is %s", state)
-			c := variant(q, b, string(state))
+			c := runc.Variant(q, b, string(state))
 			p := bring(q, c, state)
 			for _, t := range transitions {
 				refused := look(q, c, p)
@@ -70,9 +72,9 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 				case t.operation == "pause":
 					c.Must("resume")
 				case t.operation == "resume":
-					mustPause(q, c)
+					c.Pause()
 				default:
-					if exists(c.StateDir()) {
+					if file.Exists(c.StateDir()) {
 						c.Must("delete", "--force")
 					}
 					if p != nil {
@@ -81,7 +83,7 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 					p = bring(q, c, state)
 				}
 			}
-			if exists(c.StateDir()) {
+			if file.Exists(c.StateDir()) {
 				c.Must("delete", "--force")
 			}
 		})
@@ -89,47 +91,47 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 	for _, operation := range slices.Sorted(maps.Keys(got)) {
 		q.Fact(operation+" is allowed when", got[operation])
 	}
-	q.Proves("Start: Attempting to start a container that is not created MUST have no effect on the container and MUST generate an error.")
-	q.Proves("Query State: Attempting to query a container that does not exist MUST generate an error.")
+	q.Clause("Start: Attempting to start a container that is not created MUST have no effect on the container and MUST generate an error.", lab.Met)
+	q.Clause("Query State: Attempting to query a container that does not exist MUST generate an error.", lab.Met)
 
 	q.Step("an operation that is not told which container")
-	c := variant(q, b, "nameless")
+	c := runc.Variant(q, b, "nameless")
 	for _, operation := range []string{"create", "start", "state", "kill", "delete"} {
 		r := q.Exec("runc", "--root", c.Root, operation)
 		assert.Check(q, r.Code != 0, "%s of nothing succeeds:\n%s", operation, r)
 	}
-	assert.Check(q, !exists(c.StateDir()))
-	q.Proves("Start: This operation MUST generate an error if it is not provided the container ID.")
-	q.Proves("Create: This operation MUST generate an error if it is not provided a path to the bundle and the container ID to associate with the container.")
+	assert.Check(q, !file.Exists(c.StateDir()))
+	q.Clause("Start: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
+	q.Clause("Create: This operation MUST generate an error if it is not provided a path to the bundle and the container ID to associate with the container.", lab.Met)
 
 	q.Step("an id that is in use, and ids that are none")
-	first := variant(q, b, "first")
-	p := running(q, first)
+	first := runc.Variant(q, b, "first")
+	p := first.CreateAndStart()
 	second := runc.Named(q, b.Variant("second", "cdb-runc-second"), "root-second", first.ID)
 	second.Root = first.Root // the same runtime, the same id, another bundle
 	r := second.Try("create")
 	assert.Check(q, r.Code != 0, "a second container of the same id is created:\n%s", r)
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, p.PID).Identity, p.Identity))
-	assertNoCgroup(q, second.Bundle.Spec.Linux.CgroupsPath)
-	q.Fact("create says", said(r))
+	check.NoCgroup(q, second.Bundle.Spec.Linux.CgroupsPath)
+	q.Fact("create says", runc.LastLogMessage(r))
 	for _, id := range []string{"", "a/b", "..", "a b", strings.Repeat("x", 2000)} {
 		r := q.Exec("runc", "--root", c.Root, "create", "--bundle", c.Bundle.Name, id)
 		assert.Check(q, r.Code != 0, "a container of the id %q is created:\n%s", id, r)
 		q.Fact(fmt.Sprintf("the id %.10q", id), "refused")
 	}
-	assertNoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
-	q.Proves("Create: If the ID provided is not unique across all containers within the scope of the runtime, or is not valid in any other way, the implementation MUST generate an error and a new container MUST NOT be created.")
-	q.Proves("Scope of a Container: The entity using a runtime to create a container MUST be able to use the operations defined in this specification against that same container.")
-	q.Proves("Operations: Unless otherwise stated, runtimes MUST support the following operations.")
+	check.NoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
+	q.Clause("Create: If the ID provided is not unique across all containers within the scope of the runtime, or is not valid in any other way, the implementation MUST generate an error and a new container MUST NOT be created.", lab.Met)
+	q.Clause("Scope of a Container: The entity using a runtime to create a container MUST be able to use the operations defined in this specification against that same container.", lab.Met)
+	q.Clause("Operations: Unless otherwise stated, runtimes MUST support the following operations.", lab.Met)
 
 	q.Control("the same id below another root is another container: an id is unique within a root, and not on the host")
 	twin := runc.Named(q, b.Variant("twin", "cdb-runc-twin"), "root-twin", first.ID)
-	other := running(q, twin)
+	other := twin.CreateAndStart()
 	assert.Check(q, !other.Same(p.Identity))
 	assert.Check(q, cmp.Equal(twin.State().ID, first.State().ID))
-	q.Deviates("State: This MUST be unique across all containers on this host.", "an id is unique below one --root; below another one there is a second container of the id")
-	end(q, twin, other)
-	end(q, first, p)
+	q.Clause("State: This MUST be unique across all containers on this host.", lab.DeviatesUnless(false, "an id is unique below one --root; below another one there is a second container of the id"))
+	twin.KillAndDelete(other)
+	first.KillAndDelete(p)
 
 	q.Answer("All that the state does not allow, and without effect. A created one may be deleted, against the specification.")
 }
@@ -140,7 +142,7 @@ func bring(q *lab.Q, c *runc.Container, state specs.ContainerState) *proc.Proces
 	if state == "none" {
 		return nil
 	}
-	p := proc.Snapshot(q, create(q, c))
+	p := proc.Snapshot(q, c.CreateWithPIDFile())
 	if state == specs.StateCreated {
 		return &p
 	}
@@ -148,7 +150,7 @@ func bring(q *lab.Q, c *runc.Container, state specs.ContainerState) *proc.Proces
 	proc.WaitFor(q, proc.Runs(p.PID, "sleep"))
 	switch state {
 	case "paused":
-		mustPause(q, c)
+		c.Pause()
 	case specs.StateStopped:
 		c.Kill("KILL")
 		proc.WaitFor(q, proc.Dead(p.Identity))
@@ -163,7 +165,7 @@ func operate(q *lab.Q, c *runc.Container, operation string, args []string) lab.R
 	case "exec":
 		return c.Exec(args...)
 	case "pause":
-		return pause(q, c)
+		return c.TryPause()
 	}
 	return c.Try(operation, args...)
 }
@@ -171,10 +173,10 @@ func operate(q *lab.Q, c *runc.Container, operation string, args []string) lab.R
 // look is what the kernel and the file system show of a container, as one line to be compared.
 func look(q *lab.Q, c *runc.Container, p *proc.Process) string {
 	q.Helper()
-	if !exists(c.StateDir()) {
+	if !file.Exists(c.StateDir()) {
 		return "no state directory"
 	}
-	line := fmt.Sprintf("FIFO %v, frozen %v", exists(c.Fifo()), cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Frozen())
+	line := fmt.Sprintf("FIFO %v, frozen %v", file.Exists(c.Fifo()), cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Frozen())
 	if proc.Alive(p.PID) {
 		now := proc.Snapshot(q, p.PID)
 		line += fmt.Sprintf(", process %d of %v is %s", now.PID, now.Start, now.Comm)

@@ -12,8 +12,10 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // The parts between and after: create, start, wait for the end, delete; and it returns the program's exit code.
@@ -26,7 +28,7 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
 // Kernel: https://man7.org/linux/man-pages/man2/waitpid.2.html
 func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does `run` add?")
+	q := session.Question(t, lab.MutatesVM, "What does `run` add?")
 	b := bundle.Busybox(q, "sleep", "300")
 
 	q.Step("the exit code is the program's, and what it prints is printed")
@@ -40,20 +42,20 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 		{"killed", "sh -c 'kill -9 $$'; exit $?", 128 + 9, ""}, // the shell's word for its child's death, by then an exit code
 		{"missing", "no-such-program", 127, ""},
 	} {
-		c := variant(q, b, row.name, bundle.Args("sh", "-c", row.script))
-		before := picture(q)
+		c := runc.Variant(q, b, row.name, bundle.Args("sh", "-c", row.script))
+		before := q.TakeInventory()
 		r := c.Try("run")
 		assert.Check(q, cmp.Equal(r.Code, row.code), "%s", r)
 		if row.prints != "" {
 			assert.Check(q, cmp.Equal(strings.TrimSpace(r.Stdout), row.prints))
 		}
-		proc.WaitFor(q, nothing(q, before, c))
+		proc.WaitFor(q, c.NoLeftovers(before))
 		q.Fact(row.script, r.Code)
 	}
 	q.Fact("left of any of them", "nothing")
 
 	q.Control("create and start: nobody waits, nobody says how it ended, and it stays until delete")
-	byHand := variant(q, b, "by-hand", bundle.Args("sh", "-c", "exit 7"))
+	byHand := runc.Variant(q, b, "by-hand", bundle.Args("sh", "-c", "exit 7"))
 	byHand.Create()
 	p := proc.Snapshot(q, proc.PID(byHand.State().Pid))
 	started := byHand.Try("start")
@@ -67,25 +69,25 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	byHand.Delete()
 
 	q.Control("run --detach: it returns while the program runs, and leaves the container")
-	detached := variant(q, b, "detached")
+	detached := runc.Variant(q, b, "detached")
 	detached.Must("run", "--detach")
 	pid := detached.State().Pid
 	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 	assert.Check(q, cmp.Equal(detached.State().Status, specs.StateRunning))
 	q.Fact("after run --detach", detached.State().Status)
-	end(q, detached, proc.Snapshot(q, proc.PID(pid)))
+	detached.KillAndDelete(proc.Snapshot(q, proc.PID(pid)))
 
 	q.Step("in the foreground, the runtime is the program's parent, and passes on signals")
-	foreground := variant(q, b, "foreground", bundle.Args("sh", "-c", "trap 'exit 9' TERM; while :; do sleep 300 & wait $!; done"))
-	run := background(q, foreground.Argv("run")...)
-	proc.WaitFor(q, has(foreground.StateDir(), "state.json"))
-	proc.WaitFor(q, inState(foreground, specs.StateRunning))
+	foreground := runc.Variant(q, b, "foreground", bundle.Args("sh", "-c", "trap 'exit 9' TERM; while :; do sleep 300 & wait $!; done"))
+	run := q.StartBackground(foreground.Argv("run")...)
+	proc.WaitFor(q, file.DirHas(foreground.StateDir(), "state.json"))
+	proc.WaitFor(q, foreground.HasStatus(specs.StateRunning))
 	inner := proc.Snapshot(q, proc.PID(foreground.State().Pid))
-	assert.Check(q, cmp.Equal(inner.Parent, run.pid()))
+	assert.Check(q, cmp.Equal(inner.Parent, run.PID()))
 	proc.WaitFor(q, proc.Catches(inner.PID, unix.SIGTERM))
-	run.signal(unix.SIGTERM)
-	assert.Check(q, cmp.Equal(run.code(), 9), "the exit code of run")
-	assert.Check(q, !exists(foreground.StateDir()))
+	run.Signal(unix.SIGTERM)
+	assert.Check(q, cmp.Equal(run.ExitCode(), 9), "the exit code of run")
+	assert.Check(q, !file.Exists(foreground.StateDir()))
 	q.Fact("the program's parent", "runc run")
 	q.Fact("TERM to runc: exit code", 9)
 

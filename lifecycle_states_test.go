@@ -13,8 +13,11 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
+	"cdblab/helpers/schema"
 )
 
 // Creating, created, running, stopped; and paused, which is the runtime's own.
@@ -27,14 +30,14 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#core-interface-files, cgroup.freeze
 func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Which states does a container pass through?")
+	q := session.Question(t, lab.MutatesVM, "Which states does a container pass through?")
 	b := bundle.Busybox(q, "sleep", "300")
 	seen := q.Mkdir("seen")
-	c := variant(q, b, "passing", func(s *specs.Spec) {
+	c := runc.Variant(q, b, "passing", func(s *specs.Spec) {
 		s.Annotations = map[string]string{"org.example.question": "states"}
 		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "/bin/cat > " + seen + "/creating"}}}}
 	})
-	schema := stateSchema(q)
+	stateSchema := schema.State(q)
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 
 	// The three facts from which the state follows.
@@ -51,7 +54,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 		assert.Check(q, s.Version != "")
 		assert.Check(q, cmp.Equal(s.Annotations["org.example.question"], "states"), "annotations")
 		if pid != 0 {
-			got := facts{proc.Alive(pid), exists(c.Fifo()), g.Frozen()}
+			got := facts{proc.Alive(pid), file.Exists(c.Fifo()), g.Frozen()}
 			assert.Check(q, cmp.DeepEqual(got, kernel), "what the kernel shows of a container that is %s", want)
 			q.Fact(string(want), got)
 		}
@@ -60,12 +63,12 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	}
 	valid := func(document string) {
 		q.Helper()
-		assert.Check(q, validate(q, schema, document), "the state document against the specification's schema")
+		assert.Check(q, schema.Validate(q, stateSchema, document), "the state document against the specification's schema")
 	}
 
 	q.Step("creating, as a hook is told on its stdin")
 	c.Create()
-	creating := contents(q, filepath.Join(seen, "creating"))
+	creating := file.Read(q, filepath.Join(seen, "creating"))
 	s := check(creating, specs.StateCreating, facts{})
 	valid(creating)
 	hooked := s.Pid
@@ -86,13 +89,15 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	valid(runs)
 
 	q.Step("paused: frozen, a state of the runtime's own")
-	mustPause(q, c)
+	c.Pause()
 	paused := c.Must("state").Stdout
 	check(paused, "paused", facts{Alive: true, Frozen: true})
-	q.DeviatesUnless(validate(q, schema, paused) == nil,
-		"State: When serialized in JSON, the format MUST adhere to the JSON Schema schema/state-schema.json.",
-		"it does in creating, created, running and stopped; the status paused is none that the schema knows")
-	q.Proves("State: Additional values MAY be defined by the runtime, however, they MUST be used to represent new runtime states not defined above.")
+	q.Clause(
+		"State: When serialized in JSON, the format MUST adhere to the JSON Schema schema/state-schema.json.", lab.DeviatesUnless(schema.Validate(q, stateSchema, paused) == nil,
+
+			"it does in creating, created, running and stopped; the status paused is none that the schema knows"))
+
+	q.Clause("State: Additional values MAY be defined by the runtime, however, they MUST be used to represent new runtime states not defined above.", lab.Met)
 	c.Must("resume")
 	check(c.Must("state").Stdout, specs.StateRunning, facts{Alive: true})
 
@@ -105,16 +110,16 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	assert.Check(q, cmp.Equal(s.Pid, 0), "a stopped container has no process, and yet a pid")
 	valid(stopped)
 	q.Fact("passed", passed)
-	q.Proves("Query State: This operation MUST return the state of a container as specified in the State section.")
+	q.Clause("Query State: This operation MUST return the state of a container as specified in the State section.", lab.Met)
 
 	q.Control("the schema is not content with anything: a document without its id, and one with an unknown status")
 	for _, bad := range []string{`{"ociVersion": "1.0.0", "status": "running", "bundle": "/b"}`, `{"ociVersion": "1.0.0", "id": "x", "status": "lost", "bundle": "/b"}`} {
-		assert.Check(q, validate(q, schema, bad) != nil, "the schema accepts %s", bad)
+		assert.Check(q, schema.Validate(q, stateSchema, bad) != nil, "the schema accepts %s", bad)
 	}
 
 	q.Step("the states are derived, not stored: state.json has no status")
 	var stored map[string]any
-	assert.NilError(q, json.Unmarshal([]byte(contents(q, filepath.Join(c.StateDir(), "state.json"))), &stored))
+	assert.NilError(q, json.Unmarshal([]byte(file.Read(q, filepath.Join(c.StateDir(), "state.json"))), &stored))
 	_, has := stored["status"]
 	assert.Check(q, !has, "state.json has a status: %v", stored["status"])
 	c.Delete()
@@ -122,7 +127,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	q.Step("state without an id")
 	none := q.Exec("runc", "--root", c.Root, "state")
 	assert.Check(q, none.Code != 0, "state of nothing succeeds:\n%s", none)
-	q.Proves("Query State: This operation MUST generate an error if it is not provided the ID of a container.")
+	q.Clause("Query State: This operation MUST generate an error if it is not provided the ID of a container.", lab.Met)
 
 	q.Answer("Creating, created, running, stopped, and the runtime's own paused: each derived from process, FIFO and freezer.")
 }

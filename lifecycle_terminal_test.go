@@ -36,14 +36,14 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process
 // Kernel: https://man7.org/linux/man-pages/man7/pty.7.html, https://man7.org/linux/man-pages/man4/tty_ioctl.4.html
 func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "How does the terminal reach the caller?")
+	q := session.Question(t, lab.MutatesVM, "How does the terminal reach the caller?")
 	b := bundle.Busybox(q, "sleep", "300")
 	// A socket's name has at most 107 bytes; the question's directory is short.
 	dir := q.Mkdir("console")
 	terminal := func(s *specs.Spec) { s.Process.Terminal = true }
 
 	q.Step("the caller listens on a socket; create sends the master of a pseudo terminal there")
-	c := variant(q, b, "tty", terminal, func(s *specs.Spec) {
+	c := runc.Variant(q, b, "tty", terminal, func(s *specs.Spec) {
 		s.Process.User.UID = 1000
 		s.Process.ConsoleSize = &specs.Box{Height: 33, Width: 101}
 	})
@@ -128,7 +128,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Fact("^C read by the program", key)
 
 	q.Control("a second terminal is another devpts, also with number 0; root owns it, and it has no size")
-	d := variant(q, b, "second", terminal)
+	d := runc.Variant(q, b, "second", terminal)
 	second := createWithTerminal(q, d, filepath.Join(dir, "second"))
 	other := statOf(q, proc.PID(d.State().Pid), "/dev/pts/0")
 	assert.Check(q, other.Dev != slave.Dev, "both containers have the devpts of device %d", other.Dev)
@@ -166,7 +166,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	dead := sh.Run("echo > /dev/tty")
 	assert.Check(q, dead.Code != 0, "one can still open the terminal")
 	q.Fact("open of /dev/tty afterwards", dead.Out)
-	end(q, c, p)
+	c.KillAndDelete(p)
 
 	q.Step("SIGHUP does not end a program without a handler that is pid 1 of its namespace …")
 	second.hangsUp()
@@ -175,10 +175,10 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	assert.Check(q, e.Same(proc.Snapshot(q, e.PID).Identity), "the hangup has ended pid 1, which has no handler")
 	assert.Check(q, cmp.Equal(d.State().Status, specs.StateRunning))
 	q.Fact("sleep as pid 1, hung up", "goes on")
-	end(q, d, e)
+	d.KillAndDelete(e)
 
 	q.Control("… in the host's pid namespace the same program ends of it")
-	h := variant(q, b, "pid", terminal, withoutNamespace(specs.PIDNamespace))
+	h := runc.Variant(q, b, "pid", terminal, bundle.WithoutNamespace(specs.PIDNamespace))
 	third := createWithTerminal(q, h, filepath.Join(dir, "pid"))
 	h.Start()
 	proc.WaitFor(q, proc.Runs(proc.PID(h.State().Pid), "sleep"))
@@ -190,8 +190,8 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	h.Delete()
 
 	q.Control("without process.terminal there is none: the descriptors are what the caller gave to the runtime")
-	plain := variant(q, b, "plain")
-	pp := running(q, plain)
+	plain := runc.Variant(q, b, "plain")
+	pp := plain.CreateAndStart()
 	stat = statOfProcess(q, pp.PID)
 	assert.Check(q, cmp.Equal(stat.TTY, 0), "tty_nr without a terminal")
 	assert.Check(q, cmp.Equal(stat.Session, int(pp.PID)), "a session leader also without a terminal")
@@ -203,14 +203,14 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Fact("controlling terminal", stat.TTY)
 	q.Fact("descriptors 0 1 2", given)
 	q.Fact("/dev/console", "none")
-	end(q, plain, pp)
+	plain.KillAndDelete(pp)
 
 	q.Control("a terminal and nobody to take it, or a socket and no terminal, is refused")
-	assertRefused(q, variant(q, b, "nobody", terminal), "console socket")
-	r := variant(q, b, "nothing").Try("create", "--console-socket", filepath.Join(dir, "tty"))
+	assertRefused(q, runc.Variant(q, b, "nobody", terminal), "console socket")
+	r := runc.Variant(q, b, "nothing").Try("create", "--console-socket", filepath.Join(dir, "tty"))
 	assert.Check(q, r.Code != 0, "create with a socket and no terminal succeeds:\n%s", r)
-	assert.Check(q, cmp.Contains(said(r), "console socket"))
-	q.Fact("create says", said(r))
+	assert.Check(q, cmp.Contains(runc.LastLogMessage(r), "console socket"))
+	q.Fact("create says", runc.LastLogMessage(r))
 
 	q.Answer("As a descriptor over the caller's socket. The slave stays in the container; between both is only the kernel.")
 }

@@ -14,6 +14,8 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/check"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -29,7 +31,7 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
 // Kernel: https://man7.org/linux/man-pages/man7/fifo.7.html, https://man7.org/linux/man-pages/man2/execve.2.html
 func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What is the difference between create and start?")
+	q := session.Question(t, lab.MutatesVM, "What is the difference between create and start?")
 	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
 
 	q.Step("create: the room is built, and a stand-in waits in it")
@@ -40,7 +42,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Equal(q, state.Status, specs.StateCreated)
 	q.Fact("runc says", state.Status)
 	q.Fact("pid", created.PID)
-	q.Proves("Create: This operation MUST create a new container.")
+	q.Clause("Create: This operation MUST create a new container.", lab.Met)
 
 	own := created.Own(proc.Self(q).Identity)
 	for _, ns := range []string{"ipc", "mnt", "net", "pid", "uts"} {
@@ -48,10 +50,10 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	}
 	q.Fact("namespaces of its own", own)
 	q.Fact("inodes", created.NS)
-	assertInCgroup(q, created.Identity, c.Bundle.Spec.Linux.CgroupsPath)
+	check.OnlyProcessInCgroup(q, created.Identity, c.Bundle.Spec.Linux.CgroupsPath)
 	q.Fact("cgroup", c.Bundle.Spec.Linux.CgroupsPath)
-	q.Proves("Lifecycle: The container's runtime environment MUST be created according to the configuration in config.json.")
-	assert.Check(q, !sharesMounts(created), "a mount of the host is still visible after pivot_root: %q", created.Mounts)
+	q.Clause("Lifecycle: The container's runtime environment MUST be created according to the configuration in config.json.", lab.Met)
+	assert.Check(q, !check.SeesHostMounts(created), "a mount of the host is still visible after pivot_root: %q", created.Mounts)
 	q.Fact("mounts it sees", len(created.Mounts))
 
 	q.Step("the program of config.json does not run yet: the stand-in is the runtime itself")
@@ -60,7 +62,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(created.Args[len(created.Args)-1:], []string{"init"}))
 	q.Fact("cmdline", created.Args)
 	assert.Check(q, !strings.HasPrefix(created.Exe, "/bin/"), "exe is already a program of the rootfs: %s", created.Exe)
-	assert.Check(q, cmp.Equal(proc.ExeDigest(q, proc.PID(pid)), lab.UnderTest("runc").Digest), "its program, byte for byte, is runc's")
+	assert.Check(q, cmp.Equal(proc.ExeDigest(q, proc.PID(pid)), q.UnderTest("runc").Digest), "its program, byte for byte, is runc's")
 	q.Fact("exe", created.Exe+", the same bytes as runc")
 	assert.Check(q, created.Threads > 1, "a Go program has several threads, this one %d", created.Threads)
 	assert.Check(q, !cmp.Contains(strings.Join(created.Env, " "), "TERM=xterm")().Success(), "it has the program's environment: %q", created.Env)
@@ -74,8 +76,8 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	call := proc.InSyscall(q, proc.PID(pid))
 	opened := proc.CString(q, proc.PID(pid), call.Args[1])
 	assert.Check(q, cmp.Equal(call.Args[2]&unix.O_ACCMODE, uint64(unix.O_WRONLY)))
-	assert.Check(q, cmp.Equal(filepath.Base(opensFile(created, opened)), "exec.fifo"), "it opens %q of its descriptors %v", opened, created.FDs)
-	q.Fact("blocked in", "openat("+opensFile(created, opened)+", O_WRONLY)")
+	assert.Check(q, cmp.Equal(filepath.Base(runc.ResolveFD(created, opened)), "exec.fifo"), "it opens %q of its descriptors %v", opened, created.FDs)
+	q.Fact("blocked in", "openat("+runc.ResolveFD(created, opened)+", O_WRONLY)")
 	q.Fact("asleep in the kernel's", proc.WaitChannel(q, proc.PID(pid)))
 	document, err := os.Stat(filepath.Join(c.StateDir(), "state.json"))
 	assert.NilError(q, err)
@@ -97,7 +99,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(running.Args, []string{"sleep", "300"}))
 	q.Fact("cmdline", running.Args)
 	assert.Check(q, cmp.Equal(running.Exe, "/bin/busybox"))
-	assert.Check(q, cmp.Equal(proc.ExeDigest(q, proc.PID(pid)), lab.UnderTest("busybox").Digest))
+	assert.Check(q, cmp.Equal(proc.ExeDigest(q, proc.PID(pid)), q.UnderTest("busybox").Digest))
 	q.Fact("exe", running.Exe)
 	assert.Check(q, cmp.Contains(running.Env, "TERM=xterm"))
 	q.Fact("environ", running.Env)
@@ -123,8 +125,8 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	_, err = os.Stat(m.Bundle.Rootfs("mark"))
 	assert.Assert(q, os.IsNotExist(err), "the program ran before start: %v", err)
 	q.Fact("mark after create", "none")
-	q.Proves("Lifecycle: While the resources requested in the config.json MUST be created, the user-specified program (from process) MUST NOT be run at this time.")
-	q.Proves("Create: process.args MUST NOT be applied until triggered by the start operation.")
+	q.Clause("Lifecycle: While the resources requested in the config.json MUST be created, the user-specified program (from process) MUST NOT be run at this time.", lab.Met)
+	q.Clause("Create: process.args MUST NOT be applied until triggered by the start operation.", lab.Met)
 	m.Start()
 	marked := m.State().Pid
 	proc.WaitFor(q, proc.Runs(proc.PID(marked), "sleep"))
@@ -132,20 +134,20 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.NilError(q, err, "the program did not run after start")
 	assert.Equal(q, strings.TrimSpace(string(mark)), nonce)
 	q.Fact("mark after start", "there")
-	q.Proves("Start: This operation MUST run the user-specified program as specified by process.")
-	q.Proves("Lifecycle: The runtime MUST run the user-specified program, as specified by process.")
-	end(q, m, proc.Snapshot(q, proc.PID(marked)))
+	q.Clause("Start: This operation MUST run the user-specified program as specified by process.", lab.Met)
+	q.Clause("Lifecycle: The runtime MUST run the user-specified program, as specified by process.", lab.Met)
+	m.KillAndDelete(proc.Snapshot(q, proc.PID(marked)))
 
 	q.TearDown("kill and delete: the room is torn down, and state fails, which is how one sees that it is clean", func() {
-		end(q, c, running)
-		assertNoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
+		c.KillAndDelete(running)
+		check.NoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
 		_, err := os.Stat(c.StateDir())
 		assert.Check(q, os.IsNotExist(err), "the state directory is still there: %v", err)
 		gone := c.Try("state")
 		assert.Check(q, gone.Code != 0, "state of a deleted container succeeds:\n%s", gone)
 		assert.Check(q, cmp.Contains(gone.Stderr, "does not exist"))
 		q.Fact("state after delete", "container does not exist")
-		q.Proves("Query State: Attempting to query a container that does not exist MUST generate an error.")
+		q.Clause("Query State: Attempting to query a container that does not exist MUST generate an error.", lab.Met)
 	})
 
 	q.Answer("Create builds the room, with a stand-in waiting in it. Start swaps the program, not the process.")
@@ -161,9 +163,9 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#start
 // Kernel: https://man7.org/linux/man-pages/man7/fifo.7.html
 func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What is the created process waiting for?")
+	q := session.Question(t, lab.MutatesVM, "What is the created process waiting for?")
 	b := bundle.Busybox(q, "sleep", "300")
-	c, untouched := variant(q, b, "opened"), variant(q, b, "untouched")
+	c, untouched := runc.Variant(q, b, "opened"), runc.Variant(q, b, "untouched")
 
 	q.Step("two containers are created, and both wait in open(2) of their FIFO")
 	var waiting []proc.Process
@@ -174,7 +176,7 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 		p := proc.Snapshot(q, proc.PID(pid))
 		call := proc.InSyscall(q, proc.PID(pid))
 		path := proc.CString(q, proc.PID(pid), call.Args[1])
-		assert.Check(q, cmp.Equal(opensFile(p, path), c.Fifo()), "it opens %q", path)
+		assert.Check(q, cmp.Equal(runc.ResolveFD(p, path), c.Fifo()), "it opens %q", path)
 		assert.Check(q, cmp.Equal(call.Args[2]&unix.O_ACCMODE, uint64(unix.O_WRONLY)), "the mode in which it opens the FIFO")
 		waiting = append(waiting, p)
 	}
@@ -199,13 +201,13 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	q.Fact("comm", still.Comm)
 
 	q.Step("the runtime derives its word from the FIFO: it still says created, until the FIFO is gone")
-	assert.Check(q, exists(c.Fifo()), "who opened the FIFO did not remove it, and yet it is gone")
+	assert.Check(q, file.Exists(c.Fifo()), "who opened the FIFO did not remove it, and yet it is gone")
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateCreated))
 	assert.NilError(q, os.Remove(c.Fifo()))
 	q.LogCommand("rm %s", c.Fifo())
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
 	q.Fact("with the FIFO, and without", []specs.ContainerState{specs.StateCreated, specs.StateRunning})
-	end(q, c, started)
+	c.KillAndDelete(started)
 
 	q.Answer("For a reader of exec.fifo. Start opens it, and whoever else opens it starts the program too.")
 }

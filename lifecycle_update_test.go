@@ -14,8 +14,10 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // Its limits, and nothing else: `update` writes into the files of the cgroup, and the next fork already feels it.
@@ -27,14 +29,14 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#pid-interface-files
 func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What can be changed while it runs?")
+	q := session.Question(t, lab.MutatesVM, "What can be changed while it runs?")
 	b := bundle.Busybox(q, "sleep", "300")
-	c, sh, p := obedient(q, b, "updated", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }))
-	_, free, _ := obedient(q, b, "other", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }))
+	c, sh, p := runc.StartWithShell(q, b, "updated", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }))
+	_, free, _ := runc.StartWithShell(q, b, "other", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }))
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
-	config := contents(q, c.Bundle.Config())
+	config := file.Read(q, c.Bundle.Config())
 	stateFile := filepath.Join(c.StateDir(), "state.json")
-	stored := contents(q, stateFile)
+	stored := file.Read(q, stateFile)
 	const forks = "(i=0; while [ $i -lt 15 ]; do sleep 300 & i=$((i+1)); done; echo all of them; kill $(jobs -p))"
 
 	q.Step("with ten processes at most, the program cannot fork 15 times")
@@ -43,7 +45,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q.Fact("pids.max", g.Read("pids", "pids.max"))
 	for _, pid := range g.Procs() {
 		if pid != p.PID {
-			kill(q, proc.Snapshot(q, pid))
+			q.KillProcess(proc.Snapshot(q, pid))
 		}
 	}
 
@@ -61,32 +63,32 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 		{"--cpu-quota", "25000", "cpu", "cpu.cfs_quota_us", "25000", "cpu.max", "25000 100000"},
 		{"--cpuset-cpus", "0", "cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"},
 	} {
-		file, reads := row.v1, row.reads1
+		path, reads := row.v1, row.reads1
 		if g.V2 {
-			file, reads = row.v2, row.reads2
+			path, reads = row.v2, row.reads2
 		}
 		if !g.Has(row.controller) {
 			q.Fact(row.flag, "no controller "+row.controller+" here")
 			continue
 		}
-		before := g.Read(row.controller, file)
+		before := g.Read(row.controller, path)
 		if row.flag == "--cpu-quota" {
 			c.Must("update", "--cpu-period", "100000", row.flag, row.value)
 		} else {
 			c.Must("update", row.flag, row.value)
 		}
-		after := g.Read(row.controller, file)
-		assert.Check(q, cmp.Equal(after, reads), "%s after %s", file, row.flag)
+		after := g.Read(row.controller, path)
+		assert.Check(q, cmp.Equal(after, reads), "%s after %s", path, row.flag)
 		if row.controller != "cpuset" || runtime.NumCPU() > 1 { // of one CPU there is nothing to choose
-			assert.Check(q, before != after, "%s reads %q before, too", file, before)
+			assert.Check(q, before != after, "%s reads %q before, too", path, before)
 		}
-		q.Fact(row.flag, file+": "+before+" → "+after)
+		q.Fact(row.flag, path+": "+before+" → "+after)
 	}
 
 	q.Step("a document instead of flags: -r takes linux.resources as config.json has them")
 	document := filepath.Join(q.Dir, "resources.json")
 	assert.NilError(q, os.WriteFile(document, []byte(`{"pids": {"limit": 33}}`), 0o644))
-	q.Cleanup(func() { rm(q, document) })
+	q.Cleanup(func() { file.Remove(q, document) })
 	q.LogCommand(`echo '{"pids": {"limit": 33}}' > resources.json`)
 	c.Must("update", "--resources", "resources.json")
 	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "33"), "pids.max after update --resources")
@@ -99,13 +101,13 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 		refused := c.Try("update", "--resources", "resources.json")
 		assert.Check(q, refused.Code != 0, "memory is limited to less than is used:\n%s", refused)
 		assert.Check(q, proc.Alive(p.PID), "the update has killed the container")
-		q.Fact("linux.resources.memory.checkBeforeUpdate", said(refused))
+		q.Fact("linux.resources.memory.checkBeforeUpdate", runc.LastLogMessage(refused))
 	}
 
 	q.Step("the process is the same, config.json too; only the runtime's own record is another")
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, p.PID).Identity, p.Identity))
-	assert.Check(q, cmp.Equal(contents(q, c.Bundle.Config()), config))
-	assert.Check(q, contents(q, stateFile) != stored, "state.json does not know of the update")
+	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Config()), config))
+	assert.Check(q, file.Read(q, stateFile) != stored, "state.json does not know of the update")
 	q.Fact("written by update", "state.json, and no other file")
 
 	q.Control("the other container, which was not updated, still cannot fork 15 times")
@@ -113,14 +115,14 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	assert.Check(q, cmp.Contains(r.Out, "can't fork"))
 
 	q.Step("what does not run cannot be updated")
-	stopped := variant(q, b, "stopped", bundle.Args("true"))
+	stopped := runc.Variant(q, b, "stopped", bundle.Args("true"))
 	stopped.Create()
 	s := proc.Snapshot(q, proc.PID(stopped.State().Pid))
 	stopped.Start()
 	proc.WaitFor(q, proc.Dead(s.Identity))
 	late := stopped.Try("update", "--pids-limit", "40")
 	assert.Check(q, late.Code != 0, "a stopped container is updated:\n%s", late)
-	q.Fact("update says", said(late))
+	q.Fact("update says", runc.LastLogMessage(late))
 
 	q.Answer("Its limits: they are files of the cgroup, and bite at once. All else is settled when it is created.")
 }

@@ -16,4 +16,10 @@ import (
 //go:embed bundle*_test.go lifecycle*_test.go task*_test.go events*_test.go
 var chapter embed.FS
 
-func TestMain(m *testing.M) { os.Exit(lab.Main(m, chapter)) }
+// session is this run of the lab, which TestMain makes.
+var session *lab.Session
+
+func TestMain(m *testing.M) {
+	session = lab.NewSession(chapter)
+	os.Exit(session.Run(m))
+}

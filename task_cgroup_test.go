@@ -13,9 +13,12 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // The task is in /<containerd namespace>/<container id>, which is its own; the shim is where containerd is, unless the
@@ -29,21 +32,21 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#cgroups-path
 // Kernel: https://man7.org/linux/man-pages/man7/cgroups.7.html, "/proc files"
 func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Which cgroup is it in, and the shim?")
+	q := session.Question(t, lab.MutatesVM, "Which cgroup is it in, and the shim?")
 	hs, err := cgroup.Hierarchies()
 	assert.NilError(q, err)
 	room := q.Cgroup + "/shim"
 	makeCgroup(q, hs, room) // before the daemon, so that it is removed when no shim is left
 	d := ctrd.Shared(q)
 	id, apart := q.ID(ctrd.ID), q.ID(ctrd.ID+"-apart")
-	ref := pull(q, d)
+	ref := d.PullImage()
 
 	q.Step("the task: in a cgroup of its own, in each hierarchy")
 	d.CreateContainer(ref, id, "sleep", "300")
 	task := startedTask(q, d, id)
 	own := "/" + d.Namespace + "/" + id
 	assert.Check(q, cmp.Equal(d.Spec(id).Linux.CgroupsPath, own))
-	assertInCgroup(q, task.Identity, own)
+	check.OnlyProcessInCgroup(q, task.Identity, own)
 	q.Fact("the task", own)
 	q.Fact("hierarchies", len(hs))
 
@@ -59,7 +62,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	q.Control("with the runtime option ShimCgroup, the shim is in that one, and the task is where it would be")
 	d.CreateByClient(ctrd.Extras{ShimCgroup: room}, ref, apart, "sleep", "300")
 	other := startedTask(q, d, apart)
-	assertInCgroup(q, other.Identity, "/"+d.Namespace+"/"+apart)
+	check.OnlyProcessInCgroup(q, other.Identity, "/"+d.Namespace+"/"+apart)
 	moved := proc.Snapshot(q, other.Parent)
 	assert.Check(q, moved.PID != shim.PID)
 	var in, stayed []string
@@ -73,14 +76,14 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 			stayed = append(stayed, h.Name)
 			continue
 		}
-		assert.Check(q, cmp.Equal(contents(q, filepath.Join(h.Path(room), "cgroup.procs")), fmt.Sprint(moved.PID)), "members in hierarchy %s", h.Name)
+		assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(h.Path(room), "cgroup.procs")), fmt.Sprint(moved.PID)), "members in hierarchy %s", h.Name)
 		in = append(in, h.Name)
 	}
 	// The shim's library knows v2 alone or v1 alone, and of v1 the controllers of its day.
 	must := cgroup.Of(q, room)
 	for _, controller := range []string{"cpu", "memory", "pids"} {
 		if must.Has(controller) {
-			where := contents(q, filepath.Join(must.Dir(controller), "cgroup.procs"))
+			where := file.Read(q, filepath.Join(must.Dir(controller), "cgroup.procs"))
 			assert.Check(q, cmp.Equal(where, fmt.Sprint(moved.PID)), "members where %s is controlled", controller)
 		}
 	}
@@ -93,22 +96,22 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	d.CreateByClient(ctrd.Extras{ShimCgroup: room + "/missing"}, ref, missing, "sleep", "300")
 	refused := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, missing)
 	assert.Check(q, refused.Code != 0, "a task in spite of it:\n%s", refused)
-	assertNoCgroup(q, room+"/missing")
-	q.Fact("tasks start says", said(refused))
+	check.NoCgroup(q, room+"/missing")
+	q.Fact("tasks start says", runc.LastLogMessage(refused))
 
 	q.TearDown("delete: the task's cgroup goes, that of the containerd namespace stays, and who made the shim's removes it", func() {
 		for _, name := range []string{id, apart} {
-			killAndDelete(q, d, name)
-			assertNoCgroup(q, "/"+d.Namespace+"/"+name)
+			d.KillAndDeleteTask(name)
+			check.NoCgroup(q, "/"+d.Namespace+"/"+name)
 		}
-		proc.WaitFor(q, shimsLeft(d, 0))
+		proc.WaitFor(q, d.HasShims(0))
 		var left []string
 		for _, h := range hs {
-			if exists(h.Path("/" + d.Namespace)) {
+			if file.Exists(h.Path("/" + d.Namespace)) {
 				left = append(left, h.Name)
 			}
 		}
-		if lab.Pinned() {
+		if q.Pinned() {
 			assert.Check(q, cmp.Len(left, len(hs)), "hierarchies in which /%s was left", d.Namespace)
 		}
 		q.Fact("left of /<namespace>, in hierarchies", len(left))
@@ -131,16 +134,16 @@ func makeCgroup(q *lab.Q, hs []cgroup.Hierarchy, path string) {
 				continue
 			}
 			// On v1 a cpuset begins empty, and takes no process.
-			for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
-				if exists(filepath.Join(dir, file)) && contents(q, filepath.Join(dir, file)) == "" {
-					assert.NilError(q, os.WriteFile(filepath.Join(dir, file), []byte(contents(q, filepath.Join(above, file))), 0o644))
+			for _, path := range []string{"cpuset.cpus", "cpuset.mems"} {
+				if file.Exists(filepath.Join(dir, path)) && file.Read(q, filepath.Join(dir, path)) == "" {
+					assert.NilError(q, os.WriteFile(filepath.Join(dir, path), []byte(file.Read(q, filepath.Join(above, path))), 0o644))
 				}
 			}
 		}
 	}
 	q.Cleanup(func() {
 		for _, h := range hs {
-			proc.WaitFor(q, removed(h.Path(path)))
+			proc.WaitFor(q, cgroup.Removed(h.Path(path)))
 		}
 	})
 }

@@ -31,6 +31,7 @@ import (
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/image"
 	"cdblab/helpers/lab"
@@ -47,9 +48,9 @@ import (
 // Hint: put a proxy before containerd's socket, ctr --address; the method's name is in each request.
 // Spec: https://github.com/containerd/containerd/tree/main/api/services
 func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Which ctr command is which client call?")
+	q := session.Question(t, lab.MutatesVM, "Which ctr command is which client call?")
 	d := ctrd.Start(q) // what a pull asks for depends on what other namespaces have
-	ref, ours := lab.ImageRef()
+	ref, ours := q.Image()
 	registry := hosts(q)
 	w := d.StartProxy()
 	c := &conversation{q: q, d: d, w: w, ref: ref, id: q.ID(ctrd.ID), hosts: registry, said: map[string]map[string][]string{}}
@@ -63,7 +64,7 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 	difference, err := bundle.Difference(typed.spec, programmed.spec)
 	assert.NilError(q, err)
 	terms := differing(typed.process, programmed.process)
-	if lab.UnderTest("ctr").Pinned {
+	if q.UnderTest("ctr").Pinned {
 		assert.Check(q, cmp.Len(difference, 0), "of the OCI configuration: - ctr's, + the Go client's")
 		assert.Check(q, cmp.DeepEqual(typed.process, programmed.process))
 	} // else ctr is made of another version of the client's library, and writes what that one does
@@ -76,7 +77,7 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 	q.Step("but for the labels, which are ctr's own idea")
 	extra := slices.Sorted(maps.Keys(typed.labels))
 	assert.Check(q, cmp.Len(programmed.labels, 0), "labels of the Go client's container: %v", programmed.labels)
-	if ours && lab.Pinned() {
+	if ours && q.Pinned() {
 		assert.Check(q, cmp.DeepEqual(extra, []string{"io.containerd.image.config.stop-signal"}), "labels that ctr adds")
 	}
 	q.Fact("labels that ctr adds", extra)
@@ -96,7 +97,7 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 			fmt.Fprintf(&table, "  %-4s %s\n", hand, strings.Join(calls, " "))
 		}
 	}
-	if ours && lab.Pinned() {
+	if ours && q.Pinned() {
 		golden.Assert(q, table.String(), "wire.golden")
 	}
 
@@ -217,10 +218,10 @@ func (c *conversation) byCtr() outcome {
 	proc.WaitFor(q, d.Stopped(c.id))
 	at("tasks delete", "tasks", "delete", c.id)
 	at("containers delete", "containers", "delete", c.id)
-	listener := background(q, "ctr", "-n", d.Namespace, "--address", c.w.Address, "events")
+	listener := q.StartBackground("ctr", "-n", d.Namespace, "--address", c.w.Address, "events")
 	c.untilSubscribed()
-	listener.signal(unix.SIGTERM)
-	listener.code()
+	listener.Signal(unix.SIGTERM)
+	listener.ExitCode()
 	c.note("events", "ctr")
 	d.Ctr("images", "rm", "--sync", c.ref)
 	return made
@@ -337,7 +338,7 @@ func (c *conversation) outcome() outcome {
 			"image": info.Image, "runtime": info.Runtime.Name, "options": fmt.Sprint(options),
 			"snapshotter": info.Snapshotter, "snapshot": info.SnapshotKey, "snapshot's kind": snapshot.Kind.String(),
 			"snapshot's parent": snapshot.Parent, "task": string(status.Status),
-			"rootfs": fmt.Sprint(mountAt(q, filepath.Join(d.Bundle(c.id), "rootfs")) != nil),
+			"rootfs": fmt.Sprint(check.MountAt(q, filepath.Join(d.Bundle(c.id), "rootfs")) != nil),
 		},
 	}
 }
@@ -345,7 +346,7 @@ func (c *conversation) outcome() outcome {
 // hosts has the lab's image served, and returns the directory that says where; "" where the image is another one.
 func hosts(q *lab.Q) string {
 	q.Helper()
-	if _, ours := lab.ImageRef(); !ours {
+	if _, ours := q.Image(); !ours {
 		return ""
 	}
 	return image.Serve(q).HostsDir(q)

@@ -32,7 +32,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
 // Kernel: https://docs.kernel.org/filesystems/proc.html, smaps_rollup
 func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "How does the cost grow with tasks?", lab.Alone("it measures memory and time"))
+	q := session.Question(t, lab.MutatesVM, "How does the cost grow with tasks?", lab.Alone("it measures memory and time"))
 	c := newCrowd(q)
 	var costs []cost
 
@@ -72,7 +72,7 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	records, err := c.d.Client().Containers(c.ctx)
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Len(records, len(c.all)))
-	proc.WaitFor(q, shimsLeft(c.d, 0))
+	proc.WaitFor(q, c.d.HasShims(0))
 	for _, m := range c.all {
 		assert.Check(q, !proc.Alive(m.pid), "the process of a deleted task is alive: %d", m.pid)
 	}
@@ -109,7 +109,7 @@ type member struct {
 func newCrowd(q *lab.Q) *crowd {
 	q.Helper()
 	d := ctrd.Start(q) // so that its memory is this question's alone
-	ref := pull(q, d)
+	ref := d.PullImage()
 	c := &crowd{d: d, ctx: namespaces.WithNamespace(context.Background(), d.Namespace)}
 	var err error
 	c.image, err = d.Client().GetImage(c.ctx, ref)
@@ -198,7 +198,7 @@ func (c *crowd) shrink(q *lab.Q, n int) {
 	q.Helper()
 	c.endTasks(q, c.all[n:])
 	c.deleteContainers(q, n)
-	proc.WaitFor(q, shimsLeft(c.d, n))
+	proc.WaitFor(q, c.d.HasShims(n))
 }
 
 // cost looks what there is.

@@ -31,18 +31,18 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
 // Kernel: https://man7.org/linux/man-pages/man7/pid_namespaces.7.html, "Adoption of orphaned children"
 func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Where does an exec go, and where do orphans go?")
+	q := session.Question(t, lab.MutatesVM, "Where does an exec go, and where do orphans go?")
 	w := wrapRunc(q)
 	d := ctrd.Shared(q)
 	id, open := q.ID(ctrd.ID), q.ID(ctrd.ID+"-open")
-	ref := pull(q, d)
+	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 	task := startedTask(q, d, id)
 	shim := task.Parent
 
 	q.Step("an exec: the same namespaces and cgroup, a pid of its own, and the shim's child")
 	// In the background: ctr waits for it, and ends with its exit code.
-	ctr := background(q, "ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "long", id, "sleep", "301")
+	ctr := q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "long", id, "sleep", "301")
 	exec := sleeping(q, d, id, "301")
 	proc.WaitFor(q, isChildOf(exec.Identity, shim)) // and not runc's any more
 	assert.Check(q, cmp.DeepEqual(exec.NS, task.NS))
@@ -69,7 +69,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Fact("the container's pid 1", task.PID)
 
 	q.Step("it ends: pid 1 is a sleep, and does not ask what became of its children")
-	kill(q, orphan)
+	q.KillProcess(orphan)
 	proc.WaitFor(q, proc.Dead(orphan.Identity))
 	zombie := stat(q, orphan.PID)
 	assert.Check(q, cmp.Equal(zombie.State, "Z"), "the orphan's state after its end")
@@ -77,11 +77,11 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Fact("the orphan's state after its end", zombie.State)
 
 	q.Step("pid 1 dies: so do the exec and the zombie, by the kernel; and the exec has an exit status all the same")
-	kill(q, task)
+	q.KillProcess(task)
 	proc.WaitFor(q, proc.Dead(exec.Identity))
 	proc.WaitFor(q, reaped(orphan.Identity))
-	code := ctr.code()
-	assert.Check(q, cmp.Equal(code, 128+int(unix.SIGKILL)), "exit code of ctr tasks exec: %s", ctr.said.String())
+	code := ctr.ExitCode()
+	assert.Check(q, cmp.Equal(code, 128+int(unix.SIGKILL)), "exit code of ctr tasks exec: %s", ctr.Stderr.String())
 	proc.WaitFor(q, d.Stopped(id))
 	q.Fact("exit code of the exec", code)
 
@@ -102,14 +102,14 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Fact("the shim", ordinary.Parent)
 
 	q.Step("it ends: the shim does ask, and no zombie stays")
-	kill(q, first)
+	q.KillProcess(first)
 	proc.WaitFor(q, reaped(first.Identity))
 	assert.Check(q, proc.Alive(second.PID))
 	q.Fact("the orphan after its end", "reaped")
 
 	q.Step("the task's process dies: the shim has runc kill what is left in the cgroup")
 	before := len(w.calls(q))
-	kill(q, ordinary)
+	q.KillProcess(ordinary)
 	proc.WaitFor(q, proc.Dead(second.Identity))
 	proc.WaitFor(q, d.Stopped(open))
 	made := w.calls(q)[before:]

@@ -23,6 +23,7 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/image"
 	"cdblab/helpers/lab"
@@ -42,12 +43,12 @@ import (
 // Spec: https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid
 // Kernel: https://docs.kernel.org/filesystems/overlayfs.html
 func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Where do the files come from?")
+	q := session.Question(t, lab.MutatesVM, "Where do the files come from?")
 	d := ctrd.Shared(q)
 	ref, id := pullLayered(q, d), q.ID(ctrd.ID)
 
 	q.Step("the image's name leads to its layers, each by the digest of its bytes on disk")
-	target := digest.Digest(row(q, d.Ctr("images", "ls").Stdout, ref)[2])
+	target := digest.Digest(check.TableRow(q, d.Ctr("images", "ls").Stdout, ref)[2])
 	var index v1.Index
 	unmarshal(q, blob(q, d, target), &index)
 	assert.Assert(q, cmp.Len(index.Manifests, 1))
@@ -77,8 +78,8 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	chains := []digest.Digest{diffs[0], digest.FromString(diffs[0].String() + " " + diffs[1].String())}
 	assert.Equal(q, identity.ChainID(diffs), chains[1])
 	snapshots := d.Ctr("snapshots", "ls").Stdout
-	assert.Check(q, cmp.DeepEqual(row(q, snapshots, chains[0].String()), []string{chains[0].String(), "Committed"}))
-	assert.Check(q, cmp.DeepEqual(row(q, snapshots, chains[1].String()), []string{chains[1].String(), chains[0].String(), "Committed"}))
+	assert.Check(q, cmp.DeepEqual(check.TableRow(q, snapshots, chains[0].String()), []string{chains[0].String(), "Committed"}))
+	assert.Check(q, cmp.DeepEqual(check.TableRow(q, snapshots, chains[1].String()), []string{chains[1].String(), chains[0].String(), "Committed"}))
 	q.Fact("chain IDs", []named{{"digest", chains[0].String()}, {"digest", chains[1].String()}})
 
 	q.Step("a snapshot is a directory: the container's own over the second layer's over the first's")
@@ -163,7 +164,7 @@ func (n named) String() string { return n.name }
 // pullLayered pulls the lab's image of two layers.
 func pullLayered(q *lab.Q, d *ctrd.Daemon) string {
 	q.Helper()
-	if _, ours := lab.ImageRef(); !ours {
+	if _, ours := q.Image(); !ours {
 		q.Skipf("this is about an image of two layers whose files the lab knows, its own: unset CDB_IMAGE")
 	}
 	d.Ctr("images", "pull", "--hosts-dir", image.Serve(q).HostsDir(q), image.Layered)
@@ -183,11 +184,11 @@ func snapshotterDir(d *ctrd.Daemon, name string) string {
 // blob reads a blob from the disk. Its bytes have to be those that its name is the digest of.
 func blob(q *lab.Q, d *ctrd.Daemon, name digest.Digest) []byte {
 	q.Helper()
-	file := filepath.Join(blobs(d), name.Encoded())
-	q.LogCommand("sha256sum %s", file)
-	data, err := os.ReadFile(file)
+	path := filepath.Join(blobs(d), name.Encoded())
+	q.LogCommand("sha256sum %s", path)
+	data, err := os.ReadFile(path)
 	assert.NilError(q, err)
-	assert.Equal(q, digest.FromBytes(data), name, "digest of the bytes in %s", file)
+	assert.Equal(q, digest.FromBytes(data), name, "digest of the bytes in %s", path)
 	return data
 }
 
@@ -242,25 +243,25 @@ func entriesOf(q *lab.Q, layer []byte) map[string]string {
 func treeOf(q *lab.Q, root string) map[string]string {
 	q.Helper()
 	out := map[string]string{}
-	err := filepath.WalkDir(root, func(file string, e fs.DirEntry, err error) error {
-		if err != nil || file == root {
+	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || path == root {
 			return err
 		}
-		name := strings.TrimPrefix(file, root+"/")
+		name := strings.TrimPrefix(path, root+"/")
 		switch e.Type() {
 		case fs.ModeDir:
 			out[name] = directory
 		case fs.ModeSymlink:
 			var to string
-			to, err = os.Readlink(file)
+			to, err = os.Readlink(path)
 			out[name] = "link to " + to
 		case 0:
 			var data []byte
-			data, err = os.ReadFile(file)
+			data, err = os.ReadFile(path)
 			out[name] = digest.FromBytes(data).String()
 		default:
 			var st unix.Stat_t
-			err = unix.Lstat(file, &st)
+			err = unix.Lstat(path, &st)
 			out[name] = fmt.Sprintf("%s %d:%d", e.Type(), unix.Major(st.Rdev), unix.Minor(st.Rdev))
 			if st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
 				out[name] = whiteout
@@ -314,7 +315,7 @@ func rootOverlay(q *lab.Q, d *ctrd.Daemon, id string) overlay {
 	q.Helper()
 	at := filepath.Join(d.Bundle(id), "rootfs")
 	q.LogCommand("grep %s /proc/self/mountinfo", at)
-	m := mountAt(q, at)
+	m := check.MountAt(q, at)
 	if m == nil {
 		q.Fatalf("nothing is mounted at %s", at)
 	}

@@ -14,6 +14,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 )
 
@@ -29,13 +30,13 @@ import (
 // Hint: `ctr snapshots info KEY`, `ctr leases ls`, and what is below io.containerd.snapshotter.v1.overlayfs/snapshots.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
 func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Who protects a snapshot from garbage collection?")
-	d := ctrd.Start(q, ctrd.With(onlyWhenAsked))
+	q := session.Question(t, lab.MutatesVM, "Who protects a snapshot from garbage collection?")
+	d := ctrd.Start(q, ctrd.With(ctrd.GarbageOnDemand))
 	ctx := context.Background()
 	snapshots := d.Client().SnapshotService("overlayfs")
 
 	q.Step("the image's layer, and four snapshots over it that differ in who refers to them")
-	ref := pull(q, d)
+	ref := d.PullImage()
 	chain := strings.Fields(d.Ctr("snapshots", "ls").Stdout)[3] // after KEY PARENT KIND
 	if info, err := snapshots.Stat(ctx, chain); err == nil && info.Parent != "" {
 		q.Skipf("%s has more than one layer, and this is about snapshots over one: unset CDB_IMAGE", ref)
@@ -68,7 +69,7 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 			if strings.Contains(table, key) {
 				listed = append(listed, short(key))
 			}
-			if exists(at[key]) {
+			if file.Exists(at[key]) {
 				onDisk = append(onDisk, short(key))
 			}
 		}
@@ -102,25 +103,25 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	q.Fact("without the lease", now)
 
 	q.Step("the image is removed: a name has gone, and its blobs stay until they are collected")
-	count := len(files(q, blobs(d)))
+	count := len(file.Names(q, blobs(d)))
 	d.Ctr("images", "rm", ref)
 	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("images", "ls", "-q").Stdout), ""))
-	assert.Check(q, cmp.Len(files(q, blobs(d)), count))
+	assert.Check(q, cmp.Len(file.Names(q, blobs(d)), count))
 	assert.Check(q, cmp.Contains(left(), "layer"))
 	refused := cannotRemove(q, d)
 	assert.Check(q, strings.Contains(refused, "blobs") && strings.Contains(refused, "snapshots"), refused)
-	q.Fact("blobs on disk, without the image", len(files(q, blobs(d))))
+	q.Fact("blobs on disk, without the image", len(file.Names(q, blobs(d))))
 	q.Fact("ctr namespaces remove says", refused)
 
 	q.Step("collected: the blobs have gone; the layer stays, for a snapshot that somebody wants is over it")
 	d.CollectGarbage()
-	assert.Check(q, cmp.Len(files(q, blobs(d)), 0))
+	assert.Check(q, cmp.Len(file.Names(q, blobs(d)), 0))
 	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("content", "ls", "-q").Stdout), ""))
 	now = left()
 	assert.Check(q, cmp.DeepEqual(now, []string{"layer", "by-label"}))
 	refused = cannotRemove(q, d)
 	assert.Check(q, !strings.Contains(refused, "blobs") && strings.Contains(refused, "snapshots"), refused)
-	q.Fact("blobs on disk, collected", len(files(q, blobs(d))))
+	q.Fact("blobs on disk, collected", len(file.Names(q, blobs(d))))
 	q.Fact("snapshots", now)
 	q.Fact("ctr namespaces remove says", refused)
 
@@ -129,7 +130,7 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	d.CollectGarbage()
 	now = left()
 	assert.Check(q, cmp.DeepEqual(now, []string{}))
-	assert.Check(q, cmp.Len(files(q, filepath.Join(snapshotterDir(d, "overlayfs"), "snapshots")), 0))
+	assert.Check(q, cmp.Len(file.Names(q, filepath.Join(snapshotterDir(d, "overlayfs"), "snapshots")), 0))
 	q.Fact("without the label", now)
 	d.Ctr("namespaces", "remove", d.Namespace)
 	assert.Check(q, !strings.Contains(d.Ctr("namespaces", "ls", "-q").Stdout, d.Namespace))

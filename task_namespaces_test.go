@@ -13,7 +13,9 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -31,24 +33,24 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/docs/namespaces.md
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html
 func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What do containerd namespaces isolate?")
+	q := session.Question(t, lab.MutatesVM, "What do containerd namespaces isolate?")
 	d := ctrd.Start(q)
 	other := d.InNamespace("cdb-lab-other")
 	id := q.ID(ctrd.ID)
 
 	q.Step("the image is pulled in both: the blobs are there once, what is unpacked is there twice")
-	ref := pull(q, d)
+	ref := d.PullImage()
 	dirs := filepath.Join(snapshotterDir(d, "overlayfs"), "snapshots")
-	once, unpacked := stats(q, blobs(d)), len(files(q, dirs))
+	once, unpacked := stats(q, blobs(d)), len(file.Names(q, dirs))
 	assert.Check(q, cmp.Equal(strings.TrimSpace(other.Ctr("images", "ls", "-q").Stdout), ""))
-	pullAgain(q, other, ref)
+	other.PullImageAgain(ref)
 	assert.Check(q, cmp.DeepEqual(stats(q, blobs(d)), once), "the blobs' inodes and times after the second pull")
-	assert.Check(q, cmp.Len(files(q, dirs), 2*unpacked))
+	assert.Check(q, cmp.Len(file.Names(q, dirs), 2*unpacked))
 	content := strings.Fields(d.Ctr("content", "ls", "-q").Stdout)
 	assert.Check(q, cmp.DeepEqual(strings.Fields(other.Ctr("content", "ls", "-q").Stdout), content))
 	assert.Check(q, cmp.DeepEqual(named256(slices.Sorted(maps.Keys(once))), content))
-	q.Fact("blobs that either lists, and files on disk", []int{len(content), len(files(q, blobs(d)))})
-	q.Fact("directories of unpacked layers, of one and of both", []int{unpacked, len(files(q, dirs))})
+	q.Fact("blobs that either lists, and files on disk", []int{len(content), len(file.Names(q, blobs(d)))})
+	q.Fact("directories of unpacked layers, of one and of both", []int{unpacked, len(file.Names(q, dirs))})
 
 	q.Step("the same id in both: another init, shim, socket, bundle, cgroup and snapshot for each")
 	ours, theirs := sleeperOf(q, d, ref, id), sleeperOf(q, other, ref, id)
@@ -63,16 +65,16 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	for _, what := range slices.Sorted(maps.Keys(places)) {
 		two := places[what]
 		assert.Check(q, two[0] != two[1], "%s: both have %s", what, two[0])
-		assert.Check(q, exists(two[0]) && exists(two[1]), "%s: %v", what, two)
+		assert.Check(q, file.Exists(two[0]) && file.Exists(two[1]), "%s: %v", what, two)
 		q.Fact(what, []named{{what, two[0]}, {what, two[1]}})
 	}
-	assertInCgroup(q, ours.init.Identity, "/"+d.Namespace+"/"+id)
-	assertInCgroup(q, theirs.init.Identity, "/"+other.Namespace+"/"+id)
+	check.OnlyProcessInCgroup(q, ours.init.Identity, "/"+d.Namespace+"/"+id)
+	check.OnlyProcessInCgroup(q, theirs.init.Identity, "/"+other.Namespace+"/"+id)
 	q.Fact("cgroups", []string{"/" + d.Namespace + "/" + id, "/" + other.Namespace + "/" + id})
 
 	q.Step("what is asked in the one is answered of the one")
-	assert.Check(q, cmp.Equal(row(q, d.Ctr("tasks", "ls").Stdout, id)[1], fmt.Sprint(ours.init.PID)))
-	assert.Check(q, cmp.Equal(row(q, other.Ctr("tasks", "ls").Stdout, id)[1], fmt.Sprint(theirs.init.PID)))
+	assert.Check(q, cmp.Equal(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)[1], fmt.Sprint(ours.init.PID)))
+	assert.Check(q, cmp.Equal(check.TableRow(q, other.Ctr("tasks", "ls").Stdout, id)[1], fmt.Sprint(theirs.init.PID)))
 	only := q.ID("cdb-only-here")
 	d.CreateContainer(ref, only)
 	assert.Check(q, cmp.Contains(strings.Fields(d.Ctr("containers", "ls", "-q").Stdout), only))
@@ -103,19 +105,19 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	joined := proc.Snapshot(q, other.TaskPID(guest))
 	assert.Check(q, cmp.Equal(joined.NS["net"], ours.init.NS["net"]))
 	assert.Check(q, joined.NS["net"] != theirs.init.NS["net"])
-	assertInCgroup(q, joined.Identity, "/"+other.Namespace+"/"+guest)
+	check.OnlyProcessInCgroup(q, joined.Identity, "/"+other.Namespace+"/"+guest)
 	q.Fact("the guest shares, across", notIn(joined.Shared(ours.init.Identity), joined.Shared(theirs.init.Identity)))
 
 	q.TearDown("what ends in the one goes on in the other", func() {
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Dead(ours.init.Identity))
 		proc.WaitFor(q, d.Stopped(id))
-		deleteTask(q, d, id)
+		d.DeleteTask(id)
 		proc.WaitFor(q, proc.Dead(ours.shim.Identity))
-		assert.Check(q, !exists(places["bundle"][0]), "the bundle is still there")
-		assert.Check(q, exists(places["bundle"][1]), "the other one's bundle has gone")
+		assert.Check(q, !file.Exists(places["bundle"][0]), "the bundle is still there")
+		assert.Check(q, file.Exists(places["bundle"][1]), "the other one's bundle has gone")
 		assert.Check(q, proc.Snapshot(q, theirs.init.PID).Same(theirs.init.Identity))
-		assert.Check(q, cmp.Equal(row(q, other.Ctr("tasks", "ls").Stdout, id)[2], "RUNNING"))
+		assert.Check(q, cmp.Equal(check.TableRow(q, other.Ctr("tasks", "ls").Stdout, id)[2], "RUNNING"))
 		q.Fact("the other task", "RUNNING")
 	})
 

@@ -13,6 +13,7 @@ import (
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -32,10 +33,10 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md#start
 // Kernel: https://man7.org/linux/man-pages/man2/PR_SET_CHILD_SUBREAPER.2const.html, https://man7.org/linux/man-pages/man5/proc_pid_oom_score_adj.5.html
 func TestTask_WhoIsWhoseParent(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Who is whose parent?")
+	q := session.Question(t, lab.MutatesVM, "Who is whose parent?")
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ID)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
 	init := d.TaskPID(id)
@@ -83,7 +84,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	assert.Check(q, cmp.Equal(proc.PID(stat(q, shim.PID).PGRP), shim.PID), "the shim's process group")
 	assert.Check(q, cmp.Equal(proc.PID(stat(q, init).Session), init), "the session of the task's process")
 	q.Fact("the shim's session", "containerd's")
-	score := atoi(q, proc.File(q, d.PID(), "oom_score_adj"))
+	score := check.Int(q, proc.File(q, d.PID(), "oom_score_adj"))
 	const most = 1000
 	for who, pid := range map[string]proc.PID{"the shim": shim.PID, "the task": init, "the exec": second} {
 		assert.Check(q, cmp.Equal(proc.File(q, pid, "oom_score_adj"), fmt.Sprint(min(score+1, most))), "oom_score_adj of %s; containerd's is %d", who, score)
@@ -93,16 +94,16 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 
 	q.Control("runc called by who is no subreaper: the process goes past its caller, to the shim's own parent")
 	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
-	byHand := running(q, c)
+	byHand := c.CreateAndStart()
 	assert.Check(q, cmp.Equal(byHand.Parent, adopter), "the parent of a process that runc made alone")
 	assert.Check(q, cmp.Equal(proc.File(q, byHand.PID, "oom_score_adj"), proc.File(q, proc.Self(q).PID, "oom_score_adj")))
 	q.Fact("parent without a shim", byHand.Parent)
-	end(q, c, byHand)
+	c.KillAndDelete(byHand)
 
 	q.TearDown("the parent is who is told of the death: the shim has the exec's status, and the task's", func() {
 		exec := proc.Snapshot(q, second)
 		task := proc.Snapshot(q, init)
-		kill(q, exec)
+		q.KillProcess(exec)
 		proc.WaitFor(q, reaped(exec.Identity))
 		assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), []proc.PID{init}))
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)

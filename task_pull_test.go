@@ -20,7 +20,9 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/image"
 	"cdblab/helpers/lab"
 )
@@ -36,8 +38,8 @@ import (
 // Hint: `ctr content ls`, `ctr snapshots info`, and the registry's log.
 // Spec: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pull
 func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does a pull leave behind?")
-	if _, ours := lab.ImageRef(); !ours {
+	q := session.Question(t, lab.MutatesVM, "What does a pull leave behind?")
+	if _, ours := q.Image(); !ours {
 		q.Skipf("only the lab's own registry tells what was asked of it: unset CDB_IMAGE")
 	}
 	d := ctrd.Start(q)
@@ -69,8 +71,8 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	for _, name := range fetched {
 		contentOf[name] = blob(q, d, name)
 	}
-	assert.Check(q, cmp.DeepEqual(files(q, blobs(d)), encoded(fetched)))
-	assert.Check(q, cmp.Len(files(q, filepath.Join(d.Root, "io.containerd.content.v1.content/ingest")), 0))
+	assert.Check(q, cmp.DeepEqual(file.Names(q, blobs(d)), encoded(fetched)))
+	assert.Check(q, cmp.Len(file.Names(q, filepath.Join(d.Root, "io.containerd.content.v1.content/ingest")), 0))
 	assert.Check(q, cmp.DeepEqual(strings.Fields(d.Ctr("content", "ls", "-q").Stdout), named256(encoded(fetched))))
 	q.Fact("blobs", len(fetched))
 	q.Fact("ingests", "none")
@@ -108,22 +110,22 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 		info, err := d.Client().SnapshotService("overlayfs").Stat(context.Background(), chain.String())
 		assert.NilError(q, err)
 		// An older client's unpacking leaves no labels.
-		if ref, ok := info.Labels["containerd.io/snapshot.ref"]; ok || lab.Pinned() {
+		if ref, ok := info.Labels["containerd.io/snapshot.ref"]; ok || q.Pinned() {
 			assert.Check(q, cmp.Equal(ref, chain.String()))
 		}
 		q.Fact("labels of a snapshot", slices.Sorted(maps.Keys(info.Labels)))
 	}
 	listed := d.Ctr("snapshots", "ls").Stdout
 	assert.Check(q, cmp.Equal(strings.Count(listed, "Committed"), 2), listed)
-	assert.Check(q, cmp.Len(files(q, dirs), 2))
+	assert.Check(q, cmp.Len(file.Names(q, dirs), 2))
 	q.Fact("snapshots", 2)
 
 	q.Step("the image is a name for what the tag was, and no lease is needed any more")
-	assert.Check(q, cmp.Equal(row(q, d.Ctr("images", "ls").Stdout, image.Layered)[2], ofTag.String()))
+	assert.Check(q, cmp.Equal(check.TableRow(q, d.Ctr("images", "ls").Stdout, image.Layered)[2], ofTag.String()))
 	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("leases", "ls", "-q").Stdout), ""))
 	d.CollectGarbage()
-	assert.Check(q, cmp.DeepEqual(files(q, blobs(d)), encoded(fetched)), "after a garbage collection")
-	assert.Check(q, cmp.Len(files(q, dirs), 2), "after a garbage collection")
+	assert.Check(q, cmp.DeepEqual(file.Names(q, blobs(d)), encoded(fetched)), "after a garbage collection")
+	assert.Check(q, cmp.Len(file.Names(q, dirs), 2), "after a garbage collection")
 	q.Fact("after a garbage collection", "all of it")
 
 	q.Step("a second pull asks what the tag is now, and for nothing else")
@@ -140,24 +142,24 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(asked, []string{head}))
 	assert.Check(q, cmp.DeepEqual(stats(q, blobs(d)), before), "the blobs' inodes and times")
 	assert.Check(q, cmp.DeepEqual(strings.Fields(other.Ctr("content", "ls", "-q").Stdout), named256(encoded(fetched))))
-	assert.Check(q, cmp.Len(files(q, dirs), 4))
+	assert.Check(q, cmp.Len(file.Names(q, dirs), 4))
 	q.Fact("asked by a pull in another namespace", asked)
-	q.Fact("directories of snapshots in both", len(files(q, dirs)))
+	q.Fact("directories of snapshots in both", len(file.Names(q, dirs)))
 	other.Ctr("images", "rm", "--sync", image.Layered)
 
 	q.Control("one blob is taken out of the content store: the pull fetches that one again")
 	forget(q, d, manifest.Config.Digest)
-	assert.Check(q, cmp.Len(files(q, dirs), 0), "the config's label was what held the snapshots")
+	assert.Check(q, cmp.Len(file.Names(q, dirs), 0), "the config's label was what held the snapshots")
 	asked = pull(d)
 	assert.Check(q, cmp.DeepEqual(asked, []string{head, "GET " + repository + "blobs/" + manifest.Config.Digest.String()}))
-	assert.Check(q, cmp.DeepEqual(files(q, blobs(d)), encoded(fetched)))
-	assert.Check(q, cmp.Len(files(q, dirs), 2), "unpacked again")
+	assert.Check(q, cmp.DeepEqual(file.Names(q, blobs(d)), encoded(fetched)))
+	assert.Check(q, cmp.Len(file.Names(q, dirs), 2), "unpacked again")
 	q.Fact("asked after the config was removed", []string{head, "GET the config"})
 
 	q.Control("a layer is taken out: its snapshot, which stays, may be enough")
 	layer := manifest.Layers[1].Digest
 	forget(q, d, layer)
-	assert.Check(q, cmp.Len(files(q, dirs), 2), "its snapshot stays")
+	assert.Check(q, cmp.Len(file.Names(q, dirs), 2), "its snapshot stays")
 	asked = pull(d)
 	again := slices.Contains(asked, "GET "+repository+"blobs/"+layer.String())
 	if again {
@@ -169,7 +171,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	}
 	_, err := os.Stat(filepath.Join(blobs(d), layer.Encoded()))
 	assert.Check(q, cmp.Equal(err == nil, again), "the layer's blob: %v", err)
-	if lab.Pinned() {
+	if q.Pinned() {
 		assert.Check(q, !again, "containerd's transfer service fetched a layer whose snapshot is there")
 	}
 
@@ -181,8 +183,8 @@ func forget(q *lab.Q, d *ctrd.Daemon, name digest.Digest) {
 	q.Helper()
 	d.Ctr("content", "rm", name.String())
 	d.CollectGarbage()
-	file := filepath.Join(blobs(d), name.Encoded())
-	assert.Assert(q, !exists(file), "%s is still there", file)
+	path := filepath.Join(blobs(d), name.Encoded())
+	assert.Assert(q, !file.Exists(path), "%s is still there", path)
 }
 
 // blobLabels are the labels of a blob, without what all their names begin with.
@@ -220,15 +222,15 @@ func named256(files []string) []string {
 func stats(q *lab.Q, dir string) map[string]string {
 	q.Helper()
 	out := map[string]string{}
-	for _, name := range files(q, dir) {
+	for _, name := range file.Names(q, dir) {
 		out[name] = inodeOf(q, filepath.Join(dir, name))
 	}
 	return out
 }
 
-func inodeOf(q *lab.Q, file string) string {
+func inodeOf(q *lab.Q, path string) string {
 	q.Helper()
 	var st unix.Stat_t
-	assert.NilError(q, unix.Stat(file, &st))
+	assert.NilError(q, unix.Stat(path, &st))
 	return fmt.Sprintf("inode %d, %d bytes, changed %d.%09d", st.Ino, st.Size, st.Ctim.Sec, st.Ctim.Nsec)
 }

@@ -14,7 +14,9 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -29,11 +31,11 @@ import (
 // Hint: put a script in runc's place that writes down its arguments, and hands on.
 // Spec: https://github.com/opencontainers/runtime-tools/blob/master/docs/command-line-interface.md
 func TestTask_WhereIsRuncInAllThis(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Where is runc in all this?")
+	q := session.Question(t, lab.MutatesVM, "Where is runc in all this?")
 	w := wrapRunc(q)
 	d := ctrd.Shared(q)
 	id, plain := q.ID(ctrd.ID), q.ID(ctrd.ID+"-plain")
-	ref := pull(q, d)
+	ref := d.PullImage()
 
 	q.Step("a container whose runtime writes down each of its calls: its own pid, its parent's, and the arguments")
 	if strings.Contains(d.Ctr("containers", "create", "--help").Stdout, "--runc-binary") {
@@ -88,7 +90,7 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 		Pid   int        `json:"init_process_pid"`
 		Start proc.Ticks `json:"init_process_start"`
 	}
-	assert.NilError(q, json.Unmarshal([]byte(contents(q, filepath.Join(root, id, "state.json"))), &stored))
+	assert.NilError(q, json.Unmarshal([]byte(file.Read(q, filepath.Join(root, id, "state.json"))), &stored))
 	task := proc.Snapshot(q, pid)
 	assert.Check(q, cmp.Equal(proc.PID(stored.Pid), task.PID))
 	assert.Check(q, cmp.Equal(stored.Start, task.Start))
@@ -108,17 +110,17 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 		proc.WaitFor(q, proc.Dead(task.Identity))
 		proc.WaitFor(q, d.Stopped(id))
 		before := len(w.calls(q))
-		deleteTask(q, d, id)
+		d.DeleteTask(id)
 		made := w.calls(q)[before:]
 		assert.Assert(q, len(made) > 0, "tasks delete called no runc")
 		assert.Check(q, cmp.Equal(made[0].operation(), "delete"))
 		assert.Check(q, cmp.Equal(made[0].parent, shims[0]), "who called runc delete")
-		assert.Check(q, !exists(filepath.Join(root, id)), "runc's state directory after delete")
+		assert.Check(q, !file.Exists(filepath.Join(root, id)), "runc's state directory after delete")
 		q.Fact("delete", made[0])
 		q.Fact("in order", runcCalls(w.calls(q)[:before+1]))
 
 		q.Step("containerd sees a shim go, and has it cleaned up after, in any case: that is not the shim's call")
-		proc.WaitFor(q, shimsLeft(d, 1))
+		proc.WaitFor(q, d.HasShims(1))
 		// It comes a moment later, and finds the bundle, which says which runtime it was, or not any more.
 		again := "not seen"
 		for _, c := range w.calls(q)[before+1:] {
@@ -147,7 +149,7 @@ func wrapRunc(q *lab.Q) recorder {
 	q.Helper()
 	dir := q.Mkdir("wrapper")
 	w := recorder{path: filepath.Join(dir, "runc"), log: filepath.Join(dir, "calls")}
-	script := "#!/bin/sh\necho \"$$ $PPID $*\" >> " + w.log + "\nexec " + lab.UnderTest("runc").Path + " \"$@\"\n"
+	script := "#!/bin/sh\necho \"$$ $PPID $*\" >> " + w.log + "\nexec " + q.UnderTest("runc").Path + " \"$@\"\n"
 	assert.NilError(q, os.WriteFile(w.path, []byte(script), 0o755))
 	q.LogCommandAs("cat > wrapper/runc   # #!/bin/sh; echo $$ $PPID $* >> calls; exec runc \"$@\"",
 		"mkdir -p wrapper && cat > wrapper/runc <<'END'\n"+script+"END\nchmod 755 wrapper/runc")
@@ -157,13 +159,13 @@ func wrapRunc(q *lab.Q) recorder {
 // calls lists the calls so far.
 func (w recorder) calls(q *lab.Q) []runcCall {
 	q.Helper()
-	if !exists(w.log) {
+	if !file.Exists(w.log) {
 		return nil
 	}
 	var out []runcCall
-	for line := range strings.Lines(contents(q, w.log)) {
+	for line := range strings.Lines(file.Read(q, w.log)) {
 		f := strings.Fields(line)
-		out = append(out, runcCall{pid: proc.PID(atoi(q, f[0])), parent: proc.PID(atoi(q, f[1])), args: f[2:]})
+		out = append(out, runcCall{pid: proc.PID(check.Int(q, f[0])), parent: proc.PID(check.Int(q, f[1])), args: f[2:]})
 	}
 	return out
 }

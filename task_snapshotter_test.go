@@ -15,7 +15,9 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/image"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -35,8 +37,8 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/docs/snapshotters/README.md
 // Kernel: https://docs.kernel.org/filesystems/erofs.html
 func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does another snapshotter change?")
-	if _, ours := lab.ImageRef(); !ours {
+	q := session.Question(t, lab.MutatesVM, "What does another snapshotter change?")
+	if _, ours := q.Image(); !ours {
 		q.Skipf("this measures an image whose size the lab knows, its own: unset CDB_IMAGE")
 	}
 	d := ctrd.Start(q)
@@ -72,7 +74,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 			assert.Check(q, cmp.DeepEqual(one.shared, two.shared))
 			q.Fact(s.name+": mounted", one.how)
 			q.Fact(s.name+": shared by both", len(one.shared))
-			program := size(q, lab.UnderTest("busybox").Path)
+			program := size(q, q.UnderTest("busybox").Path)
 			used := diskUse(q, one.own)
 			if s.copies {
 				assert.Check(q, used >= program, "%s has %d bytes: the program alone has %d", one.own, used, program)
@@ -104,8 +106,8 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 			said, after, _ := strings.Cut(rest, "\n")
 			assert.Check(q, cmp.Equal(said, "mine"))
 			assert.Check(q, after != seen["tree"], "the tree is described the same after a write")
-			assert.Check(q, cmp.Equal(contents(q, filepath.Join(one.own, "root/mine")), "mine"))
-			assert.Check(q, !exists(filepath.Join(two.own, "root/mine")), "the write is in %s, too", two.own)
+			assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(one.own, "root/mine")), "mine"))
+			assert.Check(q, !file.Exists(filepath.Join(two.own, "root/mine")), "the write is in %s, too", two.own)
 			assert.Check(q, cmp.Equal(typedIn(q, d, ids[1], describeTree), seen["tree"]))
 			q.Fact(s.name+": a write is seen by", "its own container")
 
@@ -113,12 +115,12 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 				for _, id := range ids {
 					d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 					proc.WaitFor(q, d.Stopped(id))
-					deleteTask(q, d, id)
+					d.DeleteTask(id)
 					d.Ctr("containers", "delete", id)
 				}
 				assert.Check(q, cmp.Len(mountsBelow(q, filepath.Dir(d.Root)), 0), "mounts after the tasks")
 				d.CollectGarbage() // which removes the directories of snapshots that were deleted
-				assert.Check(q, !exists(one.own), "%s stays after its container", one.own)
+				assert.Check(q, !file.Exists(one.own), "%s stays after its container", one.own)
 				q.Fact(s.name+": mounts left", "none")
 			})
 		})
@@ -143,7 +145,7 @@ func overlayRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
 	q.Helper()
 	o := rootOverlay(q, d, id)
 	for _, dir := range o.lower {
-		assert.Check(q, mountAt(q, dir) == nil, "%s is a mount point, no plain directory", dir)
+		assert.Check(q, check.MountAt(q, dir) == nil, "%s is a mount point, no plain directory", dir)
 		assert.Check(q, strings.HasPrefix(dir, snapshotterDir(d, "overlayfs")+"/"), dir)
 	}
 	return rootFS{"an overlay over directories", o.upper, o.lower}
@@ -152,7 +154,7 @@ func overlayRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
 func nativeRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
 	q.Helper()
 	at := filepath.Join(d.Bundle(id), "rootfs")
-	m := mountAt(q, at)
+	m := check.MountAt(q, at)
 	if m == nil {
 		q.Fatalf("nothing is mounted at %s", at)
 	}
@@ -167,7 +169,7 @@ func nativeRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
 	}
 	assert.Assert(q, dir != "", "no directory of the snapshotter's: %q", own)
 	assert.Check(q, strings.HasSuffix(dir, m.Root), "mounted is %s of its filesystem, and not %s", m.Root, dir)
-	assert.Check(q, sameFile(dir+"/bin/busybox", at+"/bin/busybox"), "%s is no bind of %s", at, dir)
+	assert.Check(q, file.Same(dir+"/bin/busybox", at+"/bin/busybox"), "%s is no bind of %s", at, dir)
 	return rootFS{"a bind of a directory", dir, nil}
 }
 
@@ -177,23 +179,23 @@ func erofsRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
 	o := rootOverlay(q, d, id)
 	how, images := "", []string{}
 	for _, dir := range o.lower {
-		m := mountAt(q, dir)
+		m := check.MountAt(q, dir)
 		assert.Assert(q, m != nil, "nothing is mounted at %s", dir)
 		assert.Check(q, cmp.Equal(m.FSType, "erofs"), dir)
 		how = "an overlay over erofs, of files"
-		file := m.Source
-		if loop, ok := strings.CutPrefix(file, "/dev/"); ok {
+		path := m.Source
+		if loop, ok := strings.CutPrefix(path, "/dev/"); ok {
 			how = "an overlay over erofs, of loop devices"
-			file = contents(q, filepath.Join("/sys/block", loop, "loop/backing_file"))
+			path = file.Read(q, filepath.Join("/sys/block", loop, "loop/backing_file"))
 		}
 		magic := make([]byte, 4)
-		f, err := os.Open(file)
+		f, err := os.Open(path)
 		assert.NilError(q, err)
 		_, err = f.ReadAt(magic, 1024)
 		f.Close()
 		assert.NilError(q, err)
-		assert.Check(q, cmp.DeepEqual(magic, []byte{0xe2, 0xe1, 0xf5, 0xe0}), "magic number of erofs in %s", file)
-		images = append(images, file)
+		assert.Check(q, cmp.DeepEqual(magic, []byte{0xe2, 0xe1, 0xf5, 0xe0}), "magic number of erofs in %s", path)
+		images = append(images, path)
 	}
 	return rootFS{how, o.upper, images}
 }
@@ -212,7 +214,7 @@ func mustHaveSnapshotter(q *lab.Q, plugins, name string) {
 		case f[3] != "ok":
 			q.Skipf("snapshotter erofs is %s: it needs the kernel's erofs; look again after: modprobe erofs", f[3])
 		case name == "erofs":
-			another(q, "mkfs.erofs") // containerd runs it for each layer
+			q.LookPathOrSkip("mkfs.erofs") // containerd runs it for each layer
 		}
 		return
 	}
@@ -238,8 +240,8 @@ func pullFor(q *lab.Q, d *ctrd.Daemon, hosts, snapshotter string) {
 	r = d.TryCtr(argv...)
 	if r.Code != 0 && strings.Contains(r.Stderr, "/dev/loop-control") {
 		// A kernel before 6.12 cannot mount a file, and a loop device comes with a module that nobody may have needed yet.
-		q.Exec(another(q, "modprobe"), "loop")
-		if !exists("/dev/loop-control") {
+		q.Exec(q.LookPathOrSkip("modprobe"), "loop")
+		if !file.Exists("/dev/loop-control") {
 			q.Skipf("this kernel mounts erofs from a loop device only, and has none: look again after modprobe loop, or with KERNEL=6.12")
 		}
 		r = d.TryCtr(argv...)
@@ -250,9 +252,9 @@ func pullFor(q *lab.Q, d *ctrd.Daemon, hosts, snapshotter string) {
 	q.Fact(snapshotter+": unpacked by", "images pull --local")
 }
 
-func size(q *lab.Q, file string) int64 {
+func size(q *lab.Q, path string) int64 {
 	q.Helper()
-	info, err := os.Stat(file)
+	info, err := os.Stat(path)
 	assert.NilError(q, err)
 	return info.Size()
 }

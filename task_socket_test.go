@@ -22,6 +22,7 @@ import (
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -37,10 +38,10 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md, https://github.com/containerd/ttrpc
 // Kernel: https://man7.org/linux/man-pages/man7/unix.7.html, SO_PEERCRED
 func TestTask_HowIsTheShimReached(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "How is the shim reached?")
+	q := session.Question(t, lab.MutatesVM, "How is the shim reached?")
 	d := ctrd.Start(q)
 	id := q.ID(ctrd.ID)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 	socket := filepath.Join(d.SocketDir, hash(d.Address+"/"+d.Namespace+"/"+id))
 	assert.Check(q, cmp.ErrorIs(dial(socket), unix.ENOENT), "before there is a task")
@@ -136,7 +137,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 		assert.Check(q, cmp.Equal(bootstrap(q, d.Bundle(id)), said))
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, d.Stopped(id))
-		deleteTask(q, d, id)
+		d.DeleteTask(id)
 		proc.WaitFor(q, proc.Dead(shim.Identity))
 		assert.Check(q, cmp.ErrorIs(dial(socket), unix.ENOENT), "after tasks delete")
 	})
@@ -172,10 +173,10 @@ func bootstrap(q *lab.Q, bundle string) boot {
 	path := addressFile(bundle)
 	b := boot{file: filepath.Base(path)}
 	if b.file == "address" {
-		b.Version, b.Address, b.Protocol = 2, contents(q, path), "ttrpc"
+		b.Version, b.Address, b.Protocol = 2, file.Read(q, path), "ttrpc"
 		return b
 	}
-	assert.NilError(q, json.Unmarshal([]byte(contents(q, path)), &b))
+	assert.NilError(q, json.Unmarshal([]byte(file.Read(q, path)), &b))
 	return b
 }
 

@@ -18,7 +18,9 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -34,10 +36,10 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
 // Kernel: https://docs.kernel.org/filesystems/overlayfs.html#upper-and-lower
 func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does a stopped task still hold, and what does delete free?")
+	q := session.Question(t, lab.MutatesVM, "What does a stopped task still hold, and what does delete free?")
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ID)
-	ref := pull(q, d)
+	ref := d.PullImage()
 
 	q.Step("a program that writes a file, and ends with 7 when it is told to")
 	d.CreateContainer(ref, id,
@@ -62,23 +64,23 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	q.Step("its id is taken, and its exit status waits")
 	again := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id)
 	assert.Check(q, again.Code != 0 && strings.Contains(again.Stderr, "already exists"), "a second task while the first is not deleted:\n%s", again)
-	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, fmt.Sprint(first.program.PID), "STOPPED"}))
+	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, fmt.Sprint(first.program.PID), "STOPPED"}))
 	for range 2 { // asking does not use it up
 		assert.Check(q, cmp.Equal(taskStatus(q, d, id).ExitStatus, uint32(7)))
 	}
 	q.Fact("exit status", taskStatus(q, d, id).ExitStatus)
-	file := filepath.Join(first.bundle, "exit.json") // of containerd 2
-	if exists(file) {
+	path := filepath.Join(first.bundle, "exit.json") // of containerd 2
+	if file.Exists(path) {
 		var saved struct{ Pid, Status int }
-		assert.NilError(q, json.Unmarshal([]byte(contents(q, file)), &saved))
+		assert.NilError(q, json.Unmarshal([]byte(file.Read(q, path)), &saved))
 		assert.Check(q, cmp.Equal(saved.Status, 7), "in exit.json")
 		assert.Check(q, cmp.Equal(proc.PID(saved.Pid), first.program.PID), "in exit.json")
 	}
-	assert.Check(q, exists(file) || !lab.Pinned(), "the bundle has no exit.json: %v", files(q, first.bundle))
-	q.Fact("exit.json in the bundle", exists(file))
+	assert.Check(q, file.Exists(path) || !q.Pinned(), "the bundle has no exit.json: %v", file.Names(q, first.bundle))
+	q.Fact("exit.json in the bundle", file.Exists(path))
 
 	q.Step("tasks delete: all of the task goes; the snapshot is the container's")
-	deleteTask(q, d, id)
+	d.DeleteTask(id)
 	proc.WaitFor(q, proc.Dead(first.shim.Identity))
 	deleted := first.held(q)
 	assert.Check(q, cmp.DeepEqual(deleted, []string{"container", "snapshot", "what it wrote"}))
@@ -90,12 +92,12 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	assert.Check(q, cmp.Equal(second.upper, first.upper), "the upper directory of the second task")
 	assert.Check(q, !second.shim.Same(first.shim.Identity))
 	proc.WaitFor(q, says(filepath.Join(second.upper, "written"), "mine\nmine"))
-	q.Fact("its file reads", contents(q, filepath.Join(second.upper, "written")))
+	q.Fact("its file reads", file.Read(q, filepath.Join(second.upper, "written")))
 
 	q.Step("what an exec in the background leaves: its FIFOs, which nobody closes")
-	before := files(q, d.FifoDir)
+	before := file.Names(q, d.FifoDir)
 	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "aside", id, "true")
-	ofExec := slices.DeleteFunc(files(q, d.FifoDir), func(dir string) bool { return slices.Contains(before, dir) })
+	ofExec := slices.DeleteFunc(file.Names(q, d.FifoDir), func(dir string) bool { return slices.Contains(before, dir) })
 	residue(q, second, ofExec)
 
 	q.Control("containers delete: record and snapshot go, and the files with the next garbage collection")
@@ -107,9 +109,9 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	d.CreateContainer(ref, id, "true")
 	fresh := q.Mkdir("fresh")
 	mountSnapshot(q, d, id, fresh)
-	assert.Check(q, exists(filepath.Join(fresh, "bin")), "the image's files are not in a new snapshot of it")
-	assert.Check(q, !exists(filepath.Join(fresh, "written")), "a new container of the same image has what the old one wrote")
-	q.Fact("what it wrote, in a new container", exists(filepath.Join(fresh, "written")))
+	assert.Check(q, file.Exists(filepath.Join(fresh, "bin")), "the image's files are not in a new snapshot of it")
+	assert.Check(q, !file.Exists(filepath.Join(fresh, "written")), "a new container of the same image has what the old one wrote")
+	q.Fact("what it wrote, in a new container", file.Exists(filepath.Join(fresh, "written")))
 
 	q.Answer("All but the process: shim, mount, cgroup, bundle, exit status, id. tasks delete frees them, containers delete the files.")
 }
@@ -120,23 +122,23 @@ func residue(q *lab.Q, h hold, ofExec []string) {
 	d := h.d
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", h.id)
 	proc.WaitFor(q, d.Stopped(h.id))
-	deleteTask(q, d, h.id)
+	d.DeleteTask(h.id)
 	stays := []string{}
 	for _, r := range []struct{ what, path string }{
 		{"runtime's directory of the namespace", filepath.Join(d.RuncRoot, d.Namespace)},
 		{"bundles' directory of the namespace", filepath.Dir(h.bundle)},
 		{"cgroup of the namespace", filepath.Dir(cgroup.Of(q, h.cgroup).Dirs()[0])},
 	} {
-		if exists(r.path) {
+		if file.Exists(r.path) {
 			stays = append(stays, r.what)
 		}
 	}
 	for _, dir := range ofExec {
-		if exists(filepath.Join(d.FifoDir, dir)) {
+		if file.Exists(filepath.Join(d.FifoDir, dir)) {
 			stays = append(stays, "FIFOs of the exec")
 		}
 	}
-	if lab.Pinned() {
+	if q.Pinned() {
 		assert.Check(q, cmp.Len(stays, 4), "what stays of a task that was deleted: %v", stays)
 	}
 	q.Fact("what stays of it all the same", enumerated(stays))
@@ -167,7 +169,7 @@ func holdOf(q *lab.Q, d *ctrd.Daemon, id string) hold {
 		d: d, id: id, program: program, shim: proc.Snapshot(q, program.Parent),
 		bundle: d.Bundle(id), socket: d.ShimSocket(id), cgroup: "/" + d.Namespace + "/" + id,
 	}
-	rootfs := mountAt(q, filepath.Join(h.bundle, "rootfs"))
+	rootfs := check.MountAt(q, filepath.Join(h.bundle, "rootfs"))
 	assert.Assert(q, rootfs != nil, "nothing is mounted at %s/rootfs", h.bundle)
 	for option := range strings.SplitSeq(rootfs.VFSOptions, ",") {
 		if dir, ok := strings.CutPrefix(option, "upperdir="); ok {
@@ -194,12 +196,12 @@ func (h hold) held(q *lab.Q) []string {
 	tasks, err := h.d.Client().TaskService().List(ctx, &tasksapi.ListTasksRequest{})
 	assert.NilError(q, err)
 	is := map[string]bool{
-		"process": alive(h.program.Identity), "shim": alive(h.shim.Identity), "socket": exists(h.socket), "bundle": exists(h.bundle),
-		"rootfs mount": mountAt(q, filepath.Join(h.bundle, "rootfs")) != nil,
-		"cgroup":       slices.ContainsFunc(cgroup.Of(q, h.cgroup).Dirs(), exists),
-		"FIFOs":        len(fifos) > 0, "runtime state": exists(filepath.Join(h.d.RuncRoot, h.d.Namespace, h.id, "state.json")),
+		"process": alive(h.program.Identity), "shim": alive(h.shim.Identity), "socket": file.Exists(h.socket), "bundle": file.Exists(h.bundle),
+		"rootfs mount": check.MountAt(q, filepath.Join(h.bundle, "rootfs")) != nil,
+		"cgroup":       slices.ContainsFunc(cgroup.Of(q, h.cgroup).Dirs(), file.Exists),
+		"FIFOs":        len(fifos) > 0, "runtime state": file.Exists(filepath.Join(h.d.RuncRoot, h.d.Namespace, h.id, "state.json")),
 		"task":      slices.ContainsFunc(tasks.Tasks, func(t *task.Process) bool { return t.ID == h.id }),
-		"container": noRecord == nil, "snapshot": snapshot, "what it wrote": exists(filepath.Join(h.upper, "written")),
+		"container": noRecord == nil, "snapshot": snapshot, "what it wrote": file.Exists(filepath.Join(h.upper, "written")),
 	}
 	out := []string{}
 	for _, what := range allHeld {

@@ -15,7 +15,9 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -31,14 +33,14 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
 // Kernel: https://man7.org/linux/man-pages/man2/PR_SET_CHILD_SUBREAPER.2const.html
 func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Where does the shim appear when containerd starts a task?")
+	q := session.Question(t, lab.MutatesVM, "Where does the shim appear when containerd starts a task?")
 	d := ctrd.Start(q)
 	id := q.ID(ctrd.ID)
 	bundle := d.Bundle(id)
 
 	q.Step("a daemon, a namespace, an image: no shim")
 	d.Ctr("namespaces", "create", ctrd.Namespace)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	q.Fact("shims with an image", d.Shims())
 	assert.Assert(q, cmp.Len(d.Shims(), 0))
 
@@ -47,7 +49,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
 	assert.Check(q, cmp.Contains(d.Ctr("snapshots", "ls").Stdout, id))
 	assert.Check(q, cmp.Len(d.Shims(), 0))
-	assert.Check(q, !exists(bundle), "there is a bundle without a task: %s", bundle)
+	assert.Check(q, !file.Exists(bundle), "there is a bundle without a task: %s", bundle)
 	q.Fact("shims with a container", d.Shims())
 
 	q.Step("a task: one shim, and the program is its child")
@@ -78,7 +80,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Equal(cwd, bundle))
 	q.Fact("bundle", cwd)
-	q.Fact("in it", files(q, bundle))
+	q.Fact("in it", file.Names(q, bundle))
 	pidFile, err := os.ReadFile(filepath.Join(bundle, "init.pid"))
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Equal(string(pidFile), strconv.Itoa(int(init.PID))))
@@ -89,10 +91,10 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q.Fact("socket", "sha256 of address/namespace/id")
 
 	q.Step("ctr agrees with the kernel")
-	line := row(q, d.Ctr("tasks", "ls").Stdout, id)
+	line := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
 	assert.Check(q, cmp.DeepEqual(line, []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
 	q.Fact("ctr tasks ls", line[2])
-	ps := row(q, d.Ctr("tasks", "ps", id).Stdout, strconv.Itoa(int(init.PID)))
+	ps := check.TableRow(q, d.Ctr("tasks", "ps", id).Stdout, strconv.Itoa(int(init.PID)))
 	assert.Check(q, cmp.Equal(ps[0], strconv.Itoa(int(init.PID))))
 
 	q.Step("containerd is killed: the shim holds the task")
@@ -109,7 +111,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	d.Start()
 	assert.Check(q, cmp.DeepEqual(d.Shims(), shims))
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, init.PID).Identity, init.Identity))
-	assert.Check(q, cmp.DeepEqual(row(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
+	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
 	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "again", id, "echo", "still here").Stdout), "still here"))
 	q.Fact("after the restart", "same shim, same program, an exec works, the stale socket is replaced")
 
@@ -121,9 +123,9 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q.Fact("shims with two tasks", len(d.Shims()))
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", second)
 	proc.WaitFor(q, d.Stopped(second))
-	deleteTask(q, d, second)
+	d.DeleteTask(second)
 	d.Ctr("containers", "delete", second)
-	proc.WaitFor(q, shimsLeft(d, 1))
+	proc.WaitFor(q, d.HasShims(1))
 	assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "the first task's shim stays")
 
 	q.TearDown("control: the task ends and is deleted, the container stays: no shim, no bundle, no socket", func() {
@@ -131,11 +133,11 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 		proc.WaitFor(q, proc.Dead(init.Identity))
 		proc.WaitFor(q, d.Stopped(id))
 		assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "a task that has ended keeps its shim, which keeps the exit status")
-		deleteTask(q, d, id)
+		d.DeleteTask(id)
 		proc.WaitFor(q, proc.Dead(shim.Identity))
 		assert.Check(q, cmp.Len(d.Shims(), 0))
-		assert.Check(q, !exists(bundle), "the bundle is still there: %s", bundle)
-		assert.Check(q, !exists(socket), "the socket is still there: %s", socket)
+		assert.Check(q, !file.Exists(bundle), "the bundle is still there: %s", bundle)
+		assert.Check(q, !file.Exists(socket), "the socket is still there: %s", socket)
 		assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
 		q.Fact("shims after tasks delete", len(d.Shims()))
 	})
@@ -146,7 +148,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 		for _, list := range [][]string{{"tasks", "ls", "-q"}, {"containers", "ls", "-q"}, {"images", "ls", "-q"}, {"content", "ls", "-q"}} {
 			assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr(list...).Stdout), ""), "left of %s", list[0])
 		}
-		assertNoCgroup(q, "/"+ctrd.Namespace+"/"+id)
+		check.NoCgroup(q, "/"+ctrd.Namespace+"/"+id)
 		d.Ctr("namespaces", "remove", ctrd.Namespace)
 		assert.Check(q, !strings.Contains(d.Ctr("namespaces", "ls", "-q").Stdout, ctrd.Namespace))
 	})

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -102,6 +103,13 @@ func Args(args ...string) func(*specs.Spec) {
 	return func(s *specs.Spec) { s.Process.Args = args }
 }
 
+// WithoutNamespace is an edit: the container stays in the host's namespace of that type.
+func WithoutNamespace(ns specs.LinuxNamespaceType) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == ns })
+	}
+}
+
 // writeRootfs does what the shell lines do that it notes.
 func (b *Bundle) writeRootfs() {
 	b.q.Helper()
@@ -109,11 +117,11 @@ func (b *Bundle) writeRootfs() {
 	if err := os.Mkdir(rootfs, 0o755); err != nil {
 		b.q.Fatalf("make the rootfs: %v", err)
 	}
-	if err := lab.RootFS().WriteDir(rootfs); err != nil {
+	if err := b.q.RootFS().WriteDir(rootfs); err != nil {
 		b.q.Fatal(err)
 	}
 	b.q.LogCommand("mkdir -p %[1]s/rootfs && (cd %[1]s/rootfs && mkdir bin dev etc proc root run sys tmp && cp %[2]s bin/ && "+
-		"for a in $(bin/busybox --list); do [ -e bin/$a ] || ln -s busybox bin/$a; done)", b.Name, lab.UnderTest("busybox").Path)
+		"for a in $(bin/busybox --list); do [ -e bin/$a ] || ln -s busybox bin/$a; done)", b.Name, b.q.UnderTest("busybox").Path)
 }
 
 // Edit changes the bundle's configuration and writes it.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"gotest.tools/v3/poll"
+
 	"cdblab/helpers/proc"
 )
 
@@ -138,4 +140,28 @@ func (g Group) any() string {
 		return ""
 	}
 	return "pids"
+}
+
+// Version returns the version of the hierarchies that have the controllers: "v1" (also in hybrid mode) or "v2".
+func Version(tb testing.TB) string {
+	tb.Helper()
+	hs, err := Hierarchies()
+	if err != nil {
+		tb.Fatalf("find the cgroup hierarchies: %v", err)
+	}
+	if ModeOf(hs) == ModeV2 {
+		return "v2"
+	}
+	return "v1"
+}
+
+// Removed returns a check that removes an empty cgroup, and succeeds when it is gone. The kernel removes a cgroup only
+// when its last process is gone.
+func Removed(dir string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if err := os.Remove(dir); err != nil && !os.IsNotExist(err) {
+			return poll.Continue("%v", err)
+		}
+		return poll.Success()
+	}
 }

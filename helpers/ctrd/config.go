@@ -79,3 +79,10 @@ func newPaths(dir string, as features) (paths, error) {
 	}
 	return p, nil
 }
+
+// GarbageOnDemand is a table of the configuration with which the daemon collects garbage only when a client waits for it.
+// By default the daemon does so when it starts, and every second or so after something was deleted: between any two
+// steps of a question.
+const GarbageOnDemand = `[plugins."io.containerd.gc.v1.scheduler"]
+  startup_delay = "1h"
+  pause_threshold = 0.0000001`

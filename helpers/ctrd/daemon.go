@@ -53,7 +53,7 @@ func Start(q *lab.Q, options ...Option) *Daemon {
 	for _, o := range options {
 		o(&extra)
 	}
-	s, err := newServer(dir, extra, func(argv ...string) (*exec.Cmd, error) { return q.Cmd(context.Background(), argv...), nil })
+	s, err := newServer(q.Session(), dir, extra, func(argv ...string) (*exec.Cmd, error) { return q.Cmd(context.Background(), argv...), nil })
 	if err != nil {
 		q.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func (d *Daemon) isOwnShim(args []string) bool {
 }
 
 func (d *Daemon) shimProgram() string {
-	path, err := filepath.EvalSymlinks(lab.UnderTest("containerd-shim-runc-v2").Path)
+	path, err := filepath.EvalSymlinks(d.q.UnderTest("containerd-shim-runc-v2").Path)
 	if err != nil {
 		d.q.Fatalf("find the shim: %v", err)
 	}

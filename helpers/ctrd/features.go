@@ -8,14 +8,13 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 
 	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 )
 
-// dialect is how the containerd and the ctr under test want to be told things. They are asked (for the default
-// configuration, for help), since a version's number does not tell what a distribution has patched.
+// features are what the containerd and the ctr under test can do. The programs are asked (for the default
+// configuration, for help), because a version number does not show what a distribution has patched.
 type features struct {
 	Version   int  // of the configuration's format: 2 of containerd 1, 3 of containerd 2
 	SocketDir bool // the shims' sockets can be moved; else they are in defaultSocketDir
@@ -34,9 +33,14 @@ var pinnedFeatures = features{Version: 3, SocketDir: true, RuncRoot: true}
 
 var versionLine = regexp.MustCompile(`(?m)^version = (\d+)$`)
 
-var theDialect = sync.OnceValues(func() (features, error) {
+// featuresOf asks the programs of a session once.
+func featuresOf(session *lab.Session) (features, error) {
+	return lab.Once(session, "features of containerd and ctr", func() (features, error) { return askFeatures(session) })
+}
+
+func askFeatures(session *lab.Session) (features, error) {
 	d := pinnedFeatures
-	if tool := lab.UnderTest("containerd"); !tool.Pinned {
+	if tool := session.UnderTest("containerd"); !tool.Pinned {
 		out, err := exec.Command(tool.Path, "config", "default").Output()
 		if err != nil {
 			return d, nil //nolint:nilerr // what is wrong with it is better told by the daemon that does not start
@@ -50,7 +54,7 @@ var theDialect = sync.OnceValues(func() (features, error) {
 		}
 		d.SocketDir = strings.Contains(string(out), "socket_dir")
 	}
-	if tool := lab.UnderTest("ctr"); !tool.Pinned {
+	if tool := session.UnderTest("ctr"); !tool.Pinned {
 		out, err := exec.Command(tool.Path, "containers", "create", "--help").Output()
 		if err != nil {
 			return d, fmt.Errorf("ask %s containers create --help for its options: %w", tool.Path, err)
@@ -60,5 +64,5 @@ var theDialect = sync.OnceValues(func() (features, error) {
 	if d.SocketDir && d.RuncRoot {
 		return d, nil
 	}
-	return d, host.UseDefaultPlace(lab.RunOwner(), defaultPlace, defaultSocketDir, defaultRuncRoot)
-})
+	return d, host.UseDefaultPlace(session.Owner(), defaultPlace, defaultSocketDir, defaultRuncRoot)
+}

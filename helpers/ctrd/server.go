@@ -36,8 +36,8 @@ type server struct {
 }
 
 // newServer writes the configuration of a containerd whose places are below dir, which exists.
-func newServer(dir string, extra []string, command func(argv ...string) (*exec.Cmd, error)) (*server, error) {
-	as, err := theDialect()
+func newServer(session *lab.Session, dir string, extra []string, command func(argv ...string) (*exec.Cmd, error)) (*server, error) {
+	as, err := featuresOf(session)
 	if err != nil {
 		return nil, err
 	}

@@ -6,23 +6,26 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
-	"sync"
 
 	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 )
 
-// theShared is the containerd that questions share, which starts when the first one asks for it.
-var theShared = sync.OnceValues(func() (*server, error) {
-	dir, err := lab.Shared("containerd")
+// sharedServer returns the containerd that questions share. It starts when the first question asks for it.
+func sharedServer(session *lab.Session) (*server, error) {
+	return lab.Once(session, "containerd", func() (*server, error) { return startSharedServer(session) })
+}
+
+func startSharedServer(session *lab.Session) (*server, error) {
+	dir, err := session.Mkdir("containerd")
 	if err != nil {
 		return nil, err
 	}
-	s, err := newServer(dir, nil, func(argv ...string) (*exec.Cmd, error) { return lab.SharedCmd(filepath.Dir(dir), argv...) })
+	s, err := newServer(session, dir, nil, func(argv ...string) (*exec.Cmd, error) { return session.Cmd(filepath.Dir(dir), argv...) })
 	if err != nil {
 		return nil, err
 	}
-	lab.AtEnd(func() error {
+	session.Cleanup(func() error {
 		errs := []error{s.stop()}
 		dirs := []string{dir}
 		if s.SocketDir != defaultSocketDir {
@@ -35,13 +38,13 @@ var theShared = sync.OnceValues(func() (*server, error) {
 		return errors.Join(errs...)
 	})
 	return s, s.start()
-})
+}
 
 // Shared is a containerd that the question shares with others, for what neither kills nor configures it. The question has
 // a containerd namespace of its own there, which is removed when it ends, with all that is in it.
 func Shared(q *lab.Q) *Daemon {
 	q.Helper()
-	s, err := theShared()
+	s, err := sharedServer(q.Session())
 	if err != nil {
 		q.Fatal(err)
 	}
@@ -51,7 +54,7 @@ func Shared(q *lab.Q) *Daemon {
 			s.toml+"END\ncontainerd --config containerd/config.toml --address "+s.Address+" 2>> containerd/log & sleep 1; }\nmkdir -p "+q.Dir+"/fifo; cd "+q.Dir)
 	q.Export("CONTAINERD_ADDRESS", s.Address)
 	q.SuggestCommand("ctr -n " + d.Namespace + " tasks ls")
+	q.Cleanup(d.cleanUp) // before connect, as Start does: the client is closed first, and cleanUp makes its own
 	d.connect()
-	q.Cleanup(d.cleanUp)
 	return d
 }

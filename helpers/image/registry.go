@@ -35,11 +35,15 @@ type Registry struct {
 	requests []string
 }
 
-// store is what all registries of a run hold: the image is made once, and pushed without a network.
-var store = sync.OnceValues(func() (http.Handler, error) {
+// contentOf returns what all registries of a session hold. The image is made once, and pushed without a network.
+func contentOf(session *lab.Session) (http.Handler, error) {
+	return lab.Once(session, "content of the registry", func() (http.Handler, error) { return push(session.RootFS()) })
+}
+
+func push(fs *rootfs.FS) (http.Handler, error) {
 	held := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	for tag, image := range map[string]func(*rootfs.FS) (v1.ImageIndex, error){"latest": Index, "layered": LayeredIndex} {
-		index, err := image(lab.RootFS())
+		index, err := image(fs)
 		if err != nil {
 			return nil, fmt.Errorf("make the image: %w", err)
 		}
@@ -52,7 +56,7 @@ var store = sync.OnceValues(func() (http.Handler, error) {
 		}
 	}
 	return held, nil
-})
+}
 
 // inProcess is a transport to a handler of this process.
 type inProcess struct{ http.Handler }
@@ -85,7 +89,7 @@ func Serve(q *lab.Q) *Registry {
 	if err != nil {
 		q.Fatal(err)
 	}
-	held, err := store()
+	held, err := contentOf(q.Session())
 	if err != nil {
 		q.Fatal(err)
 	}

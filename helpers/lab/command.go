@@ -38,7 +38,7 @@ func (r Result) String() string {
 // holding what it inherited, and who reads a pipe to its end would wait for the container's.
 func (q *Q) Exec(argv ...string) Result {
 	q.Helper()
-	q.notes.command(quote(argv))
+	q.notes.command(quote(argv), quote(argv))
 	stdout, stderr := q.memfd("stdout"), q.memfd("stderr")
 	defer stdout.Close()
 	defer stderr.Close()
@@ -79,7 +79,7 @@ func (q *Q) Must(argv ...string) Result {
 // runs beside the question, such as a daemon.
 func (q *Q) Cmd(ctx context.Context, argv ...string) *exec.Cmd {
 	q.Helper()
-	path, err := resolve(argv[0])
+	path, err := q.session.lookPath(argv[0])
 	if err != nil {
 		q.Fatal(err)
 	}
@@ -92,29 +92,42 @@ func (q *Q) Cmd(ctx context.Context, argv ...string) *exec.Cmd {
 
 // environment is what a question adds to the environment of its commands, in order.
 type environment struct {
-	pairs [][2]string
-	looks []string // commands worth typing when the state is kept
+	pairs     [][2]string
+	suggested []string // commands worth typing when the state is kept
 }
 
 // Env sets a variable for the question's commands, which inherit the test's own environment besides.
-func (q *Q) Setenv(key, value string) {
+func (q *Q) SetCommandEnv(key, value string) {
 	q.env.pairs = append(q.env.pairs, [2]string{key, value})
 }
 
-// Export sets a variable as [Q.Env] does, and notes it, for commands that cannot be pasted without.
+// Export sets a variable as [Q.SetCommandEnv] does, and notes it, for commands that cannot be pasted without.
 func (q *Q) Export(key, value string) {
-	q.Setenv(key, value)
+	q.SetCommandEnv(key, value)
 	export := "export " + key + "=" + quote([]string{value})
-	q.setUp(export, export)
+	q.logSetUp(export, export)
 }
 
 // Environ is the environment of the question's commands.
 func (q *Q) Environ() []string {
-	env := append(os.Environ(), "PATH="+binDir()+":"+os.Getenv("PATH"))
+	env := append(os.Environ(), "PATH="+q.session.binDir()+":"+os.Getenv("PATH"))
 	for _, p := range q.env.pairs {
 		env = append(env, p[0]+"="+p[1])
 	}
 	return env
+}
+
+// Cmd is [Q.Cmd] for what serves all questions of the run: it works in a directory of [Session.Mkdir].
+func (s *Session) Cmd(dir string, argv ...string) (*exec.Cmd, error) {
+	path, err := s.lookPath(argv[0])
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(context.Background(), path, argv[1:]...)
+	cmd.Args[0] = argv[0]
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PATH="+s.binDir()+":"+os.Getenv("PATH"), host.OwnerEnv+"="+s.run.Dir())
+	return cmd, nil
 }
 
 // running describes the processes that the question has at this moment.

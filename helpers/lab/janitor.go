@@ -23,7 +23,7 @@ const janitorEnv = "CDB_JANITOR"
 //
 // It has a session of its own, so that a Ctrl-C at the terminal, which ends us, does not reach it; and none of our
 // output, because go test would wait for it.
-func startJanitor() (end func(), err error) {
+func startJanitor(run string) (stop func(), err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func startJanitor() (end func(), err error) {
 	defer r.Close()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args[0] = "cdb-lab-janitor"
-	cmd.Env = append(os.Environ(), janitorEnv+"="+theRun.Owner.Run)
+	cmd.Env = append(os.Environ(), janitorEnv+"="+run)
 	cmd.Stdin = r
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -3,9 +3,10 @@
 package lab
 
 import (
-	"strings"
 	"testing"
 	"time"
+
+	"cdblab/helpers/host"
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -15,8 +16,8 @@ type pid int
 
 func (pid) Volatile() string { return "pid" }
 
-func TestNormal_NamesWhatNoTwoRunsAgreeOn(t *testing.T) {
-	n := &namer{paths: strings.NewReplacer("/run/cdb-lab/1/q1", "$Q"), seen: map[string]map[string]int{}}
+func TestNormalize_NamesWhatNoTwoRunsAgreeOn(t *testing.T) {
+	n := newFacts(host.NewOwner("1", "q1"))
 	for _, c := range []struct {
 		value any
 		want  string
@@ -32,7 +33,7 @@ func TestNormal_NamesWhatNoTwoRunsAgreeOn(t *testing.T) {
 		{"two\nlines", "two ⏎ lines"},
 		{3, "3"},
 	} {
-		assert.Check(t, cmp.Equal(n.normal(c.value), c.want))
+		assert.Check(t, cmp.Equal(n.normalize(c.value), c.want))
 	}
 	assert.Equal(t, plain([]pid{12, 4711}), "12 4711", "the reader sees them as they are")
 }

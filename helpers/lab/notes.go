@@ -3,45 +3,45 @@
 package lab
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
-	"reflect"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"al.essio.dev/pkg/shellescape"
 
 	"cdblab/helpers/host"
 )
 
-// notes writes down a question as lab notes. `go test -v` shows them as a person reads them; in `go test -json` each is
-// an attr event of the test besides, and with -artifacts the commands are a file that can be run again.
+// notes writes down a question as lab notes. `go test -v` shows them as a person reads them. In `go test -json` each note is
+// an attr event of the test as well. With -artifacts the commands are a file that can be run again.
 type notes struct {
 	t     *testing.T // nil for a benchmark, which takes no notes
-	out   *gather
-	names *namer
-	step  *int
+	out   *output
+	facts *facts
+	steps *steps
 	file  *os.File
 	setup []string // commands without which the others cannot be pasted: cd, export
 }
 
-func newNotes(tb testing.TB, part host.Owner) *notes {
+// steps numbers the steps and controls of a question, in one sequence.
+type steps struct {
+	last     int // number of the last step or control; 0 before the first
+	controls int
+}
+
+func newNotes(tb testing.TB, owner host.Owner, oneByOne bool) *notes {
 	t, ok := tb.(*testing.T)
 	if !ok {
-		return &notes{out: &gather{to: io.Discard, stream: true}}
+		return &notes{out: &output{to: io.Discard, direct: true}}
 	}
-	n := &notes{t: t, out: &gather{to: t.Output(), stream: oneByOne()}, step: new(int), names: &namer{
-		paths: strings.NewReplacer(part.Dir(), "$Q", part.Cgroup(), "$CGROUP", part.ID(""), "", filepath.Dir(part.Dir()), "$RUN"),
-		seen:  map[string]map[string]int{},
-	}}
+	n := &notes{t: t, out: &output{to: t.Output(), direct: oneByOne}, steps: &steps{}, facts: newFacts(owner)}
 	f, err := os.Create(filepath.Join(t.ArtifactDir(), "transcript.sh"))
 	if err != nil {
 		t.Fatalf("open the transcript: %v", err)
@@ -51,21 +51,30 @@ func newNotes(tb testing.TB, part host.Owner) *notes {
 	return n
 }
 
-// part is the notes of a subtest: the same story, told on.
-func (n *notes) part(t *testing.T) *notes {
+// subtest returns the notes of a subtest, which continue those of the question.
+func (n *notes) subtest(t *testing.T) *notes {
 	sub := *n
 	sub.t = t
-	if sub.out.stream {
-		sub.out = &gather{to: t.Output(), stream: true}
+	if sub.out.direct {
+		sub.out = &output{to: t.Output(), direct: true}
 	}
 	return &sub
 }
 
-// attr sends an event for the readers of go test -json. In a plain -v they would only say everything twice.
+// attr emits an attr event for the readers of go test -json. In a plain -v it would only repeat the notes.
 func (n *notes) attr(key, value string) {
 	if n.t != nil && flag.Lookup("test.v").Value.String() == "test2json" {
 		n.t.Attr(key, strings.ReplaceAll(value, "\n", "\\n"))
 	}
+}
+
+// attrJSON is [notes.attr] for a value with several parts.
+func (n *notes) attrJSON(key string, value any) {
+	data, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // the values are strings, numbers and booleans
+	}
+	n.attr(key, string(data))
 }
 
 // line writes a line for the reader, and a comment into the transcript.
@@ -86,54 +95,61 @@ func (n *notes) question(scope Scope, text string) {
 	n.line("\nQ  %s   (%s)", text, scope)
 }
 
-// command notes a command as it can be pasted into a shell.
-func (n *notes) command(line string) {
+// command notes a command. The reader sees shown; the transcript has script, which can be pasted into a shell.
+func (n *notes) command(shown, script string) {
 	if n.t == nil {
 		return
 	}
-	n.attr("command", n.names.paths.Replace(line))
-	fmt.Fprintf(n.out, "     $ %s\n", line)
-	fmt.Fprintln(n.file, line)
+	n.attr("command", n.facts.paths.Replace(script))
+	fmt.Fprintf(n.out, "     $ %s\n", shown)
+	fmt.Fprintln(n.file, script)
 }
 
-// setUp notes a command that those after it need; in the transcript, long stands for it.
-func (q *Q) setUp(short, long string) {
-	q.notes.setup = append(q.notes.setup, short)
-	q.LogCommandAs(short, long)
+// quote writes a command as a shell reads it back.
+func quote(argv []string) string { return shellescape.QuoteCommand(argv) }
+
+// LogCommand notes, as a reader would type it, what the lab did by itself.
+func (q *Q) LogCommand(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	q.notes.command(line, line)
+}
+
+// LogCommandAs is [Q.LogCommand] for what is too long to show: the reader sees shown, and the transcript has script.
+func (q *Q) LogCommandAs(shown, script string) { q.notes.command(shown, script) }
+
+// logSetUp notes a command that those after it need.
+func (q *Q) logSetUp(shown, script string) {
+	q.notes.setup = append(q.notes.setup, shown)
+	q.LogCommandAs(shown, script)
+}
+
+// step is the attr event of a step or a control.
+type step struct {
+	Number int    `json:"number"` // in the question; facts refer to it
+	Text   string `json:"text"`
 }
 
 // Step begins a step of the experiment: what is done now, and what it is expected to show.
 func (q *Q) Step(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	q.notes.attr("step", text)
-	if q.notes.t != nil {
-		*q.notes.step++
-		q.notes.line("\n  %d. %s", *q.notes.step, text)
+	if q.notes.t == nil {
+		return
 	}
+	text, s := fmt.Sprintf(format, args...), q.notes.steps
+	s.last++
+	q.notes.attrJSON("step", step{s.last, text})
+	q.notes.line("\n  %d. %s", s.last-s.controls, text)
 }
 
 // Control begins a step in which the cause is taken away, so that the effect must go.
 func (q *Q) Control(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	q.notes.attr("control", text)
-	q.notes.line("\n  C. control: %s", text)
-}
-
-// Fact records what was observed. Two runs can be compared by their facts: paths of the run and volatile values (see
-// [Volatile]) are recorded by name, while the reader sees them as they are.
-func (q *Q) Fact(name string, value any) {
 	if q.notes.t == nil {
 		return
 	}
-	normal, err := json.Marshal(struct {
-		Name  string `json:"name"`
-		Value string `json:"value"`
-	}{name, q.notes.names.normal(value)})
-	if err != nil {
-		q.Fatalf("record fact %q: %v", name, err)
-	}
-	q.notes.attr("fact", string(normal))
-	q.notes.line("     · %-34s %s", name, plain(value))
+	text, s := fmt.Sprintf(format, args...), q.notes.steps
+	s.last++
+	s.controls++
+	q.notes.attrJSON("control", step{s.last, text})
+	q.notes.line("\n  C. control: %s", text)
 }
 
 // Answer ends the question with its answer, as short as it can be said.
@@ -147,96 +163,82 @@ func (q *Q) Answer(format string, args ...any) {
 	q.notes.line("\nA  %s\n", text)
 }
 
-// Volatile is a value on which no two runs agree, such as a pid. Volatile returns what kind of value it is: the first
-// pid of a question is recorded as <pid 1>, another one as <pid 2>, and the first one again as <pid 1>, so that "the
-// same pid as before" is still seen.
-type Volatile interface{ Volatile() string }
-
-// Elapsed is a time that something took.
-type Elapsed time.Duration
-
-// Volatile is the word that stands for a duration where two runs are compared.
-func (Elapsed) Volatile() string { return "duration" }
-
-func (e Elapsed) String() string { return time.Duration(e).Round(100 * time.Microsecond).String() }
-
-// Chance is an outcome that is one in this run and may be another in the next, without anything being wrong.
-type Chance string
-
-// Volatile is the word that stands for such an outcome where two runs are compared.
-func (Chance) Volatile() string { return "chance" }
-
-type namer struct {
-	mu    sync.Mutex
-	paths *strings.Replacer
-	seen  map[string]map[string]int // kind → value → number
+// Covers records that the assertions before it have followed these fields of config.json to the kernel. A field is named
+// by its path, such as process.scheduler.flags, with [] for the elements of a list. The arguments are literals, or a
+// [Fields] of literals, because the tests of the documentation read them in the source.
+func (q *Q) Covers(fields ...string) {
+	for _, f := range fields {
+		q.notes.attr("covers", f)
+	}
 }
 
-func (n *namer) normal(value any) string { return n.paths.Replace(render(value, n.name)) }
+// Fields are paths of fields of config.json, for a table whose rows end in a call of [Q.Covers].
+type Fields []string
 
-func (n *namer) name(v Volatile) string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	kind, key := v.Volatile(), fmt.Sprint(v)
-	if n.seen[kind] == nil {
-		n.seen[kind] = map[string]int{}
-	}
-	if n.seen[kind][key] == 0 {
-		n.seen[kind][key] = len(n.seen[kind]) + 1
-	}
-	return fmt.Sprintf("<%s %d>", kind, n.seen[kind][key])
+// output is where a question's notes go. Where questions are asked at the same time, their notes would be mixed. So the
+// notes of a question are held back, and written in one piece: when the question ends, or before the test prints a line of its
+// own.
+type output struct {
+	mu     sync.Mutex
+	to     io.Writer
+	held   bytes.Buffer
+	direct bool // no other question is asked now: write each note at once
 }
 
-func plain(value any) string { return render(value, func(v Volatile) string { return fmt.Sprint(v) }) }
-
-// render writes a value on one line; slices and maps element by element, maps in the order of their keys.
-func render(value any, volatile func(Volatile) string) string {
-	if v, ok := value.(Volatile); ok {
-		return volatile(v)
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.direct {
+		return o.to.Write(p)
 	}
-	if s, ok := value.(fmt.Stringer); ok {
-		return s.String()
-	}
-	rv := reflect.ValueOf(value)
-	switch rv.Kind() {
-	case reflect.Slice:
-		var parts []string
-		for i := range rv.Len() {
-			parts = append(parts, render(rv.Index(i).Interface(), volatile))
-		}
-		if len(parts) == 0 {
-			return "none"
-		}
-		return strings.Join(parts, " ")
-	case reflect.Map:
-		parts := map[string]string{}
-		for _, k := range rv.MapKeys() {
-			parts[fmt.Sprint(k)] = render(rv.MapIndex(k).Interface(), volatile)
-		}
-		var out []string
-		for _, k := range slices.Sorted(maps.Keys(parts)) {
-			out = append(out, k+"="+parts[k])
-		}
-		return strings.Join(out, " ")
-	}
-	return strings.ReplaceAll(fmt.Sprint(value), "\n", " ⏎ ")
+	return o.held.Write(p)
 }
 
-// quote writes a command as a shell reads it back.
-func quote(argv []string) string { return shellescape.QuoteCommand(argv) }
-
-// Did notes, as one would type it, what the lab did by itself.
-func (q *Q) LogCommand(format string, args ...any) {
-	line := fmt.Sprintf(format, args...)
-	q.LogCommandAs(line, line)
+func (o *output) flush() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, _ = o.held.WriteTo(o.to)
 }
 
-// DidLong is [Q.Did] for what is too long to show: the reader sees short, the transcript has long.
-func (q *Q) LogCommandAs(short, long string) {
-	if q.notes.t == nil {
-		return
-	}
-	q.notes.attr("command", q.notes.names.paths.Replace(long))
-	fmt.Fprintf(q.notes.out, "     $ %s\n", short)
-	fmt.Fprintln(q.notes.file, long)
+// What a test prints is shown after the notes taken before it. Assertions print what they saw by Log, and fail by
+// FailNow, so these methods of testing.TB flush the notes.
+
+// Log shows the notes taken so far, then its arguments.
+func (q *Q) Log(args ...any) { q.TB.Helper(); q.notes.out.flush(); q.TB.Log(args...) }
+
+// Logf shows the notes taken so far, then its arguments.
+func (q *Q) Logf(format string, args ...any) {
+	q.TB.Helper()
+	q.notes.out.flush()
+	q.TB.Logf(format, args...)
+}
+
+// Error is [Q.Log], and the question has failed.
+func (q *Q) Error(args ...any) { q.TB.Helper(); q.notes.out.flush(); q.TB.Error(args...) }
+
+// Errorf is [Q.Logf], and the question has failed.
+func (q *Q) Errorf(format string, args ...any) {
+	q.TB.Helper()
+	q.notes.out.flush()
+	q.TB.Errorf(format, args...)
+}
+
+// Fatal is [Q.Error], and the question ends.
+func (q *Q) Fatal(args ...any) { q.TB.Helper(); q.notes.out.flush(); q.TB.Fatal(args...) }
+
+// Fatalf is [Q.Errorf], and the question ends.
+func (q *Q) Fatalf(format string, args ...any) {
+	q.TB.Helper()
+	q.notes.out.flush()
+	q.TB.Fatalf(format, args...)
+}
+
+// Skip is [Q.Log], and the question ends unanswered.
+func (q *Q) Skip(args ...any) { q.TB.Helper(); q.notes.out.flush(); q.TB.Skip(args...) }
+
+// Skipf is [Q.Logf], and the question ends unanswered.
+func (q *Q) Skipf(format string, args ...any) {
+	q.TB.Helper()
+	q.notes.out.flush()
+	q.TB.Skipf(format, args...)
 }

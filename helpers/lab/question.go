@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,8 +23,8 @@ const (
 	NoRoot       Scope = "no root"          // it reads sources and specifications
 )
 
-// Q is a question while it is asked. It is a testing.TB, so that every assertion and helper takes it, and it owns a
-// directory and a cgroup below which all that it makes must lie.
+// Q is a question while it is asked. It is a testing.TB, so that every assertion and helper takes it. It owns a
+// directory and a cgroup, and everything that it makes lies below them.
 type Q struct {
 	testing.TB
 
@@ -34,26 +32,27 @@ type Q struct {
 	Dir string
 	// Cgroup is the question's own cgroup, relative to the root of each hierarchy.
 	Cgroup string
-	// Part is the question's name on this host.
+	// Owner is how what the question makes is recognised on the host.
 	Owner host.Owner
 
-	notes *notes
-	env   *environment
+	session *Session
+	notes   *notes
+	env     *environment
 }
-
-var questions atomic.Int32 // numbers the directories of one run
 
 // Option changes how a question is asked.
 type Option func(*options)
 
 type options struct{ alone string }
 
-// Alone has a question asked while no other is, for the reason given: what it does, or measures, others would disturb.
+// Alone has a question asked while no other is, for the reason given: other questions would disturb what it does or
+// measures.
 func Alone(why string) Option { return func(o *options) { o.alone = why } }
 
-// Question begins a question. Questions are asked at the same time as others, unless [Alone]. At its end, when its cleanups are through, nothing may be left of what it made; what is
-// left fails it, by name, and is then swept, so that the next question finds the host as this one did.
-func Question(t *testing.T, scope Scope, text string, how ...Option) *Q {
+// Question begins a question. It is asked at the same time as others, unless it is [Alone]. When it has ended and its
+// cleanups have run, nothing that it made may be left. A leftover fails the question, by name, and is then swept, so that the next
+// question finds the host as this one did.
+func (s *Session) Question(t *testing.T, scope Scope, text string, how ...Option) *Q {
 	t.Helper()
 	var o options
 	for _, option := range how {
@@ -62,30 +61,30 @@ func Question(t *testing.T, scope Scope, text string, how ...Option) *Q {
 	if o.alone == "" {
 		t.Parallel()
 	}
-	questionCounts.ask(t) // first, so that its cleanup is the last and counts what fails in the others
-	q := newQ(t)
+	s.counts.count(t) // first, so that its cleanup is the last and counts what fails in the others
+	q := s.newQ(t)
 	q.notes.question(scope, text)
-	q.setUp("cd "+q.Dir, "mkdir -p "+q.Dir+" "+binDir()+" && cd "+q.Dir)
-	path := "export PATH=" + binDir() + ":$PATH"
-	q.setUp(path, linkTools()+path)
+	q.logSetUp("cd "+q.Dir, "mkdir -p "+q.Dir+" "+s.binDir()+" && cd "+q.Dir)
+	path := "export PATH=" + s.binDir() + ":$PATH"
+	q.logSetUp(path, s.linkTools()+path)
 	return q
 }
 
-// Bench is a question's frame for a benchmark: the same directory, cgroup and teardown, without notes.
-func Bench(b *testing.B) *Q {
+// Benchmark begins a benchmark with a question's directory, cgroup and teardown, and without notes.
+func (s *Session) Benchmark(b *testing.B) *Q {
 	b.Helper()
-	return newQ(b)
+	return s.newQ(b)
 }
 
-func newQ(tb testing.TB) *Q {
+func (s *Session) newQ(tb testing.TB) *Q {
 	tb.Helper()
-	if theRun == nil {
-		tb.Fatal("lab.Question needs lab.Main to have begun a run: call it from TestMain")
+	if s.run == nil {
+		tb.Fatal("a question needs a run: call Session.Run in TestMain")
 	}
-	part := host.NewOwner(theRun.Run, fmt.Sprintf("q%d", questions.Add(1)))
-	q := &Q{TB: tb, Dir: part.Dir(), Cgroup: part.Cgroup(), Owner: part, env: &environment{}}
-	q.notes = newNotes(tb, part)
-	before, err := host.TakeInventoryOf(part)
+	owner := host.NewOwner(s.run.Owner.Run, fmt.Sprintf("q%d", s.questions.Add(1)))
+	q := &Q{TB: tb, Dir: owner.Dir(), Cgroup: owner.Cgroup(), Owner: owner, session: s, env: &environment{}}
+	q.notes = newNotes(tb, owner, s.oneByOne)
+	before, err := host.TakeInventoryOf(owner)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -93,39 +92,33 @@ func newQ(tb testing.TB) *Q {
 		tb.Fatalf("make the question's directory: %v", err)
 	}
 	tb.Cleanup(func() { q.verifyClean(before) }) // registered first, so it runs last
-	q.Setenv(host.OwnerEnv, q.Dir)
+	q.SetCommandEnv(host.OwnerEnv, q.Dir)
 	return q
 }
 
-// Run asks a part of the question, as a subtest: the same directory, cgroup and notes.
+// Session returns the session in which the question is asked.
+func (q *Q) Session() *Session { return q.session }
+
+// Run asks a subtest of the question, in the same directory and cgroup. Its notes continue those of the question.
 func (q *Q) Run(name string, ask func(q *Q)) bool {
 	q.Helper()
 	t, ok := q.TB.(*testing.T)
 	if !ok {
-		q.Fatal("only a test has parts")
+		q.Fatal("a benchmark has no subtests")
 	}
 	return t.Run(name, func(t *testing.T) {
-		part := *q
-		part.TB = t
-		part.notes = q.notes.part(t)
-		ask(&part)
+		sub := *q
+		sub.TB = t
+		sub.notes = q.notes.subtest(t)
+		ask(&sub)
 	})
 }
 
-// Cleanup registers a teardown as testing.TB does, but for a question whose state is to be kept (see [Kept]).
-func (q *Q) Cleanup(f func()) {
-	q.TB.Cleanup(func() {
-		if !q.keepsState() {
-			f()
-		}
-	})
-}
-
-// ID gives a container's id the question's suffix, where another question's or run's could meet it.
+// ID returns a container's id with the question's suffix, for places where the ids of several questions or runs meet.
 func (q *Q) ID(id string) string { return q.Owner.ID(id) }
 
-// Mkdir makes a directory below the question's own, and returns its path. It is removed with all in it when the
-// question ends; whoever puts something there that is more than a file must have removed that before.
+// Mkdir makes a directory below the question's own, and returns its path. It is removed with everything in it when the
+// question ends. What is more than a file, such as a mount, has to be taken down before.
 func (q *Q) Mkdir(name string) string {
 	q.Helper()
 	dir := filepath.Join(q.Dir, name)
@@ -140,14 +133,14 @@ func (q *Q) Mkdir(name string) string {
 	return dir
 }
 
-// end verifies that nothing stayed behind, or says what was kept and how to look at it.
+// verifyClean verifies that the question left nothing behind, or prints what was kept and how to look at it.
 func (q *Q) verifyClean(before host.Inventory) {
 	defer q.notes.out.flush()
 	if q.keepsState() {
-		keep(q)
+		q.printKept()
 		return
 	}
-	// The kernel and the shim take a moment to let go: look until nothing is left.
+	// The kernel and the shim take a moment to release everything: look until nothing is left.
 	var left []host.Change
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		after, err := host.TakeInventoryOf(q.Owner)
@@ -176,49 +169,18 @@ func (q *Q) verifyClean(before host.Inventory) {
 	q.Logf("swept: %s", swept)
 }
 
-// withoutFrame leaves out what belongs to the question and not to the experiment: its empty directory and its empty
-// cgroups, which the runtime made on its way down to the container's, and which no runtime removes.
+// ignoreOwnDirs drops what belongs to the question and not to the experiment: the question's empty directory, and its empty
+// cgroups. The runtime made these on its way down to the container's cgroup, and no runtime removes them.
 func (q *Q) ignoreOwnDirs(cs []host.Change) []host.Change {
 	var out []host.Change
 	for _, c := range cs {
-		frame := c.Name == q.Dir
+		own := c.Name == q.Dir
 		if _, cgroup, _ := strings.Cut(c.Name, ":"); c.Kind == "cgroup" && (cgroup == q.Cgroup || filepath.Dir(cgroup) == "/") {
-			frame = true // the second is that of a containerd namespace, above its containers' own
+			own = true // the second is the cgroup of a containerd namespace, above those of its containers
 		}
-		if !frame {
+		if !own {
 			out = append(out, c)
 		}
 	}
 	return out
-}
-
-// tally counts the questions of a run, by test name, so that a run which asked none is not green.
-var questionCounts = &tally{}
-
-type tally struct {
-	mu                               sync.Mutex
-	asked, answered, failed, skipped int
-	names                            map[string]bool
-}
-
-func (c *tally) ask(t *testing.T) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.asked++
-	if c.names == nil {
-		c.names = map[string]bool{}
-	}
-	c.names[t.Name()] = true
-	t.Cleanup(func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		switch {
-		case t.Failed():
-			c.failed++
-		case t.Skipped():
-			c.skipped++
-		default:
-			c.answered++
-		}
-	})
 }

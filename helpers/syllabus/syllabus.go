@@ -13,22 +13,23 @@ import (
 	"strings"
 )
 
-// Section is a part of the chapter. Its questions are in the file of its name, the section's door (bundle_test.go), and
-// in its rooms (bundle_mounts_test.go), in the order in which they are read.
+// Section is a part of the chapter. Its first question, the chapter's own, is in the file of the section's name
+// (bundle_test.go). Its further questions are in a file for each topic (bundle_mounts_test.go), in the order in which they
+// are read.
 type Section struct {
 	Name  string
-	Rooms []string
+	Topics []string
 }
 
 // Sections of the chapter, in its order.
 var Sections = []Section{
-	{"Bundle", []string{"spec", "rootfs", "namespaces", "mounts", "process", "seccomp", "limits", "userns", "refused", "edited", "containerd", "libcontainer"}},
-	{"Lifecycle", []string{"states", "place", "kill", "delete", "run", "exec", "pause", "hooks", "failed", "refused", "libcontainer", "update", "record", "terminal", "checkpoint"}},
-	{"Task", []string{"created", "parents", "socket", "runc", "daemon", "shim", "program", "down", "stopped", "files", "pull", "snapshotter", "garbage", "namespaces", "group", "cgroup", "exec", "order", "client", "cost"}},
-	{"Events", []string{"silence", "listeners", "replay", "slow", "exec", "oom", "failure", "logs", "strace", "metrics", "output"}},
+	{"Bundle", []string{"spec", "rootfs", "namespaces", "mounts", "process", "seccomp", "limits", "userns", "refused", "edit_after_create", "containerd", "libcontainer"}},
+	{"Lifecycle", []string{"states", "isolation", "kill", "delete", "run", "exec", "pause", "hooks", "failed_create", "refused", "libcontainer", "update", "state_json", "terminal", "checkpoint"}},
+	{"Task", []string{"container_created", "parents", "socket", "runc", "containerd_dies", "shim_dies", "process_dies", "containerd_down", "stopped", "files", "pull", "snapshotter", "garbage", "namespaces", "shared_shim", "cgroup", "exec", "delete_order", "client", "cost"}},
+	{"Events", []string{"without_task", "listeners", "replay", "slow_listener", "exec", "oom", "failure", "logs", "strace", "metrics", "output"}},
 }
 
-// files lists the section's files that are there, in order; one that is no room of the section's is an error.
+// files lists the section's files that are there, in order; one that is no topic of the section is an error.
 func (s Section) files(dir fs.FS) ([]string, error) {
 	name := strings.ToLower(s.Name)
 	found, err := fs.Glob(dir, name+"*_test.go")
@@ -36,8 +37,8 @@ func (s Section) files(dir fs.FS) ([]string, error) {
 		return nil, err
 	}
 	files := []string{name + "_test.go"}
-	for _, room := range s.Rooms {
-		files = append(files, name+"_"+room+"_test.go")
+	for _, topic := range s.Topics {
+		files = append(files, name+"_"+topic+"_test.go")
 	}
 	for _, f := range found {
 		if !slices.Contains(files, f) {
@@ -60,13 +61,13 @@ type Question struct {
 	Doc     string // the doc comment: the answer
 	File    string
 	Clauses []Clause // what it says of the runtime specification's demands
-	Words   []string // every string that the file has: the fields that a table of it follows are among them
+	Covers  []string // fields of config.json that it follows to the kernel
 }
 
-// Clause is a demand of the specification that a question asks about, with q.Proves or q.Deviates.
+// Clause is a clause of the runtime specification that a question puts to the test, by q.Clause.
 type Clause struct {
 	Text string // "Heading: sentence"
-	Seen string // what was seen instead, where it is not kept
+	Seen string // what is seen where the pinned runtime is known to deviate; "" where it meets the clause
 }
 
 // Read lists the questions in the order of the chapter. A test of a chapter file that asks no question, or in the name
@@ -98,14 +99,14 @@ func readFile(dir fs.FS, section, file string) ([]Question, error) {
 	if err != nil {
 		return nil, err
 	}
-	words := literals(tree)
+	tables := fieldTables(tree)
 	var out []Question
 	for _, d := range tree.Decls {
 		f, ok := d.(*ast.FuncDecl)
 		if !ok || !strings.HasPrefix(f.Name.Name, "Test") {
 			continue
 		}
-		q := Question{Section: section, Test: f.Name.Name, Doc: strings.TrimSpace(f.Doc.Text()), File: file, Words: words}
+		q := Question{Section: section, Test: f.Name.Name, Doc: strings.TrimSpace(f.Doc.Text()), File: file}
 		if !strings.HasPrefix(q.Test, "Test"+section+"_") {
 			return nil, fmt.Errorf("%s: %s: a question of this section is named Test%s_…", file, q.Test, section)
 		}
@@ -116,10 +117,14 @@ func readFile(dir fs.FS, section, file string) ([]Question, error) {
 			} else if ok {
 				q.Clauses = append(q.Clauses, clauses(call)...)
 			}
+			q.Covers = append(q.Covers, covers(n)...)
+			if id, ok := n.(*ast.Ident); ok {
+				q.Covers = append(q.Covers, tables[id.Name]...)
+			}
 			return true
 		})
 		if q.Text == "" {
-			return nil, fmt.Errorf("%s: %s asks no lab.Question", file, q.Test)
+			return nil, fmt.Errorf("%s: %s asks no session.Question", file, q.Test)
 		}
 		if q.Doc == "" {
 			return nil, fmt.Errorf("%s: %s has no doc comment: it is the question's answer", file, q.Test)
@@ -129,7 +134,7 @@ func readFile(dir fs.FS, section, file string) ([]Question, error) {
 	return out, nil
 }
 
-// isQuestion recognises lab.Question(t, lab.Scope, "text").
+// isQuestion recognises session.Question(t, lab.Scope, "text").
 func isQuestion(call *ast.CallExpr) bool {
 	sel, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok || sel.Sel.Name != "Question" || len(call.Args) < 3 {
@@ -140,38 +145,82 @@ func isQuestion(call *ast.CallExpr) bool {
 	return scope && text
 }
 
-// clauses reads q.Proves("clause"), q.Demands("clause", met, "otherwise"), q.Deviates("clause", "seen") and
-// q.DeviatesUnless(met, "clause", "seen"); another call has none. The first two are about what is kept.
+// clauses reads a call of q.Clause("clause", outcome). Another call has no clauses.
 func clauses(call *ast.CallExpr) []Clause {
-	sel, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok || !slices.Contains([]string{"Proves", "Demands", "Deviates", "DeviatesUnless"}, sel.Sel.Name) {
+	if !isMethod(call, "Clause") || len(call.Args) != 2 {
 		return nil
 	}
-	var args [2]string
-	n := 0
-	for _, a := range call.Args {
-		if lit, ok := a.(*ast.BasicLit); ok && n < len(args) {
-			args[n], _ = strconv.Unquote(lit.Value)
-			n++
-		}
+	c := Clause{Text: literal(call.Args[0])}
+	if outcome, ok := call.Args[1].(*ast.CallExpr); ok && isMethod(outcome, "DeviatesUnless") {
+		c.Seen = literal(outcome.Args[1])
 	}
-	if sel.Sel.Name == "Demands" {
-		args[1] = ""
-	}
-	return []Clause{{args[0], args[1]}}
+	return []Clause{c}
 }
 
-// literals lists the strings of a file.
-func literals(tree *ast.File) []string {
-	var out []string
-	ast.Inspect(tree, func(n ast.Node) bool {
-		if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
-			if s, err := strconv.Unquote(lit.Value); err == nil {
-				out = append(out, s)
+// covers reads a call of q.Covers("field", …), or a lab.Fields{"field", …} of a table. Other nodes have no fields.
+func covers(n ast.Node) []string {
+	switch n := n.(type) {
+	case *ast.CallExpr:
+		if isMethod(n, "Covers") {
+			return literals(n.Args)
+		}
+	case *ast.CompositeLit:
+		if sel, ok := n.Type.(*ast.SelectorExpr); ok && sel.Sel.Name == "Fields" {
+			return literals(n.Elts)
+		}
+	}
+	return nil
+}
+
+// fieldTables reads the fields in the declarations of a file that are no tests: tables and the functions that return them. It
+// returns them by the name of the declaration. The questions that name it cover its fields.
+func fieldTables(tree *ast.File) map[string][]string {
+	out := map[string][]string{}
+	add := func(name string, n ast.Node) {
+		ast.Inspect(n, func(n ast.Node) bool {
+			out[name] = append(out[name], covers(n)...)
+			return true
+		})
+	}
+	for _, d := range tree.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			if !strings.HasPrefix(d.Name.Name, "Test") {
+				add(d.Name.Name, d)
+			}
+		case *ast.GenDecl:
+			for _, s := range d.Specs {
+				if v, ok := s.(*ast.ValueSpec); ok {
+					add(v.Names[0].Name, v)
+				}
 			}
 		}
-		return true
-	})
+	}
+	return out
+}
+
+func isMethod(call *ast.CallExpr, name string) bool {
+	sel, ok := call.Fun.(*ast.SelectorExpr)
+	return ok && sel.Sel.Name == name
+}
+
+// literal returns the value of a string literal, or "" for another expression.
+func literal(e ast.Expr) string {
+	lit, ok := e.(*ast.BasicLit)
+	if !ok {
+		return ""
+	}
+	s, _ := strconv.Unquote(lit.Value)
+	return s
+}
+
+func literals(es []ast.Expr) []string {
+	var out []string
+	for _, e := range es {
+		if s := literal(e); s != "" {
+			out = append(out, s)
+		}
+	}
 	return out
 }
 

@@ -19,7 +19,7 @@ func chapter(bundle string) fstest.MapFS {
 }
 
 func question(name, text string) string {
-	return "// The answer.\nfunc " + name + "(t *testing.T) {\n\tq := lab.Question(t, lab.MutatesVM, \"" + text + "\")\n\t_ = q\n}\n"
+	return "// The answer.\nfunc " + name + "(t *testing.T) {\n\tq := session.Question(t, lab.MutatesVM, \"" + text + "\")\n\t_ = q\n}\n"
 }
 
 func TestRead_ChapterOrder(t *testing.T) {
@@ -29,19 +29,18 @@ func TestRead_ChapterOrder(t *testing.T) {
 	for _, q := range qs {
 		got = append(got, q.Section+" "+q.Text)
 	}
-	// The section's door comes before its further rooms, although their names sort before it.
+	// The section's first file comes before its topics, although their names sort before it.
 	assert.DeepEqual(t, got, []string{"Bundle D?", "Lifecycle A?", "Lifecycle B?", "Events C?"})
 	assert.DeepEqual(t, qs[0], Question{
 		Section: "Bundle", Test: "TestBundle_D", Text: "D?", Scope: "MutatesVM", Doc: "The answer.", File: "bundle_test.go",
-		Words: []string{"D?"},
 	})
 }
 
 func TestRead_RefusesWhatIsNoQuestion(t *testing.T) {
 	for _, bad := range []struct{ source, says string }{
 		{question("TestTask_D", "D?"), "a question of this section is named TestBundle_"},
-		{"// The answer.\nfunc TestBundle_D(t *testing.T) {}\n", "asks no lab.Question"},
-		{"func TestBundle_D(t *testing.T) { lab.Question(t, lab.NoRoot, \"D?\") }\n", "has no doc comment"},
+		{"// The answer.\nfunc TestBundle_D(t *testing.T) {}\n", "asks no session.Question"},
+		{"func TestBundle_D(t *testing.T) { session.Question(t, lab.NoRoot, \"D?\") }\n", "has no doc comment"},
 		{"func (", "expected"},
 	} {
 		_, err := Read(chapter(bad.source))
@@ -61,17 +60,28 @@ func TestClauses_OfASpecification(t *testing.T) {
 	assert.DeepEqual(t, clauses, []string{"Kill: It MUST generate an error.", "Kill: The container MUST be stopped."})
 
 	asks := func(body string) []Question {
-		qs, err := Read(chapter("// The answer.\nfunc TestBundle_D(t *testing.T) {\n\tq := lab.Question(t, lab.MutatesVM, \"D?\")\n" + body + "}\n"))
+		qs, err := Read(chapter("// The answer.\nfunc TestBundle_D(t *testing.T) {\n\tq := session.Question(t, lab.MutatesVM, \"D?\")\n" + body + "}\n"))
 		assert.NilError(t, err)
 		return qs
 	}
-	both := "q.Demands(\"Kill: It MUST generate an error.\", true, \"none\")\nq.Deviates(\"Kill: The container MUST be stopped.\", \"it runs\")\n"
+	both := "q.Clause(\"Kill: It MUST generate an error.\", lab.MetIf(true, \"none\"))\nq.Clause(\"Kill: The container MUST be stopped.\", lab.DeviatesUnless(false, \"it runs\"))\n"
 	table, err := ClauseTable(clauses, asks(both))
 	assert.NilError(t, err)
 	assert.Equal(t, table, "//   - Kill: It MUST generate an error.\n//     TestBundle_D\n"+
 		"//   - Kill: The container MUST be stopped.\n//     Known deviation: it runs.\n//     TestBundle_D\n")
 	_, err = ClauseTable(clauses, asks(""))
 	assert.ErrorContains(t, err, "no question asks about these 2 clauses")
-	_, err = ClauseTable(clauses, asks(both+"q.Proves(\"Kill: Never.\")\n"))
+	_, err = ClauseTable(clauses, asks(both+"q.Clause(\"Kill: Never.\", lab.Met)\n"))
 	assert.ErrorContains(t, err, "TestBundle_D asks about a clause that the specification does not have")
+}
+
+// Fields are read from calls of q.Covers, and from the tables and functions that the question names.
+func TestRead_Covers(t *testing.T) {
+	qs, err := Read(chapter("// The answer.\nfunc TestBundle_D(t *testing.T) {\n\tq := session.Question(t, lab.MutatesVM, \"D?\")\n" +
+		"q.Covers(\"hostname\")\nfor _, r := range rows { q.Covers(r.fields...) }\nuse(moreRows())\n}\n" +
+		"var rows = []row{{lab.Fields{\"process.cwd\", \"process.env\"}}}\n" +
+		"func moreRows() lab.Fields { return lab.Fields{\"root.path\"} }\n" +
+		"var unused = lab.Fields{\"domainname\"}\n"))
+	assert.NilError(t, err)
+	assert.DeepEqual(t, qs[0].Covers, []string{"hostname", "process.cwd", "process.env", "root.path"})
 }

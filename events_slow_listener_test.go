@@ -14,6 +14,7 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -28,7 +29,7 @@ import (
 // Hint: VmRSS of containerd while a `ctr events` is stopped with SIGSTOP.
 // Spec: https://github.com/containerd/containerd/blob/main/core/events/exchange/exchange.go, https://github.com/docker/go-events/blob/master/queue.go
 func TestEvents_DoesASlowListenerHoldUpTheOthers(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Does a slow listener hold up the others?")
+	q := session.Question(t, lab.MutatesVM, "Does a slow listener hold up the others?")
 	d := ctrd.Start(q)
 	const (
 		each = 256 << 10 // bytes of an event
@@ -143,7 +144,7 @@ func (c *counting) next(name string) time.Time {
 // resident is the daemon's resident memory that no file backs, in bytes.
 func resident(q *lab.Q, d *ctrd.Daemon) int {
 	q.Helper()
-	return atoi(q, strings.TrimSuffix(proc.Status(q, d.PID(), "RssAnon"), " kB")) << 10
+	return check.Int(q, strings.TrimSuffix(proc.Status(q, d.PID(), "RssAnon"), " kB")) << 10
 }
 
 func megabytes(n int) string { return strconv.Itoa(n/mib) + " MiB" }

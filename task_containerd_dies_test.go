@@ -13,6 +13,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -31,9 +32,9 @@ import (
 // Hint: systemctl restart containerd, and look at the shims' pids before and after.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
 func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What survives when containerd dies?")
+	q := session.Question(t, lab.MutatesVM, "What survives when containerd dies?")
 	d := ctrd.Start(q)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	var dead []*mortal
 	for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGTERM} {
 		name := unix.SignalName(signal)
@@ -103,7 +104,7 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		}
 		assert.Check(q, cmp.Equal(r["old Wait: task"], "7"), "%s: a client that had asked before", m)
 		assert.Check(q, cmp.Equal(r["container"], "there"), m)
-		if !lab.Pinned() {
+		if !q.Pinned() {
 			kept = kept || r["new client: task"] == "STOPPED 7" // an older containerd takes it over, with its exit status
 			continue
 		}
@@ -121,8 +122,8 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 
 // addressFile is where the bundle says how the shim is reached: bootstrap.json of containerd 2, address before.
 func addressFile(bundle string) string {
-	if file := filepath.Join(bundle, "bootstrap.json"); exists(file) {
-		return file
+	if path := filepath.Join(bundle, "bootstrap.json"); file.Exists(path) {
+		return path
 	}
 	return filepath.Join(bundle, "address")
 }
@@ -134,5 +135,5 @@ func fileAt(q *lab.Q, path string) []string {
 	assert.NilError(q, err)
 	var sys unix.Stat_t
 	assert.NilError(q, unix.Stat(path, &sys))
-	return []string{fmt.Sprint(sys.Ino), st.ModTime().String(), contents(q, path)}
+	return []string{fmt.Sprint(sys.Ino), st.ModTime().String(), file.Read(q, path)}
 }

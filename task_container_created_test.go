@@ -15,10 +15,13 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // No. To create a container is to write it down, and to lay out a snapshot for it: no process, no mount, no cgroup.
@@ -31,17 +34,17 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/docs/getting-started.md#creating-an-oci-spec-and-container
 // Kernel: https://docs.kernel.org/filesystems/overlayfs.html, "Upper and Lower"
 func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Does creating a container start anything?")
+	q := session.Question(t, lab.MutatesVM, "Does creating a container start anything?")
 	d := ctrd.Shared(q)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	id, noProgram := q.ID(ctrd.ID), q.ID(ctrd.ID+"-none")
-	before := picture(q)
+	before := q.TakeInventory()
 	assert.Assert(q, cmp.Len(traces(q, d, id), 0), "there before anything was created")
 
 	q.Step("create: nothing runs, and nothing is mounted")
 	d.CreateContainer(ref, id, "sleep", "300")
 	assert.Check(q, cmp.Len(traces(q, d, id), 0), "there of a container without a task")
-	assert.Check(q, cmp.Len(host.OwnedBy(host.Diff(before, picture(q)), before, q.Owner), 0), "a change of the host")
+	assert.Check(q, cmp.Len(host.OwnedBy(host.Diff(before, q.TakeInventory()), before, q.Owner), 0), "a change of the host")
 	q.Fact("of a task there is", traces(q, d, id))
 
 	q.Step("a record: the whole config.json, and the snapshot's name")
@@ -54,7 +57,7 @@ func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
 
 	q.Step("an active snapshot on top of the image's: directories on disk, empty and not mounted")
 	upper, dirs := snapshotOf(q, d, id)
-	ls := row(q, d.Ctr("snapshots", "ls").Stdout, id)
+	ls := check.TableRow(q, d.Ctr("snapshots", "ls").Stdout, id)
 	assert.Assert(q, cmp.Len(ls, 3), "key, parent and kind")
 	assert.Check(q, cmp.Equal(ls[2], "Active"))
 	below, err := d.Client().SnapshotService("").Stat(context.Background(), ls[1])
@@ -66,7 +69,7 @@ func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
 		assert.Check(q, err == nil && st.IsDir(), "the snapshot's directory %s: %v", dir, err)
 	}
 	if len(dirs) > 1 { // a snapshotter that copies has but one, which is full
-		assert.Check(q, cmp.Len(files(q, upper), 0), "what the container has written so far")
+		assert.Check(q, cmp.Len(file.Names(q, upper), 0), "what the container has written so far")
 	}
 	q.Fact("snapshot's kind", ls[2])
 	q.Fact("its directories on disk", len(dirs))
@@ -79,9 +82,9 @@ func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
 	refused := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, noProgram)
 	assert.Check(q, refused.Code != 0, "a program that does not exist was started:\n%s", refused)
 	assert.Check(q, cmp.Contains(refused.Stderr, "/no/such/program"))
-	proc.WaitFor(q, shimsLeft(d, 0))
+	proc.WaitFor(q, d.HasShims(0))
 	assert.Check(q, cmp.Len(traces(q, d, noProgram), 0), "there after a task that could not start")
-	q.Fact("tasks start says", said(refused))
+	q.Fact("tasks start says", runc.LastLogMessage(refused))
 
 	q.Control("a task changes each of these")
 	d.StartTask(id)
@@ -89,7 +92,7 @@ func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	assert.Check(q, cmp.DeepEqual(traces(q, d, id), allTraces))
 	q.Fact("with a task there is", traces(q, d, id))
-	mounted := mountAt(q, filepath.Join(d.Bundle(id), "rootfs"))
+	mounted := check.MountAt(q, filepath.Join(d.Bundle(id), "rootfs"))
 	assert.Assert(q, mounted != nil, "nothing is mounted at the bundle's rootfs")
 	// The kernel shows an overlay's directories as options, and a bind mount's as the mount's root.
 	assert.Check(q, strings.Contains(mounted.VFSOptions, upper) || strings.HasSuffix(upper, mounted.Root),
@@ -105,12 +108,12 @@ var allTraces = []string{"shim", "shim's socket", "bundle", "rootfs mount", "run
 // traces lists which of them there are.
 func traces(q *lab.Q, d *ctrd.Daemon, id string) []string {
 	q.Helper()
-	mounted := mountAt(q, filepath.Join(d.Bundle(id), "rootfs")) != nil
-	inAny := slices.ContainsFunc(cgroup.Of(q, "/"+d.Namespace+"/"+id).Dirs(), exists)
+	mounted := check.MountAt(q, filepath.Join(d.Bundle(id), "rootfs")) != nil
+	inAny := slices.ContainsFunc(cgroup.Of(q, "/"+d.Namespace+"/"+id).Dirs(), file.Exists)
 	out := []string{}
 	for i, there := range []bool{
-		len(d.Shims()) > 0, exists(filepath.Join(d.SocketDir, d.SocketName(id))), exists(d.Bundle(id)), mounted,
-		exists(filepath.Join(d.RuncRoot, d.Namespace, id)), inAny,
+		len(d.Shims()) > 0, file.Exists(filepath.Join(d.SocketDir, d.SocketName(id))), file.Exists(d.Bundle(id)), mounted,
+		file.Exists(filepath.Join(d.RuncRoot, d.Namespace, id)), inAny,
 	} {
 		if there {
 			out = append(out, allTraces[i])

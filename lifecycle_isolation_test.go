@@ -18,6 +18,8 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/check"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -33,9 +35,9 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#namespaces
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html, https://man7.org/linux/man-pages/man7/cgroups.7.html
 func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Where does it live while it runs?")
+	q := session.Question(t, lab.MutatesVM, "Where does it live while it runs?")
 	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
-	p := running(q, c)
+	p := c.CreateAndStart()
 	self := proc.Self(q)
 
 	q.Step("namespaces: what config.json lists is its own, and nothing else is")
@@ -62,7 +64,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 			Rootfs string `json:"rootfs"`
 		} `json:"config"`
 	}
-	assert.NilError(q, json.Unmarshal([]byte(contents(q, filepath.Join(c.StateDir(), "state.json"))), &stored))
+	assert.NilError(q, json.Unmarshal([]byte(file.Read(q, filepath.Join(c.StateDir(), "state.json"))), &stored))
 	assert.Check(q, cmp.Equal(proc.PID(stored.Pid), p.PID))
 	assert.Check(q, cmp.Equal(proc.PID(c.State().Pid), p.PID))
 	assert.Check(q, cmp.Equal(stored.Start, p.Start))
@@ -80,13 +82,13 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	q.Fact("namespaces in state.json", named)
 
 	q.Step("cgroup: in each hierarchy the path of config.json, and no other process is in it")
-	assertInCgroup(q, p.Identity, c.Bundle.Spec.Linux.CgroupsPath)
+	check.OnlyProcessInCgroup(q, p.Identity, c.Bundle.Spec.Linux.CgroupsPath)
 	hs, err := cgroup.Hierarchies()
 	assert.NilError(q, err)
 	for _, h := range hs {
 		dir := h.Path(c.Bundle.Spec.Linux.CgroupsPath)
 		if !h.V2 || cgroup.ModeOf(hs) == cgroup.ModeV2 {
-			assert.Check(q, slices.ContainsFunc(slices.Sorted(maps.Values(stored.CgroupPaths)), func(p string) bool { return sameFile(p, dir) }),
+			assert.Check(q, slices.ContainsFunc(slices.Sorted(maps.Values(stored.CgroupPaths)), func(p string) bool { return file.Same(p, dir) }),
 				"state.json has no %s: %v", dir, stored.CgroupPaths)
 		}
 	}
@@ -96,7 +98,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 
 	q.Step("mounts: its first is the rootfs, and none of the host's is among them")
 	assert.Check(q, strings.HasPrefix(p.Mounts[0], "/ "), "the first mount is %q", p.Mounts[0])
-	assert.Check(q, !sharesMounts(p), "it sees a mount of the host: %q", p.Mounts)
+	assert.Check(q, !check.SeesHostMounts(p), "it sees a mount of the host: %q", p.Mounts)
 	assert.Check(q, cmp.Equal(stored.Configuration.Rootfs, c.Bundle.Rootfs()))
 	inside, err := os.Stat(filepath.Join("/proc", fmt.Sprint(p.PID), "root"))
 	assert.NilError(q, err)
@@ -107,8 +109,8 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	q.Fact("mounts, and the host's", []int{len(p.Mounts), len(self.Mounts)})
 
 	q.Control("one that lists no network and no ipc namespace lives in the host's")
-	shared := variant(q, c.Bundle, "shared", withoutNamespace("network"), withoutNamespace("ipc"))
-	s := running(q, shared)
+	shared := runc.Variant(q, c.Bundle, "shared", bundle.WithoutNamespace("network"), bundle.WithoutNamespace("ipc"))
+	s := shared.CreateAndStart()
 	assert.Check(q, cmp.Equal(s.NS["net"], self.NS["net"]))
 	assert.Check(q, cmp.Equal(s.NS["ipc"], self.NS["ipc"]))
 	assert.Check(q, s.NS["pid"] != p.NS["pid"], "two containers share a pid namespace that both asked for as their own")
@@ -127,13 +129,13 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
 // Kernel: https://man7.org/linux/man-pages/man2/pr_set_child_subreaper.2const.html
 func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Who is the parent of the container's process?",
+	q := session.Question(t, lab.MutatesVM, "Who is the parent of the container's process?",
 		lab.Alone("its control makes the test's process a subreaper, which would adopt other questions' orphans"))
 	b := bundle.Busybox(q, "sleep", "300")
 	adopter := proc.Adopter(q)
 
 	q.Step("after create: the stand-in's parent is who takes in orphans, and no runc of it is left")
-	c := variant(q, b, "orphan")
+	c := runc.Variant(q, b, "orphan")
 	c.Create()
 	created := proc.Snapshot(q, proc.PID(c.State().Pid))
 	assert.Check(q, cmp.Equal(created.Parent, adopter))
@@ -150,12 +152,12 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	started := proc.Snapshot(q, created.PID)
 	assert.Check(q, cmp.Equal(started.Parent, adopter))
 	assert.Check(q, started.Same(created.Identity))
-	end(q, c, started)
+	c.KillAndDelete(started)
 
 	q.Control("with a subreaper nearer than that, the orphan is the subreaper's, who alone hears how it ended")
 	assert.NilError(q, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 	q.TB.Cleanup(func() { assert.Check(q, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)) })
-	adopted := variant(q, b, "adopted", bundle.Args("sh", "-c", "trap 'exit 7' TERM; while :; do sleep 300 & wait $!; done"))
+	adopted := runc.Variant(q, b, "adopted", bundle.Args("sh", "-c", "trap 'exit 7' TERM; while :; do sleep 300 & wait $!; done"))
 	adopted.Create()
 	pid := adopted.State().Pid
 	adopted.Start()

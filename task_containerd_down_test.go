@@ -15,6 +15,7 @@ import (
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -33,10 +34,10 @@ import (
 // Hint: stop containerd, kill the program or its shim, look with ps and into the bundle, before containerd is started.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
 func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What if the task ends while containerd is down?")
+	q := session.Question(t, lab.MutatesVM, "What if the task ends while containerd is down?")
 	// At this level its log has a line for each event that a shim tells, whether anybody listens or not.
 	d := ctrd.Start(q, ctrd.With("[debug]\n  level = \"trace\""))
-	ref := pull(q, d)
+	ref := d.PullImage()
 	ear := d.Listen()
 
 	q.Step("six running tasks, each with an exec")
@@ -70,7 +71,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 			assert.Check(q, now.Same(p.Identity))
 			assert.Check(q, cmp.Equal(now.Parent, adopter), "%s: parent of process %d", m, p.PID)
 		}
-		assert.Check(q, exists(m.bundle) && m.hasCgroup(), "%s: bundle and cgroup", m)
+		assert.Check(q, file.Exists(m.bundle) && m.hasCgroup(), "%s: bundle and cgroup", m)
 	}
 	q.Fact("while it is down, without a shim", "init and exec live")
 	q.Fact("their parent", adopter)
@@ -91,7 +92,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	toTell := map[*mortal][]string{}
 	n := 0
 	for _, m := range dead {
-		m.once = !lab.Pinned()
+		m.once = !q.Pinned()
 		toTell[m] = m.toTell()
 		n += len(toTell[m])
 	}
@@ -102,7 +103,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 		return poll.Success()
 	})
 	late.Mark()
-	if lab.Pinned() {
+	if q.Pinned() {
 		told := exitsForwarded(d.Log()[logged:])
 		assert.Check(q, told == len(ofExec) || gaveUp && told < len(ofExec), "shims have told %d exits; %d execs have died", told, len(ofExec))
 	}
@@ -138,7 +139,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	for _, m := range ofInit {
 		r := table[m.String()]
 		assert.Check(q, cmp.Equal(r["exec"], "dead"), "%s: the exec died with pid 1", m)
-		if lab.Pinned() {
+		if q.Pinned() {
 			assert.Check(q, cmp.Equal(r["new client: task"], "no task"), "%s: the exit status can still be asked for", m)
 			assert.Check(q, cmp.Equal(r["shim"], "dead"), "%s: the shim, whose task is deleted", m)
 			assert.Check(q, cmp.Equal(r["bundle"], "gone"), m)

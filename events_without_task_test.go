@@ -33,7 +33,7 @@ import (
 // Hint: `ctr events` in a second terminal, then everything else that ctr can do.
 // Spec: https://github.com/containerd/containerd/tree/main/api/events
 func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Is the stream empty without a task?")
+	q := session.Question(t, lab.MutatesVM, "Is the stream empty without a task?")
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ID)
 	stream := d.Listen()
@@ -48,7 +48,7 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	q.Step("a namespace and an image: each record that is made is told")
 	d.Ctr("namespaces", "create", d.Namespace)
 	assert.Check(q, cmp.DeepEqual(topics(heard()), []string{"/namespaces/create"}))
-	ref := pull(q, d)
+	ref := d.PullImage()
 	pulled := heard()
 	blobs := strings.Fields(d.Ctr("content", "ls", "-q").Stdout)
 	toldBlobs(q, d, pulled, blobs)
@@ -103,7 +103,7 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	children := proc.Children(q, pid)
 	assert.Assert(q, cmp.Len(children, len(before)+1), "children of the program, after a signal")
 	forked := proc.Snapshot(q, children[len(children)-1])
-	kill(q, forked)
+	q.KillProcess(forked)
 	proc.WaitFor(q, proc.Dead(forked.Identity))
 	d.Ctr("tasks", "metrics", id)
 	held := d.Task(id)
@@ -123,7 +123,7 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 		assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskExit).Pid, uint32(pid)))
 		q.Fact("of the task, all in all", ofTasks(all))
 		proc.WaitFor(q, d.Stopped(id))
-		deleteTask(q, d, id)
+		d.DeleteTask(id)
 		heard()
 
 		q.Step("deleting is told, too; but not of the blobs, which the garbage collector takes")
@@ -134,7 +134,7 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 		d.Ctr("images", "rm", "--sync", ref)
 		gone = topics(heard())
 		assert.Check(q, cmp.Contains(gone, "/images/delete"))
-		if lab.UnderTest("containerd").Pinned { // an older one does not tell what its garbage collector takes, at all
+		if q.UnderTest("containerd").Pinned { // an older one does not tell what its garbage collector takes, at all
 			assert.Check(q, cmp.DeepEqual(withoutTasks(gone), []string{"/images/delete", "/snapshot/remove"}))
 		}
 		assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("content", "ls", "-q").Stdout), ""), "there are blobs still")
@@ -161,12 +161,12 @@ func toldBlobs(q *lab.Q, d *ctrd.Daemon, pulled []ctrd.Event, listed []string) {
 		if blob, ok := e.Body.(*eventsapi.ContentCreate); ok {
 			told = append(told, blob.Digest)
 			algorithm, sum, _ := strings.Cut(blob.Digest, ":")
-			file, err := os.Stat(filepath.Join(d.Root, "io.containerd.content.v1.content/blobs", algorithm, sum))
+			path, err := os.Stat(filepath.Join(d.Root, "io.containerd.content.v1.content/blobs", algorithm, sum))
 			assert.NilError(q, err)
-			assert.Check(q, cmp.Equal(blob.Size, file.Size()), "size of the blob that the event names")
+			assert.Check(q, cmp.Equal(blob.Size, path.Size()), "size of the blob that the event names")
 		}
 	}
-	if len(told) == 0 && !lab.UnderTest("containerd").Pinned {
+	if len(told) == 0 && !q.UnderTest("containerd").Pinned {
 		q.Fact("blobs", "this containerd does not tell of them")
 		return
 	}

@@ -22,6 +22,7 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -37,11 +38,11 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, https://man7.org/linux/man-pages/man7/cgroups.7.html
 func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What does runc record of it?")
+	q := session.Question(t, lab.MutatesVM, "What does runc record of it?")
 	b := bundle.Busybox(q, "sleep", "300")
 	memory, pids := int64(64<<20), int64(50)
 	before := time.Now()
-	c, sh, p := obedient(q, b, "recorded", func(s *specs.Spec) {
+	c, sh, p := runc.StartWithShell(q, b, "recorded", func(s *specs.Spec) {
 		s.Annotations = map[string]string{"org.example.note": "kept"}
 		s.Linux.Resources = &specs.LinuxResources{
 			Memory: &specs.LinuxMemory{Limit: &memory},
@@ -50,10 +51,10 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	})
 	after := time.Now()
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
-	file := filepath.Join(c.StateDir(), "state.json")
+	path := filepath.Join(c.StateDir(), "state.json")
 
 	q.Step("state.json: the process, by pid and start time, and when it was made")
-	written := contents(q, file)
+	written := file.Read(q, path)
 	var r record
 	assert.NilError(q, json.Unmarshal([]byte(written), &r), "state.json is no JSON")
 	assert.Check(q, cmp.Equal(r.ID, c.ID))
@@ -78,7 +79,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	q.Fact("namespace_paths", slices.Sorted(maps.Keys(r.Namespaces)))
 	assert.Check(q, len(r.Cgroups) > 0, "no cgroup_paths")
 	for _, name := range slices.Sorted(maps.Keys(r.Cgroups)) {
-		procs := contents(q, filepath.Join(r.Cgroups[name], "cgroup.procs"))
+		procs := file.Read(q, filepath.Join(r.Cgroups[name], "cgroup.procs"))
 		assert.Check(q, cmp.Contains(strings.Fields(procs), strconv.Itoa(int(p.PID))), "cgroup_paths, %q", name)
 		assert.Check(q, slices.Contains(g.Dirs(), r.Cgroups[name]), "%s is no directory of cgroup %s", r.Cgroups[name], g.Path)
 	}
@@ -93,7 +94,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(document.Annotations, c.Bundle.Spec.Annotations))
 	assert.Check(q, cmp.Equal(document.Bundle, c.Bundle.Dir))
 	q.Fact("annotations, as state says them", document.Annotations)
-	info, err := os.Stat(file)
+	info, err := os.Stat(path)
 	assert.NilError(q, err)
 	dir, err := os.Stat(c.StateDir())
 	assert.NilError(q, err)
@@ -155,7 +156,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 		log := filepath.Join(q.Dir, "root-recorded", "log-"+strings.Join(words, "-"))
 		argv := append([]string{"runc", "--root", c.Root, "--log", log, "--log-format", "json"}, words...)
 		result := q.Exec(argv...)
-		lines := strings.FieldsFunc(contents(q, log), func(r rune) bool { return r == '\n' })
+		lines := strings.FieldsFunc(file.Read(q, log), func(r rune) bool { return r == '\n' })
 		assert.NilError(q, os.Remove(log)) // it must not be taken for a container below the root
 		if result.Code != 0 {
 			assert.Check(q, result.Stderr != "", "the caller is told nothing")
@@ -194,17 +195,17 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	}
 	q.Fact("namespaces", known)
 	q.Fact("of these, the kernel has", both)
-	last, err := strconv.Atoi(contents(q, "/proc/sys/kernel/cap_last_cap"))
+	last, err := strconv.Atoi(file.Read(q, "/proc/sys/kernel/cap_last_cap"))
 	assert.NilError(q, err)
 	q.Fact("capabilities, and the kernel's", []int{len(f.Linux.Capabilities), last + 1})
-	if lab.UnderTest("runc").Pinned {
+	if q.UnderTest("runc").Pinned {
 		assert.Check(q, len(f.Linux.Capabilities) >= last+1, "the kernel has %d capabilities, features %d", last+1, len(f.Linux.Capabilities))
 	}
 	assert.Check(q, cmp.Contains(f.MountOptions, "noexec"))
 	assert.Check(q, !slices.Contains(f.MountOptions, "nonsense"))
 	q.Fact("mount options it knows", len(f.MountOptions))
 	// What is not in the list is not refused by the runtime: it is handed to the file system, which may know it.
-	odd := variant(q, b, "odd", func(s *specs.Spec) {
+	odd := runc.Variant(q, b, "odd", func(s *specs.Spec) {
 		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nonsense"}})
 	})
 	made := odd.Try("create")
@@ -215,7 +216,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	q.Control("the process is killed: the file is as it was, and list and ps have asked the kernel")
 	c.Kill("KILL")
 	proc.WaitFor(q, proc.Dead(p.Identity))
-	assert.Check(q, cmp.Equal(contents(q, file), written), "state.json was written again")
+	assert.Check(q, cmp.Equal(file.Read(q, path), written), "state.json was written again")
 	q.Fact("state.json", "the same bytes")
 	listed = list(q, c)
 	assert.Assert(q, cmp.Len(listed, 1))
@@ -225,11 +226,11 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	q.Fact("ps", ps(q, c))
 	refused := c.Try("events", "--stats")
 	assert.Check(q, refused.Code != 0, "events of a stopped container:\n%s", refused)
-	q.Fact("events --stats", message(strings.TrimSpace(refused.Stderr)))
+	q.Fact("events --stats", runc.LogMessage(strings.TrimSpace(refused.Stderr)))
 
 	q.Control("deleted: no file, and no line in list")
 	c.Delete()
-	assert.Check(q, !exists(file), "%s is still there", file)
+	assert.Check(q, !file.Exists(path), "%s is still there", path)
 	assert.Check(q, cmp.Len(list(q, c), 0))
 	q.Fact("list", list(q, c))
 

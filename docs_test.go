@@ -44,13 +44,15 @@ func TestSpec_EveryClauseIsPutToTheTest(t *testing.T) {
 	keepInStep(t, "doc.go", "// # What runtime.md demands\n//\n", "//\n// # ", table)
 }
 
-// Each field that config.json can have for Linux is followed to the kernel by a question, which has its path as a word
-// of its own, or is in the package documentation's table of those that are not, with the reason.
+// Each field that config.json can have for Linux is followed to the kernel by a question, which calls q.Covers with its
+// path, or is in the package documentation's table of those that are not, with the reason.
 func TestSpec_EveryFieldIsFollowedOrLeftOutForAReason(t *testing.T) {
 	followed := map[string]bool{}
 	for _, q := range questions(t) {
-		for _, w := range q.Words {
-			followed[w] = true
+		for _, field := range q.Covers {
+			known := slices.ContainsFunc(bundle.Fields(), func(f string) bool { return f == field || strings.HasPrefix(f, field+".") })
+			assert.Check(t, known, "%s covers %s, which config.json does not have", q.Test, field)
+			followed[field] = true
 		}
 	}
 	leftOut := leftOut(t)
@@ -99,9 +101,9 @@ func TestSpec_TheSchemaIsTheSpecificationsOwn(t *testing.T) {
 	for _, name := range []string{"state-schema.json", "defs.json"} {
 		want, err := os.ReadFile(filepath.Join(specification(t), "schema", name))
 		assert.NilError(t, err)
-		got, err := os.ReadFile(filepath.Join("testdata", "schema", name))
+		got, err := os.ReadFile(filepath.Join("helpers", "schema", name))
 		assert.NilError(t, err)
-		assert.Check(t, cmp.Equal(string(got), string(want)), "testdata/schema/%s: copy it from the module again", name)
+		assert.Check(t, cmp.Equal(string(got), string(want)), "helpers/schema/%s: copy it from the module again", name)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -33,9 +34,9 @@ import (
 // Hint: kill -KILL the parent of the container's process; `ctr events` in a second terminal.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
 func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What happens when the shim dies?")
+	q := session.Question(t, lab.MutatesVM, "What happens when the shim dies?")
 	d := ctrd.Shared(q)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	ear := d.Listen()
 
 	q.Step("two running tasks, each with an exec, and two that have ended with 7: each has its shim")
@@ -99,7 +100,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 		assert.Assert(q, cmp.Len(told, 3), m)
 		assert.Check(q, cmp.Equal(told[0], "exit init 7"), m)
 		assert.Check(q, cmp.Contains(told[1], "exit init"), m)
-		if lab.Pinned() { // an older shim writes no status into the bundle, and the second exit is told with 137
+		if q.Pinned() { // an older shim writes no status into the bundle, and the second exit is told with 137
 			assert.Check(q, cmp.DeepEqual(told[1:], []string{"exit init 7", "delete 7"}), m)
 		}
 		q.Fact("the exit, before and after", told[:2])
@@ -111,20 +112,20 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	next, err := m.task()
 	assert.NilError(q, err)
 	shim := proc.Snapshot(q, proc.Snapshot(q, proc.PID(next.Pid())).Parent)
-	assert.Check(q, exists(m.socket) && proc.Listens(q, shim, m.socket), "the new shim has not replaced the socket that the old one had left")
+	assert.Check(q, file.Exists(m.socket) && proc.Listens(q, shim, m.socket), "the new shim has not replaced the socket that the old one had left")
 	heard := len(m.events())
 	q.LogCommand("kill -KILL %d   # the new program of %s", next.Pid(), m.id)
 	assert.NilError(q, unix.Kill(int(next.Pid()), unix.SIGKILL))
 	proc.WaitFor(q, d.Stopped(m.id))
-	deleteTask(q, d, m.id)
+	d.DeleteTask(m.id)
 	proc.WaitFor(q, proc.Dead(shim.Identity))
 	ear.Mark()
 	told := m.events()[heard:]
 	assert.Check(q, cmp.Equal(told[0], "exit init 137"), "all that was told: %q", told)
 	assert.Check(q, len(told) == 1 || len(told) == 2 && told[1] == "delete 137", "all that was told: %q", told)
 	q.Fact("told of a task that is deleted", lab.Chance(fmt.Sprint(told))) // the delete may be lost with the shim
-	assert.Check(q, !exists(m.socket), "the socket is still there: %s", m.socket)
-	q.Fact("its socket", thereOrGone(exists(m.socket)))
+	assert.Check(q, !file.Exists(m.socket), "the socket is still there: %s", m.socket)
+	q.Fact("its socket", thereOrGone(file.Exists(m.socket)))
 
 	q.Answer("containerd kills and clears away what is left of the task, tells an exit and a delete, and the container stays.")
 }

@@ -14,6 +14,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -29,7 +30,7 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#create
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_environ.5.html
 func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Does editing config.json after create change the container?")
+	q := session.Question(t, lab.MutatesVM, "Does editing config.json after create change the container?")
 	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
 
 	q.Step("created, and then everything is edited: program, environment, directory, user, hostname, limits, hooks")
@@ -57,7 +58,7 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 	assert.Check(q, cmp.DeepEqual(p.Identity, created.Identity))
 	q.Fact("cmdline", p.Args)
 	q.Fact("cwd and uid", []string{proc.Cwd(q, p.PID), fmt.Sprint(p.UID)})
-	q.Proves("Lifecycle: Any updates to config.json after this step MUST NOT affect the container.")
+	q.Clause("Lifecycle: Any updates to config.json after this step MUST NOT affect the container.", lab.Met)
 
 	q.Step("exec: it takes the edited process")
 	e := execSleep(q, c, "edited")
@@ -76,20 +77,20 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 	refused := c.Exec("true")
 	assert.Check(q, refused.Code != 0, "exec succeeds without a config.json:\n%s", refused)
 	assert.Check(q, cmp.Contains(refused.Stderr, "config.json"))
-	q.Fact("exec says", said(refused))
+	q.Fact("exec says", runc.LastLogMessage(refused))
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
-	end(q, c, p)
-	assert.Check(q, !exists(c.StateDir()))
+	c.KillAndDelete(p)
+	assert.Check(q, !file.Exists(c.StateDir()))
 	q.Fact("state, kill and delete", "work")
 
 	q.Control("the edit before create: another program, in another place")
 	c.Bundle.Restore()
-	before := variant(q, c.Bundle, "before", func(s *specs.Spec) {
+	before := runc.Variant(q, c.Bundle, "before", func(s *specs.Spec) {
 		s.Process.Args = []string{"sleep", "301"}
 		s.Process.Env = append(s.Process.Env, "EDITED=yes")
 		s.Process.Cwd = "/tmp"
 	})
-	b := running(q, before)
+	b := before.CreateAndStart()
 	assert.Check(q, cmp.DeepEqual(b.Args, []string{"sleep", "301"}))
 	assert.Check(q, slices.Contains(b.Env, "EDITED=yes"), "environ: %q", b.Env)
 	assert.Check(q, cmp.Equal(proc.Cwd(q, b.PID), "/tmp"))

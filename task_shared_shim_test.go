@@ -14,7 +14,9 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -33,11 +35,11 @@ const groupKey = "io.containerd.runc.v2.group"
 // both bundles.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md#start
 func TestTask_CanTwoTasksShareAShim(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "Can two tasks share a shim?")
+	q := session.Question(t, lab.MutatesVM, "Can two tasks share a shim?")
 	var socket string
 	q.Cleanup(func() { removeStale(q, socket) }) // before the daemon's, so that it runs when no task is left
 	d := ctrd.Shared(q)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	ids := []string{q.ID(ctrd.ID), q.ID(ctrd.ID + "-2"), q.ID(ctrd.ID + "-3")}
 	group := q.ID("cdb-group")
 	socket = filepath.Join(d.SocketDir, d.SocketName(group))
@@ -65,7 +67,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	for i, id := range ids[:2] {
 		assert.Check(q, cmp.Equal(tasks[i].Parent, shim.PID), "the parent of %s", id)
 		assert.Check(q, cmp.Equal(d.ShimSocket(id), socket), "as the bundle of %s says", id)
-		assert.Check(q, !exists(filepath.Join(d.SocketDir, d.SocketName(id))), "%s has a socket of its own", id)
+		assert.Check(q, !file.Exists(filepath.Join(d.SocketDir, d.SocketName(id))), "%s has a socket of its own", id)
 	}
 	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on the group's socket")
 	assert.Check(q, cmp.Equal(proc.Cwd(q, shim.PID), d.Bundle(ids[0])), "the bundle of the first")
@@ -78,7 +80,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 		assert.Check(q, tasks[0].NS[ns] != tasks[1].NS[ns], "both are in one %s namespace", ns)
 	}
 	for i, id := range ids[:2] {
-		assertInCgroup(q, tasks[i].Identity, "/"+d.Namespace+"/"+id)
+		check.OnlyProcessInCgroup(q, tasks[i].Identity, "/"+d.Namespace+"/"+id)
 	}
 	q.Fact("namespaces in common", tasks[0].Shared(tasks[1].Identity))
 
@@ -93,7 +95,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q.Fact("shims with the third", len(d.Shims()))
 
 	q.TearDown("the first task is deleted: its shim stays, for the second, in a directory that is gone", func() {
-		killAndDelete(q, d, ids[0])
+		d.KillAndDeleteTask(ids[0])
 		assert.Check(q, proc.Snapshot(q, shim.PID).Same(shim.Identity), "the shim is another one")
 		assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), []proc.PID{tasks[1].PID}))
 		cwd := proc.Cwd(q, shim.PID) // containerd renames a bundle before it removes it
@@ -103,21 +105,21 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 		q.Fact("after the first task", "the shim stays")
 
 		q.Step("the second is deleted: the shim ends")
-		killAndDelete(q, d, ids[1])
+		d.KillAndDeleteTask(ids[1])
 		proc.WaitFor(q, proc.Dead(shim.Identity))
 		assert.Check(q, cmp.DeepEqual(d.Shims(), []proc.PID{alone.Parent}))
 		q.Fact("after the second task", "the shim has ended")
 
 		q.Step("and the group's socket? Who cleans up looks for one of the container's name")
-		left := exists(socket)
+		left := file.Exists(socket)
 		if left {
 			assert.Check(q, cmp.ErrorIs(dial(socket), unix.ECONNREFUSED), "somebody listens at the group's socket")
 		}
-		if lab.Pinned() {
+		if q.Pinned() {
 			assert.Check(q, left, "this containerd was known to leave the socket of a group behind; look at the fact again")
 		}
-		killAndDelete(q, d, ids[2])
-		proc.WaitFor(q, shimsLeft(d, 0))
+		d.KillAndDeleteTask(ids[2])
+		proc.WaitFor(q, d.HasShims(0))
 		own := filepath.Join(d.SocketDir, d.SocketName(ids[2]))
 		assert.Check(q, cmp.ErrorIs(dial(own), unix.ENOENT), "the socket of the third, which was in no group")
 		q.Fact("left behind of the group's socket", map[bool]string{true: "the file", false: "nothing"}[left])
@@ -152,6 +154,6 @@ func removeStale(q *lab.Q, socket string) {
 	q.Helper()
 	if errors.Is(dial(socket), unix.ECONNREFUSED) {
 		q.LogCommand("rm %s", socket)
-		rm(q, socket)
+		file.Remove(q, socket)
 	}
 }

@@ -13,6 +13,8 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/check"
+	"cdblab/helpers/file"
 	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -29,10 +31,10 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#create
 // Kernel: https://man7.org/linux/man-pages/man7/cgroups.7.html
 func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What is left when create fails?")
+	q := session.Question(t, lab.MutatesVM, "What is left when create fails?")
 	b := bundle.Busybox(q, "sleep", "300")
 	negative := int64(-12)
-	c := variant(q, b, "failing")
+	c := runc.Variant(q, b, "failing")
 	path := c.Bundle.Spec.Linux.CgroupsPath
 
 	for _, way := range []struct {
@@ -71,31 +73,31 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 			c := c.InSubtest(q)
 			q.Step("create fails for %s", way.fails)
 			c.Bundle.Edit(way.edit)
-			before := picture(q)
+			before := q.TakeInventory()
 			r := c.Try("create")
 			c.Bundle.Restore()
-			if r.Code == 0 && !lab.UnderTest("runc").Pinned {
+			if r.Code == 0 && !q.UnderTest("runc").Pinned {
 				c.Must("delete", "--force")
 				q.Skip("this runtime accepts it")
 			}
 			assert.Assert(q, r.Code != 0, "create succeeds:\n%s", r)
 			assert.Check(q, cmp.Regexp(way.says, r.Stderr), "the error does not name the cause")
-			q.Fact("create says", said(r))
-			proc.WaitFor(q, nothing(q, before, c))
-			q.Fact("left", left(q, before, c))
-			assert.Check(q, !exists(c.StateDir()), "the state directory is left")
-			assertNoCgroup(q, path)
+			q.Fact("create says", runc.LastLogMessage(r))
+			proc.WaitFor(q, c.NoLeftovers(before))
+			q.Fact("left", c.Leftovers(before))
+			assert.Check(q, !file.Exists(c.StateDir()), "the state directory is left")
+			check.NoCgroup(q, path)
 		})
 	}
-	q.Proves("Lifecycle: If the runtime is unable to create the environment specified in the config.json, it MUST generate an error.")
-	q.Proves("Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.")
-	q.Proves("Errors: Unless otherwise stated, generating an error MUST leave the state of the environment as if the operation were never attempted - modulo any possible trivial ancillary changes such as logging.")
+	q.Clause("Lifecycle: If the runtime is unable to create the environment specified in the config.json, it MUST generate an error.", lab.Met)
+	q.Clause("Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.", lab.Met)
+	q.Clause("Errors: Unless otherwise stated, generating an error MUST leave the state of the environment as if the operation were never attempted - modulo any possible trivial ancillary changes such as logging.", lab.Met)
 
 	q.Control("the same id, and nothing wrong: it is created, and then there is something on the host")
-	before := picture(q)
+	before := q.TakeInventory()
 	c.Create()
 	p := proc.Snapshot(q, proc.PID(c.State().Pid))
-	assert.Check(q, len(left(q, before, c)) > 0, "a created container is not seen on the host")
+	assert.Check(q, len(c.Leftovers(before)) > 0, "a created container is not seen on the host")
 	q.Fact("created", c.State().Status)
 	c.Must("delete", "--force")
 	proc.WaitFor(q, proc.Dead(p.Identity))
@@ -104,17 +106,17 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 	killed, dir := hooked(q, b, "killed", func(h *specs.Hooks, dir string) {
 		h.CreateRuntime = []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo hook >> $1/order; exec sleep 300", "sh", dir}, Env: []string{"PATH=/bin:/usr/bin"}}}
 	})
-	before = picture(q)
-	create := background(q, killed.Argv("create")...)
+	before = q.TakeInventory()
+	create := q.StartBackground(killed.Argv("create")...)
 	proc.WaitFor(q, turns(dir, 1))
-	create.signal(unix.SIGKILL)
-	assert.Check(q, cmp.Equal(create.code(), -1))
-	remains := left(q, before, killed)
+	create.Signal(unix.SIGKILL)
+	assert.Check(q, cmp.Equal(create.ExitCode(), -1))
+	remains := killed.Leftovers(before)
 	assert.Check(q, len(remains) > 0, "nothing is left of a killed create: then this question is answered otherwise")
-	assert.Check(q, exists(killed.StateDir()), "it has left no state directory")
-	assert.Check(q, !exists(killed.StateDir()+"/state.json"), "it had a state document already")
-	q.Fact("left: a state directory", exists(killed.StateDir()))
-	q.Fact("left: a state document", exists(killed.StateDir()+"/state.json"))
+	assert.Check(q, file.Exists(killed.StateDir()), "it has left no state directory")
+	assert.Check(q, !file.Exists(killed.StateDir()+"/state.json"), "it had a state document already")
+	q.Fact("left: a state directory", file.Exists(killed.StateDir()))
+	q.Fact("left: a state document", file.Exists(killed.StateDir()+"/state.json"))
 	listed := q.Must("runc", "--root", killed.Root, "list", "-q").Stdout
 	q.Fact("runc list says", strings.TrimSpace(listed))
 	sweepKilled(q, killed)
@@ -131,15 +133,15 @@ func sweepKilled(q *lab.Q, c *runc.Container) {
 	for _, p := range ps {
 		if p.OwnedBy(q.Owner) {
 			if s, err := proc.Read(proc.PID(p.PID)); err == nil && (s.Comm == "sleep" || s.Comm == "sh" || strings.Contains(s.Comm, "runc:")) {
-				kill(q, s)
+				q.KillProcess(s)
 				proc.WaitFor(q, proc.Dead(s.Identity))
 			}
 		}
 	}
 	c.Try("delete", "--force")
 	for _, dir := range cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Dirs() {
-		if exists(dir) {
-			proc.WaitFor(q, removed(dir))
+		if file.Exists(dir) {
+			proc.WaitFor(q, cgroup.Removed(dir))
 		}
 	}
 }

@@ -31,11 +31,11 @@ import (
 // Hint: which of ctr's refusals does containerd's log know of?
 // Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
 func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What can be deleted in which order?")
-	d := ctrd.Start(q, ctrd.With(onlyWhenAsked))
+	q := session.Question(t, lab.MutatesVM, "What can be deleted in which order?")
+	d := ctrd.Start(q, ctrd.With(ctrd.GarbageOnDemand))
 	ctx := context.Background()
 	id := q.ID(ctrd.ID)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	layer := d.Layers(ref)[0].String()
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
@@ -133,14 +133,14 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 
 // inOrder makes and deletes what a namespace can have, by the chapter's commands; each has to succeed.
 func inOrder(q *lab.Q, d *ctrd.Daemon, ref, id string) {
-	pullAgain(q, d, ref)
+	d.PullImageAgain(ref)
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
 	task := holdOf(q, d, id)
 	counts := []map[string]int{inNamespace(q, d)}
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 	proc.WaitFor(q, d.Stopped(id))
-	deleteTask(q, d, id)
+	d.DeleteTask(id)
 	counts = append(counts, inNamespace(q, d)) // a task is none of them
 	d.Ctr("containers", "delete", id)
 	counts = append(counts, inNamespace(q, d))

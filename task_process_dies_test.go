@@ -15,6 +15,7 @@ import (
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -30,9 +31,9 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/api/services/tasks/v1/tasks.proto
 // Kernel: https://man7.org/linux/man-pages/man7/pid_namespaces.7.html, "The namespace init process"
 func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
-	q := lab.Question(t, lab.MutatesVM, "What happens to the task when its process dies?")
+	q := session.Question(t, lab.MutatesVM, "What happens to the task when its process dies?")
 	d := ctrd.Shared(q)
-	ref := pull(q, d)
+	ref := d.PullImage()
 	ear := d.Listen()
 
 	q.Step("four running tasks, each with an exec; two of them have a handler for TERM, which ends them with 7")
@@ -77,7 +78,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	for _, m := range dead[:2] {
 		shim := proc.Snapshot(q, m.shim.PID)
 		assert.Check(q, shim.Same(m.shim.Identity))
-		assert.Check(q, !exists(fmt.Sprintf("/proc/%d", m.init.PID)), "the shim has not collected the exit status of its child %d, a zombie", m.init.PID)
+		assert.Check(q, !file.Exists(fmt.Sprintf("/proc/%d", m.init.PID)), "the shim has not collected the exit status of its child %d, a zombie", m.init.PID)
 		assertWritten(q, m, m.wait.said())
 	}
 
@@ -121,14 +122,14 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 // since containerd 2.
 func assertWritten(q *lab.Q, m *mortal, status string) {
 	q.Helper()
-	file := filepath.Join(m.bundle, "exit.json")
-	if !lab.Pinned() && !exists(file) {
+	path := filepath.Join(m.bundle, "exit.json")
+	if !q.Pinned() && !file.Exists(path) {
 		q.Fact(m.String()+": exit status in the bundle", "none")
 		return
 	}
 	var written struct{ Pid, Status int }
 	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		data, err := os.ReadFile(file)
+		data, err := os.ReadFile(path)
 		if err == nil {
 			err = json.Unmarshal(data, &written)
 		}

@@ -1,0 +1,71 @@
+//go:build linux
+
+// Package file looks at files and directories of the host for a question. A file that cannot be looked at fails the test.
+package file
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/poll"
+)
+
+// Exists reports whether path exists. It reports false only where lstat(2) says that there is no such file.
+func Exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// Read returns the content of a file without the white space around it.
+func Read(tb testing.TB, path string) string {
+	tb.Helper()
+	text, err := TryRead(path)
+	assert.NilError(tb, err)
+	return text
+}
+
+// TryRead is [Read] for a file that may not be readable.
+func TryRead(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	return strings.TrimSpace(string(data)), err
+}
+
+// Remove removes a file.
+func Remove(tb testing.TB, path string) {
+	tb.Helper()
+	assert.Check(tb, os.Remove(path))
+}
+
+// Names returns the names of the entries of a directory, sorted.
+func Names(tb testing.TB, dir string) []string {
+	tb.Helper()
+	entries, err := os.ReadDir(dir)
+	assert.NilError(tb, err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// Same reports whether both paths lead to the same file.
+func Same(a, b string) bool {
+	sa, err1 := os.Stat(a)
+	sb, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(sa, sb)
+}
+
+// DirHas returns a check that succeeds when the directory has an entry of this name.
+func DirHas(dir, name string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if !Exists(filepath.Join(dir, name)) {
+			return poll.Continue("%s has no %s", dir, name)
+		}
+		return poll.Success()
+	}
+}

@@ -1,0 +1,80 @@
+//go:build linux
+
+package lab
+
+import (
+	"bytes"
+	"context"
+	"os/exec"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cdblab/helpers/proc"
+)
+
+// Background is a command that runs beside the question.
+type Background struct {
+	Stderr bytes.Buffer // what the command wrote; read it after [Background.ExitCode]
+
+	q    *Q
+	cmd  *exec.Cmd
+	done chan error
+}
+
+// StartBackground starts a command and does not wait for it. The command is killed when the question ends, if it has not
+// ended by then.
+func (q *Q) StartBackground(argv ...string) *Background {
+	q.Helper()
+	b := &Background{q: q, done: make(chan error, 1)}
+	b.cmd = q.Cmd(context.Background(), argv...)
+	b.cmd.Stderr = &b.Stderr
+	// A container that is left behind holds what it inherited: do not wait for the end of the pipe for ever.
+	b.cmd.WaitDelay = time.Second
+	q.LogCommand("%s &", strings.Join(argv, " "))
+	if err := b.cmd.Start(); err != nil {
+		q.Fatalf("start %s: %v", b.cmd, err)
+	}
+	go func() { b.done <- b.cmd.Wait(); close(b.done) }()
+	q.TB.Cleanup(func() {
+		_ = b.cmd.Process.Kill()
+		for range b.done { //nolint:revive // until it is closed
+		}
+	})
+	return b
+}
+
+// PID returns the command's process.
+func (b *Background) PID() proc.PID { return proc.PID(b.cmd.Process.Pid) }
+
+// Signal sends a signal to the command.
+func (b *Background) Signal(s unix.Signal) {
+	b.q.Helper()
+	b.q.LogCommand("kill -%d %d", int(s), b.cmd.Process.Pid)
+	if err := b.cmd.Process.Signal(s); err != nil {
+		b.q.Fatalf("send %v to %s: %v", s, b.cmd, err)
+	}
+}
+
+// ExitCode waits until the command has ended and returns its exit code: -1 if a signal ended it.
+func (b *Background) ExitCode() int {
+	b.q.Helper()
+	select {
+	case <-b.done:
+	case <-time.After(proc.Patience):
+		b.q.Fatalf("%s has not ended within %v", b.cmd, proc.Patience)
+	}
+	return b.cmd.ProcessState.ExitCode()
+}
+
+// Ended reports whether the command has ended.
+func (b *Background) Ended() bool {
+	select {
+	case err := <-b.done:
+		b.done <- err
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,117 @@
+//go:build linux
+
+package runc
+
+import (
+	"encoding/json"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/check"
+	"cdblab/helpers/file"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// Variant prepares another container of the bundle, called name for short. It has its own directory, configuration, id
+// and state, and shares the rootfs.
+func Variant(q *lab.Q, b *bundle.Bundle, name string, edits ...func(*specs.Spec)) *Container {
+	q.Helper()
+	return Named(q, b.InSubtest(q).Variant(name, "cdb-runc-"+name, edits...), "root-"+name, "cdb-runc-"+name)
+}
+
+// CreateWithPIDFile creates the container and returns the pid of its process, which the runtime writes into a file.
+func (c *Container) CreateWithPIDFile() proc.PID {
+	c.q.Helper()
+	path := filepath.Join(c.Root, c.ID+".pid")
+	c.Must("create", "--pid-file", path)
+	pid := check.Int(c.q, file.Read(c.q, path))
+	file.Remove(c.q, path)
+	return proc.PID(pid)
+}
+
+// CreateAndStart creates and starts the container, and waits until its program runs.
+func (c *Container) CreateAndStart() proc.Process {
+	c.q.Helper()
+	pid := c.CreateWithPIDFile()
+	c.Start()
+	proc.WaitFor(c.q, proc.Runs(pid, ProgramName(c.Bundle.Spec.Process.Args)))
+	return proc.Snapshot(c.q, pid)
+}
+
+// StartWithShell creates and starts another container of the bundle, whose program is a [Shell].
+func StartWithShell(q *lab.Q, b *bundle.Bundle, name string, edits ...func(*specs.Spec)) (*Container, *Shell, proc.Process) {
+	q.Helper()
+	c := Variant(q, b, name, edits...)
+	sh := c.UseShell()
+	return c, sh, c.CreateAndStart()
+}
+
+// KillAndDelete kills the running container p, waits until its process is dead, asserts that the runtime reports it as
+// stopped, and deletes it.
+func (c *Container) KillAndDelete(p proc.Process) {
+	c.q.Helper()
+	c.Kill("KILL")
+	proc.WaitFor(c.q, proc.Dead(p.Identity))
+	assert.Equal(c.q, c.State().Status, specs.StateStopped)
+	c.Delete()
+}
+
+// TryPause pauses the container. The freezer of cgroup v1 may miss a process that is busy at that moment: runc retries for a
+// while and then reports that it is "unable to freeze". An operator types the command again, and so does TryPause.
+func (c *Container) TryPause() lab.Result {
+	c.q.Helper()
+	r := c.Try("pause")
+	for range 50 {
+		if r.Code == 0 || !strings.Contains(r.Stderr, "unable to freeze") {
+			break
+		}
+		r = c.Try("pause")
+	}
+	return r
+}
+
+// Pause is [Container.TryPause], and has to succeed.
+func (c *Container) Pause() {
+	c.q.Helper()
+	if r := c.TryPause(); r.Code != 0 {
+		c.q.Fatalf("this command had to succeed:\n%s", r)
+	}
+}
+
+// HasStatus returns a check that succeeds when the runtime reports this status of the container.
+func (c *Container) HasStatus(want specs.ContainerState) poll.Check {
+	path := c.q.UnderTest("runc").Path
+	return func(poll.LogT) poll.Result {
+		out, err := exec.Command(path, "--root", c.Root, "state", c.ID).Output()
+		var s specs.State
+		if err == nil {
+			err = json.Unmarshal(out, &s)
+		}
+		if err != nil || s.Status != want {
+			return poll.Continue("container %s is %q (%v), not yet %q", c.ID, s.Status, err, want)
+		}
+		return poll.Success()
+	}
+}
+
+// ProgramName returns the comm of the program that args run in the end: the program of a shell script's last exec, if it
+// has one, otherwise the base name of the first argument.
+func ProgramName(args []string) string {
+	if len(args) == 3 && args[1] == "-c" {
+		if m := lastExec.FindStringSubmatch(args[2]); m != nil {
+			return m[1]
+		}
+	}
+	return filepath.Base(args[0])
+}
+
+// lastExec matches an exec of a program at the end of a script. An exec of redirections alone runs no program.
+var lastExec = regexp.MustCompile(`exec ([a-z]+)[^;]*$`)
