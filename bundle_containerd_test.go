@@ -3,7 +3,6 @@
 package cdblab
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/golden"
@@ -110,7 +108,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 
 	q.Step("namespaces: the same types, and all the program's own, but for the cgroup namespace")
 	// runc spec asks for one where the host has cgroup v2 alone; ctr never does.
-	extra := slices.DeleteFunc(types(hand.Spec), func(ns string) bool { return slices.Contains(types(generated), ns) })
+	extra := slices.DeleteFunc(bundle.NamespaceTypes(hand.Spec), func(ns string) bool { return slices.Contains(bundle.NamespaceTypes(generated), ns) })
 	if cgroup.Version(q) == "v2" {
 		assert.Check(q, cmp.DeepEqual(extra, []string{"cgroup"}), "only the hand-built one has these")
 	} else {
@@ -121,7 +119,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 		assert.Check(q, cmp.Contains(task.Own(self.Identity), ns))
 	}
 	assert.Check(q, cmp.Equal(task.NS["cgroup"], self.NS["cgroup"]), "the task's cgroup namespace is the host's")
-	q.Fact("linux.namespaces", types(generated))
+	q.Fact("linux.namespaces", bundle.NamespaceTypes(generated))
 	q.Fact("only in the hand-built one", extra)
 
 	q.Step("cgroups: the path is /<containerd namespace>/<container id>")
@@ -141,16 +139,6 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	}
 
 	q.Answer("The same parts: containerd writes config.json from image config and arguments, and mounts the rootfs from a snapshot.")
-}
-
-// types lists the namespaces of a configuration, sorted.
-func types(s *specs.Spec) []string {
-	var out []string
-	for _, ns := range s.Linux.Namespaces {
-		out = append(out, string(ns.Type))
-	}
-	slices.Sort(out)
-	return out
 }
 
 // Yes. The bundle is all that a runtime needs, whoever wrote it: the same config.json over the same snapshot gives the
@@ -175,7 +163,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	task := proc.Snapshot(q, pid)
-	byContainerd := inTerms(q, task)
+	byContainerd := check.ProcessSettings(q, task)
 	q.Fact("as containerd's task", byContainerd)
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 	proc.WaitFor(q, d.Stopped(id))
@@ -190,7 +178,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			}
 			dir := q.Mkdir(name)
 			assert.NilError(q, os.Mkdir(filepath.Join(dir, "rootfs"), 0o755))
-			mountSnapshot(q, d, id, filepath.Join(dir, "rootfs"))
+			ctrd.MountSnapshot(q, d, id, filepath.Join(dir, "rootfs"))
 			assert.NilError(q, os.WriteFile(filepath.Join(dir, "config.json"), []byte(generated), 0o644))
 			q.LogCommand("cp %s/config.json %s", d.Bundle(id), name)
 			root := q.Mkdir("root-" + name)
@@ -217,7 +205,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			pid := check.Int(q, file.Read(q, filepath.Join(dir, "pid")))
 			proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 			alone := proc.Snapshot(q, proc.PID(pid))
-			terms := inTerms(q, alone)
+			terms := check.ProcessSettings(q, alone)
 			assert.Check(q, cmp.DeepEqual(terms, byContainerd))
 			q.Fact("as "+name+"'s container", terms)
 
@@ -236,7 +224,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 	c := runc.Variant(q, other, "hand-built")
 	p := c.CreateAndStart()
 	differ := 0
-	for k, v := range inTerms(q, p) {
+	for k, v := range check.ProcessSettings(q, p) {
 		if v != byContainerd[k] {
 			differ++
 		}
@@ -245,24 +233,4 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 	q.Fact("terms in which the hand-built one differs", differ)
 
 	q.Answer("Yes: config.json and rootfs are all it needs. Parent and output are the caller's, and in no bundle.")
-}
-
-// inTerms is what the kernel shows of a process that config.json decides, in words that two processes can share.
-func inTerms(q *lab.Q, p proc.Process) map[string]string {
-	q.Helper()
-	out := map[string]string{
-		"args": strings.Join(p.Args, " "), "env": strings.Join(p.Env, " "), "exe": p.Exe,
-		"uid": fmt.Sprint(p.UID), "cwd": proc.Cwd(q, p.PID),
-		"namespaces": strings.Join(p.Own(proc.Self(q).Identity), " "),
-		"mounts":     strings.Join(sortedStrings(mountPoints(p)), " "), // in which order it masks is the runtime's
-		"NoNewPrivs": proc.Status(q, p.PID, "NoNewPrivs"), "Seccomp": proc.Status(q, p.PID, "Seccomp"),
-		"open files": fmt.Sprint(proc.Limit(q, p.PID, "Max open files")),
-	}
-	for _, set := range []string{"CapBnd", "CapEff", "CapPrm", "CapInh", "CapAmb"} {
-		out[set] = proc.Bits(q, p.PID, set).String()
-	}
-	for hierarchy, path := range p.Cgroups {
-		out["cgroup "+hierarchy] = path
-	}
-	return out
 }

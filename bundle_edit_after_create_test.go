@@ -61,7 +61,7 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 	q.Clause("Lifecycle: Any updates to config.json after this step MUST NOT affect the container.", lab.Met)
 
 	q.Step("exec: it takes the edited process")
-	e := execSleep(q, c, "edited")
+	e := runc.ExecSleep(q, c, "edited")
 	assert.Check(q, slices.Contains(e.Env, "EDITED=yes"), "environ of the exec: %q", e.Env)
 	assert.Check(q, cmp.Equal(proc.Cwd(q, e.PID), "/tmp"))
 	assert.Check(q, cmp.Equal(e.UID, 1000))

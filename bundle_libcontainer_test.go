@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 
+	"cdblab/helpers/check"
+
 	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
@@ -154,7 +156,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 			return eachDevice(c, func(path string, major, minor int64) string { return fmt.Sprintf("%d:%d", major, minor) })
 		}, func(c translated) any {
 			return eachDevice(c.config, func(path string, _, _ int64) string {
-				d := uint64(statOf(c.q, c.PID, path).Rdev)
+				d := uint64(check.StatInRoot(c.q, c.PID, path).Rdev)
 				return fmt.Sprintf("%d:%d", unix.Major(d), unix.Minor(d))
 			})
 		}},
@@ -214,11 +216,11 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 	q.Step("state.json has what libcontainer was told, but nothing of the process: args, env, cwd, user")
 	var recorded struct{ Config map[string]any }
 	text := file.Read(q, filepath.Join(full.c.StateDir(), "state.json"))
-	decode(q, text, &recorded)
+	check.DecodeJSON(q, text, &recorded)
 	var told map[string]any
 	data, err := json.Marshal(full.config)
 	assert.NilError(q, err)
-	decode(q, string(data), &told)
+	check.DecodeJSON(q, string(data), &told)
 	var others []string
 	for _, key := range slices.Sorted(maps.Keys(told)) {
 		if !reflect.DeepEqual(told[key], recorded.Config[key]) {
@@ -250,7 +252,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 		_, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: c.ID, Spec: c.Bundle.Spec})
 		assert.Check(q, cmp.ErrorContains(err, ""), "the conversion takes any %s", unknown.field)
 		q.Fact(unknown.field, err)
-		assertRefused(q, c, "dream|sideways")
+		runc.AssertCreateRefused(q, c, "dream|sideways")
 	}
 	full.c.KillAndDelete(full.Process)
 	plain.c.KillAndDelete(plain.Process)
@@ -328,7 +330,7 @@ func (c translated) masked(path string) bool {
 	if m == nil {
 		return false
 	}
-	st := statOf(c.q, c.PID, path)
+	st := check.StatInRoot(c.q, c.PID, path)
 	if st.Mode&syscall.S_IFMT == syscall.S_IFDIR {
 		return m.FSType == "tmpfs" && c.flags(path)["ro"]
 	}

@@ -35,15 +35,13 @@ type limit struct {
 	v2, reads2 string
 }
 
-const mib = 1 << 20
-
 // One row for each field.
 var limits = []limit{
 	{"linux.resources.pids.limit", func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(77))} }, "pids", "pids.max", "77", "pids.max", "77"},
-	{"linux.resources.memory.limit", func(r *specs.LinuxResources) { memory(r).Limit = new(int64(64 * mib)) }, "memory", "memory.limit_in_bytes", "67108864", "memory.max", "67108864"},
-	{"linux.resources.memory.reservation", func(r *specs.LinuxResources) { memory(r).Reservation = new(int64(32 * mib)) }, "memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
+	{"linux.resources.memory.limit", func(r *specs.LinuxResources) { memory(r).Limit = new(int64(64 * (1 << 20))) }, "memory", "memory.limit_in_bytes", "67108864", "memory.max", "67108864"},
+	{"linux.resources.memory.reservation", func(r *specs.LinuxResources) { memory(r).Reservation = new(int64(32 * (1 << 20))) }, "memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
 	// The field is memory and swap together; v2's file is swap alone.
-	{"linux.resources.memory.swap", func(r *specs.LinuxResources) { memory(r).Swap = new(int64(96 * mib)) }, "memory", "memory.memsw.limit_in_bytes", "100663296", "memory.swap.max", "33554432"},
+	{"linux.resources.memory.swap", func(r *specs.LinuxResources) { memory(r).Swap = new(int64(96 * (1 << 20))) }, "memory", "memory.memsw.limit_in_bytes", "100663296", "memory.swap.max", "33554432"},
 	{"linux.resources.memory.swappiness", func(r *specs.LinuxResources) { memory(r).Swappiness = new(uint64(10)) }, "memory", "memory.swappiness", "10", "", ""},
 	{"linux.resources.memory.disableOOMKiller", func(r *specs.LinuxResources) { memory(r).DisableOOMKiller = new(true) }, "memory", "memory.oom_control", "oom_kill_disable 1", "", ""},
 	{"linux.resources.cpu.shares", func(r *specs.LinuxResources) { cpu(r).Shares = new(uint64(2048)) }, "cpu", "cpu.shares", "2048", "cpu.weight", "79|174"}, // the conversion to v2's weight has changed
@@ -53,15 +51,15 @@ var limits = []limit{
 	{"linux.resources.cpu.cpus", func(r *specs.LinuxResources) { cpu(r).Cpus = "0" }, "cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"},
 	{"linux.resources.cpu.mems", func(r *specs.LinuxResources) { cpu(r).Mems = "0" }, "cpuset", "cpuset.mems", "0", "cpuset.mems", "0"},
 	{"linux.resources.hugepageLimits[]", func(r *specs.LinuxResources) {
-		r.HugepageLimits = []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 * mib}}
+		r.HugepageLimits = []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 * (1 << 20)}}
 	}, "hugetlb", "hugetlb.2MB.limit_in_bytes", "4194304", "hugetlb.2MB.max", "4194304"},
 	{"linux.resources.network.classID", func(r *specs.LinuxResources) { network(r).ClassID = new(uint32(0x100001)) }, "net_cls", "net_cls.classid", "1048577", "", ""},
 	{"linux.resources.network.priorities[]", func(r *specs.LinuxResources) {
 		network(r).Priorities = []specs.LinuxInterfacePriority{{Name: "lo", Priority: 7}}
 	}, "net_prio", "net_prio.ifpriomap", "lo 7", "", ""},
 	{"linux.resources.blockIO.weight", func(r *specs.LinuxResources) { blockIO(r).Weight = new(uint16(300)) }, blkio, "blkio.bfq.weight", "300", "io.bfq.weight", "300"},
-	{"linux.resources.blockIO.throttleReadBpsDevice[]", func(r *specs.LinuxResources) { blockIO(r).ThrottleReadBpsDevice = throttle(1 * mib) }, blkio, "blkio.throttle.read_bps_device", "DISK 1048576", "io.max", "rbps=1048576"},
-	{"linux.resources.blockIO.throttleWriteBpsDevice[]", func(r *specs.LinuxResources) { blockIO(r).ThrottleWriteBpsDevice = throttle(2 * mib) }, blkio, "blkio.throttle.write_bps_device", "DISK 2097152", "io.max", "wbps=2097152"},
+	{"linux.resources.blockIO.throttleReadBpsDevice[]", func(r *specs.LinuxResources) { blockIO(r).ThrottleReadBpsDevice = throttle(1 * (1 << 20)) }, blkio, "blkio.throttle.read_bps_device", "DISK 1048576", "io.max", "rbps=1048576"},
+	{"linux.resources.blockIO.throttleWriteBpsDevice[]", func(r *specs.LinuxResources) { blockIO(r).ThrottleWriteBpsDevice = throttle(2 * (1 << 20)) }, blkio, "blkio.throttle.write_bps_device", "DISK 2097152", "io.max", "wbps=2097152"},
 	{"linux.resources.blockIO.throttleReadIOPSDevice[]", func(r *specs.LinuxResources) { blockIO(r).ThrottleReadIOPSDevice = throttle(300) }, blkio, "blkio.throttle.read_iops_device", "DISK 300", "io.max", "riops=300"},
 	{"linux.resources.blockIO.throttleWriteIOPSDevice[]", func(r *specs.LinuxResources) { blockIO(r).ThrottleWriteIOPSDevice = throttle(400) }, blkio, "blkio.throttle.write_iops_device", "DISK 400", "io.max", "wiops=400"},
 	{"linux.resources.unified", func(r *specs.LinuxResources) { r.Unified = map[string]string{"memory.high": "50331648"} }, "memory", "", "", "memory.high", "50331648"},
@@ -120,18 +118,6 @@ func throttle(rate uint64) []specs.LinuxThrottleDevice {
 	return []specs.LinuxThrottleDevice{t}
 }
 
-// resources is an edit of linux.resources; the rules for devices stay.
-func resources(edits ...func(*specs.LinuxResources)) func(*specs.Spec) {
-	return func(s *specs.Spec) {
-		if s.Linux.Resources == nil {
-			s.Linux.Resources = &specs.LinuxResources{}
-		}
-		for _, edit := range edits {
-			edit(s.Linux.Resources)
-		}
-	}
-}
-
 // Into a file of the container's cgroup, by the controller whose business it is.
 //
 // config.json says what is wanted in terms of cgroup v1, from which most of the fields have their names; on v2 the
@@ -184,7 +170,7 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	assert.Assert(q, len(rows) >= 8, "only %d limits can be looked at here", len(rows))
 
 	q.Step("with limits: each in its file")
-	c := runc.Variant(q, b, "limited", resources(sets...))
+	c := runc.Variant(q, b, "limited", bundle.Resources(sets...))
 	c.Create()
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	for _, r := range rows {
@@ -208,7 +194,7 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	q.Clause("Create: All of the properties configured in config.json except for process MUST be applied.", lab.Met)
 
 	q.Step("%s: instead of a weight", "linux.resources.cpu.idle")
-	idle := runc.Variant(q, b, "idle", resources(func(r *specs.LinuxResources) { cpu(r).Idle = new(int64(1)) }))
+	idle := runc.Variant(q, b, "idle", bundle.Resources(func(r *specs.LinuxResources) { cpu(r).Idle = new(int64(1)) }))
 	idle.Create()
 	gi := cgroup.Of(q, idle.Bundle.Spec.Linux.CgroupsPath)
 	if _, err := gi.Try("cpu", "cpu.idle"); err != nil {
@@ -241,7 +227,7 @@ func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 	const forks = "(i=0; while [ $i -lt 30 ]; do sleep 300 & i=$((i+1)); done; echo all of them)"
 
 	q.Step("at most 20, and the program forks 30 times")
-	c, sh, p := runc.StartWithShell(q, b, "limited", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(20))} }))
+	c, sh, p := runc.StartWithShell(q, b, "limited", bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(20))} }))
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	before := g.Stat("pids", "pids.events", "max")
 	r := sh.Run(forks)
@@ -288,8 +274,8 @@ func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 	const fill = "dd if=/dev/zero of=/dev/null bs=64M count=1"
 
 	q.Step("32 MiB, and a process that takes 64")
-	c, sh, p := runc.StartWithShell(q, b, "limited", resources(func(r *specs.LinuxResources) {
-		memory(r).Limit, memory(r).Swap = new(int64(32*mib)), new(int64(32*mib)) // no swap beside it
+	c, sh, p := runc.StartWithShell(q, b, "limited", bundle.Resources(func(r *specs.LinuxResources) {
+		memory(r).Limit, memory(r).Swap = new(int64(32*(1<<20))), new(int64(32*(1<<20))) // no swap beside it
 	}))
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	assert.Check(q, cmp.Equal(kills(g), uint64(0)))
@@ -324,7 +310,7 @@ func TestBundle_WhatLimitsItsProcessorTime(t *testing.T) {
 	b := bundle.Busybox(q, "sh", "-c", "while :; do :; done")
 
 	q.Step("a fifth of a processor, and a program that would use all of it")
-	c := runc.Variant(q, b, "limited", resources(func(r *specs.LinuxResources) { cpu(r).Quota, cpu(r).Period = new(int64(10000)), new(uint64(50000)) }))
+	c := runc.Variant(q, b, "limited", bundle.Resources(func(r *specs.LinuxResources) { cpu(r).Quota, cpu(r).Period = new(int64(10000)), new(uint64(50000)) }))
 	c.CreateAndStart()
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	proc.WaitFor(q, counts(g, "nr_throttled", 3))
@@ -383,7 +369,7 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 		s.Process.Capabilities.Effective = append(s.Process.Capabilities.Effective, "CAP_DAC_OVERRIDE")
 	}
 	rule := func(access string) func(*specs.Spec) {
-		return resources(func(r *specs.LinuxResources) {
+		return bundle.Resources(func(r *specs.LinuxResources) {
 			r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: new(int64(major)), Minor: new(int64(minor)), Access: access})
 		})
 	}

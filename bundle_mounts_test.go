@@ -50,7 +50,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 
 	q.Step("each mount of config.json is one of the container's, in this order")
 	c, sh, p := runc.StartWithShell(q, b, "mounts", with(outer, inner))
-	mounts := mountsOf(q, p)
+	mounts := check.Mounts(q, p)
 	var configured, found []string
 	for _, m := range c.Bundle.Spec.Mounts {
 		configured = append(configured, m.Destination)
@@ -62,7 +62,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	}
 	assert.Check(q, cmp.DeepEqual(found, configured), "the destinations, in the order of /proc/PID/mountinfo")
 	q.Fact("mounts[].destination", found)
-	tmpfs := mountOn(q, mounts, "/cdb")
+	tmpfs := check.MountOn(q, mounts, "/cdb")
 	for _, row := range []struct{ field, got, want string }{
 		{"mounts[].type", tmpfs.FSType, outer.Type},
 		{"mounts[].source", tmpfs.Source, outer.Source},
@@ -73,7 +73,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	}
 	assert.Check(q, cmp.Equal(sh.Run("cat /cdb/in/mark").Out, "the shelf"), "what the source of a bind mount has")
 	// "none" is what one writes where the kernel ignores it: a bind mount is of the type that its source is of.
-	assert.Check(q, mountOn(q, mounts, "/cdb/in").FSType != inner.Type, "a bind mount has a type of its own")
+	assert.Check(q, check.MountOn(q, mounts, "/cdb/in").FSType != inner.Type, "a bind mount has a type of its own")
 	q.Fact("mounts[].source of /cdb/in", sh.Run("cat /cdb/in/mark").Out)
 
 	q.Step("root.path is what they are mounted in")
@@ -97,8 +97,8 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	hostTmpfs(q, b.Rootfs("cdb-below"))
 	write(q, b.Rootfs("cdb-below", "mark"), "the host's mount")
 	_, sh, p = runc.StartWithShell(q, b, "reversed", with(inner, outer))
-	mounts = mountsOf(q, p)
-	assert.Check(q, mountOn(q, mounts, "/cdb/in").Source != "")
+	mounts = check.Mounts(q, p)
+	assert.Check(q, check.MountOn(q, mounts, "/cdb/in").Source != "")
 	hidden := sh.Run("cat /cdb/in/mark")
 	assert.Check(q, cmp.Contains(hidden.Out, "No such file"), "what is mounted below a later mount is still seen")
 	q.Fact("the inner mount", hidden.Out)
@@ -189,7 +189,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	at := func(option, act string) string { return "cd /at/" + option + " && (" + act + ")" }
 
 	q.Step("mounts[].options: what each forbids")
-	mounts := mountsOf(q, inOpen)
+	mounts := check.Mounts(q, inOpen)
 	for _, row := range rows {
 		r := open.Run(at(row.option, row.act))
 		if !q.UnderTest("runc").Pinned && row.option == "nosymfollow" && r.Code == 0 {
@@ -200,7 +200,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		assert.Check(q, cmp.Contains(r.Out, row.says), "with %s: %s", row.option, row.act)
 		q.Fact("mounts[].options: "+row.option, row.act+" → "+failure(r.Out, r.Code))
 	}
-	q.Fact("flags of /at/ro", options(mountOn(q, mounts, "/at/ro"), []string{"ro"}))
+	q.Fact("flags of /at/ro", options(check.MountOn(q, mounts, "/at/ro"), []string{"ro"}))
 	below := open.Run(at("ro", "touch below/file"))
 	assert.Check(q, cmp.Equal(below.Code, 0), "ro is one mount's, and yet it reaches the one below: %s", below.Out)
 	q.Fact("ro, the mount below", "writable, unlike with rro")
@@ -265,9 +265,9 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		assert.Check(q, cmp.Equal(r.Code, 0), "%s: %s: %s", row.what, row.act, r.Out)
 		q.Fact(row.what, row.act)
 	}
-	mounts = mountsOf(q, inClosed)
-	assert.Check(q, cmp.Equal(mountOn(q, mounts, "/secrets").FSType, "tmpfs"), "what covers a masked directory")
-	assert.Check(q, cmp.Contains(strings.Split(mountOn(q, mounts, "/kept").Options, ","), "ro"), "flags of a read-only path")
+	mounts = check.Mounts(q, inClosed)
+	assert.Check(q, cmp.Equal(check.MountOn(q, mounts, "/secrets").FSType, "tmpfs"), "what covers a masked directory")
+	assert.Check(q, cmp.Contains(strings.Split(check.MountOn(q, mounts, "/kept").Options, ","), "ro"), "flags of a read-only path")
 	closed.Run("echo forged > /secret")
 	assert.Check(q, cmp.Equal(file.Read(q, b.Rootfs("secret")), "told"), "what the host has in the masked file after a write")
 	q.Fact("on the host, the masked file", file.Read(q, b.Rootfs("secret")))
@@ -344,17 +344,17 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	hostTmpfs(q, filepath.Join(shelf, "late"))
 	for _, row := range rows {
 		// Once, for all mounts of a container: the kernel has told them before mount(2) returned.
-		mounts := mountsOf(q, processes[row.propagation])
+		mounts := check.Mounts(q, processes[row.propagation])
 		var hears, kinds []string
 		for _, option := range all {
 			if slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == "/at/"+option+"/late" }) {
 				hears = append(hears, option)
 			}
-			kinds = append(kinds, option+"="+propagation(mountOn(q, mounts, "/at/"+option)))
+			kinds = append(kinds, option+"="+propagation(check.MountOn(q, mounts, "/at/"+option)))
 		}
 		assert.Check(q, cmp.DeepEqual(hears, row.hears), "who hears, with linux.rootfsPropagation %q: %v", row.propagation, kinds)
 		q.Fact("linux.rootfsPropagation", fmt.Sprintf("%q", row.propagation))
-		q.Fact("of / itself", propagation(mountOn(q, mounts, "/")))
+		q.Fact("of / itself", propagation(check.MountOn(q, mounts, "/")))
 		q.Fact("of the mounts", kinds)
 		q.Fact("hear of the late mount", hears)
 	}
@@ -417,7 +417,7 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 				specs.Mount{Destination: "/plain", Type: "none", Source: shelf, Options: []string{"bind"}},
 				specs.Mount{Destination: "/mapped", Type: "none", Source: shelf, Options: []string{"bind"}, UIDMappings: uids, GIDMappings: gids})
 		})
-		if o := mountOn(q, mountsOf(q, p), "/mapped").Options; !strings.Contains(o, "idmapped") && !q.UnderTest("runc").Pinned {
+		if o := check.MountOn(q, check.Mounts(q, p), "/mapped").Options; !strings.Contains(o, "idmapped") && !q.UnderTest("runc").Pinned {
 			q.Skipf("this runtime does not know the fields, and says nothing of it: the mount has %s", o)
 		}
 		owners := func(place string) []string {
@@ -471,29 +471,6 @@ func hostTmpfs(q *lab.Q, dir string) string {
 	q.Cleanup(func() { assert.Check(q, unix.Unmount(dir, unix.MNT_DETACH)) })
 	q.LogCommand("mkdir -p %[1]s && mount -t tmpfs -o mode=755 cdb-host %[1]s", strings.TrimPrefix(dir, q.Dir+"/"))
 	return dir
-}
-
-// mountsOf reads the process's mount table.
-func mountsOf(q *lab.Q, p proc.Process) []*mountinfo.Info {
-	q.Helper()
-	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", p.PID))
-	assert.NilError(q, err)
-	defer f.Close()
-	ms, err := mountinfo.GetMountsFromReader(f, nil)
-	assert.NilError(q, err)
-	return ms
-}
-
-// mountOn is the last mount on a path, which hides those before it.
-func mountOn(q *lab.Q, ms []*mountinfo.Info, path string) *mountinfo.Info {
-	q.Helper()
-	for _, m := range slices.Backward(ms) {
-		if m.Mountpoint == path {
-			return m
-		}
-	}
-	q.Fatalf("nothing is mounted on %s", path)
-	return nil
 }
 
 // options lists which of the options the mount has, as a flag of its own or of its file system.

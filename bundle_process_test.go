@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"cdblab/helpers/check"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
@@ -293,7 +295,7 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 	}
 
 	q.Step("root with no capability at all: what it may not do")
-	none, sh, _ := runc.StartWithShell(q, b, "none", scratchAtTmp, func(s *specs.Spec) { s.Process.Capabilities = &specs.LinuxCapabilities{} })
+	none, sh, _ := runc.StartWithShell(q, b, "none", bundle.ScratchAtTmp, func(s *specs.Spec) { s.Process.Capabilities = &specs.LinuxCapabilities{} })
 	// What the acts are done to is made beforehand, as far as it takes no capability.
 	assert.Equal(q, sh.Run("touch /tmp/mine && mkdir /tmp/dir").Code, 0)
 	rows := []struct{ capability, act string }{
@@ -317,7 +319,7 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 		assert.Check(q, r.Code != 0, "%s: %q succeeds without it", row.capability, row.act)
 		assert.Check(q, cmp.Regexp("(?i)permi(tted|ssion)", r.Out), "%s: %q fails for another reason", row.capability,
 			row.act)
-		q.Fact("without "+row.capability, row.act+" fails: "+lastLineOf(r.Out))
+		q.Fact("without "+row.capability, row.act+" fails: "+check.LastLine(r.Out))
 	}
 
 	q.Control("the same root with exactly the one capability")
@@ -393,7 +395,7 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 			r := sh.Run(program.path + " -c 1 127.0.0.1")
 			assert.Check(q, cmp.Equal(r.Code == 0, program.may), "uid 1000, NoNewPrivs %s, %s opens a raw socket: %s", row.nnp,
 				program.path, r.Out)
-			q.Fact(program.path, map[bool]string{true: "opens a raw socket", false: lastLineOf(r.Out)}[r.Code == 0])
+			q.Fact(program.path, map[bool]string{true: "opens a raw socket", false: check.LastLine(r.Out)}[r.Code == 0])
 		}
 	}
 
@@ -447,8 +449,8 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	}
 
 	q.Step("each type of rlimit is a line of /proc/PID/limits")
-	_, sh, p := runc.StartWithShell(q, b, "limited", scratchAtTmp, func(s *specs.Spec) { s.Process.Rlimits = rlimits })
-	_, free, plain := runc.StartWithShell(q, b, "free", scratchAtTmp, func(s *specs.Spec) { s.Process.Rlimits = nil })
+	_, sh, p := runc.StartWithShell(q, b, "limited", bundle.ScratchAtTmp, func(s *specs.Spec) { s.Process.Rlimits = rlimits })
+	_, free, plain := runc.StartWithShell(q, b, "free", bundle.ScratchAtTmp, func(s *specs.Spec) { s.Process.Rlimits = nil })
 	for _, row := range rows {
 		want := [2]string{fmt.Sprint(row.soft), fmt.Sprint(row.hard)}
 		got := proc.Limit(q, p.PID, row.line)
@@ -475,7 +477,7 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	for _, bite := range bites {
 		r := sh.Run(bite.act)
 		assert.Check(q, cmp.Contains(r.Out, bite.says), bite.what)
-		q.Fact(bite.what, lastLineOf(r.Out))
+		q.Fact(bite.what, check.LastLine(r.Out))
 	}
 	assert.Check(q, cmp.Equal(sh.Run("stat -c %s /tmp/long").Out, "16384"), "the file ends at the limit")
 
@@ -483,7 +485,7 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	limit := func(field, how, want string) {
 		r := sh.Run("(ulimit " + how + " && ulimit -n) 2>&1")
 		assert.Check(q, cmp.Contains(r.Out, want), "%s: ulimit %s", field, how)
-		q.Fact(field, "ulimit "+how+": "+lastLineOf(r.Out))
+		q.Fact(field, "ulimit "+how+": "+check.LastLine(r.Out))
 	}
 	limit("process.rlimits[].soft", "-Sn 64", "64")
 	limit("process.rlimits[].hard", "-Sn 65", "Invalid argument")
@@ -498,12 +500,6 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	q.Fact("without limits", "40 files open, 65536 bytes written")
 
 	q.Answer("What goes over the soft limit fails by an error or a signal; the hard one is how far that can be raised.")
-}
-
-// scratchAtTmp is an edit: an empty file system at /tmp that can be written to.
-func scratchAtTmp(s *specs.Spec) {
-	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs",
-		Options: []string{"mode=1777"}})
 }
 
 func schedulerOf(s *specs.Spec) *specs.Scheduler {
@@ -530,8 +526,8 @@ func statusLine(key string) func(*lab.Q, proc.PID) string {
 func statField(n int) func(*lab.Q, proc.PID) string {
 	return func(q *lab.Q, pid proc.PID) string {
 		q.Helper()
-		stat := proc.File(q, pid, "stat")
-		return strings.Fields(stat[strings.LastIndex(stat, ")")+1:])[n-3]
+		now := proc.File(q, pid, "stat")
+		return strings.Fields(now[strings.LastIndex(now, ")")+1:])[n-3]
 	}
 }
 
@@ -568,9 +564,4 @@ func capabilityMask(names []string) proc.Mask {
 func afterColon(line string) string {
 	_, value, _ := strings.Cut(line, ":")
 	return strings.TrimSpace(value)
-}
-
-func lastLineOf(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return lines[len(lines)-1]
 }

@@ -3,7 +3,6 @@
 package cdblab
 
 import (
-	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/containerd/containerd/v2/core/mount"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -55,7 +53,7 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	id := q.ID("cdb-files")
 	d.CreateContainer(ref, id, "sleep", "300")
 	at := q.Mkdir("image")
-	mountSnapshot(q, d, id, at)
+	ctrd.MountSnapshot(q, d, id, at)
 	ofImage := fileTable(q, at)
 	q.Fact("files", len(ofImage))
 
@@ -121,21 +119,6 @@ func fileTable(q *lab.Q, dir string) map[string]string {
 		return nil
 	}))
 	return out
-}
-
-// mountSnapshot mounts the snapshot of a container, as containerd's snapshotter says, until the question ends.
-func mountSnapshot(q *lab.Q, d *ctrd.Daemon, id, at string) {
-	q.Helper()
-	q.LogCommand("$(ctr -n %s snapshots mounts %s %s)", d.Namespace, at, id)
-	ctx := context.Background()
-	info, err := d.Client().LoadContainer(ctx, id)
-	assert.NilError(q, err)
-	record, err := info.Info(ctx)
-	assert.NilError(q, err)
-	mounts, err := d.Client().SnapshotService(record.Snapshotter).Mounts(ctx, record.SnapshotKey)
-	assert.NilError(q, err)
-	assert.NilError(q, mount.All(mounts, at))
-	q.Cleanup(func() { assert.Check(q, mount.UnmountAll(at, 0)) })
 }
 
 // aDynamicProgram is a program of this machine that needs an interpreter.

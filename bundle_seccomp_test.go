@@ -14,6 +14,8 @@ import (
 	"time"
 	"unsafe"
 
+	"cdblab/helpers/check"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
@@ -78,14 +80,14 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 			s.Linux.Seccomp.Syscalls = append(s.Linux.Seccomp.Syscalls, row.rule)
 		}
 	}
-	_, sh, p := runc.StartWithShell(q, b, "refusing", scratchAtTmp, powers, refuse)
+	_, sh, p := runc.StartWithShell(q, b, "refusing", bundle.ScratchAtTmp, powers, refuse)
 	assert.Check(q, cmp.Equal(proc.Status(q, p.PID, "Seccomp"), "2"), "Seccomp of /proc/PID/status: 2 is a filter")
 	assert.Check(q, cmp.Equal(proc.Status(q, p.PID, "Seccomp_filters"), "1"), "number of filters")
 	q.Fact("Seccomp", proc.Status(q, p.PID, "Seccomp"))
 	for _, row := range rows {
 		r := sh.Run(row.act)
 		assert.Check(q, cmp.Contains(r.Out, row.says), "%s: %s", row.field, row.act)
-		q.Fact(row.field, row.what+": "+lastLineOf(r.Out))
+		q.Fact(row.field, row.what+": "+check.LastLine(r.Out))
 	}
 
 	q.Step("the same calls with other arguments are let through")
@@ -100,7 +102,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 
 	q.Step("a list of what is let through: everything else is refused")
 	other := uint(unix.EXFULL)
-	_, narrow, n := runc.StartWithShell(q, b, "allowing", scratchAtTmp, powers, func(s *specs.Spec) {
+	_, narrow, n := runc.StartWithShell(q, b, "allowing", bundle.ScratchAtTmp, powers, func(s *specs.Spec) {
 		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, DefaultErrnoRet: &other,
 			Architectures: seccompArch(),
 			Syscalls:      []specs.LinuxSyscall{{Names: shellCalls, Action: specs.ActAllow}}}
@@ -110,7 +112,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 	for _, act := range []string{"mkdir /tmp/dir", "mount -t tmpfs tmpfs /tmp", "chown 1 /tmp"} {
 		r := narrow.Run(act)
 		assert.Check(q, cmp.Contains(r.Out, "Exchange full"), "linux.seccomp.defaultErrnoRet: %s", act)
-		q.Fact("linux.seccomp.defaultAction", lastLineOf(r.Out))
+		q.Fact("linux.seccomp.defaultAction", check.LastLine(r.Out))
 	}
 	q.Fact("linux.seccomp.defaultErrnoRet", "EXFULL, which no file system ever says")
 
@@ -140,7 +142,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 	})
 
 	q.Control("without linux.seccomp, the same root does all of it")
-	_, free, f := runc.StartWithShell(q, b, "unfiltered", scratchAtTmp, powers)
+	_, free, f := runc.StartWithShell(q, b, "unfiltered", bundle.ScratchAtTmp, powers)
 	assert.Check(q, cmp.Equal(proc.Status(q, f.PID, "Seccomp"), "0"))
 	for _, row := range rows {
 		r := free.Run(row.act)
@@ -216,7 +218,7 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	q.TB.Cleanup(func() { listener.Close() })
 
 	q.Step("an agent listens; the runtime sends it a descriptor when the container is created")
-	c := runc.Variant(q, b, "asked", scratchAtTmp, func(s *specs.Spec) {
+	c := runc.Variant(q, b, "asked", bundle.ScratchAtTmp, func(s *specs.Spec) {
 		s.Linux.Seccomp = &specs.LinuxSeccomp{
 			DefaultAction: specs.ActAllow, Architectures: seccompArch(), ListenerPath: socket, ListenerMetadata: "for the lab",
 			Syscalls: []specs.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActNotify}},
@@ -270,7 +272,7 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	q.Fact("without an agent", r.Out)
 
 	q.Control("without the filter nobody is asked")
-	_, free, _ := runc.StartWithShell(q, b, "free", scratchAtTmp)
+	_, free, _ := runc.StartWithShell(q, b, "free", bundle.ScratchAtTmp)
 	r = free.Run("mkdir /tmp/refused")
 	assert.Check(q, cmp.Equal(r.Code, 0), r.Out)
 	q.Fact("mkdir's exit code", r.Code)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"cdblab/helpers/check"
+
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"gotest.tools/v3/assert"
@@ -72,9 +74,9 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 	q.Step("the rootless one: a user namespace whose root is the caller, and no network namespace of its own")
 	r := bundle.Read(q, filepath.Join(q.Dir, "rootless"))
 	assert.Check(q, cmp.DeepEqual(r.Linux.UIDMappings, []specs.LinuxIDMapping{{ContainerID: 0, HostID: uint32(os.Geteuid()), Size: 1}}))
-	assert.Check(q, slices.Contains(types(r), "user") && !slices.Contains(types(s), "user"), "user namespaces: %v, and %v", types(r), types(s))
-	q.Fact("namespaces", types(s))
-	q.Fact("namespaces, rootless", types(r))
+	assert.Check(q, slices.Contains(bundle.NamespaceTypes(r), "user") && !slices.Contains(bundle.NamespaceTypes(s), "user"), "user namespaces: %v, and %v", bundle.NamespaceTypes(r), bundle.NamespaceTypes(s))
+	q.Fact("namespaces", bundle.NamespaceTypes(s))
+	q.Fact("namespaces, rootless", bundle.NamespaceTypes(r))
 
 	q.Step("it refuses to overwrite")
 	assert.NilError(q, os.WriteFile(filepath.Join(q.Dir, "spec", "config.json"), []byte("mine"), 0o644))
@@ -111,7 +113,7 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 	q.Fact("root.path", read.Root.Path)
 	q.Fact("process.args", read.Process.Args)
 	q.Fact("process.env", read.Process.Env)
-	q.Fact("linux.namespaces[].type", types(read))
+	q.Fact("linux.namespaces[].type", bundle.NamespaceTypes(read))
 	var destinations []string
 	for _, m := range read.Mounts {
 		destinations = append(destinations, m.Destination)
@@ -129,9 +131,9 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 	named, err := os.Stat(filepath.Join(b.Dir, read.Root.Path))
 	assert.NilError(q, err)
 	assert.Check(q, os.SameFile(root, named), "root.path is /proc/PID/root")
-	assert.Check(q, cmp.Len(p.Own(proc.Self(q).Identity), len(types(read))), "linux.namespaces are those of its own")
+	assert.Check(q, cmp.Len(p.Own(proc.Self(q).Identity), len(bundle.NamespaceTypes(read))), "linux.namespaces are those of its own")
 	points := map[string]bool{}
-	for _, m := range mountPoints(p) {
+	for _, m := range check.MountPoints(p) {
 		points[m] = true
 	}
 	for _, d := range destinations {
@@ -158,8 +160,8 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 	})
 	f := fewer.CreateAndStart()
 	assert.Check(q, cmp.Equal(f.NS["uts"], proc.Self(q).NS["uts"]))
-	assert.Check(q, !slices.Contains(mountPoints(f), "/dev/shm"), "/dev/shm is mounted though no field says so")
-	assert.Check(q, slices.Contains(mountPoints(p), "/dev/shm"))
+	assert.Check(q, !slices.Contains(check.MountPoints(f), "/dev/shm"), "/dev/shm is mounted though no field says so")
+	assert.Check(q, slices.Contains(check.MountPoints(p), "/dev/shm"))
 	q.Fact("without the entry", "the host's uts namespace, and no /dev/shm")
 
 	q.Step("ociVersion is looked at too: of a version that there will never be, and of one that is none")
@@ -173,14 +175,4 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 	}
 
 	q.Answer("path, args and env decide which file, namespaces and mounts decide what it sees; read now, found again in /proc.")
-}
-
-// mountPoints lists where something is mounted in the process's mount namespace.
-func mountPoints(p proc.Process) []string {
-	var out []string
-	for _, m := range p.Mounts {
-		point, _, _ := strings.Cut(m, " ")
-		out = append(out, point)
-	}
-	return out
 }

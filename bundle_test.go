@@ -9,12 +9,10 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"gotest.tools/v3/assert"
-	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/check"
 	"cdblab/helpers/file"
-	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -62,7 +60,7 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 			})
 			q.Step("take away %s: create fails, says so, and leaves nothing", missing.what)
 			missing.take(b)
-			assertRefused(q, runc.Named(q, b, "root-"+missing.what, bundle.ID), missing.names)
+			runc.AssertCreateRefused(q, runc.Named(q, b, "root-"+missing.what, bundle.ID), missing.names)
 		})
 	}
 
@@ -80,28 +78,6 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 	q.Answer("config.json and the rootfs that it names. What is missing there is refused at create, and nothing is left.")
 }
 
-// assertRefused asserts that create fails with an error that names what is missing, and that it leaves no state, no cgroup, no
-// process and no mount.
-func assertRefused(q *lab.Q, c *runc.Container, names string) {
-	q.Helper()
-	before, err := host.TakeInventoryOf(q.Owner)
-	assert.NilError(q, err)
-	r := c.Try("create")
-	assert.Check(q, r.Code != 0, "create succeeds:\n%s", r)
-	said := strings.TrimSpace(r.Stderr)
-	assert.Check(q, cmp.Regexp("(?i)"+names, said), "the error does not name what is missing")
-	q.Fact("create says", runc.LogMessage(said))
-	after, err := host.TakeInventoryOf(q.Owner)
-	assert.NilError(q, err)
-	for _, change := range host.OwnedBy(host.Diff(before, after), before, q.Owner) {
-		// The parents of the container's cgroup stay: the runtime makes them on its way down, and removes only its own.
-		if frame := change.Kind == "cgroup" && !strings.HasSuffix(change.Name, c.ID); !frame {
-			q.Errorf("a refused create left something behind: %s", change)
-		}
-	}
-	assert.Check(q, !file.Exists(c.StateDir()), "a refused create left its state: %s", c.StateDir())
-}
-
 // away puts a file where it is not found.
 func away(q *lab.Q, path string) {
 	q.Helper()
@@ -115,12 +91,4 @@ func back(q *lab.Q, path string) {
 	if err := os.Rename(path+".away", path); err == nil {
 		q.LogCommand("mv %[1]s.away %[1]s", strings.TrimPrefix(path, q.Dir+"/"))
 	}
-}
-
-// message picks the message out of runc's log line.
-func message(line string) string {
-	if _, msg, ok := strings.Cut(line, `msg="`); ok {
-		return strings.ReplaceAll(strings.TrimSuffix(msg, `"`), `\"`, `"`)
-	}
-	return line
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"cdblab/helpers/check"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
@@ -63,8 +65,8 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 			HostID: 300000, Size: 1}}
 		s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: gid, Size: size}}
 	}
-	_, in, mapped := runc.StartWithShell(q, b, "mapped-root", scratchAtTmp, common, inUserns)
-	_, out, plain := runc.StartWithShell(q, b, "hosts-root", scratchAtTmp, common)
+	_, in, mapped := runc.StartWithShell(q, b, "mapped-root", bundle.ScratchAtTmp, common, inUserns)
+	_, out, plain := runc.StartWithShell(q, b, "hosts-root", bundle.ScratchAtTmp, common)
 	inPID, outPID := int(mapped.PID), int(plain.PID)
 
 	q.Step("the mappings are the kernel's: /proc/PID/uid_map and gid_map")
@@ -148,7 +150,7 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 		r := in.Run(row.act)
 		assert.Check(q, cmp.Equal(r.Code == 0, row.inside), "in the user namespace: %q, which takes %s: %s", row.act,
 			row.needs, r.Out)
-		q.Fact(row.act, map[bool]string{true: "done", false: lastLineOf(r.Out)}[r.Code == 0]+", it takes "+row.needs)
+		q.Fact(row.act, map[bool]string{true: "done", false: check.LastLine(r.Out)}[r.Code == 0]+", it takes "+row.needs)
 		r = out.Run(row.act)
 		assert.Check(q, cmp.Equal(r.Code, 0), "in the host's user namespace: %q: %s", row.act, r.Out)
 	}

@@ -6,6 +6,8 @@ import (
 	"context"
 	"testing"
 
+	"cdblab/helpers/check"
+
 	eventsapi "github.com/containerd/containerd/api/events"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -33,15 +35,15 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 	stream := d.Listen()
-	init := started(q, d, stream, id)
-	assert.DeepEqual(q, topics(stream.Mark()), []string{"/tasks/create", "/tasks/start"})
+	init := ctrd.StartTaskAndWaitForEvent(q, d, stream, id)
+	assert.DeepEqual(q, ctrd.Topics(stream.Mark()), []string{"/tasks/create", "/tasks/start"})
 	g := cgroup.Of(q, "/"+d.Namespace+"/"+id)
 
 	q.Step("an exec: added, then started, as the process that the kernel has")
 	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
-	proc.WaitFor(q, told(stream, "/tasks/exec-started", 1))
+	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exec-started", 1))
 	events := stream.Mark()
-	assert.DeepEqual(q, topics(events), []string{"/tasks/exec-added", "/tasks/exec-started"})
+	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exec-added", "/tasks/exec-started"})
 	added, begun := events[0].Body.(*eventsapi.TaskExecAdded), events[1].Body.(*eventsapi.TaskExecStarted)
 	assert.Check(q, cmp.DeepEqual([]string{added.ContainerID, added.ExecID}, []string{id, "second"}))
 	assert.Check(q, cmp.DeepEqual([]string{begun.ContainerID, begun.ExecID}, []string{id, "second"}))
@@ -51,39 +53,39 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	assert.Check(q, cmp.Equal(second.Parent, init.Parent), "its parent, and the task's: the shim")
 	assert.Check(q, cmp.DeepEqual(second.Cgroups, init.Cgroups))
 	assert.Check(q, cmp.DeepEqual(second.NS, init.NS))
-	assert.Check(q, cmp.DeepEqual(g.Procs(), sorted(int(init.PID), int(second.PID))))
-	assertOrder(q, "the process begins", second.Start.At(q), "exec-started", events[1].Timestamp)
-	q.Fact("an exec", topics(events))
+	assert.Check(q, cmp.DeepEqual(g.Procs(), check.Sorted(int(init.PID), int(second.PID))))
+	check.InOrder(q, "the process begins", second.Start.At(q), "exec-started", events[1].Timestamp)
+	q.Fact("an exec", ctrd.Topics(events))
 	q.Fact("its pid, and the shim's other child", second.PID)
 
 	q.Step("a pause: the freezer has all of the cgroup")
 	d.PauseTask(id)
 	assert.Check(q, g.Frozen(), "paused, and the freezer is not frozen")
-	proc.WaitFor(q, told(stream, "/tasks/paused", 1))
+	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/paused", 1))
 	events = stream.Mark()
-	assert.DeepEqual(q, topics(events), []string{"/tasks/paused"})
+	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/paused"})
 	assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskPaused).ContainerID, id))
-	q.Fact("a pause", topics(events))
+	q.Fact("a pause", ctrd.Topics(events))
 	d.Ctr("tasks", "resume", id)
 	assert.Check(q, !g.Frozen(), "resumed, and the freezer is frozen")
-	proc.WaitFor(q, told(stream, "/tasks/resumed", 1))
+	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/resumed", 1))
 	events = stream.Mark()
-	assert.DeepEqual(q, topics(events), []string{"/tasks/resumed"})
+	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/resumed"})
 	assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskResumed).ContainerID, id))
-	q.Fact("a resume", topics(events))
+	q.Fact("a resume", ctrd.Topics(events))
 
 	q.Control("SIGSTOP stops the program as well, but is no pause")
 	d.Ctr("tasks", "kill", "-s", "SIGSTOP", id)
-	proc.WaitFor(q, isInState(init.PID, "T"))
+	proc.WaitFor(q, proc.IsInState(init.PID, "T"))
 	assert.Check(q, !g.Frozen(), "SIGSTOP froze the cgroup")
 	d.Ctr("tasks", "kill", "-s", "SIGCONT", id)
 
 	q.Step("the exec ends: an exit, whose id is the exec's; the task runs on")
 	d.Ctr("tasks", "kill", "-s", "SIGTERM", "--exec-id", "second", id)
 	proc.WaitFor(q, proc.Dead(second.Identity))
-	proc.WaitFor(q, told(stream, "/tasks/exit", 1))
+	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exit", 1))
 	events = stream.Mark()
-	assert.DeepEqual(q, topics(events), []string{"/tasks/exit"}) // and of SIGSTOP and SIGCONT before, nothing
+	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exit"}) // and of SIGSTOP and SIGCONT before, nothing
 	exit := events[0].Body.(*eventsapi.TaskExit)
 	assert.Check(q, cmp.DeepEqual([]string{exit.ContainerID, exit.ID}, []string{id, "second"}))
 	assert.Check(q, cmp.DeepEqual([]uint32{exit.Pid, exit.ExitStatus}, []uint32{uint32(second.PID), 128 + 15}))
@@ -104,9 +106,9 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 		assert.Check(q, cmp.Equal(status.ExitCode(), exit.ExitStatus), "the client and the event")
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Dead(init.Identity))
-		proc.WaitFor(q, told(stream, "/tasks/exit", 2))
+		proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exit", 2))
 		events := stream.Mark()
-		assert.DeepEqual(q, topics(events), []string{"/tasks/exit"})
+		assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exit"})
 		last := events[0].Body.(*eventsapi.TaskExit)
 		assert.Check(q, cmp.DeepEqual([]string{last.ContainerID, last.ID}, []string{id, id}))
 		assert.Check(q, cmp.DeepEqual([]uint32{last.Pid, last.ExitStatus}, []uint32{uint32(init.PID), 128 + 9}))

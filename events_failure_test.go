@@ -51,10 +51,10 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	assert.Check(q, r.Code != 0, "a task of a missing program starts:\n%s", r)
 	assert.Check(q, cmp.Contains(r.Stderr, "/programs/program"))
 	proc.WaitFor(q, trace.gone)
-	assert.Check(q, cmp.DeepEqual(topics(stream.Mark()), []string{}))
+	assert.Check(q, cmp.DeepEqual(ctrd.Topics(stream.Mark()), []string{}))
 	q.Fact("missing: exit code of tasks start", r.Code)
 	q.Fact("missing: it says", runc.LastLogMessage(r))
-	q.Fact("missing: events", topics(stream.Events()))
+	q.Fact("missing: events", ctrd.Topics(stream.Events()))
 	q.Fact("missing: left", trace.left())
 
 	for _, row := range []struct {
@@ -66,12 +66,12 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	} {
 		q.Step("the program %s: the command succeeds, and the exit is told", row.what)
 		assert.NilError(q, os.WriteFile(program, []byte(row.is), 0o755))
-		n := len(about(stream.Events(), "/tasks/exit"))
+		n := len(ctrd.FilterTopics(stream.Events(), "/tasks/exit"))
 		r = start()
 		assert.Check(q, cmp.Equal(r.Code, 0), "%s", r)
-		proc.WaitFor(q, told(stream, "/tasks/exit", n+1))
+		proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exit", n+1))
 		events := ofTask(stream.Mark())
-		assert.DeepEqual(q, topics(events), []string{"/tasks/create", "/tasks/start", "/tasks/exit"})
+		assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/create", "/tasks/start", "/tasks/exit"})
 		exit := events[2].Body.(*eventsapi.TaskExit)
 		assert.Check(q, cmp.Equal(exit.Pid, events[0].Body.(*eventsapi.TaskCreate).Pid))
 		assert.Check(q, exit.ExitStatus != 0, "a program that cannot be executed ends well")
@@ -79,11 +79,11 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 			assert.Check(q, cmp.Equal(exit.ExitStatus, row.status))
 		}
 		proc.WaitFor(q, d.Stopped(id))
-		assert.Check(q, cmp.Equal(taskStatus(q, d, id).ExitStatus, exit.ExitStatus), "the client and the event")
+		assert.Check(q, cmp.Equal(ctrd.TaskStatus(q, d, id).ExitStatus, exit.ExitStatus), "the client and the event")
 		assert.Check(q, !proc.Alive(proc.PID(exit.Pid)), "process %d is alive", exit.Pid)
 		left := trace.left()
 		assert.Check(q, cmp.DeepEqual(left, []string{"bundle", "cgroup", "mount", "shim"}))
-		q.Fact(row.what+": events", topics(events))
+		q.Fact(row.what+": events", ctrd.Topics(events))
 		q.Fact(row.what+": exit status", exit.ExitStatus)
 		q.Fact(row.what+": left", left)
 		d.DeleteTask(id)
@@ -94,8 +94,8 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 
 	q.Control("the program is mended: the same container starts, and runs")
 	assert.NilError(q, os.WriteFile(program, []byte("#!/bin/sh\nexec sleep 300\n"), 0o755))
-	task := started(q, d, stream, id)
-	assert.DeepEqual(q, topics(ofTask(stream.Mark())), []string{"/tasks/create", "/tasks/start"})
+	task := ctrd.StartTaskAndWaitForEvent(q, d, stream, id)
+	assert.DeepEqual(q, ctrd.Topics(ofTask(stream.Mark())), []string{"/tasks/create", "/tasks/start"})
 	q.Fact("mended", task.Args)
 
 	q.Step("an exec of a missing program: the command fails and names it; added, and no more is told")
@@ -111,8 +111,8 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	q.Control("an exec of a program that is there: added, started, ended")
 	r = d.TryCtr(append(exec, "there", id, "false")...)
 	assert.Check(q, cmp.Equal(r.Code, 1), "%s", r)
-	proc.WaitFor(q, told(stream, "/tasks/exec-started", 1))
-	proc.WaitFor(q, told(stream, "/tasks/exit", 3))
+	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exec-started", 1))
+	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exit", 3))
 	// The shim's events come in order: with those of the second exec, all of the first are there.
 	byExec := map[string][]string{}
 	for _, e := range ofTask(stream.Mark()) {
@@ -175,5 +175,7 @@ func (t trace) gone(poll.LogT) poll.Result {
 
 // ofTask keeps the events of a task but for its delete, which may come late, or not at all.
 func ofTask(all []ctrd.Event) []ctrd.Event {
-	return slices.DeleteFunc(all, func(e ctrd.Event) bool { return len(ofTasks([]string{e.Topic})) == 0 || e.Topic == "/tasks/delete" })
+	return slices.DeleteFunc(all, func(e ctrd.Event) bool {
+		return len(ctrd.OnlyTaskTopics([]string{e.Topic})) == 0 || e.Topic == "/tasks/delete"
+	})
 }

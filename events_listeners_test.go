@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"cdblab/helpers/check"
+
 	eventsapi "github.com/containerd/containerd/api/events"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -95,8 +97,8 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	events := rows[0].stream.Events()
 	began := task.Start.At(q)
 	for _, e := range events {
-		assertOrder(q, "the process begins", began, e.Topic, e.Timestamp)
-		assertOrder(q, e.Topic, e.Timestamp, "heard", seen)
+		check.InOrder(q, "the process begins", began, e.Topic, e.Timestamp)
+		check.InOrder(q, e.Topic, e.Timestamp, "heard", seen)
 	}
 
 	q.Control("a filter that is none is refused, by the daemon: to both")

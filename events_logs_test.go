@@ -63,8 +63,8 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	assert.Check(q, cmp.Equal(loop["pid"], fmt.Sprint(shim.PID)), "the shim's pid, in the log and in /proc/%d/stat", task.PID)
 	assert.Check(q, cmp.Equal(loop["path"], proc.Cwd(q, shim.PID)), "the shim's directory")
 	began := shim.Start.At(q)
-	assertOrder(q, "get snapshot mounts", logTime(q, created), "the shim begins", began)
-	assertOrder(q, "the shim begins", began, "starting signal loop", logTime(q, loop))
+	check.InOrder(q, "get snapshot mounts", logTime(q, created), "the shim begins", began)
+	check.InOrder(q, "the shim begins", began, "starting signal loop", logTime(q, loop))
 	q.Fact("of the shim's", heads(told, true))
 	q.Fact("pid in the line, and the shim's", shim.PID)
 
@@ -86,10 +86,10 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 
 	q.Step("the shim's lines come through the FIFO in the bundle: what anyone writes there, the daemon logs")
 	fifo := filepath.Join(d.Bundle(id), "log")
-	assert.Check(q, slices.Contains(targets(shim), fifo), "the shim has %v, and not %s", shim.FDs, fifo)
-	assert.Check(q, slices.Contains(targets(proc.Snapshot(q, d.PID())), fifo), "the daemon does not hold %s", fifo)
+	assert.Check(q, slices.Contains(check.FDTargets(shim), fifo), "the shim has %v, and not %s", shim.FDs, fifo)
+	assert.Check(q, slices.Contains(check.FDTargets(proc.Snapshot(q, d.PID())), fifo), "the daemon does not hold %s", fifo)
 	writeFIFO(q, fifo, "by hand, through "+q.ID("cdb-fifo"))
-	proc.WaitFor(q, mentions(log, "by hand, through "+q.ID("cdb-fifo")))
+	proc.WaitFor(q, file.Contains(log, "by hand, through "+q.ID("cdb-fifo")))
 	q.Fact("log in the bundle", "held by shim and daemon")
 
 	q.Step("runc is not told: its log in the bundle is empty")
@@ -129,7 +129,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	silent := proc.Snapshot(q, proc.Snapshot(q, d.TaskPID(plain)).Parent)
 	assert.Check(q, !slices.Contains(silent.Args, "-debug"), "the shim's command line: %q", silent.Args)
 	writeFIFO(q, filepath.Join(d.Bundle(plain), "log"), "that was all of "+plain) // what the shim has said before, has come, too
-	proc.WaitFor(q, mentions(log, "that was all of "+plain))
+	proc.WaitFor(q, file.Contains(log, "that was all of "+plain))
 	fewer := slices.DeleteFunc(aboutTask(d, plain), func(l map[string]string) bool { return l["level"] == "" })
 	for _, l := range fewer {
 		assert.Check(q, l["level"] != "debug", "at level info: %s", l["msg"])
@@ -264,28 +264,4 @@ func writeFIFO(q *lab.Q, path, line string) {
 	defer f.Close()
 	_, err = f.WriteString(line + "\n")
 	assert.NilError(q, err)
-}
-
-// mentions is a poll check: the file has these words.
-func mentions(path, words string) poll.Check {
-	return func(poll.LogT) poll.Result {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return poll.Error(err)
-		}
-		if !strings.Contains(string(data), words) {
-			return poll.Continue("%s does not say %q", path, words)
-		}
-		return poll.Success()
-	}
-}
-
-// targets lists what the descriptors of a process refer to.
-func targets(p proc.Process) []string {
-	var out []string
-	for _, t := range p.FDs {
-		out = append(out, t)
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
 }

@@ -51,7 +51,7 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	d.StartTask(busy)
 	pid := d.TaskPID(busy)
 	proc.WaitFor(q, proc.Runs(d.TaskPID(idle), "sleep"))
-	proc.WaitFor(q, isInState(d.TaskPID(idle), "S"))
+	proc.WaitFor(q, proc.IsInState(d.TaskPID(idle), "S"))
 	proc.WaitFor(q, proc.Runs(pid, "sh"))
 	proc.WaitFor(q, file.DirHas(fmt.Sprintf("/proc/%d/root", pid), "told"))
 	g, gIdle := cgroup.Of(q, "/"+d.Namespace+"/"+busy), cgroup.Of(q, "/"+d.Namespace+"/"+idle)
@@ -81,7 +81,7 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 
 	q.Step("the task works: processes, memory and processor time grow, as the files do")
 	used := proc.UsedTicks(q, pid)
-	tell(q, proc.Snapshot(q, pid), "work")
+	q.SendLine(proc.Snapshot(q, pid), "work")
 	proc.WaitFor(q, hasProcesses(g, 3))
 	const ticks = 20
 	proc.WaitFor(q, proc.HasUsed(pid, used+ticks))
@@ -142,7 +142,7 @@ func fromFiles(g cgroup.Group) figures {
 		}
 		return n
 	}
-	f := figures{"pids": number("pids", "pids.current"), "pids limit": number("pids", "pids.max"), "cpu": cpuTime(g)}
+	f := figures{"pids": number("pids", "pids.current"), "pids limit": number("pids", "pids.max"), "cpu": cgroup.CPUTime(g)}
 	if g.V2 {
 		f["memory"], f["memory limit"] = number("memory", "memory.current"), number("memory", "memory.max")
 	} else {

@@ -48,8 +48,9 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	}
 	// The same program in the same limit, and SIGUSR1 makes it take twice as much: dd fills its buffer before it writes it.
 	limited := func(id string) (proc.Process, cgroup.Group) {
-		createShell(d, []string{"--memory-limit", fmt.Sprint(32 * mib)}, ref, id,
+		d.CreateContainerWith([]string{"--memory-limit", fmt.Sprint(32 * (1 << 20))}, ref, id, "sh", "-c",
 			`trap "exec dd if=/dev/zero of=/dev/null bs=64M count=1" USR1; sleep 300 & while :; do wait; done`)
+
 		d.StartTask(id)
 		pid := d.TaskPID(id)
 		proc.WaitFor(q, proc.Runs(pid, "sh"))
@@ -67,9 +68,9 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	p, g := limited(over)
 	d.Ctr("tasks", "kill", "-s", "SIGUSR1", over)
 	proc.WaitFor(q, proc.Dead(p.Identity))
-	proc.WaitFor(q, told(stream, "/tasks/exit", 1))
+	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exit", 1))
 	assert.Assert(q, cmp.Equal(kills(g), uint64(1)), "processes that the OOM killer has ended in this cgroup")
-	proc.WaitFor(q, told(stream, "/tasks/oom", 1))
+	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/oom", 1))
 	events := stream.Mark()
 	oom := slices.IndexFunc(events, func(e ctrd.Event) bool { return e.Topic == "/tasks/oom" })
 	assert.Check(q, cmp.Equal(events[oom].Body.(*eventsapi.TaskOOM).ContainerID, over))
@@ -85,17 +86,17 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 		first = "/tasks/exit"
 	}
 	if g.V2 && q.Pinned() {
-		assert.Check(q, cmp.DeepEqual(ofTasks(topics(events)), []string{"/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"}))
+		assert.Check(q, cmp.DeepEqual(ctrd.OnlyTaskTopics(ctrd.Topics(events)), []string{"/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"}))
 	}
 	q.Fact("told first", lab.Chance(first))
-	q.Fact("told so many times", lab.Chance(fmt.Sprint(len(about(events, "/tasks/oom")))))
+	q.Fact("told so many times", lab.Chance(fmt.Sprint(len(ctrd.FilterTopics(events, "/tasks/oom")))))
 
 	q.Control("SIGKILL gives 137 as well, and there is no oom, told or counted")
 	killed := q.ID(ctrd.ID + "-2")
 	p, g = limited(killed)
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", killed)
 	proc.WaitFor(q, proc.Dead(p.Identity))
-	proc.WaitFor(q, told(stream, "/tasks/exit", 2))
+	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exit", 2))
 	exit = exits()[1].Body.(*eventsapi.TaskExit)
 	assert.Check(q, cmp.DeepEqual([]string{exit.ContainerID, exit.ID}, []string{killed, killed}))
 	assert.Check(q, cmp.Equal(exit.ExitStatus, uint32(128+9)))
@@ -104,7 +105,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 		oom, ok := e.Body.(*eventsapi.TaskOOM)
 		return ok && oom.ContainerID != killed // v1's second notice of the first one may come late
 	})
-	told := ofTasks(topics(events))
+	told := ctrd.OnlyTaskTopics(ctrd.Topics(events))
 	assert.Check(q, cmp.DeepEqual(told, []string{"/tasks/create", "/tasks/start", "/tasks/exit"}))
 	q.Fact("after SIGKILL: exit status", exit.ExitStatus)
 	q.Fact("after SIGKILL: oom_kill", kills(g))

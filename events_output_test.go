@@ -64,19 +64,19 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 	init, shim := startShell(q, d, ref, id, talker, "--log-uri", "file://"+path)
 	assert.Check(q, cmp.DeepEqual(holds(q, shim, init.FDs[1]), []string{"read"}), "how the shim holds the program's %s", init.FDs[1])
 	assert.Check(q, slices.Contains(holds(q, shim, path), "write"), "how the shim holds %s", path)
-	tell(q, init, "word 1")
-	proc.WaitFor(q, says(path, "word 1"))
+	q.SendLine(init, "word 1")
+	proc.WaitFor(q, file.HasContent(path, "word 1"))
 	q.Fact("the shim holds", "the pipe to read, the file to write")
 
 	q.Step("containerd is killed: the output goes on, for the daemon had no part in it")
 	assert.Check(q, cmp.Len(holds(q, proc.Snapshot(q, d.PID()), init.FDs[1]), 0), "the daemon holds the pipe")
 	assert.Check(q, cmp.Len(holds(q, proc.Snapshot(q, d.PID()), path), 0), "the daemon holds the file")
 	d.Kill()
-	tell(q, init, "word 2")
-	proc.WaitFor(q, says(path, "word 1\nword 2"))
+	q.SendLine(init, "word 2")
+	proc.WaitFor(q, file.HasContent(path, "word 1\nword 2"))
 	d.Start()
-	tell(q, init, "word 3")
-	proc.WaitFor(q, says(path, "word 1\nword 2\nword 3"))
+	q.SendLine(init, "word 3")
+	proc.WaitFor(q, file.HasContent(path, "word 1\nword 2\nword 3"))
 	q.Fact("said before, while and after", strings.ReplaceAll(file.Read(q, path), "\n", ", "))
 
 	q.Step("a binary logger: the pipe's other end is its own, and it is the shim's child, not the container's")
@@ -89,9 +89,9 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 	assert.Check(q, cmp.Equal(l.FDs[3], init.FDs[1]), "the logger's descriptor 3, and the program's stdout")
 	assert.Check(q, cmp.Equal(l.FDs[4], init.FDs[2]), "the logger's descriptor 4, and the program's stderr")
 	assert.Check(q, cmp.Equal(accessMode(q, l, 3), "read"))
-	tell(q, init, "word 1")
+	q.SendLine(init, "word 1")
 	told := "id=" + id + " namespace=" + d.Namespace + " arguments=level high"
-	proc.WaitFor(q, says(filepath.Join(out, "logged"), told+"\nstdout: word 1"))
+	proc.WaitFor(q, file.HasContent(filepath.Join(out, "logged"), told+"\nstdout: word 1"))
 	q.Fact("the logger's parent", "the shim")
 	q.Fact("its descriptors 3 and 4", "the program's stdout and stderr")
 	q.Fact("it is told", "id, namespace, level high")
@@ -100,10 +100,10 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 	shimReads := slices.Contains(holds(q, shim, init.FDs[1]), "read")
 	q.KillProcess(l)
 	proc.WaitFor(q, proc.Dead(l.Identity))
-	tell(q, init, "word 2")
+	q.SendLine(init, "word 2")
 	if !shimReads {
 		// Pid 1 of a pid namespace is not killed by SIGPIPE, so it lives to see EPIPE.
-		proc.WaitFor(q, says(filepath.Join("/proc", fmt.Sprint(init.PID), "root", "failed"), "word 2"))
+		proc.WaitFor(q, file.HasContent(filepath.Join("/proc", fmt.Sprint(init.PID), "root", "failed"), "word 2"))
 		q.Fact("the next write", "fails: the pipe has no reader")
 	} else {
 		assert.Check(q, !q.Pinned(), "the shim holds the reading end of the pipe")
@@ -129,15 +129,15 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 	id := q.ID("cdb-fifo")
 	// It begins when it is told to: until it ends, ctr reads the FIFO, detached or not.
 	init, shim := startShell(q, d, ref, id, writer, "--fifo-dir", d.FifoDir)
-	tell(q, init, "go")
+	q.SendLine(init, "go")
 	pipe := init.FDs[1]
 	var fifo string
-	for _, target := range targets(shim) {
+	for _, target := range check.FDTargets(shim) {
 		if strings.HasPrefix(target, d.FifoDir) && strings.HasSuffix(target, "stdout") {
 			fifo = target
 		}
 	}
-	assert.Assert(q, fifo != "", "the shim holds no FIFO in %s: %v", d.FifoDir, targets(shim))
+	assert.Assert(q, fifo != "", "the shim holds no FIFO in %s: %v", d.FifoDir, check.FDTargets(shim))
 	assert.Check(q, strings.HasPrefix(pipe, "pipe:"), "the program's stdout is %s", pipe)
 	assert.Check(q, cmp.DeepEqual(holds(q, shim, pipe), []string{"read"}), "how the shim holds the program's %s", pipe)
 	// It holds the FIFO's reading end, too, so that it can open and write, whoever comes and goes at the other.
@@ -178,7 +178,7 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 
 	q.Control("with --null-io the same program never blocks, and there is no pipe")
 	null, _ := startShell(q, d, ref, q.ID("cdb-null"), writer, "--null-io")
-	tell(q, null, "go")
+	q.SendLine(null, "go")
 	proc.WaitFor(q, proc.Runs(null.PID, "sleep"))
 	assert.Check(q, cmp.Equal(null.FDs[1], "/dev/null"))
 	q.Fact("its stdout", null.FDs[1])
@@ -196,24 +196,6 @@ func startShell(q *lab.Q, d *ctrd.Daemon, ref, id, script string, options ...str
 	proc.WaitFor(q, proc.Runs(d.TaskPID(id), "sh"))
 	init = proc.Snapshot(q, d.TaskPID(id))
 	return init, proc.Snapshot(q, init.Parent)
-}
-
-// tell writes a line into the FIFO /told of a container, when its script is there to read it.
-func tell(q *lab.Q, init proc.Process, line string) {
-	q.Helper()
-	path := fmt.Sprintf("/proc/%d/root/told", init.PID)
-	q.LogCommand("echo '%s' > %s", line, path)
-	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
-		if err != nil {
-			return poll.Continue("nobody listens: %v", err)
-		}
-		defer f.Close()
-		if _, err := f.WriteString(line + "\n"); err != nil {
-			return poll.Error(err)
-		}
-		return poll.Success()
-	})
 }
 
 // holds lists how a process holds a file, to read, to write or both; sorted, without repetition.

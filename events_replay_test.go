@@ -3,15 +3,12 @@
 package cdblab
 
 import (
-	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	eventsapi "github.com/containerd/containerd/api/events"
-	containerd "github.com/containerd/containerd/v2/client"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
@@ -40,35 +37,35 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 
 	q.Step("who listens early hears the start")
 	early := d.Listen()
-	first, second := started(q, d, early, ended), started(q, d, early, lasting)
+	first, second := ctrd.StartTaskAndWaitForEvent(q, d, early, ended), ctrd.StartTaskAndWaitForEvent(q, d, early, lasting)
 	starts := []string{"/tasks/create", "/tasks/start", "/tasks/create", "/tasks/start"}
-	assert.DeepEqual(q, topics(early.Mark()), starts)
+	assert.DeepEqual(q, ctrd.Topics(early.Mark()), starts)
 
 	q.Step("who comes later hears nothing of it")
 	late := d.Listen()
 	assert.DeepEqual(q, late.FromClient(), []string(nil))
 	assert.DeepEqual(q, late.FromCtr(), []string(nil))
-	q.Fact("the early one heard", topics(early.Events()))
-	q.Fact("the late one heard", topics(late.Events()))
+	q.Fact("the early one heard", ctrd.Topics(early.Events()))
+	q.Fact("the late one heard", ctrd.Topics(late.Events()))
 
 	q.Step("from then on both hear the same")
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", ended)
 	proc.WaitFor(q, proc.Dead(first.Identity))
 	early.WaitFor("/tasks/exit")
 	seen := time.Now()
-	assert.DeepEqual(q, topics(early.Mark()), []string{"/tasks/exit"})
-	assert.DeepEqual(q, topics(late.Mark()), []string{"/tasks/exit"})
+	assert.DeepEqual(q, ctrd.Topics(early.Mark()), []string{"/tasks/exit"})
+	assert.DeepEqual(q, ctrd.Topics(late.Mark()), []string{"/tasks/exit"})
 	assert.Check(q, cmp.DeepEqual(late.FromClient(), early.FromClient()[len(starts):]))
 	assert.Check(q, cmp.DeepEqual(late.FromCtr(), early.FromCtr()[len(starts):]))
-	q.Fact("of the end both heard", topics(late.Events()))
+	q.Fact("of the end both heard", ctrd.Topics(late.Events()))
 
 	q.Step("of the past one has to ask: what is still known is the state")
 	proc.WaitFor(q, d.Stopped(ended))
 	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, ended), []string{ended, fmt.Sprint(first.PID), "STOPPED"}))
-	status := taskStatus(q, d, ended)
+	status := ctrd.TaskStatus(q, d, ended)
 	assert.Check(q, cmp.Equal(status.ExitStatus, uint32(128+9)))
-	assertOrder(q, "its beginning", first.Start.At(q), "its end", status.ExitTime)
-	assertOrder(q, "its end", status.ExitTime, "seen to be dead", seen)
+	check.InOrder(q, "its beginning", first.Start.At(q), "its end", status.ExitTime)
+	check.InOrder(q, "its end", status.ExitTime, "seen to be dead", seen)
 	q.Fact("asked for, after its end", []any{status.Status, status.ExitStatus})
 
 	q.Step("the daemon dies: both subscriptions end, with an error")
@@ -84,8 +81,8 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	again := d.Listen()
 	assert.Check(q, proc.Snapshot(q, second.PID).Same(second.Identity), "the lasting task did not last")
 	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, lasting), []string{lasting, fmt.Sprint(second.PID), "RUNNING"}))
-	assert.Check(q, cmp.Len(about(again.Events(), "/tasks/create", "/tasks/start"), 0))
-	q.Fact("heard of a task that runs", about(again.Events(), "/tasks/create", "/tasks/start"))
+	assert.Check(q, cmp.Len(ctrd.FilterTopics(again.Events(), "/tasks/create", "/tasks/start"), 0))
+	q.Fact("heard of a task that runs", ctrd.FilterTopics(again.Events(), "/tasks/create", "/tasks/start"))
 	q.Fact("asked for", "RUNNING, the same pid")
 	// What a daemon does at its start with a task that ended before is another question; but it is no secret.
 	q.Fact("the ended one, after the restart", listed(q, d, ended))
@@ -94,35 +91,9 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", lasting)
 	proc.WaitFor(q, proc.Dead(second.Identity))
 	proc.WaitFor(q, toldExit(again, lasting))
-	assert.Check(q, cmp.Len(topics(early.Events()), len(starts)+1), "the old subscription has heard more")
+	assert.Check(q, cmp.Len(ctrd.Topics(early.Events()), len(starts)+1), "the old subscription has heard more")
 
 	q.Answer("No: told once, to who listens then. Of the past one asks for the state; a subscription ends with its daemon.")
-}
-
-// started starts a task and waits until the stream has told of it.
-func started(q *lab.Q, d *ctrd.Daemon, stream *ctrd.Stream, id string) proc.Process {
-	q.Helper()
-	before := len(about(stream.Events(), "/tasks/start"))
-	d.StartTask(id)
-	pid := d.TaskPID(id)
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	proc.WaitFor(q, told(stream, "/tasks/start", before+1))
-	return proc.Snapshot(q, pid)
-}
-
-// about lists the topics of those events that are of one of the topics, in order.
-func about(events []ctrd.Event, of ...string) []string {
-	return slices.DeleteFunc(topics(events), func(t string) bool { return !slices.Contains(of, t) })
-}
-
-// told is a poll check: the stream has told of a topic n times.
-func told(stream *ctrd.Stream, topic string, n int) poll.Check {
-	return func(poll.LogT) poll.Result {
-		if got := len(about(stream.Events(), topic)); got < n {
-			return poll.Continue("%d events %s, not yet %d, among %v", got, topic, n, topics(stream.Events()))
-		}
-		return poll.Success()
-	}
 }
 
 // toldExit is a poll check: the stream has told of the end of a container's task.
@@ -133,16 +104,8 @@ func toldExit(stream *ctrd.Stream, id string) poll.Check {
 				return poll.Success()
 			}
 		}
-		return poll.Continue("no exit of %s among %v", id, topics(stream.Events()))
+		return poll.Continue("no exit of %s among %v", id, ctrd.Topics(stream.Events()))
 	}
-}
-
-// taskStatus asks containerd for the state of a task, as a program does.
-func taskStatus(q *lab.Q, d *ctrd.Daemon, id string) containerd.Status {
-	q.Helper()
-	status, err := d.Task(id).Status(context.Background())
-	assert.NilError(q, err)
-	return status
 }
 
 // listed is what containerd has in its list of a task.

@@ -147,4 +147,4 @@ func resident(q *lab.Q, d *ctrd.Daemon) int {
 	return check.Int(q, strings.TrimSuffix(proc.Status(q, d.PID(), "RssAnon"), " kB")) << 10
 }
 
-func megabytes(n int) string { return strconv.Itoa(n/mib) + " MiB" }
+func megabytes(n int) string { return strconv.Itoa(n/(1<<20)) + " MiB" }

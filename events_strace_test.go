@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"cdblab/helpers/file"
+
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"gotest.tools/v3/assert"
@@ -57,7 +59,7 @@ exec "$RUNC" "$@"`)
 	d.StartTask(id)
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	proc.WaitFor(q, mentions(fmt.Sprintf("%s/t.%d", dir, pid), `["sleep", "300"]`)) // strace writes when execve has returned
+	proc.WaitFor(q, file.Contains(fmt.Sprintf("%s/t.%d", dir, pid), `["sleep", "300"]`)) // strace writes when execve has returned
 	task, self := proc.Snapshot(q, pid), proc.Self(q)
 	tracers := tracersOf(q, dir)
 	assert.Assert(q, cmp.Len(tracers, 1), "straces")
@@ -113,10 +115,10 @@ exec "$RUNC" "$@"`)
 			attempted = append(attempted, m[1])
 		}
 	}
-	all := mountsOf(q, task)
+	all := check.Mounts(q, task)
 	for _, m := range bundle.Read(q, d.Bundle(id)).Mounts {
 		configured = append(configured, m.Type)
-		mounted = append(mounted, mountOn(q, all, m.Destination).FSType)
+		mounted = append(mounted, check.MountOn(q, all, m.Destination).FSType)
 	}
 	assert.Check(q, cmp.DeepEqual(attempted, configured), "new file systems in the trace, mounts in config.json")
 	assert.Check(q, cmp.DeepEqual(attempted, mounted), "new file systems in the trace, at their places in mountinfo")

@@ -37,8 +37,8 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	d.Ctr("tasks", "ls")
 	d.Ctr("containers", "info", id)
 	d.Ctr("images", "ls")
-	assert.DeepEqual(q, topics(stream.Mark()), []string{})
-	q.Fact("events without a task", topics(stream.Mark()))
+	assert.DeepEqual(q, ctrd.Topics(stream.Mark()), []string{})
+	q.Fact("events without a task", ctrd.Topics(stream.Mark()))
 
 	q.Step("start: two events, and both name the process that the kernel has")
 	d.StartTask(id)
@@ -48,9 +48,9 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	shim := proc.Snapshot(q, task.Parent)
 	stream.WaitFor("/tasks/start") // the shim tells on a connection of its own, which may lag behind the command
 	events := stream.Mark()
-	assert.DeepEqual(q, topics(events), []string{"/tasks/create", "/tasks/start"})
+	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/create", "/tasks/start"})
 	create, start := events[0].Body.(*eventsapi.TaskCreate), events[1].Body.(*eventsapi.TaskStart)
-	q.Fact("topics", topics(events))
+	q.Fact("topics", ctrd.Topics(events))
 	assert.Check(q, cmp.Equal(create.ContainerID, id))
 	assert.Check(q, cmp.Equal(start.ContainerID, id))
 	assert.Check(q, cmp.Equal(create.Pid, uint32(pid)))
@@ -65,8 +65,8 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 
 	q.Step("the times agree: the kernel's process begins, then create is told, then start")
 	began := task.Start.At(q)
-	assertOrder(q, "process begins", began, "create", events[0].Timestamp)
-	assertOrder(q, "create", events[0].Timestamp, "start", events[1].Timestamp)
+	check.InOrder(q, "process begins", began, "create", events[0].Timestamp)
+	check.InOrder(q, "create", events[0].Timestamp, "start", events[1].Timestamp)
 	q.Fact("from the process to create", lab.Elapsed(events[0].Timestamp.Sub(began)))
 	q.Fact("from create to start", lab.Elapsed(events[1].Timestamp.Sub(events[0].Timestamp)))
 
@@ -75,7 +75,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	assert.Check(q, cmp.Equal(line[2], "RUNNING"))
 	d.Ctr("tasks", "ps", id)
 	d.Ctr("tasks", "metrics", id)
-	assert.DeepEqual(q, topics(stream.Mark()), []string{})
+	assert.DeepEqual(q, ctrd.Topics(stream.Mark()), []string{})
 	q.Fact("events while it runs", "none")
 
 	q.TearDown("kill: the exit is told, with status and time", func() {
@@ -85,14 +85,14 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 		stream.WaitFor("/tasks/exit")
 		seen := time.Now()
 		events := stream.Mark()
-		assert.DeepEqual(q, topics(events), []string{"/tasks/exit"})
+		assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exit"})
 		exit := events[0].Body.(*eventsapi.TaskExit)
 		assert.Check(q, cmp.Equal(exit.ContainerID, id))
 		assert.Check(q, cmp.Equal(exit.ID, id), "the id of the task's own process is the container's")
 		assert.Check(q, cmp.Equal(exit.Pid, uint32(pid)))
 		assert.Check(q, cmp.Equal(exit.ExitStatus, uint32(128+9)))
-		assertOrder(q, "kill", killed, "exited_at", exit.ExitedAt.AsTime())
-		assertOrder(q, "exited_at", exit.ExitedAt.AsTime(), "seen to be dead", seen)
+		check.InOrder(q, "kill", killed, "exited_at", exit.ExitedAt.AsTime())
+		check.InOrder(q, "exited_at", exit.ExitedAt.AsTime(), "seen to be dead", seen)
 		q.Fact("exit status", exit.ExitStatus)
 
 		q.Step("delete: the last word, if it is heard")
@@ -105,7 +105,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 			q.Fact("delete", lab.Chance("lost with the shim"))
 			return
 		}
-		assert.DeepEqual(q, topics(events), []string{"/tasks/delete"})
+		assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/delete"})
 		deleted := events[0].Body.(*eventsapi.TaskDelete)
 		assert.Check(q, cmp.Equal(deleted.Pid, uint32(pid)))
 		assert.Check(q, cmp.Equal(deleted.ExitStatus, exit.ExitStatus))
@@ -116,24 +116,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	q.Step("ctr events and the Go client saw the same")
 	fromCtr, fromClient := stream.FromCtr(), stream.FromClient()
 	assert.DeepEqual(q, fromCtr, fromClient)
-	q.Fact("seen by both", topics(stream.Events())[:2])
+	q.Fact("seen by both", ctrd.Topics(stream.Events())[:2])
 
 	q.Answer("When it was created, started, ended and deleted, and as which process. In between it is silent until asked.")
-}
-
-// topics lists the topics of events, in order.
-func topics(events []ctrd.Event) []string {
-	out := []string{}
-	for _, e := range events {
-		out = append(out, e.Topic)
-	}
-	return out
-}
-
-// assertOrder asserts that one moment is not before another. The kernel tells a process's start in ticks of 10 ms, so
-// that much is no contradiction.
-func assertOrder(q *lab.Q, first string, a time.Time, second string, b time.Time) {
-	q.Helper()
-	const tick = 10 * time.Millisecond
-	assert.Check(q, !a.After(b.Add(tick)), "%s (%v) is later than %s (%v)", first, a, second, b)
 }

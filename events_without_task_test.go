@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"cdblab/helpers/file"
+
 	eventsapi "github.com/containerd/containerd/api/events"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -41,18 +43,18 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	heard := func() []ctrd.Event {
 		q.Helper()
 		events := stream.Mark()
-		all = append(all, topics(events)...)
+		all = append(all, ctrd.Topics(events)...)
 		return events
 	}
 
 	q.Step("a namespace and an image: each record that is made is told")
 	d.Ctr("namespaces", "create", d.Namespace)
-	assert.Check(q, cmp.DeepEqual(topics(heard()), []string{"/namespaces/create"}))
+	assert.Check(q, cmp.DeepEqual(ctrd.Topics(heard()), []string{"/namespaces/create"}))
 	ref := d.PullImage()
 	pulled := heard()
 	blobs := strings.Fields(d.Ctr("content", "ls", "-q").Stdout)
 	toldBlobs(q, d, pulled, blobs)
-	kinds := topics(pulled)
+	kinds := ctrd.Topics(pulled)
 	slices.Sort(kinds) // layers are fetched and unpacked at once
 	kinds = slices.Compact(kinds)
 	for _, want := range []string{"/images/create", "/snapshot/commit", "/snapshot/prepare"} {
@@ -76,30 +78,30 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 		{"reading an image's manifest", []string{"content", "get", blobs[0]}, []string{}},
 	} {
 		if row.argv == nil {
-			createShell(d, nil, ref, id, oneForkEachTime)
+			d.CreateContainerWith(nil, ref, id, "sh", "-c", oneForkEachTime)
 		} else {
 			d.Ctr(row.argv...)
 		}
-		got := topics(heard())
+		got := ctrd.Topics(heard())
 		assert.Check(q, cmp.DeepEqual(got, row.told), row.act)
 		q.Fact(row.act, got)
 	}
 	assert.Check(q, cmp.Contains(d.Ctr("content", "ls").Stdout, "lesson=events"), "the blob was not labelled, so there was nothing to tell")
-	assert.Check(q, cmp.DeepEqual(ofTasks(all), []string{}), "without a task")
-	q.Fact("of tasks, without one", ofTasks(all))
+	assert.Check(q, cmp.DeepEqual(ctrd.OnlyTaskTopics(all), []string{}), "without a task")
+	q.Fact("of tasks, without one", ctrd.OnlyTaskTopics(all))
 
 	q.Control("with a task there are; and what happens in it is not told")
 	output := filepath.Join(q.Mkdir("output"), "log")
 	d.Ctr("tasks", "start", "-d", "--log-uri", "file://"+output, id)
 	pid := d.TaskPID(id)
-	proc.WaitFor(q, says(output, "ready"))
+	proc.WaitFor(q, file.HasContent(output, "ready"))
 	task := proc.Snapshot(q, pid)
 	stream.WaitFor("/tasks/start")
-	assert.Check(q, cmp.DeepEqual(topics(heard()), []string{"/tasks/create", "/tasks/start"}))
+	assert.Check(q, cmp.DeepEqual(ctrd.Topics(heard()), []string{"/tasks/create", "/tasks/start"}))
 
 	before := proc.Children(q, pid)
 	d.Ctr("tasks", "kill", "-s", "SIGUSR1", id)
-	proc.WaitFor(q, says(output, "ready\nforked"))
+	proc.WaitFor(q, file.HasContent(output, "ready\nforked"))
 	children := proc.Children(q, pid)
 	assert.Assert(q, cmp.Len(children, len(before)+1), "children of the program, after a signal")
 	forked := proc.Snapshot(q, children[len(children)-1])
@@ -111,28 +113,28 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	assert.NilError(q, held.Update(context.Background(), containerd.WithResources(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64(77))}})))
 	assert.Check(q, cmp.Equal(cgroup.Of(q, "/"+d.Namespace+"/"+id).Read("pids", "pids.max"), "77"))
 	quiet := heard()
-	q.Fact("a signal, a line of output, a fork", topics(quiet))
-	q.Fact("a child's death, metrics, a limit", topics(quiet))
+	q.Fact("a signal, a line of output, a fork", ctrd.Topics(quiet))
+	q.Fact("a child's death, metrics, a limit", ctrd.Topics(quiet))
 
 	q.TearDown("the end is told: so the shim had nothing to tell before, for what one shim tells comes in order", func() {
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Dead(task.Identity))
 		stream.WaitFor("/tasks/exit")
 		events := append(quiet, heard()...)
-		assert.DeepEqual(q, topics(events), []string{"/tasks/exit"})
+		assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exit"})
 		assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskExit).Pid, uint32(pid)))
-		q.Fact("of the task, all in all", ofTasks(all))
+		q.Fact("of the task, all in all", ctrd.OnlyTaskTopics(all))
 		proc.WaitFor(q, d.Stopped(id))
 		d.DeleteTask(id)
 		heard()
 
 		q.Step("deleting is told, too; but not of the blobs, which the garbage collector takes")
 		d.Ctr("containers", "delete", id)
-		gone := topics(heard())
+		gone := ctrd.Topics(heard())
 		assert.Check(q, cmp.DeepEqual(withoutTasks(gone), []string{"/snapshot/remove", "/containers/delete"}))
 		q.Fact("container deleted", withoutTasks(gone))
 		d.Ctr("images", "rm", "--sync", ref)
-		gone = topics(heard())
+		gone = ctrd.Topics(heard())
 		assert.Check(q, cmp.Contains(gone, "/images/delete"))
 		if q.UnderTest("containerd").Pinned { // an older one does not tell what its garbage collector takes, at all
 			assert.Check(q, cmp.DeepEqual(withoutTasks(gone), []string{"/images/delete", "/snapshot/remove"}))
@@ -142,12 +144,6 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	})
 
 	q.Answer("Of tasks, yes. It tells of containerd's own records, and never of what is read, or of what a task does while it runs.")
-}
-
-// createShell creates a container whose program is a script. An older ctr takes a -c that comes after the id for an option
-// of its own, unless its options have ended before.
-func createShell(d *ctrd.Daemon, options []string, ref, id, script string) {
-	d.CreateContainerWith(options, ref, id, "sh", "-c", script)
 }
 
 // oneForkEachTime is a program that forks, and says so, when it is told by SIGUSR1.
@@ -174,11 +170,6 @@ func toldBlobs(q *lab.Q, d *ctrd.Daemon, pulled []ctrd.Event, listed []string) {
 	slices.Sort(listed)
 	assert.Check(q, cmp.DeepEqual(told, listed), "blobs: told, and there")
 	q.Fact("blobs told, and there", len(told))
-}
-
-// ofTasks keeps the topics that are about tasks.
-func ofTasks(all []string) []string {
-	return slices.DeleteFunc(slices.Clone(all), func(t string) bool { return !strings.HasPrefix(t, "/tasks/") })
 }
 
 // withoutTasks leaves those out: a shim's last event may come late.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"cdblab/helpers/check"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -34,7 +36,7 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Can it be frozen to disk and thawed?")
 	criu := q.LookPathOrSkip("criu")
 	if able := q.Exec(criu, "check"); able.Code != 0 {
-		q.Skipf("this CRIU cannot work with this kernel: %s; look with another kernel: make lab KERNEL=6.1", lastLineOf(able.Stderr))
+		q.Skipf("this CRIU cannot work with this kernel: %s; look with another kernel: make lab KERNEL=6.1", check.LastLine(able.Stderr))
 	}
 	b := bundle.Busybox(q, "sleep", "300")
 	const nonce = "only memory knows"
@@ -45,7 +47,7 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 
 	q.Step("a program that has read something and then keeps it in memory alone")
 	p := c.CreateAndStart()
-	proc.WaitFor(q, says(b.Rootfs("told"), "ready"))
+	proc.WaitFor(q, file.HasContent(b.Rootfs("told"), "ready"))
 	file.Remove(q, b.Rootfs("nonce"))
 	q.LogCommand("rm bundle/rootfs/nonce")
 
@@ -66,7 +68,7 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	assert.Check(q, len(dumped) >= 4, "the images are %q", file.Names(q, images))
 	assert.Check(q, !file.Exists(c.StateDir()), "the container is still known after checkpoint")
 	q.Fact("after checkpoint, the process is", "dead")
-	q.Fact("kinds of images", slices.Compact(sortedStrings(dumped)))
+	q.Fact("kinds of images", slices.Compact(slices.Sorted(slices.Values(dumped))))
 
 	q.Step("restore: another process of the same shape, and the program goes on")
 	r = c.Try("restore", "--detach", "--image-path", images, "--work-path", work, "--bundle", c.Bundle.Name)
@@ -80,7 +82,7 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
 	q.Fact("pids outside, before and after", []proc.PID{p.PID, thawed.PID})
 	c.Kill("USR1")
-	proc.WaitFor(q, says(b.Rootfs("said"), nonce))
+	proc.WaitFor(q, file.HasContent(b.Rootfs("said"), nonce))
 	q.Fact("it still knows", nonce)
 	c.KillAndDelete(thawed)
 
@@ -89,9 +91,9 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	file.Remove(q, b.Rootfs("said"))
 	anew := runc.Variant(q, c.Bundle, "anew")
 	a := anew.CreateAndStart()
-	proc.WaitFor(q, says(b.Rootfs("told"), "ready"))
+	proc.WaitFor(q, file.HasContent(b.Rootfs("told"), "ready"))
 	anew.Kill("USR1")
-	proc.WaitFor(q, says(b.Rootfs("said"), ""))
+	proc.WaitFor(q, file.HasContent(b.Rootfs("said"), ""))
 	q.Fact("started anew, it knows", "nothing")
 	anew.KillAndDelete(a)
 

@@ -39,7 +39,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 		q.Cleanup(func() { assert.Check(q, os.Remove(dir)) })
 		q.LogCommand("mkdir -p %s", dir)
 	}
-	c := runc.Variant(q, b, "once", writable, bundle.Args("sh", "-c", "echo here > /written; exec sleep 300"))
+	c := runc.Variant(q, b, "once", bundle.WritableRootfs, bundle.Args("sh", "-c", "echo here > /written; exec sleep 300"))
 	before := q.TakeInventory()
 	config := file.Read(q, c.Bundle.Config())
 

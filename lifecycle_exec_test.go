@@ -4,11 +4,12 @@ package cdblab
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"cdblab/helpers/check"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"gotest.tools/v3/assert"
@@ -16,7 +17,6 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
-	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -44,11 +44,11 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	init := c.CreateAndStart()
 
 	q.Step("the same namespaces, the same cgroup, the same mounts")
-	joined := execSleep(q, c, "joined")
+	joined := runc.ExecSleep(q, c, "joined")
 	assert.Check(q, cmp.DeepEqual(joined.NS, init.NS))
 	assert.Check(q, cmp.DeepEqual(joined.Cgroups, init.Cgroups))
 	assert.Check(q, cmp.DeepEqual(joined.Mounts, init.Mounts))
-	assert.Check(q, cmp.DeepEqual(cgroup.Of(q, b.Spec.Linux.CgroupsPath).Procs(), sorted(int(init.PID), int(joined.PID))))
+	assert.Check(q, cmp.DeepEqual(cgroup.Of(q, b.Spec.Linux.CgroupsPath).Procs(), check.Sorted(int(init.PID), int(joined.PID))))
 	q.Fact("namespaces in common", joined.Shared(init.Identity))
 	q.Fact("processes in the cgroup", 2)
 
@@ -58,10 +58,10 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	inner := proc.InnerPID(q, joined.PID)
 	assert.Check(q, inner > 1, "its pid in the namespace is %d", inner)
 	assert.Check(q, joined.Parent != init.PID, "the container's process is its parent")
-	stat := c.Exec("sh", "-c", "cut -d' ' -f4 /proc/"+strconv.Itoa(inner)+"/stat").Stdout
-	assert.Check(q, cmp.Equal(strings.TrimSpace(stat), "0"), "its parent, as the container sees it")
+	now := c.Exec("sh", "-c", "cut -d' ' -f4 /proc/"+strconv.Itoa(inner)+"/stat").Stdout
+	assert.Check(q, cmp.Equal(strings.TrimSpace(now), "0"), "its parent, as the container sees it")
 	q.Fact("pids in the namespace", []int{1, inner})
-	q.Fact("its parent, seen from inside", strings.TrimSpace(stat))
+	q.Fact("its parent, seen from inside", strings.TrimSpace(now))
 
 	q.Step("an exit code of its own, and it is exec's")
 	nine := c.Exec("sh", "-c", "exit 9")
@@ -82,7 +82,7 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q.Fact("CapBnd", proc.Bits(q, joined.PID, "CapBnd"))
 
 	q.Control("the command line can say otherwise, for this one process")
-	other := execSleep(q, c, "other", "--env", "LESSON=other", "--cwd", "/root", "--user", "0:0")
+	other := runc.ExecSleep(q, c, "other", "--env", "LESSON=other", "--cwd", "/root", "--user", "0:0")
 	assert.Check(q, slices.Contains(other.Env, "LESSON=other"), "environ: %q", other.Env)
 	assert.Check(q, cmp.Equal(proc.Cwd(q, other.PID), "/root"))
 	assert.Check(q, cmp.Equal(other.UID, 0))
@@ -112,22 +112,4 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q.Fact("exec says", runc.LastLogMessage(refused))
 
 	q.Answer("All namespaces and the cgroup of pid 1. Pid, parent, exit code are its own; env, cwd and user are config.json's.")
-}
-
-// execSleep leaves a sleeping process in the container.
-func execSleep(q *lab.Q, c *runc.Container, name string, flags ...string) proc.Process {
-	q.Helper()
-	path := filepath.Join(q.Dir, name+".pid")
-	argv := append([]string{"runc", "--root", c.Root, "exec", "--detach", "--pid-file", path}, flags...)
-	q.Must(append(argv, c.ID, "sleep", "301")...)
-	pid, err := strconv.Atoi(file.Read(q, path))
-	assert.NilError(q, err)
-	q.Cleanup(func() { file.Remove(q, path) })
-	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
-	return proc.Snapshot(q, proc.PID(pid))
-}
-
-func sorted[T ~int](ns ...T) []T {
-	slices.Sort(ns)
-	return ns
 }

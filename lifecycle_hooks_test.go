@@ -159,7 +159,7 @@ func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 		all = append(all, p.field+".1", p.field+".2")
 	}
 	got := order(q, dir)
-	assert.Check(q, cmp.DeepEqual(sortedStrings(got), sortedStrings(append(slices.Clone(all), "program"))), "each has exactly one turn")
+	assert.Check(q, cmp.DeepEqual(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(append(slices.Clone(all), "program")))), "each has exactly one turn")
 	for i := 0; i+1 < len(all); i += 2 {
 		assert.Check(q, slices.Index(got, all[i]) == slices.Index(got, all[i+1])-1, "of the pair %s: %q", all[i], got)
 	}
@@ -243,12 +243,6 @@ func known(pid proc.PID) any {
 		return pid
 	}
 	return pid
-}
-
-func sortedStrings(s []string) []string {
-	s = slices.Clone(s)
-	slices.Sort(s)
-	return s
 }
 
 // A hook that fails before the program runs means that there is no container: what was built is torn down, and poststop

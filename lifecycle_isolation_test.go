@@ -43,7 +43,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	q.Step("namespaces: what config.json lists is its own, and nothing else is")
 	kernel := map[string]string{"mount": "mnt", "network": "net"} // where /proc has another word than the specification
 	var wanted []string
-	for _, ns := range types(c.Bundle.Spec) {
+	for _, ns := range bundle.NamespaceTypes(c.Bundle.Spec) {
 		if word, ok := kernel[ns]; ok {
 			ns = word
 		}

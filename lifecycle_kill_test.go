@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/file"
@@ -34,12 +33,12 @@ func TestLifecycle_WhatDoesKillDo(t *testing.T) {
 
 	q.Step("a program that writes down what it is told")
 	heard := b.Rootfs("heard")
-	listener := runc.Variant(q, b, "listener", writable,
+	listener := runc.Variant(q, b, "listener", bundle.WritableRootfs,
 		bundle.Args("sh", "-c", `for s in HUP USR1 USR2 WINCH; do trap "echo $s >> /heard" $s; done
 trap "echo TERM >> /heard; exit 7" TERM
 echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	p := listener.CreateAndStart()
-	proc.WaitFor(q, says(heard, "ready"))
+	proc.WaitFor(q, file.HasContent(heard, "ready"))
 	caught := proc.Bits(q, p.PID, "SigCgt")
 	q.Fact("SigCgt", caught)
 	told := []string{"ready"}
@@ -58,7 +57,7 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 		listener.Kill(s.typed)
 		told = append(told, s.heard)
 		// Exactly those that were sent so far: the file is compared whole.
-		proc.WaitFor(q, says(heard, strings.Join(told, "\n")))
+		proc.WaitFor(q, file.HasContent(heard, strings.Join(told, "\n")))
 	}
 	q.Fact("the program heard", told[1:])
 	q.Clause("Kill: This operation MUST send the specified signal to the container process.", lab.Met)
@@ -113,18 +112,4 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	q.Clause("Kill: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
 
 	q.Answer("It sends that one signal to the container's first process; pid 1 without a handler hears nothing but KILL.")
-}
-
-// writable is an edit: the program may write to its rootfs.
-func writable(s *specs.Spec) { s.Root.Readonly = false }
-
-// says is a poll check: the file has exactly this content, but for its last newline.
-func says(path, want string) poll.Check {
-	return func(poll.LogT) poll.Result {
-		got, err := file.TryRead(path)
-		if err != nil || got != want {
-			return poll.Continue("%s reads %q (%v), not %q", path, got, err, want)
-		}
-		return poll.Success()
-	}
 }

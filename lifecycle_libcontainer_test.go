@@ -118,7 +118,7 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 
 	q.Step("… and checks: a relative cwd is refused by runc; libcontainer takes it")
 	relative := func(s *specs.Spec) { s.Process.Cwd = "tmp" }
-	assertRefused(q, runc.Variant(q, b, "cwd-command", relative), "absolute path")
+	runc.AssertCreateRefused(q, runc.Variant(q, b, "cwd-command", relative), "absolute path")
 	u := runc.Variant(q, b, "cwd-library", relative)
 	unchecked, process := libraryContainer(q, u)
 	assert.NilError(q, unchecked.Run(process), "libcontainer refuses a relative cwd, too")

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
@@ -70,7 +69,7 @@ func TestLifecycle_WhatDoesPauseStop(t *testing.T) {
 
 	q.Control("SIGSTOP stops the twin too, but it is not the freezer's doing, and the runtime calls it running")
 	twin.Kill("STOP")
-	proc.WaitFor(q, isInState(proc.PID(twinPID), "T"))
+	proc.WaitFor(q, proc.IsInState(proc.PID(twinPID), "T"))
 	stoppedAt := proc.UsedTicks(q, proc.PID(twinPID))
 	proc.WaitFor(q, proc.HasUsed(proc.PID(pid), proc.UsedTicks(q, proc.PID(pid))+some))
 	assert.Check(q, cmp.Equal(proc.UsedTicks(q, proc.PID(twinPID)), stoppedAt), "processor time of the stopped one, in ticks")
@@ -81,18 +80,4 @@ func TestLifecycle_WhatDoesPauseStop(t *testing.T) {
 	q.Fact("runc says", twin.State().Status)
 
 	q.Answer("Processor time, for all of the cgroup, by the freezer. Nothing is told, nothing is lost, and resume goes on.")
-}
-
-// isInState is a poll check: the process is in this state (field 3 of stat).
-func isInState(pid proc.PID, state string) poll.Check {
-	return func(poll.LogT) poll.Result {
-		p, err := proc.Read(pid)
-		if err != nil {
-			return poll.Error(err)
-		}
-		if p.State != state {
-			return poll.Continue("process %d is in state %s, not %s", pid, p.State, state)
-		}
-		return poll.Success()
-	}
 }

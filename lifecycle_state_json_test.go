@@ -4,7 +4,6 @@ package cdblab
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"cdblab/helpers/check"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
@@ -68,9 +69,9 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	q.Step("its paths lead to the namespaces and the cgroups of the process")
 	for _, name := range slices.Sorted(maps.Keys(r.Namespaces)) {
 		path := r.Namespaces[name]
-		var stat unix.Stat_t
-		assert.NilError(q, unix.Stat(path, &stat), "namespace_paths, %s", name)
-		assert.Check(q, cmp.Equal(proc.Inode(stat.Ino), p.NS[filepath.Base(path)]), "namespace_paths, %s: %s", name, path)
+		var now unix.Stat_t
+		assert.NilError(q, unix.Stat(path, &now), "namespace_paths, %s", name)
+		assert.Check(q, cmp.Equal(proc.Inode(now.Ino), p.NS[filepath.Base(path)]), "namespace_paths, %s: %s", name, path)
 	}
 	recorded := strings.Join(slices.Sorted(maps.Values(r.Namespaces)), " ") + " "
 	for _, ns := range p.Own(proc.Self(q).Identity) {
@@ -128,8 +129,8 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 		}
 	}
 	var e stats
-	used := cpuTime(g)
-	decode(q, c.Must("events", "--stats").Stdout, &e)
+	used := cgroup.CPUTime(g)
+	check.DecodeJSON(q, c.Must("events", "--stats").Stdout, &e)
 	for _, row := range []struct {
 		statistic, controller string
 		v1, v2                string // the file
@@ -146,8 +147,8 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 		assert.Check(q, cmp.Equal(strconv.FormatUint(row.got, 10), g.Read(row.controller, name)), "%s against %s", row.statistic, name)
 		q.Fact(row.statistic+" is "+name, row.got)
 	}
-	assert.Check(q, used <= e.Data.CPU.Usage.Total && e.Data.CPU.Usage.Total <= cpuTime(g) && used > 0,
-		"cpu.usage.total %d is not what the kernel said before and after: %d, %d", e.Data.CPU.Usage.Total, used, cpuTime(g))
+	assert.Check(q, used <= e.Data.CPU.Usage.Total && e.Data.CPU.Usage.Total <= cgroup.CPUTime(g) && used > 0,
+		"cpu.usage.total %d is not what the kernel said before and after: %d, %d", e.Data.CPU.Usage.Total, used, cgroup.CPUTime(g))
 	q.Fact("cpu.usage.total", "between what the kernel says before and after")
 	assert.Check(q, e.Data.Memory.Usage.Usage > 0 && e.Data.Memory.Usage.Usage <= uint64(memory), "memory.usage.usage %d", e.Data.Memory.Usage.Usage)
 
@@ -169,7 +170,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 		Level, Msg string
 		Time       time.Time
 	}
-	decode(q, lines[0], &line)
+	check.DecodeJSON(q, lines[0], &line)
 	assert.Check(q, cmp.Equal(line.Level, "error"))
 	assert.Check(q, cmp.Contains(line.Msg, "does not exist"))
 	assert.Check(q, !line.Time.Before(before.Truncate(time.Second)), "time %v is before the question's beginning %v", line.Time, before)
@@ -179,7 +180,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 
 	q.Step("features: what the runtime could do, here compared with what the kernel can")
 	var f features.Features
-	decode(q, q.Must("runc", "features").Stdout, &f)
+	check.DecodeJSON(q, q.Must("runc", "features").Stdout, &f)
 	assert.Check(q, cmp.DeepEqual(f.Hooks, []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}))
 	q.Fact("hooks", f.Hooks)
 	kernel := proc.Self(q).NS
@@ -190,7 +191,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 			both = append(both, ns)
 		}
 	}
-	for _, ns := range types(c.Bundle.Spec) {
+	for _, ns := range bundle.NamespaceTypes(c.Bundle.Spec) {
 		assert.Check(q, cmp.Contains(both, ns), "the container has a namespace that features, or the kernel, does not know")
 	}
 	q.Fact("namespaces", known)
@@ -264,7 +265,7 @@ type listing struct {
 func list(q *lab.Q, c *runc.Container) []listing {
 	q.Helper()
 	var out []listing
-	decode(q, q.Must("runc", "--root", c.Root, "list", "--format", "json").Stdout, &out)
+	check.DecodeJSON(q, q.Must("runc", "--root", c.Root, "list", "--format", "json").Stdout, &out)
 	return out
 }
 
@@ -272,18 +273,9 @@ func list(q *lab.Q, c *runc.Container) []listing {
 func ps(q *lab.Q, c *runc.Container) []int {
 	q.Helper()
 	var out []int
-	decode(q, c.Must("ps", "--format", "json").Stdout, &out)
+	check.DecodeJSON(q, c.Must("ps", "--format", "json").Stdout, &out)
 	slices.Sort(out)
 	return out
-}
-
-// cpuTime is the time that the group has used, in nanoseconds, as the kernel has it.
-func cpuTime(g cgroup.Group) uint64 {
-	if g.V2 {
-		return 1000 * g.Stat("", "cpu.stat", "usage_usec")
-	}
-	n, _ := strconv.ParseUint(g.Read("cpuacct", "cpuacct.usage"), 10, 64)
-	return n
 }
 
 // kernelName is the name that /proc/PID/ns has for a namespace of config.json.
@@ -292,9 +284,4 @@ func kernelName(ns string) string {
 		return name
 	}
 	return ns
-}
-
-func decode(q *lab.Q, text string, into any) {
-	q.Helper()
-	assert.NilError(q, json.Unmarshal([]byte(text), into), "no JSON as expected: %s", fmt.Sprintf("%.400s", text))
 }

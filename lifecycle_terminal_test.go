@@ -9,9 +9,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"cdblab/helpers/check"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/prometheus/procfs"
@@ -59,7 +60,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Step("before start the size and the owner are what config.json says")
 	size, err := unix.IoctlGetWinsize(typist.fd, unix.TIOCGWINSZ)
 	assert.NilError(q, err)
-	slave := statOf(q, proc.PID(pid), "/dev/pts/0")
+	slave := check.StatInRoot(q, proc.PID(pid), "/dev/pts/0")
 	for _, row := range []struct {
 		field     string
 		got, want any
@@ -78,15 +79,15 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sh"))
 	p := proc.Snapshot(q, proc.PID(pid))
 	assert.Check(q, cmp.Equal(sh.Run("tty").Out, "/dev/pts/0"))
-	console := statOf(q, proc.PID(pid), "/dev/console")
+	console := check.StatInRoot(q, proc.PID(pid), "/dev/console")
 	assert.Check(q, console.Dev == slave.Dev && console.Ino == slave.Ino, "/dev/console is another file than /dev/pts/0: %+v", console)
 	q.Fact("/dev/console", "the same inode as /dev/pts/0")
-	stat := statOfProcess(q, proc.PID(pid))
-	assert.Check(q, cmp.Equal(stat.Session, pid), "it is no session leader")
-	assert.Check(q, cmp.Equal(stat.TPGID, stat.PGRP), "its process group is not in the foreground")
-	assert.Check(q, cmp.Equal(ttyNumber(stat), "136:0"), "its controlling terminal (tty_nr)")
-	q.Fact("session leader", stat.Session == pid)
-	q.Fact("controlling terminal", ttyNumber(stat))
+	now := proc.Stat(q, proc.PID(pid))
+	assert.Check(q, cmp.Equal(now.Session, pid), "it is no session leader")
+	assert.Check(q, cmp.Equal(now.TPGID, now.PGRP), "its process group is not in the foreground")
+	assert.Check(q, cmp.Equal(ttyNumber(now), "136:0"), "its controlling terminal (tty_nr)")
+	q.Fact("session leader", now.Session == pid)
+	q.Fact("controlling terminal", ttyNumber(now))
 
 	q.Step("what the program writes appears at the master; what is typed there arrives")
 	assert.Check(q, cmp.Equal(sh.Run("echo hello > /dev/tty").Code, 0))
@@ -130,7 +131,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Control("a second terminal is another devpts, also with number 0; root owns it, and it has no size")
 	d := runc.Variant(q, b, "second", terminal)
 	second := createWithTerminal(q, d, filepath.Join(dir, "second"))
-	other := statOf(q, proc.PID(d.State().Pid), "/dev/pts/0")
+	other := check.StatInRoot(q, proc.PID(d.State().Pid), "/dev/pts/0")
 	assert.Check(q, other.Dev != slave.Dev, "both containers have the devpts of device %d", other.Dev)
 	assert.Check(q, cmp.Equal(int(other.Uid), 0), "owner of the second slave")
 	assert.Check(q, cmp.Equal(other.Rdev, slave.Rdev), "number of the second slave")
@@ -160,9 +161,9 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Fact("the leader's child, in the foreground", "has lost the terminal, without a signal")
 	assert.Check(q, cmp.Equal(sh.Run("echo $hung").Out, "up"), "the session leader got no SIGHUP")
 	q.Fact("the session leader", "SIGHUP")
-	stat = statOfProcess(q, proc.PID(pid))
-	assert.Check(q, cmp.Equal(stat.TTY, 0), "it still has a controlling terminal")
-	q.Fact("controlling terminal afterwards", stat.TTY)
+	now = proc.Stat(q, proc.PID(pid))
+	assert.Check(q, cmp.Equal(now.TTY, 0), "it still has a controlling terminal")
+	q.Fact("controlling terminal afterwards", now.TTY)
 	dead := sh.Run("echo > /dev/tty")
 	assert.Check(q, dead.Code != 0, "one can still open the terminal")
 	q.Fact("open of /dev/tty afterwards", dead.Out)
@@ -170,8 +171,8 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 
 	q.Step("SIGHUP does not end a program without a handler that is pid 1 of its namespace …")
 	second.hangsUp()
-	stat = statOfProcess(q, e.PID)
-	assert.Check(q, cmp.Equal(stat.TTY, 0), "it still has a controlling terminal")
+	now = proc.Stat(q, e.PID)
+	assert.Check(q, cmp.Equal(now.TTY, 0), "it still has a controlling terminal")
 	assert.Check(q, e.Same(proc.Snapshot(q, e.PID).Identity), "the hangup has ended pid 1, which has no handler")
 	assert.Check(q, cmp.Equal(d.State().Status, specs.StateRunning))
 	q.Fact("sleep as pid 1, hung up", "goes on")
@@ -192,21 +193,21 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Control("without process.terminal there is none: the descriptors are what the caller gave to the runtime")
 	plain := runc.Variant(q, b, "plain")
 	pp := plain.CreateAndStart()
-	stat = statOfProcess(q, pp.PID)
-	assert.Check(q, cmp.Equal(stat.TTY, 0), "tty_nr without a terminal")
-	assert.Check(q, cmp.Equal(stat.Session, int(pp.PID)), "a session leader also without a terminal")
+	now = proc.Stat(q, pp.PID)
+	assert.Check(q, cmp.Equal(now.TTY, 0), "tty_nr without a terminal")
+	assert.Check(q, cmp.Equal(now.Session, int(pp.PID)), "a session leader also without a terminal")
 	given := []string{pp.FDs[0], pp.FDs[1], pp.FDs[2]}
 	assert.Check(q, !strings.Contains(strings.Join(given, " "), "pts"), "a descriptor is a terminal: %q", given)
 	assert.Check(q, cmp.Contains(given[1], "memfd:stdout"), "it is not the file that the lab gave as stdout")
 	_, err = os.Lstat(filepath.Join("/proc", strconv.Itoa(int(pp.PID)), "root/dev/console"))
 	assert.Check(q, os.IsNotExist(err), "there is a /dev/console: %v", err)
-	q.Fact("controlling terminal", stat.TTY)
+	q.Fact("controlling terminal", now.TTY)
 	q.Fact("descriptors 0 1 2", given)
 	q.Fact("/dev/console", "none")
 	plain.KillAndDelete(pp)
 
 	q.Control("a terminal and nobody to take it, or a socket and no terminal, is refused")
-	assertRefused(q, runc.Variant(q, b, "nobody", terminal), "console socket")
+	runc.AssertCreateRefused(q, runc.Variant(q, b, "nobody", terminal), "console socket")
 	r := runc.Variant(q, b, "nothing").Try("create", "--console-socket", filepath.Join(dir, "tty"))
 	assert.Check(q, r.Code != 0, "create with a socket and no terminal succeeds:\n%s", r)
 	assert.Check(q, cmp.Contains(runc.LastLogMessage(r), "console socket"))
@@ -296,25 +297,7 @@ func answered(q *lab.Q, sh *runc.Shell) runc.Reply {
 	return r
 }
 
-// statOf looks at a file as the process sees it.
-func statOf(q *lab.Q, pid proc.PID, path string) *syscall.Stat_t {
-	q.Helper()
-	info, err := os.Stat(filepath.Join("/proc", strconv.Itoa(int(pid)), "root", path))
-	assert.NilError(q, err)
-	return info.Sys().(*syscall.Stat_t)
-}
-
-// statOfProcess reads /proc/PID/stat.
-func statOfProcess(q *lab.Q, pid proc.PID) procfs.ProcStat {
-	q.Helper()
-	p, err := procfs.NewProc(int(pid))
-	assert.NilError(q, err)
-	stat, err := p.Stat()
-	assert.NilError(q, err)
-	return stat
-}
-
 // ttyNumber is the device of the controlling terminal, major:minor.
-func ttyNumber(stat procfs.ProcStat) string {
-	return fmt.Sprintf("%d:%d", unix.Major(uint64(stat.TTY)), unix.Minor(uint64(stat.TTY)))
+func ttyNumber(now procfs.ProcStat) string {
+	return fmt.Sprintf("%d:%d", unix.Major(uint64(now.TTY)), unix.Minor(uint64(now.TTY)))
 }

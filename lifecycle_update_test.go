@@ -31,8 +31,8 @@ import (
 func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can be changed while it runs?")
 	b := bundle.Busybox(q, "sleep", "300")
-	c, sh, p := runc.StartWithShell(q, b, "updated", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }))
-	_, free, _ := runc.StartWithShell(q, b, "other", resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }))
+	c, sh, p := runc.StartWithShell(q, b, "updated", bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }))
+	_, free, _ := runc.StartWithShell(q, b, "other", bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }))
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	config := file.Read(q, c.Bundle.Config())
 	stateFile := filepath.Join(c.StateDir(), "state.json")

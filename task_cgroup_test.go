@@ -43,7 +43,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 
 	q.Step("the task: in a cgroup of its own, in each hierarchy")
 	d.CreateContainer(ref, id, "sleep", "300")
-	task := startedTask(q, d, id)
+	task := ctrd.StartTaskAndWait(q, d, id)
 	own := "/" + d.Namespace + "/" + id
 	assert.Check(q, cmp.Equal(d.Spec(id).Linux.CgroupsPath, own))
 	check.OnlyProcessInCgroup(q, task.Identity, own)
@@ -61,7 +61,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 
 	q.Control("with the runtime option ShimCgroup, the shim is in that one, and the task is where it would be")
 	d.CreateByClient(ctrd.Extras{ShimCgroup: room}, ref, apart, "sleep", "300")
-	other := startedTask(q, d, apart)
+	other := ctrd.StartTaskAndWait(q, d, apart)
 	check.OnlyProcessInCgroup(q, other.Identity, "/"+d.Namespace+"/"+apart)
 	moved := proc.Snapshot(q, other.Parent)
 	assert.Check(q, moved.PID != shim.PID)

@@ -333,7 +333,7 @@ func (c *conversation) outcome() outcome {
 	assert.Check(q, cmp.Equal(int(task.Pid()), pid), "the task's pid, by containerd and by the bundle")
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	return outcome{
-		spec: d.Spec(c.id), labels: info.Labels, process: inTerms(q, proc.Snapshot(q, pid)),
+		spec: d.Spec(c.id), labels: info.Labels, process: check.ProcessSettings(q, proc.Snapshot(q, pid)),
 		record: map[string]string{
 			"image": info.Image, "runtime": info.Runtime.Name, "options": fmt.Sprint(options),
 			"snapshotter": info.Snapshotter, "snapshot": info.SnapshotKey, "snapshot's kind": snapshot.Kind.String(),

@@ -43,7 +43,7 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		running := newMortal(q, d, ref, ear, death{"containerd", signal, "running"})
 		stopped := newMortal(q, d, ref, ear, death{"containerd", signal, "stopped"})
 		ear.Mark()
-		address := fileAt(q, addressFile(running.bundle))
+		address := fileAt(q, ctrd.AddressFile(running.bundle))
 
 		q.Step("%s: containerd dies", name)
 		running.remember()
@@ -79,8 +79,8 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 			assert.Check(q, cmp.DeepEqual(now, then))
 		}
 		assert.Check(q, proc.Listens(q, proc.Snapshot(q, running.shim.PID), running.socket))
-		assert.Check(q, cmp.DeepEqual(fileAt(q, addressFile(running.bundle)), address), "how the shim is reached")
-		q.Fact("same as before", "shim, program, exec, socket, "+filepath.Base(addressFile(running.bundle)))
+		assert.Check(q, cmp.DeepEqual(fileAt(q, ctrd.AddressFile(running.bundle)), address), "how the shim is reached")
+		q.Fact("same as before", "shim, program, exec, socket, "+filepath.Base(ctrd.AddressFile(running.bundle)))
 		dead = append(dead, running, stopped)
 	}
 
@@ -118,14 +118,6 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		return
 	}
 	q.Answer("All that runs. Who waited has to ask again, and a task that had stopped is cleared away without a word.")
-}
-
-// addressFile is where the bundle says how the shim is reached: bootstrap.json of containerd 2, address before.
-func addressFile(bundle string) string {
-	if path := filepath.Join(bundle, "bootstrap.json"); file.Exists(path) {
-		return path
-	}
-	return filepath.Join(bundle, "address")
 }
 
 // fileAt is a file as it stands: which one, when it was written, and what it says.

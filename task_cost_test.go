@@ -215,7 +215,7 @@ func (c *crowd) cost(q *lab.Q, n int) cost {
 	if n > 0 {
 		for _, m := range c.all {
 			proc.WaitFor(q, proc.Runs(m.pid, "sleep"))
-			proc.WaitFor(q, isInState(m.pid, "S")) // it has got what it needs
+			proc.WaitFor(q, proc.IsInState(m.pid, "S")) // it has got what it needs
 			programs = append(programs, proc.PSS(q, m.pid))
 		}
 		now.shim, now.program = middle(shims), middle(programs)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 
+	"cdblab/helpers/check"
+
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -37,7 +39,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	id, open := q.ID(ctrd.ID), q.ID(ctrd.ID+"-open")
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
-	task := startedTask(q, d, id)
+	task := ctrd.StartTaskAndWait(q, d, id)
 	shim := task.Parent
 
 	q.Step("an exec: the same namespaces and cgroup, a pid of its own, and the shim's child")
@@ -47,7 +49,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	proc.WaitFor(q, isChildOf(exec.Identity, shim)) // and not runc's any more
 	assert.Check(q, cmp.DeepEqual(exec.NS, task.NS))
 	assert.Check(q, cmp.DeepEqual(exec.Cgroups, task.Cgroups))
-	assert.Check(q, cmp.DeepEqual(membersOf(q, d, id), sorted(int(task.PID), int(exec.PID))), "members of the cgroup")
+	assert.Check(q, cmp.DeepEqual(membersOf(q, d, id), check.Sorted(int(task.PID), int(exec.PID))), "members of the cgroup")
 	assert.Check(q, cmp.Equal(proc.InnerPID(q, task.PID), 1))
 	assert.Check(q, proc.InnerPID(q, exec.PID) > 1, "the exec is pid 1 of a pid namespace")
 	q.Fact("namespaces in common", exec.Shared(task.Identity))
@@ -71,7 +73,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Step("it ends: pid 1 is a sleep, and does not ask what became of its children")
 	q.KillProcess(orphan)
 	proc.WaitFor(q, proc.Dead(orphan.Identity))
-	zombie := stat(q, orphan.PID)
+	zombie := proc.Stat(q, orphan.PID)
 	assert.Check(q, cmp.Equal(zombie.State, "Z"), "the orphan's state after its end")
 	assert.Check(q, cmp.Equal(zombie.PPID, int(task.PID)), "the parent of the zombie")
 	q.Fact("the orphan's state after its end", zombie.State)
@@ -79,7 +81,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Step("pid 1 dies: so do the exec and the zombie, by the kernel; and the exec has an exit status all the same")
 	q.KillProcess(task)
 	proc.WaitFor(q, proc.Dead(exec.Identity))
-	proc.WaitFor(q, reaped(orphan.Identity))
+	proc.WaitFor(q, proc.Reaped(orphan.Identity))
 	code := ctr.ExitCode()
 	assert.Check(q, cmp.Equal(code, 128+int(unix.SIGKILL)), "exit code of ctr tasks exec: %s", ctr.Stderr.String())
 	proc.WaitFor(q, d.Stopped(id))
@@ -89,7 +91,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	d.CreateByClient(ctrd.Extras{
 		BinaryName: w.path, Spec: []oci.SpecOpts{oci.WithHostNamespace(specs.PIDNamespace)},
 	}, ref, open, "sleep", "300")
-	ordinary := startedTask(q, d, open)
+	ordinary := ctrd.StartTaskAndWait(q, d, open)
 	assert.Check(q, cmp.Equal(ordinary.NS["pid"], proc.Self(q).NS["pid"]))
 	assert.Check(q, ordinary.Parent != shim)
 	leaveOrphans(q, d, open, "303", "304")
@@ -103,7 +105,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 
 	q.Step("it ends: the shim does ask, and no zombie stays")
 	q.KillProcess(first)
-	proc.WaitFor(q, reaped(first.Identity))
+	proc.WaitFor(q, proc.Reaped(first.Identity))
 	assert.Check(q, proc.Alive(second.PID))
 	q.Fact("the orphan after its end", "reaped")
 

@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/procfs"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/check"
@@ -62,8 +61,8 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 		if err != nil {
 			return false
 		}
-		stat, err := p.Stat()
-		return err == nil && proc.PID(stat.PPID) == d.PID() && (pid == init || slices.Contains(args, d.Namespace))
+		now, err := p.Stat()
+		return err == nil && proc.PID(now.PPID) == d.PID() && (pid == init || slices.Contains(args, d.Namespace))
 	})
 	assert.Check(q, cmp.Len(ours, 0), "children of containerd that are the task's")
 	q.Fact("containerd's children of the task", len(ours))
@@ -72,17 +71,17 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
 	children := proc.Children(q, shim.PID)
 	assert.Assert(q, cmp.Len(children, 2), "children of the shim")
-	second := otherThan(init, children)
+	second := proc.OtherThan(init, children)
 	proc.WaitFor(q, proc.Runs(second, "sleep"))
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, second).Args, []string{"sleep", "301"}))
 	assert.Check(q, cmp.DeepEqual(ancestry(q, second)[1:], up[1:]), "upwards from the exec")
 	q.Fact("the shim's children", children)
 
 	q.Step("what is inherited tells where they come from: the session, and oom_score_adj")
-	daemon := stat(q, d.PID())
-	assert.Check(q, cmp.Equal(stat(q, shim.PID).Session, daemon.Session), "the shim's session, against containerd's")
-	assert.Check(q, cmp.Equal(proc.PID(stat(q, shim.PID).PGRP), shim.PID), "the shim's process group")
-	assert.Check(q, cmp.Equal(proc.PID(stat(q, init).Session), init), "the session of the task's process")
+	daemon := proc.Stat(q, d.PID())
+	assert.Check(q, cmp.Equal(proc.Stat(q, shim.PID).Session, daemon.Session), "the shim's session, against containerd's")
+	assert.Check(q, cmp.Equal(proc.PID(proc.Stat(q, shim.PID).PGRP), shim.PID), "the shim's process group")
+	assert.Check(q, cmp.Equal(proc.PID(proc.Stat(q, init).Session), init), "the session of the task's process")
 	q.Fact("the shim's session", "containerd's")
 	score := check.Int(q, proc.File(q, d.PID(), "oom_score_adj"))
 	const most = 1000
@@ -104,10 +103,10 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 		exec := proc.Snapshot(q, second)
 		task := proc.Snapshot(q, init)
 		q.KillProcess(exec)
-		proc.WaitFor(q, reaped(exec.Identity))
+		proc.WaitFor(q, proc.Reaped(exec.Identity))
 		assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), []proc.PID{init}))
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-		proc.WaitFor(q, reaped(task.Identity))
+		proc.WaitFor(q, proc.Reaped(task.Identity))
 		proc.WaitFor(q, d.Stopped(id))
 		assert.Check(q, proc.Alive(shim.PID), "the shim has ended with its child")
 		q.Fact("reaped by the shim", "both, the shim lives on")
@@ -121,40 +120,8 @@ func ancestry(q *lab.Q, pid proc.PID) []proc.PID {
 	q.Helper()
 	out := []proc.PID{pid}
 	for pid > 1 {
-		pid = proc.PID(stat(q, pid).PPID)
+		pid = proc.PID(proc.Stat(q, pid).PPID)
 		out = append(out, pid)
 	}
 	return out
-}
-
-// stat reads /proc/PID/stat.
-func stat(q *lab.Q, pid proc.PID) procfs.ProcStat {
-	q.Helper()
-	p, err := procfs.NewProc(int(pid))
-	assert.NilError(q, err)
-	s, err := p.Stat()
-	assert.NilError(q, err)
-	return s
-}
-
-// otherThan is the first pid of a list that is another one.
-func otherThan(pid proc.PID, all []proc.PID) proc.PID {
-	for _, p := range all {
-		if p != pid {
-			return p
-		}
-	}
-	return 0
-}
-
-// reaped is a poll check: the process is gone, and no zombie either: its parent has asked for its status.
-func reaped(id proc.Identity) poll.Check {
-	return func(poll.LogT) poll.Result {
-		if p, err := procfs.NewProc(int(id.PID)); err == nil {
-			if s, err := p.Stat(); err == nil && proc.Ticks(s.Starttime) == id.Start {
-				return poll.Continue("process %d is still there, in state %s, a child of %d", id.PID, s.State, s.PPID)
-			}
-		}
-		return poll.Success()
-	}
 }

@@ -58,12 +58,12 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q.Step("two tasks: one shim, with two children, and one socket, named after the group")
 	var tasks []proc.Process
 	for _, id := range ids[:2] {
-		tasks = append(tasks, startedTask(q, d, id))
+		tasks = append(tasks, ctrd.StartTaskAndWait(q, d, id))
 	}
 	shims := d.Shims()
 	assert.Assert(q, cmp.Len(shims, 1), "shims of two tasks of a group")
 	shim := proc.Snapshot(q, shims[0])
-	assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), sorted(tasks[0].PID, tasks[1].PID)))
+	assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), check.Sorted(tasks[0].PID, tasks[1].PID)))
 	for i, id := range ids[:2] {
 		assert.Check(q, cmp.Equal(tasks[i].Parent, shim.PID), "the parent of %s", id)
 		assert.Check(q, cmp.Equal(d.ShimSocket(id), socket), "as the bundle of %s says", id)
@@ -88,7 +88,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	d.CreateByClient(ctrd.Extras{Labels: map[string]string{groupKey: group}}, ref, ids[2], "sleep", "300")
 	assert.Check(q, cmp.Equal(containerLabels(q, d, ids[2])[groupKey], group))
 	assert.Check(q, cmp.Equal(d.Spec(ids[2]).Annotations[groupKey], ""))
-	alone := startedTask(q, d, ids[2])
+	alone := ctrd.StartTaskAndWait(q, d, ids[2])
 	assert.Check(q, cmp.Len(d.Shims(), 2), "shims, with a third task that is labelled only")
 	assert.Check(q, alone.Parent != shim.PID, "the third task is the group's shim's child")
 	assert.Check(q, cmp.Equal(filepath.Base(d.ShimSocket(ids[2])), d.SocketName(ids[2])))
@@ -113,7 +113,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 		q.Step("and the group's socket? Who cleans up looks for one of the container's name")
 		left := file.Exists(socket)
 		if left {
-			assert.Check(q, cmp.ErrorIs(dial(socket), unix.ECONNREFUSED), "somebody listens at the group's socket")
+			assert.Check(q, cmp.ErrorIs(check.Dial(socket), unix.ECONNREFUSED), "somebody listens at the group's socket")
 		}
 		if q.Pinned() {
 			assert.Check(q, left, "this containerd was known to leave the socket of a group behind; look at the fact again")
@@ -121,21 +121,12 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 		d.KillAndDeleteTask(ids[2])
 		proc.WaitFor(q, d.HasShims(0))
 		own := filepath.Join(d.SocketDir, d.SocketName(ids[2]))
-		assert.Check(q, cmp.ErrorIs(dial(own), unix.ENOENT), "the socket of the third, which was in no group")
+		assert.Check(q, cmp.ErrorIs(check.Dial(own), unix.ENOENT), "the socket of the third, which was in no group")
 		q.Fact("left behind of the group's socket", map[bool]string{true: "the file", false: "nothing"}[left])
 		q.Fact("left behind of the third's", "nothing")
 	})
 
 	q.Answer("Yes, by an annotation: one shim, one socket, and it lives as long as the last of them.")
-}
-
-// startedTask starts a task and waits until its program, a sleep, runs.
-func startedTask(q *lab.Q, d *ctrd.Daemon, id string) proc.Process {
-	q.Helper()
-	d.StartTask(id)
-	pid := d.TaskPID(id)
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	return proc.Snapshot(q, pid)
 }
 
 // containerLabels reads the labels in a container's record.
@@ -152,7 +143,7 @@ func containerLabels(q *lab.Q, d *ctrd.Daemon, id string) map[string]string {
 // removeStale removes a socket that nobody listens at any more.
 func removeStale(q *lab.Q, socket string) {
 	q.Helper()
-	if errors.Is(dial(socket), unix.ECONNREFUSED) {
+	if errors.Is(check.Dial(socket), unix.ECONNREFUSED) {
 		q.LogCommand("rm %s", socket)
 		file.Remove(q, socket)
 	}

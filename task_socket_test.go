@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"cdblab/helpers/check"
+
 	shimapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -44,7 +46,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 	socket := filepath.Join(d.SocketDir, hash(d.Address+"/"+d.Namespace+"/"+id))
-	assert.Check(q, cmp.ErrorIs(dial(socket), unix.ENOENT), "before there is a task")
+	assert.Check(q, cmp.ErrorIs(check.Dial(socket), unix.ENOENT), "before there is a task")
 	d.StartTask(id)
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
@@ -72,12 +74,12 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 
 	q.Control("another id, or another containerd namespace: a socket that does not exist")
 	for _, other := range []string{d.Namespace + "/" + id + "-other", d.Namespace + "-other/" + id} {
-		assert.Check(q, cmp.ErrorIs(dial(filepath.Join(d.SocketDir, hash(d.Address+"/"+other))), unix.ENOENT), other)
+		assert.Check(q, cmp.ErrorIs(check.Dial(filepath.Join(d.SocketDir, hash(d.Address+"/"+other))), unix.ENOENT), other)
 	}
 
 	q.Step("containerd is killed: the shim is asked without it")
 	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
-	second := otherThan(pid, proc.Children(q, shim.PID))
+	second := proc.OtherThan(pid, proc.Children(q, shim.PID))
 	proc.WaitFor(q, proc.Runs(second, "sleep"))
 	exec := proc.Snapshot(q, second)
 	d.Kill()
@@ -105,8 +107,8 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	assert.Check(q, cmp.Equal(proc.PID(state.Pid), pid), "State: the task's pid")
 	assert.Check(q, cmp.Equal(state.Bundle, d.Bundle(id)))
 	q.Fact("State", state.Status)
-	assert.Check(q, cmp.DeepEqual(cgroup.Of(q, "/"+d.Namespace+"/"+id).Procs(), sorted(pid, second)))
-	assert.Check(q, cmp.DeepEqual(pids(call, id), sorted(pid, second)), "Pids")
+	assert.Check(q, cmp.DeepEqual(cgroup.Of(q, "/"+d.Namespace+"/"+id).Procs(), check.Sorted(pid, second)))
+	assert.Check(q, cmp.DeepEqual(pids(call, id), check.Sorted(pid, second)), "Pids")
 	q.Fact("Pids", []proc.PID{pid, exec.PID})
 
 	q.Step("it obeys, too: the exec is killed, and the shim has its exit status")
@@ -139,7 +141,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 		proc.WaitFor(q, d.Stopped(id))
 		d.DeleteTask(id)
 		proc.WaitFor(q, proc.Dead(shim.Identity))
-		assert.Check(q, cmp.ErrorIs(dial(socket), unix.ENOENT), "after tasks delete")
+		assert.Check(q, cmp.ErrorIs(check.Dial(socket), unix.ENOENT), "after tasks delete")
 	})
 
 	q.Answer("By a socket named sha256(address/namespace/id), in TTRPC: by containerd, or by anyone who is root.")
@@ -156,7 +158,7 @@ func pids(call func(method string, request, response any), id string) []proc.PID
 	for _, p := range all.Processes {
 		out = append(out, proc.PID(p.Pid))
 	}
-	return sorted(out...)
+	return check.Sorted(out...)
 }
 
 // boot is what a bundle says of how its shim is reached.
@@ -170,7 +172,7 @@ type boot struct {
 // bootstrap reads it: from bootstrap.json, or from the file address, which was there before and means version 2.
 func bootstrap(q *lab.Q, bundle string) boot {
 	q.Helper()
-	path := addressFile(bundle)
+	path := ctrd.AddressFile(bundle)
 	b := boot{file: filepath.Base(path)}
 	if b.file == "address" {
 		b.Version, b.Address, b.Protocol = 2, file.Read(q, path), "ttrpc"
@@ -181,15 +183,6 @@ func bootstrap(q *lab.Q, bundle string) boot {
 }
 
 func hash(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
-
-// dial tries to connect to a socket.
-func dial(socket string) error {
-	conn, err := net.Dial("unix", socket)
-	if err == nil {
-		conn.Close()
-	}
-	return err
-}
 
 // peer is who the kernel says is at the other end.
 func peer(q *lab.Q, conn net.Conn) *unix.Ucred {

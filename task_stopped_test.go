@@ -46,7 +46,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 		"sh", "-c", "trap 'exit 7' TERM; echo mine >> /written; while :; do sleep 300 & wait $!; done")
 	d.StartTask(id)
 	first := holdOf(q, d, id)
-	proc.WaitFor(q, says(filepath.Join(first.upper, "written"), "mine"))
+	proc.WaitFor(q, file.HasContent(filepath.Join(first.upper, "written"), "mine"))
 	whole := first.held(q)
 	assert.DeepEqual(q, whole, allHeld)
 	q.Fact("a running one holds", enumerated(whole))
@@ -66,9 +66,9 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	assert.Check(q, again.Code != 0 && strings.Contains(again.Stderr, "already exists"), "a second task while the first is not deleted:\n%s", again)
 	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, fmt.Sprint(first.program.PID), "STOPPED"}))
 	for range 2 { // asking does not use it up
-		assert.Check(q, cmp.Equal(taskStatus(q, d, id).ExitStatus, uint32(7)))
+		assert.Check(q, cmp.Equal(ctrd.TaskStatus(q, d, id).ExitStatus, uint32(7)))
 	}
-	q.Fact("exit status", taskStatus(q, d, id).ExitStatus)
+	q.Fact("exit status", ctrd.TaskStatus(q, d, id).ExitStatus)
 	path := filepath.Join(first.bundle, "exit.json") // of containerd 2
 	if file.Exists(path) {
 		var saved struct{ Pid, Status int }
@@ -91,7 +91,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	second := holdOf(q, d, id)
 	assert.Check(q, cmp.Equal(second.upper, first.upper), "the upper directory of the second task")
 	assert.Check(q, !second.shim.Same(first.shim.Identity))
-	proc.WaitFor(q, says(filepath.Join(second.upper, "written"), "mine\nmine"))
+	proc.WaitFor(q, file.HasContent(filepath.Join(second.upper, "written"), "mine\nmine"))
 	q.Fact("its file reads", file.Read(q, filepath.Join(second.upper, "written")))
 
 	q.Step("what an exec in the background leaves: its FIFOs, which nobody closes")
@@ -108,7 +108,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	q.Fact("after containers delete", enumerated(gone))
 	d.CreateContainer(ref, id, "true")
 	fresh := q.Mkdir("fresh")
-	mountSnapshot(q, d, id, fresh)
+	ctrd.MountSnapshot(q, d, id, fresh)
 	assert.Check(q, file.Exists(filepath.Join(fresh, "bin")), "the image's files are not in a new snapshot of it")
 	assert.Check(q, !file.Exists(filepath.Join(fresh, "written")), "a new container of the same image has what the old one wrote")
 	q.Fact("what it wrote, in a new container", file.Exists(filepath.Join(fresh, "written")))

@@ -191,3 +191,13 @@ func Read(q *lab.Q, dir string) *specs.Spec {
 	}
 	return &s
 }
+
+// NamespaceTypes lists the namespaces of a configuration, sorted.
+func NamespaceTypes(s *specs.Spec) []string {
+	var out []string
+	for _, ns := range s.Linux.Namespaces {
+		out = append(out, string(ns.Type))
+	}
+	slices.Sort(out)
+	return out
+}

@@ -165,3 +165,12 @@ func Removed(dir string) poll.Check {
 		return poll.Success()
 	}
 }
+
+// CPUTime is the time that the group has used, in nanoseconds, as the kernel has it.
+func CPUTime(g Group) uint64 {
+	if g.V2 {
+		return 1000 * g.Stat("", "cpu.stat", "usage_usec")
+	}
+	n, _ := strconv.ParseUint(g.Read("cpuacct", "cpuacct.usage"), 10, 64)
+	return n
+}

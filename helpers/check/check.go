@@ -4,12 +4,16 @@
 package check
 
 import (
+	"encoding/json"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"gotest.tools/v3/assert"
@@ -84,4 +88,36 @@ func TableRow(tb testing.TB, table, first string) []string {
 	}
 	tb.Fatalf("no line begins with %q:\n%s", first, table)
 	return nil
+}
+
+func LastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}
+
+// InOrder asserts that one moment is not before another. The kernel tells a process's start in ticks of 10 ms, so
+// that much is no contradiction.
+func InOrder(tb testing.TB, first string, a time.Time, second string, b time.Time) {
+	tb.Helper()
+	const tick = 10 * time.Millisecond
+	assert.Check(tb, !a.After(b.Add(tick)), "%s (%v) is later than %s (%v)", first, a, second, b)
+}
+
+func Sorted[T ~int](ns ...T) []T {
+	slices.Sort(ns)
+	return ns
+}
+
+func DecodeJSON(tb testing.TB, text string, into any) {
+	tb.Helper()
+	assert.NilError(tb, json.Unmarshal([]byte(text), into), "no JSON as expected: %s", fmt.Sprintf("%.400s", text))
+}
+
+// Dial tries to connect to a socket.
+func Dial(socket string) error {
+	conn, err := net.Dial("unix", socket)
+	if err == nil {
+		conn.Close()
+	}
+	return err
 }

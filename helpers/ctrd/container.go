@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 
+	"cdblab/helpers/file"
+
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -171,4 +173,12 @@ func (d *Daemon) Stopped(id string) poll.Check {
 		}
 		return poll.Success()
 	}
+}
+
+// AddressFile is where the bundle says how the shim is reached: bootstrap.json of containerd 2, address before.
+func AddressFile(bundle string) string {
+	if path := filepath.Join(bundle, "bootstrap.json"); file.Exists(path) {
+		return path
+	}
+	return filepath.Join(bundle, "address")
 }

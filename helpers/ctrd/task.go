@@ -3,15 +3,18 @@
 package ctrd
 
 import (
+	"context"
 	"path/filepath"
 	"strings"
 
+	containerd "github.com/containerd/containerd/v2/client"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/image"
+	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
 
@@ -90,4 +93,21 @@ func (d *Daemon) HasShims(n int) poll.Check {
 		}
 		return poll.Success()
 	}
+}
+
+// TaskStatus asks containerd for the state of a task, as a program does.
+func TaskStatus(q *lab.Q, d *Daemon, id string) containerd.Status {
+	q.Helper()
+	status, err := d.Task(id).Status(context.Background())
+	assert.NilError(q, err)
+	return status
+}
+
+// StartTaskAndWait starts a task and waits until its program, a sleep, runs.
+func StartTaskAndWait(q *lab.Q, d *Daemon, id string) proc.Process {
+	q.Helper()
+	d.StartTask(id)
+	pid := d.TaskPID(id)
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	return proc.Snapshot(q, pid)
 }

@@ -69,3 +69,28 @@ func DirHas(dir, name string) poll.Check {
 		return poll.Success()
 	}
 }
+
+// Contains is a poll check: the file has these words.
+func Contains(path, words string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return poll.Error(err)
+		}
+		if !strings.Contains(string(data), words) {
+			return poll.Continue("%s does not say %q", path, words)
+		}
+		return poll.Success()
+	}
+}
+
+// HasContent is a poll check: the file has exactly this content, but for its last newline.
+func HasContent(path, want string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		got, err := TryRead(path)
+		if err != nil || got != want {
+			return poll.Continue("%s reads %q (%v), not %q", path, got, err, want)
+		}
+		return poll.Success()
+	}
+}

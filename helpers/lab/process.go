@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/host"
 	"cdblab/helpers/proc"
@@ -56,4 +57,22 @@ func (q *Q) WriteWrapper(name, script string) string {
 		q.Fatalf("write the wrapper %s: %v", path, err)
 	}
 	return path
+}
+
+// SendLine writes a line into the FIFO /told of a container, as soon as the container's script has opened it for reading.
+func (q *Q) SendLine(init proc.Process, line string) {
+	q.Helper()
+	path := fmt.Sprintf("/proc/%d/root/told", init.PID)
+	q.LogCommand("echo '%s' > %s", line, path)
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return poll.Continue("no process reads the FIFO: %v", err)
+		}
+		defer f.Close()
+		if _, err := f.WriteString(line + "\n"); err != nil {
+			return poll.Error(err)
+		}
+		return poll.Success()
+	})
 }

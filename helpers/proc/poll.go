@@ -92,3 +92,29 @@ func Catches(pid PID, s unix.Signal) poll.Check {
 		return poll.Success()
 	}
 }
+
+// IsInState is a poll check: the process is in this state (field 3 of stat).
+func IsInState(pid PID, state string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		p, err := Read(pid)
+		if err != nil {
+			return poll.Error(err)
+		}
+		if p.State != state {
+			return poll.Continue("process %d is in state %s, not %s", pid, p.State, state)
+		}
+		return poll.Success()
+	}
+}
+
+// Reaped is a poll check: the process is gone, and no zombie either: its parent has asked for its status.
+func Reaped(id Identity) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if p, err := procfs.NewProc(int(id.PID)); err == nil {
+			if s, err := p.Stat(); err == nil && Ticks(s.Starttime) == id.Start {
+				return poll.Continue("process %d is still there, in state %s, a child of %d", id.PID, s.State, s.PPID)
+			}
+		}
+		return poll.Success()
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"github.com/prometheus/procfs"
+	"gotest.tools/v3/assert"
 	"gotest.tools/v3/poll"
 )
 
@@ -261,4 +262,24 @@ func HasUsed(pid PID, ticks uint64) poll.Check {
 		}
 		return poll.Success()
 	}
+}
+
+// Stat reads /proc/PID/stat.
+func Stat(tb testing.TB, pid PID) procfs.ProcStat {
+	tb.Helper()
+	p, err := procfs.NewProc(int(pid))
+	assert.NilError(tb, err)
+	s, err := p.Stat()
+	assert.NilError(tb, err)
+	return s
+}
+
+// OtherThan is the first pid of a list that is another one.
+func OtherThan(pid PID, all []PID) PID {
+	for _, p := range all {
+		if p != pid {
+			return p
+		}
+	}
+	return 0
 }

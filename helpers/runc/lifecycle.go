@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -115,3 +116,16 @@ func ProgramName(args []string) string {
 
 // lastExec matches an exec of a program at the end of a script. An exec of redirections alone runs no program.
 var lastExec = regexp.MustCompile(`exec ([a-z]+)[^;]*$`)
+
+// ExecSleep leaves a sleeping process in the container.
+func ExecSleep(q *lab.Q, c *Container, name string, flags ...string) proc.Process {
+	q.Helper()
+	path := filepath.Join(q.Dir, name+".pid")
+	argv := append([]string{"runc", "--root", c.Root, "exec", "--detach", "--pid-file", path}, flags...)
+	q.Must(append(argv, c.ID, "sleep", "301")...)
+	pid, err := strconv.Atoi(file.Read(q, path))
+	assert.NilError(q, err)
+	q.Cleanup(func() { file.Remove(q, path) })
+	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
+	return proc.Snapshot(q, proc.PID(pid))
+}

@@ -17,7 +17,7 @@ import (
 // (bundle_test.go). Its further questions are in a file for each topic (bundle_mounts_test.go), in the order in which they
 // are read.
 type Section struct {
-	Name  string
+	Name   string
 	Topics []string
 }
 
