@@ -1,15 +1,19 @@
 package vm
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/google/renameio/v2"
 )
 
 // Cache is the directory .lab of the module: everything that is fetched or built, and nothing that is precious.
@@ -71,18 +75,17 @@ func (c *Cache) path(elem ...string) string {
 	return filepath.Join(append([]string{c.dir}, elem...)...)
 }
 
-// lock lets one process at a time fetch or build. Two `make lab` at once work: the second finds what the first made.
-func (c *Cache) lock() (unlock func(), err error) {
-	f, err := os.OpenFile(c.path("lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
+// lock lets one process at a time fetch or build. Two `make lab` at once work: the second one waits, and finds what the
+// first one made.
+func (c *Cache) lock(ctx context.Context) (unlock func(), err error) {
+	l := flock.New(c.path("lock"), flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o644))
+	if _, err := l.TryLockContext(ctx, 50*time.Millisecond); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
 		return nil, err
 	}
-	for {
-		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
-			break
-		}
-	}
-	return func() { f.Close() }, err
+	return func() { _ = l.Unlock() }, nil
 }
 
 // digests remembers the SHA-256 of files by their size, times and inode, so that a run does not have to read all the
@@ -140,23 +143,6 @@ func (d *digests) save() {
 		return
 	}
 	if b, err := json.MarshalIndent(d.known, "", "\t"); err == nil {
-		_ = writeFile(d.file, b)
+		_ = renameio.WriteFile(d.file, b, 0o644, renameio.WithTempDir(filepath.Dir(d.file)))
 	}
-}
-
-// writeFile replaces a file whole or not at all.
-func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if _, err := f.Write(b); err != nil {
-		f.Close()
-		return err
-	}
-	if err := errors.Join(f.Chmod(0o644), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -4,6 +4,7 @@ package vm
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -15,12 +16,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
+
 	"cdblab/helpers/tools"
 )
 
 // image returns the image with the tools and the modules, and the variables of the environment that name the tools
 // in the guest. It makes the image where there is none of just this content.
-func (c *Cache) image(k *Kernel, say func(string, ...any)) (file string, env []string, err error) {
+func (c *Cache) image(ctx context.Context, k *Kernel, say func(string, ...any)) (file string, env []string, err error) {
 	known := c.digests()
 	defer known.save()
 	key := sha256.New()
@@ -64,7 +67,7 @@ func (c *Cache) image(k *Kernel, say func(string, ...any)) (file string, env []s
 		_ = os.Chtimes(file, now, now) // the sweep below goes by age
 		return file, env, nil
 	}
-	unlock, err := c.lock()
+	unlock, err := c.lock(ctx)
 	if err != nil {
 		return "", nil, err
 	}
@@ -129,22 +132,18 @@ func (t tree) system(busybox string) error {
 const trailer = "\ncdblab: this image is whole\n"
 
 func (t tree) save(file string) error {
-	f, err := os.CreateTemp(filepath.Dir(file), ".image-*")
+	f, err := renameio.NewPendingFile(file, renameio.WithTempDir(filepath.Dir(file)), renameio.WithStaticPermissions(0o644))
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	if err := t.write(f, filepath.Dir(file)); err != nil {
+	defer func() { _ = f.Cleanup() }()
+	if err := t.write(f.File, filepath.Dir(file)); err != nil {
 		return err
 	}
-	if err := finish(f); err != nil {
+	if err := finish(f.File); err != nil {
 		return err
 	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), file)
+	return f.CloseAtomicallyReplace()
 }
 
 // finish adds the trailer, so that it ends with a sector: a disk has whole ones only.
@@ -175,7 +174,7 @@ func whole(file string) bool {
 
 // sweepImages removes images that no run has used for a week, and what killed runs left.
 func (c *Cache) sweepImages() {
-	for pattern, age := range map[string]time.Duration{"root-*.erofs": 7 * 24 * time.Hour, "init-*": 7 * 24 * time.Hour, ".image-*": time.Hour, "erofs-*": time.Hour} {
+	for pattern, age := range map[string]time.Duration{"root-*.erofs": 7 * 24 * time.Hour, "init-*": 7 * 24 * time.Hour, ".root-*": time.Hour, "erofs-*": time.Hour} {
 		files, _ := filepath.Glob(c.path(pattern))
 		for _, f := range files {
 			if info, err := os.Stat(f); err == nil && time.Since(info.ModTime()) > age {

@@ -3,6 +3,7 @@ package vm
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +26,7 @@ type Kernel struct {
 var version = regexp.MustCompile(`^[0-9]+(\.[0-9]+)+$`)
 
 // kernel returns the kernel that want names: a version, a path, or "" for the distribution's default.
-func (c *Cache) kernel(want string, say func(string, ...any)) (*Kernel, error) {
+func (c *Cache) kernel(ctx context.Context, want string, say func(string, ...any)) (*Kernel, error) {
 	if want != "" && !version.MatchString(want) {
 		return kernelAt(want, os.Getenv("CDB_MODULES"))
 	}
@@ -37,7 +38,7 @@ func (c *Cache) kernel(want string, say func(string, ...any)) (*Kernel, error) {
 	if k, err := unpacked(link); err == nil {
 		return k, nil
 	}
-	unlock, err := c.lock()
+	unlock, err := c.lock(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
+
 	"cdblab/helpers/vm/wire"
 )
 
@@ -60,7 +62,7 @@ func (c *Cache) probe(q *qemu, k *Kernel, init string, say func(string, ...any))
 		v.Why = "a probe boot with it failed: " + err.Error()
 	}
 	if b, err := json.Marshal(v); err == nil {
-		_ = writeFile(file, b)
+		_ = renameio.WriteFile(file, b, 0o644, renameio.WithTempDir(c.dir))
 	}
 	return v.Why
 }

@@ -76,7 +76,7 @@ func (r *Runner) run(ctx context.Context, job *wire.Job, work tree) (int, error)
 	if err != nil {
 		return 0, err
 	}
-	k, err := r.Cache.kernel(r.Config.Kernel, r.Say)
+	k, err := r.Cache.kernel(ctx, r.Config.Kernel, r.Say)
 	if err != nil {
 		return 0, err
 	}
@@ -85,7 +85,7 @@ func (r *Runner) run(ctx context.Context, job *wire.Job, work tree) (int, error)
 		return 0, err
 	}
 	r.cpus(r.Using)
-	image, env, err := r.Cache.image(k, r.Say)
+	image, env, err := r.Cache.image(ctx, k, r.Say)
 	if err != nil {
 		return 0, err
 	}

@@ -186,7 +186,7 @@ func TestBadInput(t *testing.T) {
 	text := filepath.Join(t.TempDir(), "vmlinuz-text")
 	assert.NilError(t, os.WriteFile(text, []byte("no kernel"), 0o644))
 	cut := filepath.Join(t.TempDir(), "vmlinuz-cut")
-	k, err := runner(t, nil).Cache.kernel("", func(string, ...any) {})
+	k, err := runner(t, nil).Cache.kernel(t.Context(), "", func(string, ...any) {})
 	assert.NilError(t, err)
 	b, err := os.ReadFile(k.Image)
 	assert.NilError(t, err)
@@ -247,9 +247,9 @@ func TestBadInput(t *testing.T) {
 
 func TestImage_CutShortIsMadeAgain(t *testing.T) {
 	r := runner(t, nil)
-	k, err := r.Cache.kernel("", r.Say)
+	k, err := r.Cache.kernel(t.Context(), "", r.Say)
 	assert.NilError(t, err)
-	image, _, err := r.Cache.image(k, r.Say)
+	image, _, err := r.Cache.image(t.Context(), k, r.Say)
 	assert.NilError(t, err)
 	info, err := os.Stat(image)
 	assert.NilError(t, err)
