@@ -57,8 +57,9 @@ func setUpSystem(job *protocol.Job) (notes []string, err error) {
 	}
 	// The limits that systemd gives to its services.
 	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1024, Max: 524288})
-	// A guest that runs out of memory kills any process, and its report is then worth nothing. A panic is honest. The
-	// memory limits of cgroups are not affected: the kernel still kills inside the cgroup.
+	// If the guest runs out of memory, its kernel kills any process, and the result of the command is worth nothing. So
+	// the kernel has to panic instead. The memory limits of cgroups are not affected: the kernel still kills a process of
+	// the cgroup.
 	_ = os.WriteFile("/proc/sys/vm/panic_on_oom", []byte("1"), 0)
 	return notes, nil
 }

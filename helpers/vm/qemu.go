@@ -84,8 +84,8 @@ type machine struct {
 // machineDisks are the images that a machine boots from.
 type machineDisks struct {
 	initrd *os.File
-	tools  *os.File // nil for a boot that only shows that a boot works
-	work   *os.File // likewise
+	tools  *os.File // nil for a minimalBoot
+	work   *os.File // nil for a minimalBoot
 }
 
 // start starts QEMU. init is an argument for the guest's pid 1; ports are the names of the virtio serial ports.

@@ -133,7 +133,7 @@ func TestVerdict_IsTheCommandsOwn(t *testing.T) {
 			assert.Equal(t, res.code, want, "%s%s", res.stdout, res.stderr)
 			switch how {
 			case "panic":
-				assert.Check(t, cmp.Contains(res.stderr, "panic: as told"))
+				assert.Check(t, cmp.Contains(res.stderr, "panic: as requested"))
 				assert.Check(t, cmp.Contains(res.stderr, "goroutine "))
 			case "fail":
 				assert.Check(t, cmp.Contains(res.stdout, "--- FAIL: TestMisbehave"))

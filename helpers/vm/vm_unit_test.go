@@ -5,6 +5,7 @@ package vm
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -131,6 +132,22 @@ func TestImage_IsComplete(t *testing.T) {
 	assert.Assert(t, !isComplete(file))
 	left, _ := filepath.Glob(filepath.Dir(file) + "/*")
 	assert.Equal(t, strings.Join(left, " "), file, "no other file is left")
+}
+
+// A run that waits for another one to build the image can be stopped.
+func TestLock_EndsWithItsContext(t *testing.T) {
+	c := &Cache{dir: t.TempDir()}
+	unlock, err := c.lock(t.Context())
+	assert.NilError(t, err)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(&Stopped{Code: 130})
+	_, err = c.lock(ctx)
+	_, stopped := errors.AsType[*Stopped](err)
+	assert.Assert(t, stopped, "%v", err)
+	unlock()
+	unlock, err = c.lock(t.Context())
+	assert.NilError(t, err)
+	unlock()
 }
 
 func TestCopier_WaitsForEveryByte(t *testing.T) {
