@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs what the lab needs beyond Go, and only what is missing.
+# Installs the programs and libraries that the lab needs beyond Go, and only the missing ones.
 #
-# With apt it installs, through sudo only where you are not root. With dnf, apk, pacman and zypper it prints the
-# command to paste, because those are not what this script was tried on.
+# With apt the script installs the packages, with sudo if you are not root. With dnf, apk, pacman and zypper it prints
+# the command to paste, because this script was not tried with them.
 set -eu
 
 if ! command -v go >/dev/null; then
@@ -13,7 +13,7 @@ fi
 arch=$(uname -m)
 missing=
 
-# package MANAGER NEED: the package that MANAGER has for NEED.
+# package MANAGER NAME: prints the packages that MANAGER has for NAME.
 package() {
 	case $1:$2 in
 	apt:compiler) echo gcc libc6-dev ;;
@@ -37,7 +37,7 @@ package() {
 	esac
 }
 
-# need NAME TEST...: remembers NAME when TEST fails.
+# need NAME TEST...: adds NAME to the missing ones if TEST fails.
 need() {
 	name=$1
 	shift
@@ -48,8 +48,8 @@ need() {
 
 have() { command -v "$1"; }
 
-# A program that links statically against libseccomp shows four things at once: a C compiler, a static libc,
-# libseccomp's headers and its static library. runc is built exactly so.
+# A program that links statically against libseccomp tests four things at once: a C compiler, a static libc,
+# libseccomp's headers and its static library. `make tools` builds runc in the same way.
 static_seccomp() {
 	echo '#include <seccomp.h>
 int main(void) { return seccomp_version() == 0; }' | cc -static -x c - -lseccomp -o /dev/null
@@ -62,9 +62,9 @@ aarch64) need qemu have qemu-system-aarch64 ;;
 *) need qemu have qemu-system-x86_64 ;;
 esac
 
-# The programs that the tests use are in one table, helpers/tools. `lab deps` prints those of them that are missing:
-# "required busybox", "optional crun". An optional program is installed only if apt has a package of it; without it a
-# part of a question is skipped. The flags are those of the Makefile, so that both share one build.
+# helpers/tools has the table of the programs that the tests use. `lab deps` prints the missing ones, for example
+# "required busybox" or "optional crun". An optional program is installed only if apt has a package of it; without the
+# program, a part of a question is skipped. The flags are those of the Makefile, so that both share one build.
 programs=$(CGO_ENABLED=0 go run -trimpath ./cmd/lab deps)
 while read -r level name; do
 	case $level in
@@ -99,8 +99,8 @@ for manager in apt-get dnf apk pacman zypper; do
 		list=$(packages apt)
 		echo "+ ${sudo}apt-get install -y --no-install-recommends $list"
 		install="env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends"
-		# A list of packages that is absent or old makes the first try fail; only then is it worth the wait.
-		# shellcheck disable=SC2086 # words are wanted
+		# If the package lists are missing or old, the first try fails. Only then are they fetched, because that is slow.
+		# shellcheck disable=SC2086 # the lists must be split into words
 		${sudo}$install $list || { ${sudo}apt-get update -q && ${sudo}$install $list; }
 		exit
 		;;
@@ -112,5 +112,5 @@ for manager in apt-get dnf apk pacman zypper; do
 	echo "deps: please run: $sudo$how $(packages $manager)" >&2
 	exit 1
 done
-echo "deps: no package manager that this script knows. Please install:$missing" >&2
+echo "deps: this script does not know the package manager of this machine. Please install:$missing" >&2
 exit 1

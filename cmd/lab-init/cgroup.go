@@ -12,17 +12,17 @@ import (
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// cgroups mounts the hierarchies as systemd lays them out in that mode, and returns the v1 controllers that this
-// kernel has only for v2.
+// mountCgroups mounts the cgroup hierarchies like systemd does in that mode. It returns the v1 controllers that this kernel
+// cannot mount, because it has them for v2 only.
 //
 // https://systemd.io/CGROUP_DELEGATION/#three-different-tree-setups-
-func cgroups(mode string) (missing []string, err error) {
+func mountCgroups(mode string) (missing []string, err error) {
 	switch mode {
 	case "v2":
 		if err := mountCgroup("cgroup2", cgroupRoot, "nsdelegate,memory_recursiveprot"); err != nil {
 			return nil, err
 		}
-		return nil, delegate(cgroupRoot)
+		return nil, enableControllers(cgroupRoot)
 	case "v1", "hybrid":
 	default:
 		return nil, fmt.Errorf("unknown cgroup mode %q", mode)
@@ -30,15 +30,15 @@ func cgroups(mode string) (missing []string, err error) {
 	if err := unix.Mount("tmpfs", cgroupRoot, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", cgroupRoot, err)
 	}
-	// The two pairs that systemd mounts together; links lead from either name.
-	together := [][]string{{"cpu", "cpuacct"}, {"net_cls", "net_prio"}}
+	// systemd mounts these two pairs together. A symbolic link leads from each name of a pair to the pair.
+	pairs := [][]string{{"cpu", "cpuacct"}, {"net_cls", "net_prio"}}
 	controllers, err := v1Controllers()
 	if err != nil {
 		return nil, err
 	}
 	for len(controllers) > 0 {
 		group := controllers[:1]
-		for _, t := range together {
+		for _, t := range pairs {
 			if slices.Contains(t, group[0]) {
 				group = slices.DeleteFunc(slices.Clone(t), func(c string) bool { return !slices.Contains(controllers, c) })
 			}
@@ -62,7 +62,7 @@ func cgroups(mode string) (missing []string, err error) {
 			return nil, err
 		}
 	}
-	// Read-only as on a normal system, so that nothing puts a controller's directory beside the others by mistake.
+	// Read-only, as on a normal system: otherwise a program could create a directory beside the controllers by mistake.
 	return missing, unix.Mount("", cgroupRoot, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 }
 
@@ -77,7 +77,7 @@ func mountCgroup(kind, at, options string) error {
 	return nil
 }
 
-// v1Controllers reads the controllers that are enabled, in the kernel's order.
+// v1Controllers returns the enabled controllers, in the kernel's order.
 func v1Controllers() ([]string, error) {
 	f, err := os.Open("/proc/cgroups")
 	if err != nil {
@@ -94,14 +94,14 @@ func v1Controllers() ([]string, error) {
 	return names, nil
 }
 
-// delegate enables every controller for the children of the root, as systemd does for its slices.
-func delegate(root string) error {
+// enableControllers enables every controller for the children of the root, as systemd does for its slices.
+func enableControllers(root string) error {
 	b, err := os.ReadFile(root + "/cgroup.controllers")
 	if err != nil {
 		return err
 	}
 	for _, c := range strings.Fields(string(b)) {
-		// One by one: a controller that can't be had must not keep the others away.
+		// One by one: if one controller cannot be enabled, the others still must be.
 		_ = os.WriteFile(root+"/cgroup.subtree_control", []byte("+"+c), 0)
 	}
 	return nil

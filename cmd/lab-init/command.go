@@ -9,19 +9,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"cdblab/helpers/vm/wire"
+	"cdblab/helpers/vm/protocol"
 )
 
-// command runs the job's command to its end and returns how it ended.
-func command(c *control, job *wire.Job) (*wire.Exit, error) {
-	exit := new(wire.Exit)
+// runCommand runs the job's command, waits for its end, and returns how it ended.
+func runCommand(c *control, job *protocol.Job) (*protocol.Exit, error) {
+	exit := new(protocol.Exit)
 	stdin, err := os.Open("/dev/null")
 	if err != nil {
 		return nil, err
 	}
 	attr := &syscall.ProcAttr{Dir: job.Dir, Env: job.Env, Sys: &syscall.SysProcAttr{Setsid: true}}
 	var (
-		pumps []*pump
+		pumps []*outputPump
 		term  *terminal
 	)
 	if job.Terminal {
@@ -31,14 +31,14 @@ func command(c *control, job *wire.Job) (*wire.Exit, error) {
 		attr.Files = []uintptr{term.slave.Fd(), term.slave.Fd(), term.slave.Fd()}
 		attr.Sys.Setctty = true
 	} else {
-		out, err := newPump(wire.Stdout)
+		out, err := newOutputPump(protocol.StdoutPort)
 		if err != nil {
 			return nil, err
 		}
 		pumps = append(pumps, out)
 		errs := out
-		if !job.Merge {
-			if errs, err = newPump(wire.Stderr); err != nil {
+		if !job.MergeOutput {
+			if errs, err = newOutputPump(protocol.StderrPort); err != nil {
 				return nil, err
 			}
 			pumps = append(pumps, errs)
@@ -55,16 +55,16 @@ func command(c *control, job *wire.Job) (*wire.Exit, error) {
 	for _, p := range pumps {
 		p.start()
 	}
-	go c.heartbeat()
-	go c.obey(func(o wire.Order) {
+	go c.sendHeartbeats()
+	go c.handleRequests(func(r protocol.Request) {
 		switch {
-		case o.Signal != 0:
-			_ = unix.Kill(pid, unix.Signal(o.Signal))
-		case o.Rows != 0 && term != nil:
-			term.resize(o.Rows, o.Cols)
+		case r.Signal != 0:
+			_ = unix.Kill(pid, unix.Signal(r.Signal))
+		case r.Rows != 0 && term != nil:
+			term.resize(r.Rows, r.Cols)
 		}
 	})
-	status, err := reap(pid)
+	status, err := reapUntil(pid)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func command(c *control, job *wire.Job) (*wire.Exit, error) {
 	if status.Signaled() {
 		exit.Signal, exit.Code = int(status.Signal()), 128+int(status.Signal())
 	}
-	// What the command left behind may hold its pipes open, and nobody waits for it any more.
+	// Leftover processes of the command may hold its pipes open, and nothing waits for them any more.
 	_ = unix.Kill(-1, unix.SIGKILL)
 	for i, p := range pumps {
 		n, err := p.finish()
@@ -87,18 +87,17 @@ func command(c *control, job *wire.Job) (*wire.Exit, error) {
 	return exit, nil
 }
 
-// reap waits for every child, its own and those that lost their parent, at once, and returns when pid is gone. Pid 1
-// of a container host has to: a zombie holds its pid and its cgroup.
-func reap(pid int) (unix.WaitStatus, error) {
-	var main unix.WaitStatus
+// reapUntil reaps every child process as soon as it ends, orphans as well, and returns when the process pid has ended.
+// Pid 1 of a container host has to do that: a zombie holds its pid and its cgroup.
+func reapUntil(pid int) (unix.WaitStatus, error) {
 	for {
 		var s unix.WaitStatus
 		switch got, err := unix.Wait4(-1, &s, 0, nil); {
 		case err == unix.EINTR:
 		case err != nil:
-			return main, fmt.Errorf("wait: %w", err)
+			return 0, fmt.Errorf("wait: %w", err)
 		case got == pid:
-			// Others keep being reaped until the machine is switched off.
+			// Other processes are still reaped until the machine is switched off.
 			go func() {
 				for {
 					if _, err := unix.Wait4(-1, nil, 0, nil); err == unix.ECHILD {
@@ -111,17 +110,17 @@ func reap(pid int) (unix.WaitStatus, error) {
 	}
 }
 
-// pump carries a pipe of the command to a port. The command gets a pipe, as it would from a shell, and one write to
-// the port carries many of the command's: each costs an exit from the VM.
-type pump struct {
+// outputPump copies a pipe of the command to a port. The command gets a pipe, as it would from a shell. One write to the
+// port carries many writes of the command: each write to the port costs an exit from the VM.
+type outputPump struct {
 	r, w, port *os.File
-	n          int64
+	sent       int64 // bytes written to the port
 	err        error
 	done       chan struct{}
 }
 
-func newPump(port string) (*pump, error) {
-	p := &pump{done: make(chan struct{})}
+func newOutputPump(port string) (*outputPump, error) {
+	p := &outputPump{done: make(chan struct{})}
 	var err error
 	if p.r, p.w, err = os.Pipe(); err != nil {
 		return nil, err
@@ -130,17 +129,18 @@ func newPump(port string) (*pump, error) {
 	return p, err
 }
 
-func (p *pump) start() {
+// start begins to copy. The command has the write end of the pipe by now.
+func (p *outputPump) start() {
 	p.w.Close()
 	go func() {
 		defer close(p.done)
-		// Not io.Copy: it would try to splice, and a port can't.
+		// Not io.Copy: it would try splice(2), which a port does not support.
 		buf := make([]byte, 64<<10)
 		for {
 			n, err := p.r.Read(buf)
 			if n > 0 {
 				w, werr := p.port.Write(buf[:n])
-				p.n += int64(w)
+				p.sent += int64(w)
 				if werr != nil {
 					p.err = werr
 					return
@@ -156,9 +156,10 @@ func (p *pump) start() {
 	}()
 }
 
-func (p *pump) finish() (int64, error) {
-	// A process that a frozen cgroup holds does not die of SIGKILL, and its pipe stays open.
+// finish waits for the last output, and returns how many bytes were sent. A process in a frozen cgroup does not die of
+// SIGKILL and keeps its pipe open, so finish waits no longer than two seconds.
+func (p *outputPump) finish() (int64, error) {
 	_ = p.r.SetReadDeadline(time.Now().Add(2 * time.Second))
 	<-p.done
-	return p.n, p.err
+	return p.sent, p.err
 }

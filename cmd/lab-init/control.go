@@ -7,10 +7,10 @@ import (
 	"sync"
 	"time"
 
-	"cdblab/helpers/vm/wire"
+	"cdblab/helpers/vm/protocol"
 )
 
-// control is this end of the control port.
+// control is the guest's end of the control port.
 type control struct {
 	port *os.File
 	mu   sync.Mutex // one line at a time
@@ -21,40 +21,44 @@ func newControl(port *os.File) *control {
 	return &control{port: port, in: json.NewDecoder(port)}
 }
 
-func (c *control) say(w wire.Word) {
-	b, err := json.Marshal(w)
+// send sends a message to the wrapper.
+func (c *control) send(m protocol.Message) {
+	b, err := json.Marshal(m)
 	if err != nil {
 		panic(err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// An error means that the wrapper is gone; the reader notices it too.
+	// An error means that the wrapper is gone. handleRequests notices that too.
 	_, _ = c.port.Write(append(b, '\n'))
 }
 
-func (c *control) job() (*wire.Job, error) {
-	var job wire.Job
+// readJob returns the first line that the wrapper sends.
+func (c *control) readJob() (*protocol.Job, error) {
+	var job protocol.Job
 	if err := c.in.Decode(&job); err != nil {
 		return nil, fmt.Errorf("read the job: %w", err)
 	}
 	return &job, nil
 }
 
-// obey hands on the wrapper's orders. If the wrapper dies, the machine goes with it.
-func (c *control) obey(order func(wire.Order)) {
+// handleRequests calls handle for each request of the wrapper. If the wrapper dies, handleRequests switches the machine
+// off.
+func (c *control) handleRequests(handle func(protocol.Request)) {
 	for {
-		var o wire.Order
-		if err := c.in.Decode(&o); err != nil {
+		var r protocol.Request
+		if err := c.in.Decode(&r); err != nil {
 			fmt.Println("lab-init: the wrapper is gone:", err)
 			powerOff()
 		}
-		order(o)
+		handle(r)
 	}
 }
 
-// heartbeat tells the wrapper that the guest still runs, however long the command is silent.
-func (c *control) heartbeat() {
+// sendHeartbeats tells the wrapper every two seconds that the guest still runs, because the command may be silent for a
+// long time.
+func (c *control) sendHeartbeats() {
 	for range time.Tick(2 * time.Second) {
-		c.say(wire.Word{Alive: true})
+		c.send(protocol.Message{Alive: true})
 	}
 }

@@ -1,9 +1,20 @@
-// Command lab-init is pid 1 of the throw-away VM. helpers/vm puts it into the initrd; it is of no use elsewhere.
+// Command lab-init is pid 1 of the throw-away VM. helpers/vm puts it into the initrd; it has no use elsewhere.
 //
-// It makes the machine look like a normal one (mounts, cgroups, loopback), runs one command, brings back its files
-// and its exit status, and powers off. Everything it says goes over virtio serial ports: see helpers/vm/wire.
+// It sets up the machine like a normal one (mounts, cgroups, loopback) and runs one command. Then it sends the command's
+// result files and exit status to the host, and waits until the host switches the machine off. All messages go over
+// virtio serial ports: see helpers/vm/protocol.
 //
-// It is deliberately small and imports little: under emulation every instruction before main costs.
+// It is deliberately small and imports little: under emulation every instruction before main costs time.
+//
+//	main.go      the steps of a run
+//	initrd.go    what happens in the initrd: first mounts, kernel modules, disks, ports
+//	root.go      the step from the initrd to the root filesystem
+//	system.go    what systemd and udev would set up
+//	cgroup.go    the cgroup hierarchies
+//	control.go   messages to and from the wrapper on the host
+//	command.go   the command, its output, and the reaping of processes
+//	terminal.go  the command's terminal
+//	results.go   the files that are sent to the host
 package main
 
 import (
@@ -14,7 +25,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"cdblab/helpers/vm/wire"
+	"cdblab/helpers/vm/protocol"
 )
 
 func main() {
@@ -22,66 +33,68 @@ func main() {
 		fmt.Fprintln(os.Stderr, "lab-init: this is pid 1 of the lab's VM; `lab exec` and `lab shell` start it")
 		os.Exit(2)
 	}
-	if len(os.Args) > 1 && os.Args[1] == wire.Probe {
-		fmt.Println(wire.ProbeWord)
+	if len(os.Args) > 1 && os.Args[1] == protocol.ProbeArgument {
+		fmt.Println(protocol.ProbeReply)
 		powerOff()
 	}
 	var c *control
 	if err := run(&c); err != nil {
-		// With no control port the console is all there is; outside, the wrapper shows its last lines.
+		// Without a control port, only the console is left. The wrapper on the host shows its last lines.
 		fmt.Println("lab-init:", err)
 		if c != nil {
-			c.say(wire.Word{Fault: err.Error()})
-			waitForTheEnd()
+			c.send(protocol.Message{Fault: err.Error()})
+			waitForPowerOff()
 		}
 	}
 	powerOff()
 }
 
+// run executes the steps of a run. It sets *c as soon as the control port is open.
 func run(c **control) error {
-	if err := early(); err != nil {
+	if err := prepareInitrd(); err != nil {
 		return err
 	}
-	port, err := openPort(wire.Control)
+	port, err := openPort(protocol.ControlPort)
 	if err != nil {
 		return err
 	}
 	*c = newControl(port)
-	(*c).say(wire.Word{Up: true})
-	job, err := (*c).job()
+	(*c).send(protocol.Message{Ready: true})
+	job, err := (*c).readJob()
 	if err != nil {
 		return err
 	}
-	if err := newRoot(); err != nil {
+	if err := switchRoot(); err != nil {
 		return err
 	}
-	notes, err := furnish(job)
+	notes, err := setUpSystem(job)
 	if err != nil {
 		return err
 	}
 	for _, n := range notes {
-		(*c).say(wire.Word{Note: n})
+		(*c).send(protocol.Message{Note: n})
 	}
-	exit, err := command(*c, job)
+	exit, err := runCommand(*c, job)
 	if err != nil {
 		return err
 	}
-	if exit.Files, err = sendBack(job.Back); err != nil {
+	if exit.Results, err = sendResults(job.Results); err != nil {
 		return err
 	}
-	(*c).say(wire.Word{Exit: exit})
-	waitForTheEnd()
+	(*c).send(protocol.Message{Exit: exit})
+	waitForPowerOff()
 	return nil
 }
 
-// waitForTheEnd leaves it to the wrapper to switch the machine off: to power off from in here would throw away what
-// has been written to the ports and not yet been taken out.
-func waitForTheEnd() {
+// waitForPowerOff waits until the wrapper switches the machine off. If pid 1 switched it off, everything that the wrapper
+// has not yet read from the ports would be lost.
+func waitForPowerOff() {
 	time.Sleep(time.Minute)
 }
 
+// powerOff resets the machine. On machine types without ACPI only a reset ends QEMU; its option -no-reboot turns the
+// reset into an exit.
 func powerOff() {
-	// Not power-off: on the machine types without ACPI only a reset ends QEMU, and -no-reboot makes it an exit.
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	for {
 		_ = syscall.Pause()

@@ -6,26 +6,26 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"cdblab/helpers/vm/wire"
+	"cdblab/helpers/vm/protocol"
 )
 
-// newRoot makes the two disks and a tmpfs one tree, and moves into it.
+// switchRoot joins the two disks and a tmpfs to one tree (an overlay), and makes it the root filesystem.
 //
-// The initrd itself can't be the root: the kernel's rootfs has no parent mount, so pivot_root(2), which every
-// container runtime calls, says EINVAL there.
-func newRoot() error {
+// The initrd itself cannot be the root: the kernel's rootfs has no parent mount, so pivot_root(2), which every container
+// runtime calls, fails there with EINVAL.
+func switchRoot() error {
 	for _, d := range []string{"/tools", "/work", "/rw", "/root"} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
 		}
 	}
-	for serial, at := range map[string]string{wire.RootDisk: "/tools", wire.WorkDisk: "/work"} {
-		dev, err := disk(serial)
+	for serial, at := range map[string]string{protocol.ToolsDisk: "/tools", protocol.WorkDisk: "/work"} {
+		dev, err := findDisk(serial)
 		if err != nil {
 			return err
 		}
 		if err := unix.Mount(dev, at, "erofs", unix.MS_RDONLY, ""); err != nil {
-			return fmt.Errorf("mount the disk %s: %w (is its image whole?)", serial, err)
+			return fmt.Errorf("mount the disk %s: %w (its image may be incomplete)", serial, err)
 		}
 	}
 	if err := unix.Mount("tmpfs", "/rw", "tmpfs", 0, "mode=755"); err != nil {

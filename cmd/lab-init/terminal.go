@@ -7,13 +7,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"cdblab/helpers/vm/wire"
+	"cdblab/helpers/vm/protocol"
 )
 
-// terminal is a pseudo terminal whose master is carried over the stdout port, both ways.
+// terminal is a pseudo terminal. Its master is connected to the stdout port, in both directions.
 type terminal struct {
 	master, slave, port *os.File
-	n                   int64
+	sent                int64 // bytes written to the port
 	done                chan struct{}
 }
 
@@ -33,16 +33,17 @@ func newTerminal() (*terminal, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, err := openPort(wire.Stdout)
+	port, err := openPort(protocol.StdoutPort)
 	return &terminal{master: os.NewFile(uintptr(m), "ptmx"), slave: slave, port: port, done: make(chan struct{})}, err
 }
 
+// start connects the master and the port. The command has the slave by now.
 func (t *terminal) start() {
 	t.slave.Close()
 	go func() { _, _ = copyAll(t.master, t.port) }()
 	go func() {
 		defer close(t.done)
-		t.n, _ = copyAll(t.port, t.master)
+		t.sent, _ = copyAll(t.port, t.master)
 	}()
 }
 
@@ -50,13 +51,14 @@ func (t *terminal) resize(rows, cols int) {
 	_ = unix.IoctlSetWinsize(int(t.master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(rows), Col: uint16(cols)})
 }
 
+// finish waits for the last output, and returns how many bytes were sent. A read of the master fails with EIO when the
+// last slave is closed. A process in a frozen cgroup may keep the slave open, so finish waits no longer than two seconds.
 func (t *terminal) finish() int64 {
-	// The master says EIO when the last slave is closed; a process in a frozen cgroup may keep it open.
 	select {
 	case <-t.done:
 	case <-time.After(2 * time.Second):
 	}
-	return t.n
+	return t.sent
 }
 
 func copyAll(to, from *os.File) (int64, error) {

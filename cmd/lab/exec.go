@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -11,75 +13,81 @@ import (
 	"time"
 
 	"cdblab/helpers/vm"
-	"cdblab/helpers/vm/wire"
+	"cdblab/helpers/vm/protocol"
 )
 
-// execMain is the program of go test -exec.
+// execMain runs a test binary in a VM. It is the program for go test -exec.
 func execMain(args []string) int {
-	set := flag.NewFlagSet("lab exec", flag.ExitOnError)
-	r := &vm.Runner{Say: say, Stdout: os.Stdout, Stderr: os.Stderr}
-	r.Flags(set)
-	set.Usage = func() {
-		fmt.Fprintln(set.Output(), "usage: go test -exec 'lab exec [FLAG...]' …")
-		set.PrintDefaults()
+	command := &vm.Command{Log: logf, Stdout: os.Stdout, Stderr: os.Stderr}
+	flags := flag.NewFlagSet("lab exec", flag.ExitOnError)
+	command.Flags(flags)
+	flags.Usage = func() {
+		fmt.Fprintln(flags.Output(), "usage: go test -exec 'lab exec [FLAG...]' …")
+		flags.PrintDefaults()
 	}
-	_ = set.Parse(args)
-	if set.NArg() == 0 {
-		set.Usage()
+	_ = flags.Parse(args)
+	if flags.NArg() == 0 {
+		flags.Usage()
 		return 2
 	}
 	start := time.Now()
-	ctx, orders := signals()
-	r.Orders = orders
-	tally := vm.Tally(r)
-	code, err := run(r, func() (int, error) { return r.Test(ctx, set.Args()) })
+	ctx, requests := forwardSignals()
+	command.Args, command.Requests = flags.Args(), requests
+	result, err := runInVM(ctx, command)
 	if err == nil {
-		say("%s; %s, cgroup %s, %s, %d MB, %d CPUs; %.1f s", tally(code), "Linux "+r.Kernel.Release, r.Cgroup, r.Using, r.Memory, r.CPUs, time.Since(start).Seconds())
+		logf("%s; Linux %s, cgroup %s, %s, %d MB, %d CPUs; %.1f s", result.TestSummary(), result.Release,
+			result.Config.Cgroup, result.Config.Accel, result.Config.Memory, result.Config.CPUs, time.Since(start).Seconds())
 	}
-	return code
+	return exitCode(result, err)
 }
 
-// run turns a failure of the machine into words and an exit code of its own.
-func run(r *vm.Runner, f func() (int, error)) (int, error) {
+// runInVM runs the command, with the cache of the module.
+func runInVM(ctx context.Context, command *vm.Command) (*vm.Result, error) {
 	cache, err := vm.OpenCache()
-	if err == nil {
-		r.Cache = cache
-		var code int
-		if code, err = f(); err == nil {
-			return code, nil
-		}
+	if err != nil {
+		return nil, err
 	}
-	say("%v", err)
-	var s *vm.Stopped
-	if errors.As(err, &s) {
-		return s.Code, err
-	}
-	say("this says nothing about the tests: the machine failed (exit code %d)", vm.FaultCode)
-	return vm.FaultCode, err
+	command.Cache = cache
+	return command.Run(ctx)
 }
 
-// signals are for the wrapper to end by, or for the command. SIGQUIT asks a Go program for its goroutines, and that
-// is the command's to answer.
-func signals() (context.Context, <-chan wire.Order) {
+// exitCode returns the command's exit code. If the run was stopped, or if the machine failed, it reports the error and
+// returns an exit code that says so.
+func exitCode(result *vm.Result, err error) int {
+	if err == nil {
+		return result.ExitCode
+	}
+	logf("%v", err)
+	if stopped, ok := errors.AsType[*vm.Stopped](err); ok {
+		return stopped.Code
+	}
+	logf("the machine failed, so nothing is known about the tests (exit code %d)", vm.FaultCode)
+	return vm.FaultCode
+}
+
+// forwardSignals returns a context that ends with SIGINT, SIGTERM or SIGHUP, and requests that forward SIGQUIT to the
+// command: a Go program answers SIGQUIT with the stacks of its goroutines.
+func forwardSignals() (context.Context, <-chan protocol.Request) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	orders := make(chan wire.Order)
-	c := make(chan os.Signal, 4)
-	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	requests := make(chan protocol.Request)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	go func() {
-		for s := range c {
+		for s := range signals {
 			n := s.(syscall.Signal)
 			if n != syscall.SIGQUIT {
 				cancel(&vm.Stopped{Code: 128 + int(n)})
 				continue
 			}
-			go func() { orders <- wire.Order{Signal: int(n)} }()
-			// A command that does not answer is not waited for.
+			go func() { requests <- protocol.Request{Signal: int(n)} }()
+			// If the command does not end, the run is stopped.
 			time.AfterFunc(10*time.Second, func() { cancel(&vm.Stopped{Code: 128 + int(n)}) })
 		}
 	}()
-	return ctx, orders
+	return ctx, requests
 }
 
-func say(format string, args ...any) {
+// logf prints a message to the person at the terminal.
+func logf(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "lab: "+format+"\n", args...)
 }

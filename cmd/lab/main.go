@@ -1,6 +1,6 @@
 //go:build linux
 
-// Command lab does for the lab what go test does not.
+// Command lab runs tests in a throw-away VM, and has further commands that go test does not have.
 package main
 
 import (
@@ -10,14 +10,14 @@ import (
 
 // commands are the subcommands. Each returns the exit code.
 var commands = []struct {
-	name, about string
-	run         func(args []string) int
+	name, help string
+	run        func(args []string) int
 }{
 	{"exec", "run a test binary in a throw-away VM: go test -exec 'lab exec' …", execMain},
-	{"shell", "a prompt in such a VM, with the tools and a bundle", shellMain},
-	{"sweep", "remove what killed or kept runs left on this host", sweepMain},
+	{"shell", "run a shell in a throw-away VM that has the tools and the chapter's bundle", shellMain},
+	{"sweep", "remove the leftovers of killed runs, and kept runs, from this machine", sweepMain},
 	{"syllabus", "list the questions", syllabusMain},
-	{"deps", "list the distribution's programs that are missing; make deps installs them", depsMain},
+	{"deps", "list the missing packaged programs; make deps installs them", depsMain},
 }
 
 func main() {
@@ -30,7 +30,7 @@ func main() {
 	}
 	fmt.Fprintln(os.Stderr, "usage: lab COMMAND [ARGUMENT...]")
 	for _, c := range commands {
-		fmt.Fprintf(os.Stderr, "  %-9s %s\n", c.name, c.about)
+		fmt.Fprintf(os.Stderr, "  %-9s %s\n", c.name, c.help)
 	}
 	os.Exit(2)
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -11,22 +13,22 @@ import (
 	"golang.org/x/term"
 
 	"cdblab/helpers/vm"
-	"cdblab/helpers/vm/wire"
+	"cdblab/helpers/vm/protocol"
 )
 
-// shellMain gives a prompt in the VM. What is typed goes there whole, Ctrl-C too.
+// shellMain runs a shell on a terminal in the VM. All input goes to the guest, Ctrl-C as well.
 func shellMain(args []string) int {
-	set := flag.NewFlagSet("lab shell", flag.ExitOnError)
-	r := &vm.Runner{Say: say, Stdout: os.Stdout, Stderr: os.Stderr, Input: os.Stdin}
-	r.Flags(set)
-	set.Usage = func() {
-		fmt.Fprintln(set.Output(), "usage: lab shell [FLAG...]")
-		set.PrintDefaults()
+	command := &vm.Command{Log: logf, Stdout: os.Stdout, Stderr: os.Stderr, Stdin: os.Stdin}
+	flags := flag.NewFlagSet("lab shell", flag.ExitOnError)
+	command.Flags(flags)
+	flags.Usage = func() {
+		fmt.Fprintln(flags.Output(), "usage: lab shell [FLAG...]")
+		flags.PrintDefaults()
 	}
-	_ = set.Parse(args)
-	in := int(os.Stdin.Fd())
-	if !term.IsTerminal(in) {
-		say("lab shell needs a terminal. Commands without one are a test's: go test -exec 'lab exec'")
+	_ = flags.Parse(args)
+	terminal := int(os.Stdin.Fd())
+	if !term.IsTerminal(terminal) {
+		logf("lab shell needs a terminal, but its standard input is none. To run a command without a terminal, write a test: go test -exec 'lab exec'")
 		return 2
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -34,34 +36,32 @@ func shellMain(args []string) int {
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	go func() { cancel(&vm.Stopped{Code: 128 + int((<-stop).(syscall.Signal))}) }()
 
-	orders := make(chan wire.Order)
-	r.Orders = orders
+	requests := make(chan protocol.Request)
+	command.Requests = requests
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, syscall.SIGWINCH)
-	size := func() wire.Order {
-		cols, rows, err := term.GetSize(in)
+	size := func() protocol.Request {
+		cols, rows, err := term.GetSize(terminal)
 		if err != nil || rows == 0 {
 			cols, rows = 80, 24
 		}
-		return wire.Order{Rows: rows, Cols: cols}
+		return protocol.Request{Rows: rows, Cols: cols}
 	}
 	go func() {
 		for range resized {
-			orders <- size()
+			requests <- size()
 		}
 	}()
-	say("booting; `exit` throws the machine away")
-	// Raw only once the guest listens: until then Ctrl-C is for the wrapper.
+	logf("booting. `exit` ends the shell and throws the machine away")
+	// The terminal becomes raw only when the guest is ready. Until then Ctrl-C stops the wrapper.
 	restore := func() {}
-	r.Up = func() {
-		if state, err := term.MakeRaw(in); err == nil {
-			restore = func() { _ = term.Restore(in, state) }
+	command.OnReady = func() {
+		if state, err := term.MakeRaw(terminal); err == nil {
+			restore = func() { _ = term.Restore(terminal, state) }
 		}
-		go func() { orders <- size() }()
+		go func() { requests <- size() }()
 	}
-	code, _ := run(r, func() (int, error) {
-		defer func() { restore() }()
-		return r.Shell(ctx)
-	})
-	return code
+	result, err := runInVM(ctx, command)
+	restore() // before an error is printed
+	return exitCode(result, err)
 }

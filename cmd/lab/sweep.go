@@ -9,10 +9,10 @@ import (
 	"cdblab/helpers/host"
 )
 
-// sweepMain removes every run that is not under way, also those that were kept.
+// sweepMain removes every run that is not in progress, also the runs that were kept.
 func sweepMain([]string) int {
 	if os.Geteuid() != 0 {
-		say("what the lab leaves belongs to root; you are uid %d. Run: sudo make sweep", os.Geteuid())
+		logf("sweep needs root, because the files of the lab belong to root; you are uid %d. Run: sudo make sweep", os.Geteuid())
 		return 1
 	}
 	swept, err := host.Sweep(true)
@@ -20,7 +20,7 @@ func sweepMain([]string) int {
 		fmt.Println("swept", s)
 	}
 	if err != nil {
-		say("sweep: %v", err)
+		logf("sweep: %v", err)
 		return 1
 	}
 	if len(swept) == 0 {

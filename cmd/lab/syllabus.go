@@ -9,11 +9,11 @@ import (
 	"cdblab/helpers/syllabus"
 )
 
-// syllabusMain lists the questions.
+// syllabusMain prints the list of questions.
 func syllabusMain([]string) int {
 	questions, err := syllabus.Read(os.DirFS("."))
 	if err != nil {
-		say("%v\n  run it in the lab's own directory", err)
+		logf("%v\n  run this command in the root directory of the module cdblab", err)
 		return 1
 	}
 	fmt.Print(syllabus.Text(questions))

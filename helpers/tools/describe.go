@@ -17,21 +17,24 @@ import (
 
 // Describe asks every found program for its version and computes its digest, all at once.
 func Describe(found map[string]Program) {
-	var mu sync.Mutex
+	described := make([]Program, len(All))
 	var wg sync.WaitGroup
-	for _, t := range All {
+	for i, t := range All {
 		p, ok := found[t.Name]
 		if !ok {
 			continue
 		}
 		wg.Go(func() {
 			p.Version, p.Digest = version(p.Path, t.VersionArgs)+buildTags(p.Path), digest(p.Path)
-			mu.Lock()
-			defer mu.Unlock()
-			found[t.Name] = p
+			described[i] = p
 		})
 	}
 	wg.Wait()
+	for _, p := range described {
+		if p.Name != "" {
+			found[p.Name] = p
+		}
+	}
 }
 
 // version returns the first line of the version that a program prints. A program that prints none may still be the

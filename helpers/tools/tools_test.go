@@ -99,9 +99,12 @@ func TestVersion_OfAProgramThatPrintsNone(t *testing.T) {
 }
 
 func TestDescribe(t *testing.T) {
-	found := map[string]Program{"runc": {Name: "runc", Path: executable(t, t.TempDir()+"/runc")}}
+	script := executable(t, t.TempDir()+"/script")
+	found := map[string]Program{"runc": {Name: "runc", Path: script}, "ctr": {Name: "ctr", Path: script, Pinned: true}}
 	Describe(found)
-	assert.Equal(t, len(found), 1)
+	assert.Equal(t, len(found), 2)
+	assert.Equal(t, found["ctr"].Version, "prints no version")
+	assert.Assert(t, found["ctr"].Pinned)
 	assert.Equal(t, found["runc"].Version, "prints no version")
 	assert.Equal(t, found["runc"].Digest, "sha256:a8076d3d28d21e02012b20eaf7dbf75409a6277134439025f282e368e3305abf")
 }

@@ -1,25 +1,33 @@
+//go:build linux
+
 package vm
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/google/renameio/v2"
 )
 
-// Cache is the directory .lab of the module: everything that is fetched or built, and nothing that is precious.
+// Cache is the module's directory .lab/vm. It holds everything that is fetched or built for the VM; all of it can be
+// fetched and built again.
 type Cache struct {
-	Module string // the module's root
-	dir    string // .lab/vm
+	Module string // the module's root directory
+	dir    string // .lab/vm below it
 }
 
-// OpenCache finds the module that the working directory belongs to, or else the one that this program was built into
-// (.lab/bin), so that packages of other modules can be tested too.
+// OpenCache finds the module cdblab at or above the working directory, or else at or above the directory of this
+// program (.lab/bin), so that packages of other modules can be tested too. It creates the cache's directory if that
+// does not exist.
 func OpenCache() (*Cache, error) {
 	wd, err := os.Getwd()
 	if err != nil {
@@ -30,31 +38,31 @@ func OpenCache() (*Cache, error) {
 		starts = append(starts, filepath.Dir(exe))
 	}
 	for _, start := range starts {
-		for dir := moduleAbove(start); dir != ""; dir = moduleAbove(filepath.Dir(dir)) {
+		for dir := moduleRoot(start); dir != ""; dir = moduleRoot(filepath.Dir(dir)) {
 			if b, err := os.ReadFile(dir + "/go.mod"); err == nil && strings.HasPrefix(string(b), "module cdblab\n") {
 				c := &Cache{Module: dir, dir: dir + "/.lab/vm"}
-				return c, c.make()
+				return c, c.create()
 			}
 		}
 	}
 	return nil, &Fault{
-		Tried: "find the module cdblab", Seen: "no go.mod of it in or above " + strings.Join(starts, ", nor "),
-		Do: "run it from inside the repository",
+		Tried: "find the module cdblab", Seen: "its go.mod is not in or above " + strings.Join(starts, ", nor "),
+		Do: "run this command in the repository",
 	}
 }
 
-func (c *Cache) make() error {
+func (c *Cache) create() error {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return &Fault{
-			Tried: "make the directory for the kernel and the images", Seen: err.Error(),
-			Do: "make " + filepath.Dir(c.dir) + " writable for you (a run as root may have left it behind)",
+			Tried: "create the directory for the kernel and the images", Seen: err.Error(),
+			Do: makeWritable(filepath.Dir(c.dir)),
 		}
 	}
 	return nil
 }
 
-// moduleAbove is the nearest directory at or above dir with a go.mod, or "".
-func moduleAbove(dir string) string {
+// moduleRoot returns the nearest directory at or above dir that has a go.mod, or "".
+func moduleRoot(dir string) string {
 	for {
 		if _, err := os.Stat(dir + "/go.mod"); err == nil {
 			return dir
@@ -71,50 +79,68 @@ func (c *Cache) path(elem ...string) string {
 	return filepath.Join(append([]string{c.dir}, elem...)...)
 }
 
-// lock lets one process at a time fetch or build. Two `make lab` at once work: the second finds what the first made.
-func (c *Cache) lock() (unlock func(), err error) {
-	f, err := os.OpenFile(c.path("lock"), os.O_CREATE|os.O_RDWR, 0o644)
+// lock lets one process at a time fetch or build. Two `make lab` at the same time work: the second one waits, and then
+// finds what the first one fetched and built.
+func (c *Cache) lock(ctx context.Context) (unlock func(), err error) {
+	l := flock.New(c.path("lock"), flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o644))
+	if _, err := l.TryLockContext(ctx, 50*time.Millisecond); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
+		return nil, err
+	}
+	return func() { _ = l.Unlock() }, nil
+}
+
+// unnamedFile creates a file without a name in dir. The file goes away when no process has it open any more, so a
+// killed process leaves nothing behind.
+func unnamedFile(dir string, content []byte) (*os.File, error) {
+	f, err := os.CreateTemp(dir, ".lab-*")
 	if err != nil {
 		return nil, err
 	}
-	for {
-		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
-			break
-		}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
 	}
-	return func() { f.Close() }, err
+	if _, err := f.Write(content); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
-// digests remembers the SHA-256 of files by their size, times and inode, so that a run does not have to read all the
-// tools again to learn that nothing changed.
-type digests struct {
-	file  string
-	known map[string]digest
-	dirty bool
+// digestCache remembers the SHA-256 of files by their size, times and inode. So a run does not have to read all tools
+// again to find out that nothing changed.
+type digestCache struct {
+	file    string
+	known   map[string]fileDigest
+	changed bool
 }
 
-type digest struct {
+type fileDigest struct {
 	Size, Mtime, Ctime int64
 	Ino                uint64
 	SHA256             string
 }
 
-func (c *Cache) digests() *digests {
-	d := &digests{file: c.path("digests.json"), known: map[string]digest{}}
+func (c *Cache) digests() *digestCache {
+	d := &digestCache{file: c.path("digests.json"), known: map[string]fileDigest{}}
 	if b, err := os.ReadFile(d.file); err == nil {
-		// A damaged memory is an empty one.
+		// A damaged file counts as an empty one.
 		_ = json.Unmarshal(b, &d.known)
 	}
 	return d
 }
 
-func (d *digests) of(path string) (string, error) {
+// sha256 returns the SHA-256 of a file.
+func (d *digestCache) sha256(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", err
 	}
 	st := info.Sys().(*syscall.Stat_t)
-	now := digest{Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(), Ino: st.Ino}
+	now := fileDigest{Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(), Ino: st.Ino}
 	if old, ok := d.known[path]; ok {
 		now.SHA256 = old.SHA256
 		if now == old {
@@ -131,32 +157,15 @@ func (d *digests) of(path string) (string, error) {
 		return "", err
 	}
 	now.SHA256 = hex.EncodeToString(h.Sum(nil))
-	d.known[path], d.dirty = now, true
+	d.known[path], d.changed = now, true
 	return now.SHA256, nil
 }
 
-func (d *digests) save() {
-	if !d.dirty {
+func (d *digestCache) save() {
+	if !d.changed {
 		return
 	}
 	if b, err := json.MarshalIndent(d.known, "", "\t"); err == nil {
-		_ = writeFile(d.file, b)
+		_ = renameio.WriteFile(d.file, b, 0o644, renameio.WithTempDir(filepath.Dir(d.file)))
 	}
-}
-
-// writeFile replaces a file whole or not at all.
-func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if _, err := f.Write(b); err != nil {
-		f.Close()
-		return err
-	}
-	if err := errors.Join(f.Chmod(0o644), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -1,31 +1,31 @@
-// Package vm runs one command in a throw-away virtual machine and brings back its output, its files and its verdict.
+// Package vm runs one command in a throw-away virtual machine, and returns its output, its result files and its exit
+// code.
 //
-// It is the machine behind `go test -exec`: no root, no KVM and no network are needed, only QEMU and a kernel package
-// of the distribution.
+// It is the machine behind `go test -exec`. It needs no root, no KVM and no network, only QEMU and a kernel package of
+// the distribution.
 //
-//	config.go    what can be asked for
-//	cache.go     .lab, and who may write there at a time
-//	kernel.go    the kernel and its modules: from the distribution's package, or a path
-//	modules.go   which modules, in which order
-//	initrd.go    the first root: pid 1 and the modules that it needs to reach the disks
-//	tools.go     the programs under test, and what they need to run
-//	tree.go      a tree of files and its erofs image
-//	image.go     the tools' image, cached by content
-//	qemu.go      the machine and its command line
-//	probe.go     whether KVM works here, and not only opens
-//	channel.go   the serial ports to the guest
-//	job.go       a test binary's arguments, as the guest has to see them
-//	back.go      files out of the guest
-//	run.go       one run, from the boot to the verdict
-//	tally.go     counts tests for the closing line
-//	shell.go     a prompt in the guest
-//	fault.go     what went wrong with the machine, as opposed to the command
+//	command.go     one run: its input, its steps, its result
+//	config.go      the settings of the VM
+//	job.go         what the guest is asked to run, in which environment
+//	testbinary.go  a test binary: its arguments, its result files, its count of tests
+//	results.go     unpacks the result files that the guest sends
+//	cache.go       the directory .lab/vm, and its lock
+//	kernel.go      the kernel and its modules: from the distribution's package, or from a path
+//	modules.go     which modules the guest gets, in which order
+//	initrd.go      the first root filesystem: pid 1 and the modules that it needs to reach the disks
+//	image.go       the disk with the tools, cached by content
+//	filetree.go    a tree of files, and its erofs image
+//	libraries.go   a program and the shared libraries that it needs
+//	qemu.go        the machine and its command line
+//	probe.go       whether KVM really works here
+//	connection.go  the serial ports of the guest
+//	fault.go       a failure of the machine, as opposed to a failure of the command
 //
-// In the guest the command finds the module's tree, its own arguments and all directories for results at the paths
-// they have outside, so nothing has to be translated, and a path in a panic leads to the right file.
+// In the guest, the source tree of the module, the arguments of the command and all directories for results have the
+// paths that they have on the host. So no path has to be translated, and a path in a panic leads to the right file.
 //
-// To look into a guest that does not come up: CDB_VM_CONSOLE=1 shows its console as it happens, CDB_VM_APPEND adds to
+// To debug a guest that does not boot: CDB_VM_CONSOLE=1 shows its console while it boots, CDB_VM_APPEND adds words to
 // the kernel's command line.
 //
-// The guest's side is cmd/lab-init; what the two say to each other is package wire.
+// The guest's side is cmd/lab-init. Package protocol defines what the two sides send to each other.
 package vm

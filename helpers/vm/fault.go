@@ -1,20 +1,25 @@
+//go:build linux
+
 package vm
 
 import (
+	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 )
 
-// FaultCode is the exit code that says: the machine failed, and nothing is known about the command. It is none that
-// go test's binaries use, and the one that env(1), timeout(1) and docker run take for the same.
+// FaultCode is the exit code for a failure of the machine: nothing is known about the command. No test binary of go
+// test uses this code, and env(1), timeout(1) and docker run use it for the same purpose.
 const FaultCode = 125
 
-// A Fault is a failure of the machine or of its making, never of the command that ran in it.
+// A Fault is a failure of the machine, or of a step that prepares it. It is never a failure of the command that ran in
+// the machine.
 type Fault struct {
-	Tried   string // what was being done
+	Tried   string // what was tried
 	Seen    string // what was seen instead
 	Do      string // what the reader can do about it
-	Console string // the last lines of the guest's console, where there was a guest
+	Console string // the last lines of the guest's console, if there was a guest
 }
 
 func (f *Fault) Error() string {
@@ -29,14 +34,28 @@ func (f *Fault) Error() string {
 	return b.String()
 }
 
-// tail is the last n lines, without the control characters with which a serial console clears screens.
-func tail(console string, n int) string {
-	console = strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' {
-			return -1
-		}
-		return r
-	}, console)
-	lines := strings.Split(strings.TrimSpace(console), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+// diskFault returns a Fault for a file in dir that could not be written. It names a remedy for the usual reasons: the
+// disk is full, or the directory belongs to another user.
+func diskFault(tried, dir string, err error) error {
+	f := &Fault{Tried: tried, Seen: err.Error()}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		var st syscall.Statfs_t
+		_ = syscall.Statfs(dir, &st)
+		f.Do = fmt.Sprintf("make room on the disk of %s: %d MB are free, 500 MB are enough. Everything in this directory may be removed; the lab fetches and builds it again", dir, st.Bavail*uint64(st.Bsize)>>20)
+	} else if strings.Contains(err.Error(), "permission") {
+		f.Do = makeWritable(dir)
+	}
+	return f
+}
+
+func makeWritable(dir string) string {
+	return "make " + dir + " writable for you (a run as root may have created it)"
+}
+
+// asFault returns err if it is a Fault, and otherwise a [diskFault].
+func asFault(tried, dir string, err error) error {
+	if _, ok := errors.AsType[*Fault](err); ok {
+		return err
+	}
+	return diskFault(tried, dir, err)
 }

@@ -4,8 +4,10 @@ package vm
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,140 +17,172 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
+
 	"cdblab/helpers/tools"
 )
 
-// image returns the image with the tools and the modules, and the variables of the environment that name the tools
-// in the guest. It makes the image where there is none of just this content.
-func (c *Cache) image(k *Kernel, say func(string, ...any)) (file string, env []string, err error) {
-	known := c.digests()
-	defer known.save()
+// imageLayout is part of the image's key. It counts the changes of the image's layout.
+const imageLayout = "4"
+
+// toolsImage returns the image with the tools and the kernel's modules, and the environment variables that name the
+// tools in the guest. It makes the image if none of exactly this content exists.
+func (c *Cache) toolsImage(ctx context.Context, k *kernel, log func(string, ...any)) (file string, toolEnv []string, err error) {
+	digests := c.digests()
+	defer digests.save()
 	key := sha256.New()
-	fmt.Fprintln(key, "4", k.Release, k.Modules) // counts the layouts of the image
-	t := tree{}
+	fmt.Fprintln(key, imageLayout, k.release, k.modules)
+	t := fileTree{}
 	var busybox string
 	var pinned []string
 	for _, tool := range tools.All {
-		from, err := findTool(tool, c.Module)
+		hostPath, err := findTool(tool, c.Module)
 		if err != nil {
 			return "", nil, err
 		}
-		if from == "" {
+		if hostPath == "" {
 			continue
 		}
-		if err := t.program(tool.GuestPath, from); err != nil {
+		if err := t.addProgram(tool.GuestPath, hostPath); err != nil {
 			return "", nil, err
 		}
 		if tool.Env != "" {
-			env = append(env, tool.Env+"="+tool.GuestPath)
+			toolEnv = append(toolEnv, tool.Env+"="+tool.GuestPath)
 			if tool.Pinned() {
 				pinned = append(pinned, tool.Env)
 			}
 		}
 		if tool.Name == "busybox" {
-			busybox = from
+			busybox = hostPath
 		}
 	}
-	// In the guest each tool is named by its variable; that nobody named it outside has to be said besides.
-	env = append(env, tools.PinnedEnv+"="+strings.Join(pinned, ","))
+	// In the guest every tool is named by its variable. So the guest has to be told which tools are the pinned ones.
+	toolEnv = append(toolEnv, tools.PinnedEnv+"="+strings.Join(pinned, ","))
 	for _, name := range t.names() {
-		sum, err := known.of(t[name].from)
+		sum, err := digests.sha256(t[name].hostPath)
 		if err != nil {
 			return "", nil, err
 		}
 		fmt.Fprintln(key, name, sum)
 	}
 	file = c.path("root-" + hex.EncodeToString(key.Sum(nil))[:16] + ".erofs")
-	if whole(file) {
+	if isComplete(file) {
 		now := time.Now()
-		_ = os.Chtimes(file, now, now) // the sweep below goes by age
-		return file, env, nil
+		_ = os.Chtimes(file, now, now) // sweepImages goes by the age
+		return file, toolEnv, nil
 	}
-	unlock, err := c.lock()
+	unlock, err := c.lock(ctx)
 	if err != nil {
 		return "", nil, err
 	}
 	defer unlock()
-	if whole(file) {
-		return file, env, nil // another run made it while this one waited
+	if isComplete(file) {
+		return file, toolEnv, nil // another run made it while this run waited
 	}
 	if _, err := os.Stat(file); err == nil {
-		say("the image %s was cut short; making it again", filepath.Base(file))
+		log("the image %s was cut short; making it again", filepath.Base(file))
 	} else {
-		say("making the image with the tools and the kernel's modules")
+		log("making the image with the tools and the kernel's modules")
 	}
-	if err := t.system(busybox); err != nil {
+	if err := t.addSystemFiles(busybox); err != nil {
 		return "", nil, err
 	}
-	list, err := k.modules(guestModules)
+	list, err := k.readModules(guestModules)
 	if err != nil {
 		return "", nil, err
 	}
-	t.modules(k.Release, list)
+	t.addModules(k.release, list)
 	c.sweepImages()
 	if err := t.save(file); err != nil {
 		return "", nil, diskFault("make the image "+file, c.dir, err)
 	}
-	return file, env, nil
+	return file, toolEnv, nil
 }
 
-// system adds what makes a tree of programs a Linux system.
-func (t tree) system(busybox string) error {
+// findTool returns the path of a tool. It returns "" for a tool that is missing and that the lab runs without.
+func findTool(t tools.Tool, module string) (string, error) {
+	p, err := t.Find(module)
+	if err == nil {
+		return p.Path, nil
+	}
+	if t.Need != tools.Required {
+		return "", nil
+	}
+	fault := &Fault{Tried: "find " + t.Name, Seen: err.Error()}
+	if e, ok := errors.AsType[*tools.NotFoundError](err); ok {
+		fault.Seen, fault.Do = e.Seen, e.Do
+	}
+	return "", fault
+}
+
+// addSystemFiles adds the files and directories that make a tree of programs a Linux system.
+func (t fileTree) addSystemFiles(busybox string) error {
 	for _, l := range []string{"bin", "sbin", "lib", "lib64"} {
-		t.dir("/usr/" + l)
-		t.link("/"+l, "usr/"+l)
+		t.addDir("/usr/" + l)
+		t.addSymlink("/"+l, "usr/"+l)
 	}
 	for _, d := range []string{"/dev", "/proc", "/sys", "/run", "/tmp", "/root", "/home", "/mnt", "/opt", "/srv", "/usr/local/bin", "/usr/local/sbin", "/var/cache", "/var/lib", "/var/lib/containerd", "/var/log"} {
-		t.dir(d)
+		t.addDir(d)
 	}
-	t["/var/tmp"] = node{mode: os.ModeDir | os.ModeSticky | 0o777}
-	t.link("/var/run", "../run")
-	t.data("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n")
-	t.data("/etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n")
-	t.data("/etc/hosts", "127.0.0.1 localhost lab\n::1 localhost\n")
-	t.data("/etc/hostname", "lab\n")
-	t.data("/etc/resolv.conf", "")
-	t.data("/etc/nsswitch.conf", "hosts: files\n")
-	t.data("/etc/os-release", "ID=cdblab\nNAME=\"the lab's throw-away VM\"\n")
-	t.data("/etc/profile", "PS1='lab:\\w# '\nalias ll='ls -l'\n")
+	t["/var/tmp"] = fileNode{mode: os.ModeDir | os.ModeSticky | 0o777}
+	t.addSymlink("/var/run", "../run")
+	t.addContent("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n")
+	t.addContent("/etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n")
+	t.addContent("/etc/hosts", "127.0.0.1 localhost lab\n::1 localhost\n")
+	t.addContent("/etc/hostname", "lab\n")
+	t.addContent("/etc/resolv.conf", "")
+	t.addContent("/etc/nsswitch.conf", "hosts: files\n")
+	t.addContent("/etc/os-release", "ID=cdblab\nNAME=\"the lab's throw-away VM\"\n")
+	t.addContent("/etc/profile", "PS1='lab:\\w# '\nalias ll='ls -l'\n")
 
 	out, err := exec.Command(busybox, "--list-full").Output()
 	if err != nil {
-		return &Fault{Tried: "list busybox's applets", Seen: err.Error(), Do: "see that " + busybox + " --list-full works, or set CDB_BUSYBOX to another static busybox"}
+		return &Fault{Tried: "list the applets of busybox", Seen: err.Error(), Do: "check that " + busybox + " --list-full works, or set CDB_BUSYBOX to another static busybox"}
 	}
 	for applet := range strings.Lines(string(out)) {
-		at := merged("/" + strings.TrimSpace(applet))
+		at := mergedUsr("/" + strings.TrimSpace(applet))
 		if at = path.Clean(at); !t.has(at) && strings.HasPrefix(at, "/usr/") {
-			t.link(at, "/bin/busybox")
+			t.addSymlink(at, "/bin/busybox")
 		}
 	}
 	return nil
 }
 
-// trailer ends every image that was written to its end. One cut short by a full disk or a copy has none.
-const trailer = "\ncdblab: this image is whole\n"
+// workImage returns the disk with the command and its source tree.
+func (c *Cache) workImage(files fileTree) (*os.File, error) {
+	f, err := unnamedFile(c.dir, nil)
+	if err == nil {
+		if err = files.writeImage(f, c.dir); err == nil {
+			err = writeTrailer(f)
+		}
+	}
+	if err != nil {
+		return nil, diskFault("make the disk with the tests", c.dir, err)
+	}
+	return f, nil
+}
 
-func (t tree) save(file string) error {
-	f, err := os.CreateTemp(filepath.Dir(file), ".image-*")
+// save writes the image to a file, which is then complete or does not exist.
+func (t fileTree) save(file string) error {
+	f, err := renameio.NewPendingFile(file, renameio.WithTempDir(filepath.Dir(file)), renameio.WithStaticPermissions(0o644))
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	if err := t.write(f, filepath.Dir(file)); err != nil {
+	defer func() { _ = f.Cleanup() }()
+	if err := t.writeImage(f.File, filepath.Dir(file)); err != nil {
 		return err
 	}
-	if err := finish(f); err != nil {
+	if err := writeTrailer(f.File); err != nil {
 		return err
 	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), file)
+	return f.CloseAtomicallyReplace()
 }
 
-// finish adds the trailer, so that it ends with a sector: a disk has whole ones only.
-func finish(f *os.File) error {
+// trailer is the end of every complete image. An image that was cut short, by a full disk or during a copy, has none.
+const trailer = "\ncdblab: this image is whole\n"
+
+// writeTrailer adds the trailer, and fills the image up to whole sectors: a disk has only whole sectors.
+func writeTrailer(f *os.File) error {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
@@ -159,7 +193,8 @@ func finish(f *os.File) error {
 	return err
 }
 
-func whole(file string) bool {
+// isComplete reports whether the image exists and has the trailer.
+func isComplete(file string) bool {
 	f, err := os.Open(file)
 	if err != nil {
 		return false
@@ -173,9 +208,9 @@ func whole(file string) bool {
 	return err == nil && bytes.Equal(end, []byte(trailer))
 }
 
-// sweepImages removes images that no run has used for a week, and what killed runs left.
+// sweepImages removes the images that no run has used for a week, and the temporary files of killed runs.
 func (c *Cache) sweepImages() {
-	for pattern, age := range map[string]time.Duration{"root-*.erofs": 7 * 24 * time.Hour, "init-*": 7 * 24 * time.Hour, ".image-*": time.Hour, "erofs-*": time.Hour} {
+	for pattern, age := range map[string]time.Duration{"root-*.erofs": 7 * 24 * time.Hour, "init-*": 7 * 24 * time.Hour, ".root-*": time.Hour, "erofs-*": time.Hour} {
 		files, _ := filepath.Glob(c.path(pattern))
 		for _, f := range files {
 			if info, err := os.Stat(f); err == nil && time.Since(info.ModTime()) > age {

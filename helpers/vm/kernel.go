@@ -1,8 +1,11 @@
+//go:build linux
+
 package vm
 
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,113 +18,109 @@ import (
 	"strings"
 )
 
-// Kernel is a kernel image and the modules that belong to it.
-type Kernel struct {
-	Image   string
-	Release string // as uname -r says it
-	Modules string // /lib/modules/<release>, wherever that lies; "" for a kernel that has all it needs built in
+// kernel is a kernel image and its modules.
+type kernel struct {
+	image   string
+	release string // as uname -r prints it
+	modules string // its directory lib/modules/<release>; "" for a kernel that has everything built in
 }
 
-var version = regexp.MustCompile(`^[0-9]+(\.[0-9]+)+$`)
+var kernelVersion = regexp.MustCompile(`^[0-9]+(\.[0-9]+)+$`)
 
-// kernel returns the kernel that want names: a version, a path, or "" for the distribution's default.
-func (c *Cache) kernel(want string, say func(string, ...any)) (*Kernel, error) {
-	if want != "" && !version.MatchString(want) {
-		return kernelAt(want, os.Getenv("CDB_MODULES"))
+// findKernel returns the kernel that want names: a version, a path, or "" for the distribution's default. It fetches the
+// distribution's package if the cache does not have it.
+func (c *Cache) findKernel(ctx context.Context, want string, log func(string, ...any)) (*kernel, error) {
+	if want != "" && !kernelVersion.MatchString(want) {
+		return customKernel(want, os.Getenv("CDB_MODULES"))
 	}
-	// The name that was asked for stays a link to what was found for it: a second run asks no package manager.
+	// The requested version is a symbolic link to the package that was found for it. So a second run does not ask the
+	// package manager.
 	link := c.path("kernel", "default")
 	if want != "" {
 		link = c.path("kernel", want)
 	}
-	if k, err := unpacked(link); err == nil {
+	if k, err := unpackedKernel(link); err == nil {
 		return k, nil
 	}
-	unlock, err := c.lock()
+	unlock, err := c.lock(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if k, err := unpacked(link); err == nil {
-		return k, nil // another run fetched it while this one waited
+	if k, err := unpackedKernel(link); err == nil {
+		return k, nil // another run fetched it while this run waited
 	}
 	if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
 		return nil, err
 	}
-	a := apt{dir: c.path("apt")}
-	pkg, err := a.find(want, say)
+	a := aptClient{dir: c.path("apt")}
+	pkg, err := a.findPackage(want, log)
 	if err != nil {
 		return nil, err
 	}
-	say("fetching the kernel package %s", pkg)
+	log("fetching the kernel package %s", pkg)
 	dir := c.path("kernel", pkg)
 	if err := a.unpack(pkg, dir); err != nil {
-		return nil, diskFaultOr("fetch the kernel package "+pkg, c.dir, err)
+		return nil, asFault("fetch the kernel package "+pkg, c.dir, err)
 	}
 	_ = os.Remove(link)
 	if err := os.Symlink(pkg, link); err != nil {
 		return nil, err
 	}
-	return unpacked(link)
+	return unpackedKernel(link)
 }
 
-func diskFaultOr(tried, dir string, err error) error {
-	var f *Fault
-	if errors.As(err, &f) {
-		return err
-	}
-	return diskFault(tried, dir, err)
-}
-
-// unpacked finds the kernel in an unpacked package.
-func unpacked(dir string) (*Kernel, error) {
+// unpackedKernel returns the kernel in an unpacked package.
+func unpackedKernel(dir string) (*kernel, error) {
 	images, _ := filepath.Glob(dir + "/boot/vmlinuz-*")
 	if len(images) != 1 {
 		return nil, os.ErrNotExist
 	}
 	release := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
-	return &Kernel{Image: images[0], Release: release, Modules: dir + "/lib/modules/" + release}, nil
+	return &kernel{image: images[0], release: release, modules: dir + "/lib/modules/" + release}, nil
 }
 
-// kernelAt is a kernel of one's own. Its modules are where they would be after an installation, or below the same
-// directory as the kernel's (an unpacked package), or in modules.
-func kernelAt(image, modules string) (*Kernel, error) {
-	bad := func(seen, do string) (*Kernel, error) {
+// customKernel returns the user's own kernel. Its modules are in the directory modules if that is set. Otherwise they are
+// in lib/modules beside the kernel's directory (as in an unpacked package), or in /lib/modules.
+func customKernel(image, modules string) (*kernel, error) {
+	unusable := func(seen, do string) (*kernel, error) {
 		return nil, &Fault{Tried: "use the kernel " + image, Seen: seen, Do: do}
 	}
 	f, err := os.Open(image)
 	if errors.Is(err, os.ErrPermission) {
-		return bad("you may not read it", "copy it to where you may: sudo install -m 644 "+image+" ~/")
+		return unusable("you have no permission to read it", "copy it to a file that you can read: sudo install -m 644 "+image+" ~/")
 	}
 	if err != nil {
-		return bad("there is no such file", "give a version that your distribution has a cloud kernel of (6.1), or the path of a kernel image such as /boot/vmlinuz-$(uname -r)")
+		return unusable("there is no such file", "name a version of your distribution's cloud kernel (6.1), or the path of a kernel image such as /boot/vmlinuz-$(uname -r)")
 	}
 	defer f.Close()
 	head := make([]byte, 64<<10)
 	n, err := io.ReadFull(f, head)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return bad("it can't be read: "+err.Error(), "give the path of a kernel image")
+		return unusable("it can't be read: "+err.Error(), "name the path of a kernel image")
 	}
 	release, ok := releaseOf(head[:n], image)
 	if !ok {
-		return bad("it is no kernel image for "+runtime.GOARCH, "give the path of a vmlinuz (bzImage, or Image on arm64)")
+		return unusable("it is not a kernel image for "+runtime.GOARCH, "name the path of a vmlinuz (bzImage, or Image on arm64)")
 	}
-	k := &Kernel{Image: image, Release: release}
+	k := &kernel{image: image, release: release}
 	for _, dir := range []string{modules, filepath.Dir(filepath.Dir(image)) + "/lib/modules/" + release, "/lib/modules/" + release} {
 		if info, err := os.Stat(dir); err == nil && info.IsDir() {
-			k.Modules = dir
+			k.modules = dir
 			break
 		}
 	}
-	if modules != "" && k.Modules != modules {
-		return bad("there is no directory CDB_MODULES="+modules, "give its modules' directory, the one with kernel/ in it")
+	if modules != "" && k.modules != modules {
+		return unusable("there is no directory CDB_MODULES="+modules, "name the directory of its modules, which contains the directory kernel")
 	}
 	return k, nil
 }
 
-// releaseOf reads the release out of an image's head. https://docs.kernel.org/arch/x86/boot.html: HdrS at 0x202, the
-// offset of the version string less 0x200 at 0x20e. An arm64 image has a magic number and no version.
-func releaseOf(head []byte, name string) (string, bool) {
+// releaseOf returns the kernel's release, and reports whether head is the beginning of a kernel image.
+//
+// https://docs.kernel.org/arch/x86/boot.html: "HdrS" is at 0x202; at 0x20e is the offset of the version string, minus
+// 0x200. An arm64 image has a magic number but no version, so its release is taken from the file's name.
+func releaseOf(head []byte, name string) (release string, ok bool) {
 	base := filepath.Base(name)
 	if i := strings.IndexByte(base, '-'); i >= 0 {
 		base = base[i+1:]
@@ -143,61 +142,61 @@ func releaseOf(head []byte, name string) (string, bool) {
 	return "", false
 }
 
-// apt asks the package manager as an ordinary user, and installs nothing.
-type apt struct {
-	dir     string   // for package lists of our own
-	options []string // the ones to use them
+// aptClient uses the package manager as an ordinary user, and installs nothing.
+type aptClient struct {
+	dir     string   // for the lab's own package lists
+	options []string // options that make apt use these lists
 }
 
-// find resolves a version to the name of the package of the newest cloud kernel of that version.
-func (a *apt) find(want string, say func(string, ...any)) (string, error) {
+// findPackage returns the name of the package of the newest cloud kernel of a version; "" means the default version.
+func (a *aptClient) findPackage(want string, log func(string, ...any)) (string, error) {
 	fault := func(seen, do string) (string, error) {
-		what := "the distribution's cloud kernel"
+		name := "the distribution's cloud kernel"
 		if want != "" {
-			what += " " + want
+			name += " " + want
 		}
-		return "", &Fault{Tried: "find " + what, Seen: seen, Do: do}
+		return "", &Fault{Tried: "find " + name, Seen: seen, Do: do}
 	}
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fault("there is no apt-get here", "give a kernel by its path: KERNEL=/boot/vmlinuz-$(uname -r), or any other; its modules are looked for in /lib/modules, or in CDB_MODULES")
+		return fault("this machine has no apt-get", "name a kernel by its path, for example KERNEL=/boot/vmlinuz-$(uname -r). Its modules are looked for in /lib/modules, or in CDB_MODULES")
 	}
 	arch := runtime.GOARCH
 	metas := []string{"linux-image-cloud-" + arch}
 	if want != "" {
 		metas = append(metas, "linux-image-"+want+"-cloud-"+arch)
 	}
-	pkg := a.depends(metas, want)
+	pkg := a.resolve(metas, want)
 	if pkg == "" {
-		// The system's lists may be absent (a container image has none) or old. Lists of our own need no root.
-		say("the package lists know no such kernel; fetching lists of our own")
+		// The system's package lists may be missing (a container image has none) or old. The lab's own lists need no root.
+		log("the system's package lists have no such kernel; fetching the lab's own package lists")
 		lists := filepath.Join(a.dir, "lists")
 		if err := os.MkdirAll(filepath.Join(lists, "partial"), 0o755); err != nil {
 			return "", err
 		}
 		a.options = []string{"-o", "Dir::State::Lists=" + lists, "-o", "Dir::Cache=" + a.dir, "-o", "Debug::NoLocking=1"}
 		if out, err := a.command("apt-get", "update", "-q").CombinedOutput(); err != nil {
-			return fault(lastLine(out), "see that apt-get update works here, or give a kernel by its path: KERNEL=/path/to/vmlinuz")
+			return fault(lastLine(out), "check that apt-get update works here, or name a kernel by its path: KERNEL=/path/to/vmlinuz")
 		}
-		pkg = a.depends(metas, want)
+		pkg = a.resolve(metas, want)
 	}
 	if pkg == "" {
-		return fault("the package archive has none", "take another version (`apt-cache search linux-image.*cloud` lists them), or a kernel by its path: KERNEL=/path/to/vmlinuz")
+		return fault("the package archive has none", "use another version (`apt-cache search linux-image.*cloud` lists them), or name a kernel by its path: KERNEL=/path/to/vmlinuz")
 	}
 	return pkg, nil
 }
 
-func (a *apt) command(name string, args ...string) *exec.Cmd {
+func (a *aptClient) command(name string, args ...string) *exec.Cmd {
 	c := exec.Command(name, append(a.options, args...)...)
 	c.Env = append(os.Environ(), "LC_ALL=C")
 	return c
 }
 
-// depends follows the meta packages to the package with the files.
-func (a *apt) depends(metas []string, want string) string {
+// resolve returns the package that one of the meta packages depends on: the package with the kernel's files.
+func (a *aptClient) resolve(metas []string, want string) string {
 	out, _ := a.command("apt-cache", append([]string{"depends"}, metas...)...).Output()
 	for line := range strings.Lines(string(out)) {
 		pkg, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: ")
-		// 6.1 is not to find 6.12.
+		// The version 6.1 must not match 6.12.
 		if ok && (want == "" || strings.HasPrefix(pkg, "linux-image-"+want+".") || strings.HasPrefix(pkg, "linux-image-"+want+"-")) {
 			return pkg
 		}
@@ -205,8 +204,8 @@ func (a *apt) depends(metas []string, want string) string {
 	return ""
 }
 
-// unpack fetches a package and takes the kernel and its modules out of it. dpkg-deb is there wherever apt-get is.
-func (a *apt) unpack(pkg, dir string) error {
+// unpack fetches a package, and extracts the kernel and its modules into dir. Every machine with apt-get has dpkg-deb.
+func (a *aptClient) unpack(pkg, dir string) error {
 	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".fetch-*")
 	if err != nil {
 		return err
@@ -215,15 +214,15 @@ func (a *apt) unpack(pkg, dir string) error {
 	get := a.command("apt-get", "download", "-q", pkg)
 	get.Dir = tmp
 	if out, err := get.CombinedOutput(); err != nil {
-		return &Fault{Tried: "fetch the package " + pkg, Seen: lastLine(out), Do: "see that `apt-get download " + pkg + "` works here, or give a kernel by its path: KERNEL=/path/to/vmlinuz"}
+		return &Fault{Tried: "fetch the package " + pkg, Seen: lastLine(out), Do: "check that `apt-get download " + pkg + "` works here, or name a kernel by its path: KERNEL=/path/to/vmlinuz"}
 	}
 	debs, _ := filepath.Glob(tmp + "/*.deb")
 	if len(debs) != 1 {
-		return fmt.Errorf("apt-get download %s brought %d packages", pkg, len(debs))
+		return fmt.Errorf("apt-get download %s fetched %d packages, not one", pkg, len(debs))
 	}
-	var complaint bytes.Buffer
+	var stderr bytes.Buffer
 	unpack := exec.Command("dpkg-deb", "--fsys-tarfile", debs[0])
-	unpack.Stderr = &complaint
+	unpack.Stderr = &stderr
 	stream, err := unpack.StdoutPipe()
 	if err != nil {
 		return err
@@ -231,12 +230,12 @@ func (a *apt) unpack(pkg, dir string) error {
 	if err := unpack.Start(); err != nil {
 		return err
 	}
-	err = untar(stream, tmp+"/tree", func(name string) bool {
+	err = extract(stream, tmp+"/tree", func(name string) bool {
 		return strings.HasPrefix(name, "boot/vmlinuz-") || strings.HasPrefix(name, "lib/modules/")
 	})
 	_, _ = io.Copy(io.Discard, stream)
 	if werr := unpack.Wait(); werr != nil {
-		err = fmt.Errorf("dpkg-deb: %w: %s", werr, lastLine(complaint.Bytes()))
+		err = fmt.Errorf("dpkg-deb: %w: %s", werr, lastLine(stderr.Bytes()))
 	}
 	if err != nil {
 		return err
@@ -245,8 +244,8 @@ func (a *apt) unpack(pkg, dir string) error {
 	return os.Rename(tmp+"/tree", dir)
 }
 
-// untar takes the regular files that are wanted out of a tar. Names can't lead out of dir.
-func untar(r io.Reader, dir string, want func(name string) bool) error {
+// extract extracts the wanted regular files of a tar archive into dir. No name in the archive can lead out of dir.
+func extract(r io.Reader, dir string, want func(name string) bool) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -264,7 +263,7 @@ func untar(r io.Reader, dir string, want func(name string) bool) error {
 			return err
 		}
 		name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
-		// A merged /usr may show in the package.
+		// On a distribution with a merged /usr, the package may have its files below usr.
 		name = strings.TrimPrefix(name, "usr/")
 		if h.Typeflag != tar.TypeReg || !want(name) {
 			continue

@@ -1,9 +1,12 @@
+//go:build linux
+
 package vm
 
 import (
 	"bytes"
 	"compress/gzip"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -17,10 +20,10 @@ import (
 )
 
 var (
-	// What pid 1 needs to reach the ports and the disks, and for the root.
+	// Pid 1 needs these modules to reach the ports and the disks, and to mount the root filesystem.
 	bootModules = []string{"virtio_pci", "virtio_console", "virtio_blk", "erofs", "overlay"}
 
-	// What containers may ask for. The kernel loads them on demand through modprobe, so they cost nothing unused.
+	// Containers may need these modules. The kernel loads them on demand through modprobe, so an unused one costs nothing.
 	guestModules = []string{
 		"overlay", "erofs", "loop", "fuse", "squashfs", "veth", "bridge", "br_netfilter", "dummy", "macvlan", "ipvlan", "tun",
 		"nf_tables", "nft_chain_nat", "nft_masq", "nft_compat", "nft_ct", "xt_conntrack", "xt_MASQUERADE", "xt_comment", "sch_ingress",
@@ -28,25 +31,26 @@ var (
 	}
 )
 
-// module is one kernel module, as its own .modinfo section describes it.
-type module struct {
+// kernelModule is a kernel module, as its own .modinfo section describes it.
+type kernelModule struct {
 	name    string
-	path    string // below the modules' directory, without the suffix of a compression
+	path    string // below the modules' directory, without the suffix of the compression
 	content []byte // uncompressed
 	depends []string
 	aliases []string
 }
 
-// modules reads the named modules and all that they depend on, dependencies first. A module that is not there is
-// built in, or does not exist in this kernel; whoever needs it will say so better.
+// readModules reads the named modules and all modules that they depend on, dependencies first. A module that is not found
+// is built in, or does not exist in this kernel. The program that needs it will report that more precisely.
 //
-// The package has no modules.dep (that is made when it is installed), but each module names what it needs.
-func (k *Kernel) modules(names []string) ([]*module, error) {
-	if k.Modules == "" {
+// The kernel's package has no modules.dep (depmod makes it during the installation), but each module names the modules
+// that it needs.
+func (k *kernel) readModules(names []string) ([]*kernelModule, error) {
+	if k.modules == "" {
 		return nil, nil
 	}
 	files := map[string]string{}
-	err := filepath.WalkDir(k.Modules+"/kernel", func(p string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(k.modules+"/kernel", func(p string, d fs.DirEntry, err error) error {
 		if name, _, ok := strings.Cut(filepath.Base(p), ".ko"); err == nil && ok {
 			files[strings.ReplaceAll(name, "-", "_")] = p
 		}
@@ -56,11 +60,11 @@ func (k *Kernel) modules(names []string) ([]*module, error) {
 		return nil, err
 	}
 	var (
-		list []*module
+		list []*kernelModule
 		seen = map[string]bool{}
-		load func(name string) error
+		add  func(name string) error
 	)
-	load = func(name string) error {
+	add = func(name string) error {
 		name = strings.ReplaceAll(name, "-", "_")
 		file, ok := files[name]
 		if seen[name] || !ok {
@@ -69,13 +73,13 @@ func (k *Kernel) modules(names []string) ([]*module, error) {
 		seen[name] = true
 		m, err := readModule(file)
 		if err != nil {
-			return &Fault{Tried: "read the kernel module " + file, Seen: err.Error(), Do: "remove " + filepath.Dir(filepath.Dir(k.Modules)) + " if it is the lab's own, and run again: it is fetched anew"}
+			return &Fault{Tried: "read the kernel module " + file, Seen: err.Error(), Do: "remove " + filepath.Dir(filepath.Dir(k.modules)) + " if the lab fetched it, and run again: the lab fetches it again"}
 		}
 		m.name = name
-		rel, _ := filepath.Rel(k.Modules, file)
+		rel, _ := filepath.Rel(k.modules, file)
 		m.path = strings.TrimSuffix(rel, filepath.Ext(strings.TrimSuffix(rel, ".ko")))
 		for _, d := range m.depends {
-			if err := load(d); err != nil {
+			if err := add(d); err != nil {
 				return err
 			}
 		}
@@ -83,14 +87,14 @@ func (k *Kernel) modules(names []string) ([]*module, error) {
 		return nil
 	}
 	for _, n := range names {
-		if err := load(n); err != nil {
+		if err := add(n); err != nil {
 			return nil, err
 		}
 	}
 	return list, nil
 }
 
-func readModule(file string) (*module, error) {
+func readModule(file string) (*kernelModule, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -110,14 +114,14 @@ func readModule(file string) (*module, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &module{content: b}
+	m := &kernelModule{content: b}
 	f, err := elf.NewFile(bytes.NewReader(b))
 	if err != nil {
 		return nil, err
 	}
 	section := f.Section(".modinfo")
 	if section == nil {
-		return nil, fmt.Errorf("it has no .modinfo")
+		return nil, errors.New("it has no .modinfo section")
 	}
 	info, err := section.Data()
 	if err != nil {
@@ -139,17 +143,14 @@ func readModule(file string) (*module, error) {
 	return m, nil
 }
 
-// install puts modules where modprobe looks for them, with the two indexes that it reads.
-func (t tree) modules(release string, list []*module) {
+// addModules adds the modules where modprobe looks for them, and the two indexes that modprobe reads.
+func (t fileTree) addModules(release string, list []*kernelModule) {
 	dir := "/usr/lib/modules/" + release + "/"
 	var deps, aliases strings.Builder
-	paths := map[string]string{}
 	for _, m := range list {
-		paths[m.name] = m.path
-		t[dir+m.path] = node{data: m.content, mode: 0o644}
-		needs := closure(m, list)
+		t[dir+m.path] = fileNode{content: m.content, mode: 0o644}
 		fmt.Fprintf(&deps, "%s:", m.path)
-		for _, n := range needs {
+		for _, n := range allDependencies(m, list) {
 			fmt.Fprintf(&deps, " %s", n.path)
 		}
 		deps.WriteByte('\n')
@@ -157,18 +158,18 @@ func (t tree) modules(release string, list []*module) {
 			fmt.Fprintf(&aliases, "alias %s %s\n", a, m.name)
 		}
 	}
-	t.data(dir+"modules.dep", deps.String())
-	t.data(dir+"modules.alias", aliases.String())
+	t.addContent(dir+"modules.dep", deps.String())
+	t.addContent(dir+"modules.alias", aliases.String())
 }
 
-// closure is what m needs, the nearest first, as depmod writes it.
-func closure(m *module, list []*module) (needs []*module) {
+// allDependencies returns the modules that m needs, directly or indirectly, the nearest first, as depmod writes them.
+func allDependencies(m *kernelModule, list []*kernelModule) (needs []*kernelModule) {
 	for _, d := range m.depends {
-		i := slices.IndexFunc(list, func(o *module) bool { return o.name == strings.ReplaceAll(d, "-", "_") })
+		i := slices.IndexFunc(list, func(o *kernelModule) bool { return o.name == strings.ReplaceAll(d, "-", "_") })
 		if i < 0 {
 			continue
 		}
-		for _, n := range append([]*module{list[i]}, closure(list[i], list)...) {
+		for _, n := range append([]*kernelModule{list[i]}, allDependencies(list[i], list)...) {
 			if !slices.Contains(needs, n) {
 				needs = append(needs, n)
 			}

@@ -9,115 +9,101 @@ import (
 	"strings"
 	"time"
 
-	"cdblab/helpers/vm/wire"
+	"github.com/google/renameio/v2"
+
+	"cdblab/helpers/vm/protocol"
 )
 
-// patience with the probe boot. A guest under KVM says its word within a second; one that can't never does.
-const probePatience = 10 * time.Second
+// A guest under KVM answers within a second. A guest that KVM cannot run never answers.
+const probeTimeout = 10 * time.Second
 
-// accelerator decides between KVM and emulation, and says why.
+// chooseAccelerator returns kvm or tcg (emulation). It logs why KVM is not used. want is auto, kvm or tcg.
 //
-// That /dev/kvm opens proves nothing: in a VM without nested virtualisation, or with a broken one, the guest spins for
-// ever. So KVM has to boot a guest once. The verdict is kept until QEMU, the host's kernel or the boot changes.
-func (c *Cache) accelerator(q *qemu, conf *Config, k *Kernel, init string, say func(string, ...any)) (string, error) {
-	if conf.Accel == "tcg" {
+// That /dev/kvm can be opened proves nothing: in a VM without nested virtualisation, or where that is broken, the guest
+// spins for ever. So KVM has to boot a guest once. The result is kept until QEMU or the host's kernel changes, or the
+// host boots again.
+func (c *Cache) chooseAccelerator(q *qemu, want string, k *kernel, init string, log func(string, ...any)) (string, error) {
+	if want == "tcg" {
 		return "tcg", nil
 	}
-	why := ""
+	problem := ""
 	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err != nil {
-		why = err.Error()
+		problem = err.Error()
 	} else {
 		f.Close()
-		why = c.probe(q, k, init, say)
+		problem = c.probeKVM(q, k, init, log)
 	}
 	switch {
-	case why == "":
+	case problem == "":
 		return "kvm", nil
-	case conf.Accel == "kvm":
-		return "", &Fault{Tried: "use KVM, because ACCEL=kvm", Seen: why, Do: "take ACCEL=auto, which falls back to emulation, or ACCEL=tcg"}
+	case want == "kvm":
+		return "", &Fault{Tried: "use KVM, because ACCEL=kvm", Seen: problem, Do: "use ACCEL=auto, which falls back to emulation, or ACCEL=tcg"}
 	}
-	say("KVM is not used, emulation is slower and right: %s", why)
+	log("KVM is not used: %s. Emulation is slower, with the same results", problem)
 	return "tcg", nil
 }
 
-// probe returns why KVM can't be used, or "".
-func (c *Cache) probe(q *qemu, k *Kernel, init string, say func(string, ...any)) string {
-	type verdict struct{ Key, Why string }
+// probeKVM returns why KVM can't be used, or "".
+func (c *Cache) probeKVM(q *qemu, k *kernel, init string, log func(string, ...any)) string {
+	type verdict struct{ Key, Problem string }
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	host, _ := os.ReadFile("/proc/version")
 	key := fmt.Sprintf("%s %s\n%s%s", q.path, q.version, host, boot)
 	file := c.path("kvm.json")
 	var v verdict
 	if b, err := os.ReadFile(file); err == nil && json.Unmarshal(b, &v) == nil && v.Key == key {
-		if v.Why != "" {
-			return v.Why + " (found by an earlier probe; remove .lab/vm/kvm.json to probe again)"
+		if v.Problem != "" {
+			return v.Problem + " (result of an earlier probe; remove .lab/vm/kvm.json to probe again)"
 		}
 		return ""
 	}
-	say("probing whether KVM works here, for at most %v", probePatience)
+	log("checking whether KVM works here: a probe boot of at most %v", probeTimeout)
 	v = verdict{Key: key}
-	if _, err := bareBoot(q, &Config{Memory: 256, CPUs: 1}, "kvm", k, init, probePatience); err != nil {
-		v.Why = "a probe boot with it failed: " + err.Error()
+	if _, err := minimalBoot(q, Config{Memory: 256, CPUs: 1, Accel: "kvm"}, k, init, probeTimeout); err != nil {
+		v.Problem = "a probe boot with it failed: " + err.Error()
 	}
 	if b, err := json.Marshal(v); err == nil {
-		_ = writeFile(file, b)
+		_ = renameio.WriteFile(file, b, 0o644, renameio.WithTempDir(c.dir))
 	}
-	return v.Why
+	return v.Problem
 }
 
-// bareBoot boots the kernel with a pid 1 that says one word and resets, and returns how long it took until QEMU was
-// gone. It is the least that a VM can cost.
-func bareBoot(q *qemu, c *Config, accel string, k *Kernel, init string, patience time.Duration) (time.Duration, error) {
+// minimalBoot boots the kernel with a pid 1 that prints one line and resets the machine. It returns how long it took until
+// QEMU had ended: the lowest cost of a VM.
+func minimalBoot(q *qemu, conf Config, k *kernel, init string, timeout time.Duration) (time.Duration, error) {
 	program, err := os.ReadFile(init)
 	if err != nil {
 		return 0, err
 	}
-	a := new(archive)
+	a := new(cpioArchive)
 	a.add("dev", 0o040755, nil)
 	a.add("dev/console", 0o020600, nil)
 	a.add("init", 0o100755, program)
-	initrd, err := anonymous(os.TempDir(), a.bytes())
+	initrd, err := unnamedFile(os.TempDir(), a.bytes())
 	if err != nil {
 		return 0, err
 	}
 	defer initrd.Close()
 	start := time.Now()
-	m, err := q.start(c, accel, k, initrd, nil, nil, wire.Probe)
+	m, err := q.start(conf, k, machineDisks{initrd: initrd}, protocol.ProbeArgument)
 	if err != nil {
 		return 0, err
 	}
 	defer m.kill()
 	select {
 	case <-m.exited:
-	case <-time.After(patience):
-		return 0, fmt.Errorf("the guest was silent for %v", patience)
+	case <-time.After(timeout):
+		return 0, fmt.Errorf("the guest was silent for %v", timeout)
 	}
 	took := time.Since(start)
-	// QEMU is gone, and what it wrote is in the channel's buffer; give the reader the moment to take it out.
+	// QEMU has ended, and its last output is still in the buffer of the connection. The reader needs a moment to read it.
 	for range 100 {
-		if strings.Contains(m.console.String(), wire.ProbeWord) {
+		if strings.Contains(m.console.String(), protocol.ProbeReply) {
 			return took, nil
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	// One line of QEMU's is enough; an assertion of its follows where KVM is broken.
-	said, _, _ := strings.Cut(strings.TrimSpace(m.errors.String()), "\n")
-	return 0, fmt.Errorf("%s before the guest said a word: %s", m.state(), said)
-}
-
-// anonymous is a file without a name, that goes when nobody has it open any more.
-func anonymous(dir string, content []byte) (*os.File, error) {
-	f, err := os.CreateTemp(dir, ".lab-*")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return nil, err
-	}
-	if _, err := f.Write(content); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	// QEMU's first line is enough. If KVM is broken, the text of a failed assertion follows.
+	firstLine, _, _ := strings.Cut(strings.TrimSpace(m.stderr.String()), "\n")
+	return 0, fmt.Errorf("%s before the guest answered: %s", m.exitState(), firstLine)
 }

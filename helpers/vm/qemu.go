@@ -13,10 +13,10 @@ import (
 	"strings"
 	"syscall"
 
-	"cdblab/helpers/vm/wire"
+	"cdblab/helpers/vm/protocol"
 )
 
-// platform is what differs from one architecture to another.
+// platform holds the settings that depend on the architecture.
 type platform struct {
 	program, pkg string
 	machine      string
@@ -25,15 +25,15 @@ type platform struct {
 }
 
 var platforms = map[string]platform{
-	// Not microvm: under emulation its timer calibration hangs now and then. Not -cpu max: it was slower than qemu64.
+	// Not microvm: under emulation its timer calibration hangs sometimes. Not -cpu max: it was slower than qemu64.
 	"amd64": {"qemu-system-x86_64", "qemu-system-x86", "q35", "ttyS0", "qemu64"},
 	"arm64": {"qemu-system-aarch64", "qemu-system-arm", "virt,gic-version=max", "ttyAMA0", "max"},
 }
 
-// oldest is the first major version of QEMU that this is known to work with: 5.0 of 2020.
-const oldest = 5
+// minQEMUMajor is the oldest major version of QEMU that is known to work: 5.0, of 2020.
+const minQEMUMajor = 5
 
-// qemu is the program, looked at once.
+// qemu is the QEMU of this machine.
 type qemu struct {
 	platform
 	path    string
@@ -43,7 +43,7 @@ type qemu struct {
 func findQEMU() (*qemu, error) {
 	p, ok := platforms[runtime.GOARCH]
 	if !ok {
-		return nil, &Fault{Tried: "choose a machine", Seen: "the lab knows none for " + runtime.GOARCH, Do: "run the lab in a disposable machine of your own: make lab-here"}
+		return nil, &Fault{Tried: "choose a machine type", Seen: "the lab has none for " + runtime.GOARCH, Do: "run the lab in your own disposable machine: make lab-here"}
 	}
 	install := "install it: make deps, or your distribution's " + p.pkg
 	path, err := exec.LookPath(p.program)
@@ -56,14 +56,14 @@ func findQEMU() (*qemu, error) {
 	}
 	q := &qemu{platform: p, path: path, version: parseVersion(string(out))}
 	major, _, _ := strings.Cut(q.version, ".")
-	if n, err := strconv.Atoi(major); err != nil || n < oldest {
+	if n, err := strconv.Atoi(major); err != nil || n < minQEMUMajor {
 		first, _, _ := strings.Cut(string(out), "\n")
-		return nil, &Fault{Tried: path + " --version", Seen: fmt.Sprintf("it says %q", first), Do: fmt.Sprintf("the lab needs QEMU %d.0 or later: %s", oldest, install)}
+		return nil, &Fault{Tried: path + " --version", Seen: fmt.Sprintf("it prints %q", first), Do: fmt.Sprintf("the lab needs QEMU %d.0 or later: %s", minQEMUMajor, install)}
 	}
 	return q, nil
 }
 
-// parseVersion finds 7.2.22 in "QEMU emulator version 7.2.22 (Debian …)".
+// parseVersion returns 7.2.22 for "QEMU emulator version 7.2.22 (Debian …)".
 func parseVersion(out string) string {
 	_, after, _ := strings.Cut(out, "version ")
 	v, _, _ := strings.Cut(after, "\n")
@@ -71,49 +71,56 @@ func parseVersion(out string) string {
 	return v
 }
 
-// machine is one QEMU that runs, and the ends of its channels.
+// machine is a running QEMU, and our ends of the guest's serial ports.
 type machine struct {
-	cmd      *exec.Cmd
-	console  *record
-	errors   *bytes.Buffer
-	channels map[string]*channel
-	exited   chan struct{} // closed when QEMU is gone
-	err      error         // how it ended
+	cmd     *exec.Cmd
+	console *tailBuffer
+	stderr  *bytes.Buffer
+	ports   map[string]*connection // by the port's name; "console" is the console
+	exited  chan struct{}          // closed when QEMU has ended
+	err     error                  // how QEMU ended
 }
 
-// start boots. Root and work may be nil, for a boot that only proves that it can.
-func (q *qemu) start(c *Config, accel string, k *Kernel, initrd *os.File, root, work *os.File, init string, ports ...string) (m *machine, err error) {
+// machineDisks are the images that a machine boots from.
+type machineDisks struct {
+	initrd *os.File
+	tools  *os.File // nil for a minimalBoot
+	work   *os.File // nil for a minimalBoot
+}
+
+// start starts QEMU. init is an argument for the guest's pid 1; ports are the names of the virtio serial ports.
+func (q *qemu) start(conf Config, k *kernel, disks machineDisks, init string, ports ...string) (m *machine, err error) {
 	cpu := q.cpu
-	if accel == "kvm" {
+	if conf.Accel == "kvm" {
 		cpu = "host"
 	}
-	m = &machine{console: new(record), errors: new(bytes.Buffer), channels: map[string]*channel{}, exited: make(chan struct{})}
+	m = &machine{console: new(tailBuffer), stderr: new(bytes.Buffer), ports: map[string]*connection{}, exited: make(chan struct{})}
 	if os.Getenv("CDB_VM_CONSOLE") != "" {
 		m.console.copy = os.Stderr
 	}
 	var files []*os.File
-	// A file that QEMU gets as an open one: nothing to leave behind, whoever is killed.
-	give := func(f *os.File) string {
+	// QEMU gets each file as an open one. So nothing is left behind, whichever process is killed.
+	passFile := func(f *os.File) string {
 		files = append(files, f)
 		return strconv.Itoa(2 + len(files))
 	}
-	open := func(name string) (string, error) {
-		ch, err := newChannel(name)
+	connect := func(name string) (string, error) {
+		conn, err := newConnection(name)
 		if err != nil {
 			return "", err
 		}
-		m.channels[name] = ch
-		return give(ch.theirs), nil
+		m.ports[name] = conn
+		return passFile(conn.qemuEnd), nil
 	}
 	defer func() {
-		for _, ch := range m.channels {
-			ch.theirs.Close() // QEMU has its own by now, and only then does the end of QEMU end the channel
+		for _, conn := range m.ports {
+			conn.qemuEnd.Close() // QEMU has its own copy by now. With ours closed, the end of QEMU ends the connection.
 			if err != nil {
-				ch.Close()
+				conn.Close()
 			}
 		}
 	}()
-	console, err := open("console")
+	console, err := connect("console")
 	if err != nil {
 		return nil, err
 	}
@@ -121,15 +128,15 @@ func (q *qemu) start(c *Config, accel string, k *Kernel, initrd *os.File, root, 
 		"-nodefaults", "-no-user-config", "-display", "none", "-nic", "none",
 		// A guest that panics resets (panic=-1), and a reset ends QEMU.
 		"-no-reboot",
-		"-machine", q.machine, "-accel", accel, "-cpu", cpu, "-smp", strconv.Itoa(c.CPUs), "-m", strconv.Itoa(c.Memory),
-		"-kernel", k.Image, "-initrd", "/dev/fd/" + give(initrd), "-append", q.commandLine(accel, init),
+		"-machine", q.machine, "-accel", conf.Accel, "-cpu", cpu, "-smp", strconv.Itoa(conf.CPUs), "-m", strconv.Itoa(conf.Memory),
+		"-kernel", k.image, "-initrd", "/dev/fd/" + passFile(disks.initrd), "-append", q.kernelCommandLine(conf.Accel, init),
 		"-chardev", "socket,id=console,fd=" + console, "-serial", "chardev:console",
 	}
 	if len(ports) > 0 {
 		args = append(args, "-device", "virtio-serial-pci")
 	}
 	for i, name := range ports {
-		fd, err := open(name)
+		fd, err := connect(name)
 		if err != nil {
 			return nil, err
 		}
@@ -139,23 +146,23 @@ func (q *qemu) start(c *Config, accel string, k *Kernel, initrd *os.File, root, 
 	for _, d := range []struct {
 		serial string
 		file   *os.File
-	}{{wire.RootDisk, root}, {wire.WorkDisk, work}} {
+	}{{protocol.ToolsDisk, disks.tools}, {protocol.WorkDisk, disks.work}} {
 		if d.file != nil {
-			args = append(args, "-drive", "if=none,format=raw,readonly=on,id="+d.serial+",file=/dev/fd/"+give(d.file),
+			args = append(args, "-drive", "if=none,format=raw,readonly=on,id="+d.serial+",file=/dev/fd/"+passFile(d.file),
 				"-device", "virtio-blk-pci,drive="+d.serial+",serial="+d.serial)
 		}
 	}
 	m.cmd = exec.Command(q.path, args...)
 	m.cmd.ExtraFiles = files
-	m.cmd.Stderr = m.errors
+	m.cmd.Stderr = m.stderr
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Pdeathsig: syscall.SIGKILL, // the guest does not outlive the wrapper, however that dies
-		Setpgid:   true,            // Ctrl-C is for the wrapper, which then ends QEMU
+		Pdeathsig: syscall.SIGKILL, // the guest does not outlive the wrapper, however the wrapper dies
+		Setpgid:   true,            // Ctrl-C goes to the wrapper only, which then ends QEMU
 	}
 	started := make(chan error)
 	go func() {
-		// The signal comes when the thread dies that started the child, so that thread has to live as long as the
-		// child: it waits for it.
+		// The kernel sends Pdeathsig when the thread that started the child ends. So this thread has to live as long as
+		// the child: it waits for the child.
 		runtime.LockOSThread()
 		err := m.cmd.Start()
 		started <- err
@@ -165,16 +172,17 @@ func (q *qemu) start(c *Config, accel string, k *Kernel, initrd *os.File, root, 
 		}
 	}()
 	if err := <-started; err != nil {
-		return nil, &Fault{Tried: "start " + q.path, Seen: err.Error(), Do: "see that it runs: " + q.path + " --version"}
+		return nil, &Fault{Tried: "start " + q.path, Seen: err.Error(), Do: "check that it runs: " + q.path + " --version"}
 	}
-	newStream(m.channels["console"], m.console)
+	startCopy(m.ports["console"], m.console)
 	return m, nil
 }
 
-func (q *qemu) commandLine(accel, init string) string {
+// kernelCommandLine returns the kernel's command line.
+func (q *qemu) kernelCommandLine(accel, init string) string {
 	line := "console=" + q.console + " quiet panic=-1 "
 	if accel == "tcg" {
-		// An emulated processor does not speculate, and what the kernel does against that costs a tenth of the time.
+		// An emulated processor does not speculate, and the kernel's mitigations cost a tenth of the time.
 		line += "mitigations=off "
 	}
 	line += os.Getenv("CDB_VM_APPEND")
@@ -184,42 +192,55 @@ func (q *qemu) commandLine(accel, init string) string {
 	return line
 }
 
-// kill pulls the plug and waits until QEMU is gone.
+// kill kills QEMU and waits until it has ended.
 func (m *machine) kill() {
 	_ = m.cmd.Process.Kill()
 	<-m.exited
-	for _, ch := range m.channels {
-		ch.Close()
+	for _, conn := range m.ports {
+		conn.Close()
 	}
 }
 
-// fault explains how a machine ended that had not said its last word.
+// fault returns a Fault for a machine that failed before it reported how the command ended. The console and QEMU's stderr
+// may show a better reason than seen.
 func (m *machine) fault(tried, seen, do string) *Fault {
 	console := m.console.String()
-	if said := strings.TrimSpace(m.errors.String()); said != "" {
-		seen += "; QEMU says: " + said
+	if stderr := strings.TrimSpace(m.stderr.String()); stderr != "" {
+		seen += "; QEMU reports: " + stderr
 	}
 	switch {
 	case strings.Contains(console, "Out of memory"), strings.Contains(console, "System is deadlocked on memory"):
-		seen, do = "the guest ran out of memory", "give it more: MEM=1024"
+		seen, do = "the guest ran out of memory", "give it more memory: MEM=1024"
 	case strings.Contains(console, "Kernel panic"):
 		_, why, _ := strings.Cut(console, "Kernel panic")
 		why, _, _ = strings.Cut(why, "\n")
 		seen = "the guest's kernel panicked" + strings.TrimRight(why, "\r")
 	}
-	return &Fault{Tried: tried, Seen: seen, Do: do, Console: tail(console, 25)}
+	return &Fault{Tried: tried, Seen: seen, Do: do, Console: lastLines(console, 25)}
 }
 
-// state is how QEMU ended, or that it runs.
-func (m *machine) state() string {
+// exitState returns how QEMU ended, or that it still runs.
+func (m *machine) exitState() string {
 	select {
 	case <-m.exited:
 	default:
 		return "QEMU still runs"
 	}
-	var exit *exec.ExitError
-	if errors.As(m.err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](m.err); ok {
 		return "QEMU ended: " + exit.Error()
 	}
 	return "QEMU ended by itself"
+}
+
+// lastLines returns the last n lines of the console, without the control characters that clear the screen of a serial
+// console.
+func lastLines(console string, n int) string {
+	console = strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' {
+			return -1
+		}
+		return r
+	}, console)
+	lines := strings.Split(strings.TrimSpace(console), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

@@ -24,7 +24,7 @@ import (
 	"gotest.tools/v3/poll"
 )
 
-// The programs that the tests below run, built once.
+// The programs that the tests below run. TestMain builds them once.
 var built struct {
 	lab   string // cmd/lab
 	guest string // the tests of ./guesttest
@@ -50,71 +50,76 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// result is what a run in the VM came to.
-type result struct {
-	code           int
+// outcome is the outcome of a run in the VM.
+type outcome struct {
+	code           int // if err is nil
 	err            error
 	stdout, stderr string
-	said           string // to the person who watches
+	log            string
 }
 
-// guest runs the guest's tests in this process.
-func guest(t *testing.T, c func(*Runner), args ...string) result {
+// guest runs the tests of ./guesttest in the VM. configure may be nil.
+func guest(t *testing.T, configure func(*Command), args ...string) outcome {
 	t.Helper()
-	return runner(t, c).test(append([]string{built.guest, "-test.v", "-test.paniconexit0"}, args...)...)
+	return newCommand(t, configure).run(append([]string{built.guest, "-test.v", "-test.paniconexit0"}, args...)...)
 }
 
-type testRunner struct {
-	*Runner
-	out, errs, said bytes.Buffer
-	mu              sync.Mutex
-	t               *testing.T
+// testCommand is a command that keeps its output and its log.
+type testCommand struct {
+	*Command
+	stdout, stderr, log bytes.Buffer
+	mu                  sync.Mutex
+	t                   *testing.T
 }
 
-func runner(t *testing.T, c func(*Runner)) *testRunner {
+func newCommand(t *testing.T, configure func(*Command)) *testCommand {
 	t.Helper()
 	cache, err := OpenCache()
 	assert.NilError(t, err)
-	r := &testRunner{Runner: new(Runner), t: t}
-	r.Flags(flag.NewFlagSet("", flag.PanicOnError))
-	r.Cache, r.Stdout, r.Stderr = cache, &r.out, &r.errs
-	r.Say = func(format string, args ...any) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		fmt.Fprintf(&r.said, format+"\n", args...)
+	c := &testCommand{Command: new(Command), t: t}
+	c.Flags(flag.NewFlagSet("", flag.PanicOnError))
+	c.Cache, c.Stdout, c.Stderr = cache, &c.stdout, &c.stderr
+	c.Log = func(format string, args ...any) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		fmt.Fprintf(&c.log, format+"\n", args...)
 	}
-	if c != nil {
-		c(r.Runner)
+	if configure != nil {
+		configure(c.Command)
 	}
-	return r
+	return c
 }
 
-func (r *testRunner) test(argv ...string) result {
-	r.t.Helper()
-	// The package's directory, as go test would have it.
-	back, err := os.Getwd()
-	assert.NilError(r.t, err)
-	if filepath.Base(back) != "guesttest" {
-		r.t.Chdir("guesttest")
+func (c *testCommand) run(argv ...string) outcome {
+	c.t.Helper()
+	// The package's own directory, as with go test.
+	wd, err := os.Getwd()
+	assert.NilError(c.t, err)
+	if filepath.Base(wd) != "guesttest" {
+		c.t.Chdir("guesttest")
 	}
-	code, err := r.Test(r.t.Context(), argv)
+	c.Args = argv
+	code := 0
+	result, err := c.Run(c.t.Context())
 	if err != nil {
-		r.t.Logf("the machine's failure: %v", err)
+		c.t.Logf("Run returned the error: %v", err)
+	} else {
+		code = result.ExitCode
 	}
-	return result{code, err, r.out.String(), r.errs.String(), r.said.String()}
+	return outcome{code, err, c.stdout.String(), c.stderr.String(), c.log.String()}
 }
 
-// isFault is a failure of the machine, with all of what it saw and a way on.
-func isFault(res result, seen string) cmp.Comparison {
+// isFault succeeds if the run ended with a Fault that contains seen and names what was tried and seen.
+func isFault(res outcome, seen string) cmp.Comparison {
 	return func() cmp.Result {
 		var f *Fault
 		switch {
 		case !errors.As(res.err, &f):
 			return cmp.ResultFailure(fmt.Sprintf("exit code %d, error %v; want a Fault\n%s%s", res.code, res.err, res.stdout, res.stderr))
 		case !strings.Contains(f.Error(), seen):
-			return cmp.ResultFailure(fmt.Sprintf("the fault does not say %q:\n%v", seen, f))
+			return cmp.ResultFailure(fmt.Sprintf("the fault does not contain %q:\n%v", seen, f))
 		case f.Tried == "" || f.Seen == "":
-			return cmp.ResultFailure(fmt.Sprintf("the fault does not say what was tried and seen: %#v", f))
+			return cmp.ResultFailure(fmt.Sprintf("the fault does not name what was tried and seen: %#v", f))
 		}
 		return cmp.ResultSuccess
 	}
@@ -128,26 +133,26 @@ func TestVerdict_IsTheCommandsOwn(t *testing.T) {
 			assert.Equal(t, res.code, want, "%s%s", res.stdout, res.stderr)
 			switch how {
 			case "panic":
-				assert.Check(t, cmp.Contains(res.stderr, "panic: as told"))
+				assert.Check(t, cmp.Contains(res.stderr, "panic: as requested"))
 				assert.Check(t, cmp.Contains(res.stderr, "goroutine "))
 			case "fail":
 				assert.Check(t, cmp.Contains(res.stdout, "--- FAIL: TestMisbehave"))
 			case "killed":
-				assert.Check(t, cmp.Contains(res.said, "killed by signal 9"))
+				assert.Check(t, cmp.Contains(res.log, "killed by signal 9"))
 			}
 		})
 	}
 }
 
-// No word from the guest that says how it ended, no success.
+// If the guest does not report how the command ended, the run has failed.
 func TestVerdict_IsNotGuessed(t *testing.T) {
 	for how, seen := range map[string]string{
 		"crash":  "the guest's kernel panicked - not syncing: sysrq triggered crash",
-		"off":    "before it said how the command ended",
+		"off":    "before it reported how the command ended",
 		"memory": "the guest ran out of memory",
 	} {
 		t.Run(how, func(t *testing.T) {
-			res := guest(t, func(r *Runner) { r.Memory = 256 }, "-test.run=TestMisbehave", "-misbehave="+how)
+			res := guest(t, func(c *Command) { c.Memory = 256 }, "-test.run=TestMisbehave", "-misbehave="+how)
 			assert.Assert(t, isFault(res, seen))
 		})
 	}
@@ -155,23 +160,23 @@ func TestVerdict_IsNotGuessed(t *testing.T) {
 
 func TestVerdict_GuestThatHangsOrIsKilled(t *testing.T) {
 	t.Run("killed", func(t *testing.T) {
-		r := runner(t, nil)
-		r.Up = func() { assert.Check(t, syscall.Kill(qemuOf(t, os.Getpid()), syscall.SIGKILL)) }
-		assert.Assert(t, isFault(r.test(built.guest, "-test.run=TestMisbehave", "-misbehave=hang"), "signal: killed"))
+		c := newCommand(t, nil)
+		c.OnReady = func() { assert.Check(t, syscall.Kill(qemuOf(t, os.Getpid()), syscall.SIGKILL)) }
+		assert.Assert(t, isFault(c.run(built.guest, "-test.run=TestMisbehave", "-misbehave=hang"), "signal: killed"))
 	})
 	t.Run("silent", func(t *testing.T) {
-		was := quietPatience
-		quietPatience = 4 * time.Second
-		t.Cleanup(func() { quietPatience = was })
-		r := runner(t, nil)
-		r.Up = func() { assert.Check(t, syscall.Kill(qemuOf(t, os.Getpid()), syscall.SIGSTOP)) }
-		assert.Assert(t, isFault(r.test(built.guest, "-test.run=TestMisbehave", "-misbehave=hang"), "the guest was silent for 4s"))
+		was := silenceTimeout
+		silenceTimeout = 4 * time.Second
+		t.Cleanup(func() { silenceTimeout = was })
+		c := newCommand(t, nil)
+		c.OnReady = func() { assert.Check(t, syscall.Kill(qemuOf(t, os.Getpid()), syscall.SIGSTOP)) }
+		assert.Assert(t, isFault(c.run(built.guest, "-test.run=TestMisbehave", "-misbehave=hang"), "the guest was silent for 4s"))
 	})
 	t.Run("boot hangs", func(t *testing.T) {
 		fakeQEMU(t, `case "$*" in *--version*) echo QEMU emulator version 9.0.0;; *) exec sleep 1000;; esac`)
-		was := bootPatience
-		bootPatience = time.Second
-		t.Cleanup(func() { bootPatience = was })
+		was := bootTimeout
+		bootTimeout = time.Second
+		t.Cleanup(func() { bootTimeout = was })
 		assert.Assert(t, isFault(guest(t, tcg), "the guest was silent for 1s"))
 	})
 	t.Run("ends at once", func(t *testing.T) {
@@ -180,36 +185,36 @@ func TestVerdict_GuestThatHangsOrIsKilled(t *testing.T) {
 	})
 }
 
-func tcg(r *Runner) { r.Accel = "tcg" }
+func tcg(c *Command) { c.Accel = "tcg" }
 
 func TestBadInput(t *testing.T) {
 	text := filepath.Join(t.TempDir(), "vmlinuz-text")
 	assert.NilError(t, os.WriteFile(text, []byte("no kernel"), 0o644))
 	cut := filepath.Join(t.TempDir(), "vmlinuz-cut")
-	k, err := runner(t, nil).Cache.kernel("", func(string, ...any) {})
+	k, err := newCommand(t, nil).Cache.findKernel(t.Context(), "", func(string, ...any) {})
 	assert.NilError(t, err)
-	b, err := os.ReadFile(k.Image)
+	b, err := os.ReadFile(k.image)
 	assert.NilError(t, err)
 	assert.NilError(t, os.WriteFile(cut, b[:len(b)/2], 0o644))
 
 	for name, c := range map[string]struct {
-		set  func(*Runner)
+		set  func(*Command)
 		seen string
 	}{
-		"kernel that is not there":  {func(r *Runner) { r.Config.Kernel = "/nonexistent" }, "there is no such file"},
-		"kernel that is a text":     {func(r *Runner) { r.Config.Kernel = text }, "it is no kernel image"},
-		"kernel that is a folder":   {func(r *Runner) { r.Config.Kernel = "/" }, "it can't be read"},
-		"kernel that is not packed": {func(r *Runner) { r.Config.Kernel = "2.4" }, "the package archive has none"},
-		"kernel that is cut short":  {func(r *Runner) { r.Config.Kernel = cut }, ""},
-		"cgroup mode":               {func(r *Runner) { r.Cgroup = "v3" }, `CGROUP is "v3"`},
-		"accelerator":               {func(r *Runner) { r.Accel = "hvf" }, `ACCEL is "hvf"`},
-		"memory":                    {func(r *Runner) { r.Memory = 1 }, "MEM is no number"},
-		"CPUs":                      {func(r *Runner) { r.CPUs = -1 }, "CPUS is no number"},
+		"kernel that is not there":   {func(c *Command) { c.Kernel = "/nonexistent" }, "there is no such file"},
+		"kernel that is a text file": {func(c *Command) { c.Kernel = text }, "it is not a kernel image"},
+		"kernel that is a folder":    {func(c *Command) { c.Kernel = "/" }, "it can't be read"},
+		"kernel that is not packed":  {func(c *Command) { c.Kernel = "2.4" }, "the package archive has none"},
+		"kernel that is cut short":   {func(c *Command) { c.Kernel = cut }, ""},
+		"cgroup mode":                {func(c *Command) { c.Cgroup = "v3" }, `CGROUP is "v3"`},
+		"accelerator":                {func(c *Command) { c.Accel = "hvf" }, `ACCEL is "hvf"`},
+		"memory":                     {func(c *Command) { c.Memory = 1 }, "MEM is not a number"},
+		"CPUs":                       {func(c *Command) { c.CPUs = -1 }, "CPUS is not a number"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			was := bootPatience
-			bootPatience = 15 * time.Second
-			t.Cleanup(func() { bootPatience = was })
+			was := bootTimeout
+			bootTimeout = 15 * time.Second
+			t.Cleanup(func() { bootTimeout = was })
 			assert.Assert(t, isFault(guest(t, c.set), c.seen))
 		})
 	}
@@ -231,25 +236,25 @@ func TestBadInput(t *testing.T) {
 			t.Skipf("only root can make a small file system: %v", err)
 		}
 		t.Cleanup(func() { assert.Check(t, syscall.Unmount(small, syscall.MNT_DETACH)) })
-		r := runner(t, tcg)
-		full := &Cache{Module: r.Cache.Module, dir: small}
-		assert.NilError(t, os.Symlink(r.Cache.path("kernel"), small+"/kernel"))
-		// Two megabytes of pid 1 don't fit either, and are not what this is about.
-		init, err := r.Cache.init()
+		c := newCommand(t, tcg)
+		full := &Cache{Module: c.Cache.Module, dir: small}
+		assert.NilError(t, os.Symlink(c.Cache.path("kernel"), small+"/kernel"))
+		// The two megabytes of pid 1 do not fit either, but this test is about the image.
+		init, err := c.Cache.buildInit()
 		assert.NilError(t, err)
 		assert.NilError(t, os.Symlink(init, filepath.Join(small, filepath.Base(init))))
-		r.Cache = full
-		assert.Assert(t, isFault(r.test(built.guest), "make room on the disk"))
+		c.Cache = full
+		assert.Assert(t, isFault(c.run(built.guest), "make room on the disk"))
 		left, _ := filepath.Glob(small + "/*.erofs")
-		assert.Equal(t, len(left), 0, "no half an image stays")
+		assert.Equal(t, len(left), 0, "no incomplete image is left")
 	})
 }
 
 func TestImage_CutShortIsMadeAgain(t *testing.T) {
-	r := runner(t, nil)
-	k, err := r.Cache.kernel("", r.Say)
+	c := newCommand(t, nil)
+	k, err := c.Cache.findKernel(t.Context(), "", c.Log)
 	assert.NilError(t, err)
-	image, _, err := r.Cache.image(k, r.Say)
+	image, _, err := c.Cache.toolsImage(t.Context(), k, c.Log)
 	assert.NilError(t, err)
 	info, err := os.Stat(image)
 	assert.NilError(t, err)
@@ -257,7 +262,7 @@ func TestImage_CutShortIsMadeAgain(t *testing.T) {
 	res := guest(t, nil, "-test.run=TestResults")
 	assert.NilError(t, res.err)
 	assert.Equal(t, res.code, 0)
-	assert.Assert(t, cmp.Contains(res.said, "was cut short; making it again"))
+	assert.Assert(t, cmp.Contains(res.log, "was cut short; making it again"))
 }
 
 func TestOutput_NothingIsLost(t *testing.T) {
@@ -278,7 +283,7 @@ func TestOutput_NothingIsLost(t *testing.T) {
 		assert.Equal(t, strings.Count(res.stdout, "0123456789abcde\n"), 64<<16)
 	})
 	t.Run("one file for both keeps their order", func(t *testing.T) {
-		res := guest(t, func(r *Runner) { r.Stderr = r.Stdout }, "-test.run=TestMisbehave", "-misbehave=both")
+		res := guest(t, func(c *Command) { c.Stderr = c.Stdout }, "-test.run=TestMisbehave", "-misbehave=both")
 		assert.Assert(t, cmp.Contains(res.stdout, "one\ntwo\nthree\n"))
 	})
 }
@@ -287,11 +292,11 @@ func TestMachine(t *testing.T) {
 	for _, kernel := range []string{"", "6.12"} {
 		for _, cgroup := range []string{"v2", "v1", "hybrid"} {
 			t.Run(kernel+" "+cgroup, func(t *testing.T) {
-				res := guest(t, func(r *Runner) { r.Config.Kernel, r.Cgroup = kernel, cgroup }, "-test.run=TestMachine")
+				res := guest(t, func(c *Command) { c.Kernel, c.Cgroup = kernel, cgroup }, "-test.run=TestMachine")
 				assert.NilError(t, res.err)
 				assert.Equal(t, res.code, 0, "%s%s", res.stdout, res.stderr)
 				missing := kernel == "6.12" && cgroup != "v2"
-				assert.Equal(t, strings.Contains(res.said, "can't mount the cgroup v1 controllers"), missing, res.said)
+				assert.Equal(t, strings.Contains(res.log, "can't mount the cgroup v1 controllers"), missing, res.log)
 			})
 		}
 	}
@@ -299,17 +304,17 @@ func TestMachine(t *testing.T) {
 
 func TestTwoAtOnce(t *testing.T) {
 	t.Chdir("guesttest")
-	// With nothing made yet, so that they meet.
-	images, err := filepath.Glob(runner(t, nil).Cache.path("root-*.erofs"))
+	// Without an image, so that both runs want to make it.
+	images, err := filepath.Glob(newCommand(t, nil).Cache.path("root-*.erofs"))
 	assert.NilError(t, err)
 	for _, i := range images {
 		assert.NilError(t, os.Remove(i))
 	}
 	var wg sync.WaitGroup
 	for range 2 {
-		r := runner(t, nil)
+		c := newCommand(t, nil)
 		wg.Go(func() {
-			res := r.test(built.guest, "-test.run=TestMachine_RunsRunc")
+			res := c.run(built.guest, "-test.run=TestMachine_RunsRunc")
 			assert.Check(t, res.err)
 			assert.Check(t, cmp.Equal(res.code, 0))
 		})
@@ -318,13 +323,13 @@ func TestTwoAtOnce(t *testing.T) {
 }
 
 func TestResults(t *testing.T) {
-	// As a user of go test would see it.
+	// The same as a user of go test sees it.
 	out := t.TempDir()
 	c := exec.Command("go", "test", "-exec", built.lab+" exec", "-tags", "vmtest", "-count=1", "-v", "-run", "TestResults|TestMisbehave",
 		"-shuffle=on", "-artifacts", "-outputdir", out, "-coverprofile", "cover.out", "-coverpkg", "cdblab/helpers/vm/guesttest", "-cpuprofile", "cpu.out", ".")
 	c.Dir = "guesttest"
-	said, err := c.CombinedOutput()
-	assert.NilError(t, err, "%s", said)
+	output, err := c.CombinedOutput()
+	assert.NilError(t, err, "%s", output)
 	for _, f := range []string{"cover.out", "cpu.out"} {
 		_, err := os.Stat(filepath.Join(out, f))
 		assert.Check(t, err)
@@ -336,8 +341,8 @@ func TestResults(t *testing.T) {
 		}
 		return nil
 	})
-	assert.Equal(t, string(note), "from the guest", "%s", said)
-	assert.Assert(t, cmp.Contains(string(said), "lab: 2 asked, 1 answered, 0 failed, 1 skipped; Linux "))
+	assert.Equal(t, string(note), "from the guest", "%s", output)
+	assert.Assert(t, cmp.Contains(string(output), "lab: 2 asked, 1 answered, 0 failed, 1 skipped; Linux "))
 }
 
 func TestTimeout_BringsTheGoroutineDump(t *testing.T) {
@@ -348,17 +353,17 @@ func TestTimeout_BringsTheGoroutineDump(t *testing.T) {
 	assert.Assert(t, cmp.Contains(res.stderr, "guesttest.TestMisbehave"))
 }
 
-// However the wrapper is stopped, no QEMU stays.
+// However the wrapper is stopped, QEMU ends with it.
 func TestSignals(t *testing.T) {
 	for _, c := range []struct {
 		signal syscall.Signal
 		code   int
-		says   string
+		want   string // in its output
 	}{
 		{syscall.SIGINT, 130, "the VM is gone"},
 		{syscall.SIGTERM, 143, "the VM is gone"},
 		{syscall.SIGHUP, 129, "the VM is gone"},
-		{syscall.SIGQUIT, 2, "SIGQUIT: quit"}, // the command's own answer: its goroutines
+		{syscall.SIGQUIT, 2, "SIGQUIT: quit"}, // the command's own answer: the stacks of its goroutines
 		{syscall.SIGKILL, -1, ""},
 	} {
 		t.Run(c.signal.String(), func(t *testing.T) {
@@ -366,12 +371,12 @@ func TestSignals(t *testing.T) {
 			defer cancel()
 			lab := exec.CommandContext(ctx, built.lab, "exec", built.guest, "-test.v", "-test.run=TestMisbehave", "-misbehave=hang")
 			lab.Dir = "guesttest"
-			var said bytes.Buffer
+			var output bytes.Buffer
 			r, w := io.Pipe()
-			lab.Stdout, lab.Stderr = w, &said
+			lab.Stdout, lab.Stderr = w, &output
 			assert.NilError(t, lab.Start())
 			t.Cleanup(func() { _ = lab.Process.Kill() })
-			up := make(chan bool)
+			started := make(chan struct{}) // closed when the test in the guest has started
 			go func() {
 				var seen bytes.Buffer
 				buf := make([]byte, 4096)
@@ -379,7 +384,7 @@ func TestSignals(t *testing.T) {
 					n, err := r.Read(buf)
 					seen.Write(buf[:n])
 					if !closed && strings.Contains(seen.String(), "=== RUN   TestMisbehave") {
-						close(up)
+						close(started)
 						closed = true
 					}
 					if err != nil {
@@ -388,18 +393,18 @@ func TestSignals(t *testing.T) {
 				}
 			}()
 			select {
-			case <-up:
+			case <-started:
 			case <-ctx.Done():
-				t.Fatalf("no test ran: %s", said.String())
+				t.Fatalf("no test started within 3 minutes: %s", output.String())
 			}
 			qemu := qemuOf(t, lab.Process.Pid)
 			assert.NilError(t, lab.Process.Signal(c.signal))
 			_ = lab.Wait()
-			assert.Equal(t, lab.ProcessState.ExitCode(), c.code, "%s", said.String())
-			assert.Assert(t, cmp.Contains(said.String(), c.says))
+			assert.Equal(t, lab.ProcessState.ExitCode(), c.code, "%s", output.String())
+			assert.Assert(t, cmp.Contains(output.String(), c.want))
 			poll.WaitOn(t, func(poll.LogT) poll.Result {
 				if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", qemu)); err == nil && strings.HasPrefix(string(b), "qemu") {
-					return poll.Continue("QEMU, pid %d, is still there", qemu)
+					return poll.Continue("QEMU, pid %d, still runs", qemu)
 				}
 				return poll.Success()
 			}, poll.WithTimeout(5*time.Second))
@@ -407,7 +412,7 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// qemuOf is the pid of the QEMU that is a child of pid.
+// qemuOf returns the pid of the QEMU that is a child of pid.
 func qemuOf(t *testing.T, pid int) int {
 	t.Helper()
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
@@ -421,11 +426,11 @@ func qemuOf(t *testing.T, pid int) int {
 			}
 		}
 	}
-	t.Fatalf("process %d has no QEMU", pid)
+	t.Fatalf("process %d has no child that is QEMU", pid)
 	return 0
 }
 
-// fakeQEMU puts a script in QEMU's place.
+// fakeQEMU puts a script into PATH in place of QEMU.
 func fakeQEMU(t *testing.T, script string) {
 	t.Helper()
 	dir := t.TempDir()

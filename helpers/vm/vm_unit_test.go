@@ -5,6 +5,7 @@ package vm
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -15,28 +16,25 @@ import (
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-
-	"cdblab/helpers/vm/wire"
 )
 
-func TestResults_AreWhatTheFlagsName(t *testing.T) {
-	back, mkdir := results([]string{
+func TestTestResults_AreWhatTheFlagsName(t *testing.T) {
+	results, mkdir := testResults([]string{
 		"-test.v", "-test.outputdir=/out", "-test.coverprofile=/tmp/b001/_cover_.out", "-test.cpuprofile=cpu.out",
 		"-test.gocoverdir=/tmp/cov", "-test.artifacts=true", "-test.testlogfile=/tmp/b001/testlog.txt", "-mine=x",
 	}, "/src/pkg")
-	assert.DeepEqual(t, back, []string{"/tmp/b001/_cover_.out", "/out/cpu.out", "/tmp/cov", "/out/_artifacts"})
+	assert.DeepEqual(t, results, []string{"/tmp/b001/_cover_.out", "/out/cpu.out", "/tmp/cov", "/out/_artifacts"})
 	assert.DeepEqual(t, mkdir, []string{"/out", "/tmp/b001", "/out", "/tmp/cov", "/tmp/b001"})
 
-	back, _ = results([]string{"-test.cpuprofile=cpu.out"}, "/src/pkg")
-	assert.DeepEqual(t, back, []string{"/src/pkg/cpu.out"})
+	results, _ = testResults([]string{"-test.cpuprofile=cpu.out"}, "/src/pkg")
+	assert.DeepEqual(t, results, []string{"/src/pkg/cpu.out"})
 }
 
 func TestJob_NamesTheToolsWhereTheGuestHasThem(t *testing.T) {
 	t.Setenv("CDB_RUNC", "/home/me/runc")
 	t.Setenv("CDB_SEED", "7")
 	t.Setenv("SECRET", "x")
-	j := &wire.Job{Dir: "/src"}
-	finishJob(j, &Config{Cgroup: "v1"}, []string{"CDB_RUNC=/usr/local/bin/runc"})
+	j := newJob(&guestProgram{dir: "/src"}, Config{Cgroup: "v1"}, []string{"CDB_RUNC=/usr/local/bin/runc"}, false)
 	env := strings.Join(j.Env, "\n") + "\n"
 	assert.Equal(t, strings.Count(env, "CDB_RUNC="), 1, env)
 	for _, want := range []string{"CDB_RUNC=/usr/local/bin/runc\n", "CDB_SEED=7\n", "CDB_CGROUP=v1\n", "CDB_DISPOSABLE=yes\n", "PWD=/src\n"} {
@@ -46,12 +44,12 @@ func TestJob_NamesTheToolsWhereTheGuestHasThem(t *testing.T) {
 }
 
 func TestTimeout_IsTheTestBinarysOwn(t *testing.T) {
-	assert.Equal(t, timeout([]string{"x", "-test.timeout=1m30s"}), 90*time.Second)
-	assert.Equal(t, timeout([]string{"x"}), time.Duration(0))
+	assert.Equal(t, testTimeout([]string{"x", "-test.timeout=1m30s"}), 90*time.Second)
+	assert.Equal(t, testTimeout([]string{"x"}), time.Duration(0))
 }
 
-// What a guest hands back lands where it was asked for, whatever the guest says.
-func TestUnpackResults_StaysWhereItMay(t *testing.T) {
+// The guest's files are written only to the places that the flags name, whatever names the guest sends.
+func TestUnpackResults_WritesOnlyWantedPaths(t *testing.T) {
 	send := func(h *tar.Header, content string) *bytes.Buffer {
 		b := new(bytes.Buffer)
 		w := tar.NewWriter(b)
@@ -71,9 +69,9 @@ func TestUnpackResults_StaysWhereItMay(t *testing.T) {
 	assert.Equal(t, string(b), "yes")
 
 	for _, name := range []string{"/etc/cdblab", dir + "/out/other", dir + "/out/_artifacts/../../x", dir + "/out/_artifactsX", "../x"} {
-		assert.ErrorContains(t, unpackResults(send(&tar.Header{Name: name, Typeflag: tar.TypeReg}, "no"), wanted), "which nobody asked for")
+		assert.ErrorContains(t, unpackResults(send(&tar.Header{Name: name, Typeflag: tar.TypeReg}, "no"), wanted), "which the command's flags do not name")
 	}
-	// A link that leads out: one that lies there already, and one that the guest sends.
+	// A symbolic link that leads out: one that exists on the host, and one that the guest sends.
 	assert.NilError(t, os.Symlink("/", dir+"/out/_artifacts/root"))
 	assert.ErrorContains(t, unpackResults(send(&tar.Header{Name: dir + "/out/_artifacts/root/x", Typeflag: tar.TypeReg}, "no"), wanted), "escapes")
 	assert.NilError(t, unpackResults(send(&tar.Header{Name: dir + "/out/_artifacts/link", Typeflag: tar.TypeSymlink, Linkname: "/"}, ""), wanted))
@@ -81,21 +79,25 @@ func TestUnpackResults_StaysWhereItMay(t *testing.T) {
 	assert.Assert(t, errors.Is(err, os.ErrNotExist))
 }
 
-func TestTally(t *testing.T) {
-	r := &Runner{Stdout: new(bytes.Buffer), Stderr: new(bytes.Buffer)}
-	count := Tally(r)
+func TestTestCounter(t *testing.T) {
+	tests := new(testCounter)
 	text := "=== RUN   TestA\n--- PASS: TestA (0.00s)\n    --- PASS: TestA/sub (0.00s)\n\x16--- FAIL: TestB (0.1s)\n--- SKIP: TestC (0.00s)\nno --- PASS: x\n"
-	for i := range text { // however it is cut
-		_, err := r.Stdout.Write([]byte(text[i : i+1]))
+	for i := range text { // in the smallest pieces
+		_, err := tests.Write([]byte(text[i : i+1]))
 		assert.NilError(t, err)
 	}
-	assert.Equal(t, count(1), "3 asked, 1 answered, 1 failed, 1 skipped")
+	assert.Equal(t, tests.count.String(), "3 asked, 1 answered, 1 failed, 1 skipped")
+}
+
+func TestTestSummary_OfARunWithoutNames(t *testing.T) {
+	assert.Assert(t, cmp.Contains((&Result{}).TestSummary(), "no test was seen to run"))
+	assert.Equal(t, (&Result{ExitCode: 1}).TestSummary(), "0 asked, 0 answered, 0 failed, 0 skipped")
 }
 
 func TestReleaseOf(t *testing.T) {
 	head := make([]byte, 0x1000)
 	_, ok := releaseOf(head, "/boot/vmlinuz-6.1")
-	assert.Assert(t, !ok, "zeros are no kernel")
+	assert.Assert(t, !ok, "zeros are not a kernel")
 }
 
 func TestParseVersion(t *testing.T) {
@@ -108,39 +110,55 @@ func TestParseVersion(t *testing.T) {
 	}
 }
 
-func TestFault_SaysWhatWasTriedSeenAndToDo(t *testing.T) {
+func TestFault_ShowsWhatWasTriedSeenAndToDo(t *testing.T) {
 	f := &Fault{Tried: "boot the VM", Seen: "silence", Do: "wait", Console: "one\ntwo"}
 	assert.Equal(t, f.Error(), "boot the VM: silence\n  the last lines of the guest's console:\n    | one\n    | two\n  what to do: wait")
 	assert.Assert(t, cmp.Contains(diskFault("x", "/", syscall.ENOSPC).Error(), "make room on the disk of /"))
-	assert.Equal(t, tail("a\r\nb\x1bc\nd", 2), "bc\nd")
+	assert.Equal(t, lastLines("a\r\nb\x1bc\nd", 2), "bc\nd")
 }
 
-func TestImage_IsWhole(t *testing.T) {
+func TestImage_IsComplete(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "image")
-	tr := tree{}
-	tr.data("/a/b/c", "content")
-	tr.link("/l", "a/b/c")
-	tr.file("/big", os.Args[0], 0o755)
+	tr := fileTree{}
+	tr.addContent("/a/b/c", "content")
+	tr.addSymlink("/l", "a/b/c")
+	tr.addHostFile("/big", os.Args[0], 0o755)
 	assert.NilError(t, tr.save(file))
-	assert.Assert(t, whole(file))
+	assert.Assert(t, isComplete(file))
 	info, err := os.Stat(file)
 	assert.NilError(t, err)
-	assert.Equal(t, info.Size()%512, int64(0), "a disk has whole sectors")
+	assert.Equal(t, info.Size()%512, int64(0), "a disk has only whole sectors")
 	assert.NilError(t, os.Truncate(file, info.Size()-1))
-	assert.Assert(t, !whole(file))
+	assert.Assert(t, !isComplete(file))
 	left, _ := filepath.Glob(filepath.Dir(file) + "/*")
-	assert.Equal(t, strings.Join(left, " "), file, "nothing else stays")
+	assert.Equal(t, strings.Join(left, " "), file, "no other file is left")
 }
 
-func TestStream_WaitsForEveryByte(t *testing.T) {
-	ch, err := newChannel("x")
+// A run that waits for another one to build the image can be stopped.
+func TestLock_EndsWithItsContext(t *testing.T) {
+	c := &Cache{dir: t.TempDir()}
+	unlock, err := c.lock(t.Context())
+	assert.NilError(t, err)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(&Stopped{Code: 130})
+	_, err = c.lock(ctx)
+	_, stopped := errors.AsType[*Stopped](err)
+	assert.Assert(t, stopped, "%v", err)
+	unlock()
+	unlock, err = c.lock(t.Context())
+	assert.NilError(t, err)
+	unlock()
+}
+
+func TestCopier_WaitsForEveryByte(t *testing.T) {
+	conn, err := newConnection("x")
 	assert.NilError(t, err)
 	var out bytes.Buffer
-	s := newStream(ch, &out)
-	_, err = ch.theirs.Write([]byte("12345"))
+	c := startCopy(conn, &out)
+	_, err = conn.qemuEnd.Write([]byte("12345"))
 	assert.NilError(t, err)
-	assert.NilError(t, s.wait(5, time.Second))
-	assert.ErrorContains(t, s.wait(6, 10*time.Millisecond), "only 5 of 6 bytes arrived within")
-	assert.NilError(t, ch.theirs.Close())
-	assert.ErrorContains(t, s.wait(6, time.Second), "only 5 of 6 bytes arrived")
+	assert.NilError(t, c.waitFor(5, time.Second))
+	assert.ErrorContains(t, c.waitFor(6, 10*time.Millisecond), "only 5 of 6 bytes arrived within")
+	assert.NilError(t, conn.qemuEnd.Close())
+	assert.ErrorContains(t, c.waitFor(6, time.Second), "only 5 of 6 bytes arrived")
 }

@@ -1,7 +1,7 @@
 //go:build linux && vmtest
 
-// Package guesttest is the command that runs inside the VM when the VM itself is tested: see ../vm_test.go. The first
-// tests accept the machine; the others misbehave, each in its way, and run only when they are named.
+// The first tests check the machine. TestMisbehave misbehaves in the way that -misbehave names; see ../vm_test.go.
+
 package guesttest
 
 import (
@@ -20,7 +20,7 @@ import (
 	"gotest.tools/v3/poll"
 )
 
-var misbehave = flag.String("misbehave", "", "how")
+var misbehave = flag.String("misbehave", "", "the way in which TestMisbehave misbehaves")
 
 func sh(t *testing.T, script string, env ...string) string {
 	t.Helper()
@@ -28,7 +28,7 @@ func sh(t *testing.T, script string, env ...string) string {
 	c.Env = append(os.Environ(), env...)
 	c.Dir = t.TempDir()
 	var stderr bytes.Buffer
-	c.Stderr = &stderr // apart: on cgroup v1 every call of ctr's prints a deprecation there
+	c.Stderr = &stderr // not in the output: on cgroup v1 every call of ctr prints a deprecation there
 	out, err := c.Output()
 	assert.NilError(t, err, "%s\n%s%s", script, out, &stderr)
 	return strings.TrimSpace(string(out))
@@ -57,11 +57,11 @@ func TestMachine_IsANormalOne(t *testing.T) {
 	assert.Equal(t, os.Getenv("CDB_DISPOSABLE"), "yes")
 	assert.Equal(t, sh(t, "ls /sys/class/net"), "lo", "no network")
 	sh(t, "ping -c 1 -W 1 127.0.0.1")
-	assert.Assert(t, strings.Contains(sh(t, "cat /proc/self/mountinfo"), " / / rw,relatime shared:"), "a shared root, as systemd makes it")
+	assert.Assert(t, strings.Contains(sh(t, "cat /proc/self/mountinfo"), " / / rw,relatime shared:"), "the root is shared, as with systemd")
 	if _, err := os.Stat("/usr/bin/strace"); err == nil {
 		assert.Assert(t, strings.Contains(sh(t, "strace -f -e trace=execve busybox true 2>&1"), "execve("))
 	}
-	// Loaded on demand, through modprobe.
+	// The kernel loads this module on demand, through modprobe.
 	sh(t, "ip link add lab0 type dummy && ip link del lab0")
 }
 
@@ -92,7 +92,7 @@ func TestMachine_ReapsOrphansAtOnce(t *testing.T) {
 	poll.WaitOn(t, func(poll.LogT) poll.Result {
 		if _, err := os.Stat("/proc/" + pid); err == nil {
 			stat, _ := os.ReadFile("/proc/" + pid + "/stat")
-			return poll.Continue("still there: %s", stat)
+			return poll.Continue("the orphan is still there: %s", stat)
 		}
 		return poll.Success()
 	}, poll.WithTimeout(2*time.Second), poll.WithDelay(5*time.Millisecond))
@@ -115,13 +115,13 @@ TOML
 		daemon=$!
 		trap 'kill $daemon; wait' EXIT
 		for i in $(seq 300); do $CDB_CTR version >/dev/null 2>&1 && break; usleep 100000; done
-		# The overlay snapshotter, on a directory that is no image: mounts come from a snapshot with the rootfs in it.
+		# The overlay snapshotter without an image: the mounts come from a snapshot that contains the rootfs.
 		$CDB_CTR snapshots prepare key >/dev/null 2>err
 		$CDB_CTR snapshots mounts /mnt key > mount.sh 2>err && sh mount.sh && cp -a rootfs/. /mnt && umount /mnt
 		$CDB_CTR snapshots commit base key 2>err
 		$CDB_CTR snapshots prepare live base >/dev/null 2>err
 		$CDB_CTR snapshots mounts /mnt live > mount.sh 2>err && sh mount.sh && grep ' /mnt overlay ' /proc/mounts | cut -d' ' -f3
-		# On cgroup v1 ctr warns on stderr with every call that v1 is deprecated.
+		# On cgroup v1 every call of ctr warns on stderr that v1 is deprecated.
 		$CDB_CTR run --rm --rootfs /mnt cdb-vmtest /bin/sh -c 'echo hello from containerd' 2>err || cat err
 		umount /mnt
 	`)
@@ -135,13 +135,13 @@ func TestResults_ComeBack(t *testing.T) {
 func TestMisbehave(t *testing.T) {
 	switch *misbehave {
 	case "":
-		t.Skip("only by -misbehave, from ../vm_test.go")
+		t.Skip("runs only with -misbehave, from ../vm_test.go")
 	case "fail":
-		t.Fatal("as told")
+		t.Fatal("as requested")
 	case "exit":
 		os.Exit(7)
 	case "panic":
-		panic("as told")
+		panic("as requested")
 	case "hang":
 		select {}
 	case "lines":
@@ -169,14 +169,14 @@ func TestMisbehave(t *testing.T) {
 		_ = syscall.Reboot(syscall.LINUX_REBOOT_CMD_POWER_OFF)
 	case "killed":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-	case "leave": // a daemon that holds stdout
+	case "leave": // leaves a process behind that holds stdout
 		assert.NilError(t, exec.Command("sh", "-c", "sleep 1000 &").Start())
 		c := exec.Command("sleep", "1000")
 		c.Stdout = os.Stdout
 		assert.NilError(t, c.Start())
 	case "frozen":
 		if os.Getenv("CDB_CGROUP") != "v2" {
-			t.Skip("v2")
+			t.Skip("this case needs cgroup v2: CGROUP=v2")
 		}
 		c := exec.Command("sleep", "1000")
 		c.Stdout = os.Stdout

@@ -4,47 +4,29 @@ package vm
 
 import (
 	"debug/elf"
-	"errors"
 	"fmt"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
-
-	"cdblab/helpers/tools"
 )
 
-// findTool finds a tool. It returns "" for a tool that is missing and that the lab runs without.
-func findTool(t tools.Tool, module string) (string, error) {
-	p, err := t.Find(module)
-	if err == nil {
-		return p.Path, nil
-	}
-	if t.Need != tools.Required {
-		return "", nil
-	}
-	fault := &Fault{Tried: "find " + t.Name, Seen: err.Error()}
-	if e, ok := errors.AsType[*tools.NotFoundError](err); ok {
-		fault.Seen, fault.Do = e.Seen, e.Do
-	}
-	return "", fault
-}
-
-// program adds a program and the shared libraries that it needs. The libraries keep their paths.
-func (t tree) program(at, from string) error {
-	t.file(at, from, 0o755)
-	libs, err := libraries(from)
+// addProgram adds the program hostPath as guestPath, and the shared libraries that it needs. The libraries keep their
+// paths.
+func (t fileTree) addProgram(guestPath, hostPath string) error {
+	t.addHostFile(guestPath, hostPath, 0o755)
+	libs, err := sharedLibraries(hostPath)
 	if err != nil {
-		return &Fault{Tried: "find the shared libraries of " + from, Seen: err.Error(), Do: "see that it runs here, or give a static one"}
+		return &Fault{Tried: "find the shared libraries of " + hostPath, Seen: err.Error(), Do: "check that it runs on this machine, or name a static one"}
 	}
 	for _, lib := range libs {
-		t.file(merged(lib), lib, 0o755)
+		t.addHostFile(mergedUsr(lib), lib, 0o755)
 	}
 	return nil
 }
 
-// merged is the path with /lib, /bin and such resolved to the guest's /usr/lib, /usr/bin.
-func merged(p string) string {
+// mergedUsr returns the path that a file has in the guest. There /bin, /lib and so on are links to /usr/bin and /usr/lib.
+func mergedUsr(p string) string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(p, "/"), "/")
 	switch first {
 	case "bin", "sbin", "lib", "lib64", "lib32":
@@ -53,8 +35,9 @@ func merged(p string) string {
 	return path.Clean(p)
 }
 
-// libraries asks the program's own loader, which alone knows all the rules. A static program and a script have none.
-func libraries(program string) ([]string, error) {
+// sharedLibraries returns the program's dynamic loader and its shared libraries. It asks the loader itself, because only
+// the loader knows all the rules. A static program and a script have none.
+func sharedLibraries(program string) ([]string, error) {
 	f, err := elf.Open(program)
 	if err != nil {
 		return nil, nil

@@ -9,11 +9,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"cdblab/helpers/vm/wire"
+	"cdblab/helpers/vm/protocol"
 )
 
-// early is everything before the ports and disks are there: it runs in the initrd.
-func early() error {
+// prepareInitrd mounts the kernel's own filesystems and loads the modules that the disks and the ports need.
+func prepareInitrd() error {
 	for _, m := range []struct{ kind, at string }{{"devtmpfs", "/dev"}, {"proc", "/proc"}, {"sysfs", "/sys"}} {
 		if err := os.MkdirAll(m.at, 0o755); err != nil {
 			return err
@@ -22,20 +22,20 @@ func early() error {
 			return fmt.Errorf("mount %s: %w", m.at, err)
 		}
 	}
-	modules, err := filepath.Glob(wire.Modules + "/*.ko")
+	modules, err := filepath.Glob(protocol.ModulesDir + "/*.ko")
 	if err != nil {
 		return err
 	}
-	// Glob sorts, and the wrapper numbered the names so that what depends comes after what it depends on.
+	// Glob sorts the names. The wrapper numbered them, so that each module comes after the modules that it needs.
 	for _, m := range modules {
-		if err := load(m); err != nil {
+		if err := loadModule(m); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func load(path string) error {
+func loadModule(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -47,8 +47,8 @@ func load(path string) error {
 	return nil
 }
 
-// wait looks for something that a driver brings, which may be probed a moment after its module is loaded.
-func wait(what string, find func() string) (string, error) {
+// waitForDevice waits until find returns a device. A driver may find its device a moment after its module was loaded.
+func waitForDevice(what string, find func() string) (string, error) {
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if found := find(); found != "" {
 			return found, nil
@@ -57,19 +57,18 @@ func wait(what string, find func() string) (string, error) {
 	return "", fmt.Errorf("%s did not appear within 20 s", what)
 }
 
-// disk is the device node of the disk with this serial number.
-func disk(serial string) (string, error) {
-	return wait("the disk "+serial, func() string { return byAttribute("/sys/block/vd*/serial", serial) })
+// findDisk returns the device node of the disk with this serial number.
+func findDisk(serial string) (string, error) {
+	return waitForDevice("the disk "+serial, func() string { return deviceByAttribute("/sys/block/vd*/serial", serial) })
 }
 
 // openPort opens a virtio serial port by its name.
 func openPort(name string) (*os.File, error) {
-	dev, err := wait("the port "+name, func() string { return byAttribute("/sys/class/virtio-ports/*/name", name) })
+	dev, err := waitForDevice("the port "+name, func() string { return deviceByAttribute("/sys/class/virtio-ports/*/name", name) })
 	if err != nil {
 		return nil, err
 	}
-	// Without O_NONBLOCK, so that Go does not hand it to the poller: a port that the host closed polls as ready for
-	// ever.
+	// Without O_NONBLOCK, so that Go does not use its poller: a port that the host closed is reported as ready for ever.
 	fd, err := unix.Open(dev, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dev, Err: err}
@@ -77,8 +76,9 @@ func openPort(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), dev), nil
 }
 
-// byAttribute finds the device whose attribute in sysfs has this value; its node is named as the directory is.
-func byAttribute(pattern, value string) string {
+// deviceByAttribute returns the node of the device whose attribute in sysfs has this value, or "". The node has the
+// name of the directory.
+func deviceByAttribute(pattern, value string) string {
 	paths, _ := filepath.Glob(pattern)
 	for _, p := range paths {
 		if b, err := os.ReadFile(p); err == nil && strings.TrimSpace(string(b)) == value {

@@ -10,61 +10,61 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"cdblab/helpers/vm/wire"
+	"cdblab/helpers/vm/protocol"
 )
 
-// furnish makes the bare machine a normal one: what systemd and udev would have done. The notes are for the person
-// who watches.
-func furnish(job *wire.Job) (notes []string, err error) {
-	// As systemd does. A runtime has to cope with a shared root, so it has to be one here too.
+// setUpSystem does what systemd and udev do on a normal machine. The notes are for the person at the terminal.
+func setUpSystem(job *protocol.Job) (notes []string, err error) {
+	// systemd makes the root a shared mount. A runtime has to handle that, so the root is shared here too.
 	if err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
 		return nil, fmt.Errorf("make / shared: %w", err)
 	}
-	if err := mounts(); err != nil {
+	if err := mountFilesystems(); err != nil {
 		return nil, err
 	}
-	missing, err := cgroups(job.Cgroup)
+	missing, err := mountCgroups(job.Cgroup)
 	if err != nil {
 		return nil, err
 	}
 	if len(missing) > 0 {
-		notes = append(notes, fmt.Sprintf("this kernel can't mount the cgroup v1 controllers %v: what needs them can't be asked here; take CGROUP=v2 or an older kernel", missing))
+		notes = append(notes, fmt.Sprintf("this kernel can't mount the cgroup v1 controllers %v: questions that need them are skipped; use CGROUP=v2 or an older kernel", missing))
 	}
 	for _, d := range job.Mkdir {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, err
 		}
 	}
-	if job.Tree != "" {
-		if err := os.MkdirAll(job.Tree, 0o755); err != nil {
+	if job.SourceDir != "" {
+		if err := os.MkdirAll(job.SourceDir, 0o755); err != nil {
 			return nil, err
 		}
-		// A bind mount, and not a place on the work disk, because the path may lie below one of the mounts above.
-		if err := unix.Mount(wire.Tree, job.Tree, "", unix.MS_BIND, ""); err != nil {
-			return nil, fmt.Errorf("bind %s: %w", job.Tree, err)
+		// A bind mount, not a directory of the work disk: the path may lie below one of the mounts above.
+		if err := unix.Mount(protocol.SourceTree, job.SourceDir, "", unix.MS_BIND, ""); err != nil {
+			return nil, fmt.Errorf("bind %s: %w", job.SourceDir, err)
 		}
 	}
 	if err := unix.Sethostname([]byte("lab")); err != nil {
 		return nil, err
 	}
-	if err := loopback(); err != nil {
+	if err := bringUpLoopback(); err != nil {
 		return nil, fmt.Errorf("bring up lo: %w", err)
 	}
-	seed(job.Seed)
-	// Only where the machine has no clock of its own that the kernel reads.
+	seedRandom(job.RandomSeed)
+	// Only if the machine has no clock that the kernel reads.
 	if now := time.Unix(0, job.Now); time.Since(now).Abs() > time.Minute {
 		tv := unix.NsecToTimeval(job.Now)
 		_ = unix.Settimeofday(&tv)
 	}
-	// What systemd gives its services.
+	// The limits that systemd gives to its services.
 	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1024, Max: 524288})
-	// A guest that is out of memory kills what it likes, and what it then reports is worth nothing. A panic is
-	// honest. Limits of cgroups are not meant: those kill inside the group as ever.
+	// If the guest runs out of memory, its kernel kills any process, and the result of the command is worth nothing. So
+	// the kernel has to panic instead. The memory limits of cgroups are not affected: the kernel still kills a process of
+	// the cgroup.
 	_ = os.WriteFile("/proc/sys/vm/panic_on_oom", []byte("1"), 0)
 	return notes, nil
 }
 
-func mounts() error {
+func mountFilesystems() error {
 	const nosuid = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	table := []struct {
 		kind, at string
@@ -77,20 +77,20 @@ func mounts() error {
 		{"mqueue", "/dev/mqueue", nosuid, "", true},
 		{"tmpfs", "/run", unix.MS_NOSUID | unix.MS_NODEV, "mode=755", false},
 		{"tmpfs", "/tmp", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777", false},
-		// The root is an overlay, and an overlay can't be the upper layer of another.
+		// The root is an overlay, and an overlay cannot be the upper layer of another overlay.
 		{"tmpfs", "/var/lib/containerd", 0, "mode=711", false},
 		{"securityfs", "/sys/kernel/security", nosuid, "", true},
 		{"bpf", "/sys/fs/bpf", nosuid, "mode=700", true},
 	}
-	// Mounting bpf makes the kernel look for a module that no distribution ships. Under emulation the look costs a
-	// tenth of a second, so there is no modprobe for the moment.
+	// Mounting bpf makes the kernel look for a module that no distribution ships. Under emulation this costs a tenth of a
+	// second, so modprobe is turned off for that time.
 	const modprobe = "/proc/sys/kernel/modprobe"
 	if path, err := os.ReadFile(modprobe); err == nil {
 		_ = os.WriteFile(modprobe, []byte("\n"), 0)
 		defer func() { _ = os.WriteFile(modprobe, path, 0) }()
 	}
 	for _, m := range table {
-		// Below /sys the kernel makes the directory, where it knows the file system.
+		// Below /sys the kernel itself creates the directory, if it knows the filesystem.
 		if err := os.MkdirAll(m.at, 0o755); err != nil && !m.optional {
 			return err
 		}
@@ -111,7 +111,7 @@ func mounts() error {
 	return nil
 }
 
-func loopback() error {
+func bringUpLoopback() error {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -126,9 +126,9 @@ func loopback() error {
 	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr)
 }
 
-// seed gives the kernel random numbers to start from. An emulated CPU has no RDRAND, and whoever asks first would
-// wait for the kernel to gather enough from timings.
-func seed(b []byte) {
+// seedRandom gives the kernel random numbers to start from. An emulated CPU has no RDRAND; without a seed, the first
+// program that asks for random numbers would wait until the kernel has gathered enough of them from timings.
+func seedRandom(b []byte) {
 	if len(b) == 0 {
 		return
 	}

@@ -1,0 +1,221 @@
+//go:build linux
+
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"cdblab/helpers/vm/protocol"
+)
+
+// Variables, so that a test can make them shorter.
+var (
+	bootTimeout    = 2 * time.Minute  // under emulation, with the host's CPUs busy
+	silenceTimeout = time.Minute      // pid 1 sends a message every two seconds
+	drainTimeout   = 5 * time.Minute  // for the output that is still in the queues when the command has ended
+	timeoutMargin  = 90 * time.Second // after the test binary's own -test.timeout, which prints the goroutine dump
+)
+
+// A Command is a command that runs in a throw-away VM. Like an exec.Cmd, it holds the input of one run, and [Command.Run]
+// runs it.
+type Command struct {
+	Config
+	Args    []string // a test binary and its arguments; none: a shell on a terminal
+	Cache   *Cache
+	Log     func(format string, args ...any) // reports progress to the person at the terminal
+	Stdout  io.Writer
+	Stderr  io.Writer // may be the same file as Stdout; the order of the lines is then kept
+	Stdin   io.Reader // for a shell; may be nil
+	OnReady func()    // called when the guest has booted; may be nil
+
+	// Requests to the command: signals, and the size of the terminal. May be nil.
+	Requests <-chan protocol.Request
+}
+
+// A Result is the result of a command that ended by itself.
+type Result struct {
+	ExitCode int
+	Tests    TestCount // for a test binary
+	Config   Config    // the settings that were used: Accel is kvm or tcg, and CPUs is never 0
+	Release  string    // of the kernel, as uname -r prints it
+}
+
+// TestSummary returns the number of tests, for the closing line of a run.
+func (r *Result) TestSummary() string {
+	if r.Tests.Passed == 0 && r.ExitCode == 0 {
+		return "no test was seen to run (go test prints their names only with -v)"
+	}
+	return r.Tests.String()
+}
+
+// Stopped is the cause of a context that was cancelled because the user stopped the run.
+type Stopped struct{ Code int }
+
+func (s *Stopped) Error() string { return "stopped; the VM is gone" }
+
+// Run boots the VM, runs the command and waits for its end. An error means that nothing is known about the command: it
+// is a [*Stopped], or a failure of the machine such as a [*Fault].
+func (c *Command) Run(ctx context.Context) (*Result, error) {
+	program := shellProgram()
+	if len(c.Args) > 0 {
+		var err error
+		if program, err = testProgram(c.Args); err != nil {
+			return nil, err
+		}
+	}
+	if limit := program.timeout; limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit+timeoutMargin+bootTimeout, fmt.Errorf("the tests did not end %v after their own -timeout of %v", timeoutMargin, limit))
+		defer cancel()
+	}
+	conf := c.Config
+	if err := conf.check(); err != nil {
+		return nil, err
+	}
+	q, err := findQEMU()
+	if err != nil {
+		return nil, err
+	}
+	init, err := c.Cache.buildInit()
+	if err != nil {
+		return nil, err
+	}
+	k, err := c.Cache.findKernel(ctx, conf.Kernel, c.Log)
+	if err != nil {
+		return nil, err
+	}
+	if conf.Accel, err = c.Cache.chooseAccelerator(q, conf.Accel, k, init, c.Log); err != nil {
+		return nil, err
+	}
+	conf.setDefaultCPUs()
+	toolsImage, toolEnv, err := c.Cache.toolsImage(ctx, k, c.Log)
+	if err != nil {
+		return nil, err
+	}
+	var disks machineDisks
+	if disks.initrd, err = c.Cache.initrd(k, init); err != nil {
+		return nil, err
+	}
+	defer disks.initrd.Close()
+	if disks.tools, err = os.Open(toolsImage); err != nil {
+		return nil, err
+	}
+	defer disks.tools.Close()
+	if disks.work, err = c.Cache.workImage(program.files); err != nil {
+		return nil, err
+	}
+	defer disks.work.Close()
+
+	job := newJob(program, conf, toolEnv, sameFile(c.Stdout, c.Stderr))
+	m, err := q.start(conf, k, disks, "", protocol.ControlPort, protocol.StdoutPort, protocol.StderrPort, protocol.ResultsPort)
+	if err != nil {
+		return nil, err
+	}
+	defer m.kill()
+	result := &Result{Config: conf, Release: k.release}
+	tests := new(testCounter)
+	if result.ExitCode, err = c.follow(ctx, m, job, tests); err != nil {
+		return nil, err
+	}
+	result.Tests = tests.count
+	return result, nil
+}
+
+// follow sends the job to the guest, copies the command's output, and returns the command's exit code. tests receives a
+// copy of the command's stdout.
+func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, tests io.Writer) (int, error) {
+	archive, err := unnamedFile(c.Cache.dir, nil)
+	if err != nil {
+		return 0, diskFault("create a file for the results", c.Cache.dir, err)
+	}
+	defer archive.Close()
+	var (
+		stdout   = startCopy(m.ports[protocol.StdoutPort], io.MultiWriter(tests, c.Stdout))
+		stderr   = startCopy(m.ports[protocol.StderrPort], c.Stderr)
+		results  = startCopy(m.ports[protocol.ResultsPort], archive)
+		control  = json.NewEncoder(m.ports[protocol.ControlPort])
+		messages = receiveMessages(m.ports[protocol.ControlPort])
+		silence  = time.NewTimer(bootTimeout)
+		limit    = bootTimeout
+		ready    = false
+		tried    = "boot the VM"
+	)
+	for {
+		select {
+		case msg, ok := <-messages:
+			silence.Reset(silenceTimeout)
+			limit = silenceTimeout
+			switch {
+			case !ok:
+				<-m.exited
+				return 0, m.fault(tried, "the guest ended before it reported how the command ended: "+m.exitState(), "run it again. If it happens again, watch the console with CDB_VM_CONSOLE=1")
+			case msg.Ready && !ready:
+				ready, tried = true, "run "+job.Args[0]+" in the VM"
+				if err := control.Encode(job); err != nil {
+					return 0, m.fault("send the job to the guest", err.Error(), "run it again")
+				}
+				if c.OnReady != nil {
+					c.OnReady()
+				}
+				if c.Stdin != nil {
+					go func() { _, _ = io.Copy(m.ports[protocol.StdoutPort], c.Stdin) }()
+				}
+			case msg.Note != "":
+				c.Log("%s", msg.Note)
+			case msg.Fault != "":
+				return 0, m.fault(tried, "the guest reports: "+msg.Fault, "")
+			case msg.Exit != nil:
+				for _, output := range []struct {
+					name string
+					*copier
+					size int64
+				}{{"standard output", stdout, msg.Exit.Stdout}, {"standard error", stderr, msg.Exit.Stderr}, {"the result files", results, msg.Exit.Results}} {
+					if err := output.waitFor(output.size, drainTimeout); err != nil {
+						return 0, m.fault("receive "+output.name, err.Error(), "check that the disk is not full, and run it again")
+					}
+				}
+				if msg.Exit.Results > 0 {
+					if err := writeResults(archive, msg.Exit.Results, job.Results); err != nil {
+						return 0, err
+					}
+				}
+				if msg.Exit.Signal != 0 {
+					c.Log("the command was killed by signal %d", msg.Exit.Signal)
+				}
+				return msg.Exit.Code, nil
+			}
+		case request := <-c.Requests:
+			if ready {
+				_ = control.Encode(request)
+			}
+		case <-silence.C:
+			return 0, m.fault(tried, fmt.Sprintf("the guest was silent for %v", limit), "run it again. If it happens again, watch the console with CDB_VM_CONSOLE=1, or use ACCEL=tcg")
+		case <-ctx.Done():
+			if s, ok := errors.AsType[*Stopped](context.Cause(ctx)); ok {
+				return 0, s
+			}
+			return 0, m.fault(tried, context.Cause(ctx).Error(), "")
+		}
+	}
+}
+
+// sameFile reports whether a and b write to the same file.
+func sameFile(a, b io.Writer) bool {
+	if a == b {
+		return true
+	}
+	fileA, okA := a.(*os.File)
+	fileB, okB := b.(*os.File)
+	if !okA || !okB {
+		return false
+	}
+	infoA, errA := fileA.Stat()
+	infoB, errB := fileB.Stat()
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
+}

@@ -1,0 +1,90 @@
+//go:build linux
+
+package vm
+
+import (
+	"archive/tar"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// writeResults writes the result files that the guest sent as a tar archive of this size.
+func writeResults(archive *os.File, size int64, wanted []string) error {
+	_, err := archive.Seek(0, io.SeekStart)
+	if err == nil {
+		err = unpackResults(io.LimitReader(archive, size), wanted)
+	}
+	if err != nil {
+		return &Fault{Tried: "write the result files of the command", Seen: err.Error(), Do: "check that the directory is yours, and that the disk is not full"}
+	}
+	return nil
+}
+
+// unpackResults writes the guest's files to the wanted paths, or below them, and nowhere else. Neither a name with dots
+// nor a symbolic link that exists on the host leads out of these places.
+func unpackResults(r io.Reader, wanted []string) error {
+	for archive := tar.NewReader(r); ; {
+		h, err := archive.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		name := filepath.Clean("/" + h.Name)
+		base, rel := splitTrusted(name, wanted)
+		if base == "" {
+			return fmt.Errorf("the guest sent %s, which the command's flags do not name", name)
+		}
+		if err := unpackEntry(archive, h, base, rel); err != nil {
+			return err
+		}
+	}
+}
+
+// splitTrusted splits a name into a directory on the host that is trusted, and the rest. The directory is "" if the
+// name is not at or below one of the wanted paths.
+func splitTrusted(name string, wanted []string) (base, rel string) {
+	for _, w := range wanted {
+		if name == w || strings.HasPrefix(name, w+"/") {
+			rel, err := filepath.Rel(filepath.Dir(w), name)
+			if err == nil {
+				return filepath.Dir(w), rel
+			}
+		}
+	}
+	return "", ""
+}
+
+// unpackEntry writes one file or directory of the archive below base.
+func unpackEntry(content io.Reader, h *tar.Header, base, rel string) error {
+	if err := os.MkdirAll(base, 0o755); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(base)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if h.Typeflag == tar.TypeDir {
+		return root.MkdirAll(rel, 0o755)
+	}
+	if h.Typeflag != tar.TypeReg {
+		return nil
+	}
+	if err := root.MkdirAll(filepath.Dir(rel), 0o755); err != nil {
+		return err
+	}
+	f, err := root.Create(rel)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, content)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
