@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -39,17 +38,18 @@ import (
 func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which mounts does the container see?")
 	b := bundle.Busybox(q, "sleep", "300")
-	write(q, b.Rootfs("mark"), "the bundle's rootfs")
+	q.WriteLine(b.Rootfs("mark"), "the bundle's rootfs")
 	shelf := q.Mkdir("shelf")
-	write(q, filepath.Join(shelf, "mark"), "the shelf")
-	outer := specs.Mount{Destination: "/cdb", Type: "tmpfs", Source: "cdb-source", Options: []string{"nosuid", "noexec", "size=64k"}}
+	q.WriteLine(filepath.Join(shelf, "mark"), "the shelf")
+	outer := specs.Mount{Destination: "/cdb", Type: "tmpfs", Source: "cdb-source",
+		Options: []string{"nosuid", "noexec", "size=64k"}}
 	inner := specs.Mount{Destination: "/cdb/in", Type: "none", Source: shelf, Options: []string{"rbind"}}
-	with := func(ms ...specs.Mount) func(*specs.Spec) {
-		return func(s *specs.Spec) { s.Mounts = append(s.Mounts, ms...) }
+	addMounts := func(mounts ...specs.Mount) func(*specs.Spec) {
+		return func(s *specs.Spec) { s.Mounts = append(s.Mounts, mounts...) }
 	}
 
 	q.Step("each mount of config.json is one of the container's, in this order")
-	c, sh, p := runc.StartWithShell(q, b, "mounts", with(outer, inner))
+	c, sh, p := runc.StartWithShell(q, b, "mounts", addMounts(outer, inner))
 	mounts := check.Mounts(q, p)
 	var configured, found []string
 	for _, m := range c.Bundle.Spec.Mounts {
@@ -61,68 +61,74 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 		}
 	}
 	assert.Check(q, cmp.DeepEqual(found, configured), "the destinations, in the order of /proc/PID/mountinfo")
+	q.Covers("mounts[].destination")
 	q.Fact("mounts[].destination", found)
 	tmpfs := check.MountOn(q, mounts, "/cdb")
-	for _, row := range []struct{ field, got, want string }{
-		{"mounts[].type", tmpfs.FSType, outer.Type},
-		{"mounts[].source", tmpfs.Source, outer.Source},
-		{"mounts[].options", strings.Join(options(tmpfs, outer.Options), " "), strings.Join(outer.Options, " ")},
+	for _, row := range []struct {
+		covers    lab.Fields
+		got, want string
+	}{
+		{lab.Fields{"mounts[].type"}, tmpfs.FSType, outer.Type},
+		{lab.Fields{"mounts[].source"}, tmpfs.Source, outer.Source},
+		{lab.Fields{"mounts[].options"}, strings.Join(check.MountOptions(tmpfs, outer.Options), " "),
+			strings.Join(outer.Options, " ")},
 	} {
-		assert.Check(q, cmp.Equal(row.got, row.want), row.field)
-		q.Fact(row.field+" of /cdb", row.got)
+		assert.Check(q, cmp.Equal(row.got, row.want), row.covers[0])
+		q.Covers(row.covers...)
+		q.Fact(row.covers[0]+" of /cdb", row.got)
 	}
-	assert.Check(q, cmp.Equal(sh.Run("cat /cdb/in/mark").Out, "the shelf"), "what the source of a bind mount has")
-	// "none" is what one writes where the kernel ignores it: a bind mount is of the type that its source is of.
-	assert.Check(q, check.MountOn(q, mounts, "/cdb/in").FSType != inner.Type, "a bind mount has a type of its own")
+	assert.Check(q, cmp.Equal(sh.Run("cat /cdb/in/mark").Out, "the shelf"), "the file in the source of the bind mount")
+	// The kernel ignores the type of a bind mount, which is usually written "none": the mount has the type of its source.
+	assert.Check(q, check.MountOn(q, mounts, "/cdb/in").FSType != inner.Type, "a bind mount has the type that config.json gives it")
 	q.Fact("mounts[].source of /cdb/in", sh.Run("cat /cdb/in/mark").Out)
 
 	q.Step("root.path is what they are mounted in")
-	inside, err := os.Stat(fmt.Sprintf("/proc/%d/root/", p.PID))
-	assert.NilError(q, err)
-	outside, err := os.Stat(b.Rootfs())
-	assert.NilError(q, err)
-	assert.Check(q, os.SameFile(inside, outside), "the container's / is not the directory that root.path names")
+	assert.Check(q, file.Same(fmt.Sprintf("/proc/%d/root/", p.PID), b.Rootfs()),
+		"the container's / is not the directory that root.path names")
 	assert.Check(q, cmp.Equal(mounts[0].Mountpoint, "/"), "the first mount")
 	assert.Check(q, cmp.Equal(sh.Run("cat /mark").Out, "the bundle's rootfs"))
+	q.Covers("root.path")
 	q.Fact("root.path", "the same directory as the container's /")
 
-	q.Step("nothing else is mounted: pivot_root has left no mount of the host's")
-	assert.Check(q, cmp.Len(foreign(mounts, configured), 0), "mounts that config.json does not ask for")
-	assert.Check(q, !check.SeesHostMounts(p), "a mount of the lab's on the host is visible: %q", p.Mounts)
+	q.Step("nothing else is mounted: pivot_root has left no mount of the host")
+	assert.Check(q, cmp.Len(check.MountsOutside(mounts, configured), 0), "mounts that config.json does not ask for")
+	assert.Check(q, !check.SeesHostMounts(p), "a mount that the lab has made on the host is visible: %q", p.Mounts)
 	assert.Check(q, sh.Run("ls -d "+q.Dir).Code != 0, "the question's directory on the host is visible")
-	q.Fact("mounts of the host's", foreign(mounts, configured))
+	q.Fact("mounts that config.json does not name", check.MountsOutside(mounts, configured))
 
-	q.Control("the other way around, the outer mount hides the inner one, which is still in the table")
-	write(q, b.Rootfs("mark"), "read again")
-	hostTmpfs(q, b.Rootfs("cdb-below"))
-	write(q, b.Rootfs("cdb-below", "mark"), "the host's mount")
-	_, sh, p = runc.StartWithShell(q, b, "reversed", with(inner, outer))
+	q.Control("in the reverse order, the outer mount hides the inner one, which is still in the table")
+	q.WriteLine(b.Rootfs("mark"), "read again")
+	q.MountTmpfs(b.Rootfs("cdb-below"))
+	q.WriteLine(b.Rootfs("cdb-below", "mark"), "the host's mount")
+	_, sh, p = runc.StartWithShell(q, b, "reversed", addMounts(inner, outer))
 	mounts = check.Mounts(q, p)
 	assert.Check(q, check.MountOn(q, mounts, "/cdb/in").Source != "")
 	hidden := sh.Run("cat /cdb/in/mark")
-	assert.Check(q, cmp.Contains(hidden.Out, "No such file"), "what is mounted below a later mount is still seen")
+	assert.Check(q, cmp.Contains(hidden.Out, "No such file"), "the mount that a later one hides can still be read")
 	q.Fact("the inner mount", hidden.Out)
 
 	q.Control("what is mounted below the rootfs on the host is seen, and no field of config.json names it")
-	assert.Check(q, cmp.DeepEqual(foreign(mounts, configured), []string{"/cdb-below"}), "mounts that config.json does not ask for")
+	assert.Check(q, cmp.DeepEqual(check.MountsOutside(mounts, configured), []string{"/cdb-below"}),
+		"mounts that config.json does not ask for")
 	assert.Check(q, cmp.Equal(sh.Run("cat /cdb-below/mark").Out, "the host's mount"))
 	assert.Check(q, cmp.Equal(sh.Run("cat /mark").Out, "read again"), "a rootfs is no copy: what is written later is read")
-	q.Fact("mounts of the host's", foreign(mounts, configured))
+	q.Fact("mounts that config.json does not name, with one below the rootfs", check.MountsOutside(mounts, configured))
 
 	q.Control("another root.path, another root")
 	other := q.Mkdir("other")
 	assert.NilError(q, q.RootFS().WriteDir(other))
 	q.LogCommand("cp -a bundle/rootfs/. other")
-	write(q, filepath.Join(other, "mark"), "another rootfs")
-	o := runc.Variant(q, b, "elsewhere", func(s *specs.Spec) {
+	q.WriteLine(filepath.Join(other, "mark"), "another rootfs")
+	elsewhere := runc.Variant(q, b, "elsewhere", func(s *specs.Spec) {
 		s.Root.Path = "../other" // relative to the bundle
 		s.Process.Args = []string{"sleep", "301"}
 	})
-	p = o.CreateAndStart()
-	assert.Check(q, cmp.Equal(file.Read(q, fmt.Sprintf("/proc/%d/root/mark", p.PID)), "another rootfs"))
-	q.Fact("root.path ../other", file.Read(q, fmt.Sprintf("/proc/%d/root/mark", p.PID)))
+	p = elsewhere.CreateAndStart()
+	mark := file.Read(q, fmt.Sprintf("/proc/%d/root/mark", p.PID))
+	assert.Check(q, cmp.Equal(mark, "another rootfs"))
+	q.Fact("root.path ../other", mark)
 
-	q.Answer("Those of config.json in its order, over root.path, and none of the host's but what is mounted below the rootfs.")
+	q.Answer("Those of config.json in its order, over root.path. Of the host's mounts, only those below the rootfs.")
 }
 
 // Those that no field of config.json takes away.
@@ -139,9 +145,9 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	b := bundle.Busybox(q, "sleep", "300")
 
 	q.Step("on the host: a directory of what an option can forbid, and paths of the rootfs to be hidden")
-	shelf := hostTmpfs(q, q.Mkdir("shelf"))
-	write(q, filepath.Join(shelf, "file"), "here")
-	write(q, filepath.Join(shelf, "script"), "#!/bin/sh")
+	shelf := q.MountTmpfs(q.Mkdir("shelf"))
+	q.WriteLine(filepath.Join(shelf, "file"), "here")
+	q.WriteLine(filepath.Join(shelf, "script"), "#!/bin/sh")
 	assert.NilError(q, os.Chmod(filepath.Join(shelf, "script"), 0o755))
 	assert.NilError(q, os.Symlink("file", filepath.Join(shelf, "link")))
 	assert.NilError(q, unix.Mknod(filepath.Join(shelf, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
@@ -153,24 +159,24 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	assert.NilError(q, os.Chmod(suid, os.ModeSetuid|0o755))
 	q.LogCommand("cd shelf; chmod 755 script; ln -s file link; mknod -m 666 null c 1 3; cp %s busybox; chown 1000:1000 busybox; "+
 		"chmod 4755 busybox; cd ..", q.UnderTest("busybox").Path)
-	hostTmpfs(q, filepath.Join(shelf, "below"))
+	q.MountTmpfs(filepath.Join(shelf, "below"))
 	for _, dir := range []string{"kept", "secrets"} {
 		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
 		q.LogCommand("mkdir bundle/rootfs/%s", dir)
-		write(q, b.Rootfs(dir, "file"), "told")
+		q.WriteLine(b.Rootfs(dir, "file"), "told")
 	}
-	write(q, b.Rootfs("secret"), "told")
+	q.WriteLine(b.Rootfs("secret"), "told")
 
 	rows := []struct {
-		option string
-		act    string // below the mount; succeeds without the option
-		says   string // what the act says with it
+		option    string
+		act       string // a command below the mount, which succeeds without the option
+		wantError string // what the command writes with the option
 	}{
 		{"ro", "touch file", "Read-only file system"},
 		{"rro", "touch below/file", "Read-only file system"},
 		{"nodev", "echo > null", "Permission denied"},
 		{"noexec", "./script", "Permission denied"},
-		{"nosuid", "[ $(./busybox id -u) = 1000 ]", ""}, // it runs, and stays who it was
+		{"nosuid", "[ $(./busybox id -u) = 1000 ]", ""}, // it runs, and keeps its user
 		{"nosymfollow", "cat link", "Too many levels of symbolic links"},
 	}
 	bind := func(destination string, options ...string) specs.Mount {
@@ -184,25 +190,27 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		for _, row := range rows {
 			s.Mounts = append(s.Mounts, bind("/at/"+row.option, row.option))
 		}
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/small", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k", "mode=700"}})
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/small", Type: "tmpfs", Source: "tmpfs",
+			Options: []string{"size=64k", "mode=700"}})
 	})
-	at := func(option, act string) string { return "cd /at/" + option + " && (" + act + ")" }
+	below := func(option, act string) string { return "cd /at/" + option + " && (" + act + ")" }
 
 	q.Step("mounts[].options: what each forbids")
 	mounts := check.Mounts(q, inOpen)
 	for _, row := range rows {
-		r := open.Run(at(row.option, row.act))
+		r := open.Run(below(row.option, row.act))
 		if !q.UnderTest("runc").Pinned && row.option == "nosymfollow" && r.Code == 0 {
-			q.Fact(row.option, "older runtimes do not know the option, and say nothing")
+			q.Fact("mounts[].options: "+row.option, "older runtimes do not know the option, and ignore it without an error")
 			continue
 		}
 		assert.Check(q, r.Code != 0, "with %s, this succeeds: %s", row.option, row.act)
-		assert.Check(q, cmp.Contains(r.Out, row.says), "with %s: %s", row.option, row.act)
-		q.Fact("mounts[].options: "+row.option, row.act+" → "+lastError(r.Out, r.Code))
+		assert.Check(q, cmp.Contains(r.Out, row.wantError), "with %s: %s", row.option, row.act)
+		q.Covers("mounts[].options")
+		q.Fact("mounts[].options: "+row.option, row.act+" → "+r.Failure())
 	}
-	q.Fact("flags of /at/ro", options(check.MountOn(q, mounts, "/at/ro"), []string{"ro"}))
-	below := open.Run(at("ro", "touch below/file"))
-	assert.Check(q, cmp.Equal(below.Code, 0), "ro is one mount's, and yet it reaches the one below: %s", below.Out)
+	q.Fact("flags of /at/ro", check.MountOptions(check.MountOn(q, mounts, "/at/ro"), []string{"ro"}))
+	written := open.Run(below("ro", "touch below/file"))
+	assert.Check(q, cmp.Equal(written.Code, 0), "ro is a flag of one mount, and yet it reaches the mount below: %s", written.Out)
 	q.Fact("ro, the mount below", "writable, unlike with rro")
 	full := open.Run("dd if=/dev/zero of=/small/file bs=1k count=100")
 	assert.Check(q, cmp.Contains(full.Out, "No space left"), "100 KB in a tmpfs of size=64k: exit code %d", full.Code)
@@ -220,34 +228,36 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		s.Linux.MaskedPaths = []string{"/secret", "/secrets", "/not/there"}
 	})
 	fields := []struct {
-		field string
-		sh    *runc.Shell
-		act   string
-		says  string
+		covers    lab.Fields
+		sh        *runc.Shell
+		act       string
+		wantError string
 	}{
-		{"root.readonly", root, "touch /new", "Read-only file system"},
-		{"linux.readonlyPaths", closed, "touch /kept/file", "Read-only file system"},
-		{"linux.maskedPaths", closed, "grep told /secret", ""},
-		{"linux.maskedPaths", closed, "cat /secrets/file", "No such file"},
-		{"linux.maskedPaths", closed, "touch /secrets", "Read-only file system"},
+		{lab.Fields{"root.readonly"}, root, "touch /new", "Read-only file system"},
+		{lab.Fields{"linux.readonlyPaths"}, closed, "touch /kept/file", "Read-only file system"},
+		{lab.Fields{"linux.maskedPaths"}, closed, "grep told /secret", ""},
+		{lab.Fields{"linux.maskedPaths"}, closed, "cat /secrets/file", "No such file"},
+		{lab.Fields{"linux.maskedPaths"}, closed, "touch /secrets", "Read-only file system"},
 	}
 	for _, row := range fields {
+		field := row.covers[0]
 		r := row.sh.Run(row.act)
-		assert.Check(q, r.Code != 0, "with %s, this succeeds: %s", row.field, row.act)
-		assert.Check(q, cmp.Contains(r.Out, row.says), "with %s: %s", row.field, row.act)
-		q.Fact(row.field, row.act+" → "+lastError(r.Out, r.Code))
+		assert.Check(q, r.Code != 0, "with %s, this succeeds: %s", field, row.act)
+		assert.Check(q, cmp.Contains(r.Out, row.wantError), "with %s: %s", field, row.act)
+		q.Covers(row.covers...)
+		q.Fact(field+": "+row.act, r.Failure())
 	}
 
 	q.Control("the same acts without the option, and without the field: they succeed")
 	for _, row := range rows {
-		free := open.Run(at("none", row.act))
-		assert.Check(q, cmp.Equal(free.Code, 0), "without %s, this fails: %s: %s", row.option, row.act, free.Out)
+		r := open.Run(below("none", row.act))
+		assert.Check(q, cmp.Equal(r.Code, 0), "without %s, this fails: %s: %s", row.option, row.act, r.Out)
 	}
 	for _, row := range fields {
-		free := open.Run(row.act)
-		assert.Check(q, cmp.Equal(free.Code, 0), "without %s, this fails: %s: %s", row.field, row.act, free.Out)
+		r := open.Run(row.act)
+		assert.Check(q, cmp.Equal(r.Code, 0), "without %s, this fails: %s: %s", row.covers[0], row.act, r.Out)
 	}
-	q.Fact("acts that succeed without", len(rows)+len(fields))
+	q.Fact("commands that succeed without the option or the field", len(rows)+len(fields))
 
 	q.Step("what a field does not reach")
 	for _, row := range []struct {
@@ -267,19 +277,22 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	}
 	mounts = check.Mounts(q, inClosed)
 	assert.Check(q, cmp.Equal(check.MountOn(q, mounts, "/secrets").FSType, "tmpfs"), "what covers a masked directory")
-	assert.Check(q, cmp.Contains(strings.Split(check.MountOn(q, mounts, "/kept").Options, ","), "ro"), "flags of a read-only path")
+	assert.Check(q, cmp.Contains(strings.Split(check.MountOn(q, mounts, "/kept").Options, ","), "ro"),
+		"flags of a read-only path")
 	closed.Run("echo forged > /secret")
-	assert.Check(q, cmp.Equal(file.Read(q, b.Rootfs("secret")), "told"), "what the host has in the masked file after a write")
+	assert.Check(q, cmp.Equal(file.Read(q, b.Rootfs("secret")), "told"),
+		"the masked file on the host after a write in the container")
 	q.Fact("on the host, the masked file", file.Read(q, b.Rootfs("secret")))
 
 	q.Answer("All that none of these forbids: an option of the mount, root.readonly, readonlyPaths, maskedPaths.")
 }
 
-// Whether it does is said by the propagation of the mount in which the other is made.
+// The propagation of the mount in which the later mount is made decides that.
 //
-// A bind mount is a copy of a mount, and rbind copies those below as well. A copy of a shared mount hears of what is mounted
-// later, and tells of it too; a slave only hears; a private one does neither. By default the runtime makes all of them
-// slaves, so that the host is not told; rootfsPropagation says otherwise for all, an option of a mount for that one.
+// A bind mount is a copy of a mount, and rbind copies those below as well. A copy of a shared mount receives what is
+// mounted later, and passes its own later mounts on, too; a slave only receives; a private one does neither. By default the
+// runtime makes all of them slaves, so that the host receives nothing; rootfsPropagation says otherwise for all mounts, an
+// option of a mount for that mount alone.
 //
 // Hint: the optional fields of /proc/PID/mountinfo: shared:N and master:N. Mount something, and look on the other side.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#rootfs-mount-propagation
@@ -288,47 +301,44 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Does a mount made later reach the other side?")
 	b := bundle.Busybox(q, "sleep", "300")
 
-	q.Step("on the host: a shared mount, in which others can be made, and one that is there early")
-	shelf := hostTmpfs(q, q.Mkdir("shelf"))
+	q.Step("on the host: a shared mount, in which others can be made, and one that is made before the container")
+	shelf := q.MountTmpfs(q.Mkdir("shelf"))
 	assert.NilError(q, unix.Mount("", shelf, "", unix.MS_SHARED, ""))
 	q.LogCommand("mount --make-shared shelf")
-	hostTmpfs(q, filepath.Join(shelf, "early"))
-	write(q, filepath.Join(shelf, "early", "mark"), "early")
+	q.MountTmpfs(filepath.Join(shelf, "early"))
+	q.WriteLine(filepath.Join(shelf, "early", "mark"), "early")
 
-	// What the host's late mount is heard by, and from where a mount of the container's reaches the host.
-	all := []string{"bind", "rbind", "rslave", "rprivate", "rshared"}
+	options := []string{"bind", "rbind", "rslave", "rprivate", "rshared"}
 	rows := []struct {
-		propagation string // linux.rootfsPropagation
-		hears       []string
-		tells       []string
+		propagation string   // linux.rootfsPropagation
+		fromHost    []string // options of the mounts that receive a late mount of the host
+		fromInside  []string // options of the mounts below which a mount made in the container reaches the host
 	}{
 		{"", []string{"bind", "rbind", "rslave", "rshared"}, nil},
 		{"rslave", []string{"bind", "rbind", "rslave", "rshared"}, nil},
 		{"rprivate", nil, nil},
 		{"rshared", []string{"bind", "rbind", "rslave", "rshared"}, []string{"bind", "rbind", "rshared"}},
 	}
-	name := func(propagation string) string { return "root-" + strings.TrimSuffix("default-"+propagation, "-") }
+	variant := func(propagation string) string { return "root-" + strings.TrimSuffix("default-"+propagation, "-") }
+	// The directory on which the container mounts something, to see whether the host receives it.
+	backDir := func(propagation, option string) string { return "back-" + propagation + "-" + option }
 	shells, processes := map[string]*runc.Shell{}, map[string]proc.Process{}
 	for _, row := range rows {
-		_, sh, p := runc.StartWithShell(q, b, name(row.propagation), func(s *specs.Spec) {
+		mayMount := bundle.WithCapability("CAP_SYS_ADMIN")
+		_, sh, p := runc.StartWithShell(q, b, variant(row.propagation), mayMount, func(s *specs.Spec) {
 			s.Linux.RootfsPropagation = row.propagation
-			c := s.Process.Capabilities // it mounts something itself
-			for _, set := range []*[]string{&c.Bounding, &c.Permitted, &c.Effective} {
-				*set = append(*set, "CAP_SYS_ADMIN")
-			}
-			for _, option := range all {
-				options := []string{option}
+			for _, option := range options {
+				mount := specs.Mount{Destination: "/at/" + option, Type: "none", Source: shelf, Options: []string{option}}
 				if option != "bind" && option != "rbind" {
-					options = append(options, "rbind")
+					mount.Options = append(mount.Options, "rbind")
 				}
-				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/at/" + option, Type: "none", Source: shelf, Options: options})
+				s.Mounts = append(s.Mounts, mount)
 			}
 		})
 		shells[row.propagation], processes[row.propagation] = sh, p
-		for _, option := range all {
-			back := filepath.Join(shelf, "back-"+row.propagation+"-"+option)
-			assert.NilError(q, os.Mkdir(back, 0o755))
-			q.LogCommand("mkdir shelf/%s", filepath.Base(back))
+		for _, option := range options {
+			assert.NilError(q, os.Mkdir(filepath.Join(shelf, backDir(row.propagation, option)), 0o755))
+			q.LogCommand("mkdir shelf/%s", backDir(row.propagation, option))
 		}
 	}
 
@@ -336,53 +346,56 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	sh := shells[""]
 	assert.Check(q, cmp.Equal(sh.Run("cat /at/rbind/early/mark").Out, "early"))
 	r := sh.Run("cat /at/bind/early/mark")
-	assert.Check(q, cmp.Contains(r.Out, "No such file"), "bind copied the mount below, too")
+	assert.Check(q, cmp.Contains(r.Out, "No such file"), "bind has copied the mount below, too")
 	q.Fact("rbind", sh.Run("cat /at/rbind/early/mark").Out)
 	q.Fact("bind", r.Out)
 
-	q.Step("on the host, a mount is made later: who hears of it, by linux.rootfsPropagation and by option")
-	hostTmpfs(q, filepath.Join(shelf, "late"))
+	q.Step("on the host, a mount is made later: which mounts receive it, by linux.rootfsPropagation and by option")
+	q.MountTmpfs(filepath.Join(shelf, "late"))
 	for _, row := range rows {
-		// Once, for all mounts of a container: the kernel has told them before mount(2) returned.
+		// Read the table once, for all mounts of a container: the kernel has propagated the mount before mount(2) returned.
 		mounts := check.Mounts(q, processes[row.propagation])
-		var hears, kinds []string
-		for _, option := range all {
+		var receivers, kinds []string
+		for _, option := range options {
 			if slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == "/at/"+option+"/late" }) {
-				hears = append(hears, option)
+				receivers = append(receivers, option)
 			}
-			kinds = append(kinds, option+"="+propagation(check.MountOn(q, mounts, "/at/"+option)))
+			kinds = append(kinds, option+"="+check.Propagation(check.MountOn(q, mounts, "/at/"+option)))
 		}
-		assert.Check(q, cmp.DeepEqual(hears, row.hears), "who hears, with linux.rootfsPropagation %q: %v", row.propagation, kinds)
-		q.Fact("linux.rootfsPropagation", fmt.Sprintf("%q", row.propagation))
-		q.Fact("of / itself", propagation(check.MountOn(q, mounts, "/")))
-		q.Fact("of the mounts", kinds)
-		q.Fact("hear of the late mount", hears)
+		assert.Check(q, cmp.DeepEqual(receivers, row.fromHost),
+			"mounts that receive the late mount, with linux.rootfsPropagation %q: %v", row.propagation, kinds)
+		q.Covers("linux.rootfsPropagation", "mounts[].options")
+		subject := fmt.Sprintf("linux.rootfsPropagation %q: ", row.propagation)
+		q.Fact(subject+"propagation of /", check.Propagation(check.MountOn(q, mounts, "/")))
+		q.Fact(subject+"propagation of the mounts", kinds)
+		q.Fact(subject+"receive the late mount", receivers)
 	}
 
-	q.Step("in the container, a mount is made: from where does the host hear of it")
+	q.Step("in the container, a mount is made: below which mounts does the host receive it")
 	for _, row := range rows {
-		var tells []string
-		for _, option := range all {
-			back := "back-" + row.propagation + "-" + option
-			r := shells[row.propagation].Run("mount -t tmpfs cdb-back /at/" + option + "/" + back)
+		var senders []string
+		for _, option := range options {
+			dir := backDir(row.propagation, option)
+			r := shells[row.propagation].Run("mount -t tmpfs cdb-back /at/" + option + "/" + dir)
 			assert.Check(q, cmp.Equal(r.Code, 0), "the container cannot mount anything: %s", r.Out)
-			if m := check.MountAt(q, filepath.Join(shelf, back)); m != nil {
-				tells = append(tells, option)
+			if m := check.MountAt(q, filepath.Join(shelf, dir)); m != nil {
+				senders = append(senders, option)
 				assert.Check(q, cmp.Equal(m.Source, "cdb-back"))
 			}
 		}
-		assert.Check(q, cmp.DeepEqual(tells, row.tells), "from where the host hears, with linux.rootfsPropagation %q", row.propagation)
-		q.Fact(fmt.Sprintf("%q tells the host of", row.propagation), tells)
+		assert.Check(q, cmp.DeepEqual(senders, row.fromInside),
+			"mounts that pass a mount on to the host, with linux.rootfsPropagation %q", row.propagation)
+		q.Fact(fmt.Sprintf("linux.rootfsPropagation %q: pass a mount on to the host", row.propagation), senders)
 	}
 
-	q.Answer("Only where the mount is a shared one's copy: as a slave it hears, shared it tells too, private neither.")
+	q.Answer("Only where the mount is a copy of a shared one: a slave receives, shared passes on too, private neither.")
 }
 
-// Whoever the mapping says: the owners are translated at this mount, and nothing is written for it.
+// The user that the mapping names: the owners are translated at this mount, and nothing is written for it.
 //
-// Each mount has a mapping of its own, other than a user namespace, which holds for a process: the same file has one owner
+// Each mount has a mapping of its own, unlike a user namespace, which holds for a process: the same file has one owner
 // at one place and another at the next. What a program makes there is owned, on the host, by the id that it maps back to.
-// An owner that the mapping does not know is shown as nobody.
+// An owner that the mapping does not know is shown as the user nobody.
 //
 // Hint: stat the same file through a mount with the mapping and through one without.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-mounts
@@ -390,24 +403,24 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who owns the files of an id-mapped mount?")
 	b := bundle.Busybox(q, "sleep", "300")
-	shelf := hostTmpfs(q, q.Mkdir("shelf"))
-	// Root has no CAP_DAC_OVERRIDE in the container, and at the mount the directory is another's.
+	shelf := q.MountTmpfs(q.Mkdir("shelf"))
+	// Root has no CAP_DAC_OVERRIDE in the container, and at the mount another user owns the directory.
 	assert.NilError(q, os.Chmod(shelf, 0o777))
 	q.LogCommand("chmod 777 shelf")
 	for _, f := range []struct {
 		name     string
 		uid, gid int
 	}{{"root", 0, 0}, {"user", 1000, 2000}, {"stranger", 5, 5}} {
-		write(q, filepath.Join(shelf, f.name), f.name)
+		q.WriteLine(filepath.Join(shelf, f.name), f.name)
 		assert.NilError(q, os.Chown(filepath.Join(shelf, f.name), f.uid, f.gid))
 		q.LogCommand("chown %d:%d shelf/%s", f.uid, f.gid, f.name)
 	}
-	// They change places: who is 0 in the file system is 1000 at the mount, and the other way around.
+	// The users change places: an owner 0 in the file system is 1000 at the mount, and an owner 1000 is 0.
 	uids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1000, HostID: 0, Size: 1}}
 	gids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 2000, Size: 1}, {ContainerID: 2000, HostID: 0, Size: 1}}
 
 	q.Run("mapped", func(q *lab.Q) {
-		if err := mapsIDs(q, shelf); err != nil {
+		if err := supportsIDMappedMounts(q, shelf); err != nil {
 			q.Skipf("a tmpfs of this kernel has no id-mapped mounts: %v", err)
 		}
 		q.Step("mounts[].uidMappings and gidMappings: the owners at the mount")
@@ -415,108 +428,52 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 			s.Root.Readonly = false
 			s.Mounts = append(s.Mounts,
 				specs.Mount{Destination: "/plain", Type: "none", Source: shelf, Options: []string{"bind"}},
-				specs.Mount{Destination: "/mapped", Type: "none", Source: shelf, Options: []string{"bind"}, UIDMappings: uids, GIDMappings: gids})
+				specs.Mount{Destination: "/mapped", Type: "none", Source: shelf, Options: []string{"bind"},
+					UIDMappings: uids, GIDMappings: gids})
 		})
-		if o := check.MountOn(q, check.Mounts(q, p), "/mapped").Options; !strings.Contains(o, "idmapped") && !q.UnderTest("runc").Pinned {
-			q.Skipf("this runtime does not know the fields, and says nothing of it: the mount has %s", o)
+		options := check.MountOn(q, check.Mounts(q, p), "/mapped").Options
+		if !strings.Contains(options, "idmapped") && !q.UnderTest("runc").Pinned {
+			q.Skipf("this runtime does not know the fields, and ignores them without an error: the mount has %s", options)
 		}
 		owners := func(place string) []string {
 			return strings.Fields(sh.Run("cd " + place + " && stat -c %n=%u:%g root user stranger; cd /").Out)
 		}
 		mapped := owners("/mapped")
 		for _, row := range []struct {
-			fields []string // that say so
+			covers lab.Fields
 			want   string
 		}{
-			{[]string{"mounts[].uidMappings[].containerID", "mounts[].gidMappings[].containerID"}, "root=1000:2000"},
-			{[]string{"mounts[].uidMappings[].hostID", "mounts[].gidMappings[].hostID"}, "user=0:0"},
-			// Outside of the size nobody is known; 65534 is the kernel's overflow id.
-			{[]string{"mounts[].uidMappings[].size", "mounts[].gidMappings[].size"}, "stranger=65534:65534"},
+			{lab.Fields{"mounts[].uidMappings[].containerID", "mounts[].gidMappings[].containerID"}, "root=1000:2000"},
+			{lab.Fields{"mounts[].uidMappings[].hostID", "mounts[].gidMappings[].hostID"}, "user=0:0"},
+			// The mapping does not know an owner outside of its size. 65534 is the kernel's overflow id.
+			{lab.Fields{"mounts[].uidMappings[].size", "mounts[].gidMappings[].size"}, "stranger=65534:65534"},
 		} {
-			assert.Check(q, cmp.Contains(mapped, row.want), "owners at the mount, by %s", row.fields)
-			q.Fact(strings.Join(row.fields, ", "), row.want)
+			assert.Check(q, cmp.Contains(mapped, row.want), "owners at the mount, by %s", row.covers)
+			q.Covers(row.covers...)
+			q.Fact(strings.Join(row.covers, ", "), row.want)
 		}
 
-		q.Step("what root makes there is the other's in the file system")
+		q.Step("the other user owns, in the file system, what root makes at the mount")
 		r := sh.Run("touch /mapped/made")
 		assert.Check(q, cmp.Equal(r.Code, 0), "root cannot make a file at the mount: %s", r.Out)
-		assert.Check(q, cmp.Equal(owner(q, filepath.Join(shelf, "made")), "1000:2000"), "owner on the host")
-		q.Fact("made by root, on the host", owner(q, filepath.Join(shelf, "made")))
+		owner := file.Owner(q, filepath.Join(shelf, "made"))
+		assert.Check(q, cmp.Equal(owner, "1000:2000"), "owner on the host")
+		q.Fact("made by root, on the host", owner)
 
 		q.Control("the same files at the mount without the fields, at the same time")
 		assert.Check(q, cmp.DeepEqual(owners("/plain"), []string{"root=0:0", "user=1000:2000", "stranger=5:5"}))
-		q.Fact("without", owners("/plain"))
+		q.Fact("owners at the mount without the fields", owners("/plain"))
 		sh.Run("touch /plain/made-plain")
-		assert.Check(q, cmp.Equal(owner(q, filepath.Join(shelf, "made-plain")), "0:0"), "owner on the host")
-		assert.Check(q, cmp.Equal(owner(q, filepath.Join(shelf, "root")), "0:0"), "the mapping has changed the file")
+		assert.Check(q, cmp.Equal(file.Owner(q, filepath.Join(shelf, "made-plain")), "0:0"), "owner on the host")
+		assert.Check(q, cmp.Equal(file.Owner(q, filepath.Join(shelf, "root")), "0:0"), "the mapping has changed the file")
 	})
 
-	q.Answer("Whom the mount's mapping names; in the file system nothing changes.")
+	q.Answer("The user that the mount's mapping names; in the file system nothing changes.")
 }
 
-// write writes a file, as a shell would.
-func write(q *lab.Q, path, text string) {
-	q.Helper()
-	assert.NilError(q, os.WriteFile(path, []byte(text+"\n"), 0o644))
-	q.LogCommand("echo '%s' > %s", text, strings.TrimPrefix(path, q.Dir+"/"))
-}
-
-// hostTmpfs mounts a tmpfs of the question's own on the host, and makes the directory if need be. The question's
-// directory may lie on a file system that itself forbids devices.
-func hostTmpfs(q *lab.Q, dir string) string {
-	q.Helper()
-	assert.NilError(q, os.MkdirAll(dir, 0o755))
-	assert.NilError(q, unix.Mount("cdb-host", dir, "tmpfs", 0, "mode=755"))
-	// With what has come to be mounted below it.
-	q.Cleanup(func() { assert.Check(q, unix.Unmount(dir, unix.MNT_DETACH)) })
-	q.LogCommand("mkdir -p %[1]s && mount -t tmpfs -o mode=755 cdb-host %[1]s", strings.TrimPrefix(dir, q.Dir+"/"))
-	return dir
-}
-
-// options lists which of the options the mount has, as a flag of its own or of its file system.
-func options(m *mountinfo.Info, of []string) []string {
-	has := strings.Split(m.Options+","+m.VFSOptions, ",")
-	return slices.DeleteFunc(slices.Clone(of), func(o string) bool { return !slices.Contains(has, o) })
-}
-
-// foreign lists the mounts that are neither / nor at or below a configured destination.
-func foreign(ms []*mountinfo.Info, configured []string) []string {
-	var out []string
-	for _, m := range ms {
-		below := func(d string) bool { return m.Mountpoint == d || strings.HasPrefix(m.Mountpoint, d+"/") }
-		if m.Mountpoint != "/" && !slices.ContainsFunc(configured, below) {
-			out = append(out, m.Mountpoint)
-		}
-	}
-	return out
-}
-
-// propagation is what the optional fields say, without the numbers of the peer groups.
-func propagation(m *mountinfo.Info) string {
-	if m.Optional == "" {
-		return "private"
-	}
-	return strings.ReplaceAll(regexp.MustCompile(`:\d+`).ReplaceAllString(m.Optional, ""), " ", "+")
-}
-
-// lastError is what a program said at last, which is the errno in words.
-func lastError(out string, code int) string {
-	if out == "" {
-		return fmt.Sprintf("exit code %d", code)
-	}
-	return strings.TrimSpace(out[strings.LastIndex(out, ": ")+1:])
-}
-
-// owner is who owns a file in its file system.
-func owner(q *lab.Q, path string) string {
-	q.Helper()
-	var st unix.Stat_t
-	assert.NilError(q, unix.Stat(path, &st))
-	return fmt.Sprintf("%d:%d", st.Uid, st.Gid)
-}
-
-// mapsIDs asks the kernel itself, past the runtime, whether a mount of this file system can have a mapping.
-func mapsIDs(q *lab.Q, dir string) error {
+// supportsIDMappedMounts asks the kernel itself, without the runtime, to make a mount with a mapping from a directory. It
+// returns an error if the file system of the directory does not support that.
+func supportsIDMappedMounts(q *lab.Q, dir string) error {
 	q.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

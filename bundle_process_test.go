@@ -10,14 +10,13 @@ import (
 	"strings"
 	"testing"
 
-	"cdblab/helpers/check"
-
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/check"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -25,9 +24,9 @@ import (
 
 // Each field of process becomes an attribute of the kernel's process, and /proc/PID has nearly all of them.
 //
-// The stand-in sets them one by one, in itself: identity, limits, priorities, directory. What it has set stays over
-// execve(2), so the program begins with them without having asked. A field that the runtime does not know it ignores
-// without a word, and then the process has what every process has.
+// `runc init` sets them one by one, in itself: identity, limits, priorities, directory. What it has set stays over
+// execve(2), so the program begins with them without having asked. A runtime ignores a field that it does not know, without
+// an error, and then the process has what every process has.
 //
 // Hint: read status, stat, limits, environ, cwd and personality of /proc/PID beside config.json, line by line.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process
@@ -35,44 +34,60 @@ import (
 func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does the kernel show what process says?")
 	b := bundle.Busybox(q, "sleep", "300")
-	umask, oom := uint32(0o37), 500
+	status := func(key string) func(proc.PID) string {
+		return func(pid proc.PID) string { return proc.Status(q, pid, key) }
+	}
+	statField := func(number int) func(proc.PID) string {
+		return func(pid proc.PID) string { return proc.StatField(q, pid, number) }
+	}
+	procFile := func(name string) func(proc.PID) string {
+		return func(pid proc.PID) string { return proc.File(q, pid, name) }
+	}
+	environWithoutHome := func(pid proc.PID) string { // the runtime adds HOME by itself
+		isHome := func(variable string) bool { return strings.HasPrefix(variable, "HOME=") }
+		return strings.Join(slices.DeleteFunc(proc.Snapshot(q, pid).Env, isHome), " ")
+	}
+	ioClass := func(pid proc.PID) string { class, _ := proc.IOPriority(q, pid); return strconv.Itoa(class) }
+	ioPriority := func(pid proc.PID) string { _, priority := proc.IOPriority(q, pid); return strconv.Itoa(priority) }
 
 	// One row per field: what config.json says, where the kernel shows it, and what has to stand there.
 	rows := []struct {
-		field string
-		set   func(*specs.Spec)
-		where string
-		see   func(q *lab.Q, pid proc.PID) string
-		want  string
+		covers lab.Fields
+		set    func(*specs.Spec)
+		where  string
+		read   func(proc.PID) string
+		want   string
 	}{
-		{"process.args", func(s *specs.Spec) { s.Process.Args = []string{"sleep", "301"} },
-			"cmdline", func(q *lab.Q, pid proc.PID) string { return fmt.Sprint(proc.Snapshot(q, pid).Args) }, "[sleep 301]"},
-		{"process.env", func(s *specs.Spec) { s.Process.Env = []string{"PATH=/bin", "ROOM=process"} },
-			"environ", func(q *lab.Q, pid proc.PID) string { return withoutHome(proc.Snapshot(q, pid).Env) },
-			"PATH=/bin ROOM=process"},
-		{"process.cwd", func(s *specs.Spec) { s.Process.Cwd = "/etc" },
-			"cwd", func(q *lab.Q, pid proc.PID) string { return proc.Cwd(q, pid) }, "/etc"},
-		{"process.user.uid", func(s *specs.Spec) { s.Process.User.UID = 1234 }, "status, Uid", statusLine("Uid"),
-			"1234 1234 1234 1234"},
-		{"process.user.gid", func(s *specs.Spec) { s.Process.User.GID = 2345 }, "status, Gid", statusLine("Gid"),
-			"2345 2345 2345 2345"},
-		{"process.user.additionalGids", func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{3456, 4567} },
-			"status, Groups", statusLine("Groups"), "3456 4567"},
-		{"process.user.umask", func(s *specs.Spec) { s.Process.User.Umask = &umask }, "status, Umask", statusLine("Umask"),
-			"0037"},
-		{"process.noNewPrivileges", func(s *specs.Spec) { s.Process.NoNewPrivileges = true }, "status, NoNewPrivs",
-			statusLine("NoNewPrivs"), "1"},
-		{"process.oomScoreAdj", func(s *specs.Spec) { s.Process.OOMScoreAdj = &oom },
-			"oom_score_adj", func(q *lab.Q, pid proc.PID) string { return proc.File(q, pid, "oom_score_adj") }, "500"},
-		{"process.scheduler.policy", func(s *specs.Spec) { schedulerOf(s).Policy = specs.SchedBatch },
+		{lab.Fields{"process.args"}, func(s *specs.Spec) { s.Process.Args = []string{"sleep", "301"} },
+			"cmdline", func(pid proc.PID) string { return fmt.Sprint(proc.Snapshot(q, pid).Args) }, "[sleep 301]"},
+		{lab.Fields{"process.env"}, func(s *specs.Spec) { s.Process.Env = []string{"PATH=/bin", "ROOM=process"} },
+			"environ", environWithoutHome, "PATH=/bin ROOM=process"},
+		{lab.Fields{"process.cwd"}, func(s *specs.Spec) { s.Process.Cwd = "/etc" },
+			"cwd", func(pid proc.PID) string { return proc.Cwd(q, pid) }, "/etc"},
+		{lab.Fields{"process.user.uid"}, func(s *specs.Spec) { s.Process.User.UID = 1234 },
+			"status, Uid", status("Uid"), "1234 1234 1234 1234"},
+		{lab.Fields{"process.user.gid"}, func(s *specs.Spec) { s.Process.User.GID = 2345 },
+			"status, Gid", status("Gid"), "2345 2345 2345 2345"},
+		{lab.Fields{"process.user.additionalGids"}, func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{3456, 4567} },
+			"status, Groups", status("Groups"), "3456 4567"},
+		{lab.Fields{"process.user.umask"}, func(s *specs.Spec) { s.Process.User.Umask = new(uint32(0o37)) },
+			"status, Umask", status("Umask"), "0037"},
+		{lab.Fields{"process.noNewPrivileges"}, func(s *specs.Spec) { s.Process.NoNewPrivileges = true },
+			"status, NoNewPrivs", status("NoNewPrivs"), "1"},
+		{lab.Fields{"process.oomScoreAdj"}, func(s *specs.Spec) { s.Process.OOMScoreAdj = new(500) },
+			"oom_score_adj", procFile("oom_score_adj"), "500"},
+		{lab.Fields{"process.scheduler.policy"}, bundle.Scheduler(func(s *specs.Scheduler) { s.Policy = specs.SchedBatch }),
 			"stat, field 41", statField(41), strconv.Itoa(unix.SCHED_BATCH)},
-		{"process.scheduler.nice", func(s *specs.Spec) { schedulerOf(s).Nice = 7 }, "stat, field 19", statField(19), "7"},
-		{"process.ioPriority.class", func(s *specs.Spec) { ioPriorityOf(s).Class = specs.IOPRIO_CLASS_BE },
-			"ioprio_get(2), class", func(q *lab.Q, pid proc.PID) string { return strconv.Itoa(ioprio(q, pid) >> 13) }, "2"},
-		{"process.ioPriority.priority", func(s *specs.Spec) { ioPriorityOf(s).Priority = 6 },
-			"ioprio_get(2), priority", func(q *lab.Q, pid proc.PID) string { return strconv.Itoa(ioprio(q, pid) & 0x1fff) }, "6"},
-		{"linux.personality.domain", func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32} },
-			"personality", func(q *lab.Q, pid proc.PID) string { return proc.File(q, pid, "personality") }, "00000008"},
+		{lab.Fields{"process.scheduler.nice"}, bundle.Scheduler(func(s *specs.Scheduler) { s.Nice = 7 }),
+			"stat, field 19", statField(19), "7"},
+		{lab.Fields{"process.ioPriority.class"},
+			bundle.IOPriority(func(p *specs.LinuxIOPriority) { p.Class = specs.IOPRIO_CLASS_BE }),
+			"ioprio_get(2), class", ioClass, "2"},
+		{lab.Fields{"process.ioPriority.priority"}, bundle.IOPriority(func(p *specs.LinuxIOPriority) { p.Priority = 6 }),
+			"ioprio_get(2), priority", ioPriority, "6"},
+		{lab.Fields{"linux.personality.domain"},
+			func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32} },
+			"personality", procFile("personality"), "00000008"},
 	}
 
 	q.Step("one container with every field set")
@@ -83,21 +98,22 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	})
 	q.Control("beside it one with none of them: what it shows must be something else")
 	unset := runc.Variant(q, b, "unset", func(s *specs.Spec) { s.Process.NoNewPrivileges = false })
-	with, without := int(set.CreateAndStart().PID), int(unset.CreateAndStart().PID)
+	with, without := set.CreateAndStart().PID, unset.CreateAndStart().PID
 
 	q.Step("what config.json says stands in /proc, and not where it does not say it")
 	for _, row := range rows {
-		got, plain := row.see(q, proc.PID(with)), row.see(q, proc.PID(without))
-		assert.Check(q, plain != row.want, "%s: %s reads %q without the field too", row.field, row.where, plain)
+		field, got, plain := row.covers[0], row.read(with), row.read(without)
+		assert.Check(q, plain != row.want, "%s: %s reads %q without the field too", field, row.where, plain)
 		if got == plain && !q.UnderTest("runc").Pinned {
-			q.Fact(row.field, "ignored by this runtime: "+row.where+" reads "+got)
+			q.Fact(field, "ignored by this runtime: "+row.where+" reads "+got)
 			continue
 		}
-		assert.Check(q, cmp.Equal(got, row.want), "%s: what %s reads", row.field, row.where)
-		q.Fact(row.field, row.where+": "+got+" (without: "+plain+")")
+		assert.Check(q, cmp.Equal(got, row.want), "%s: what %s reads", field, row.where)
+		q.Covers(row.covers...)
+		q.Fact(field, row.where+": "+got+" (without: "+plain+")")
 	}
 
-	q.Answer("In /proc/PID: the stand-in sets each field as an attribute of itself, and execve keeps them.")
+	q.Answer("In /proc/PID: `runc init` sets each field as an attribute of itself, and execve keeps them.")
 }
 
 // Real-time and deadline scheduling: process.scheduler has a field for each argument of sched_setattr(2).
@@ -116,28 +132,29 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 	for _, row := range []struct {
 		name      string
 		scheduler specs.Scheduler
-		fields    string // of process.scheduler: that the row is about
-		see       func(a *unix.SchedAttr) string
+		covers    lab.Fields
+		describe  func(a *unix.SchedAttr) string
 		want      string
 	}{
-		{"fifo", specs.Scheduler{Policy: specs.SchedFIFO, Priority: 3}, "process.scheduler.priority",
+		{"fifo", specs.Scheduler{Policy: specs.SchedFIFO, Priority: 3}, lab.Fields{"process.scheduler.priority"},
 			func(a *unix.SchedAttr) string { return fmt.Sprintf("policy %d, priority %d", a.Policy, a.Priority) },
 			"policy 1, priority 3"},
 		{"deadline", specs.Scheduler{Policy: specs.SchedDeadline, Flags: []specs.LinuxSchedulerFlag{specs.SchedFlagResetOnFork},
 			Runtime: 3e6, Deadline: 20e6, Period: 30e6},
-			strings.Join([]string{"process.scheduler.flags", "process.scheduler.runtime", "process.scheduler.deadline",
-				"process.scheduler.period"}, " "),
+			lab.Fields{"process.scheduler.flags", "process.scheduler.runtime", "process.scheduler.deadline",
+				"process.scheduler.period"},
 			func(a *unix.SchedAttr) string {
 				return fmt.Sprintf("policy %d, flags %d, %d ns before %d of %d", a.Policy, a.Flags, a.Runtime, a.Deadline, a.Period)
 			}, "policy 6, flags 1, 3000000 ns before 20000000 of 30000000"},
 	} {
 		q.Run(row.name, func(q *lab.Q) {
-			q.Step("%s: sched_getattr(2) says what config.json does", row.name)
+			fields := strings.Join(row.covers, " ")
+			q.Step("%s: sched_getattr(2) returns what config.json says", row.name)
 			c := runc.Variant(q, b, row.name, func(s *specs.Spec) { s.Process.Scheduler = &row.scheduler })
 			if r := c.Try("create"); r.Code != 0 {
-				// That is the host's word, not the runtime's: real-time budget of the cgroup, or the CPUs the lab may use.
+				// The kernel refuses, not the runtime: the cgroup has no real-time budget, or the lab may not use all CPUs.
 				assert.Check(q, cmp.Regexp("(?i)sched", r.Stderr), "create fails for another reason")
-				q.Fact(row.fields, "refused: "+runc.LastLogMessage(r))
+				q.Fact(fields, "refused: "+runc.LastLogMessage(r))
 				q.Skip("this kernel lets no process in this cgroup have the policy: " + runc.LastLogMessage(r))
 			}
 			pid := c.State().Pid
@@ -146,11 +163,13 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 			attr, err := unix.SchedGetAttr(pid, 0)
 			assert.NilError(q, err)
 			if attr.Policy == 0 && !q.UnderTest("runc").Pinned {
-				q.Fact(row.fields, "ignored by this runtime")
+				q.Fact(fields, "ignored by this runtime")
 				q.Skip("this runtime does not know process.scheduler")
 			}
-			assert.Check(q, cmp.Equal(row.see(attr), row.want), row.fields)
-			q.Fact(row.fields, row.see(attr))
+			got := row.describe(attr)
+			assert.Check(q, cmp.Equal(got, row.want), fields)
+			q.Covers(row.covers...)
+			q.Fact(fields, got)
 		})
 	}
 
@@ -170,16 +189,16 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 // Where no final one is given, the kernel decides: 6.18 on cgroup v1 kept the initial one, 6.1 on v2 forgot it when the
 // process was moved into the container's cgroup. The container's first program has neither.
 //
-// Hint: which CPUs may the container's program use, and which one that is executed in it?
+// Hint: which CPUs may the container's program use, and which ones a program that runc exec starts in the container?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process
 // Kernel: https://man7.org/linux/man-pages/man2/sched_setaffinity.2.html
 func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "On which CPUs does an executed program run?")
-	var mine unix.CPUSet
-	assert.NilError(q, unix.SchedGetaffinity(0, &mine))
+	var allowed unix.CPUSet // to the lab itself
+	assert.NilError(q, unix.SchedGetaffinity(0, &allowed))
 	var cpus []string
 	for cpu := 0; len(cpus) < 2 && cpu < 1024; cpu++ {
-		if mine.IsSet(cpu) {
+		if allowed.IsSet(cpu) {
 			cpus = append(cpus, strconv.Itoa(cpu))
 		}
 	}
@@ -189,37 +208,42 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 	b := bundle.Busybox(q, "sleep", "300")
 
 	all := proc.Status(q, proc.PID(os.Getpid()), "Cpus_allowed_list")
-	for _, row := range []struct{ field, initial, final, want string }{
-		{"process.execCPUAffinity.initial", cpus[0], "", cpus[0]},
-		{"process.execCPUAffinity.final", cpus[0], cpus[1], cpus[1]},
+	for _, row := range []struct{ name, initial, final, want string }{
+		{"initial", cpus[0], "", cpus[0]},
+		{"final", cpus[0], cpus[1], cpus[1]},
 		{"neither", "", "", all},
 	} {
-		name := row.field[strings.LastIndex(row.field, ".")+1:]
+		fact := "process.execCPUAffinity." + row.name
 		if row.initial == "" {
 			q.Control("without execCPUAffinity")
+			fact = "without process.execCPUAffinity"
 		} else {
 			q.Step("initial %q, final %q", row.initial, row.final)
 		}
-		c := runc.Variant(q, b, name, func(s *specs.Spec) {
+		c := runc.Variant(q, b, row.name, func(s *specs.Spec) {
 			if row.initial != "" {
 				s.Process.ExecCPUAffinity = &specs.CPUAffinity{Initial: row.initial, Final: row.final}
 			}
 		})
 		first := c.CreateAndStart()
 		assert.Check(q, cmp.Equal(proc.Status(q, first.PID, "Cpus_allowed_list"), all),
-			"the container's own program is bound")
-		got := afterColon(q.Must("runc", "--root", c.Root, "exec", c.ID, "grep", "Cpus_allowed_list",
-			"/proc/self/status").Stdout)
+			"CPUs of the container's first program")
+		_, got, _ := strings.Cut(q.Must("runc", "--root", c.Root, "exec", c.ID, "grep", "Cpus_allowed_list",
+			"/proc/self/status").Stdout, ":")
+		got = strings.TrimSpace(got)
 		if row.final != "" && got == all && !q.UnderTest("runc").Pinned {
-			q.Fact(row.field, "the executed program may use all CPUs")
+			q.Fact(fact, "the executed program may use all CPUs")
 			continue
 		}
 		if row.initial != "" && row.final == "" && got == all {
-			q.Fact(row.field, "not there any more, or ignored: the executed program may use CPU "+got)
+			q.Fact(fact, "not there any more, or ignored: the executed program may use CPU "+got)
 			continue
 		}
 		assert.Check(q, cmp.Equal(got, row.want), "Cpus_allowed_list of the executed program")
-		q.Fact(row.field, "the executed program may use CPU "+got)
+		if row.final != "" {
+			q.Covers("process.execCPUAffinity.final")
+		}
+		q.Fact(fact, "the executed program may use CPU "+got)
 	}
 
 	q.Answer("On those of execCPUAffinity.final; on those of initial at most until then. The first program is not bound.")
@@ -227,7 +251,7 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 
 // What root may do is a set of bits, and each is asked about by name.
 //
-// config.json has five sets. The stand-in has them as they are written; execve(2) then makes the program's own. For root
+// config.json has five sets. `runc init` has them as they are written; execve(2) then makes the program's own. For root
 // these are whatever the bounding set has, so that a smaller permitted set is worth nothing, unless noNewPrivileges
 // keeps it; for another user only what is ambient is left. An act that needs a bit that is missing fails, root or not.
 //
@@ -254,49 +278,64 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 			Ambient:     sets["process.capabilities.ambient"],
 		}
 	}
-	bounding, ambient := capabilityMask(sets["process.capabilities.bounding"]),
-		capabilityMask(sets["process.capabilities.ambient"])
-	permitted, inheritable := capabilityMask(sets["process.capabilities.permitted"]),
-		capabilityMask(sets["process.capabilities.inheritable"])
-	lines := []struct {
-		field, line          string
-		root, promised, user proc.Mask // what execve makes of it
-	}{
-		{"process.capabilities.bounding", "CapBnd", bounding, bounding, bounding},
-		{"process.capabilities.permitted", "CapPrm", bounding, permitted, ambient},
-		{"process.capabilities.effective", "CapEff", bounding, permitted, ambient},
-		{"process.capabilities.inheritable", "CapInh", inheritable, inheritable, inheritable},
-		{"process.capabilities.ambient", "CapAmb", ambient, ambient, ambient},
+	bit := map[string]int{
+		"CAP_CHOWN": unix.CAP_CHOWN, "CAP_FOWNER": unix.CAP_FOWNER, "CAP_KILL": unix.CAP_KILL, "CAP_MKNOD": unix.CAP_MKNOD,
+		"CAP_NET_RAW": unix.CAP_NET_RAW,
 	}
-	for _, who := range []struct {
-		name     string
-		uid      uint32
-		promised bool // noNewPrivileges
+	// mask returns the set of a field as /proc/PID/status shows it.
+	mask := func(field string) (bits proc.Mask) {
+		for _, capability := range sets[field] {
+			bits |= 1 << bit[capability]
+		}
+		return bits
+	}
+	bounding, ambient := mask("process.capabilities.bounding"), mask("process.capabilities.ambient")
+	permitted, inheritable := mask("process.capabilities.permitted"), mask("process.capabilities.inheritable")
+	lines := []struct {
+		covers                    lab.Fields
+		name                      string    // of the line of /proc/PID/status
+		root, noNewPrivs, another proc.Mask // what execve makes of it, for each of the users below
+	}{
+		{lab.Fields{"process.capabilities.bounding"}, "CapBnd", bounding, bounding, bounding},
+		{lab.Fields{"process.capabilities.permitted"}, "CapPrm", bounding, permitted, ambient},
+		{lab.Fields{"process.capabilities.effective"}, "CapEff", bounding, permitted, ambient},
+		{lab.Fields{"process.capabilities.inheritable"}, "CapInh", inheritable, inheritable, inheritable},
+		{lab.Fields{"process.capabilities.ambient"}, "CapAmb", ambient, ambient, ambient},
+	}
+	for _, user := range []struct {
+		name       string
+		uid        uint32
+		noNewPrivs bool
 	}{{"root", 0, false}, {"promised", 0, true}, {"user", 1000, false}} {
-		q.Step("five different sets, uid %d, noNewPrivileges %t: the stand-in has them as written", who.uid, who.promised)
-		c := runc.Variant(q, b, "sets-"+who.name, edit, func(s *specs.Spec) {
-			s.Process.User.UID, s.Process.NoNewPrivileges = who.uid, who.promised
+		q.Step("five different sets, uid %d, noNewPrivileges %t: `runc init` has them as written", user.uid, user.noNewPrivs)
+		c := runc.Variant(q, b, "sets-"+user.name, edit, func(s *specs.Spec) {
+			s.Process.User.UID, s.Process.NoNewPrivileges = user.uid, user.noNewPrivs
 		})
 		c.Create()
-		pid := c.State().Pid
-		for _, l := range lines {
-			assert.Check(q, cmp.Equal(proc.Bits(q, proc.PID(pid), l.line), capabilityMask(sets[l.field])), "%s → %s of the stand-in",
-				l.field, l.line)
-			q.Fact(l.field, l.line+" "+proc.Bits(q, proc.PID(pid), l.line).String())
+		pid := proc.PID(c.State().Pid)
+		subject := fmt.Sprintf("uid %d, noNewPrivileges %t, ", user.uid, user.noNewPrivs)
+		for _, line := range lines {
+			field, got := line.covers[0], proc.Bits(q, pid, line.name)
+			assert.Check(q, cmp.Equal(got, mask(field)), "%s → %s of runc init", field, line.name)
+			q.Covers(line.covers...)
+			q.Fact(subject+"runc init: "+field, line.name+" "+got.String())
 		}
 		q.Step("execve makes the program's of them")
 		c.Start()
-		proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
-		for _, l := range lines {
-			want := map[string]proc.Mask{"root": l.root, "promised": l.promised, "user": l.user}[who.name]
-			assert.Check(q, cmp.Equal(proc.Bits(q, proc.PID(pid), l.line), want), "%s → %s of the program, %s", l.field, l.line, who.name)
-			q.Fact(l.line+" of the program", proc.Bits(q, proc.PID(pid), l.line))
+		proc.WaitFor(q, proc.Runs(pid, "sleep"))
+		for _, line := range lines {
+			want := map[string]proc.Mask{"root": line.root, "promised": line.noNewPrivs, "user": line.another}[user.name]
+			got := proc.Bits(q, pid, line.name)
+			assert.Check(q, cmp.Equal(got, want), "%s → %s of the program, %s", line.covers[0], line.name, user.name)
+			q.Fact(subject+"program: "+line.name, got)
 		}
 	}
 
 	q.Step("root with no capability at all: what it may not do")
-	none, sh, _ := runc.StartWithShell(q, b, "none", bundle.ScratchAtTmp, func(s *specs.Spec) { s.Process.Capabilities = &specs.LinuxCapabilities{} })
-	// What the acts are done to is made beforehand, as far as it takes no capability.
+	none, sh, _ := runc.StartWithShell(q, b, "none", bundle.ScratchAtTmp, func(s *specs.Spec) {
+		s.Process.Capabilities = &specs.LinuxCapabilities{}
+	})
+	// Make the files that the commands below need, as far as that needs no capability.
 	assert.Equal(q, sh.Run("touch /tmp/mine && mkdir /tmp/dir").Code, 0)
 	rows := []struct{ capability, act string }{
 		{"CAP_CHOWN", "chown 1 /tmp/mine"},
@@ -311,28 +350,28 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 		{"CAP_NET_BIND_SERVICE", "httpd -p 127.0.0.1:80 -h /tmp"},
 		{"CAP_SETGID", "start-stop-daemon -S -c 0:1000 -x /bin/true"},
 	}
-	// A file of another user's, which only one with CAP_CHOWN can make.
+	// A file that another user owns: only a process with CAP_CHOWN can make one.
 	q.Must("runc", "--root", none.Root, "exec", "--cap", "CAP_CHOWN", none.ID, "sh", "-c",
 		"touch /tmp/theirs && chown 1 /tmp/theirs && chmod 600 /tmp/mine")
 	for _, row := range rows {
 		r := sh.Run(row.act)
-		assert.Check(q, r.Code != 0, "%s: %q succeeds without it", row.capability, row.act)
-		assert.Check(q, cmp.Regexp("(?i)permi(tted|ssion)", r.Out), "%s: %q fails for another reason", row.capability,
-			row.act)
+		assert.Check(q, r.Code != 0, "%q succeeds without %s", row.act, row.capability)
+		assert.Check(q, cmp.Regexp("(?i)permi(tted|ssion)", r.Out), "%q fails for another reason than a missing %s",
+			row.act, row.capability)
 		q.Fact("without "+row.capability, row.act+" fails: "+check.LastLine(r.Out))
 	}
 
 	q.Control("the same root with exactly the one capability")
 	for _, row := range rows {
 		r := q.Exec("runc", "--root", none.Root, "exec", "--cap", row.capability, none.ID, "sh", "-c", row.act)
-		assert.Check(q, cmp.Equal(r.Code, 0), "%s: %q fails with it:\n%s", row.capability, row.act, r)
+		assert.Check(q, cmp.Equal(r.Code, 0), "%q fails with %s:\n%s", row.act, row.capability, r)
 		q.Fact("with "+row.capability, row.act+" succeeds")
 	}
 
 	q.Answer("What its bounding set has, and with noNewPrivileges its permitted set: any other act fails, root or not.")
 }
 
-// A setuid program gives away its owner's rights, unless the process has promised to want none.
+// A setuid program gives the rights of its owner to the caller, unless the process has promised to want none.
 //
 // no_new_privs is such a promise, kept by the kernel at each execve(2) and inherited by every child: the set-user-ID bit
 // of a file is then as good as not there. The mount option nosuid does the same for all files of a mount.
@@ -344,7 +383,7 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does noNewPrivileges prevent?")
 	b := bundle.Busybox(q, "sleep", "300")
 
-	// Busybox lets go of the rights of a setuid bit at once, but for few of its programs. Ping is one: it opens its socket first.
+	// Busybox gives up the rights of a setuid bit at once, except in few of its programs. In ping it opens the socket first.
 	program, err := os.ReadFile(b.Rootfs("bin", "busybox"))
 	assert.NilError(q, err)
 	for _, dir := range []string{"suid", "nosuid", "plain"} {
@@ -355,47 +394,52 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 			mode |= os.ModeSetuid
 		}
 		assert.NilError(q, os.Chmod(b.Rootfs(dir, "ping"), mode))
-		q.LogCommand("mkdir bundle/rootfs/%[1]s; cp bundle/rootfs/bin/busybox bundle/rootfs/%[1]s/ping; chmod %04[2]o bundle/rootfs/%[1]s/ping",
+		q.LogCommand("mkdir bundle/rootfs/%[1]s; cp bundle/rootfs/bin/busybox bundle/rootfs/%[1]s/ping; "+
+			"chmod %04[2]o bundle/rootfs/%[1]s/ping",
 			dir, map[bool]int{true: 0o755, false: 0o4755}[dir == "plain"])
 	}
-	edit := func(promised bool) func(*specs.Spec) {
+	edit := func(noNewPrivs bool) func(*specs.Spec) {
 		return func(s *specs.Spec) {
-			s.Process.NoNewPrivileges = promised
+			s.Process.NoNewPrivileges = noNewPrivs
 			s.Process.User.UID = 1000
-			// In the bounding set, it is there for root to have; in no other, the user does not have it.
+			// Root can have the capabilities of the bounding set. The user does not have them, because they are in no other set.
 			s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_NET_RAW", "CAP_SETUID"}}
 			// Where the bundle lies may itself be mounted nosuid: give the files mounts of their own, with copies of them.
-			for _, m := range [][]string{{"/suid", "suid"}, {"/nosuid", "nosuid"}, {"/plain", "suid"}} {
-				s.Mounts = append(s.Mounts, specs.Mount{Destination: m[0], Type: "tmpfs", Source: "tmpfs", Options: []string{m[1],
-					"exec", "tmpcopyup", "mode=755"}})
+			for _, mount := range []struct{ destination, option string }{
+				{"/suid", "suid"}, {"/nosuid", "nosuid"}, {"/plain", "suid"},
+			} {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: mount.destination, Type: "tmpfs", Source: "tmpfs",
+					Options: []string{mount.option, "exec", "tmpcopyup", "mode=755"}})
 			}
 		}
 	}
 
 	for _, row := range []struct {
-		name   string
-		nnp    string
-		setuid bool // the setuid program gets what its owner may do
-	}{{"promised", "1", false}, {"free", "0", true}} {
-		if row.setuid {
-			q.Control("noNewPrivileges: false")
-		} else {
+		name       string
+		noNewPrivs bool
+		status     string // NoNewPrivs of /proc/PID/status
+	}{{"promised", true, "1"}, {"free", false, "0"}} {
+		subject := fmt.Sprintf("noNewPrivileges %t: ", row.noNewPrivs)
+		if row.noNewPrivs {
 			q.Step("noNewPrivileges: true")
+		} else {
+			q.Control("noNewPrivileges: false")
 		}
-		_, sh, p := runc.StartWithShell(q, b, row.name, edit(!row.setuid))
-		assert.Check(q, cmp.Equal(proc.Status(q, p.PID, "NoNewPrivs"), row.nnp), "NoNewPrivs of /proc/PID/status")
-		assert.Check(q, cmp.Equal(sh.Run("grep NoNewPrivs /proc/self/status").Out, "NoNewPrivs:\t"+row.nnp),
+		_, sh, p := runc.StartWithShell(q, b, row.name, edit(row.noNewPrivs))
+		assert.Check(q, cmp.Equal(proc.Status(q, p.PID, "NoNewPrivs"), row.status), "NoNewPrivs of /proc/PID/status")
+		assert.Check(q, cmp.Equal(sh.Run("grep NoNewPrivs /proc/self/status").Out, "NoNewPrivs:\t"+row.status),
 			"a child inherits it")
-		q.Fact("process.noNewPrivileges", "NoNewPrivs "+row.nnp)
+		q.Covers("process.noNewPrivileges")
+		q.Fact(subject+"NoNewPrivs of the process", row.status)
 		assert.Check(q, cmp.Equal(sh.Run("stat -c '%u %a' /suid/ping /nosuid/ping /plain/ping").Out, "0 4755\n0 4755\n0 755"))
 		for _, program := range []struct {
 			path string
-			may  bool
-		}{{"/suid/ping", row.setuid}, {"/nosuid/ping", false}, {"/plain/ping", false}} {
+			may  bool // the program has what its owner may do
+		}{{"/suid/ping", !row.noNewPrivs}, {"/nosuid/ping", false}, {"/plain/ping", false}} {
 			r := sh.Run(program.path + " -c 1 127.0.0.1")
-			assert.Check(q, cmp.Equal(r.Code == 0, program.may), "uid 1000, NoNewPrivs %s, %s opens a raw socket: %s", row.nnp,
-				program.path, r.Out)
-			q.Fact(program.path, map[bool]string{true: "opens a raw socket", false: check.LastLine(r.Out)}[r.Code == 0])
+			assert.Check(q, cmp.Equal(r.Code == 0, program.may), "uid 1000, NoNewPrivs %s, %s opens a raw socket: %s",
+				row.status, program.path, r.Out)
+			q.Fact(subject+program.path, map[bool]string{true: "opens a raw socket", false: check.LastLine(r.Out)}[r.Code == 0])
 		}
 	}
 
@@ -405,7 +449,7 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 // A limit is two numbers: the soft one bites, and the hard one is how far the process itself may raise it.
 //
 // rlimits become lines of /proc/PID/limits. What goes over a limit fails with an error of its own (EMFILE) or ends by a
-// signal (SIGXFSZ). Lowering is for everybody; above the hard limit goes only who has CAP_SYS_RESOURCE.
+// signal (SIGXFSZ). Every process may lower its limits; only a process with CAP_SYS_RESOURCE may go above the hard limit.
 //
 // Hint: read /proc/PID/limits, then open too many files, and write too long a one.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-process
@@ -436,14 +480,14 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 		{"RLIMIT_SIGPENDING", "Max pending signals", 101, 102},
 		{"RLIMIT_STACK", "Max stack size", 1 << 20, 1 << 21},
 	}
-	// The lab may itself lack CAP_SYS_RESOURCE, and then cannot give a container more than it has.
-	const sysResource = unix.CAP_SYS_RESOURCE
-	powerful := proc.Bits(q, proc.PID(os.Getpid()), "CapEff").Has(sysResource)
-	mine := map[string][2]string{}
+	// The lab may itself lack CAP_SYS_RESOURCE, and then cannot give a container a higher limit than its own.
+	self := proc.PID(os.Getpid())
+	mayRaise := proc.Bits(q, self, "CapEff").Has(unix.CAP_SYS_RESOURCE)
+	ownHard := map[string]string{}
 	for _, row := range rows {
-		mine[row.typ] = proc.Limit(q, proc.PID(os.Getpid()), row.line)
-		hard, err := strconv.ParseUint(mine[row.typ][1], 10, 64)
-		if unlimited := err != nil; unlimited || hard >= row.hard || powerful {
+		ownHard[row.typ] = proc.Limit(q, self, row.line)[1]
+		hard, err := strconv.ParseUint(ownHard[row.typ], 10, 64)
+		if unlimited := err != nil; unlimited || hard >= row.hard || mayRaise {
 			rlimits = append(rlimits, specs.POSIXRlimit{Type: row.typ, Soft: row.soft, Hard: row.hard})
 		}
 	}
@@ -455,12 +499,13 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 		want := [2]string{fmt.Sprint(row.soft), fmt.Sprint(row.hard)}
 		got := proc.Limit(q, p.PID, row.line)
 		if !slices.ContainsFunc(rlimits, func(r specs.POSIXRlimit) bool { return r.Type == row.typ }) {
-			q.Logf("%s is left out: the lab may not raise its own, %s", row.typ, mine[row.typ][1])
+			q.Logf("%s is left out: the lab may not raise its own, %s", row.typ, ownHard[row.typ])
 			continue
 		}
 		assert.Check(q, cmp.Equal(got, want), "process.rlimits[], %s: soft and hard of %s", row.typ, row.line)
-		assert.Check(q, proc.Limit(q, plain.PID, row.line) != want, "%s is that without the field too", row.line)
-		q.Fact("process.rlimits[].type", row.typ+", "+row.line+": "+strings.Join(got[:], " "))
+		assert.Check(q, proc.Limit(q, plain.PID, row.line) != want, "%s has these values without the field too", row.line)
+		q.Covers("process.rlimits[].type", "process.rlimits[].soft", "process.rlimits[].hard")
+		q.Fact("process.rlimits[].type "+row.typ, row.line+": "+strings.Join(got[:], " "))
 	}
 
 	q.Step("where it bites")
@@ -468,15 +513,15 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	for i := range 40 {
 		files = append(files, fmt.Sprintf("/tmp/%d", i))
 	}
-	bites := []struct{ what, act, says string }{
+	bites := []struct{ what, act, wantOutput string }{
 		{"EMFILE at the 32nd file", "tee " + strings.Join(files, " ") + " < /dev/null", "Too many open files"},
-		// 128 + 25: the shell's way of saying that SIGXFSZ ended the program.
+		// 128 + 25: the status by which the shell reports that SIGXFSZ has ended the program.
 		{"SIGXFSZ at the 16385th byte", "dd if=/dev/zero of=/tmp/long bs=1k count=64; echo status $?",
 			fmt.Sprintf("status %d", 128+int(unix.SIGXFSZ))},
 	}
 	for _, bite := range bites {
 		r := sh.Run(bite.act)
-		assert.Check(q, cmp.Contains(r.Out, bite.says), bite.what)
+		assert.Check(q, cmp.Contains(r.Out, bite.wantOutput), bite.what)
 		q.Fact(bite.what, check.LastLine(r.Out))
 	}
 	assert.Check(q, cmp.Equal(sh.Run("stat -c %s /tmp/long").Out, "16384"), "the file ends at the limit")
@@ -485,7 +530,7 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	limit := func(field, how, want string) {
 		r := sh.Run("(ulimit " + how + " && ulimit -n) 2>&1")
 		assert.Check(q, cmp.Contains(r.Out, want), "%s: ulimit %s", field, how)
-		q.Fact(field, "ulimit "+how+": "+check.LastLine(r.Out))
+		q.Fact(field+": ulimit "+how, check.LastLine(r.Out))
 	}
 	limit("process.rlimits[].soft", "-Sn 64", "64")
 	limit("process.rlimits[].hard", "-Sn 65", "Invalid argument")
@@ -494,74 +539,10 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	q.Control("the same acts in a container without limits")
 	for _, bite := range bites {
 		r := free.Run(bite.act)
-		assert.Check(q, !strings.Contains(r.Out, bite.says), "%s without a limit: %s", bite.what, r.Out)
+		assert.Check(q, !strings.Contains(r.Out, bite.wantOutput), "%s without a limit: %s", bite.what, r.Out)
 	}
 	assert.Check(q, cmp.Equal(free.Run("stat -c %s /tmp/long").Out, "65536"), "the file is written whole")
 	q.Fact("without limits", "40 files open, 65536 bytes written")
 
 	q.Answer("What goes over the soft limit fails by an error or a signal; the hard one is how far that can be raised.")
-}
-
-func schedulerOf(s *specs.Spec) *specs.Scheduler {
-	if s.Process.Scheduler == nil {
-		s.Process.Scheduler = &specs.Scheduler{}
-	}
-	return s.Process.Scheduler
-}
-
-func ioPriorityOf(s *specs.Spec) *specs.LinuxIOPriority {
-	if s.Process.IOPriority == nil {
-		s.Process.IOPriority = &specs.LinuxIOPriority{}
-	}
-	return s.Process.IOPriority
-}
-
-// statusLine reads a field of /proc/PID/status.
-func statusLine(key string) func(*lab.Q, proc.PID) string {
-	return func(q *lab.Q, pid proc.PID) string { q.Helper(); return proc.Status(q, pid, key) }
-}
-
-// statField reads a field of /proc/PID/stat by its number in proc_pid_stat(5). The second, the name in parentheses, may
-// have blanks.
-func statField(n int) func(*lab.Q, proc.PID) string {
-	return func(q *lab.Q, pid proc.PID) string {
-		q.Helper()
-		now := proc.File(q, pid, "stat")
-		return strings.Fields(now[strings.LastIndex(now, ")")+1:])[n-3]
-	}
-}
-
-// ioprio is what ioprio_get(2) returns: the class, and in the lower 13 bits the priority.
-func ioprio(q *lab.Q, pid proc.PID) int {
-	q.Helper()
-	const whoProcess = 1
-	n, _, errno := unix.Syscall(unix.SYS_IOPRIO_GET, whoProcess, uintptr(pid), 0)
-	assert.Assert(q, errno == 0, "ioprio_get of %d: %v", pid, errno)
-	return int(n)
-}
-
-// withoutHome is an environment without HOME, which the runtime adds by itself.
-func withoutHome(env []string) string {
-	return strings.Join(slices.DeleteFunc(slices.Clone(env), func(v string) bool {
-		return strings.HasPrefix(v,
-			"HOME=")
-	}), " ")
-}
-
-// capabilityMask is the mask of the capabilities of these names.
-func capabilityMask(names []string) proc.Mask {
-	var m proc.Mask
-	for _, name := range names {
-		m |= 1 << map[string]int{
-			"CAP_CHOWN": unix.CAP_CHOWN, "CAP_FOWNER": unix.CAP_FOWNER, "CAP_KILL": unix.CAP_KILL,
-			"CAP_MKNOD": unix.CAP_MKNOD, "CAP_NET_RAW": unix.CAP_NET_RAW,
-		}[name]
-	}
-	return m
-}
-
-// afterColon is the value of a line "name: value".
-func afterColon(line string) string {
-	_, value, _ := strings.Cut(line, ":")
-	return strings.TrimSpace(value)
 }

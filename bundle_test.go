@@ -24,47 +24,61 @@ import (
 // nothing behind. It asks for no image, no daemon and no network; `runc spec` writes a config.json to begin with, and
 // the root filesystem is any directory that has the program.
 //
-// Hint: which of path, args, namespaces and mounts may be left out, and who notices when?
+// Hint: which of path, args, namespaces and mounts may be left out, and which operation reports that one is missing?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/bundle.md
 func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does runc need before it can create a container?")
+	relative := func(path string) string { return strings.TrimPrefix(path, q.Dir+"/") }
 
 	q.Step("the two parts of the bundle")
 	b := bundle.Busybox(q, "sleep", "300")
 	q.Fact("config.json", file.Exists(b.Config()))
 	q.Fact("rootfs", file.Exists(b.Rootfs("bin", "sleep")))
 
+	hide := func(q *lab.Q, path string) {
+		assert.NilError(q, os.Rename(path, path+".away"))
+		q.LogCommand("mv %[1]s %[1]s.away", relative(path))
+	}
+	unhide := func(q *lab.Q, path string) {
+		if err := os.Rename(path+".away", path); err == nil {
+			q.LogCommand("mv %[1]s.away %[1]s", relative(path))
+		}
+	}
 	sleep := b.Rootfs("bin", "sleep")
-	without := func(edit func(*specs.Spec)) func(*bundle.Bundle) { return func(b *bundle.Bundle) { b.Edit(edit) } }
+	edit := func(edit func(*specs.Spec)) func(*lab.Q, *bundle.Bundle) {
+		return func(_ *lab.Q, b *bundle.Bundle) { b.Edit(edit) }
+	}
 	for _, missing := range []struct {
-		what  string
-		take  func(*bundle.Bundle) // takes it away
-		names string               // a regular expression: what the error has to name
+		what      string
+		takeAway  func(*lab.Q, *bundle.Bundle)
+		wantError string // a regular expression: what the error has to name
 	}{
-		{"config.json", func(b *bundle.Bundle) { away(q, b.Config()) }, "config.json"},
-		{"JSON", func(b *bundle.Bundle) { b.WriteRaw(`{"ociVersion"`, `{"ociVersion"`) }, "unexpected e|config.json"},
-		{"rootfs", func(b *bundle.Bundle) { away(q, b.Rootfs()) }, "rootfs"},
-		{"root", without(func(s *specs.Spec) { s.Root = nil }), "root"},
-		{"process", without(func(s *specs.Spec) { s.Process = nil }), "process"},
-		{"args", without(func(s *specs.Spec) { s.Process.Args = nil }), "args"},
-		{"cwd", without(func(s *specs.Spec) { s.Process.Cwd = "" }), "cwd"},
-		{"program", func(*bundle.Bundle) { away(q, sleep) }, "sleep"},
+		{"config.json", func(q *lab.Q, b *bundle.Bundle) { hide(q, b.Config()) }, "config.json"},
+		{"JSON", func(_ *lab.Q, b *bundle.Bundle) { b.WriteRaw(`{"ociVersion"`, `{"ociVersion"`) }, "unexpected e|config.json"},
+		{"rootfs", func(q *lab.Q, b *bundle.Bundle) { hide(q, b.Rootfs()) }, "rootfs"},
+		{"root", edit(func(s *specs.Spec) { s.Root = nil }), "root"},
+		{"process", edit(func(s *specs.Spec) { s.Process = nil }), "process"},
+		{"args", edit(func(s *specs.Spec) { s.Process.Args = nil }), "args"},
+		{"cwd", edit(func(s *specs.Spec) { s.Process.Cwd = "" }), "cwd"},
+		{"program", func(q *lab.Q, _ *bundle.Bundle) { hide(q, sleep) }, "sleep"},
 	} {
 		q.Run(missing.what, func(q *lab.Q) {
 			b := b.InSubtest(q)
 			q.Cleanup(func() {
 				b.Restore()
 				for _, path := range []string{b.Rootfs(), sleep, b.Config()} {
-					back(q, path)
+					unhide(q, path)
 				}
 			})
-			q.Step("take away %s: create fails, says so, and leaves nothing", missing.what)
-			missing.take(b)
-			runc.AssertCreateRefused(q, runc.Named(q, b, "root-"+missing.what, bundle.ID), missing.names)
+			q.Step("take away %s: create fails, names it in the error, and leaves nothing", missing.what)
+			missing.takeAway(q, b)
+			refused := runc.Named(q, b, "root-"+missing.what, bundle.ID).MustRefuseWithoutLeftovers(missing.wantError)
+			q.Fact("create without "+missing.what+": error", runc.LastLogMessage(refused))
 		})
 	}
 
-	q.Clause("Start: This operation MUST generate an error if process was not set.", lab.DeviatesUnless(false, "it does not come to that: create refuses such a bundle already"))
+	q.Clause("Start: This operation MUST generate an error if process was not set.",
+		lab.DeviatesUnless(false, "it does not come to that: create refuses such a bundle already"))
 
 	q.Control("the same bundle, whole again, is created")
 	c := runc.New(q, b)
@@ -76,19 +90,4 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 	proc.WaitFor(q, proc.Dead(created.Identity))
 
 	q.Answer("config.json and the rootfs that it names. What is missing there is refused at create, and nothing is left.")
-}
-
-// away puts a file where it is not found.
-func away(q *lab.Q, path string) {
-	q.Helper()
-	assert.NilError(q, os.Rename(path, path+".away"))
-	q.LogCommand("mv %[1]s %[1]s.away", strings.TrimPrefix(path, q.Dir+"/"))
-}
-
-// back takes it back.
-func back(q *lab.Q, path string) {
-	q.Helper()
-	if err := os.Rename(path+".away", path); err == nil {
-		q.LogCommand("mv %[1]s.away %[1]s", strings.TrimPrefix(path, q.Dir+"/"))
-	}
 }

@@ -5,11 +5,8 @@ package runc
 import (
 	"strings"
 
-	"gotest.tools/v3/assert"
-	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
 
-	"cdblab/helpers/file"
 	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 )
@@ -50,24 +47,8 @@ func (c *Container) leftovers(before, after host.Inventory) []string {
 	return out
 }
 
-// AssertCreateRefused asserts that create fails with an error that names what is missing, and that it leaves no state, no cgroup, no
-// process and no mount.
+// AssertCreateRefused is [Container.MustRefuseWithoutLeftovers], and records the error as a fact.
 func AssertCreateRefused(q *lab.Q, c *Container, names string) {
 	q.Helper()
-	before, err := host.TakeInventoryOf(q.Owner)
-	assert.NilError(q, err)
-	r := c.Try("create")
-	assert.Check(q, r.Code != 0, "create succeeds:\n%s", r)
-	said := strings.TrimSpace(r.Stderr)
-	assert.Check(q, cmp.Regexp("(?i)"+names, said), "the error does not name what is missing")
-	q.Fact("create says", LogMessage(said))
-	after, err := host.TakeInventoryOf(q.Owner)
-	assert.NilError(q, err)
-	for _, change := range host.OwnedBy(host.Diff(before, after), before, q.Owner) {
-		// The parents of the container's cgroup stay: the runtime makes them on its way down, and removes only its own.
-		if frame := change.Kind == "cgroup" && !strings.HasSuffix(change.Name, c.ID); !frame {
-			q.Errorf("a refused create left something behind: %s", change)
-		}
-	}
-	assert.Check(q, !file.Exists(c.StateDir()), "a refused create left its state: %s", c.StateDir())
+	q.Fact("create says", LastLogMessage(c.MustRefuseWithoutLeftovers(names)))
 }
