@@ -198,7 +198,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		}
 		assert.Check(q, r.Code != 0, "with %s, this succeeds: %s", row.option, row.act)
 		assert.Check(q, cmp.Contains(r.Out, row.says), "with %s: %s", row.option, row.act)
-		q.Fact("mounts[].options: "+row.option, row.act+" → "+failure(r.Out, r.Code))
+		q.Fact("mounts[].options: "+row.option, row.act+" → "+lastError(r.Out, r.Code))
 	}
 	q.Fact("flags of /at/ro", options(check.MountOn(q, mounts, "/at/ro"), []string{"ro"}))
 	below := open.Run(at("ro", "touch below/file"))
@@ -235,7 +235,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		r := row.sh.Run(row.act)
 		assert.Check(q, r.Code != 0, "with %s, this succeeds: %s", row.field, row.act)
 		assert.Check(q, cmp.Contains(r.Out, row.says), "with %s: %s", row.field, row.act)
-		q.Fact(row.field, row.act+" → "+failure(r.Out, r.Code))
+		q.Fact(row.field, row.act+" → "+lastError(r.Out, r.Code))
 	}
 
 	q.Control("the same acts without the option, and without the field: they succeed")
@@ -499,8 +499,8 @@ func propagation(m *mountinfo.Info) string {
 	return strings.ReplaceAll(regexp.MustCompile(`:\d+`).ReplaceAllString(m.Optional, ""), " ", "+")
 }
 
-// failure is what a program said at last, which is the errno in words.
-func failure(out string, code int) string {
+// lastError is what a program said at last, which is the errno in words.
+func lastError(out string, code int) string {
 	if out == "" {
 		return fmt.Sprintf("exit code %d", code)
 	}

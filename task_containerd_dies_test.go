@@ -4,7 +4,6 @@ package cdblab
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -13,6 +12,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/failure"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -20,14 +20,13 @@ import (
 
 // What runs survives, all of it: shim, program, execs, socket, mount, cgroup. What has stopped does not.
 //
-// The shim is nobody's child and listens by itself, so a containerd that dies, by whatever signal, takes nothing with
-// it. The next one reads the bundles below its state directory, finds in each how its shim is reached, and asks it.
-// Clients are on the other side: a Wait and a subscription to events end with an error, and whoever wants to know how
-// the task ends has to wait anew.
+// The shim is no child of containerd and listens on a socket of its own, so a containerd that dies, by whatever signal,
+// takes nothing with it. The next containerd reads the bundles below its state directory, finds in each how its shim is
+// reached, and asks it. Clients are on the other side: a Wait and a subscription to events end with an error, and a client
+// that wants to know how the task ends has to wait anew.
 //
-// A stopped task is no running one: as it comes back, containerd takes a shim without processes for one that was left
-// over by accident, and deletes the task, which nobody is told of. So its exit status is gone for who has not asked
-// before.
+// A stopped task is no running one: as it comes back, containerd takes a shim without processes for a leftover, and
+// deletes the task, without publishing an event. So its exit status is lost to every client that has not asked before.
 //
 // Hint: systemctl restart containerd, and look at the shims' pids before and after.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
@@ -35,97 +34,91 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What survives when containerd dies?")
 	d := ctrd.Start(q)
 	ref := d.PullImage()
-	var dead []*mortal
+	var victims []*failure.Victim
 	for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGTERM} {
 		name := unix.SignalName(signal)
 		q.Step("%s: a running task with an exec, and one that has ended with 7", name)
-		ear := d.Listen()
-		running := newMortal(q, d, ref, ear, death{"containerd", signal, "running"})
-		stopped := newMortal(q, d, ref, ear, death{"containerd", signal, "stopped"})
-		ear.Mark()
-		address := fileAt(q, ctrd.AddressFile(running.bundle))
+		stream := d.Listen()
+		death := failure.Death{Killed: failure.Containerd, Signal: signal, When: failure.Running}
+		running := failure.NewVictim(q, d, ref, stream, death)
+		death.When = failure.Stopped
+		stopped := failure.NewVictim(q, d, ref, stream, death)
+		stream.Mark()
+		addressFile := file.VersionOf(q, ctrd.AddressFile(running.Bundle))
 
 		q.Step("%s: containerd dies", name)
-		running.remember()
-		stopped.remember()
+		running.RememberEvents()
+		stopped.RememberEvents()
 		if signal == unix.SIGKILL {
 			d.Kill()
 		} else {
 			assert.NilError(q, d.Stop())
 		}
-		q.Control("what does not survive: who waited or listened through containerd ends with an error")
-		proc.WaitFor(q, running.wait.over)
-		proc.WaitFor(q, running.execWait.over)
-		proc.WaitFor(q, ear.Closed())
-		assert.Check(q, running.wait.failed() != nil, "the old client's Wait returned %s, and the task runs", running.wait.said())
-		q.Fact("the old Wait says", lab.Chance(fmt.Sprint(running.wait.failed())))
-		q.Fact("the old subscription says", lab.Chance(fmt.Sprint(ear.Err())))
+		q.Control("what does not survive: a Wait or a subscription of a client, which goes through containerd, ends with an error")
+		proc.WaitFor(q, running.TaskWait.Returned())
+		proc.WaitFor(q, running.ExecWait.Returned())
+		proc.WaitFor(q, stream.Closed())
+		assert.Check(q, running.TaskWait.Err() != nil,
+			"the old client's Wait returned %s, and the task runs", running.TaskWait.Result())
+		q.Fact(running.String()+": error of the old Wait", lab.Chance(fmt.Sprint(running.TaskWait.Err())))
+		q.Fact(running.String()+": error of the old subscription", lab.Chance(fmt.Sprint(stream.Err())))
 
-		q.Step("%s: it is back, and finds the same shim, program and exec, by all that the kernel shows of them", name)
+		q.Step("%s: containerd is back, and finds the same shim, program and exec, by all that the kernel shows of them", name)
 		d.Start()
-		again := d.Listen()
-		for _, m := range []*mortal{running, stopped} {
-			m.now = d.Client()
-			m.ears = append(m.ears, again)
-			m.settle()
+		streamAfter := d.Listen()
+		for _, victim := range []*failure.Victim{running, stopped} {
+			victim.Reconnect(streamAfter)
+			victim.WaitUntilReported()
 		}
-		again.Mark()
-		for _, p := range []proc.Process{running.shim, running.init, *running.exec} {
-			assert.Assert(q, alive(p.Identity), "process %d (%s) has not survived the death of containerd", p.PID, p.Comm)
-			now, then := proc.Snapshot(q, p.PID).Identity, p.Identity
-			if p.PID == running.shim.PID {
+		streamAfter.Mark()
+		for _, before := range []proc.Process{running.Shim, running.Init, *running.Exec} {
+			assert.Assert(q, before.Alive(), "process %d (%s) has not survived the death of containerd", before.PID, before.Comm)
+			now, then := proc.Snapshot(q, before.PID).Identity, before.Identity
+			if before.PID == running.Shim.PID {
 				now.Mounts, then.Mounts = nil, nil // the host's, which change with every container
 			}
 			assert.Check(q, cmp.DeepEqual(now, then))
 		}
-		assert.Check(q, proc.Listens(q, proc.Snapshot(q, running.shim.PID), running.socket))
-		assert.Check(q, cmp.DeepEqual(fileAt(q, ctrd.AddressFile(running.bundle)), address), "how the shim is reached")
-		q.Fact("same as before", "shim, program, exec, socket, "+filepath.Base(ctrd.AddressFile(running.bundle)))
-		dead = append(dead, running, stopped)
+		assert.Check(q, proc.Listens(q, proc.Snapshot(q, running.Shim.PID), running.Socket),
+			"the shim does not listen on its old socket %s any more", running.Socket)
+		assert.Check(q, cmp.DeepEqual(file.VersionOf(q, ctrd.AddressFile(running.Bundle)), addressFile),
+			"the file with the shim's address")
+		q.Fact(running.String()+": same as before", "shim, program, exec, socket, "+filepath.Base(ctrd.AddressFile(running.Bundle)))
+		victims = append(victims, running, stopped)
 	}
 
 	q.Step("what remains; in the end a new client's Wait gets the real status")
-	table := fill(q, d, "death-of-containerd.golden", dead)
+	observed := failure.Tabulate(q, d, "death-of-containerd.golden", victims)
 	kept := false
-	for _, m := range dead {
-		r := table[m.String()]
-		if m.when == "running" {
+	for _, victim := range victims {
+		seen := observed[victim]
+		if victim.When == failure.Running {
 			for _, process := range []string{"init", "exec", "shim"} {
-				assert.Check(q, cmp.Equal(r[process], "alive"), "%s: the %s", m, process)
+				assert.Check(q, cmp.Equal(seen[process], "alive"), "%s: the %s", victim, process)
 			}
 			for _, thing := range []string{"bundle", "rootfs mount", "shim's socket", "cgroup", "runtime's state", "container"} {
-				assert.Check(q, cmp.Equal(r[thing], "there"), "%s: the %s", m, thing)
+				assert.Check(q, cmp.Equal(seen[thing], "there"), "%s: the %s", victim, thing)
 			}
-			assert.Check(q, cmp.Equal(r["new client: task"], "RUNNING"), m)
-			assert.Check(q, cmp.Equal(r["new client: exec"], "RUNNING"), m)
-			assert.Check(q, cmp.Equal(r["another exec"], "works"), m)
-			assert.Check(q, cmp.Equal(r["event 1"], "-"), "%s: an event, and nothing had happened to the task", m)
+			assert.Check(q, cmp.Equal(seen["new client: task"], "RUNNING"), victim)
+			assert.Check(q, cmp.Equal(seen["new client: exec"], "RUNNING"), victim)
+			assert.Check(q, cmp.Equal(seen["another exec"], "works"), victim)
+			assert.Check(q, cmp.Equal(seen["event 1"], "-"), "%s: an event, and nothing had happened to the task", victim)
 			continue
 		}
-		assert.Check(q, cmp.Equal(r["old Wait: task"], "7"), "%s: a client that had asked before", m)
-		assert.Check(q, cmp.Equal(r["container"], "there"), m)
+		assert.Check(q, cmp.Equal(seen["old Wait: task"], "7"), "%s: Wait of a client that had asked before", victim)
+		assert.Check(q, cmp.Equal(seen["container"], "there"), victim)
 		if !q.Pinned() {
-			kept = kept || r["new client: task"] == "STOPPED 7" // an older containerd takes it over, with its exit status
+			kept = kept || seen["new client: task"] == "STOPPED 7" // an older containerd takes it over, with its exit status
 			continue
 		}
-		assert.Check(q, cmp.Equal(r["new client: task"], "no task"), "%s: the exit status can still be asked for", m)
-		assert.Check(q, cmp.Equal(r["event 2"], "-"), "%s: somebody is told that the task was deleted", m)
-		assert.Check(q, cmp.Equal(r["shim"], "dead"), m)
-		assert.Check(q, cmp.Equal(r["bundle"], "gone"), m)
+		assert.Check(q, cmp.Equal(seen["new client: task"], "no task"), "%s: the exit status can still be asked for", victim)
+		assert.Check(q, cmp.Equal(seen["event 2"], "-"), "%s: an event of the task's deletion was received", victim)
+		assert.Check(q, cmp.Equal(seen["shim"], "dead"), victim)
+		assert.Check(q, cmp.Equal(seen["bundle"], "gone"), victim)
 	}
 	if kept {
-		q.Answer("All of it. Who waited has to ask again.")
+		q.Answer("All of it. A client that waited has to ask again.")
 		return
 	}
-	q.Answer("All that runs. Who waited has to ask again, and a task that had stopped is cleared away without a word.")
-}
-
-// fileAt is a file as it stands: which one, when it was written, and what it says.
-func fileAt(q *lab.Q, path string) []string {
-	q.Helper()
-	st, err := os.Stat(path)
-	assert.NilError(q, err)
-	var sys unix.Stat_t
-	assert.NilError(q, unix.Stat(path, &sys))
-	return []string{fmt.Sprint(sys.Ino), st.ModTime().String(), file.Read(q, path)}
+	q.Answer("All that runs. A client that waited has to ask again, and a task that had stopped is deleted without an event.")
 }

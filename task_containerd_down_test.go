@@ -15,6 +15,7 @@ import (
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/failure"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -23,179 +24,171 @@ import (
 // It is gone when containerd comes back: no task, no exit status, no event.
 //
 // While containerd is down the shim does what it always does: it takes the exit status and keeps it, and for 15 s it
-// tries to tell of the exit. But containerd, as it comes back, asks each shim for its processes, and takes one that has
-// none for a leftover: the task is deleted before anybody can ask how it ended, and the shim ends with what it had to
-// tell. Where the task itself lives on and only an exec has died, nothing is lost: its exit status can be asked for,
-// and its exit is told, late, to who listens by then.
+// tries to publish the exit. But containerd, as it comes back, asks each shim for its processes, and takes a shim that has
+// none for a leftover: the task is deleted before any client can ask how it ended, and the shim ends with its unpublished
+// events. Where the task itself lives on and only an exec has died, nothing is lost: its exit status can be asked for,
+// and its exit is published, late, to the clients that listen by then.
 //
 // A shim that dies meanwhile leaves its processes behind, and they run on as orphans. It is containerd's return that
-// kills them, and since it knows of no task yet, it tells nobody.
+// kills them, and since it knows of no task yet, it publishes no event.
 //
 // Hint: stop containerd, kill the program or its shim, look with ps and into the bundle, before containerd is started.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
 func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What if the task ends while containerd is down?")
-	// At this level its log has a line for each event that a shim tells, whether anybody listens or not.
+	// At this level its log has a line for each event that a shim publishes, whether any client listens or not.
 	d := ctrd.Start(q, ctrd.With("[debug]\n  level = \"trace\""))
 	ref := d.PullImage()
-	ear := d.Listen()
+	stream := d.Listen()
 
 	q.Step("six running tasks, each with an exec")
-	var dead []*mortal
-	for _, who := range []string{"init", "shim", "exec"} {
-		dead = append(dead, newMortal(q, d, ref, ear, death{who, unix.SIGKILL, "down"}), newMortal(q, d, ref, ear, death{who, unix.SIGTERM, "down"}))
+	var victims []*failure.Victim
+	for _, killed := range []string{failure.Init, failure.Shim, failure.Exec} {
+		for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGTERM} {
+			death := failure.Death{Killed: killed, Signal: signal, When: failure.Down}
+			victims = append(victims, failure.NewVictim(q, d, ref, stream, death))
+		}
 	}
-	ofInit, ofShim, ofExec := dead[:2], dead[2:4], dead[4:]
-	ear.Mark()
+	ofInit, ofShim, ofExec := victims[:2], victims[2:4], victims[4:]
+	stream.Mark()
 
 	q.Step("containerd is killed, and then one process of each task")
 	d.Kill()
 	died := time.Now()
-	for _, m := range dead {
-		proc.WaitFor(q, m.wait.over)
-		proc.WaitFor(q, m.execWait.over)
-		m.die()
+	for _, victim := range victims {
+		proc.WaitFor(q, victim.TaskWait.Returned())
+		proc.WaitFor(q, victim.ExecWait.Returned())
+		victim.Kill()
 	}
-	for _, m := range ofInit {
-		proc.WaitFor(q, proc.Dead(m.exec.Identity))
-		assert.Check(q, alive(m.shim.Identity), "%s: the shim", m)
-		assertWritten(q, m, map[unix.Signal]string{unix.SIGKILL: "137", unix.SIGTERM: "7"}[m.signal])
+	for _, victim := range ofInit {
+		proc.WaitFor(q, proc.Dead(victim.Exec.Identity))
+		assert.Check(q, victim.Shim.Alive(), "%s: the shim is dead", victim)
+		victim.AssertSavedExit(map[unix.Signal]string{unix.SIGKILL: "137", unix.SIGTERM: "7"}[victim.Signal])
 	}
 	q.Fact("while it is down, without init", "the exec is dead, the shim lives and has the exit status")
 
-	q.Step("without a shim, init and exec run on, and whoever takes in orphans is their parent")
+	q.Step("without a shim, init and exec run on, and the process that takes in orphans is their parent")
 	adopter := proc.Adopter(q)
-	for _, m := range ofShim {
-		for _, p := range []proc.Process{m.init, *m.exec} {
-			now := proc.Snapshot(q, p.PID)
-			assert.Check(q, now.Same(p.Identity))
-			assert.Check(q, cmp.Equal(now.Parent, adopter), "%s: parent of process %d", m, p.PID)
+	for _, victim := range ofShim {
+		for _, before := range []proc.Process{victim.Init, *victim.Exec} {
+			now := proc.Snapshot(q, before.PID)
+			assert.Check(q, now.Same(before.Identity), "%s: another process has the pid %d", victim, before.PID)
+			assert.Check(q, cmp.Equal(now.Parent, adopter), "%s: parent of process %d", victim, before.PID)
 		}
-		assert.Check(q, file.Exists(m.bundle) && m.hasCgroup(), "%s: bundle and cgroup", m)
+		assert.Check(q, file.Exists(victim.Bundle) && victim.HasCgroup(), "%s: bundle or cgroup is gone", victim)
 	}
 	q.Fact("while it is down, without a shim", "init and exec live")
-	q.Fact("their parent", adopter)
-	logged := len(d.Log())
-
-	q.Step("containerd is back: somebody listens as soon as it answers")
-	d.Start()
-	const triesFor = (1 + 2 + 3 + 4 + 5) * time.Second // so long a shim tries to tell
-	gaveUp := time.Since(died) > triesFor
-	late := d.Listen()
-	for _, m := range dead {
-		m.now = d.Client()
-		m.ears = append(m.ears, late)
-		m.settle()
+	q.Fact("while it is down, without a shim: parent of init and exec", adopter)
+	logBefore := len(d.Log())
+	// forwardedExits counts the exits that shims have published since then, by containerd's log.
+	forwardedExits := func() int {
+		n := 0
+		for line := range strings.Lines(d.Log()[logBefore:]) {
+			if strings.Contains(line, `msg="event forwarded"`) && strings.Contains(line, "topic=/tasks/exit") {
+				n++
+			}
+		}
+		return n
 	}
 
-	q.Step("what a shim still has to tell, it tries to tell until it is heard")
-	toTell := map[*mortal][]string{}
-	n := 0
-	for _, m := range dead {
-		m.once = !q.Pinned()
-		toTell[m] = m.toTell()
-		n += len(toTell[m])
+	q.Step("containerd is back: a client listens as soon as it answers")
+	d.Start()
+	const retryPeriod = (1 + 2 + 3 + 4 + 5) * time.Second // for so long a shim tries to publish an event
+	gaveUp := time.Since(died) > retryPeriod
+	streamAfter := d.Listen()
+	for _, victim := range victims {
+		victim.Reconnect(streamAfter)
+		victim.WaitUntilReported()
+	}
+
+	q.Step("a shim tries to publish its unpublished events until containerd receives them")
+	expected := map[*failure.Victim][]string{}
+	expectedCount := 0
+	for _, victim := range victims {
+		victim.Dedupe = !q.Pinned()
+		expected[victim] = victim.ExpectedExits()
+		expectedCount += len(expected[victim])
 	}
 	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		if told := exitsForwarded(d.Log()[logged:]); told < n && !gaveUp {
-			return poll.Continue("containerd's log has %d exits that shims have told it, of %d", told, n)
+		if n := forwardedExits(); n < expectedCount && !gaveUp {
+			return poll.Continue("containerd's log has %d exits that shims have published, of %d", n, expectedCount)
 		}
 		return poll.Success()
 	})
-	late.Mark()
+	streamAfter.Mark()
 	if q.Pinned() {
-		told := exitsForwarded(d.Log()[logged:])
-		assert.Check(q, told == len(ofExec) || gaveUp && told < len(ofExec), "shims have told %d exits; %d execs have died", told, len(ofExec))
+		n := forwardedExits()
+		assert.Check(q, n == len(ofExec) || gaveUp && n < len(ofExec),
+			"shims have published %d exits; %d execs have died", n, len(ofExec))
 	}
-	for _, m := range dead {
-		heard := m.events()
-		for _, e := range toTell[m] {
-			if slices.Contains(heard, e) {
-				q.Fact(m.String()+", "+e, lab.Chance("told late"))
+	for _, victim := range victims {
+		received := victim.Events()
+		for _, event := range expected[victim] {
+			fact := victim.String() + ", " + event
+			if slices.Contains(received, event) {
+				q.Fact(fact, lab.Chance("published late"))
 				continue
 			}
-			// In the moment between containerd's start and ours, as its log shows: not the table's matter.
-			m.unheard = append(m.unheard, e)
+			// It was published between containerd's start and the client's subscription, as containerd's log shows. When a client
+			// subscribes is not what the table is about, so the event is listed as if it had been received.
+			victim.Missed = append(victim.Missed, event)
 			if gaveUp {
-				q.Fact(m.String()+", "+e, lab.Chance("given up: containerd was down for too long"))
+				q.Fact(fact, lab.Chance("given up: containerd was down for too long"))
 			} else {
-				q.Fact(m.String()+", "+e, lab.Chance("told before anybody listened"))
+				q.Fact(fact, lab.Chance("published before a client listened"))
 			}
 		}
 	}
 
 	q.Step("what remains")
-	table := fill(q, d, "death-while-containerd-is-down.golden", dead)
-	for _, m := range ofShim {
-		r := table[m.String()]
+	observed := failure.Tabulate(q, d, "death-while-containerd-is-down.golden", victims)
+	for _, victim := range ofShim {
+		seen := observed[victim]
 		for _, process := range []string{"init", "exec"} {
-			assert.Check(q, cmp.Equal(r[process], "dead"), "%s: the orphaned %s is killed when containerd comes back", m, process)
+			assert.Check(q, cmp.Equal(seen[process], "dead"), "%s: the orphaned %s is killed when containerd comes back", victim, process)
 		}
 		for _, thing := range []string{"bundle", "rootfs mount", "cgroup", "runtime's state"} {
-			assert.Check(q, cmp.Equal(r[thing], "gone"), "%s: the %s", m, thing)
+			assert.Check(q, cmp.Equal(seen[thing], "gone"), "%s: the %s", victim, thing)
 		}
-		assert.Check(q, cmp.Equal(r["new client: task"], "no task"), m)
+		assert.Check(q, cmp.Equal(seen["new client: task"], "no task"), victim)
 	}
-	for _, m := range ofInit {
-		r := table[m.String()]
-		assert.Check(q, cmp.Equal(r["exec"], "dead"), "%s: the exec died with pid 1", m)
+	for _, victim := range ofInit {
+		seen := observed[victim]
+		assert.Check(q, cmp.Equal(seen["exec"], "dead"), "%s: the exec died with pid 1", victim)
 		if q.Pinned() {
-			assert.Check(q, cmp.Equal(r["new client: task"], "no task"), "%s: the exit status can still be asked for", m)
-			assert.Check(q, cmp.Equal(r["shim"], "dead"), "%s: the shim, whose task is deleted", m)
-			assert.Check(q, cmp.Equal(r["bundle"], "gone"), m)
+			assert.Check(q, cmp.Equal(seen["new client: task"], "no task"), "%s: the exit status can still be asked for", victim)
+			assert.Check(q, cmp.Equal(seen["shim"], "dead"), "%s: the shim, whose task is deleted", victim)
+			assert.Check(q, cmp.Equal(seen["bundle"], "gone"), victim)
 		}
 	}
 	kept := false
-	for _, m := range append(ofInit[:2:2], ofShim...) {
-		r := table[m.String()]
-		lost := r["new client: task"] == "no task" // an older containerd takes a stopped task over
-		assert.Check(q, cmp.Equal(r["event 1"] == "-", lost), "%s: a task that is lost ends without an event: %s", m, r)
-		assert.Check(q, cmp.Equal(r["container"], "there"), m)
+	for _, victim := range slices.Concat(ofInit, ofShim) {
+		seen := observed[victim]
+		lost := seen["new client: task"] == "no task" // an older containerd takes a stopped task over
+		assert.Check(q, cmp.Equal(seen["event 1"] == "-", lost), "%s: a task that is lost ends without an event: %s", victim, seen)
+		assert.Check(q, cmp.Equal(seen["container"], "there"), victim)
 		kept = kept || !lost
 	}
 
 	q.Control("an exec's death: the task is not over, so containerd keeps it, and knows of the exec's end")
-	for _, m := range ofExec {
-		r := table[m.String()]
-		want := fmt.Sprint(128 + int(m.signal))
-		assert.Check(q, cmp.Equal(r["new client: task"], "RUNNING"), m)
-		assert.Check(q, cmp.Equal(r["new client: exec"], "STOPPED "+want), m)
-		assert.Check(q, cmp.Equal(r["event 1"], "exit exec "+want), m)
-		assert.Check(q, cmp.Equal(r["another exec"], "works"), m)
-		assert.Check(q, cmp.Equal(alive(m.shim.Identity), false), "%s: its shim, after the task was deleted for a new one", m)
+	for _, victim := range ofExec {
+		seen := observed[victim]
+		want := fmt.Sprint(128 + int(victim.Signal))
+		assert.Check(q, cmp.Equal(seen["new client: task"], "RUNNING"), victim)
+		assert.Check(q, cmp.Equal(seen["new client: exec"], "STOPPED "+want), victim)
+		assert.Check(q, cmp.Equal(seen["event 1"], "exit exec "+want), victim)
+		assert.Check(q, cmp.Equal(seen["another exec"], "works"), victim)
+		assert.Check(q, !victim.Shim.Alive(), "%s: its shim is alive, after the task was deleted for a new one", victim)
 	}
-	for _, m := range dead {
-		assert.Check(q, m.wait.failed() != nil && m.execWait.failed() != nil, "%s: Wait of the client that was there before", m)
+	for _, victim := range victims {
+		assert.Check(q, victim.TaskWait.Err() != nil && victim.ExecWait.Err() != nil,
+			"%s: Wait of the client that was there before returned no error", victim)
 	}
 	q.Fact("clients that waited", "all get an error")
 
 	if kept {
-		q.Answer("Its shim keeps the exit status, and tells of it late. With the shim both are lost, and the task is killed.")
+		q.Answer("Its shim keeps the exit status, and publishes it late. With the shim both are lost, and the task is killed.")
 		return
 	}
 	q.Answer("Then it never was: no task, no exit status, no event. Only an exec's end outlasts it, in a shim whose task runs.")
-}
-
-// toTell lists the exits that the task's shim must tell of, as the table writes them: who asks is told of the same.
-func (m *mortal) toTell() []string {
-	var out []string
-	task, exec := m.sees()
-	if status, ok := strings.CutPrefix(exec, "STOPPED "); ok {
-		out = append(out, "exit exec "+status)
-	}
-	if status, ok := strings.CutPrefix(task, "STOPPED "); ok {
-		out = append(out, "exit init "+status)
-	}
-	return out
-}
-
-// exitsForwarded counts the exits that shims have told containerd of, by containerd's log.
-func exitsForwarded(log string) int {
-	n := 0
-	for line := range strings.Lines(log) {
-		if strings.Contains(line, `msg="event forwarded"`) && strings.Contains(line, "topic=/tasks/exit") {
-			n++
-		}
-	}
-	return n
 }

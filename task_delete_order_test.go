@@ -9,12 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -39,16 +38,17 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	layer := d.Layers(ref)[0].String()
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
-	task := holdOf(q, d, id)
-	proc.WaitFor(q, proc.Runs(task.program.PID, "sleep"))
+	task := d.HoldingsOf(id)
+	proc.WaitFor(q, proc.Runs(task.Program.PID, "sleep"))
 	record, err := d.Client().ContainerService().Get(ctx, id)
 	assert.NilError(q, err)
-	image, err := d.Client().SnapshotService("").Stat(ctx, id)
+	snapshot, err := d.Client().SnapshotService("").Stat(ctx, id)
 	assert.NilError(q, err)
+	ctrError := func(r lab.Result) string { return strings.TrimPrefix(check.LastLine(r.Stderr), "ctr: ") }
 
 	q.Step("refused, and without any effect")
-	held, stock := task.held(q), inNamespace(q, d)
-	q.Fact("there is", stock)
+	held, contents := task.Held(), d.CountContents()
+	q.Fact("there is", contents)
 	for _, r := range []struct {
 		what  string
 		argv  []string
@@ -56,36 +56,35 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	}{
 		{"a task that runs", []string{"tasks", "delete", id}, "must be stopped before deletion"},
 		{"a container whose task runs", []string{"containers", "delete", id}, "cannot delete a non stopped container"},
-		{"a snapshot with a child", []string{"snapshots", "rm", image.Parent}, "cannot remove snapshot with child"},
+		{"a snapshot with a child", []string{"snapshots", "rm", snapshot.Parent}, "cannot remove snapshot with child"},
 		{"a namespace with contents", []string{"namespaces", "remove", d.Namespace}, "must be empty"},
 	} {
 		refused := d.TryCtr(r.argv...)
 		assert.Check(q, cmp.Equal(refused.Code, 1), "%s was deleted, or the exit code is another one:\n%s", r.what, refused)
 		assert.Check(q, cmp.Contains(refused.Stderr, r.words))
-		assert.Check(q, cmp.DeepEqual(task.held(q), held), "after %s was not deleted", r.what)
-		assert.Check(q, cmp.DeepEqual(inNamespace(q, d), stock), "after %s was not deleted", r.what)
-		q.Fact(r.what, lastWords(refused))
+		assert.Check(q, cmp.DeepEqual(task.Held(), held), "after %s was not deleted", r.what)
+		assert.Check(q, cmp.DeepEqual(d.CountContents(), contents), "after %s was not deleted", r.what)
+		q.Fact(r.what, ctrError(refused))
 	}
 
 	q.Step("not refused: what only serves to make containers. The running one does not need it any more")
 	d.Ctr("content", "rm", layer)
 	d.Ctr("images", "rm", ref)
-	loose := inNamespace(q, d)
-	assert.Check(q, cmp.Equal(loose["images"], 0))
-	assert.Check(q, cmp.Equal(loose["blobs"], stock["blobs"]-1), "blobs go with the garbage, not with the image's name")
-	q.Fact("without the image's name, and the one blob", loose)
+	untagged := d.CountContents()
+	assert.Check(q, cmp.Equal(untagged["images"], 0))
+	assert.Check(q, cmp.Equal(untagged["blobs"], contents["blobs"]-1), "blobs go with the garbage, not with the image's name")
+	q.Fact("without the image's name, and the one blob", untagged)
 	d.CollectGarbage()
-	after := inNamespace(q, d)
+	after := d.CountContents()
 	assert.Check(q, cmp.Equal(after["images"]+after["blobs"], 0), "left of image and blobs: %v", after)
-	assert.Check(q, cmp.Equal(after["snapshots"], stock["snapshots"]), "the container's record holds them")
-	rest := allBut(allHeld, "what it wrote")
-	assert.Check(q, cmp.DeepEqual(task.held(q), rest))
+	assert.Check(q, cmp.Equal(after["snapshots"], contents["snapshots"]), "the container's record holds them")
+	assert.Check(q, cmp.DeepEqual(task.Held(), ctrd.HeldWhileRunning.Except("what it wrote")))
 	still := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "still", id, "echo", "still here")
 	assert.Check(q, cmp.Equal(strings.TrimSpace(still.Stdout), "still here"), "a program out of the image's layers")
 	none := d.TryCtr("containers", "create", ref, q.ID("cdb-other"), "true")
 	assert.Check(q, none.Code != 0 && strings.Contains(none.Stderr, "not found"), "a container of an image that is gone:\n%s", none)
 	q.Fact("garbage is collected", after)
-	q.Fact("a new container", lastWords(none))
+	q.Fact("a new container", ctrError(none))
 
 	q.Step("past the guard: the daemon deletes the record of a running container, and nothing else")
 	q.LogCommand("# containers.Delete of the Go client's ContainerService, id %s", id)
@@ -97,58 +96,58 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	}
 	q.Cleanup(func() {
 		if err := restore(); err != nil && !errdefs.IsAlreadyExists(err) {
-			q.Errorf("give the orphan its record again: %v", err)
+			q.Errorf("write the record of the container again, so that its task can be deleted: %v", err)
 		}
 	})
-	assert.Check(q, cmp.DeepEqual(task.held(q), slices.DeleteFunc(slices.Clone(rest), func(s string) bool { return s == "container" })))
-	q.Fact("after the raw call it holds", enumerated(task.held(q)))
+	assert.Check(q, cmp.DeepEqual(task.Held(), ctrd.HeldWhileRunning.Except("what it wrote", "container")))
+	q.Fact("after the raw call it holds", task.Held())
 	lost := d.TryCtr("tasks", "kill", "-s", "SIGKILL", id)
-	assert.Check(q, lost.Code != 0 && strings.Contains(lost.Stderr, "not found"), "ctr reaches a task without a container:\n%s", lost)
-	assert.Check(q, alive(task.program.Identity))
-	q.Fact("tasks kill", lastWords(lost))
+	assert.Check(q, lost.Code != 0 && strings.Contains(lost.Stderr, "not found"),
+		"ctr reaches a task without a container:\n%s", lost)
+	assert.Check(q, task.Program.Alive(), "the program of a task whose container was deleted is dead")
+	q.Fact("tasks kill", ctrError(lost))
 
 	q.Step("how to end it: by its record, written again")
 	assert.NilError(q, restore())
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-	proc.WaitFor(q, proc.Dead(task.program.Identity))
+	proc.WaitFor(q, proc.Dead(task.Program.Identity))
 	proc.WaitFor(q, d.Stopped(id))
 	d.Ctr("containers", "delete", id)
-	proc.WaitFor(q, proc.Dead(task.shim.Identity))
-	assert.Check(q, cmp.Len(task.held(q), 0), "after containers delete, which deletes a stopped task on the way")
-	q.Fact("after containers delete it holds", enumerated(task.held(q)))
+	proc.WaitFor(q, proc.Dead(task.Shim.Identity))
+	assert.Check(q, cmp.Len(task.Held(), 0), "after containers delete, which deletes a stopped task on the way")
+	q.Fact("after containers delete it holds", task.Held())
 
-	q.Step("the namespace at last, when the garbage is collected: what nobody holds is still in it until then")
+	q.Step("the namespace at last, when the garbage is collected: what has no owner is still in it until then")
 	refused := d.TryCtr("namespaces", "remove", d.Namespace)
-	assert.Check(q, refused.Code == 1 && strings.Contains(refused.Stderr, "snapshots"), "a namespace with a snapshot that nobody holds:\n%s", refused)
-	q.Fact("namespaces remove", lastWords(refused))
+	assert.Check(q, refused.Code == 1 && strings.Contains(refused.Stderr, "snapshots"),
+		"a namespace with a snapshot that has no owner:\n%s", refused)
+	q.Fact("namespaces remove", ctrError(refused))
 	d.CollectGarbage()
 	d.Ctr("namespaces", "remove", d.Namespace)
 	assert.Check(q, !slices.Contains(strings.Fields(d.Ctr("namespaces", "ls", "-q").Stdout), d.Namespace))
 
 	q.Control("all of it once more, in the right order: nothing is refused")
-	inOrder(q, d, ref, id)
+	deleteInOrder(q, d, ref, id)
 
-	q.Answer("Task, container, image, garbage, namespace. A running task is guarded by the client alone, an image by nobody.")
+	q.Answer("Task, container, image, garbage, namespace. A running task is guarded by the client alone, an image is not guarded at all.")
 }
 
-// inOrder makes and deletes what a namespace can have, by the chapter's commands; each has to succeed.
-func inOrder(q *lab.Q, d *ctrd.Daemon, ref, id string) {
+// deleteInOrder makes and deletes what a namespace can have, by the chapter's commands; each has to succeed.
+func deleteInOrder(q *lab.Q, d *ctrd.Daemon, ref, id string) {
 	d.PullImageAgain(ref)
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
-	task := holdOf(q, d, id)
-	counts := []map[string]int{inNamespace(q, d)}
-	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-	proc.WaitFor(q, d.Stopped(id))
-	d.DeleteTask(id)
-	counts = append(counts, inNamespace(q, d)) // a task is none of them
+	task := d.HoldingsOf(id)
+	counts := []map[string]int{d.CountContents()}
+	d.KillAndDeleteTask(id)
+	counts = append(counts, d.CountContents()) // a task is none of them
 	d.Ctr("containers", "delete", id)
-	counts = append(counts, inNamespace(q, d))
+	counts = append(counts, d.CountContents())
 	d.Ctr("images", "rm", "--sync", ref) // with the garbage
-	counts = append(counts, inNamespace(q, d))
+	counts = append(counts, d.CountContents())
 	d.Ctr("namespaces", "remove", d.Namespace)
-	proc.WaitFor(q, proc.Dead(task.shim.Identity))
-	assert.Check(q, cmp.Len(task.held(q), 0))
+	proc.WaitFor(q, proc.Dead(task.Shim.Identity))
+	assert.Check(q, cmp.Len(task.Held(), 0))
 	assert.Check(q, cmp.DeepEqual(counts[0], counts[1]), "a task's delete took something of the container or the image")
 	assert.Check(q, cmp.Equal(counts[2]["containers"], 0))
 	assert.Check(q, cmp.Equal(counts[2]["snapshots"], counts[1]["snapshots"]-1), "a container's delete takes its snapshot")
@@ -156,27 +155,4 @@ func inOrder(q *lab.Q, d *ctrd.Daemon, ref, id string) {
 	for i, what := range []string{"with a task", "after tasks delete", "after containers delete", "after images rm --sync"} {
 		q.Fact(what, counts[i])
 	}
-}
-
-// inNamespace counts what keeps a namespace from being removed.
-func inNamespace(q *lab.Q, d *ctrd.Daemon) map[string]int {
-	q.Helper()
-	ctx := context.Background()
-	containers, err := d.Client().ContainerService().List(ctx)
-	assert.NilError(q, err)
-	images, err := d.Client().ImageService().List(ctx)
-	assert.NilError(q, err)
-	n := map[string]int{"containers": len(containers), "images": len(images), "blobs": 0, "snapshots": 0}
-	assert.NilError(q, d.Client().ContentStore().Walk(ctx, func(content.Info) error { n["blobs"]++; return nil }))
-	assert.NilError(q, d.Client().SnapshotService("").Walk(ctx, func(context.Context, snapshots.Info) error {
-		n["snapshots"]++
-		return nil
-	}))
-	return n
-}
-
-// lastWords is what ctr said at last, without its name.
-func lastWords(r lab.Result) string {
-	lines := strings.Split(strings.TrimSpace(r.Stderr), "\n")
-	return strings.TrimPrefix(lines[len(lines)-1], "ctr: ")
 }

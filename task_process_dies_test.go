@@ -3,29 +3,27 @@
 package cdblab
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/failure"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
 
-// The shim, its parent, takes the exit status and keeps it; nothing else goes away before somebody deletes the task.
+// The shim, its parent, takes the exit status and keeps it; nothing else goes away before a client deletes the task.
 //
 // If it is the task's own process, pid 1 of its pid namespace, the kernel kills all others in there with it, and the
-// task is stopped: shim, bundle, mount and cgroup stay, and so does the exit status, for whoever asks, however late. If
-// it is an exec, the task runs on. The status is what the kernel told the parent: 128 and the signal's number, or what
-// a handler has made of it. Whoever waited, or listens, is told at once.
+// task is stopped: shim, bundle, mount and cgroup stay, and so does the exit status, for any client that asks, however
+// late. If it is an exec, the task runs on. The status is what the kernel reported to the parent: 128 and the signal's
+// number, or what a handler has made of it. A client that waits, or listens to events, receives it at once.
 //
 // Hint: kill -KILL the pid that `ctr tasks ls` shows, and ask `ctr tasks ls` again.
 // Spec: https://github.com/containerd/containerd/blob/main/api/services/tasks/v1/tasks.proto
@@ -34,111 +32,91 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What happens to the task when its process dies?")
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
-	ear := d.Listen()
+	stream := d.Listen()
 
 	q.Step("four running tasks, each with an exec; two of them have a handler for TERM, which ends them with 7")
-	var dead []*mortal
-	for _, x := range []death{{"init", unix.SIGKILL, "running"}, {"init", unix.SIGTERM, "running"}} {
-		dead = append(dead, newMortal(q, d, ref, ear, x))
+	signals := []unix.Signal{unix.SIGKILL, unix.SIGTERM}
+	var ofInit, ofExec []*failure.Victim
+	for _, signal := range signals {
+		death := failure.Death{Killed: failure.Init, Signal: signal, When: failure.Running}
+		ofInit = append(ofInit, failure.NewVictim(q, d, ref, stream, death))
 	}
-	for _, x := range []death{{"exec", unix.SIGKILL, "running"}, {"exec", unix.SIGTERM, "running"}} {
-		dead = append(dead, newMortal(q, d, ref, ear, x, "sleep", "3000"))
+	for _, signal := range signals {
+		death := failure.Death{Killed: failure.Exec, Signal: signal, When: failure.Running}
+		ofExec = append(ofExec, failure.NewVictim(q, d, ref, stream, death, "sleep", "3000"))
 	}
-	ear.Mark()
+	victims := slices.Concat(ofInit, ofExec)
+	stream.Mark()
 
-	q.Control("TERM to a pid 1 that has no handler for it: dropped, and nobody is told")
-	deaf := dead[2]
-	pid := int(deaf.init.PID)
-	assert.Check(q, !proc.Bits(q, proc.PID(pid), "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
-	q.LogCommand("kill -TERM %d   # the program of %s", pid, deaf.id)
-	assert.NilError(q, unix.Kill(pid, unix.SIGTERM))
-	assert.Check(q, !proc.Bits(q, proc.PID(pid), "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: it was not dropped")
-	assert.Check(q, alive(deaf.init.Identity))
-	task, _ := deaf.sees()
+	q.Control("TERM to a pid 1 that has no handler for it: the kernel drops it, and no event is published")
+	withoutHandler := ofExec[0]
+	pid1 := withoutHandler.Init.PID
+	assert.Check(q, !proc.Bits(q, pid1, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
+	q.LogCommand("kill -TERM %d   # the program of %s", pid1, withoutHandler.ID)
+	assert.NilError(q, unix.Kill(int(pid1), unix.SIGTERM))
+	assert.Check(q, !proc.Bits(q, pid1, "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: it was not dropped")
+	assert.Check(q, withoutHandler.Init.Alive(), "process %d is dead after a TERM for which it has no handler", pid1)
+	task, _ := withoutHandler.Statuses()
 	assert.Check(q, cmp.Equal(task, "RUNNING"))
-	assert.Check(q, cmp.Len(ear.Mark(), 0), "events")
+	assert.Check(q, cmp.Len(stream.Mark(), 0), "events")
 	q.Fact("after TERM to a pid 1 without a handler", task)
 
-	q.Step("each is killed by its pid; whoever waited or listened is told")
-	for _, m := range dead {
-		m.die()
+	q.Step("each is killed by its pid; the client's Wait returns, and an event is published")
+	for _, victim := range victims {
+		victim.Kill()
 	}
-	for _, m := range dead {
-		m.settle()
-		proc.WaitFor(q, m.execWait.over)
-		m.waitForEvent("exit exec " + m.execWait.said())
-		if m.who == "init" {
-			proc.WaitFor(q, m.wait.over)
-			m.waitForEvent("exit init " + m.wait.said())
+	for _, victim := range victims {
+		victim.WaitUntilReported()
+		proc.WaitFor(q, victim.ExecWait.Returned())
+		victim.WaitForEvent("exit exec " + victim.ExecWait.Result())
+		if victim.Killed == failure.Init {
+			proc.WaitFor(q, victim.TaskWait.Returned())
+			victim.WaitForEvent("exit init " + victim.TaskWait.Result())
 		}
 	}
-	ear.Mark()
+	stream.Mark()
 
-	q.Step("the shim has taken the exit status: it is the kernel's, and in the bundle too, where the shim writes it down")
-	for _, m := range dead[:2] {
-		shim := proc.Snapshot(q, m.shim.PID)
-		assert.Check(q, shim.Same(m.shim.Identity))
-		assert.Check(q, !file.Exists(fmt.Sprintf("/proc/%d", m.init.PID)), "the shim has not collected the exit status of its child %d, a zombie", m.init.PID)
-		assertWritten(q, m, m.wait.said())
+	q.Step("the shim has taken the exit status: it is the kernel's, and in the bundle too, where the shim saves it")
+	for _, victim := range ofInit {
+		shim := proc.Snapshot(q, victim.Shim.PID)
+		assert.Check(q, shim.Same(victim.Shim.Identity), "%s: another process has the pid of the shim", victim)
+		assert.Check(q, !file.Exists(fmt.Sprintf("/proc/%d", victim.Init.PID)),
+			"the shim has not collected the exit status of its child %d, a zombie", victim.Init.PID)
+		victim.AssertSavedExit(victim.TaskWait.Result())
 	}
 
 	q.Step("what remains")
-	table := fill(q, d, "death-of-the-process.golden", dead)
+	observed := failure.Tabulate(q, d, "death-of-the-process.golden", victims)
 	status := map[string]string{"init KILL": "137", "init TERM": "7", "exec KILL": "137", "exec TERM": "143"}
-	for _, m := range dead {
-		r := table[m.String()]
-		want := status[m.who+" "+m.name()]
-		assert.Check(q, cmp.Equal(r["shim"], "alive"), m)
+	for _, victim := range victims {
+		seen := observed[victim]
+		want := status[victim.Killed+" "+victim.SignalName()]
+		assert.Check(q, cmp.Equal(seen["shim"], "alive"), victim)
 		for _, thing := range []string{"bundle", "rootfs mount", "shim's socket", "cgroup", "runtime's state", "container"} {
-			assert.Check(q, cmp.Equal(r[thing], "there"), "%s: the %s", m, thing)
+			assert.Check(q, cmp.Equal(seen[thing], "there"), "%s: the %s", victim, thing)
 		}
-		assert.Check(q, cmp.Equal(r["exec"], "dead"), "%s: the exec", m)
-		if m.who == "init" {
-			assert.Check(q, cmp.Equal(r["init"], "dead"), m)
-			assert.Check(q, cmp.Equal(r["new client: task"], "STOPPED "+want), m)
-			assert.Check(q, cmp.Equal(r["new client: exec"], "STOPPED 137"), "%s: killed with its pid 1", m)
-			assert.Check(q, cmp.Equal(r["old Wait: task"], want), m)
-			assert.Check(q, cmp.Equal(r["event 1"], "exit exec 137"), "%s: pid 1 is the last of its namespace", m)
-			assert.Check(q, cmp.Equal(r["event 2"], "exit init "+want), m)
-			assert.Check(q, cmp.Equal(r["another exec"], "refused"), m)
+		assert.Check(q, cmp.Equal(seen["exec"], "dead"), "%s: the exec", victim)
+		if victim.Killed == failure.Init {
+			assert.Check(q, cmp.Equal(seen["init"], "dead"), victim)
+			assert.Check(q, cmp.Equal(seen["new client: task"], "STOPPED "+want), victim)
+			assert.Check(q, cmp.Equal(seen["new client: exec"], "STOPPED 137"), "%s: killed with its pid 1", victim)
+			assert.Check(q, cmp.Equal(seen["old Wait: task"], want), victim)
+			assert.Check(q, cmp.Equal(seen["event 1"], "exit exec 137"), "%s: pid 1 is the last of its namespace", victim)
+			assert.Check(q, cmp.Equal(seen["event 2"], "exit init "+want), victim)
+			assert.Check(q, cmp.Equal(seen["another exec"], "refused"), victim)
 			continue
 		}
-		assert.Check(q, cmp.Equal(r["init"], "alive"), m)
-		assert.Check(q, cmp.Equal(r["new client: task"], "RUNNING"), m)
-		assert.Check(q, cmp.Equal(r["new client: exec"], "STOPPED "+want), m)
-		assert.Check(q, cmp.Equal(r["old Wait: exec"], want), m)
-		assert.Check(q, cmp.Equal(r["old Wait: task"], "waiting"), m)
-		assert.Check(q, cmp.Equal(r["event 1"], "exit exec "+want), m)
-		assert.Check(q, cmp.Equal(r["event 2"], "-"), m)
-		assert.Check(q, cmp.Equal(r["another exec"], "works"), m)
+		assert.Check(q, cmp.Equal(seen["init"], "alive"), victim)
+		assert.Check(q, cmp.Equal(seen["new client: task"], "RUNNING"), victim)
+		assert.Check(q, cmp.Equal(seen["new client: exec"], "STOPPED "+want), victim)
+		assert.Check(q, cmp.Equal(seen["old Wait: exec"], want), victim)
+		assert.Check(q, cmp.Equal(seen["old Wait: task"], "waiting"), victim)
+		assert.Check(q, cmp.Equal(seen["event 1"], "exit exec "+want), victim)
+		assert.Check(q, cmp.Equal(seen["event 2"], "-"), victim)
+		assert.Check(q, cmp.Equal(seen["another exec"], "works"), victim)
 		// The task has been ended meanwhile, for a new one: only now does the old client's Wait return.
-		proc.WaitFor(q, m.wait.over)
-		assert.Check(q, cmp.Equal(m.wait.said(), "137"), m)
+		proc.WaitFor(q, victim.TaskWait.Returned())
+		assert.Check(q, cmp.Equal(victim.TaskWait.Result(), "137"), victim)
 	}
 	q.Answer("pid 1 takes all others with it, and the shim keeps its exit status until the task is deleted. An exec dies alone.")
-}
-
-// assertWritten asserts that the shim has written the exit status of the task's process into the bundle, as it does
-// since containerd 2.
-func assertWritten(q *lab.Q, m *mortal, status string) {
-	q.Helper()
-	path := filepath.Join(m.bundle, "exit.json")
-	if !q.Pinned() && !file.Exists(path) {
-		q.Fact(m.String()+": exit status in the bundle", "none")
-		return
-	}
-	var written struct{ Pid, Status int }
-	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		data, err := os.ReadFile(path)
-		if err == nil {
-			err = json.Unmarshal(data, &written)
-		}
-		if err != nil {
-			return poll.Continue("%s: %v", m, err)
-		}
-		return poll.Success()
-	})
-	assert.Check(q, cmp.Equal(written.Pid, int(m.init.PID)), "%s: exit.json", m)
-	assert.Check(q, cmp.Equal(fmt.Sprint(written.Status), status), "%s: exit.json", m)
-	q.Fact(m.String()+": exit status in the bundle", written.Status)
 }

@@ -12,6 +12,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/failure"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -19,14 +20,14 @@ import (
 
 // The task goes with it, and the container stays.
 //
-// Without its parent the container's process would run on, and nobody would know how it ends. So containerd, which
-// holds a connection to the shim, kills what is left as soon as that connection breaks: it runs the shim's program once
-// more, as `shim delete`, and that runs `runc delete --force`. It tells of an exit with 137, whatever the process might
-// have ended with, unless the shim has written a status down before, and of a delete; the bundle is removed. Of execs
-// nothing is told. What stays is the container: its record and its snapshot, of which a new task can be made at once.
+// Without its parent the container's process would run on, and no process would learn how it ends. So containerd, which
+// holds a connection to the shim, kills the leftovers as soon as that connection breaks: it runs the shim's program once
+// more, as `shim delete`, and that runs `runc delete --force`. It publishes an exit with 137, whatever the process might
+// have ended with, unless the shim has saved a status before, and a delete; the bundle is removed. No event of execs is
+// published. What remains is the container: its record and its snapshot, of which a new task can be made at once.
 //
-// Clearing away has its time, 5 s (io.containerd.timeout.shim.cleanup): where that is too short, an exit with 255 is
-// told, and the process may well be alive.
+// The cleanup has a timeout, 5 s (io.containerd.timeout.shim.cleanup): where that is too short, an exit with 255 is
+// published, and the process may well be alive.
 //
 // A shim that is sent TERM takes its socket with it; after KILL the file stays, and the next shim of that name replaces
 // it.
@@ -37,95 +38,104 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What happens when the shim dies?")
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
-	ear := d.Listen()
+	stream := d.Listen()
 
 	q.Step("two running tasks, each with an exec, and two that have ended with 7: each has its shim")
-	var dead []*mortal
-	for _, x := range []death{
-		{"shim", unix.SIGKILL, "running"}, {"shim", unix.SIGTERM, "running"}, {"shim", unix.SIGKILL, "stopped"}, {"shim", unix.SIGTERM, "stopped"},
-	} {
-		m := newMortal(q, d, ref, ear, x)
-		assert.Check(q, proc.Listens(q, m.shim, m.socket), "the shim of %s does not listen on %s", m.id, m.socket)
-		q.Cleanup(func() { _ = os.Remove(m.socket) }) // the lab's to remove, where a shim that was killed has left it
-		dead = append(dead, m)
-	}
-	assert.Check(q, cmp.Len(d.Shims(), 4))
-	ear.Mark()
-
-	q.Step("each shim is killed, by its pid; containerd sees to the rest")
-	for _, m := range dead {
-		m.die()
-	}
-	for _, m := range dead {
-		m.settle()
-		m.waitForEvent("delete ")
-		proc.WaitFor(q, m.wait.over)
-		if m.exec != nil {
-			proc.WaitFor(q, m.execWait.over)
+	var victims []*failure.Victim
+	for _, when := range []string{failure.Running, failure.Stopped} {
+		for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGTERM} {
+			death := failure.Death{Killed: failure.Shim, Signal: signal, When: when}
+			victim := failure.NewVictim(q, d, ref, stream, death)
+			assert.Check(q, proc.Listens(q, victim.Shim, victim.Socket),
+				"the shim of %s does not listen on %s", victim.ID, victim.Socket)
+			q.Cleanup(func() { _ = os.Remove(victim.Socket) }) // a shim that was killed leaves it, and the lab has to remove it
+			victims = append(victims, victim)
 		}
 	}
-	ear.Mark()
+	ofRunning, ofStopped := victims[:2], victims[2:]
+	assert.Check(q, cmp.Len(d.Shims(), 4))
+	stream.Mark()
+
+	q.Step("each shim is killed, by its pid; containerd does the cleanup")
+	for _, victim := range victims {
+		victim.Kill()
+	}
+	for _, victim := range victims {
+		victim.WaitUntilReported()
+		victim.WaitForEvent("delete ")
+		proc.WaitFor(q, victim.TaskWait.Returned())
+		if victim.Exec != nil {
+			proc.WaitFor(q, victim.ExecWait.Returned())
+		}
+	}
+	stream.Mark()
 
 	q.Step("what remains")
-	table := fill(q, d, "death-of-the-shim.golden", dead)
-	for _, m := range dead {
-		r := table[m.String()]
+	observed := failure.Tabulate(q, d, "death-of-the-shim.golden", victims)
+	for _, victim := range victims {
+		seen := observed[victim]
 		for _, process := range []string{"init", "shim"} {
-			assert.Check(q, cmp.Equal(r[process], "dead"), "%s: the %s", m, process)
+			assert.Check(q, cmp.Equal(seen[process], "dead"), "%s: the %s", victim, process)
 		}
 		for _, thing := range []string{"bundle", "rootfs mount", "cgroup", "runtime's state"} {
-			assert.Check(q, cmp.Equal(r[thing], "gone"), "%s: the %s", m, thing)
+			assert.Check(q, cmp.Equal(seen[thing], "gone"), "%s: the %s", victim, thing)
 		}
-		assert.Check(q, cmp.Equal(r["container"], "there"), "%s: the container's record", m)
-		assert.Check(q, cmp.Equal(r["new client: task"], "no task"), m)
-		assert.Check(q, cmp.Equal(r["a new task"], "at once"), "%s: the container can be started again", m)
-		socket := map[unix.Signal]string{unix.SIGKILL: "there", unix.SIGTERM: "gone"}[m.signal]
-		assert.Check(q, cmp.Equal(r["shim's socket"], socket), "%s: the shim removes its socket if it is asked to end", m)
+		assert.Check(q, cmp.Equal(seen["container"], "there"), "%s: the container's record", victim)
+		assert.Check(q, cmp.Equal(seen["new client: task"], "no task"), victim)
+		assert.Check(q, cmp.Equal(seen["a new task"], "at once"), "%s: the container can be started again", victim)
+		socket := map[unix.Signal]string{unix.SIGKILL: "there", unix.SIGTERM: "gone"}[victim.Signal]
+		assert.Check(q, cmp.Equal(seen["shim's socket"], socket), "%s: the shim removes its socket if it is asked to end", victim)
 	}
 
-	q.Step("a running task's: killed with what was left of it, and told as an exit with 137; of its exec nobody tells")
-	for _, m := range dead[:2] {
-		r := table[m.String()]
-		assert.Check(q, cmp.Equal(r["exec"], "dead"), "%s: the exec, in the namespace of a pid 1 that was killed", m)
-		assert.Check(q, cmp.DeepEqual(m.events(), []string{"exit init 137", "delete 137"}), m)
-		for _, wait := range []*waiting{m.wait, m.execWait} {
-			assert.Check(q, wait.failed() != nil, "%s: an old client's Wait returned %s, and no error", m, wait.said())
-			q.Fact("an old client's Wait says", lab.Chance(fmt.Sprint(wait.failed())))
+	q.Step("the shim of a running task: the task's processes are killed, an exit with 137 is published, and no event of the exec")
+	for _, victim := range ofRunning {
+		seen := observed[victim]
+		assert.Check(q, cmp.Equal(seen["exec"], "dead"), "%s: the exec, in the namespace of a pid 1 that was killed", victim)
+		assert.Check(q, cmp.DeepEqual(victim.Events(), []string{"exit init 137", "delete 137"}), victim)
+		for _, wait := range []struct {
+			process string
+			*failure.PendingWait
+		}{{failure.Init, victim.TaskWait}, {failure.Exec, victim.ExecWait}} {
+			assert.Check(q, wait.Err() != nil,
+				"%s: the old client's Wait for %s returned %s, and no error", victim, wait.process, wait.Result())
+			q.Fact(victim.String()+": error of the old Wait for "+wait.process, lab.Chance(fmt.Sprint(wait.Err())))
 		}
 	}
 
-	q.Step("a stopped task's: its exit is told once more")
-	for _, m := range dead[2:] {
-		told := m.events()
-		assert.Assert(q, cmp.Len(told, 3), m)
-		assert.Check(q, cmp.Equal(told[0], "exit init 7"), m)
-		assert.Check(q, cmp.Contains(told[1], "exit init"), m)
-		if q.Pinned() { // an older shim writes no status into the bundle, and the second exit is told with 137
-			assert.Check(q, cmp.DeepEqual(told[1:], []string{"exit init 7", "delete 7"}), m)
+	q.Step("the shim of a stopped task: the exit is published once more")
+	for _, victim := range ofStopped {
+		events := victim.Events()
+		assert.Assert(q, cmp.Len(events, 3), victim)
+		assert.Check(q, cmp.Equal(events[0], "exit init 7"), victim)
+		assert.Check(q, cmp.Contains(events[1], "exit init"), victim)
+		if q.Pinned() { // an older shim saves no status in the bundle, and the second exit is published with 137
+			assert.Check(q, cmp.DeepEqual(events[1:], []string{"exit init 7", "delete 7"}), victim)
 		}
-		q.Fact("the exit, before and after", told[:2])
-		q.Fact("and the delete", told[2])
+		q.Fact(victim.String()+": exit events before and after", events[:2])
+		q.Fact(victim.String()+": delete event", events[2])
 	}
 
-	q.Control("a shim that ends because its task is deleted tells one exit and one delete, and leaves no socket")
-	m := dead[0]
-	next, err := m.task()
+	q.Control("a shim that ends because its task is deleted publishes one exit and one delete, and leaves no socket")
+	restarted := ofRunning[0]
+	next, err := restarted.Task()
 	assert.NilError(q, err)
 	shim := proc.Snapshot(q, proc.Snapshot(q, proc.PID(next.Pid())).Parent)
-	assert.Check(q, file.Exists(m.socket) && proc.Listens(q, shim, m.socket), "the new shim has not replaced the socket that the old one had left")
-	heard := len(m.events())
-	q.LogCommand("kill -KILL %d   # the new program of %s", next.Pid(), m.id)
+	assert.Check(q, file.Exists(restarted.Socket) && proc.Listens(q, shim, restarted.Socket),
+		"the new shim has not replaced the socket that the killed shim had left")
+	before := len(restarted.Events())
+	q.LogCommand("kill -KILL %d   # the new program of %s", next.Pid(), restarted.ID)
 	assert.NilError(q, unix.Kill(int(next.Pid()), unix.SIGKILL))
-	proc.WaitFor(q, d.Stopped(m.id))
-	d.DeleteTask(m.id)
+	proc.WaitFor(q, d.Stopped(restarted.ID))
+	d.DeleteTask(restarted.ID)
 	proc.WaitFor(q, proc.Dead(shim.Identity))
-	ear.Mark()
-	told := m.events()[heard:]
-	assert.Check(q, cmp.Equal(told[0], "exit init 137"), "all that was told: %q", told)
-	assert.Check(q, len(told) == 1 || len(told) == 2 && told[1] == "delete 137", "all that was told: %q", told)
-	q.Fact("told of a task that is deleted", lab.Chance(fmt.Sprint(told))) // the delete may be lost with the shim
-	assert.Check(q, !file.Exists(m.socket), "the socket is still there: %s", m.socket)
-	q.Fact("its socket", thereOrGone(file.Exists(m.socket)))
+	stream.Mark()
+	events := restarted.Events()[before:]
+	assert.Check(q, cmp.Equal(events[0], "exit init 137"), "all events that were received: %q", events)
+	assert.Check(q, len(events) == 1 || len(events) == 2 && events[1] == "delete 137",
+		"all events that were received: %q", events)
+	q.Fact("events of a task that is deleted", lab.Chance(fmt.Sprint(events))) // the delete may be lost with the shim
+	assert.Check(q, !file.Exists(restarted.Socket), "the socket is still there: %s", restarted.Socket)
+	q.Fact("shim's socket after the task is deleted", failure.ThereOrGone(file.Exists(restarted.Socket)))
 
-	q.Answer("containerd kills and clears away what is left of the task, tells an exit and a delete, and the container stays.")
+	q.Answer("containerd kills and removes what is left of the task, publishes an exit and a delete, and the container stays.")
 }

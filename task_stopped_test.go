@@ -3,17 +3,14 @@
 package cdblab
 
 import (
-	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
-	"github.com/containerd/containerd/api/types/task"
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -27,7 +24,7 @@ import (
 
 // All but its process: shim, socket, mount, cgroup, bundle, FIFOs, runtime state, exit status and id, until it is deleted.
 //
-// An exit status must wait somewhere until somebody asks, and that place is the shim: it goes on living for the sake of a
+// An exit status must wait somewhere until a client asks, and that place is the shim: it goes on living for the sake of a
 // number. `tasks delete` frees all of it, in the shim's and the runtime's words and in the daemon's. What the program wrote
 // is no part of the task: the snapshot belongs to the container, a second task finds the files of the first, and only
 // `containers delete` gives them up.
@@ -41,71 +38,73 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	id := q.ID(ctrd.ID)
 	ref := d.PullImage()
 
-	q.Step("a program that writes a file, and ends with 7 when it is told to")
+	q.Step("a program that writes a file, and ends with 7 on TERM")
 	d.CreateContainer(ref, id,
 		"sh", "-c", "trap 'exit 7' TERM; echo mine >> /written; while :; do sleep 300 & wait $!; done")
 	d.StartTask(id)
-	first := holdOf(q, d, id)
-	proc.WaitFor(q, file.HasContent(filepath.Join(first.upper, "written"), "mine"))
-	whole := first.held(q)
-	assert.DeepEqual(q, whole, allHeld)
-	q.Fact("a running one holds", enumerated(whole))
+	first := d.HoldingsOf(id)
+	proc.WaitFor(q, file.HasContent(filepath.Join(first.Upper, "written"), "mine"))
+	running := first.Held()
+	assert.DeepEqual(q, running, ctrd.HeldWhileRunning)
+	q.Fact("a running one holds", running)
 
 	q.Step("it ends: of all that, only the process is gone")
 	d.Ctr("tasks", "kill", id) // TERM
-	proc.WaitFor(q, proc.Dead(first.program.Identity))
+	proc.WaitFor(q, proc.Dead(first.Program.Identity))
 	proc.WaitFor(q, d.Stopped(id))
-	stopped := first.held(q)
-	assert.Check(q, cmp.DeepEqual(stopped, allBut(allHeld, "process")))
-	assert.Check(q, cmp.Len(cgroup.Of(q, first.cgroup).Procs(), 0), "processes in the cgroup of a stopped task")
-	q.Fact("a stopped one holds", enumerated(stopped))
+	stopped := first.Held()
+	assert.Check(q, cmp.DeepEqual(stopped, ctrd.HeldWhileRunning.Except("process")))
+	assert.Check(q, cmp.Len(cgroup.Of(q, first.Cgroup).Procs(), 0), "processes in the cgroup of a stopped task")
+	q.Fact("a stopped one holds", stopped)
 	q.Fact("processes in its cgroup", 0)
 
 	q.Step("its id is taken, and its exit status waits")
 	again := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id)
-	assert.Check(q, again.Code != 0 && strings.Contains(again.Stderr, "already exists"), "a second task while the first is not deleted:\n%s", again)
-	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, fmt.Sprint(first.program.PID), "STOPPED"}))
+	assert.Check(q, again.Code != 0 && strings.Contains(again.Stderr, "already exists"),
+		"a second task while the first is not deleted:\n%s", again)
+	row := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
+	assert.Check(q, cmp.DeepEqual(row, []string{id, fmt.Sprint(first.Program.PID), "STOPPED"}))
 	for range 2 { // asking does not use it up
 		assert.Check(q, cmp.Equal(ctrd.TaskStatus(q, d, id).ExitStatus, uint32(7)))
 	}
 	q.Fact("exit status", ctrd.TaskStatus(q, d, id).ExitStatus)
-	path := filepath.Join(first.bundle, "exit.json") // of containerd 2
-	if file.Exists(path) {
-		var saved struct{ Pid, Status int }
-		assert.NilError(q, json.Unmarshal([]byte(file.Read(q, path)), &saved))
-		assert.Check(q, cmp.Equal(saved.Status, 7), "in exit.json")
-		assert.Check(q, cmp.Equal(proc.PID(saved.Pid), first.program.PID), "in exit.json")
+	saved, err := d.ReadSavedExit(id)
+	isSaved := !errors.Is(err, fs.ErrNotExist) // the shims of containerd 2.3.4 and before save no status
+	if isSaved {
+		assert.NilError(q, err)
+		assert.Check(q, cmp.Equal(saved.Status, 7), "status in %s", ctrd.SavedExitFile)
+		assert.Check(q, cmp.Equal(saved.PID, first.Program.PID), "pid in %s", ctrd.SavedExitFile)
 	}
-	assert.Check(q, file.Exists(path) || !q.Pinned(), "the bundle has no exit.json: %v", file.Names(q, first.bundle))
-	q.Fact("exit.json in the bundle", file.Exists(path))
+	assert.Check(q, isSaved || !q.Pinned(), "the bundle has no %s: %v", ctrd.SavedExitFile, file.Names(q, first.Bundle))
+	q.Fact("exit.json in the bundle", isSaved)
 
 	q.Step("tasks delete: all of the task goes; the snapshot is the container's")
 	d.DeleteTask(id)
-	proc.WaitFor(q, proc.Dead(first.shim.Identity))
-	deleted := first.held(q)
-	assert.Check(q, cmp.DeepEqual(deleted, []string{"container", "snapshot", "what it wrote"}))
-	q.Fact("after tasks delete", enumerated(deleted))
+	proc.WaitFor(q, proc.Dead(first.Shim.Identity))
+	deleted := first.Held()
+	assert.Check(q, cmp.DeepEqual(deleted, ctrd.Held{"container", "snapshot", "what it wrote"}))
+	q.Fact("after tasks delete", deleted)
 
 	q.Step("the id is free: a second task, and it finds what the first has written")
 	d.StartTask(id)
-	second := holdOf(q, d, id)
-	assert.Check(q, cmp.Equal(second.upper, first.upper), "the upper directory of the second task")
-	assert.Check(q, !second.shim.Same(first.shim.Identity))
-	proc.WaitFor(q, file.HasContent(filepath.Join(second.upper, "written"), "mine\nmine"))
-	q.Fact("its file reads", file.Read(q, filepath.Join(second.upper, "written")))
+	second := d.HoldingsOf(id)
+	assert.Check(q, cmp.Equal(second.Upper, first.Upper), "the upper directory of the second task")
+	assert.Check(q, !second.Shim.Same(first.Shim.Identity), "the second task has the shim of the first")
+	proc.WaitFor(q, file.HasContent(filepath.Join(second.Upper, "written"), "mine\nmine"))
+	q.Fact("its file reads", file.Read(q, filepath.Join(second.Upper, "written")))
 
-	q.Step("what an exec in the background leaves: its FIFOs, which nobody closes")
+	q.Step("what an exec in the background leaves: its FIFOs, which no process removes")
 	before := file.Names(q, d.FifoDir)
 	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "aside", id, "true")
 	ofExec := slices.DeleteFunc(file.Names(q, d.FifoDir), func(dir string) bool { return slices.Contains(before, dir) })
-	residue(q, second, ofExec)
+	recordLeftovers(q, d, id, second, ofExec)
 
 	q.Control("containers delete: record and snapshot go, and the files with the next garbage collection")
 	d.Ctr("containers", "delete", id)
 	d.CollectGarbage()
-	gone := first.held(q)
-	assert.Check(q, cmp.Len(gone, 0), "after containers delete")
-	q.Fact("after containers delete", enumerated(gone))
+	rest := first.Held()
+	assert.Check(q, cmp.Len(rest, 0), "after containers delete")
+	q.Fact("after containers delete", rest)
 	d.CreateContainer(ref, id, "true")
 	fresh := q.Mkdir("fresh")
 	ctrd.MountSnapshot(q, d, id, fresh)
@@ -116,110 +115,28 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	q.Answer("All but the process: shim, mount, cgroup, bundle, exit status, id. tasks delete frees them, containers delete the files.")
 }
 
-// residue ends and deletes a task as it should be done, and records what stays of it all the same: empty, harmless, and
-// nobody's. The lab removes it.
-func residue(q *lab.Q, h hold, ofExec []string) {
-	d := h.d
-	d.Ctr("tasks", "kill", "-s", "SIGKILL", h.id)
-	proc.WaitFor(q, d.Stopped(h.id))
-	d.DeleteTask(h.id)
-	stays := []string{}
-	for _, r := range []struct{ what, path string }{
+// recordLeftovers kills and deletes a task as an operator does, and records what remains of it nevertheless. These leftovers
+// are empty and harmless, and neither containerd nor runc removes them; the lab does. ofExec are directories of FIFOs.
+func recordLeftovers(q *lab.Q, d *ctrd.Daemon, id string, task ctrd.Holdings, ofExec []string) {
+	q.Helper()
+	d.KillAndDeleteTask(id)
+	leftovers := ctrd.Held{}
+	for _, place := range []struct{ name, path string }{
 		{"runtime's directory of the namespace", filepath.Join(d.RuncRoot, d.Namespace)},
-		{"bundles' directory of the namespace", filepath.Dir(h.bundle)},
-		{"cgroup of the namespace", filepath.Dir(cgroup.Of(q, h.cgroup).Dirs()[0])},
+		{"bundles' directory of the namespace", filepath.Dir(task.Bundle)},
+		{"cgroup of the namespace", filepath.Dir(cgroup.Of(q, task.Cgroup).Dirs()[0])},
 	} {
-		if file.Exists(r.path) {
-			stays = append(stays, r.what)
+		if file.Exists(place.path) {
+			leftovers = append(leftovers, place.name)
 		}
 	}
 	for _, dir := range ofExec {
 		if file.Exists(filepath.Join(d.FifoDir, dir)) {
-			stays = append(stays, "FIFOs of the exec")
+			leftovers = append(leftovers, "FIFOs of the exec")
 		}
 	}
 	if q.Pinned() {
-		assert.Check(q, cmp.Len(stays, 4), "what stays of a task that was deleted: %v", stays)
+		assert.Check(q, cmp.Len(leftovers, 4), "leftovers of a task that was deleted: %v", leftovers)
 	}
-	q.Fact("what stays of it all the same", enumerated(stays))
-}
-
-// hold is a task with the places that it holds.
-type hold struct {
-	d             *ctrd.Daemon
-	id            string
-	program, shim proc.Process
-	bundle        string
-	socket        string
-	cgroup        string
-	upper         string // what its program writes, on the host
-}
-
-// allHeld is what a running h holds, and below the process nothing that ends with it.
-var allHeld = []string{
-	"process", "shim", "socket", "bundle", "rootfs mount", "cgroup", "FIFOs", "runtime state", "task",
-	"container", "snapshot", "what it wrote",
-}
-
-// holdOf looks where a running task is.
-func holdOf(q *lab.Q, d *ctrd.Daemon, id string) hold {
-	q.Helper()
-	program := proc.Snapshot(q, d.TaskPID(id))
-	h := hold{
-		d: d, id: id, program: program, shim: proc.Snapshot(q, program.Parent),
-		bundle: d.Bundle(id), socket: d.ShimSocket(id), cgroup: "/" + d.Namespace + "/" + id,
-	}
-	rootfs := check.MountAt(q, filepath.Join(h.bundle, "rootfs"))
-	assert.Assert(q, rootfs != nil, "nothing is mounted at %s/rootfs", h.bundle)
-	for option := range strings.SplitSeq(rootfs.VFSOptions, ",") {
-		if dir, ok := strings.CutPrefix(option, "upperdir="); ok {
-			h.upper = dir
-		}
-	}
-	assert.Assert(q, h.upper != "", "the rootfs has no upper directory: %s %s", rootfs.FSType, rootfs.VFSOptions)
-	return h
-}
-
-// held lists what of the task is there, by what the kernel and the disk show; of record, snapshot and task containerd is
-// asked.
-func (h hold) held(q *lab.Q) []string {
-	q.Helper()
-	ctx := context.Background()
-	fifos, err := filepath.Glob(filepath.Join(h.d.FifoDir, "*", h.id+"-std*"))
-	assert.NilError(q, err)
-	_, noRecord := h.d.Client().ContainerService().Get(ctx, h.id)
-	snapshot := false
-	assert.NilError(q, h.d.Client().SnapshotService("").Walk(ctx, func(_ context.Context, i snapshots.Info) error {
-		snapshot = snapshot || i.Name == h.id
-		return nil
-	}))
-	tasks, err := h.d.Client().TaskService().List(ctx, &tasksapi.ListTasksRequest{})
-	assert.NilError(q, err)
-	is := map[string]bool{
-		"process": alive(h.program.Identity), "shim": alive(h.shim.Identity), "socket": file.Exists(h.socket), "bundle": file.Exists(h.bundle),
-		"rootfs mount": check.MountAt(q, filepath.Join(h.bundle, "rootfs")) != nil,
-		"cgroup":       slices.ContainsFunc(cgroup.Of(q, h.cgroup).Dirs(), file.Exists),
-		"FIFOs":        len(fifos) > 0, "runtime state": file.Exists(filepath.Join(h.d.RuncRoot, h.d.Namespace, h.id, "state.json")),
-		"task":      slices.ContainsFunc(tasks.Tasks, func(t *task.Process) bool { return t.ID == h.id }),
-		"container": noRecord == nil, "snapshot": snapshot, "what it wrote": file.Exists(filepath.Join(h.upper, "written")),
-	}
-	out := []string{}
-	for _, what := range allHeld {
-		if is[what] {
-			out = append(out, what)
-		}
-	}
-	return out
-}
-
-func allBut(all []string, what string) []string {
-	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return s == what })
-}
-
-// enumerated writes names that have spaces on one line.
-func enumerated(names []string) string {
-	if len(names) == 0 {
-		return "nothing"
-	}
-	return strings.Join(names, ", ")
+	q.Fact("what stays of it all the same", leftovers)
 }

@@ -1,0 +1,29 @@
+//go:build linux
+
+package ctrd
+
+import (
+	"context"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"gotest.tools/v3/assert"
+)
+
+// CountContents returns how many containers, images, blobs and snapshots the question's containerd namespace has, by
+// these names. A namespace that has any cannot be removed. A task is none of them.
+func (d *Daemon) CountContents() map[string]int {
+	d.q.Helper()
+	ctx := context.Background()
+	containers, err := d.client.ContainerService().List(ctx)
+	assert.NilError(d.q, err)
+	images, err := d.client.ImageService().List(ctx)
+	assert.NilError(d.q, err)
+	n := map[string]int{"containers": len(containers), "images": len(images), "blobs": 0, "snapshots": 0}
+	assert.NilError(d.q, d.client.ContentStore().Walk(ctx, func(content.Info) error { n["blobs"]++; return nil }))
+	assert.NilError(d.q, d.client.SnapshotService("").Walk(ctx, func(context.Context, snapshots.Info) error {
+		n["snapshots"]++
+		return nil
+	}))
+	return n
+}
