@@ -35,7 +35,7 @@ import (
 // Spec: https://github.com/opencontainers/image-spec/blob/main/conversion.md
 func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does containerd's generated bundle relate to the hand-built one?")
-	hand := bundle.Busybox(q, "sleep", "300")
+	handBuilt := bundle.Busybox(q, "sleep", "300")
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ID)
 
@@ -54,6 +54,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	q.Step("task arguments: what was typed after the id is process.args, and what runs")
 	assert.DeepEqual(q, generated.Process.Args, []string{"sleep", "300"})
 	assert.DeepEqual(q, task.Args, generated.Process.Args)
+	q.Covers("process.args")
 	assert.Check(q, !generated.Process.Terminal)
 	shim := proc.Snapshot(q, task.Parent)
 	var fifos []string
@@ -71,15 +72,17 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	q.Fact("FIFOs, held by the shim alone", slices.Compact(fifos))
 
 	q.Step("image config: its Env is process.env, its Cmd is process.args where nothing was typed")
-	if _, ours := q.Image(); ours {
+	if _, labImage := q.Image(); labImage {
 		for _, env := range image.Config.Env {
 			assert.Check(q, cmp.Contains(generated.Process.Env, env))
 			assert.Check(q, cmp.Contains(task.Env, env))
 		}
+		q.Covers("process.env")
 		d.CreateContainer(ref, q.ID("cdb-cmd"))
 		assert.DeepEqual(q, d.Spec(q.ID("cdb-cmd")).Process.Args, image.Config.Cmd)
 		q.Fact("process.args of the image's Cmd", d.Spec(q.ID("cdb-cmd")).Process.Args)
-		assert.Check(q, !slices.Contains(hand.Spec.Process.Env, image.Config.Env[1]), "the hand-built bundle has the image's environment")
+		assert.Check(q, !slices.Contains(handBuilt.Spec.Process.Env, image.Config.Env[1]),
+			"the hand-built bundle has the image's environment")
 	}
 	q.Fact("process.env", generated.Process.Env)
 
@@ -89,11 +92,11 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	assert.Check(q, mounted != nil, "nothing is mounted at %s/rootfs", dir)
 	if mounted != nil {
 		q.Fact("rootfs", mounted.FSType)
-		assert.Check(q, !strings.Contains(string(config), mounted.FSType), "config.json speaks of %s", mounted.FSType)
+		assert.Check(q, !strings.Contains(string(config), mounted.FSType), "config.json contains %s", mounted.FSType)
 		assert.Check(q, cmp.Contains(mounted.VFSOptions, d.Root), "the snapshot is not below containerd's root")
 	}
 	q.Control("the hand-built rootfs is a plain directory")
-	assert.Check(q, check.MountAt(q, hand.Rootfs()) == nil, "something is mounted at %s", hand.Rootfs())
+	assert.Check(q, check.MountAt(q, handBuilt.Rootfs()) == nil, "something is mounted at %s", handBuilt.Rootfs())
 
 	q.Step("runtime options: beside config.json, for the shim")
 	options, err := os.ReadFile(filepath.Join(dir, "options.json"))
@@ -101,18 +104,20 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	if d.CanSetRuncRoot() {
 		assert.Check(q, cmp.Contains(string(options), d.RuncRoot))
 	}
-	assert.Check(q, !strings.Contains(string(config), d.RuncRoot), "config.json speaks of the runtime's root")
+	assert.Check(q, !strings.Contains(string(config), d.RuncRoot), "config.json contains the runtime's root")
 	_, err = os.Stat(filepath.Join(d.RuncRoot, d.Namespace, id, "state.json"))
 	assert.NilError(q, err, "the runtime was not given that root")
 	q.Fact("runtime's --root", d.RuncRoot)
 
-	q.Step("namespaces: the same types, and all the program's own, but for the cgroup namespace")
+	q.Step("namespaces: the same types, and all the program's own, except the cgroup namespace")
 	// runc spec asks for one where the host has cgroup v2 alone; ctr never does.
-	extra := slices.DeleteFunc(bundle.NamespaceTypes(hand.Spec), func(ns string) bool { return slices.Contains(bundle.NamespaceTypes(generated), ns) })
+	onlyHandBuilt := slices.DeleteFunc(bundle.NamespaceTypes(handBuilt.Spec), func(ns string) bool {
+		return slices.Contains(bundle.NamespaceTypes(generated), ns)
+	})
 	if cgroup.Version(q) == "v2" {
-		assert.Check(q, cmp.DeepEqual(extra, []string{"cgroup"}), "only the hand-built one has these")
+		assert.Check(q, cmp.DeepEqual(onlyHandBuilt, []string{"cgroup"}), "only the hand-built bundle has these namespaces")
 	} else {
-		assert.Check(q, cmp.Len(extra, 0), "only the hand-built one has these")
+		assert.Check(q, cmp.Len(onlyHandBuilt, 0), "only the hand-built bundle has these namespaces")
 	}
 	self := proc.Self(q)
 	for _, ns := range []string{"ipc", "mnt", "net", "pid", "uts"} {
@@ -120,32 +125,36 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	}
 	assert.Check(q, cmp.Equal(task.NS["cgroup"], self.NS["cgroup"]), "the task's cgroup namespace is the host's")
 	q.Fact("linux.namespaces", bundle.NamespaceTypes(generated))
-	q.Fact("only in the hand-built one", extra)
+	q.Fact("only in the hand-built one", onlyHandBuilt)
 
 	q.Step("cgroups: the path is /<containerd namespace>/<container id>")
 	assert.Equal(q, generated.Linux.CgroupsPath, "/"+d.Namespace+"/"+id)
 	check.OnlyProcessInCgroup(q, task.Identity, generated.Linux.CgroupsPath)
+	q.Covers("linux.cgroupsPath")
 	q.Fact("linux.cgroupsPath", generated.Linux.CgroupsPath)
 
 	q.Step("field by field: - the hand-built one, + the generated one")
-	difference, err := bundle.Difference(hand.Spec, generated)
+	difference, err := bundle.Difference(handBuilt.Spec, generated)
 	assert.NilError(q, err)
-	text := strings.NewReplacer(q.Dir, "$Q", q.Cgroup, "$CGROUP", id, ctrd.ID, d.Namespace, ctrd.Namespace).Replace(strings.Join(difference, "\n") + "\n")
+	sameInEachRun := strings.NewReplacer(q.Dir, "$Q", q.Cgroup, "$CGROUP", id, ctrd.ID, d.Namespace, ctrd.Namespace)
+	text := sameInEachRun.Replace(strings.Join(difference, "\n") + "\n")
 	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
-		q.Fact(line[:1], line[2:])
+		sign, rest, _ := strings.Cut(line, " ")
+		field, value, _ := strings.Cut(rest, " ")
+		q.Fact(sign+" "+field, value)
 	}
-	if _, ours := q.Image(); ours && q.Pinned() {
+	if _, labImage := q.Image(); labImage && q.Pinned() {
 		golden.Assert(q, text, "bundle-difference-cgroup-"+cgroup.Version(q)+".golden")
 	}
 
 	q.Answer("The same parts: containerd writes config.json from image config and arguments, and mounts the rootfs from a snapshot.")
 }
 
-// Yes. The bundle is all that a runtime needs, whoever wrote it: the same config.json over the same snapshot gives the
-// same facts.
+// Yes. The bundle is all that a runtime needs, whichever program wrote it: the same config.json over the same snapshot
+// gives the same facts.
 //
-// What changes is what no bundle says: who made the process, so who its parent is, and where its output goes. The shim is
-// parent and holds the FIFOs; without it the orphan goes to pid 1 and keeps the descriptors that it was given.
+// What changes is what no bundle says: which process is the parent, and where the output goes. The shim is parent and holds
+// the FIFOs; without it the orphan goes to pid 1 and keeps the descriptors that it was given.
 //
 // Hint: which facts of the process are config.json's, and which are its caller's?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/bundle.md
@@ -194,7 +203,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			if strings.Contains(created.Stderr, "unknown version") {
 				older := regexp.MustCompile(`"ociVersion":\s*"[^"]*"`).ReplaceAllString(generated, `"ociVersion":"1.0.2"`)
 				assert.NilError(q, os.WriteFile(filepath.Join(dir, "config.json"), []byte(older), 0o644))
-				q.Fact("it refuses a newer specification; asked again with ociVersion", "1.0.2")
+				q.Fact(name+" refuses a newer specification; asked again with ociVersion", "1.0.2")
 				created = create()
 			}
 			if created.Code != 0 && name != "runc" && strings.Contains(created.Stderr, "not supported") {
@@ -205,14 +214,14 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			pid := check.Int(q, file.Read(q, filepath.Join(dir, "pid")))
 			proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 			alone := proc.Snapshot(q, proc.PID(pid))
-			terms := check.ProcessSettings(q, alone)
-			assert.Check(q, cmp.DeepEqual(terms, byContainerd))
-			q.Fact("as "+name+"'s container", terms)
+			settings := check.ProcessSettings(q, alone)
+			assert.Check(q, cmp.DeepEqual(settings, byContainerd))
+			q.Fact("as "+name+"'s container", settings)
 
 			q.Control("what is its caller's, not config.json's: the parent")
 			assert.Check(q, cmp.Equal(alone.Parent, proc.Adopter(q)))
 			assert.Check(q, alone.Parent != task.Parent, "the shim is its parent here, too")
-			q.Fact("parent", alone.Parent)
+			q.Fact("parent of "+name+"'s container", alone.Parent)
 			q.Must(program, "--root", root, "kill", id, "KILL")
 			proc.WaitFor(q, proc.Dead(alone.Identity))
 			q.Must(program, "--root", root, "delete", "--force", id)
@@ -229,7 +238,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			differ++
 		}
 	}
-	assert.Check(q, differ >= 2, "the hand-built bundle is in %d terms another one", differ)
+	assert.Check(q, differ >= 2, "the hand-built container differs in %d settings, and should in 2 or more", differ)
 	q.Fact("terms in which the hand-built one differs", differ)
 
 	q.Answer("Yes: config.json and rootfs are all it needs. Parent and output are the caller's, and in no bundle.")

@@ -14,7 +14,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
@@ -24,99 +23,6 @@ import (
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
 )
-
-// limit is a field of linux.resources and the files into which it goes: the controller, the file and what it then reads,
-// on v1 and on v2. Where a file is "", the version has none.
-type limit struct {
-	field      string
-	set        func(r *specs.LinuxResources)
-	controller string
-	v1, reads1 string
-	v2, reads2 string
-}
-
-// One row for each field.
-var limits = []limit{
-	{"linux.resources.pids.limit", func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(77))} }, "pids", "pids.max", "77", "pids.max", "77"},
-	{"linux.resources.memory.limit", func(r *specs.LinuxResources) { memory(r).Limit = new(int64(64 * (1 << 20))) }, "memory", "memory.limit_in_bytes", "67108864", "memory.max", "67108864"},
-	{"linux.resources.memory.reservation", func(r *specs.LinuxResources) { memory(r).Reservation = new(int64(32 * (1 << 20))) }, "memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
-	// The field is memory and swap together; v2's file is swap alone.
-	{"linux.resources.memory.swap", func(r *specs.LinuxResources) { memory(r).Swap = new(int64(96 * (1 << 20))) }, "memory", "memory.memsw.limit_in_bytes", "100663296", "memory.swap.max", "33554432"},
-	{"linux.resources.memory.swappiness", func(r *specs.LinuxResources) { memory(r).Swappiness = new(uint64(10)) }, "memory", "memory.swappiness", "10", "", ""},
-	{"linux.resources.memory.disableOOMKiller", func(r *specs.LinuxResources) { memory(r).DisableOOMKiller = new(true) }, "memory", "memory.oom_control", "oom_kill_disable 1", "", ""},
-	{"linux.resources.cpu.shares", func(r *specs.LinuxResources) { cpu(r).Shares = new(uint64(2048)) }, "cpu", "cpu.shares", "2048", "cpu.weight", "79|174"}, // the conversion to v2's weight has changed
-	{"linux.resources.cpu.quota", func(r *specs.LinuxResources) { cpu(r).Quota = new(int64(50000)) }, "cpu", "cpu.cfs_quota_us", "50000", "cpu.max", "50000 200000"},
-	{"linux.resources.cpu.period", func(r *specs.LinuxResources) { cpu(r).Period = new(uint64(200000)) }, "cpu", "cpu.cfs_period_us", "200000", "cpu.max", "50000 200000"},
-	{"linux.resources.cpu.burst", func(r *specs.LinuxResources) { cpu(r).Burst = new(uint64(10000)) }, "cpu", "cpu.cfs_burst_us", "10000", "cpu.max.burst", "10000"},
-	{"linux.resources.cpu.cpus", func(r *specs.LinuxResources) { cpu(r).Cpus = "0" }, "cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"},
-	{"linux.resources.cpu.mems", func(r *specs.LinuxResources) { cpu(r).Mems = "0" }, "cpuset", "cpuset.mems", "0", "cpuset.mems", "0"},
-	{"linux.resources.hugepageLimits[]", func(r *specs.LinuxResources) {
-		r.HugepageLimits = []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 * (1 << 20)}}
-	}, "hugetlb", "hugetlb.2MB.limit_in_bytes", "4194304", "hugetlb.2MB.max", "4194304"},
-	{"linux.resources.network.classID", func(r *specs.LinuxResources) { network(r).ClassID = new(uint32(0x100001)) }, "net_cls", "net_cls.classid", "1048577", "", ""},
-	{"linux.resources.network.priorities[]", func(r *specs.LinuxResources) {
-		network(r).Priorities = []specs.LinuxInterfacePriority{{Name: "lo", Priority: 7}}
-	}, "net_prio", "net_prio.ifpriomap", "lo 7", "", ""},
-	{"linux.resources.blockIO.weight", func(r *specs.LinuxResources) { blockIO(r).Weight = new(uint16(300)) }, blkio, "blkio.bfq.weight", "300", "io.bfq.weight", "300"},
-	{"linux.resources.blockIO.throttleReadBpsDevice[]", func(r *specs.LinuxResources) { blockIO(r).ThrottleReadBpsDevice = throttle(1 * (1 << 20)) }, blkio, "blkio.throttle.read_bps_device", "DISK 1048576", "io.max", "rbps=1048576"},
-	{"linux.resources.blockIO.throttleWriteBpsDevice[]", func(r *specs.LinuxResources) { blockIO(r).ThrottleWriteBpsDevice = throttle(2 * (1 << 20)) }, blkio, "blkio.throttle.write_bps_device", "DISK 2097152", "io.max", "wbps=2097152"},
-	{"linux.resources.blockIO.throttleReadIOPSDevice[]", func(r *specs.LinuxResources) { blockIO(r).ThrottleReadIOPSDevice = throttle(300) }, blkio, "blkio.throttle.read_iops_device", "DISK 300", "io.max", "riops=300"},
-	{"linux.resources.blockIO.throttleWriteIOPSDevice[]", func(r *specs.LinuxResources) { blockIO(r).ThrottleWriteIOPSDevice = throttle(400) }, blkio, "blkio.throttle.write_iops_device", "DISK 400", "io.max", "wiops=400"},
-	{"linux.resources.unified", func(r *specs.LinuxResources) { r.Unified = map[string]string{"memory.high": "50331648"} }, "memory", "", "", "memory.high", "50331648"},
-}
-
-// blkio is what v1 calls the controller of block devices; v2 calls it io.
-const blkio = "blkio"
-
-func memory(r *specs.LinuxResources) *specs.LinuxMemory {
-	if r.Memory == nil {
-		r.Memory = &specs.LinuxMemory{}
-	}
-	return r.Memory
-}
-
-func cpu(r *specs.LinuxResources) *specs.LinuxCPU {
-	if r.CPU == nil {
-		r.CPU = &specs.LinuxCPU{}
-	}
-	return r.CPU
-}
-
-func network(r *specs.LinuxResources) *specs.LinuxNetwork {
-	if r.Network == nil {
-		r.Network = &specs.LinuxNetwork{}
-	}
-	return r.Network
-}
-
-func blockIO(r *specs.LinuxResources) *specs.LinuxBlockIO {
-	if r.BlockIO == nil {
-		r.BlockIO = &specs.LinuxBlockIO{}
-	}
-	return r.BlockIO
-}
-
-// disk is the number of a whole disk of this machine, "254:0"; "" where it has none.
-func disk() string {
-	all, _ := filepath.Glob("/sys/block/*/dev")
-	for _, f := range all {
-		// Loop and RAM devices come and go; a throttle on one that carries nothing disturbs nobody, but may be refused.
-		if name := filepath.Base(filepath.Dir(f)); strings.HasPrefix(name, "vd") || strings.HasPrefix(name, "sd") || strings.HasPrefix(name, "nvme") {
-			n, _ := file.TryRead(f)
-			return n
-		}
-	}
-	return ""
-}
-
-func throttle(rate uint64) []specs.LinuxThrottleDevice {
-	var t specs.LinuxThrottleDevice
-	if _, err := fmt.Sscanf(disk(), "%d:%d", &t.Major, &t.Minor); err != nil {
-		return nil
-	}
-	t.Rate = rate
-	return []specs.LinuxThrottleDevice{t}
-}
 
 // Into a file of the container's cgroup, by the controller whose business it is.
 //
@@ -131,38 +37,129 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does each limit go?")
 	b := bundle.Busybox(q, "sleep", "300")
 
+	// One row for a field: the controller, and for each version of cgroups the file into which the value goes and what the file
+	// then reads. Where the file is "", the version has none. Of what it reads, | separates alternatives.
+	type resources = specs.LinuxResources
+	type limit struct {
+		covers            lab.Fields
+		set               func(r *resources)
+		controller        string
+		v1File, v1Content string
+		v2File, v2Content string
+	}
+	const mib = 1 << 20
+	const blkio = "blkio" // v2 calls this controller io
+	disk := wholeDisk()
+	throttle := func(rate uint64) []specs.LinuxThrottleDevice {
+		var d specs.LinuxThrottleDevice
+		if _, err := fmt.Sscanf(disk, "%d:%d", &d.Major, &d.Minor); err != nil {
+			return nil
+		}
+		d.Rate = rate
+		return []specs.LinuxThrottleDevice{d}
+	}
+	limits := []limit{
+		{lab.Fields{"linux.resources.pids.limit"},
+			func(r *resources) { r.Pids = &specs.LinuxPids{Limit: new(int64(77))} },
+			"pids", "pids.max", "77", "pids.max", "77"},
+		{lab.Fields{"linux.resources.memory.limit"},
+			func(r *resources) { bundle.Memory(r).Limit = new(int64(64 * mib)) },
+			"memory", "memory.limit_in_bytes", "67108864", "memory.max", "67108864"},
+		{lab.Fields{"linux.resources.memory.reservation"},
+			func(r *resources) { bundle.Memory(r).Reservation = new(int64(32 * mib)) },
+			"memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
+		// The field is memory and swap together; v2's file is swap alone.
+		{lab.Fields{"linux.resources.memory.swap"},
+			func(r *resources) { bundle.Memory(r).Swap = new(int64(96 * mib)) },
+			"memory", "memory.memsw.limit_in_bytes", "100663296", "memory.swap.max", "33554432"},
+		{lab.Fields{"linux.resources.memory.swappiness"},
+			func(r *resources) { bundle.Memory(r).Swappiness = new(uint64(10)) },
+			"memory", "memory.swappiness", "10", "", ""},
+		{lab.Fields{"linux.resources.memory.disableOOMKiller"},
+			func(r *resources) { bundle.Memory(r).DisableOOMKiller = new(true) },
+			"memory", "memory.oom_control", "oom_kill_disable 1", "", ""},
+		// The runtimes' conversion of shares to v2's weight has changed: 79 before, 174 now.
+		{lab.Fields{"linux.resources.cpu.shares"},
+			func(r *resources) { bundle.CPU(r).Shares = new(uint64(2048)) },
+			"cpu", "cpu.shares", "2048", "cpu.weight", "79|174"},
+		{lab.Fields{"linux.resources.cpu.quota"},
+			func(r *resources) { bundle.CPU(r).Quota = new(int64(50000)) },
+			"cpu", "cpu.cfs_quota_us", "50000", "cpu.max", "50000 200000"},
+		{lab.Fields{"linux.resources.cpu.period"},
+			func(r *resources) { bundle.CPU(r).Period = new(uint64(200000)) },
+			"cpu", "cpu.cfs_period_us", "200000", "cpu.max", "50000 200000"},
+		{lab.Fields{"linux.resources.cpu.burst"},
+			func(r *resources) { bundle.CPU(r).Burst = new(uint64(10000)) },
+			"cpu", "cpu.cfs_burst_us", "10000", "cpu.max.burst", "10000"},
+		{lab.Fields{"linux.resources.cpu.cpus"},
+			func(r *resources) { bundle.CPU(r).Cpus = "0" },
+			"cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"},
+		{lab.Fields{"linux.resources.cpu.mems"},
+			func(r *resources) { bundle.CPU(r).Mems = "0" },
+			"cpuset", "cpuset.mems", "0", "cpuset.mems", "0"},
+		{lab.Fields{"linux.resources.hugepageLimits[]"},
+			func(r *resources) { r.HugepageLimits = []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 * mib}} },
+			"hugetlb", "hugetlb.2MB.limit_in_bytes", "4194304", "hugetlb.2MB.max", "4194304"},
+		{lab.Fields{"linux.resources.network.classID"},
+			func(r *resources) { bundle.Network(r).ClassID = new(uint32(0x100001)) },
+			"net_cls", "net_cls.classid", "1048577", "", ""},
+		{lab.Fields{"linux.resources.network.priorities[]"},
+			func(r *resources) {
+				bundle.Network(r).Priorities = []specs.LinuxInterfacePriority{{Name: "lo", Priority: 7}}
+			},
+			"net_prio", "net_prio.ifpriomap", "lo 7", "", ""},
+		{lab.Fields{"linux.resources.blockIO.weight"},
+			func(r *resources) { bundle.BlockIO(r).Weight = new(uint16(300)) },
+			blkio, "blkio.bfq.weight", "300", "io.bfq.weight", "300"},
+		{lab.Fields{"linux.resources.blockIO.throttleReadBpsDevice[]"},
+			func(r *resources) { bundle.BlockIO(r).ThrottleReadBpsDevice = throttle(1 * mib) },
+			blkio, "blkio.throttle.read_bps_device", disk + " 1048576", "io.max", "rbps=1048576"},
+		{lab.Fields{"linux.resources.blockIO.throttleWriteBpsDevice[]"},
+			func(r *resources) { bundle.BlockIO(r).ThrottleWriteBpsDevice = throttle(2 * mib) },
+			blkio, "blkio.throttle.write_bps_device", disk + " 2097152", "io.max", "wbps=2097152"},
+		{lab.Fields{"linux.resources.blockIO.throttleReadIOPSDevice[]"},
+			func(r *resources) { bundle.BlockIO(r).ThrottleReadIOPSDevice = throttle(300) },
+			blkio, "blkio.throttle.read_iops_device", disk + " 300", "io.max", "riops=300"},
+		{lab.Fields{"linux.resources.blockIO.throttleWriteIOPSDevice[]"},
+			func(r *resources) { bundle.BlockIO(r).ThrottleWriteIOPSDevice = throttle(400) },
+			blkio, "blkio.throttle.write_iops_device", disk + " 400", "io.max", "wiops=400"},
+		{lab.Fields{"linux.resources.unified"},
+			func(r *resources) { r.Unified = map[string]string{"memory.high": "50331648"} },
+			"memory", "", "", "memory.high", "50331648"},
+	}
+
 	q.Control("a container without limits: the files are there, and read otherwise")
 	unlimited := runc.Variant(q, b, "unlimited")
 	unlimited.Create()
-	none := cgroup.Of(q, unlimited.Bundle.Spec.Linux.CgroupsPath)
+	unlimitedGroup := cgroup.Of(q, unlimited.Bundle.Spec.Linux.CgroupsPath)
 	type row struct {
 		limit
-		controller, file, reads, without string
+		controller, file, content, unlimited string // unlimited is what the file reads without the limit
 	}
 	var rows []row
-	var sets []func(*specs.LinuxResources)
+	var sets []func(*resources)
 	for _, l := range limits {
-		r := row{l, l.controller, l.v1, l.reads1, ""}
-		if none.V2 {
-			r.file, r.reads = l.v2, l.reads2
+		r := row{l, l.controller, l.v1File, l.v1Content, ""}
+		if unlimitedGroup.V2 {
+			r.file, r.content = l.v2File, l.v2Content
 			if r.controller == blkio {
 				r.controller = "io"
 			}
 		}
-		r.reads = strings.ReplaceAll(r.reads, "DISK", disk())
 		var err error
-		if r.file != "" && none.Has(r.controller) {
-			r.without, err = none.Try(r.controller, r.file)
+		if r.file != "" && unlimitedGroup.Has(r.controller) {
+			r.unlimited, err = unlimitedGroup.Try(r.controller, r.file)
 		}
+		field := l.covers[0]
 		switch {
 		case r.file == "":
-			q.Fact(l.field, "not on this version of cgroups")
-		case !none.Has(r.controller):
-			q.Fact(l.field, "no controller "+r.controller+" here")
+			q.Fact(field, "not on this version of cgroups")
+		case !unlimitedGroup.Has(r.controller):
+			q.Fact(field, "no controller "+r.controller+" here")
 		case err != nil:
-			q.Fact(l.field, "no file "+r.file+" on this kernel")
-		case strings.Contains(l.field, "throttle") && disk() == "":
-			q.Fact(l.field, "no disk on this machine")
+			q.Fact(field, "no file "+r.file+" on this kernel")
+		case strings.Contains(field, "throttle") && disk == "":
+			q.Fact(field, "no disk on this machine")
 		default:
 			rows, sets = append(rows, r), append(sets, l.set)
 		}
@@ -170,51 +167,73 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	assert.Assert(q, len(rows) >= 8, "only %d limits can be looked at here", len(rows))
 
 	q.Step("with limits: each in its file")
-	c := runc.Variant(q, b, "limited", bundle.Resources(sets...))
-	c.Create()
-	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
+	limited := runc.Variant(q, b, "limited", bundle.Resources(sets...))
+	limited.Create()
+	limitedGroup := cgroup.Of(q, limited.Bundle.Spec.Linux.CgroupsPath)
+	// Words are compared whole, and those of the content follow one another in the file.
+	hasWords := func(text, words string) bool {
+		oneWordALine := func(s string) string { return "\n" + strings.ReplaceAll(s, " ", "\n") + "\n" }
+		return strings.Contains(oneWordALine(text), oneWordALine(words))
+	}
 	for _, r := range rows {
-		got := g.Read(r.controller, r.file)
-		read := func(text string) bool {
-			return slices.ContainsFunc(strings.Split(r.reads, "|"), func(want string) bool {
-				return text == want || strings.Contains("\n"+strings.ReplaceAll(text, " ", "\n")+"\n", "\n"+strings.ReplaceAll(want, " ", "\n")+"\n")
-			})
+		field := r.covers[0]
+		got := limitedGroup.Read(r.controller, r.file)
+		asExpected := func(text string) bool {
+			return slices.ContainsFunc(strings.Split(r.content, "|"), func(want string) bool { return hasWords(text, want) })
 		}
-		if r.field == "linux.resources.cpu.burst" && !q.UnderTest("runc").Pinned && !read(got) {
-			q.Fact(r.field, "this runtime does not know it")
+		if field == "linux.resources.cpu.burst" && !q.UnderTest("runc").Pinned && !asExpected(got) {
+			q.Fact(field, "this runtime does not know it")
 			continue
 		}
-		assert.Check(q, read(got), "%s: %s reads %q and not %q", r.field, r.file, got, r.reads)
-		// There is but one memory node on most machines, and one CPU on some: of one there is nothing to choose.
-		if r.field != "linux.resources.cpu.mems" && (r.field != "linux.resources.cpu.cpus" || runtime.NumCPU() > 1) {
-			assert.Check(q, !read(r.without), "control: %s reads %q without the limit, too", r.file, r.without)
+		assert.Check(q, asExpected(got), "%s: %s reads %q and not %q", field, r.file, got, r.content)
+		// Most machines have one memory node, and some have one CPU. Where there is one, there is nothing to choose.
+		if field != "linux.resources.cpu.mems" && (field != "linux.resources.cpu.cpus" || runtime.NumCPU() > 1) {
+			assert.Check(q, !asExpected(r.unlimited), "control: %s reads %q without the limit, too", r.file, r.unlimited)
 		}
-		q.Fact(r.field, r.file+" = "+strings.Join(strings.Fields(got), " "))
+		q.Covers(r.covers...)
+		q.Fact(field, r.file+" = "+strings.Join(strings.Fields(got), " "))
 	}
 	q.Clause("Create: All of the properties configured in config.json except for process MUST be applied.", lab.Met)
 
-	q.Step("%s: instead of a weight", "linux.resources.cpu.idle")
-	idle := runc.Variant(q, b, "idle", bundle.Resources(func(r *specs.LinuxResources) { cpu(r).Idle = new(int64(1)) }))
+	q.Step("linux.resources.cpu.idle: instead of a weight")
+	idle := runc.Variant(q, b, "idle", bundle.Resources(func(r *resources) { bundle.CPU(r).Idle = new(int64(1)) }))
 	idle.Create()
-	gi := cgroup.Of(q, idle.Bundle.Spec.Linux.CgroupsPath)
-	if _, err := gi.Try("cpu", "cpu.idle"); err != nil {
+	idleGroup := cgroup.Of(q, idle.Bundle.Spec.Linux.CgroupsPath)
+	if _, err := idleGroup.Try("cpu", "cpu.idle"); err != nil {
 		q.Fact("linux.resources.cpu.idle", "no file cpu.idle on this kernel")
-	} else if got := gi.Read("cpu", "cpu.idle"); q.UnderTest("runc").Pinned {
+	} else if got := idleGroup.Read("cpu", "cpu.idle"); q.UnderTest("runc").Pinned {
 		assert.Check(q, cmp.Equal(got, "1"), "linux.resources.cpu.idle")
-		assert.Check(q, cmp.Equal(none.Read("cpu", "cpu.idle"), "0"), "control")
+		assert.Check(q, cmp.Equal(unlimitedGroup.Read("cpu", "cpu.idle"), "0"), "control")
+		q.Covers("linux.resources.cpu.idle")
 		q.Fact("linux.resources.cpu.idle", "cpu.idle = "+got)
 	}
 
 	q.Step("linux.cgroupsPath: where all of that is")
-	check.OnlyProcessInCgroup(q, proc.Snapshot(q, proc.PID(c.State().Pid)).Identity, c.Bundle.Spec.Linux.CgroupsPath)
-	q.Fact("linux.cgroupsPath", c.Bundle.Spec.Linux.CgroupsPath)
+	init := proc.Snapshot(q, proc.PID(limited.State().Pid))
+	check.OnlyProcessInCgroup(q, init.Identity, limited.Bundle.Spec.Linux.CgroupsPath)
+	q.Covers("linux.cgroupsPath")
+	q.Fact("linux.cgroupsPath", limited.Bundle.Spec.Linux.CgroupsPath)
 
 	q.Answer("Into one file of the container's cgroup each; on v2 under another name, and sometimes as another number.")
 }
 
+// wholeDisk returns the device number of a disk of this machine, such as "254:0". It returns "" if the machine has none.
+func wholeDisk() string {
+	all, _ := filepath.Glob("/sys/block/*/dev")
+	for _, f := range all {
+		// Loop and RAM devices come and go. A throttle on one that is idle disturbs no process, but may be refused.
+		name := filepath.Base(filepath.Dir(f))
+		if strings.HasPrefix(name, "vd") || strings.HasPrefix(name, "sd") || strings.HasPrefix(name, "nvme") {
+			number, _ := file.TryRead(f)
+			return number
+		}
+	}
+	return ""
+}
+
 // pids.max: with that many in the cgroup, fork(2) fails with EAGAIN.
 //
-// The limit counts tasks, that is threads too, of the cgroup and of those below; who is over it is not killed, but
+// The limit counts tasks, that is threads too, of the cgroup and of those below; a process over the limit is not killed, but
 // cannot fork.
 //
 // Hint: pids.current, pids.events, and what a shell says that cannot fork.
@@ -227,7 +246,8 @@ func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 	const forks = "(i=0; while [ $i -lt 30 ]; do sleep 300 & i=$((i+1)); done; echo all of them)"
 
 	q.Step("at most 20, and the program forks 30 times")
-	c, sh, p := runc.StartWithShell(q, b, "limited", bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(20))} }))
+	atMost20 := bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(20))} })
+	c, sh, p := runc.StartWithShell(q, b, "limited", atMost20)
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	before := g.Stat("pids", "pids.events", "max")
 	r := sh.Run(forks)
@@ -238,7 +258,8 @@ func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 	assert.Check(q, n >= 18 && n <= 20, "%d processes are in the cgroup, with a limit of 20", n)
 	q.Fact("the shell says", strings.TrimSpace(strings.Split(r.Out, "\n")[0]))
 	q.Fact("pids.max, and pids.events counts", []string{g.Read("pids", "pids.max"), "more than before"})
-	assert.Check(q, proc.Alive(p.PID), "the limit has killed somebody")
+	assert.Check(q, proc.Alive(p.PID), "the limit has killed the container's first process")
+	q.Covers("linux.resources.pids.limit")
 
 	q.Control("without the limit, all 30 are forked")
 	free, sh, _ := runc.StartWithShell(q, b, "free")
@@ -247,15 +268,15 @@ func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 	assert.Check(q, cmp.Contains(r.Out, "all of them"))
 	q.Fact("processes without", len(cgroup.Of(q, free.Bundle.Spec.Linux.CgroupsPath).Procs()))
 
-	q.Answer("pids.max: fork fails with EAGAIN, and nobody is killed.")
+	q.Answer("pids.max: fork fails with EAGAIN, and no process is killed.")
 }
 
-// memory.max (v1: memory.limit_in_bytes): who would go over it is killed by the kernel.
+// memory.max (v1: memory.limit_in_bytes): the kernel kills a process that would go over it.
 //
 // The kernel first takes back what it can (caches), and swaps where it may; then the OOM killer ends the process of the
 // cgroup that would free most. The container need not end: here it is a child of pid 1 that dies.
 //
-// Hint: memory.events on v2, memory.oom_control on v1; the exit code of who was killed.
+// Hint: memory.events on v2, memory.oom_control on v1; the exit code of the killed process.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#memory
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory
 func TestBundle_WhatLimitsItsMemory(t *testing.T) {
@@ -275,13 +296,15 @@ func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 
 	q.Step("32 MiB, and a process that takes 64")
 	c, sh, p := runc.StartWithShell(q, b, "limited", bundle.Resources(func(r *specs.LinuxResources) {
-		memory(r).Limit, memory(r).Swap = new(int64(32*(1<<20))), new(int64(32*(1<<20))) // no swap beside it
+		bundle.Memory(r).Limit = new(int64(32 * (1 << 20)))
+		bundle.Memory(r).Swap = new(int64(32 * (1 << 20))) // memory and swap together: no swap
 	}))
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
-	assert.Check(q, cmp.Equal(kills(g), uint64(0)))
+	assert.Check(q, cmp.Equal(kills(g), uint64(0)), "kills before the process takes memory")
 	r := sh.Run(fill)
 	assert.Check(q, cmp.Equal(r.Code, 128+9), "dd's exit code: %s", r.Out)
 	assert.Check(q, cmp.Equal(kills(g), uint64(1)), "processes that the OOM killer has ended in this cgroup")
+	q.Covers("linux.resources.memory.limit")
 	assert.Check(q, proc.Alive(p.PID), "the container's first process was killed")
 	q.Fact("its exit code", r.Code)
 	q.Fact("oom_kill", kills(g))
@@ -294,13 +317,13 @@ func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 	assert.Check(q, cmp.Equal(kills(cgroup.Of(q, free.Bundle.Spec.Linux.CgroupsPath)), uint64(0)))
 	q.Fact("its exit code without", r.Code)
 
-	q.Answer("memory.max: who goes over it is killed by the kernel. The container lives on, if it was not pid 1.")
+	q.Answer("memory.max: the kernel kills a process that goes over it. The container lives on, if that was not pid 1.")
 }
 
 // cpu.max: so many microseconds of each period, and then it waits for the next.
 //
 // A quota does not make a program slower, it stops it for the rest of each period; that it was throttled is counted in
-// cpu.stat. Shares (v2: weight) are no limit: they matter only when somebody else wants the processor too.
+// cpu.stat. Shares (v2: weight) are no limit: they matter only when other processes want the processor too.
 //
 // Hint: nr_periods and nr_throttled in cpu.stat.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#cpu
@@ -310,10 +333,12 @@ func TestBundle_WhatLimitsItsProcessorTime(t *testing.T) {
 	b := bundle.Busybox(q, "sh", "-c", "while :; do :; done")
 
 	q.Step("a fifth of a processor, and a program that would use all of it")
-	c := runc.Variant(q, b, "limited", bundle.Resources(func(r *specs.LinuxResources) { cpu(r).Quota, cpu(r).Period = new(int64(10000)), new(uint64(50000)) }))
+	c := runc.Variant(q, b, "limited", bundle.Resources(func(r *specs.LinuxResources) {
+		bundle.CPU(r).Quota, bundle.CPU(r).Period = new(int64(10000)), new(uint64(50000))
+	}))
 	c.CreateAndStart()
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
-	proc.WaitFor(q, counts(g, "nr_throttled", 3))
+	proc.WaitFor(q, g.StatReaches("cpu", "cpu.stat", "nr_throttled", 3))
 	q.Fact("quota of a period, in µs", []int{10000, 50000})
 	q.Fact("nr_throttled", "3 and more")
 
@@ -321,29 +346,12 @@ func TestBundle_WhatLimitsItsProcessorTime(t *testing.T) {
 	free := runc.Variant(q, b, "free")
 	p := free.CreateAndStart()
 	proc.WaitFor(q, proc.HasUsed(p.PID, 10))
-	none := cgroup.Of(q, free.Bundle.Spec.Linux.CgroupsPath).Stat("cpu", "cpu.stat", "nr_throttled")
-	assert.Check(q, cmp.Equal(none, uint64(0)), "nr_throttled without a quota")
-	q.Fact("nr_throttled without", none)
+	throttled := cgroup.Of(q, free.Bundle.Spec.Linux.CgroupsPath).Stat("cpu", "cpu.stat", "nr_throttled")
+	assert.Check(q, cmp.Equal(throttled, uint64(0)), "nr_throttled without a quota")
+	q.Covers("linux.resources.cpu.quota")
+	q.Fact("nr_throttled without", throttled)
 
 	q.Answer("cpu.max: after its quota the program waits for the next period, and cpu.stat counts how often.")
-}
-
-// counts is a poll check: cpu.stat's counter has come to n.
-func counts(g cgroup.Group, key string, n uint64) poll.Check {
-	path := filepath.Join(g.Dir("cpu"), "cpu.stat")
-	return func(poll.LogT) poll.Result {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return poll.Error(err)
-		}
-		for line := range strings.Lines(string(data)) {
-			var got uint64
-			if _, err := fmt.Sscanf(line, key+" %d", &got); err == nil && got >= n {
-				return poll.Success()
-			}
-		}
-		return poll.Continue("%s has not come to %d: %q", key, n, data)
-	}
 }
 
 // Those that a rule of linux.resources.devices allows, whatever files there are in /dev.
@@ -361,24 +369,28 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 	// The number is one for local use, which no driver has (Documentation/admin-guide/devices.txt).
 	const major, minor = 240, 77
 	node := func(s *specs.Spec) {
-		s.Linux.Devices = append(s.Linux.Devices, specs.LinuxDevice{
-			Path: "/dev/lab", Type: "c", Major: major, Minor: minor, FileMode: new(os.FileMode(0o640)), UID: new(uint32(12)), GID: new(uint32(34)),
-		})
-		s.Process.Capabilities.Bounding = append(s.Process.Capabilities.Bounding, "CAP_DAC_OVERRIDE")
-		s.Process.Capabilities.Permitted = append(s.Process.Capabilities.Permitted, "CAP_DAC_OVERRIDE")
-		s.Process.Capabilities.Effective = append(s.Process.Capabilities.Effective, "CAP_DAC_OVERRIDE")
+		s.Linux.Devices = append(s.Linux.Devices, specs.LinuxDevice{Path: "/dev/lab", Type: "c", Major: major, Minor: minor,
+			FileMode: new(os.FileMode(0o640)), UID: new(uint32(12)), GID: new(uint32(34))})
+		for _, set := range []*[]string{
+			&s.Process.Capabilities.Bounding, &s.Process.Capabilities.Permitted, &s.Process.Capabilities.Effective,
+		} {
+			*set = append(*set, "CAP_DAC_OVERRIDE")
+		}
 	}
 	rule := func(access string) func(*specs.Spec) {
 		return bundle.Resources(func(r *specs.LinuxResources) {
-			r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: new(int64(major)), Minor: new(int64(minor)), Access: access})
+			r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "c",
+				Major: new(int64(major)), Minor: new(int64(minor)), Access: access})
 		})
 	}
 	const noRule, noDriver = "Operation not permitted", "No such device or address"
 
-	q.Step("%s makes the file", "linux.devices[]")
+	q.Step("linux.devices[] makes the file")
 	_, sh, _ := runc.StartWithShell(q, b, "node", node)
 	r := sh.Run("stat -c '%F, %t:%T, mode %a, uid %u, gid %g' /dev/lab")
 	assert.Check(q, cmp.Equal(r.Out, "character special file, f0:4d, mode 640, uid 12, gid 34"))
+	q.Covers("linux.devices[].path", "linux.devices[].type", "linux.devices[].major", "linux.devices[].minor",
+		"linux.devices[].fileMode", "linux.devices[].uid", "linux.devices[].gid")
 	q.Fact("/dev/lab", r.Out)
 
 	q.Step("without a rule it cannot be opened")
@@ -386,19 +398,22 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 	assert.Check(q, cmp.Contains(r.Out, noRule))
 	q.Fact("open", noRule)
 
-	q.Control("%s allows it: the errno is another one, for it has no driver", "linux.resources.devices[]")
+	q.Control("linux.resources.devices[] allows it: the errno is another one, for it has no driver")
 	_, sh, _ = runc.StartWithShell(q, b, "allowed", node, rule("rw"))
 	r = sh.Run("cat /dev/lab")
 	assert.Check(q, cmp.Contains(r.Out, noDriver))
 	q.Fact("open, with the rule", noDriver)
 	r = sh.Run("echo > /dev/lab")
 	assert.Check(q, cmp.Contains(r.Out, noDriver))
+	q.Covers("linux.resources.devices[].allow", "linux.resources.devices[].type", "linux.resources.devices[].major",
+		"linux.resources.devices[].minor")
 
 	q.Step("a rule is for some ways of access: with r alone, it cannot be written")
 	_, sh, _ = runc.StartWithShell(q, b, "readable", node, rule("r"))
 	reads, writes := sh.Run("cat /dev/lab"), sh.Run("echo > /dev/lab")
 	assert.Check(q, cmp.Contains(reads.Out, noDriver))
 	assert.Check(q, cmp.Contains(writes.Out, noRule))
+	q.Covers("linux.resources.devices[].access")
 	q.Fact("read and write, with r", []string{noDriver, noRule})
 
 	q.Step("/dev/null and its like have rules of the runtime's own")
@@ -411,8 +426,8 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 
 // Those that linux.memoryPolicy names, by the rule that it gives; it is the process's own, and outlives execve.
 //
-// Unlike the limits this is no file of the cgroup: the runtime calls set_mempolicy(2) in the stand-in, and the kernel
-// shows the policy with each mapping of the process.
+// Unlike the limits this is no file of the cgroup: `runc init` calls set_mempolicy(2), and the kernel shows the policy with
+// each mapping of the process.
 //
 // Hint: the second word of each line of /proc/PID/numa_maps.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#memory-policy
@@ -427,40 +442,33 @@ func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
 	q.Control("without a policy: the default one, for every mapping")
 	free := runc.Variant(q, b, "free")
 	p := free.CreateAndStart()
-	assert.Check(q, cmp.DeepEqual(policies(q, p), []string{"default"}))
-	q.Fact("without", policies(q, p))
+	assert.Check(q, cmp.DeepEqual(proc.MemoryPolicies(q, p.PID), []string{"default"}))
+	q.Fact("without", proc.MemoryPolicies(q, p.PID))
 
 	for _, row := range []struct {
-		field  string
+		covers lab.Fields
 		policy specs.LinuxMemoryPolicy
-		shows  string
+		want   string
 	}{
-		{"linux.memoryPolicy.mode", specs.LinuxMemoryPolicy{Mode: "MPOL_INTERLEAVE", Nodes: "0"}, "interleave:0"},
-		{"linux.memoryPolicy.nodes", specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "0"}, "bind:0"},
-		{"linux.memoryPolicy.flags", specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "0", Flags: []specs.MemoryPolicyFlagType{"MPOL_F_STATIC_NODES"}}, "bind=static:0"},
+		{lab.Fields{"linux.memoryPolicy.mode"}, specs.LinuxMemoryPolicy{Mode: "MPOL_INTERLEAVE", Nodes: "0"}, "interleave:0"},
+		{lab.Fields{"linux.memoryPolicy.nodes"}, specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "0"}, "bind:0"},
+		{lab.Fields{"linux.memoryPolicy.flags"}, specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "0",
+			Flags: []specs.MemoryPolicyFlagType{"MPOL_F_STATIC_NODES"}}, "bind=static:0"},
 	} {
-		q.Step("%s", row.field)
-		c := runc.Variant(q, b, filepath.Ext(row.field)[1:], func(s *specs.Spec) { s.Linux.MemoryPolicy = &row.policy })
+		field := row.covers[0]
+		q.Step("%s", field)
+		name := strings.TrimPrefix(field, "linux.memoryPolicy.")
+		c := runc.Variant(q, b, name, func(s *specs.Spec) { s.Linux.MemoryPolicy = &row.policy })
 		p := c.CreateAndStart()
-		got := policies(q, p)
+		got := proc.MemoryPolicies(q, p.PID)
 		if !q.UnderTest("runc").Pinned && slices.Equal(got, []string{"default"}) {
-			q.Fact(row.field, "this runtime does not know it")
+			q.Fact(field, "this runtime does not know it")
 			continue
 		}
-		assert.Check(q, cmp.DeepEqual(got, []string{row.shows}), "what %s has become", row.field)
-		q.Fact(row.field, got)
+		assert.Check(q, cmp.DeepEqual(got, []string{row.want}), "what %s has become", field)
+		q.Covers(row.covers...)
+		q.Fact(field, got)
 	}
 
 	q.Answer("From those that its policy names: one of the process, which execve keeps, and no file of the cgroup.")
-}
-
-// policies lists the memory policies of a process's mappings, each once.
-func policies(q *lab.Q, p proc.Process) []string {
-	q.Helper()
-	var out []string
-	for line := range strings.Lines(proc.File(q, p.PID, "numa_maps")) {
-		out = append(out, strings.Fields(line)[1])
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
 }

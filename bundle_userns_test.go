@@ -5,10 +5,7 @@ package cdblab
 import (
 	"fmt"
 	"os"
-	"strings"
 	"testing"
-
-	"cdblab/helpers/check"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -16,6 +13,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/check"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -46,96 +44,111 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 		for _, p := range []string{path, path + "/file"} {
 			assert.NilError(q, os.Chown(p, owner[0], owner[1]))
 		}
-		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755)) // where it is mounted: a mapped root may not make it in a rootfs of the host's
+		// The mount point: a mapped root may not make it in a rootfs that the host's root owns.
+		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
 		q.LogCommand("mkdir bundle/rootfs/%[1]s && echo before > %[1]s/file && chown -R %[2]d:%[3]d %[1]s", dir, owner[0], owner[1])
 	}
 
-	powers := []string{"CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_MKNOD", "CAP_SETUID",
+	capabilities := []string{"CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_MKNOD", "CAP_SETUID",
 		"CAP_SETGID", "CAP_KILL"}
 	common := func(s *specs.Spec) {
-		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: powers, Permitted: powers, Effective: powers}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: capabilities, Permitted: capabilities,
+			Effective: capabilities}
 		for _, dir := range []string{"mapped", "hosts"} {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/" + dir, Type: "bind", Source: q.Dir + "/" + dir,
 				Options: []string{"rbind", "rw"}})
 		}
 	}
-	inUserns := func(s *specs.Spec) {
+	uidMappings := []specs.LinuxIDMapping{
+		{ContainerID: 0, HostID: uid, Size: size},
+		{ContainerID: 5000, HostID: 300000, Size: 1},
+	}
+	inUserNamespace := func(s *specs.Spec) {
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-		s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: size}, {ContainerID: 5000,
-			HostID: 300000, Size: 1}}
+		s.Linux.UIDMappings = uidMappings
 		s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: gid, Size: size}}
 	}
-	_, in, mapped := runc.StartWithShell(q, b, "mapped-root", bundle.ScratchAtTmp, common, inUserns)
-	_, out, plain := runc.StartWithShell(q, b, "hosts-root", bundle.ScratchAtTmp, common)
-	inPID, outPID := int(mapped.PID), int(plain.PID)
+	_, mappedShell, mapped := runc.StartWithShell(q, b, "mapped-root", bundle.ScratchAtTmp, common, inUserNamespace)
+	_, plainShell, plain := runc.StartWithShell(q, b, "hosts-root", bundle.ScratchAtTmp, common)
+	ownerOnHost := func(path string) string {
+		var st unix.Stat_t
+		assert.NilError(q, unix.Lstat(path, &st))
+		return fmt.Sprintf("%d:%d", st.Uid, st.Gid)
+	}
 
 	q.Step("the mappings are the kernel's: /proc/PID/uid_map and gid_map")
 	self := proc.Self(q)
 	assert.Check(q, mapped.NS["user"] != self.NS["user"], "linux.namespaces user: it is the host's user namespace")
 	assert.Check(q, cmp.Equal(plain.NS["user"], self.NS["user"]), "without: it is another user namespace")
+	q.Covers("linux.namespaces[].type")
 	q.Fact("linux.namespaces[].type", []any{"user:", mapped.NS["user"], "host:", self.NS["user"]})
-	uids, gids := mapLines(q, proc.PID(inPID), "uid_map"), mapLines(q, proc.PID(inPID), "gid_map")
-	for i, m := range []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: size}, {ContainerID: 5000,
-		HostID: 300000, Size: 1}} {
-		assert.Assert(q, len(uids) > i, "uid_map has %d lines: %v", len(uids), uids)
-		for column, field := range []struct {
-			field string
-			want  uint32
+	uidMap, gidMap := proc.IDMap(q, mapped.PID, "uid_map"), proc.IDMap(q, mapped.PID, "gid_map")
+	assert.Assert(q, len(uidMap) >= len(uidMappings), "uid_map has %d lines: %v", len(uidMap), uidMap)
+	for i, m := range uidMappings {
+		for column, row := range []struct {
+			covers lab.Fields
+			want   uint32
 		}{
-			{"linux.uidMappings[].containerID", m.ContainerID}, {"linux.uidMappings[].hostID", m.HostID},
-			{"linux.uidMappings[].size", m.Size},
+			{lab.Fields{"linux.uidMappings[].containerID"}, m.ContainerID},
+			{lab.Fields{"linux.uidMappings[].hostID"}, m.HostID},
+			{lab.Fields{"linux.uidMappings[].size"}, m.Size},
 		} {
-			assert.Check(q, cmp.Equal(uids[i][column], fmt.Sprint(field.want)), "%s: uid_map, line %d, column %d", field.field,
-				i+1, column+1)
-			q.Fact(field.field, "uid_map: "+uids[i][column])
+			field, got := row.covers[0], uidMap[i][column]
+			assert.Check(q, cmp.Equal(got, fmt.Sprint(row.want)), "%s: uid_map, line %d, column %d", field, i+1, column+1)
+			q.Covers(row.covers...)
+			q.Fact(fmt.Sprintf("%s, line %d", field, i+1), "uid_map: "+got)
 		}
 	}
-	assert.Assert(q, cmp.Len(gids, 1), "lines of gid_map")
-	for column, field := range []struct {
-		field string
-		want  uint32
+	assert.Assert(q, cmp.Len(gidMap, 1), "lines of gid_map")
+	for column, row := range []struct {
+		covers lab.Fields
+		want   uint32
 	}{
-		{"linux.gidMappings[].containerID", 0}, {"linux.gidMappings[].hostID", gid}, {"linux.gidMappings[].size", size},
+		{lab.Fields{"linux.gidMappings[].containerID"}, 0},
+		{lab.Fields{"linux.gidMappings[].hostID"}, gid},
+		{lab.Fields{"linux.gidMappings[].size"}, size},
 	} {
-		assert.Check(q, cmp.Equal(gids[0][column], fmt.Sprint(field.want)), "%s: gid_map, column %d", field.field, column+1)
-		q.Fact(field.field, "gid_map: "+gids[0][column])
+		field, got := row.covers[0], gidMap[0][column]
+		assert.Check(q, cmp.Equal(got, fmt.Sprint(row.want)), "%s: gid_map, column %d", field, column+1)
+		q.Covers(row.covers...)
+		q.Fact(field, "gid_map: "+got)
 	}
 
 	q.Step("the same process: uid 0 inside, uid %d outside", uid)
-	assert.Check(q, cmp.Equal(in.Run("echo $(id -u) $(id -g)").Out, "0 0"), "process.user, seen inside")
-	assert.Check(q, cmp.Equal(proc.IDs(q, proc.PID(inPID), "Uid")[1], fmt.Sprint(uid)), "process.user.uid 0, seen from the host")
-	assert.Check(q, cmp.Equal(proc.IDs(q, proc.PID(inPID), "Gid")[1], fmt.Sprint(gid)), "process.user.gid 0, seen from the host")
-	q.Fact("Uid and Gid, inside", in.Run("grep -E '^[UG]id' /proc/self/status | cut -f 3 | xargs echo").Out)
-	q.Fact("Uid and Gid, outside", []string{proc.IDs(q, proc.PID(inPID), "Uid")[1], proc.IDs(q, proc.PID(inPID), "Gid")[1]})
+	assert.Check(q, cmp.Equal(mappedShell.Run("echo $(id -u) $(id -g)").Out, "0 0"), "process.user, seen inside")
+	assert.Check(q, cmp.Equal(proc.IDs(q, mapped.PID, "Uid")[1], fmt.Sprint(uid)), "process.user.uid 0, seen from the host")
+	assert.Check(q, cmp.Equal(proc.IDs(q, mapped.PID, "Gid")[1], fmt.Sprint(gid)), "process.user.gid 0, seen from the host")
+	q.Fact("Uid and Gid, inside", mappedShell.Run("grep -E '^[UG]id' /proc/self/status | cut -f 3 | xargs echo").Out)
+	q.Fact("Uid and Gid, outside", []string{proc.IDs(q, mapped.PID, "Uid")[1], proc.IDs(q, mapped.PID, "Gid")[1]})
 
 	q.Step("the same file: made by root inside, of user %d outside", uid)
-	assert.Check(q, cmp.Equal(in.Run("touch /mapped/new && stat -c '%u:%g' /mapped/new").Out, "0:0"))
-	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/new"), fmt.Sprintf("%d:%d", uid, gid)))
-	q.Fact("new file, outside", ownerOutside(q, q.Dir+"/mapped/new"))
-	// chown speaks the namespace's language too.
-	r := in.Run(fmt.Sprintf("chown %[1]d:%[1]d /mapped/new && stat -c %%u:%%g /mapped/new", user))
+	assert.Check(q, cmp.Equal(mappedShell.Run("touch /mapped/new && stat -c '%u:%g' /mapped/new").Out, "0:0"))
+	assert.Check(q, cmp.Equal(ownerOnHost(q.Dir+"/mapped/new"), fmt.Sprintf("%d:%d", uid, gid)))
+	q.Fact("new file, outside", ownerOnHost(q.Dir+"/mapped/new"))
+	// chown takes the namespace's ids, too.
+	r := mappedShell.Run(fmt.Sprintf("chown %[1]d:%[1]d /mapped/new && stat -c %%u:%%g /mapped/new", user))
 	assert.Check(q, cmp.Equal(r.Out, "7:7"))
-	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/new"), fmt.Sprintf("%d:%d", uid+user, gid+user)))
-	q.Fact("after chown 7:7 inside", ownerOutside(q, q.Dir+"/mapped/new"))
-	in.Run("touch /mapped/last && chown 5000 /mapped/last")
-	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/last"), fmt.Sprintf("%d:%d", 300000, gid)),
-		"the mapping's second line")
+	assert.Check(q, cmp.Equal(ownerOnHost(q.Dir+"/mapped/new"), fmt.Sprintf("%d:%d", uid+user, gid+user)))
+	q.Fact("after chown 7:7 inside", ownerOnHost(q.Dir+"/mapped/new"))
+	mappedShell.Run("touch /mapped/last && chown 5000 /mapped/last")
+	assert.Check(q, cmp.Equal(ownerOnHost(q.Dir+"/mapped/last"), fmt.Sprintf("%d:%d", 300000, gid)),
+		"the owner by the mapping's second line")
 
-	q.Step("what has no id inside is shown as nobody")
+	q.Step("an owner without an id inside is shown as the user nobody")
 	overflow := file.Read(q, "/proc/sys/kernel/overflowuid") + ":" + file.Read(q, "/proc/sys/kernel/overflowgid")
-	assert.Check(q, cmp.Equal(in.Run("stat -c %u:%g /hosts/file").Out, overflow),
+	assert.Check(q, cmp.Equal(mappedShell.Run("stat -c %u:%g /hosts/file").Out, overflow),
 		"the file of the host's root, seen inside")
-	q.Fact("the host's root, inside", in.Run("stat -c %u:%g /hosts/file").Out)
+	q.Fact("the host's root, inside", mappedShell.Run("stat -c %u:%g /hosts/file").Out)
 
 	q.Step("capabilities: the same bits in both containers, and what they are worth")
 	for _, line := range []string{"CapEff", "CapPrm", "CapBnd"} {
-		assert.Check(q, cmp.Equal(proc.Bits(q, proc.PID(inPID), line), proc.Bits(q, proc.PID(outPID), line)),
+		assert.Check(q, cmp.Equal(proc.Bits(q, mapped.PID, line), proc.Bits(q, plain.PID, line)),
 			"%s, with and without the namespace", line)
-		q.Fact(line, proc.Bits(q, proc.PID(inPID), line))
+		q.Fact(line, proc.Bits(q, mapped.PID, line))
 	}
 	for _, row := range []struct {
-		act, needs string
-		inside     bool // the namespace owns what it is done to
+		command, needs string
+		succeeds       bool // in the user namespace: the namespace owns what the command changes
 	}{
 		{"hostname mine", "CAP_SYS_ADMIN over the uts namespace, which is the container's", true},
 		{"mount -t tmpfs tmpfs /tmp", "CAP_SYS_ADMIN over the mount namespace, and a file system that is fit for users",
@@ -145,44 +158,31 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 		{"echo after >> /hosts/file", "CAP_DAC_OVERRIDE over a file whose owner is mapped", false},
 		{"chmod 600 /hosts/file", "CAP_FOWNER over a file whose owner is mapped", false},
 		{"mknod /tmp/null c 1 3", "CAP_MKNOD over the host", false},
-		{"mount -t devtmpfs none /tmp", "CAP_SYS_ADMIN over the host: only some file systems are fit for users, and none on a device", false},
+		{"mount -t devtmpfs none /tmp",
+			"CAP_SYS_ADMIN over the host: only some file systems are fit for users, and none on a device", false},
 	} {
-		r := in.Run(row.act)
-		assert.Check(q, cmp.Equal(r.Code == 0, row.inside), "in the user namespace: %q, which takes %s: %s", row.act,
+		r := mappedShell.Run(row.command)
+		assert.Check(q, cmp.Equal(r.Code == 0, row.succeeds), "in the user namespace: %q, which takes %s: %s", row.command,
 			row.needs, r.Out)
-		q.Fact(row.act, map[bool]string{true: "done", false: check.LastLine(r.Out)}[r.Code == 0]+", it takes "+row.needs)
-		r = out.Run(row.act)
-		assert.Check(q, cmp.Equal(r.Code, 0), "in the host's user namespace: %q: %s", row.act, r.Out)
+		result := "done"
+		if r.Code != 0 {
+			result = check.LastLine(r.Out)
+		}
+		q.Fact(row.command, result+", it takes "+row.needs)
+		r = plainShell.Run(row.command)
+		assert.Check(q, cmp.Equal(r.Code, 0), "in the host's user namespace: %q: %s", row.command, r.Out)
 	}
 	assert.Check(q, cmp.Equal(file.Read(q, q.Dir+"/hosts/file"), "before\nafter"),
-		"one of both has written the host's file")
+		"the host's file: only the host's root may have appended to it")
 
 	q.Control("without the user namespace, root is the host's, and did all of that")
-	assert.Check(q, cmp.Equal(strings.Join(mapLines(q, proc.PID(outPID), "uid_map")[0], " "), strings.Join(mapLines(q, proc.PID(os.Getpid()),
-		"uid_map")[0], " ")), "uid_map is the host's")
-	assert.Check(q, cmp.Equal(proc.IDs(q, proc.PID(outPID), "Uid")[1], "0"))
-	assert.Check(q, cmp.Equal(out.Run("touch /mapped/roots && stat -c %u:%g /mapped/roots").Out, "0:0"))
-	assert.Check(q, cmp.Equal(ownerOutside(q, q.Dir+"/mapped/roots"), "0:0"))
-	q.Fact("new file, outside", ownerOutside(q, q.Dir+"/mapped/roots"))
-	assert.Check(q, cmp.Equal(out.Run("stat -c %u:%g /hosts/file").Out, "0:0"))
+	assert.Check(q, cmp.DeepEqual(proc.IDMap(q, plain.PID, "uid_map")[0], proc.IDMap(q, self.PID, "uid_map")[0]),
+		"uid_map is the host's")
+	assert.Check(q, cmp.Equal(proc.IDs(q, plain.PID, "Uid")[1], "0"))
+	assert.Check(q, cmp.Equal(plainShell.Run("touch /mapped/roots && stat -c %u:%g /mapped/roots").Out, "0:0"))
+	assert.Check(q, cmp.Equal(ownerOnHost(q.Dir+"/mapped/roots"), "0:0"))
+	q.Fact("new file without the user namespace, outside", ownerOnHost(q.Dir+"/mapped/roots"))
+	assert.Check(q, cmp.Equal(plainShell.Run("stat -c %u:%g /hosts/file").Out, "0:0"))
 
 	q.Answer("What an id means: root inside is user %d outside, and root only over what its namespace owns.", uid)
-}
-
-// mapLines is a file of /proc/PID as lines of words.
-func mapLines(q *lab.Q, pid proc.PID, name string) [][]string {
-	q.Helper()
-	var out [][]string
-	for line := range strings.Lines(proc.File(q, pid, name)) {
-		out = append(out, strings.Fields(line))
-	}
-	return out
-}
-
-// ownerOutside is a file's user and group, as the host sees them.
-func ownerOutside(q *lab.Q, path string) string {
-	q.Helper()
-	var st unix.Stat_t
-	assert.NilError(q, unix.Lstat(path, &st))
-	return fmt.Sprintf("%d:%d", st.Uid, st.Gid)
 }
