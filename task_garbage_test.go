@@ -44,7 +44,7 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	}
 	lease, err := d.Client().LeasesService().Create(ctx, leases.WithID("cdb-lease"), leases.WithExpiration(time.Hour))
 	assert.NilError(q, err)
-	q.LogCommand("ctr -n %s leases create --id %s --expires 1h   # and Prepare(by-lease) by a client that names the lease",
+	q.LogCommand("ctr -n %s leases create --id %s --expires 1h   # and Prepare(by-lease) by a client that names it",
 		d.Namespace, lease.ID)
 	_, err = snapshots.Prepare(leases.WithLease(ctx, lease.ID), "by-lease", chain)
 	assert.NilError(q, err)
