@@ -17,18 +17,18 @@ func BenchmarkTasks(b *testing.B) {
 	for _, n := range []int{1, 10, 50} {
 		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
 			q := session.Benchmark(b)
-			c := newCrowd(q)
-			c.grow(q, n-1)
+			tasks := ctrd.NewTaskSet(q)
+			tasks.Grow(q, n-1)
 			var took []time.Duration
-			var now cost
+			var now ctrd.Cost
 			for b.Loop() {
-				took = append(took, c.grow(q, n)...)
-				now = c.cost(q, n)
-				c.shrink(q, n-1)
+				took = append(took, tasks.Grow(q, n)...)
+				now = tasks.Cost(q, n)
+				tasks.Shrink(q, n-1)
 			}
 			b.ReportMetric(float64(median(took))/1e6, "ms/start")
-			b.ReportMetric(float64(now.shim)/(1<<20), "MB/shim")
-			b.ReportMetric(float64(now.daemon)/(1<<20), "MB-daemon")
+			b.ReportMetric(float64(now.Shim)/(1<<20), "MB/shim")
+			b.ReportMetric(float64(now.Daemon)/(1<<20), "MB-daemon")
 			b.ReportMetric(0, "ns/op")
 		})
 	}

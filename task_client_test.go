@@ -40,10 +40,10 @@ import (
 
 // One command is a handful of calls, and the same handful that a program makes: ctr is a Go client with flags.
 //
-// Both leave the same container, snapshot, task and process; ctr only adds labels. On the wire one sees who does the
+// Both leave the same container, snapshot, task and process; ctr only adds labels. The calls show which side does the
 // work: it is the client that makes the snapshot and writes config.json, before it asks for a container that names both,
 // and it is the client that looks before it deletes. A pull is one call to a daemon that can transfer by itself, and a
-// whole conversation where the client fetches.
+// long series of calls where the client fetches.
 //
 // Hint: put a proxy before containerd's socket, ctr --address; the method's name is in each request.
 // Spec: https://github.com/containerd/containerd/tree/main/api/services
@@ -51,217 +51,221 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which ctr command is which client call?")
 	d := ctrd.Start(q) // what a pull asks for depends on what other namespaces have
 	ref, ours := q.Image()
-	registry := hosts(q)
-	w := d.StartProxy()
-	c := &conversation{q: q, d: d, w: w, ref: ref, id: q.ID(ctrd.ID), hosts: registry, said: map[string]map[string][]string{}}
+	hostsDir := ""
+	if ours {
+		hostsDir = image.Serve(q).HostsDir(q)
+	}
+	c := &callTrace{
+		q: q, d: d, proxy: d.StartProxy(), ref: ref, id: q.ID(ctrd.ID), hostsDir: hostsDir,
+		calls: map[string]map[string][]string{},
+	}
 
 	q.Step("by ctr")
-	typed := c.byCtr()
+	byCtr := c.runCtr()
 	q.Step("by the Go client")
-	programmed := c.byClient()
+	byGo := c.runGoClient()
 
-	q.Step("the same end: container, configuration, snapshot, task, process")
-	difference, err := bundle.Difference(typed.spec, programmed.spec)
+	q.Step("the same result: container, configuration, snapshot, task, process")
+	difference, err := bundle.Difference(byCtr.spec, byGo.spec)
 	assert.NilError(q, err)
-	terms := differing(typed.process, programmed.process)
+	differentSettings := []string{}
+	for _, setting := range slices.Sorted(maps.Keys(byCtr.process)) {
+		if byCtr.process[setting] != byGo.process[setting] {
+			differentSettings = append(differentSettings, setting)
+		}
+	}
 	if q.UnderTest("ctr").Pinned {
 		assert.Check(q, cmp.Len(difference, 0), "of the OCI configuration: - ctr's, + the Go client's")
-		assert.Check(q, cmp.DeepEqual(typed.process, programmed.process))
-	} // else ctr is made of another version of the client's library, and writes what that one does
-	assert.Check(q, cmp.DeepEqual(typed.process["args"], programmed.process["args"]))
-	assert.Check(q, cmp.DeepEqual(typed.record, programmed.record))
-	q.Fact("record, snapshot and task of both", typed.record)
+		assert.Check(q, cmp.DeepEqual(byCtr.process, byGo.process))
+	} // else ctr is built with another version of the client library, and writes what that version writes
+	assert.Check(q, cmp.DeepEqual(byCtr.process["args"], byGo.process["args"]))
+	assert.Check(q, cmp.DeepEqual(byCtr.record, byGo.record))
+	q.Fact("record, snapshot and task of both", byCtr.record)
 	q.Fact("differences of the OCI configuration", difference)
-	q.Fact("terms of the process that differ", terms)
+	q.Fact("settings of the process that differ", differentSettings)
 
-	q.Step("but for the labels, which are ctr's own idea")
-	extra := slices.Sorted(maps.Keys(typed.labels))
-	assert.Check(q, cmp.Len(programmed.labels, 0), "labels of the Go client's container: %v", programmed.labels)
+	q.Step("except for the labels, which only ctr adds")
+	labels := slices.Sorted(maps.Keys(byCtr.labels))
+	assert.Check(q, cmp.Len(byGo.labels, 0), "labels of the Go client's container: %v", byGo.labels)
 	if ours && q.Pinned() {
-		assert.Check(q, cmp.DeepEqual(extra, []string{"io.containerd.image.config.stop-signal"}), "labels that ctr adds")
+		assert.Check(q, cmp.DeepEqual(labels, []string{"io.containerd.image.config.stop-signal"}), "labels that ctr adds")
 	}
-	q.Fact("labels that ctr adds", extra)
+	q.Fact("labels that ctr adds", labels)
 
-	q.Step("what was said on the wire")
+	q.Step("the calls that each command made")
+	// The ctr commands of the chapter, and the calls that each has to make at least, in this order.
+	commands := []struct {
+		name     string
+		required []string
+	}{
+		{"images pull", []string{
+			"Content/Write", "Diff/Apply", "Images/Create", "Leases/Create", "Snapshots/Commit", "Snapshots/Prepare",
+		}},
+		{"containers create", []string{"Images/Get", "Snapshots/Prepare", "Containers/Create"}},
+		{"tasks start", []string{"Containers/Get", "Snapshots/Mounts", "Tasks/Create", "Tasks/Start"}},
+		{"tasks ls", []string{"Tasks/List"}},
+		{"tasks exec", []string{"Tasks/Exec", "Tasks/Start", "Tasks/DeleteProcess"}},
+		{"tasks kill", []string{"Tasks/Kill"}},
+		{"tasks delete", []string{"Tasks/Get", "Tasks/Delete"}},
+		{"containers delete", []string{"Snapshots/Remove", "Containers/Delete"}},
+		{"events", []string{"Events/Subscribe"}},
+	}
 	var table strings.Builder
-	for _, act := range acts {
-		fmt.Fprintln(&table, act.name)
-		for _, hand := range []string{"ctr", "Go"} {
-			calls := c.said[act.name][hand]
-			needs := act.needs
-			if act.name == "images pull" && slices.Contains(calls, "Transfer/Transfer") {
-				needs = []string{"Transfer/Transfer"} // the daemon does it all
+	for _, command := range commands {
+		fmt.Fprintln(&table, command.name)
+		for _, client := range []string{"ctr", "Go"} {
+			calls := c.calls[command.name][client]
+			required := command.required
+			if command.name == "images pull" && slices.Contains(calls, "Transfer/Transfer") {
+				required = []string{"Transfer/Transfer"} // the daemon does it all
 			}
-			assert.Check(q, inThisOrder(calls, needs), "%s by %s said %v, and not, in this order, %v", act.name, hand, calls, needs)
-			q.Fact(act.name+", "+hand, calls)
-			fmt.Fprintf(&table, "  %-4s %s\n", hand, strings.Join(calls, " "))
+			assert.Check(q, containsInOrder(calls, required), "%s by %s made the calls %v, want, in this order, %v",
+				command.name, client, calls, required)
+			q.Fact(command.name+", "+client, calls)
+			fmt.Fprintf(&table, "  %-4s %s\n", client, strings.Join(calls, " "))
 		}
 	}
 	if ours && q.Pinned() {
 		golden.Assert(q, table.String(), "wire.golden")
 	}
 
-	q.Answer("Each is a few calls of the same client: what it has to prepare, the one that does it, and before a delete a look.")
+	q.Answer("Each is a few calls of the same client: those that prepare, the one that acts, and before a delete those that look.")
 }
 
-// acts are the commands of the chapter, and what each has to say in the least, in this order.
-var acts = []struct {
-	name  string
-	needs []string
-}{
-	{"images pull", []string{"Content/Write", "Diff/Apply", "Images/Create", "Leases/Create", "Snapshots/Commit", "Snapshots/Prepare"}},
-	{"containers create", []string{"Images/Get", "Snapshots/Prepare", "Containers/Create"}},
-	{"tasks start", []string{"Containers/Get", "Snapshots/Mounts", "Tasks/Create", "Tasks/Start"}},
-	{"tasks ls", []string{"Tasks/List"}},
-	{"tasks exec", []string{"Tasks/Exec", "Tasks/Start", "Tasks/DeleteProcess"}},
-	{"tasks kill", []string{"Tasks/Kill"}},
-	{"tasks delete", []string{"Tasks/Get", "Tasks/Delete"}},
-	{"containers delete", []string{"Snapshots/Remove", "Containers/Delete"}},
-	{"events", []string{"Events/Subscribe"}},
-}
-
-// differing lists the terms in which two processes differ.
-func differing(a, b map[string]string) []string {
-	var out []string
-	for _, term := range slices.Sorted(maps.Keys(a)) {
-		if a[term] != b[term] {
-			out = append(out, term)
+// containsInOrder reports whether calls has the required ones in their order, with others between them or not.
+func containsInOrder(calls, required []string) bool {
+	for _, call := range calls {
+		if len(required) > 0 && call == required[0] {
+			required = required[1:]
 		}
 	}
-	return out
+	return len(required) == 0
 }
 
-func inThisOrder(calls, needs []string) bool {
-	for _, c := range calls {
-		if len(needs) > 0 && c == needs[0] {
-			needs = needs[1:]
-		}
-	}
-	return len(needs) == 0
+// callTrace is the calls of a container's lifecycle that is run twice, by ctr and by a Go client.
+type callTrace struct {
+	q        *lab.Q
+	d        *ctrd.Daemon
+	proxy    *ctrd.Proxy
+	ref, id  string
+	hostsDir string                         // "" where the image is pulled from its real registry
+	calls    map[string]map[string][]string // command → client ("ctr", "Go") → calls
 }
 
-// conversation is a lifecycle, twice, and what was said of each act.
-type conversation struct {
-	q       *lab.Q
-	d       *ctrd.Daemon
-	w       *ctrd.Proxy
-	ref, id string
-	hosts   string                         // "" where the image is pulled from where it really is
-	said    map[string]map[string][]string // act → by ctr, by Go → calls
-
-}
-
-// note takes down what was said of an act since the last one. What a client says at the same time has no order: the wait
-// for a process's end, and all of a pull.
-func (c *conversation) note(act, hand string) {
-	calls := c.w.Calls()
-	if act == "images pull" {
+// record records the calls since the last command as those of a command. Calls that a client makes at the same time have no
+// order: the wait for a process's end, and all calls of a pull.
+func (c *callTrace) record(command, client string) {
+	calls := c.proxy.Calls()
+	if command == "images pull" {
 		slices.Sort(calls)
 	} else {
-		// A blob is asked for by Info and Read in turn, over and over; and the end of ctr's own input may come too late to
-		// be told to an exec.
+		// A blob is asked for by Info and Read in turn, over and over. And the end of ctr's own input may come too late for
+		// an exec that has ended by then.
 		calls = slices.DeleteFunc(calls, func(s string) bool { return s == "Content/Info" || s == "Tasks/CloseIO" })
 	}
 	calls = slices.Compact(calls)
 	if i := slices.Index(calls, "Tasks/Wait"); i >= 0 {
 		calls = append(slices.Delete(calls, i, i+1), "Tasks/Wait")
 	}
-	if c.said[act] == nil {
-		c.said[act] = map[string][]string{}
+	if c.calls[command] == nil {
+		c.calls[command] = map[string][]string{}
 	}
-	c.said[act][hand] = calls
+	c.calls[command][client] = calls
 }
 
-// outcome is what a lifecycle has made, while it runs.
-type outcome struct {
+// runningTask is what a client has made, while the task runs.
+type runningTask struct {
 	spec    *specs.Spec
-	record  map[string]string
+	record  map[string]string // of container, snapshot and task
 	labels  map[string]string
 	process map[string]string
 }
 
-// byCtr types the chapter's commands.
-func (c *conversation) byCtr() outcome {
+// runCtr types the chapter's commands.
+func (c *callTrace) runCtr() runningTask {
 	q, d := c.q, c.d
-	at := func(act string, args ...string) {
+	ctr := func(command string, args ...string) {
 		q.Helper()
-		d.Ctr(append([]string{"--address", c.w.Address}, args...)...)
-		c.note(act, "ctr")
+		d.Ctr(append([]string{"--address", c.proxy.Address}, args...)...)
+		c.record(command, "ctr")
 	}
 	pull := []string{"images", "pull"}
-	if c.hosts != "" {
-		pull = append(pull, "--hosts-dir", c.hosts)
+	if c.hostsDir != "" {
+		pull = append(pull, "--hosts-dir", c.hostsDir)
 	}
 	create := []string{"containers", "create"}
 	if d.CanSetRuncRoot() {
 		create = append(create, "--runc-root", d.RuncRoot)
 	}
-	at("images pull", append(pull, c.ref)...)
-	at("containers create", append(create, c.ref, c.id, "sleep", "300")...)
-	at("tasks start", "tasks", "start", "-d", "--fifo-dir", d.FifoDir, c.id)
-	made := c.outcome()
-	at("tasks ls", "tasks", "ls")
-	at("tasks exec", "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "again", c.id, "true")
+	ctr("images pull", append(pull, c.ref)...)
+	ctr("containers create", append(create, c.ref, c.id, "sleep", "300")...)
+	ctr("tasks start", "tasks", "start", "-d", "--fifo-dir", d.FifoDir, c.id)
+	running := c.observe()
+	ctr("tasks ls", "tasks", "ls")
+	ctr("tasks exec", "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "again", c.id, "true")
 
-	q.Control("what the client refuses is never said")
-	for _, act := range []string{"tasks", "containers"} {
-		refused := d.TryCtr("--address", c.w.Address, act, "delete", c.id)
-		calls := c.w.Calls()
+	q.Control("what the client itself refuses makes no such call")
+	for _, noun := range []string{"tasks", "containers"} {
+		refused := d.TryCtr("--address", c.proxy.Address, noun, "delete", c.id)
+		calls := c.proxy.Calls()
 		assert.Check(q, refused.Code != 0, "%s", refused)
-		assert.Check(q, slices.Contains(calls, "Tasks/Get"), "a refusal without a look: %v", calls)
-		assert.Check(q, !slices.ContainsFunc(calls, func(s string) bool { return strings.Contains(s, "/Delete") || strings.Contains(s, "/Remove") }),
-			"%s delete, of what runs, said %v", act, calls)
-		q.Fact(act+" delete, refused", slices.Compact(calls))
+		assert.Check(q, slices.Contains(calls, "Tasks/Get"), "a refusal without a look at the task: %v", calls)
+		deletes := slices.ContainsFunc(calls, func(call string) bool {
+			return strings.Contains(call, "/Delete") || strings.Contains(call, "/Remove")
+		})
+		assert.Check(q, !deletes, "%s delete, while the task runs, made the calls %v", noun, calls)
+		q.Fact(noun+" delete, refused", slices.Compact(calls))
 	}
 
-	at("tasks kill", "tasks", "kill", "-s", "SIGKILL", c.id)
+	ctr("tasks kill", "tasks", "kill", "-s", "SIGKILL", c.id)
 	proc.WaitFor(q, d.Stopped(c.id))
-	at("tasks delete", "tasks", "delete", c.id)
-	at("containers delete", "containers", "delete", c.id)
-	listener := q.StartBackground("ctr", "-n", d.Namespace, "--address", c.w.Address, "events")
-	c.untilSubscribed()
+	ctr("tasks delete", "tasks", "delete", c.id)
+	ctr("containers delete", "containers", "delete", c.id)
+	listener := q.StartBackground("ctr", "-n", d.Namespace, "--address", c.proxy.Address, "events")
+	c.waitForSubscription()
 	listener.Signal(unix.SIGTERM)
 	listener.ExitCode()
-	c.note("events", "ctr")
+	c.record("events", "ctr")
 	d.Ctr("images", "rm", "--sync", c.ref)
-	return made
+	return running
 }
 
-// byClient makes the same by calls of the Go client.
-func (c *conversation) byClient() outcome {
+// runGoClient makes the same by calls of the Go client.
+func (c *callTrace) runGoClient() runningTask {
 	q, d := c.q, c.d
-	client, err := containerd.New(c.w.Address, containerd.WithDefaultNamespace(d.Namespace))
+	client, err := containerd.New(c.proxy.Address, containerd.WithDefaultNamespace(d.Namespace))
 	assert.NilError(q, err)
 	defer client.Close()
 	ctx, cancel := context.WithCancel(namespaces.WithNamespace(context.Background(), d.Namespace))
 	defer cancel()
-	did := func(act, call string, err error) {
+	// did takes note of a call of the client library, which stands for a command of ctr.
+	did := func(command, call string, err error) {
 		q.Helper()
 		q.LogCommand("# %s", call)
 		assert.NilError(q, err, call)
-		c.note(act, "Go")
+		c.record(command, "Go")
 	}
 
-	var from []containerd.RemoteOpt
-	if c.hosts != "" {
-		from = append(from, containerd.WithResolver(docker.NewResolver(docker.ResolverOptions{
-			Hosts: config.ConfigureHosts(ctx, config.HostOptions{HostDir: config.HostDirFromRoot(c.hosts)}),
+	options := []containerd.RemoteOpt{containerd.WithPullUnpack}
+	if c.hostsDir != "" {
+		options = append(options, containerd.WithResolver(docker.NewResolver(docker.ResolverOptions{
+			Hosts: config.ConfigureHosts(ctx, config.HostOptions{HostDir: config.HostDirFromRoot(c.hostsDir)}),
 		})))
 	}
-	pulled, err := client.Pull(ctx, c.ref, append(from, containerd.WithPullUnpack)...)
+	pulled, err := client.Pull(ctx, c.ref, options...)
 	did("images pull", "client.Pull(ctx, ref, containerd.WithPullUnpack)", err)
 
-	var options any = &runcoptions.Options{}
+	runtimeOptions := &runcoptions.Options{}
 	if d.CanSetRuncRoot() {
-		options = &runcoptions.Options{Root: d.RuncRoot}
+		runtimeOptions.Root = d.RuncRoot
 	}
-	i, err := client.GetImage(ctx, pulled.Name())
+	img, err := client.GetImage(ctx, pulled.Name())
 	assert.NilError(q, err)
 	container, err := client.NewContainer(ctx, c.id,
-		containerd.WithImage(i),
-		containerd.WithNewSnapshot(c.id, i),
-		containerd.WithRuntime("io.containerd.runc.v2", options),
-		containerd.WithNewSpec(oci.WithDefaultUnixDevices, oci.WithImageConfig(i), oci.WithProcessArgs("sleep", "300")))
+		containerd.WithImage(img),
+		containerd.WithNewSnapshot(c.id, img),
+		containerd.WithRuntime("io.containerd.runc.v2", runtimeOptions),
+		containerd.WithNewSpec(oci.WithDefaultUnixDevices, oci.WithImageConfig(img), oci.WithProcessArgs("sleep", "300")))
 	did("containers create", "client.NewContainer(ctx, id, WithImage(i), WithNewSnapshot(id, i), WithNewSpec(…))", err)
 
 	task, err := container.NewTask(ctx, cio.NullIO)
@@ -269,14 +273,14 @@ func (c *conversation) byClient() outcome {
 		err = task.Start(ctx)
 	}
 	did("tasks start", "container.NewTask(ctx, cio.NullIO); task.Start(ctx)", err)
-	made := c.outcome()
+	running := c.observe()
 
 	_, err = client.TaskService().List(ctx, &tasksapi.ListTasksRequest{})
 	did("tasks ls", "client.TaskService().List(ctx, …)", err)
 
-	again := *made.spec.Process
-	again.Args = []string{"true"}
-	exec, err := task.Exec(ctx, "again", &again, cio.NullIO)
+	process := *running.spec.Process
+	process.Args = []string{"true"}
+	exec, err := task.Exec(ctx, "again", &process, cio.NullIO)
 	assert.NilError(q, err)
 	exited, err := exec.Wait(ctx)
 	assert.NilError(q, err)
@@ -289,31 +293,33 @@ func (c *conversation) byClient() outcome {
 	proc.WaitFor(q, d.Stopped(c.id))
 	_, err = task.Delete(ctx)
 	did("tasks delete", "task.Delete(ctx)", err)
-	did("containers delete", "container.Delete(ctx, containerd.WithSnapshotCleanup)", container.Delete(ctx, containerd.WithSnapshotCleanup))
+	err = container.Delete(ctx, containerd.WithSnapshotCleanup)
+	did("containers delete", "container.Delete(ctx, containerd.WithSnapshotCleanup)", err)
 
 	listening, stop := context.WithCancel(ctx)
 	_, _ = client.Subscribe(listening)
-	c.untilSubscribed()
+	c.waitForSubscription()
 	stop()
 	did("events", "client.Subscribe(ctx)", nil)
 	if err := client.ImageService().Delete(ctx, c.ref, images.SynchronousDelete()); !errdefs.IsNotFound(err) {
 		assert.NilError(q, err)
 	}
-	return made
+	return running
 }
 
-func (c *conversation) untilSubscribed() {
+// waitForSubscription waits until a client of the proxy subscribes to events.
+func (c *callTrace) waitForSubscription() {
 	c.q.Helper()
 	proc.WaitFor(c.q, func(poll.LogT) poll.Result {
-		if !c.w.Has("Events/Subscribe") {
-			return poll.Continue("nobody has subscribed to events")
+		if !c.proxy.Has("Events/Subscribe") {
+			return poll.Continue("no client has subscribed to events")
 		}
 		return poll.Success()
 	})
 }
 
-// outcome looks, past the proxy, at what there is now.
-func (c *conversation) outcome() outcome {
+// observe returns what there is now. It does not go through the proxy, so its own calls are not recorded.
+func (c *callTrace) observe() runningTask {
 	q, d := c.q, c.d
 	q.Helper()
 	ctx := context.Background()
@@ -330,9 +336,9 @@ func (c *conversation) outcome() outcome {
 	status, err := task.Status(ctx)
 	assert.NilError(q, err)
 	pid := d.TaskPID(c.id)
-	assert.Check(q, cmp.Equal(int(task.Pid()), pid), "the task's pid, by containerd and by the bundle")
+	assert.Check(q, cmp.Equal(proc.PID(task.Pid()), pid), "the task's pid, by containerd and by the bundle")
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	return outcome{
+	return runningTask{
 		spec: d.Spec(c.id), labels: info.Labels, process: check.ProcessSettings(q, proc.Snapshot(q, pid)),
 		record: map[string]string{
 			"image": info.Image, "runtime": info.Runtime.Name, "options": fmt.Sprint(options),
@@ -341,13 +347,4 @@ func (c *conversation) outcome() outcome {
 			"rootfs": fmt.Sprint(check.MountAt(q, filepath.Join(d.Bundle(c.id), "rootfs")) != nil),
 		},
 	}
-}
-
-// hosts has the lab's image served, and returns the directory that says where; "" where the image is another one.
-func hosts(q *lab.Q) string {
-	q.Helper()
-	if _, ours := q.Image(); !ours {
-		return ""
-	}
-	return image.Serve(q).HostsDir(q)
 }

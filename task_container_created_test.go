@@ -26,9 +26,9 @@ import (
 
 // No. To create a container is to write it down, and to lay out a snapshot for it: no process, no mount, no cgroup.
 //
-// What runc calls create, a room with a stand-in in it, is to containerd the first half of a task's start. Its own create
-// stores the whole config.json as a record, and prepares an active snapshot: directories on disk, which nobody has
-// mounted. It checks nothing that only the runtime could: a program that does not exist is refused by the task.
+// What runc calls create, namespaces and a cgroup with runc init in them, is to containerd the first half of a task's start.
+// Its own create stores the whole config.json as a record, and prepares an active snapshot: directories on disk, which are
+// not mounted. It checks nothing that only the runtime could: a program that does not exist is refused by the task.
 //
 // Hint: `ctr containers info`, `ctr snapshots info`; and what is not there: a bundle, a cgroup, a directory of runc's.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/getting-started.md#creating-an-oci-spec-and-container
@@ -39,92 +39,95 @@ func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
 	ref := d.PullImage()
 	id, noProgram := q.ID(ctrd.ID), q.ID(ctrd.ID+"-none")
 	before := q.TakeInventory()
-	assert.Assert(q, cmp.Len(traces(q, d, id), 0), "there before anything was created")
+	assert.Assert(q, cmp.Len(tracesOfTask(q, d, id), 0), "traces of a task before anything was created")
 
 	q.Step("create: nothing runs, and nothing is mounted")
 	d.CreateContainer(ref, id, "sleep", "300")
-	assert.Check(q, cmp.Len(traces(q, d, id), 0), "there of a container without a task")
-	assert.Check(q, cmp.Len(host.OwnedBy(host.Diff(before, q.TakeInventory()), before, q.Owner), 0), "a change of the host")
-	q.Fact("of a task there is", traces(q, d, id))
+	assert.Check(q, cmp.Len(tracesOfTask(q, d, id), 0), "traces of a task, of a container that has none")
+	assert.Check(q, cmp.Len(host.OwnedBy(host.Diff(before, q.TakeInventory()), before, q.Owner), 0), "changes of the host")
+	q.Fact("traces of a task, after create", tracesOfTask(q, d, id))
 
 	q.Step("a record: the whole config.json, and the snapshot's name")
 	assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
 	spec := d.Spec(id)
 	assert.Check(q, cmp.DeepEqual(spec.Process.Args, []string{"sleep", "300"}))
-	assert.Check(q, cmp.Equal(spec.Linux.CgroupsPath, "/"+d.Namespace+"/"+id), "the cgroup that there will be")
+	assert.Check(q, cmp.Equal(spec.Linux.CgroupsPath, "/"+d.Namespace+"/"+id), "the cgroup that a task will have")
 	q.Fact("process.args in the record", spec.Process.Args)
 	q.Fact("linux.cgroupsPath in the record", spec.Linux.CgroupsPath)
 
 	q.Step("an active snapshot on top of the image's: directories on disk, empty and not mounted")
-	upper, dirs := snapshotOf(q, d, id)
-	ls := check.TableRow(q, d.Ctr("snapshots", "ls").Stdout, id)
-	assert.Assert(q, cmp.Len(ls, 3), "key, parent and kind")
-	assert.Check(q, cmp.Equal(ls[2], "Active"))
-	below, err := d.Client().SnapshotService("").Stat(context.Background(), ls[1])
-	assert.NilError(q, err, "what the snapshot lies on")
-	assert.Check(q, cmp.Equal(below.Kind, snapshots.KindCommitted), "what the snapshot lies on")
+	upper, dirs := snapshotDirs(q, d, id)
+	row := check.TableRow(q, d.Ctr("snapshots", "ls").Stdout, id)
+	assert.Assert(q, cmp.Len(row, 3), "key, parent and kind")
+	assert.Check(q, cmp.Equal(row[2], "Active"))
+	parent, err := d.Client().SnapshotService("").Stat(context.Background(), row[1])
+	assert.NilError(q, err, "the snapshot's parent")
+	assert.Check(q, cmp.Equal(parent.Kind, snapshots.KindCommitted), "kind of the snapshot's parent")
 	for _, dir := range dirs {
 		assert.Check(q, strings.HasPrefix(dir, d.Root), "%s is not below containerd's root", dir)
 		st, err := os.Stat(dir)
 		assert.Check(q, err == nil && st.IsDir(), "the snapshot's directory %s: %v", dir, err)
 	}
-	if len(dirs) > 1 { // a snapshotter that copies has but one, which is full
+	if len(dirs) > 1 { // a snapshotter that copies has a single directory, which has all files
 		assert.Check(q, cmp.Len(file.Names(q, upper), 0), "what the container has written so far")
 	}
-	q.Fact("snapshot's kind", ls[2])
-	q.Fact("its directories on disk", len(dirs))
+	q.Fact("snapshot's kind", row[2])
+	q.Fact("snapshot's directories on disk", len(dirs))
 
 	q.Step("nothing is checked: a program that does not exist is accepted …")
 	d.CreateContainer(ref, noProgram, "/no/such/program")
 	assert.Check(q, cmp.DeepEqual(d.Spec(noProgram).Process.Args, []string{"/no/such/program"}))
-	assert.Check(q, cmp.Len(traces(q, d, noProgram), 0))
+	assert.Check(q, cmp.Len(tracesOfTask(q, d, noProgram), 0))
 	q.Step("… until a task is to run it, which leaves nothing either")
 	refused := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, noProgram)
 	assert.Check(q, refused.Code != 0, "a program that does not exist was started:\n%s", refused)
 	assert.Check(q, cmp.Contains(refused.Stderr, "/no/such/program"))
 	proc.WaitFor(q, d.HasShims(0))
-	assert.Check(q, cmp.Len(traces(q, d, noProgram), 0), "there after a task that could not start")
-	q.Fact("tasks start says", runc.LastLogMessage(refused))
+	assert.Check(q, cmp.Len(tracesOfTask(q, d, noProgram), 0), "traces of a task that could not start")
+	q.Fact("error of tasks start", runc.LastLogMessage(refused))
 
 	q.Control("a task changes each of these")
 	d.StartTask(id)
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	assert.Check(q, cmp.DeepEqual(traces(q, d, id), allTraces))
-	q.Fact("with a task there is", traces(q, d, id))
+	assert.Check(q, cmp.DeepEqual(tracesOfTask(q, d, id),
+		[]string{"shim", "shim's socket", "bundle", "rootfs mount", "runtime state", "cgroup"}))
+	q.Fact("traces of a task, after tasks start", tracesOfTask(q, d, id))
 	mounted := check.MountAt(q, filepath.Join(d.Bundle(id), "rootfs"))
 	assert.Assert(q, mounted != nil, "nothing is mounted at the bundle's rootfs")
-	// The kernel shows an overlay's directories as options, and a bind mount's as the mount's root.
+	// The kernel shows an overlay's directories as options, and a bind mount's directory as the mount's root.
 	assert.Check(q, strings.Contains(mounted.VFSOptions, upper) || strings.HasSuffix(upper, mounted.Root),
-		"%s is not what is mounted: %s %s", upper, mounted.Root, mounted.VFSOptions)
+		"the directory %s is not mounted; mounted is %s with the options %s", upper, mounted.Root, mounted.VFSOptions)
 	q.Fact("rootfs is now", mounted.FSType)
 
 	q.Answer("No: a record and a snapshot. Process, bundle, mount, cgroup and shim come with the task.")
 }
 
-// allTraces are the things that there are of a container only if it has a task.
-var allTraces = []string{"shim", "shim's socket", "bundle", "rootfs mount", "runtime state", "cgroup"}
-
-// traces lists which of them there are.
-func traces(q *lab.Q, d *ctrd.Daemon, id string) []string {
+// tracesOfTask lists those things of a container that exist only while it has a task.
+func tracesOfTask(q *lab.Q, d *ctrd.Daemon, id string) []string {
 	q.Helper()
-	mounted := check.MountAt(q, filepath.Join(d.Bundle(id), "rootfs")) != nil
-	inAny := slices.ContainsFunc(cgroup.Of(q, "/"+d.Namespace+"/"+id).Dirs(), file.Exists)
 	out := []string{}
-	for i, there := range []bool{
-		len(d.Shims()) > 0, file.Exists(filepath.Join(d.SocketDir, d.SocketName(id))), file.Exists(d.Bundle(id)), mounted,
-		file.Exists(filepath.Join(d.RuncRoot, d.Namespace, id)), inAny,
+	for _, trace := range []struct {
+		name   string
+		exists bool
+	}{
+		{"shim", len(d.Shims()) > 0},
+		{"shim's socket", file.Exists(filepath.Join(d.SocketDir, d.SocketName(id)))},
+		{"bundle", file.Exists(d.Bundle(id))},
+		{"rootfs mount", check.MountAt(q, filepath.Join(d.Bundle(id), "rootfs")) != nil},
+		{"runtime state", file.Exists(filepath.Join(d.RuncRoot, d.Namespace, id))},
+		{"cgroup", slices.ContainsFunc(cgroup.Of(q, "/"+d.Namespace+"/"+id).Dirs(), file.Exists)},
 	} {
-		if there {
-			out = append(out, allTraces[i])
+		if trace.exists {
+			out = append(out, trace.name)
 		}
 	}
 	return out
 }
 
-// snapshotOf lists the directories of a container's snapshot, as its snapshotter would mount them, and says which of them
-// takes what the container writes.
-func snapshotOf(q *lab.Q, d *ctrd.Daemon, id string) (upper string, dirs []string) {
+// snapshotDirs returns the directories of a container's snapshot, as its snapshotter would mount them, and the one of them to
+// which the container writes.
+func snapshotDirs(q *lab.Q, d *ctrd.Daemon, id string) (upper string, dirs []string) {
 	q.Helper()
 	mounts, err := d.Client().SnapshotService("").Mounts(context.Background(), id)
 	assert.NilError(q, err)
@@ -133,15 +136,7 @@ func snapshotOf(q *lab.Q, d *ctrd.Daemon, id string) (upper string, dirs []strin
 	if mounts[0].Type == "bind" {
 		return mounts[0].Source, []string{mounts[0].Source}
 	}
-	for _, option := range mounts[0].Options {
-		switch key, value, _ := strings.Cut(option, "="); key {
-		case "upperdir":
-			upper = value
-			dirs = append(dirs, value)
-		case "workdir", "lowerdir":
-			dirs = append(dirs, strings.Split(value, ":")...)
-		}
-	}
-	assert.Assert(q, upper != "", "the snapshot names no upper directory: %v", mounts[0].Options)
-	return upper, dirs
+	overlay, err := ctrd.ParseOverlay(mounts[0].Options)
+	assert.NilError(q, err)
+	return overlay.Upper, append([]string{overlay.Upper, overlay.Work}, overlay.Lower...)
 }

@@ -18,7 +18,8 @@ import (
 	"cdblab/helpers/lab"
 )
 
-// Whoever refers to it: a lease, a container, a label, or another snapshot on top of it. What nobody refers to goes.
+// Everything that refers to it: a lease, a container, a label, or another snapshot on top of it. What nothing refers to is
+// removed.
 //
 // The collector starts at the roots, which are images, containers, leases, and whatever has the label containerd.io/gc.root;
 // it follows references and labels of references, and removes the rest: blobs and snapshots. So removing an image removes
@@ -35,7 +36,7 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	ctx := context.Background()
 	snapshots := d.Client().SnapshotService("overlayfs")
 
-	q.Step("the image's layer, and four snapshots over it that differ in who refers to them")
+	q.Step("the image's layer, and four snapshots over it that differ in what refers to them")
 	ref := d.PullImage()
 	chain := strings.Fields(d.Ctr("snapshots", "ls").Stdout)[3] // after KEY PARENT KIND
 	if info, err := snapshots.Stat(ctx, chain); err == nil && info.Parent != "" {
@@ -43,115 +44,112 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	}
 	lease, err := d.Client().LeasesService().Create(ctx, leases.WithID("cdb-lease"), leases.WithExpiration(time.Hour))
 	assert.NilError(q, err)
-	q.LogCommand("ctr -n %s leases create --id %s --expires 1h   # and Prepare(by-lease) by a client that names it", d.Namespace, lease.ID)
+	q.LogCommand("ctr -n %s leases create --id %s --expires 1h   # and Prepare(by-lease) by a client that names it",
+		d.Namespace, lease.ID)
 	_, err = snapshots.Prepare(leases.WithLease(ctx, lease.ID), "by-lease", chain)
 	assert.NilError(q, err)
 	d.CreateContainer(ref, "by-container")
 	d.Ctr("snapshots", "prepare", "by-label", chain)
 	_, err = snapshots.Prepare(ctx, "by-nobody", chain)
 	assert.NilError(q, err)
-	q.LogCommand("ctr -n %[1]s snapshots prepare by-nobody %[2]s; ctr -n %[1]s snapshots label by-nobody containerd.io/gc.root=", d.Namespace, chain)
+	q.LogCommand("ctr -n %[1]s snapshots prepare by-nobody %[2]s; ctr -n %[1]s snapshots label by-nobody containerd.io/gc.root=",
+		d.Namespace, chain)
 	info, err := snapshots.Stat(ctx, "by-label")
 	assert.NilError(q, err)
 	assert.Check(q, info.Labels["containerd.io/gc.root"] != "", "ctr did not label what it prepared: %v", info.Labels)
 
 	keys := []string{chain, "by-container", "by-label", "by-lease", "by-nobody"}
-	at := map[string]string{chain: ""}
+	dirOf := map[string]string{chain: ""}
 	for _, key := range keys[1:] {
-		o := overlayOf(q, strings.Fields(d.Ctr("snapshots", "mounts", "/mnt", key).Stdout))
-		at[key], at[chain] = filepath.Dir(o.upper), filepath.Dir(o.lower[0])
+		overlay := d.SnapshotOverlay(key)
+		dirOf[key], dirOf[chain] = filepath.Dir(overlay.Upper), filepath.Dir(overlay.Lower[0])
 	}
-	// left lists which snapshots there are, by both what the snapshotter says and what is on the disk, which must agree.
-	left := func() []string {
+	// remaining lists the snapshots that exist. The list of the snapshotter and the directories on the disk must agree.
+	remaining := func() []string {
 		listed, onDisk := []string{}, []string{}
 		table := d.Ctr("snapshots", "ls").Stdout
 		for _, key := range keys {
-			if strings.Contains(table, key) {
-				listed = append(listed, short(key))
+			name := key
+			if key == chain {
+				name = "layer"
 			}
-			if file.Exists(at[key]) {
-				onDisk = append(onDisk, short(key))
+			if strings.Contains(table, key) {
+				listed = append(listed, name)
+			}
+			if file.Exists(dirOf[key]) {
+				onDisk = append(onDisk, name)
 			}
 		}
 		assert.Check(q, cmp.DeepEqual(onDisk, listed), "directories against ctr snapshots ls")
 		return onDisk
 	}
-	now := left()
+	// removeNamespace tries to remove the namespace, and returns from the refusal what the namespace still has.
+	removeNamespace := func() string {
+		q.Helper()
+		r := d.TryCtr("namespaces", "remove", d.Namespace)
+		at := strings.LastIndex(r.Stderr, "must be empty")
+		assert.Assert(q, r.Code != 0 && at >= 0, "this was to be refused, because of what the namespace has:\n%s", r)
+		return strings.TrimSpace(r.Stderr[at:])
+	}
+	now := remaining()
 	assert.Assert(q, cmp.DeepEqual(now, []string{"layer", "by-container", "by-label", "by-lease", "by-nobody"}))
 	q.Fact("snapshots", now)
 
-	q.Step("a garbage collection: the one of nobody's has gone, from the list and from the disk")
+	q.Step("a garbage collection: the snapshot to which nothing refers is removed from the list and from the disk")
 	d.CollectGarbage()
-	now = left()
+	now = remaining()
 	assert.Assert(q, cmp.DeepEqual(now, []string{"layer", "by-container", "by-label", "by-lease"}))
-	q.Fact("after it", now)
+	q.Fact("snapshots after a garbage collection", now)
 
-	q.Control("the container is deleted, its snapshot kept: that is nobody's now, and goes with the next one")
+	q.Control("the container is deleted, its snapshot kept: nothing refers to it now, and the next garbage collection removes it")
 	d.Ctr("containers", "delete", "--keep-snapshot", "by-container")
-	assert.Check(q, cmp.Contains(left(), "by-container"), "gone before a garbage collection")
+	assert.Check(q, cmp.Contains(remaining(), "by-container"), "gone before a garbage collection")
 	d.CollectGarbage()
-	now = left()
+	now = remaining()
 	assert.Check(q, cmp.DeepEqual(now, []string{"layer", "by-label", "by-lease"}))
-	q.Fact("without the container", now)
+	q.Fact("snapshots without the container", now)
 
-	q.Control("the lease is deleted: so does that one's")
+	q.Control("the lease is deleted: the next garbage collection removes its snapshot, too")
 	d.Ctr("leases", "delete", lease.ID)
-	assert.Check(q, cmp.Contains(left(), "by-lease"), "gone before a garbage collection")
+	assert.Check(q, cmp.Contains(remaining(), "by-lease"), "gone before a garbage collection")
 	d.CollectGarbage()
-	now = left()
+	now = remaining()
 	assert.Check(q, cmp.DeepEqual(now, []string{"layer", "by-label"}))
-	q.Fact("without the lease", now)
+	q.Fact("snapshots without the lease", now)
 
 	q.Step("the image is removed: a name has gone, and its blobs stay until they are collected")
-	count := len(file.Names(q, blobs(d)))
+	count := len(file.Names(q, d.BlobDir()))
 	d.Ctr("images", "rm", ref)
 	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("images", "ls", "-q").Stdout), ""))
-	assert.Check(q, cmp.Len(file.Names(q, blobs(d)), count))
-	assert.Check(q, cmp.Contains(left(), "layer"))
-	refused := cannotRemove(q, d)
+	assert.Check(q, cmp.Len(file.Names(q, d.BlobDir()), count))
+	assert.Check(q, cmp.Contains(remaining(), "layer"))
+	refused := removeNamespace()
 	assert.Check(q, strings.Contains(refused, "blobs") && strings.Contains(refused, "snapshots"), refused)
-	q.Fact("blobs on disk, without the image", len(file.Names(q, blobs(d))))
-	q.Fact("ctr namespaces remove says", refused)
+	q.Fact("blobs on disk, without the image", len(file.Names(q, d.BlobDir())))
+	q.Fact("refusal of namespaces remove, without the image", refused)
 
-	q.Step("collected: the blobs have gone; the layer stays, for a snapshot that somebody wants is over it")
+	q.Step("collected: the blobs have gone; the layer stays, because a snapshot with a label is over it")
 	d.CollectGarbage()
-	assert.Check(q, cmp.Len(file.Names(q, blobs(d)), 0))
+	assert.Check(q, cmp.Len(file.Names(q, d.BlobDir()), 0))
 	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("content", "ls", "-q").Stdout), ""))
-	now = left()
+	now = remaining()
 	assert.Check(q, cmp.DeepEqual(now, []string{"layer", "by-label"}))
-	refused = cannotRemove(q, d)
+	refused = removeNamespace()
 	assert.Check(q, !strings.Contains(refused, "blobs") && strings.Contains(refused, "snapshots"), refused)
-	q.Fact("blobs on disk, collected", len(file.Names(q, blobs(d))))
-	q.Fact("snapshots", now)
-	q.Fact("ctr namespaces remove says", refused)
+	q.Fact("blobs on disk, collected", len(file.Names(q, d.BlobDir())))
+	q.Fact("snapshots, collected", now)
+	q.Fact("refusal of namespaces remove, collected", refused)
 
-	q.Control("the label is taken off: both go, and now the namespace can")
+	q.Control("the label is taken off: both snapshots are removed, and now the namespace can be removed")
 	d.Ctr("snapshots", "label", "by-label", "containerd.io/gc.root=")
 	d.CollectGarbage()
-	now = left()
+	now = remaining()
 	assert.Check(q, cmp.DeepEqual(now, []string{}))
-	assert.Check(q, cmp.Len(file.Names(q, filepath.Join(snapshotterDir(d, "overlayfs"), "snapshots")), 0))
-	q.Fact("without the label", now)
+	assert.Check(q, cmp.Len(file.Names(q, d.SnapshotsDir()), 0))
+	q.Fact("snapshots without the label", now)
 	d.Ctr("namespaces", "remove", d.Namespace)
 	assert.Check(q, !strings.Contains(d.Ctr("namespaces", "ls", "-q").Stdout, d.Namespace))
 	q.Fact("the namespace", "removed")
 
-	q.Answer("Whoever refers to it: lease, container, root label, a snapshot on top. What nobody does goes with the next collection.")
-}
-
-// cannotRemove tries to remove the namespace, and returns what the refusal says that it still has.
-func cannotRemove(q *lab.Q, d *ctrd.Daemon) string {
-	q.Helper()
-	r := d.TryCtr("namespaces", "remove", d.Namespace)
-	at := strings.LastIndex(r.Stderr, "must be empty")
-	assert.Assert(q, r.Code != 0 && at >= 0, "this was to be refused, because of what the namespace has:\n%s", r)
-	return strings.TrimSpace(r.Stderr[at:])
-}
-
-// short is a snapshot's key, or what a chain ID is the key of.
-func short(key string) string {
-	if strings.HasPrefix(key, "sha256:") {
-		return "layer"
-	}
-	return key
+	q.Answer("Everything that refers to it: lease, container, root label, a snapshot on top. The next collection removes the rest.")
 }

@@ -20,11 +20,11 @@ import (
 )
 
 // The shim is the parent of the task's process and of every exec; pid 1, or the nearest subreaper, is the shim's.
-// containerd is nobody's.
+// containerd is the parent of none of them.
 //
 // Each of them was made by a process that has ended since: the shim by a helper of its own, which containerd had started,
 // and the task's process by runc. The kernel gives the orphan to the nearest ancestor that has asked for orphans, with
-// PR_SET_CHILD_SUBREAPER, else to pid 1. The shim has asked, so that it is told of its task's death; containerd has not.
+// PR_SET_CHILD_SUBREAPER, else to pid 1. The shim has asked, so that it learns of its task's death; containerd has not.
 // What is not rewritten is inherited: the session of the shim is containerd's, and its oom_score_adj, one above
 // containerd's, is handed down to the task.
 //
@@ -44,19 +44,19 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	assert.Assert(q, cmp.Len(shims, 1), "shims of the task")
 	shim := proc.Snapshot(q, shims[0])
 
-	q.Step("upwards from the task: its process, the shim, who takes in orphans, …, pid 1")
-	up := ancestry(q, init)
+	q.Step("upwards from the task: its process, the shim, the process that adopts orphans, …, pid 1")
+	ancestors := proc.Ancestry(q, init)
 	adopter := proc.Adopter(q)
-	assert.Assert(q, len(up) >= 3, "from the task's process up: %v", up)
-	assert.Check(q, cmp.DeepEqual(up[:3], []proc.PID{init, shim.PID, adopter}))
-	assert.Check(q, cmp.Equal(up[len(up)-1], 1), "the top")
-	q.Fact("the task's process", up[0])
-	q.Fact("its parent, the shim", up[1])
-	q.Fact("the shim's, who takes in orphans", up[2])
+	assert.Assert(q, len(ancestors) >= 3, "from the task's process up: %v", ancestors)
+	assert.Check(q, cmp.DeepEqual(ancestors[:3], []proc.PID{init, shim.PID, adopter}))
+	assert.Check(q, cmp.Equal(ancestors[len(ancestors)-1], proc.PID(1)), "the last ancestor")
+	q.Fact("the task's process", ancestors[0])
+	q.Fact("its parent, the shim", ancestors[1])
+	q.Fact("the shim's parent, which adopts orphans", ancestors[2])
 
-	q.Step("containerd is not among them, and no child of its is anything of the task's")
-	assert.Check(q, !slices.Contains(up, d.PID()), "containerd (%d) is among %v", d.PID(), up)
-	ours := proc.Find(q, func(pid proc.PID, _ string, args []string) bool {
+	q.Step("containerd is not among them, and no child of containerd belongs to the task")
+	assert.Check(q, !slices.Contains(ancestors, d.PID()), "containerd (%d) is among %v", d.PID(), ancestors)
+	childrenOfTask := proc.Find(q, func(pid proc.PID, _ string, args []string) bool {
 		p, err := procfs.NewProc(int(pid))
 		if err != nil {
 			return false
@@ -64,8 +64,8 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 		now, err := p.Stat()
 		return err == nil && proc.PID(now.PPID) == d.PID() && (pid == init || slices.Contains(args, d.Namespace))
 	})
-	assert.Check(q, cmp.Len(ours, 0), "children of containerd that are the task's")
-	q.Fact("containerd's children of the task", len(ours))
+	assert.Check(q, cmp.Len(childrenOfTask, 0), "children of containerd that belong to the task")
+	q.Fact("containerd's children of the task", len(childrenOfTask))
 
 	q.Step("an exec's parent is the shim, too")
 	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
@@ -74,7 +74,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	second := proc.OtherThan(init, children)
 	proc.WaitFor(q, proc.Runs(second, "sleep"))
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, second).Args, []string{"sleep", "301"}))
-	assert.Check(q, cmp.DeepEqual(ancestry(q, second)[1:], up[1:]), "upwards from the exec")
+	assert.Check(q, cmp.DeepEqual(proc.Ancestry(q, second)[1:], ancestors[1:]), "upwards from the exec")
 	q.Fact("the shim's children", children)
 
 	q.Step("what is inherited tells where they come from: the session, and oom_score_adj")
@@ -84,22 +84,23 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	assert.Check(q, cmp.Equal(proc.PID(proc.Stat(q, init).Session), init), "the session of the task's process")
 	q.Fact("the shim's session", "containerd's")
 	score := check.Int(q, proc.File(q, d.PID(), "oom_score_adj"))
-	const most = 1000
-	for who, pid := range map[string]proc.PID{"the shim": shim.PID, "the task": init, "the exec": second} {
-		assert.Check(q, cmp.Equal(proc.File(q, pid, "oom_score_adj"), fmt.Sprint(min(score+1, most))), "oom_score_adj of %s; containerd's is %d", who, score)
+	const maxScore = 1000
+	for name, pid := range map[string]proc.PID{"the shim": shim.PID, "the task": init, "the exec": second} {
+		assert.Check(q, cmp.Equal(proc.File(q, pid, "oom_score_adj"), fmt.Sprint(min(score+1, maxScore))),
+			"oom_score_adj of %s; containerd's is %d", name, score)
 	}
 	q.Fact("oom_score_adj: containerd", score)
-	q.Fact("oom_score_adj: shim, task and exec", min(score+1, most))
+	q.Fact("oom_score_adj: shim, task and exec", min(score+1, maxScore))
 
-	q.Control("runc called by who is no subreaper: the process goes past its caller, to the shim's own parent")
+	q.Control("runc is called by a process that is no subreaper: the container's process does not go to it, but to the shim's own parent")
 	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
-	byHand := c.CreateAndStart()
-	assert.Check(q, cmp.Equal(byHand.Parent, adopter), "the parent of a process that runc made alone")
-	assert.Check(q, cmp.Equal(proc.File(q, byHand.PID, "oom_score_adj"), proc.File(q, proc.Self(q).PID, "oom_score_adj")))
-	q.Fact("parent without a shim", byHand.Parent)
-	c.KillAndDelete(byHand)
+	withoutShim := c.CreateAndStart()
+	assert.Check(q, cmp.Equal(withoutShim.Parent, adopter), "the parent of a process that runc made without a shim")
+	assert.Check(q, cmp.Equal(proc.File(q, withoutShim.PID, "oom_score_adj"), proc.File(q, proc.Self(q).PID, "oom_score_adj")))
+	q.Fact("parent without a shim", withoutShim.Parent)
+	c.KillAndDelete(withoutShim)
 
-	q.TearDown("the parent is who is told of the death: the shim has the exec's status, and the task's", func() {
+	q.TearDown("the parent learns of the death: the shim has the exec's status, and the task's", func() {
 		exec := proc.Snapshot(q, second)
 		task := proc.Snapshot(q, init)
 		q.KillProcess(exec)
@@ -112,16 +113,5 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 		q.Fact("reaped by the shim", "both, the shim lives on")
 	})
 
-	q.Answer("init and execs → shim → pid 1 or the nearest subreaper. containerd is nobody's parent.")
-}
-
-// ancestry is a process, its parent, and so on, up to pid 1.
-func ancestry(q *lab.Q, pid proc.PID) []proc.PID {
-	q.Helper()
-	out := []proc.PID{pid}
-	for pid > 1 {
-		pid = proc.PID(proc.Stat(q, pid).PPID)
-		out = append(out, pid)
-	}
-	return out
+	q.Answer("init and execs → shim → pid 1 or the nearest subreaper. containerd is the parent of none of them.")
 }

@@ -21,39 +21,52 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// groupKey is how containers of one pod ask for one shim, as an annotation of config.json.
-const groupKey = "io.containerd.runc.v2.group"
-
 // Yes, if config.json has the same annotation io.containerd.runc.v2.group in both. The record's label of that name is not
 // read; but ctr writes its labels into both.
 //
-// containerd starts a shim for each task all the same. Its helper finds that somebody listens at the group's socket, and
-// ends with that address instead of a shim's: so pods came to have one shim for all of their containers, before there were
-// sandboxes. Such a shim lives until the last of its tasks is deleted, the task that it was started for not excepted.
+// containerd starts a shim for each task all the same. Its helper finds that a shim listens at the group's socket already,
+// and ends with the address of that shim, not of a new one: so pods came to have one shim for all of their containers, before
+// there were sandboxes. Such a shim lives until the last of its tasks is deleted. It also outlives the task for which it was
+// started.
 //
 // Hint: `ctr containers create --label io.containerd.runc.v2.group=NAME`; the children of the shim; the addresses in
 // both bundles.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md#start
 func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Can two tasks share a shim?")
+	const groupKey = "io.containerd.runc.v2.group"
 	var socket string
-	q.Cleanup(func() { removeStale(q, socket) }) // before the daemon's, so that it runs when no task is left
+	q.Cleanup(func() { // registered before the daemon's cleanup, so that it runs when no task is left
+		if errors.Is(check.Dial(socket), unix.ECONNREFUSED) {
+			q.LogCommand("rm %s", socket)
+			file.Remove(q, socket)
+		}
+	})
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
 	ids := []string{q.ID(ctrd.ID), q.ID(ctrd.ID + "-2"), q.ID(ctrd.ID + "-3")}
 	group := q.ID("cdb-group")
 	socket = filepath.Join(d.SocketDir, d.SocketName(group))
+	labelOf := func(id string) string {
+		q.Helper()
+		container, err := d.Client().LoadContainer(context.Background(), id)
+		assert.NilError(q, err)
+		labels, err := container.Labels(context.Background())
+		assert.NilError(q, err)
+		return labels[groupKey]
+	}
 
 	q.Step("ctr writes a label into the record, and the annotation into config.json")
 	d.CreateContainerWith([]string{"--label", groupKey + "=" + group}, ref, ids[0], "sleep", "300")
 	assert.Check(q, cmp.Equal(d.Spec(ids[0]).Annotations[groupKey], group), "annotation of a container that ctr labels")
-	assert.Check(q, cmp.Equal(containerLabels(q, d, ids[0])[groupKey], group))
+	assert.Check(q, cmp.Equal(labelOf(ids[0]), group))
 	q.Fact("ctr --label", "label and annotation")
 
-	q.Step("the Go client sets what it is told to: here the annotation alone")
-	d.CreateByClient(ctrd.Extras{Spec: []oci.SpecOpts{oci.WithAnnotations(map[string]string{groupKey: group})}}, ref, ids[1], "sleep", "300")
+	q.Step("a program that uses the Go client sets the annotation alone")
+	annotation := oci.WithAnnotations(map[string]string{groupKey: group})
+	d.CreateByClient(ctrd.Extras{Spec: []oci.SpecOpts{annotation}}, ref, ids[1], "sleep", "300")
 	assert.Check(q, cmp.Equal(d.Spec(ids[1]).Annotations[groupKey], group))
-	assert.Check(q, cmp.Equal(containerLabels(q, d, ids[1])[groupKey], ""))
+	assert.Check(q, cmp.Equal(labelOf(ids[1]), ""))
 
 	q.Step("two tasks: one shim, with two children, and one socket, named after the group")
 	var tasks []proc.Process
@@ -66,16 +79,16 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), check.Sorted(tasks[0].PID, tasks[1].PID)))
 	for i, id := range ids[:2] {
 		assert.Check(q, cmp.Equal(tasks[i].Parent, shim.PID), "the parent of %s", id)
-		assert.Check(q, cmp.Equal(d.ShimSocket(id), socket), "as the bundle of %s says", id)
+		assert.Check(q, cmp.Equal(d.ShimSocket(id), socket), "the socket that the bundle of %s names", id)
 		assert.Check(q, !file.Exists(filepath.Join(d.SocketDir, d.SocketName(id))), "%s has a socket of its own", id)
 	}
 	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on the group's socket")
-	assert.Check(q, cmp.Equal(proc.Cwd(q, shim.PID), d.Bundle(ids[0])), "the bundle of the first")
+	assert.Check(q, cmp.Equal(proc.Cwd(q, shim.PID), d.Bundle(ids[0])), "the shim's working directory, the bundle of the first task")
 	q.Fact("shims", len(shims))
-	q.Fact("its children", []proc.PID{tasks[0].PID, tasks[1].PID})
+	q.Fact("children of the shim", []proc.PID{tasks[0].PID, tasks[1].PID})
 	q.Fact("socket", "sha256 of address/namespace/group")
 
-	q.Step("they share the shim, and nothing else")
+	q.Step("the tasks share the shim, and nothing else")
 	for _, ns := range []string{"mnt", "net", "pid"} {
 		assert.Check(q, tasks[0].NS[ns] != tasks[1].NS[ns], "both are in one %s namespace", ns)
 	}
@@ -86,7 +99,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 
 	q.Control("the label alone, through the Go client: a shim of its own")
 	d.CreateByClient(ctrd.Extras{Labels: map[string]string{groupKey: group}}, ref, ids[2], "sleep", "300")
-	assert.Check(q, cmp.Equal(containerLabels(q, d, ids[2])[groupKey], group))
+	assert.Check(q, cmp.Equal(labelOf(ids[2]), group))
 	assert.Check(q, cmp.Equal(d.Spec(ids[2]).Annotations[groupKey], ""))
 	alone := ctrd.StartTaskAndWait(q, d, ids[2])
 	assert.Check(q, cmp.Len(d.Shims(), 2), "shims, with a third task that is labelled only")
@@ -110,41 +123,21 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 		assert.Check(q, cmp.DeepEqual(d.Shims(), []proc.PID{alone.Parent}))
 		q.Fact("after the second task", "the shim has ended")
 
-		q.Step("and the group's socket? Who cleans up looks for one of the container's name")
-		left := file.Exists(socket)
-		if left {
-			assert.Check(q, cmp.ErrorIs(check.Dial(socket), unix.ECONNREFUSED), "somebody listens at the group's socket")
+		q.Step("the group's socket may be left over: the cleanup removes only a socket that is named after a container")
+		leftover := file.Exists(socket)
+		if leftover {
+			assert.Check(q, cmp.ErrorIs(check.Dial(socket), unix.ECONNREFUSED), "the group's socket, at which no process listens")
 		}
 		if q.Pinned() {
-			assert.Check(q, left, "this containerd was known to leave the socket of a group behind; look at the fact again")
+			assert.Check(q, leftover, "this containerd was known to leave the socket of a group behind; look at the fact again")
 		}
 		d.KillAndDeleteTask(ids[2])
 		proc.WaitFor(q, d.HasShims(0))
 		own := filepath.Join(d.SocketDir, d.SocketName(ids[2]))
 		assert.Check(q, cmp.ErrorIs(check.Dial(own), unix.ENOENT), "the socket of the third, which was in no group")
-		q.Fact("left behind of the group's socket", map[bool]string{true: "the file", false: "nothing"}[left])
-		q.Fact("left behind of the third's", "nothing")
+		q.Fact("leftover of the group's socket", map[bool]string{true: "the file", false: "nothing"}[leftover])
+		q.Fact("leftover of the third task's socket", "nothing")
 	})
 
-	q.Answer("Yes, by an annotation: one shim, one socket, and it lives as long as the last of them.")
-}
-
-// containerLabels reads the labels in a container's record.
-func containerLabels(q *lab.Q, d *ctrd.Daemon, id string) map[string]string {
-	q.Helper()
-	ctx := context.Background()
-	c, err := d.Client().LoadContainer(ctx, id)
-	assert.NilError(q, err)
-	labels, err := c.Labels(ctx)
-	assert.NilError(q, err)
-	return labels
-}
-
-// removeStale removes a socket that nobody listens at any more.
-func removeStale(q *lab.Q, socket string) {
-	q.Helper()
-	if errors.Is(check.Dial(socket), unix.ECONNREFUSED) {
-		q.LogCommand("rm %s", socket)
-		file.Remove(q, socket)
-	}
+	q.Answer("Yes, by an annotation: one shim, one socket, and the shim lives as long as the last of the tasks.")
 }

@@ -3,15 +3,12 @@
 package cdblab
 
 import (
-	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -44,7 +41,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 	d := ctrd.Start(q)
 	hosts := image.Serve(q).HostsDir(q)
 	plugins := d.Ctr("plugins", "ls").Stdout
-	var inside map[string]string // what the program sees with the first one
+	var seenWithFirst map[string]string // what the program sees with the first snapshotter
 
 	for _, s := range []struct {
 		name    string
@@ -58,8 +55,8 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 		q.Run(s.name, func(q *lab.Q) {
 			d := d.InSubtest(q)
 			q.Step("%s: the image is unpacked, and two containers are made of it", s.name)
-			mustHaveSnapshotter(q, plugins, s.name)
-			pullFor(q, d, hosts, s.name)
+			requireSnapshotter(q, plugins, s.name)
+			pullAndUnpack(q, d, hosts, s.name)
 			ids := []string{q.ID(ctrd.ID + "-" + s.name), q.ID(ctrd.ID + "-" + s.name + "-2")}
 			for _, id := range ids {
 				d.CreateContainerWith([]string{"--snapshotter", s.name}, image.Layered, id, "sleep", "300")
@@ -68,87 +65,91 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 			}
 
 			q.Step("%s: what the kernel has mounted, and where the bytes are", s.name)
-			one, two := s.mounted(q, d, ids[0]), s.mounted(q, d, ids[1])
-			assert.Check(q, one.own != two.own, "both containers write to %s", one.own)
-			assert.Check(q, strings.HasPrefix(one.own, snapshotterDir(d, s.name)+"/"), one.own)
-			assert.Check(q, cmp.DeepEqual(one.shared, two.shared))
-			q.Fact(s.name+": mounted", one.how)
-			q.Fact(s.name+": shared by both", len(one.shared))
-			program := size(q, q.UnderTest("busybox").Path)
-			used := diskUse(q, one.own)
+			first, second := s.mounted(q, d, ids[0]), s.mounted(q, d, ids[1])
+			assert.Check(q, first.writable != second.writable, "both containers write to %s", first.writable)
+			assert.Check(q, strings.HasPrefix(first.writable, d.SnapshotterDir(s.name)+"/"), first.writable)
+			assert.Check(q, cmp.DeepEqual(first.shared, second.shared))
+			q.Fact(s.name+": mounted", first.description)
+			q.Fact(s.name+": shared by both", len(first.shared))
+			program := file.Size(q, q.UnderTest("busybox").Path)
+			q.LogCommand("du -s %s", first.writable)
+			used := file.DiskUsage(q, first.writable)
 			if s.copies {
-				assert.Check(q, used >= program, "%s has %d bytes: the program alone has %d", one.own, used, program)
-				assert.Check(q, cmp.Len(one.shared, 0))
+				assert.Check(q, used >= program, "%s has %d bytes: the program alone has %d", first.writable, used, program)
+				assert.Check(q, cmp.Len(first.shared, 0))
 			} else {
-				assert.Check(q, used < program/4, "%s has %d bytes, of a program of %d", one.own, used, program)
-				assert.Check(q, cmp.Len(one.shared, 2))
+				assert.Check(q, used < program/4, "%s has %d bytes, of a program of %d", first.writable, used, program)
+				assert.Check(q, cmp.Len(first.shared, 2))
 			}
 			q.Fact(s.name+": a container has a copy", s.copies)
 
 			q.Step("%s: inside nothing of that is seen", s.name)
 			p := proc.Snapshot(q, d.TaskPID(ids[0]))
-			before, rest, _ := strings.Cut(typedIn(q, d, ids[0],
+			before, rest, _ := strings.Cut(d.ExecShell(ids[0],
 				describeTree+"; echo then; echo mine > /root/mine; rm /bin/vi; cat /root/mine; "+describeTree), "then\n")
 			seen := map[string]string{
 				"args": strings.Join(p.Args, " "), "env": strings.Join(p.Env, " "), "exe": p.Exe,
 				"cwd": proc.Cwd(q, p.PID), "tree": before,
 			}
 			assert.Check(q, cmp.Equal(len(strings.Fields(seen["tree"])), 2), "%q", seen["tree"])
-			if inside == nil {
-				inside = seen
-				q.Fact(s.name+": digests of the tree", named{"digest", strings.Join(strings.Fields(seen["tree"]), " ")})
+			if seenWithFirst == nil {
+				seenWithFirst = seen
+				q.Fact(s.name+": digests of the tree", lab.VolatileNames("digest", strings.Join(strings.Fields(seen["tree"]), " ")))
 			} else {
-				assert.Check(q, cmp.DeepEqual(seen, inside))
+				assert.Check(q, cmp.DeepEqual(seen, seenWithFirst))
 				q.Fact(s.name+": args, env, exe, cwd, tree", "as with the first")
 			}
 
-			q.Control("%s: a write is the container's own; the next one has the tree of before", s.name)
-			said, after, _ := strings.Cut(rest, "\n")
-			assert.Check(q, cmp.Equal(said, "mine"))
-			assert.Check(q, after != seen["tree"], "the tree is described the same after a write")
-			assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(one.own, "root/mine")), "mine"))
-			assert.Check(q, !file.Exists(filepath.Join(two.own, "root/mine")), "the write is in %s, too", two.own)
-			assert.Check(q, cmp.Equal(typedIn(q, d, ids[1], describeTree), seen["tree"]))
+			q.Control("%s: a write is the container's own; the other container has the tree as it was", s.name)
+			written, after, _ := strings.Cut(rest, "\n")
+			assert.Check(q, cmp.Equal(written, "mine"))
+			assert.Check(q, after != seen["tree"], "the digests of the tree are the same after a write")
+			assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(first.writable, "root/mine")), "mine"))
+			assert.Check(q, !file.Exists(filepath.Join(second.writable, "root/mine")), "the write is in %s, too", second.writable)
+			assert.Check(q, cmp.Equal(d.ExecShell(ids[1], describeTree), seen["tree"]))
 			q.Fact(s.name+": a write is seen by", "its own container")
 
 			q.TearDown(s.name+": the tasks are deleted, and nothing is mounted any more", func() {
 				for _, id := range ids {
-					d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-					proc.WaitFor(q, d.Stopped(id))
-					d.DeleteTask(id)
+					d.KillAndDeleteTask(id)
 					d.Ctr("containers", "delete", id)
 				}
-				assert.Check(q, cmp.Len(mountsBelow(q, filepath.Dir(d.Root)), 0), "mounts after the tasks")
+				mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(filepath.Dir(d.Root)))
+				assert.NilError(q, err)
+				for _, m := range mounts {
+					q.Errorf("%s (%s) is still mounted after the tasks were deleted", m.Mountpoint, m.FSType)
+				}
 				d.CollectGarbage() // which removes the directories of snapshots that were deleted
-				assert.Check(q, !file.Exists(one.own), "%s stays after its container", one.own)
+				assert.Check(q, !file.Exists(first.writable), "%s stays after its container", first.writable)
 				q.Fact(s.name+": mounts left", "none")
 			})
 		})
 	}
 
-	q.Answer("Mounts and bytes on disk: directories under an overlay, a copy for each container, images under an overlay. Not what is seen.")
+	q.Answer("Mounts and bytes on disk: directories under an overlay, a copy for each container, images under an overlay. " +
+		"What the program sees does not change.")
 }
 
 // describeTree has a shell print a digest over names, kinds, modes, owners and link targets, and one over what is in the
-// files. Times are left out: erofs keeps none for each file unless told to.
+// files. Times are left out: erofs keeps none for each file by default.
 const describeTree = `cd /; find bin etc root tmp | sort | xargs stat -c "%n %F %a %u:%g %N" | sha256sum | cut -d" " -f1
 find bin etc root -type f | sort | xargs sha256sum | sha256sum | cut -d" " -f1`
 
 // rootFS is a container's root filesystem as the kernel has it mounted.
 type rootFS struct {
-	how    string   // in words
-	own    string   // the directory that takes what it writes
-	shared []string // what it has in common with other containers of the image
+	description string   // in words
+	writable    string   // the directory to which the container writes
+	shared      []string // the directories or files that other containers of the image use as well
 }
 
 func overlayRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
 	q.Helper()
-	o := rootOverlay(q, d, id)
-	for _, dir := range o.lower {
+	overlay := d.RootOverlay(id)
+	for _, dir := range overlay.Lower {
 		assert.Check(q, check.MountAt(q, dir) == nil, "%s is a mount point, no plain directory", dir)
-		assert.Check(q, strings.HasPrefix(dir, snapshotterDir(d, "overlayfs")+"/"), dir)
+		assert.Check(q, strings.HasPrefix(dir, d.SnapshotterDir("overlayfs")+"/"), dir)
 	}
-	return rootFS{"an overlay over directories", o.upper, o.lower}
+	return rootFS{"an overlay over directories", overlay.Upper, overlay.Lower}
 }
 
 func nativeRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
@@ -159,15 +160,15 @@ func nativeRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
 		q.Fatalf("nothing is mounted at %s", at)
 	}
 	assert.Check(q, m.FSType != "overlay" && m.FSType != "erofs", "a %s is mounted at %s", m.FSType, at)
-	// A bind mount shows which directory of its filesystem it shows; where that is mounted is another line.
-	own := strings.Fields(d.Ctr("snapshots", "--snapshotter", "native", "mounts", "/mnt", id).Stdout)
+	// The line of a bind mount has the directory relative to its filesystem; where that is mounted is another line.
+	mountCommand := strings.Fields(d.Ctr("snapshots", "--snapshotter", "native", "mounts", "/mnt", id).Stdout)
 	dir := ""
-	for _, word := range own {
+	for _, word := range mountCommand {
 		if strings.HasPrefix(word, d.Root) {
 			dir = word
 		}
 	}
-	assert.Assert(q, dir != "", "no directory of the snapshotter's: %q", own)
+	assert.Assert(q, dir != "", "no directory of the snapshotter: %q", mountCommand)
 	assert.Check(q, strings.HasSuffix(dir, m.Root), "mounted is %s of its filesystem, and not %s", m.Root, dir)
 	assert.Check(q, file.Same(dir+"/bin/busybox", at+"/bin/busybox"), "%s is no bind of %s", at, dir)
 	return rootFS{"a bind of a directory", dir, nil}
@@ -176,16 +177,16 @@ func nativeRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
 // erofsRoot follows the overlay's lower directories, which are mount points, to the layers' image files.
 func erofsRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
 	q.Helper()
-	o := rootOverlay(q, d, id)
-	how, images := "", []string{}
-	for _, dir := range o.lower {
+	overlay := d.RootOverlay(id)
+	description, images := "", []string{}
+	for _, dir := range overlay.Lower {
 		m := check.MountAt(q, dir)
 		assert.Assert(q, m != nil, "nothing is mounted at %s", dir)
 		assert.Check(q, cmp.Equal(m.FSType, "erofs"), dir)
-		how = "an overlay over erofs, of files"
+		description = "an overlay over erofs, of files"
 		path := m.Source
 		if loop, ok := strings.CutPrefix(path, "/dev/"); ok {
-			how = "an overlay over erofs, of loop devices"
+			description = "an overlay over erofs, of loop devices"
 			path = file.Read(q, filepath.Join("/sys/block", loop, "loop/backing_file"))
 		}
 		magic := make([]byte, 4)
@@ -197,11 +198,12 @@ func erofsRoot(q *lab.Q, d *ctrd.Daemon, id string) rootFS {
 		assert.Check(q, cmp.DeepEqual(magic, []byte{0xe2, 0xe1, 0xf5, 0xe0}), "magic number of erofs in %s", path)
 		images = append(images, path)
 	}
-	return rootFS{how, o.upper, images}
+	return rootFS{description, overlay.Upper, images}
 }
 
-// mustHaveSnapshotter skips a part whose snapshotter is not there. The default one has to be.
-func mustHaveSnapshotter(q *lab.Q, plugins, name string) {
+// requireSnapshotter skips a subtest whose snapshotter is not there. Only erofs may be missing: overlayfs and native fail the
+// subtest. plugins is the output of ctr plugins ls.
+func requireSnapshotter(q *lab.Q, plugins, name string) {
 	q.Helper()
 	for line := range strings.Lines(plugins) {
 		f := strings.Fields(line)
@@ -224,8 +226,8 @@ func mustHaveSnapshotter(q *lab.Q, plugins, name string) {
 	q.Fatalf("no snapshotter %s:\n%s", name, plugins)
 }
 
-// pullFor pulls the image and unpacks it for a snapshotter.
-func pullFor(q *lab.Q, d *ctrd.Daemon, hosts, snapshotter string) {
+// pullAndUnpack pulls the image and unpacks it for a snapshotter.
+func pullAndUnpack(q *lab.Q, d *ctrd.Daemon, hosts, snapshotter string) {
 	q.Helper()
 	argv := []string{"images", "pull", "--hosts-dir", hosts, "--snapshotter", snapshotter}
 	r := d.TryCtr(append(argv, image.Layered)...)
@@ -239,7 +241,7 @@ func pullFor(q *lab.Q, d *ctrd.Daemon, hosts, snapshotter string) {
 	argv = append(argv, "--local", image.Layered)
 	r = d.TryCtr(argv...)
 	if r.Code != 0 && strings.Contains(r.Stderr, "/dev/loop-control") {
-		// A kernel before 6.12 cannot mount a file, and a loop device comes with a module that nobody may have needed yet.
+		// A kernel before 6.12 cannot mount a file, and loop devices come with a module that may not be loaded yet.
 		q.Exec(q.LookPathOrSkip("modprobe"), "loop")
 		if !file.Exists("/dev/loop-control") {
 			q.Skipf("this kernel mounts erofs from a loop device only, and has none: look again after modprobe loop, or with KERNEL=6.12")
@@ -250,40 +252,4 @@ func pullFor(q *lab.Q, d *ctrd.Daemon, hosts, snapshotter string) {
 		q.Fatalf("this command had to succeed:\n%s", r)
 	}
 	q.Fact(snapshotter+": unpacked by", "images pull --local")
-}
-
-func size(q *lab.Q, path string) int64 {
-	q.Helper()
-	info, err := os.Stat(path)
-	assert.NilError(q, err)
-	return info.Size()
-}
-
-// diskUse is how many bytes a directory takes on the disk, as du has it.
-func diskUse(q *lab.Q, dir string) int64 {
-	q.Helper()
-	q.LogCommand("du -s %s", dir)
-	var blocks int64
-	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		var st unix.Stat_t
-		if err == nil {
-			err = unix.Lstat(path, &st)
-		}
-		blocks += st.Blocks
-		return err
-	})
-	assert.NilError(q, err)
-	return blocks * 512
-}
-
-// mountsBelow lists the mounts below a directory.
-func mountsBelow(q *lab.Q, dir string) []string {
-	q.Helper()
-	ms, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
-	assert.NilError(q, err)
-	var out []string
-	for _, m := range ms {
-		out = append(out, fmt.Sprintf("%s (%s)", m.Mountpoint, m.FSType))
-	}
-	return out
 }

@@ -3,8 +3,6 @@
 package cdblab
 
 import (
-	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -67,20 +65,19 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q.Fact("the shim's child", init.PID)
 	q.Fact("the child's command line", init.Args)
 
-	q.Step("the shim's parent is whoever takes in orphans, and never containerd")
+	q.Step("the shim's parent is the process that adopts orphans, the nearest subreaper or pid 1, and never containerd")
 	assert.Check(q, shim.Parent != d.PID(), "containerd (%d) is the shim's parent", d.PID())
 	adopter := proc.Adopter(q)
-	assert.Check(q, cmp.Equal(shim.Parent, adopter), "who takes in orphans")
+	assert.Check(q, cmp.Equal(shim.Parent, adopter), "the shim's parent, and the process that adopts orphans")
 	q.Fact("containerd", d.PID())
 	q.Fact("shim's parent", shim.Parent)
-	q.Fact("who takes in orphans", adopter)
+	q.Fact("process that adopts orphans", adopter)
 
 	q.Step("its working directory is the task's bundle, and its socket is named in it")
-	cwd, err := os.Readlink("/proc/" + strconv.Itoa(int(shim.PID)) + "/cwd")
-	assert.NilError(q, err)
+	cwd := proc.Cwd(q, shim.PID)
 	assert.Check(q, cmp.Equal(cwd, bundle))
 	q.Fact("bundle", cwd)
-	q.Fact("in it", file.Names(q, bundle))
+	q.Fact("bundle: files", file.Names(q, bundle))
 	pidFile, err := os.ReadFile(filepath.Join(bundle, "init.pid"))
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Equal(string(pidFile), strconv.Itoa(int(init.PID))))
@@ -91,9 +88,9 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q.Fact("socket", "sha256 of address/namespace/id")
 
 	q.Step("ctr agrees with the kernel")
-	line := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
-	assert.Check(q, cmp.DeepEqual(line, []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
-	q.Fact("ctr tasks ls", line[2])
+	row := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
+	assert.Check(q, cmp.DeepEqual(row, []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
+	q.Fact("ctr tasks ls", row[2])
 	ps := check.TableRow(q, d.Ctr("tasks", "ps", id).Stdout, strconv.Itoa(int(init.PID)))
 	assert.Check(q, cmp.Equal(ps[0], strconv.Itoa(int(init.PID))))
 
@@ -101,18 +98,19 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	d.Kill()
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, init.PID).Identity, init.Identity))
 	assert.Check(q, proc.Snapshot(q, shim.PID).Same(shim.Identity), "another process is now %d", shim.PID)
-	down := d.TryCtr("--connect-timeout", "1s", "tasks", "ls")
-	assert.Check(q, down.Code != 0, "ctr reached a daemon that is dead:\n%s", down)
-	_, err = net.Dial("unix", d.Address)
-	assert.Check(q, errors.Is(err, unix.ECONNREFUSED), "a stale socket, which nobody answers: %v", err)
-	q.Fact("without a daemon", "shim and program live, ctr fails")
+	failed := d.TryCtr("--connect-timeout", "1s", "tasks", "ls")
+	assert.Check(q, failed.Code != 0, "ctr reached a daemon that is dead:\n%s", failed)
+	assert.Check(q, cmp.ErrorIs(check.Dial(d.Address), unix.ECONNREFUSED), "a stale socket, at which no process listens")
+	q.Fact("while containerd is dead", "shim and program live, ctr fails")
 
 	q.Step("containerd is back: it finds the same shim, and the same task")
 	d.Start()
 	assert.Check(q, cmp.DeepEqual(d.Shims(), shims))
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, init.PID).Identity, init.Identity))
-	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
-	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "again", id, "echo", "still here").Stdout), "still here"))
+	row = check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
+	assert.Check(q, cmp.DeepEqual(row, []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
+	exec := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "again", id, "echo", "still here")
+	assert.Check(q, cmp.Equal(strings.TrimSpace(exec.Stdout), "still here"))
 	q.Fact("after the restart", "same shim, same program, an exec works, the stale socket is replaced")
 
 	q.Step("a second task gets a shim of its own")
@@ -121,12 +119,10 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	d.StartTask(second)
 	assert.Check(q, cmp.Len(d.Shims(), 2))
 	q.Fact("shims with two tasks", len(d.Shims()))
-	d.Ctr("tasks", "kill", "-s", "SIGKILL", second)
-	proc.WaitFor(q, d.Stopped(second))
-	d.DeleteTask(second)
+	d.KillAndDeleteTask(second)
 	d.Ctr("containers", "delete", second)
 	proc.WaitFor(q, d.HasShims(1))
-	assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "the first task's shim stays")
+	assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "the shims, after the second task was deleted")
 
 	q.TearDown("control: the task ends and is deleted, the container stays: no shim, no bundle, no socket", func() {
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
@@ -145,8 +141,8 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q.TearDown("cleanup, and its verification", func() {
 		d.Ctr("containers", "delete", id)
 		d.Ctr("images", "rm", "--sync", ref)
-		for _, list := range [][]string{{"tasks", "ls", "-q"}, {"containers", "ls", "-q"}, {"images", "ls", "-q"}, {"content", "ls", "-q"}} {
-			assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr(list...).Stdout), ""), "left of %s", list[0])
+		for _, noun := range []string{"tasks", "containers", "images", "content"} {
+			assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr(noun, "ls", "-q").Stdout), ""), "leftovers that %s ls lists", noun)
 		}
 		check.NoCgroup(q, "/"+ctrd.Namespace+"/"+id)
 		d.Ctr("namespaces", "remove", ctrd.Namespace)

@@ -5,7 +5,6 @@ package ctrd
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -63,23 +62,10 @@ func socketName(address, namespace, id string) string {
 	return fmt.Sprintf("%x", sum)
 }
 
-// ShimSocket is the socket of a container's shim, as the bundle names it: bootstrap.json of containerd 2, address
-// before.
+// ShimSocket returns the path of the socket of a container's shim, as the bundle names it.
 func (d *Daemon) ShimSocket(id string) string {
 	d.q.Helper()
-	var b struct {
-		Address string `json:"address"`
-	}
-	data, err := os.ReadFile(filepath.Join(d.Bundle(id), "bootstrap.json"))
-	if err == nil {
-		err = json.Unmarshal(data, &b)
-	} else if data, err = os.ReadFile(filepath.Join(d.Bundle(id), "address")); err == nil {
-		b.Address = string(data)
-	}
-	if err != nil {
-		d.q.Fatalf("find the address of the shim of %s: %v", id, err)
-	}
-	return strings.TrimPrefix(b.Address, "unix://")
+	return strings.TrimPrefix(d.Bootstrap(id).Address, "unix://")
 }
 
 // Layers lists the digests of an image's compressed layers, from its manifest.

@@ -1,0 +1,38 @@
+//go:build linux
+
+package ctrd
+
+import (
+	"encoding/json"
+	"path/filepath"
+
+	"cdblab/helpers/file"
+)
+
+// Bootstrap is what a bundle says of how its shim is reached.
+type Bootstrap struct {
+	Version           int    // of the shim's protocol
+	Address, Protocol string // "unix:///…", "ttrpc"
+
+	File string `json:"-"` // the name of the file in the bundle
+}
+
+// Bootstrap reads how the shim of a container is reached from the container's bundle. containerd 2 writes bootstrap.json.
+// An older one writes the file address; the shim's protocol is then version 2.
+func (d *Daemon) Bootstrap(id string) Bootstrap {
+	d.q.Helper()
+	path := AddressFile(d.Bundle(id))
+	text, err := file.TryRead(path)
+	b := Bootstrap{File: filepath.Base(path)}
+	switch {
+	case err != nil:
+	case b.File == "address":
+		b.Version, b.Address, b.Protocol = 2, text, "ttrpc"
+	default:
+		err = json.Unmarshal([]byte(text), &b)
+	}
+	if err != nil {
+		d.q.Fatalf("find the address of the shim of %s: %v", id, err)
+	}
+	return b
+}

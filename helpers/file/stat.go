@@ -1,0 +1,51 @@
+//go:build linux
+
+package file
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+)
+
+// StatDir returns the inode, size and change time of each file in a directory, by name. They show whether a file was
+// written again.
+func StatDir(tb testing.TB, dir string) map[string]string {
+	tb.Helper()
+	out := map[string]string{}
+	for _, name := range Names(tb, dir) {
+		var st unix.Stat_t
+		assert.NilError(tb, unix.Stat(filepath.Join(dir, name), &st))
+		out[name] = fmt.Sprintf("inode %d, %d bytes, changed %d.%09d", st.Ino, st.Size, st.Ctim.Sec, st.Ctim.Nsec)
+	}
+	return out
+}
+
+// Size returns the size of a file in bytes.
+func Size(tb testing.TB, path string) int64 {
+	tb.Helper()
+	info, err := os.Stat(path)
+	assert.NilError(tb, err)
+	return info.Size()
+}
+
+// DiskUsage returns how many bytes a directory and everything in it take on the disk, as du(1) counts them.
+func DiskUsage(tb testing.TB, dir string) int64 {
+	tb.Helper()
+	var blocks int64
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(path, &st)
+		}
+		blocks += st.Blocks
+		return err
+	})
+	assert.NilError(tb, err)
+	return blocks * 512
+}
