@@ -22,23 +22,6 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// transitions has the operations of the runtime, and the states in which they succeed; in other states they are refused.
-// The specification has the first five; pause, resume and exec are runc's own.
-var transitions = []struct {
-	operation string
-	allowed   []specs.ContainerState
-	args      []string
-}{
-	{"create", []specs.ContainerState{"none"}, nil},
-	{"start", []specs.ContainerState{"created"}, nil},
-	{"kill", []specs.ContainerState{"created", "running", "paused"}, []string{"WINCH"}},
-	{"delete", []specs.ContainerState{"created", "stopped"}, nil},
-	{"state", []specs.ContainerState{"created", "running", "paused", "stopped"}, nil},
-	{"pause", []specs.ContainerState{"created", "running"}, nil},
-	{"resume", []specs.ContainerState{"paused"}, nil},
-	{"exec", []specs.ContainerState{"created", "running"}, []string{"true"}},
-}
-
 // Whatever the state does not allow: starting twice, signalling a stopped container, an id in use, an unknown id.
 //
 // A refusal has no effect: the process, if there is one, is the same as before and so is the state. One transition that
@@ -50,6 +33,36 @@ var transitions = []struct {
 func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which transitions are refused?")
 	b := bundle.Busybox(q, "sleep", "300")
+	// The operations, and the states in which they succeed; in other states they are refused. The specification has the
+	// first five; pause, resume and exec are runc's own.
+	transitions := []struct {
+		operation string
+		allowed   []specs.ContainerState
+		args      []string
+	}{
+		{"create", []specs.ContainerState{"none"}, nil},
+		{"start", []specs.ContainerState{"created"}, nil},
+		{"kill", []specs.ContainerState{"created", "running", "paused"}, []string{"WINCH"}},
+		{"delete", []specs.ContainerState{"created", "stopped"}, nil},
+		{"state", []specs.ContainerState{"created", "running", "paused", "stopped"}, nil},
+		{"pause", []specs.ContainerState{"created", "running"}, nil},
+		{"resume", []specs.ContainerState{"paused"}, nil},
+		{"exec", []specs.ContainerState{"created", "running"}, []string{"true"}},
+	}
+	// observe describes what the kernel and the file system show of a container, to compare before and after.
+	observe := func(q *lab.Q, c *runc.Container, p *proc.Process) string {
+		q.Helper()
+		if !file.Exists(c.StateDir()) {
+			return "no state directory"
+		}
+		frozen := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Frozen()
+		description := fmt.Sprintf("FIFO %v, frozen %v", file.Exists(c.Fifo()), frozen)
+		if proc.Alive(p.PID) {
+			now := proc.Snapshot(q, p.PID)
+			description += fmt.Sprintf(", process %d of %v is %s", now.PID, now.Start, now.Comm)
+		}
+		return description
+	}
 	allowedIn := map[string][]specs.ContainerState{} // by operation, as observed
 
 	for _, state := range []specs.ContainerState{"none", "created", "running", "paused", "stopped"} {
@@ -167,19 +180,4 @@ func bringInto(q *lab.Q, c *runc.Container, state specs.ContainerState) *proc.Pr
 		proc.WaitFor(q, proc.Dead(p.Identity))
 	}
 	return &p
-}
-
-// observe describes what the kernel and the file system show of a container, to compare before and after.
-func observe(q *lab.Q, c *runc.Container, p *proc.Process) string {
-	q.Helper()
-	if !file.Exists(c.StateDir()) {
-		return "no state directory"
-	}
-	frozen := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Frozen()
-	description := fmt.Sprintf("FIFO %v, frozen %v", file.Exists(c.Fifo()), frozen)
-	if proc.Alive(p.PID) {
-		now := proc.Snapshot(q, p.PID)
-		description += fmt.Sprintf(", process %d of %v is %s", now.PID, now.Start, now.Comm)
-	}
-	return description
 }
