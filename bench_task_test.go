@@ -11,8 +11,8 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// BenchmarkTasks measures what the n-th task costs: how long it takes to start beside n-1 others, and the memory of a
-// shim (the median) and of the daemon when all n are there.
+// BenchmarkTasks measures what the n-th task costs: how long it takes to start while n-1 others run, and the memory of a
+// shim (the median) and of the daemon while all n run.
 func BenchmarkTasks(b *testing.B) {
 	for _, n := range []int{1, 10, 50} {
 		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
@@ -34,17 +34,17 @@ func BenchmarkTasks(b *testing.B) {
 	}
 }
 
-// BenchmarkCtr compares the chapter's ctr commands through the lab's helpers with the same commands run by os/exec, in
-// turn in one run against one daemon. The wait for the task's end between kill and delete is in neither, and a figure of
-// its own.
+// BenchmarkCtr measures the chapter's ctr commands with the lab's helpers and the same commands run by os/exec. Both
+// alternate in one run against one daemon. The wait for the task's end between kill and delete is in neither, and is
+// reported by itself.
 func BenchmarkCtr(b *testing.B) {
 	q := session.Benchmark(b)
 	d := ctrd.Start(q)
 	ref := d.PullImage()
-	helpedID, rawID := q.ID("cdb-helped"), q.ID("cdb-raw")
+	labID, rawID := q.ID("cdb-helped"), q.ID("cdb-raw")
 	q.Mkdir("raw")
 	raw := func(args ...string) {
-		rawRun(q, q.UnderTest("ctr").Path, append([]string{"--address", d.Address, "-n", d.Namespace}, args...)...)
+		runRaw(q, q.UnderTest("ctr").Path, append([]string{"--address", d.Address, "-n", d.Namespace}, args...)...)
 	}
 	create := []string{"containers", "create"}
 	if d.CanSetRuncRoot() {
@@ -52,20 +52,20 @@ func BenchmarkCtr(b *testing.B) {
 	}
 	create = append(create, ref, rawID, "sleep", "300")
 
-	var helped, plain, waited []time.Duration
+	var withLab, withoutLab, waited []time.Duration
 	for b.Loop() {
 		began := timed(func() {
-			d.CreateContainer(ref, helpedID, "sleep", "300")
-			d.StartTask(helpedID)
+			d.CreateContainer(ref, labID, "sleep", "300")
+			d.StartTask(labID)
 			d.Ctr("tasks", "ls")
-			d.Ctr("tasks", "kill", "-s", "SIGKILL", helpedID)
+			d.Ctr("tasks", "kill", "-s", "SIGKILL", labID)
 		})
-		waited = append(waited, timed(func() { proc.WaitFor(q, d.Stopped(helpedID)) }))
+		waited = append(waited, timed(func() { proc.WaitFor(q, d.Stopped(labID)) }))
 		ended := timed(func() {
-			d.DeleteTask(helpedID)
-			d.Ctr("containers", "delete", helpedID)
+			d.DeleteTask(labID)
+			d.Ctr("containers", "delete", labID)
 		})
-		helped = append(helped, began+ended)
+		withLab = append(withLab, began+ended)
 
 		began = timed(func() {
 			raw(create...)
@@ -78,8 +78,8 @@ func BenchmarkCtr(b *testing.B) {
 			raw("tasks", "delete", rawID)
 			raw("containers", "delete", rawID)
 		})
-		plain = append(plain, began+ended)
+		withoutLab = append(withoutLab, began+ended)
 	}
 	b.ReportMetric(float64(median(waited))/1e6, "ms-wait")
-	compare(b, helped, plain)
+	reportRatio(b, withLab, withoutLab)
 }

@@ -21,46 +21,54 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// maxRatio is the most that the lab's helpers may cost over the same commands run raw.
+// maxRatio is the largest permitted ratio of the time with the lab's helpers to the time of the same commands without.
 const maxRatio = 1.15
 
-// BenchmarkLifecycle compares create, state, start, state, kill, state, delete through the lab's helpers with the same
-// seven commands run by os/exec, in turn in one run, so that what disturbs the one disturbs the other. The figure is the
-// ratio of the medians; more than maxRatio fails.
+// BenchmarkLifecycle measures create, state, start, state, kill, state, delete with the lab's helpers and the same seven
+// commands run by os/exec. Both alternate in one run, so that a disturbance of the machine affects both. It reports the
+// ratio of the medians, and fails if that is more than maxRatio.
 func BenchmarkLifecycle(b *testing.B) {
 	q := session.Benchmark(b)
 	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
 	root := q.Mkdir("raw")
-	raw := func(args ...string) {
-		rawRun(q, q.UnderTest("runc").Path, append([]string{"--root", root}, args...)...)
+	raw := func(args ...string) string {
+		return runRaw(q, q.UnderTest("runc").Path, append([]string{"--root", root}, args...)...)
 	}
-	var helped, plain []time.Duration
+	// The runtime may report the old status for a moment after the process has died.
+	untilStopped := func(state func() string) {
+		q.Helper()
+		for range 1000 {
+			if strings.Contains(state(), "stopped") {
+				return
+			}
+		}
+		q.Fatal("the container was killed, but after 1000 calls of state it is not stopped")
+	}
+	var withLab, withoutLab []time.Duration
 	for b.Loop() {
-		helped = append(helped, timed(func() {
+		withLab = append(withLab, timed(func() {
 			c.Create()
 			c.State()
 			c.Start()
 			c.State()
 			c.Kill("KILL")
-			untilStopped(q, func() string { return string(c.State().Status) })
+			untilStopped(func() string { return string(c.State().Status) })
 			c.Delete()
 		}))
-		plain = append(plain, timed(func() {
+		withoutLab = append(withoutLab, timed(func() {
 			raw("create", "--bundle", c.Bundle.Dir, bundle.ID)
 			raw("state", bundle.ID)
 			raw("start", bundle.ID)
 			raw("state", bundle.ID)
 			raw("kill", bundle.ID, "KILL")
-			untilStopped(q, func() string {
-				return rawRun(q, q.UnderTest("runc").Path, "--root", root, "state", bundle.ID)
-			})
+			untilStopped(func() string { return raw("state", bundle.ID) })
 			raw("delete", bundle.ID)
 		}))
 	}
-	compare(b, helped, plain)
+	reportRatio(b, withLab, withoutLab)
 }
 
-// BenchmarkContainerdReady measures a private containerd from the start of its process to its first answer.
+// BenchmarkContainerdReady measures the time from the start of a private containerd's process to its first reply.
 func BenchmarkContainerdReady(b *testing.B) {
 	q := session.Benchmark(b)
 	d := ctrd.Start(q)
@@ -74,19 +82,8 @@ func BenchmarkContainerdReady(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// untilStopped asks for the state until the runtime has seen the process die.
-func untilStopped(q *lab.Q, state func() string) {
-	q.Helper()
-	for range 1000 {
-		if strings.Contains(state(), "stopped") {
-			return
-		}
-	}
-	q.Fatal("the container does not stop")
-}
-
-// rawRun is the least that it takes to run a command whose output one wants: os/exec, into a file.
-func rawRun(q *lab.Q, path string, args ...string) string {
+// runRaw runs a command with os/exec and returns its output, with as little as that takes: the output goes to a file.
+func runRaw(q *lab.Q, path string, args ...string) string {
 	q.Helper()
 	out, err := os.Create(filepath.Join(q.Dir, "raw", ".out"))
 	assert.NilError(q, err)
@@ -99,26 +96,31 @@ func rawRun(q *lab.Q, path string, args ...string) string {
 	return string(bytes.TrimSpace(data))
 }
 
+// timed returns how long f takes.
 func timed(f func()) time.Duration {
 	begin := time.Now()
 	f()
 	return time.Since(begin)
 }
 
+// median returns the median. It sorts its argument.
 func median(ds []time.Duration) time.Duration {
 	slices.Sort(ds)
 	return ds[len(ds)/2]
 }
 
-func compare(b *testing.B, helped, plain []time.Duration) {
+// reportRatio reports the medians with and without the lab's helpers, and their ratio. It fails if the ratio is more than
+// maxRatio, unless there are too few measurements to judge.
+func reportRatio(b *testing.B, withLab, withoutLab []time.Duration) {
 	b.Helper()
-	h, p := median(helped), median(plain)
-	ratio := float64(h) / float64(p)
-	b.ReportMetric(float64(h)/1e6, "ms-lab")
-	b.ReportMetric(float64(p)/1e6, "ms-raw")
+	const enough = 10
+	labMedian, rawMedian := median(withLab), median(withoutLab)
+	ratio := float64(labMedian) / float64(rawMedian)
+	b.ReportMetric(float64(labMedian)/1e6, "ms-lab")
+	b.ReportMetric(float64(rawMedian)/1e6, "ms-raw")
 	b.ReportMetric(ratio, "ratio")
 	b.ReportMetric(0, "ns/op")
-	if ratio > maxRatio && len(plain) >= 10 {
-		b.Errorf("the helpers cost %.2f times the raw commands; at most %.2f", ratio, maxRatio)
+	if ratio > maxRatio && len(withoutLab) >= enough {
+		b.Errorf("with the lab's helpers the commands take %.2f times as long as without; at most %.2f is permitted", ratio, maxRatio)
 	}
 }

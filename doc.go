@@ -76,7 +76,7 @@
 //   - State: Additional values MAY be defined by the runtime, however, they MUST be used to represent new runtime states not defined above.
 //     TestLifecycle_WhichStatesDoesAContainerPassThrough
 //   - State: When serialized in JSON, the format MUST adhere to the JSON Schema schema/state-schema.json.
-//     Known deviation: it does in creating, created, running and stopped; the status paused is none that the schema knows.
+//     Known deviation: it does in creating, created, running and stopped; the schema has no status paused.
 //     TestLifecycle_WhichStatesDoesAContainerPassThrough
 //   - Lifecycle: The container's runtime environment MUST be created according to the configuration in config.json.
 //     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
@@ -101,7 +101,7 @@
 //   - Lifecycle: The startContainer hooks MUST be invoked by the runtime.
 //     TestLifecycle_WhenAndWhereDoHooksRun
 //   - Lifecycle: If any startContainer hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.
-//     Known deviation: start has returned 0 by then: the container is stopped and poststop hooks run, but no error is told.
+//     Known deviation: start has returned 0 by then: the container is stopped and poststop hooks run, but no command reports an error.
 //     TestLifecycle_WhatHappensWhenAHookFails
 //   - Lifecycle: The runtime MUST run the user-specified program, as specified by process.
 //     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
@@ -115,12 +115,12 @@
 //   - Lifecycle: The poststop hooks MUST be invoked by the runtime.
 //     TestLifecycle_WhenAndWhereDoHooksRun
 //   - Lifecycle: If any poststop hook fails, the runtime MUST log a warning, but the remaining hooks and lifecycle continue as if the hook had succeeded.
-//     Known deviation: delete fails, and the next poststop hook has no turn; the container is gone all the same.
+//     Known deviation: delete fails, and the next poststop hook does not run; the container is gone all the same.
 //     TestLifecycle_WhatHappensWhenAHookFails
 //   - Errors: Unless otherwise stated, generating an error MUST leave the state of the environment as if the operation were never attempted - modulo any possible trivial ancillary changes such as logging.
 //     TestLifecycle_WhatIsLeftWhenCreateFails
 //   - Warnings: Unless otherwise stated, logging a warning does not change the flow of the operation; it MUST continue as if the warning had not been logged.
-//     Known deviation: what should be a warning, of a failed poststop hook, ends delete.
+//     Known deviation: delete fails, where the failure of a poststop hook should only be logged as a warning.
 //     TestLifecycle_WhatHappensWhenAHookFails
 //   - Operations: Unless otherwise stated, runtimes MUST support the following operations.
 //     TestLifecycle_WhichTransitionsAreRefused

@@ -24,7 +24,7 @@ import (
 // What create made: state directory, cgroup, and with its last process the namespaces and the mounts in them.
 //
 // The bundle was there before and stays, with whatever the program wrote into it. A running container is refused, unless
-// by force. The runtime knows its cgroup by path alone, though: an empty one that somebody else had made there goes too.
+// by force. The runtime knows its cgroup by path alone, though: it removes an empty one that it did not make, too.
 // After delete the id means nothing, and is free.
 //
 // Hint: compare the host before create and after delete.
@@ -43,12 +43,12 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	before := q.TakeInventory()
 	config := file.Read(q, c.Bundle.Config())
 
-	q.Step("what there is of a running container")
+	q.Step("what a running container adds to the host")
 	c.Create()
-	pid := c.State().Pid
+	pid := c.PID()
 	c.Start()
-	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
-	p := proc.Snapshot(q, proc.PID(pid))
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	p := proc.Snapshot(q, pid)
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	assert.Check(q, file.Exists(c.StateDir()))
 	for _, dir := range g.Dirs() {
@@ -66,25 +66,25 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	q.Step("delete of a running container is refused, and changes nothing")
 	refused := c.Try("delete")
 	assert.Check(q, refused.Code != 0, "a running container is deleted:\n%s", refused)
-	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, proc.PID(pid)).Identity, p.Identity))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, pid).Identity, p.Identity))
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
-	q.Fact("delete says", runc.LastLogMessage(refused))
+	q.Fact("delete of a running container: error", runc.LastLogMessage(refused))
 
-	q.Step("once it has stopped, it is still all there, but for the process")
+	q.Step("after it has stopped, everything is still there except the process")
 	c.Kill("KILL")
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	assert.Check(q, file.Exists(c.StateDir()))
 	for _, dir := range g.Dirs() {
-		assert.Check(q, file.Exists(dir), "the cgroup %s went before delete", dir)
+		assert.Check(q, file.Exists(dir), "the cgroup %s is gone before delete", dir)
 	}
 	q.Fact("after the process's death", c.State().Status)
 
-	q.Step("delete: nothing is left but what was there before")
+	q.Step("delete: only what was there before remains")
 	c.Delete()
 	check.NoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
 	assert.Check(q, !file.Exists(c.StateDir()), "the state directory is still there")
 	proc.WaitFor(q, c.NoLeftovers(before))
-	q.Fact("left on the host", c.Leftovers(before))
+	q.Fact("leftovers on the host", c.Leftovers(before))
 	q.Clause("Delete: Deleting a container MUST delete the resources that were created during the create step.", lab.Met)
 	q.Clause("Lifecycle: The container MUST be destroyed by undoing the steps performed during create phase (step 2).", lab.Met)
 
@@ -103,23 +103,20 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 		assert.Check(q, cmp.Contains(r.Stderr, "does not exist"))
 	}
 	c.Create()
-	second := proc.Snapshot(q, proc.PID(c.State().Pid))
+	second := c.Process()
 	assert.Check(q, !second.Same(p.Identity))
-	q.Fact("a second one of the id is", c.State().Status)
+	q.Fact("a second container with the id is", c.State().Status)
 
-	q.Step("a created one can be deleted, without force")
-	r := c.Try("delete")
-	q.Clause(
-		"Delete: Attempting to delete a container that is not stopped MUST have no effect on the container and MUST generate an error.", lab.DeviatesUnless(r.Code != 0,
-
-			"a created container is killed and deleted; a running one is refused"))
-
-	if r.Code != 0 {
+	q.Step("a created container can be deleted, without force")
+	deleteCreated := c.Try("delete")
+	q.Clause("Delete: Attempting to delete a container that is not stopped MUST have no effect on the container and MUST generate an error.",
+		lab.DeviatesUnless(deleteCreated.Code != 0, "a created container is killed and deleted; a running one is refused"))
+	if deleteCreated.Code != 0 {
 		c.Must("delete", "--force")
 	}
 	proc.WaitFor(q, proc.Dead(second.Identity))
 
-	q.Control("by force, a running one goes too")
+	q.Control("by force, a running container can be deleted, too")
 	forced := runc.Variant(q, b, "forced")
 	third := forced.CreateAndStart()
 	forced.Must("delete", "--force")
@@ -129,28 +126,27 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 
 	q.Step("an empty cgroup that was there before is removed as the container's own")
 	owned := runc.Variant(q, b, "owned")
-	mine := cgroup.Of(q, owned.Bundle.Spec.Linux.CgroupsPath)
-	for _, dir := range mine.Dirs() {
+	existing := cgroup.Of(q, owned.Bundle.Spec.Linux.CgroupsPath)
+	for _, dir := range existing.Dirs() {
 		assert.NilError(q, os.MkdirAll(dir, 0o755))
 		q.Cleanup(func() { _ = os.Remove(dir) })
 		q.LogCommand("mkdir -p %s", dir)
 	}
 	owned.KillAndDelete(owned.CreateAndStart())
 	kept := 0
-	for _, dir := range mine.Dirs() {
+	for _, dir := range existing.Dirs() {
 		if file.Exists(dir) {
 			kept++
 		}
 	}
-	q.Fact("cgroups of before that are kept", kept)
-	q.Clause(
-		"Delete: Note that resources associated with the container, but not created by this container, MUST NOT be deleted.", lab.DeviatesUnless(kept == len(mine.Dirs()),
-
+	q.Fact("cgroups from before create that are kept", kept)
+	q.Clause("Delete: Note that resources associated with the container, but not created by this container, MUST NOT be deleted.",
+		lab.DeviatesUnless(kept == len(existing.Dirs()),
 			"bundle and other cgroups are kept, but an empty cgroup that was at the container's path before goes with it"))
 
 	q.Step("delete without an id")
-	none := q.Exec("runc", "--root", c.Root, "delete")
-	assert.Check(q, none.Code != 0, "delete of nothing succeeds:\n%s", none)
+	withoutID := q.Exec("runc", "--root", c.Root, "delete")
+	assert.Check(q, withoutID.Code != 0, "delete without an id succeeds:\n%s", withoutID)
 	q.Clause("Delete: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
 
 	q.Answer("What create made: state directory, cgroup, process, and with it namespaces and mounts. The bundle stays.")

@@ -9,14 +9,13 @@ import (
 	"strings"
 	"testing"
 
-	"cdblab/helpers/check"
-
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/check"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -48,7 +47,7 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(joined.NS, init.NS))
 	assert.Check(q, cmp.DeepEqual(joined.Cgroups, init.Cgroups))
 	assert.Check(q, cmp.DeepEqual(joined.Mounts, init.Mounts))
-	assert.Check(q, cmp.DeepEqual(cgroup.Of(q, b.Spec.Linux.CgroupsPath).Procs(), check.Sorted(int(init.PID), int(joined.PID))))
+	assert.Check(q, cmp.DeepEqual(cgroup.Of(q, b.Spec.Linux.CgroupsPath).Procs(), check.Sorted(init.PID, joined.PID)))
 	q.Fact("namespaces in common", joined.Shared(init.Identity))
 	q.Fact("processes in the cgroup", 2)
 
@@ -58,18 +57,18 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	inner := proc.InnerPID(q, joined.PID)
 	assert.Check(q, inner > 1, "its pid in the namespace is %d", inner)
 	assert.Check(q, joined.Parent != init.PID, "the container's process is its parent")
-	now := c.Exec("sh", "-c", "cut -d' ' -f4 /proc/"+strconv.Itoa(inner)+"/stat").Stdout
-	assert.Check(q, cmp.Equal(strings.TrimSpace(now), "0"), "its parent, as the container sees it")
+	innerParent := strings.TrimSpace(c.Exec("sh", "-c", "cut -d' ' -f4 /proc/"+strconv.Itoa(inner)+"/stat").Stdout)
+	assert.Check(q, cmp.Equal(innerParent, "0"), "its parent, as the container sees it")
 	q.Fact("pids in the namespace", []int{1, inner})
-	q.Fact("its parent, seen from inside", strings.TrimSpace(now))
+	q.Fact("its parent, seen from inside", innerParent)
 
 	q.Step("an exit code of its own, and it is exec's")
-	nine := c.Exec("sh", "-c", "exit 9")
-	assert.Check(q, cmp.Equal(nine.Code, 9), "%s", nine)
+	exits9 := c.Exec("sh", "-c", "exit 9")
+	assert.Check(q, cmp.Equal(exits9.Code, 9), "%s", exits9)
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
-	q.Fact("exit code", nine.Code)
+	q.Fact("exit code", exits9.Code)
 
-	q.Step("what it takes of config.json: env, cwd, user and capabilities")
+	q.Step("what it takes from config.json: env, cwd, user and capabilities")
 	assert.Check(q, cmp.Contains(joined.Env, "LESSON=exec"))
 	assert.Check(q, cmp.Equal(proc.Cwd(q, joined.PID), "/tmp"))
 	assert.Check(q, cmp.DeepEqual(proc.IDs(q, joined.PID, "Uid"), proc.IDs(q, init.PID, "Uid")))
@@ -81,35 +80,35 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q.Fact("cwd", proc.Cwd(q, joined.PID))
 	q.Fact("CapBnd", proc.Bits(q, joined.PID, "CapBnd"))
 
-	q.Control("the command line can say otherwise, for this one process")
+	q.Control("the command line can set other values, for this one process")
 	other := runc.ExecSleep(q, c, "other", "--env", "LESSON=other", "--cwd", "/root", "--user", "0:0")
 	assert.Check(q, slices.Contains(other.Env, "LESSON=other"), "environ: %q", other.Env)
 	assert.Check(q, cmp.Equal(proc.Cwd(q, other.PID), "/root"))
 	assert.Check(q, cmp.Equal(other.UID, 0))
 	assert.Check(q, cmp.Equal(proc.Snapshot(q, init.PID).UID, 1000), "the container's own process changed")
-	q.Fact("uid and cwd of the other", []string{fmt.Sprint(other.UID), "/root"})
+	q.Fact("uid and cwd with flags of exec", []string{fmt.Sprint(other.UID), proc.Cwd(q, other.PID)})
 
-	q.Step("its death is not the container's …")
+	q.Step("its death does not end the container …")
 	q.KillProcess(other)
 	proc.WaitFor(q, proc.Dead(other.Identity))
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
 	assert.Check(q, proc.Alive(init.PID))
 	q.Fact("the container, after the death of an exec", c.State().Status)
 
-	q.Step("… but the death of pid 1 is its own")
+	q.Step("… but the death of pid 1 ends it")
 	c.KillAndDelete(init)
 	proc.WaitFor(q, proc.Dead(joined.Identity))
 	q.Fact("an exec, after the death of pid 1", "dead")
 
-	q.Step("nothing can be executed in what does not run")
+	q.Step("nothing can be executed in a container that does not run")
 	stopped := runc.Variant(q, b, "stopped", bundle.Args("true"))
 	stopped.Create()
-	p := proc.Snapshot(q, proc.PID(stopped.State().Pid))
+	p := stopped.Process()
 	stopped.Start()
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	refused := stopped.Exec("true")
 	assert.Check(q, refused.Code != 0, "exec in a stopped container succeeds:\n%s", refused)
-	q.Fact("exec says", runc.LastLogMessage(refused))
+	q.Fact("exec in a stopped container: error", runc.LastLogMessage(refused))
 
 	q.Answer("All namespaces and the cgroup of pid 1. Pid, parent, exit code are its own; env, cwd and user are config.json's.")
 }

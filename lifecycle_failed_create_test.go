@@ -23,9 +23,9 @@ import (
 
 // Nothing: no state, no cgroup, no process, no mount; and the id can be used again.
 //
-// Create builds in an order (process, cgroup, namespaces, mounts, hooks, the look at the program), and can fail at each
+// Create builds in an order (process, cgroup, namespaces, mounts, hooks, the check of the program), and can fail at each
 // step. The error says at which; what was built until then is taken down again. Only when the runtime itself is killed is
-// something left, for then there is nobody who could take it down: a state directory without a state, and a cgroup.
+// something left, for then there is no process that could take it down: a state directory without a state, and a cgroup.
 //
 // Hint: compare the host before and after; which of it would a monitor see?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#create
@@ -33,14 +33,12 @@ import (
 func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What is left when create fails?")
 	b := bundle.Busybox(q, "sleep", "300")
-	negative := int64(-12)
 	c := runc.Variant(q, b, "failing")
-	path := c.Bundle.Spec.Linux.CgroupsPath
 
-	for _, way := range []struct {
-		fails string
+	for _, row := range []struct {
+		cause string // of the failure
 		edit  func(*specs.Spec)
-		says  string
+		error string // regular expression
 	}{
 		{"a namespace that cannot be joined", func(s *specs.Spec) {
 			for i := range s.Linux.Namespaces {
@@ -52,8 +50,8 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 		{"a limit that the kernel refuses", func(s *specs.Spec) {
 			s.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4096"}}
 		}, "cpuset|Cpus"},
-		{"a limit that is none", func(s *specs.Spec) {
-			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &negative}}
+		{"a limit that is invalid", func(s *specs.Spec) {
+			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: new(int64(-12))}}
 		}, "memory"},
 		{"a mount whose source is missing", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts,
@@ -67,75 +65,82 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 		}, "exit status 5"},
 		{"a program that is not there", func(s *specs.Spec) { s.Process.Args = []string{"no-such-program"} }, "no-such-program"},
 		{"a program that may not be run", func(s *specs.Spec) { s.Process.Args = []string{"/etc/passwd"} }, "permission denied"},
-		{"a working directory that cannot be entered", func(s *specs.Spec) { s.Process.Cwd = "/etc/passwd/x" }, "(?i)not a directory|chdir|cwd"},
+		{"a working directory that cannot be entered", func(s *specs.Spec) {
+			s.Process.Cwd = "/etc/passwd/x"
+		}, "(?i)not a directory|chdir|cwd"},
 	} {
-		q.Run(way.fails, func(q *lab.Q) {
+		q.Run(row.cause, func(q *lab.Q) {
 			c := c.InSubtest(q)
-			q.Step("create fails for %s", way.fails)
-			c.Bundle.Edit(way.edit)
+			q.Step("create fails for %s", row.cause)
+			c.Bundle.Edit(row.edit)
 			before := q.TakeInventory()
-			r := c.Try("create")
+			create := c.Try("create")
 			c.Bundle.Restore()
-			if r.Code == 0 && !q.UnderTest("runc").Pinned {
+			if create.Code == 0 && !q.UnderTest("runc").Pinned {
 				c.Must("delete", "--force")
 				q.Skip("this runtime accepts it")
 			}
-			assert.Assert(q, r.Code != 0, "create succeeds:\n%s", r)
-			assert.Check(q, cmp.Regexp(way.says, r.Stderr), "the error does not name the cause")
-			q.Fact("create says", runc.LastLogMessage(r))
+			assert.Assert(q, create.Code != 0, "create succeeds:\n%s", create)
+			assert.Check(q, cmp.Regexp(row.error, create.Stderr), "the error does not name the cause")
+			q.Fact(row.cause+": create's error", runc.LastLogMessage(create))
 			proc.WaitFor(q, c.NoLeftovers(before))
-			q.Fact("left", c.Leftovers(before))
+			q.Fact(row.cause+": leftovers", c.Leftovers(before))
 			assert.Check(q, !file.Exists(c.StateDir()), "the state directory is left")
-			check.NoCgroup(q, path)
+			check.NoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
 		})
 	}
 	q.Clause("Lifecycle: If the runtime is unable to create the environment specified in the config.json, it MUST generate an error.", lab.Met)
 	q.Clause("Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.", lab.Met)
 	q.Clause("Errors: Unless otherwise stated, generating an error MUST leave the state of the environment as if the operation were never attempted - modulo any possible trivial ancillary changes such as logging.", lab.Met)
 
-	q.Control("the same id, and nothing wrong: it is created, and then there is something on the host")
+	q.Control("the same id and a valid config.json: the container is created, and it is seen on the host")
 	before := q.TakeInventory()
 	c.Create()
-	p := proc.Snapshot(q, proc.PID(c.State().Pid))
+	p := c.Process()
 	assert.Check(q, len(c.Leftovers(before)) > 0, "a created container is not seen on the host")
 	q.Fact("created", c.State().Status)
 	c.Must("delete", "--force")
 	proc.WaitFor(q, proc.Dead(p.Identity))
 
-	q.Step("and when runc is killed while it creates? It waits in a hook, and SIGKILL ends it")
-	killed, dir := hooked(q, b, "killed", func(h *specs.Hooks, dir string) {
-		h.CreateRuntime = []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo hook >> $1/order; exec sleep 300", "sh", dir}, Env: []string{"PATH=/bin:/usr/bin"}}}
+	q.Step("runc waits in a hook of create, and SIGKILL ends it: it leaves a state directory without state.json")
+	killed, log := runc.WithHooks(q, b, "killed", func(h *specs.Hooks, dir string) {
+		h.CreateRuntime = []specs.Hook{{
+			Path: "/bin/sh", Args: []string{"sh", "-c", "echo hook >> $1/order; exec sleep 300", "sh", dir},
+			Env: []string{"PATH=/bin:/usr/bin"},
+		}}
 	})
 	before = q.TakeInventory()
 	create := q.StartBackground(killed.Argv("create")...)
-	proc.WaitFor(q, turns(dir, 1))
+	proc.WaitFor(q, log.HasEntries(1))
 	create.Signal(unix.SIGKILL)
 	assert.Check(q, cmp.Equal(create.ExitCode(), -1))
-	remains := killed.Leftovers(before)
-	assert.Check(q, len(remains) > 0, "nothing is left of a killed create: then this question is answered otherwise")
-	assert.Check(q, file.Exists(killed.StateDir()), "it has left no state directory")
-	assert.Check(q, !file.Exists(killed.StateDir()+"/state.json"), "it had a state document already")
+	leftovers := killed.Leftovers(before)
+	assert.Check(q, len(leftovers) > 0, "a killed create leaves nothing: the answer to this question is wrong")
+	assert.Check(q, file.Exists(killed.StateDir()), "a killed create leaves no state directory")
+	assert.Check(q, !file.Exists(killed.StateFile()), "create has written state.json before its createRuntime hooks")
 	q.Fact("left: a state directory", file.Exists(killed.StateDir()))
-	q.Fact("left: a state document", file.Exists(killed.StateDir()+"/state.json"))
+	q.Fact("left: a state document", file.Exists(killed.StateFile()))
 	listed := q.Must("runc", "--root", killed.Root, "list", "-q").Stdout
-	q.Fact("runc list says", strings.TrimSpace(listed))
-	sweepKilled(q, killed)
+	q.Fact("runc list prints", strings.TrimSpace(listed))
+	removeKilledCreate(q, killed)
 
 	q.Answer("Nothing, and the id is free. Only a runtime that is killed meanwhile leaves something: its state and its cgroup.")
 }
 
-// sweepKilled removes what a killed create has left: its processes, which are in the container's cgroup or still in its
-// caller's, the state directory and the cgroup.
-func sweepKilled(q *lab.Q, c *runc.Container) {
+// removeKilledCreate removes what a killed create has left: its processes, which are in the container's cgroup or still
+// in the caller's, the state directory and the cgroup.
+func removeKilledCreate(q *lab.Q, c *runc.Container) {
 	q.Helper()
-	ps, err := host.Processes()
+	all, err := host.Processes()
 	assert.NilError(q, err)
-	for _, p := range ps {
-		if p.OwnedBy(q.Owner) {
-			if s, err := proc.Read(proc.PID(p.PID)); err == nil && (s.Comm == "sleep" || s.Comm == "sh" || strings.Contains(s.Comm, "runc:")) {
-				q.KillProcess(s)
-				proc.WaitFor(q, proc.Dead(s.Identity))
-			}
+	for _, found := range all {
+		if !found.OwnedBy(q.Owner) {
+			continue
+		}
+		p, err := proc.Read(proc.PID(found.PID))
+		if err == nil && (p.Comm == "sleep" || p.Comm == "sh" || strings.Contains(p.Comm, "runc:")) {
+			q.KillProcess(p)
+			proc.WaitFor(q, proc.Dead(p.Identity))
 		}
 	}
 	c.Try("delete", "--force")

@@ -31,21 +31,21 @@ func TestLifecycle_WhatDoesKillDo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does kill do?")
 	b := bundle.Busybox(q, "sleep", "300")
 
-	q.Step("a program that writes down what it is told")
-	heard := b.Rootfs("heard")
+	q.Step("a program that writes down the signals that it receives")
+	received := b.Rootfs("heard")
 	listener := runc.Variant(q, b, "listener", bundle.WritableRootfs,
 		bundle.Args("sh", "-c", `for s in HUP USR1 USR2 WINCH; do trap "echo $s >> /heard" $s; done
 trap "echo TERM >> /heard; exit 7" TERM
 echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	p := listener.CreateAndStart()
-	proc.WaitFor(q, file.HasContent(heard, "ready"))
+	proc.WaitFor(q, file.HasContent(received, "ready"))
 	caught := proc.Bits(q, p.PID, "SigCgt")
 	q.Fact("SigCgt", caught)
-	told := []string{"ready"}
+	expected := []string{"ready"}
 	for _, s := range []struct {
-		typed  string
-		signal unix.Signal
-		heard  string
+		typed    string
+		signal   unix.Signal
+		received string
 	}{
 		{"USR1", unix.SIGUSR1, "USR1"},
 		{"SIGHUP", unix.SIGHUP, "HUP"},
@@ -55,11 +55,11 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	} {
 		assert.Check(q, caught.Signal(s.signal), "the program has no handler for %s", s.typed)
 		listener.Kill(s.typed)
-		told = append(told, s.heard)
+		expected = append(expected, s.received)
 		// Exactly those that were sent so far: the file is compared whole.
-		proc.WaitFor(q, file.HasContent(heard, strings.Join(told, "\n")))
+		proc.WaitFor(q, file.HasContent(received, strings.Join(expected, "\n")))
 	}
-	q.Fact("the program heard", told[1:])
+	q.Fact("signals that the program received", expected[1:])
 	q.Clause("Kill: This operation MUST send the specified signal to the container process.", lab.Met)
 
 	q.Step("its handler of TERM ended it, and a stopped container cannot be killed")
@@ -68,48 +68,48 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	refused := listener.Try("kill", "KILL")
 	assert.Check(q, refused.Code != 0, "kill of a stopped container succeeds:\n%s", refused)
 	assert.Check(q, cmp.Equal(listener.State().Status, specs.StateStopped))
-	q.Fact("kill says", runc.LastLogMessage(refused))
+	q.Fact("kill of a stopped container: error", runc.LastLogMessage(refused))
 	q.Clause("Kill: Attempting to send a signal to a container that is neither created nor running MUST have no effect on the container and MUST generate an error.", lab.Met)
 	listener.Delete()
 
 	q.Step("TERM to a pid 1 that has no handler: sent, and dropped")
 	sleeper := runc.Variant(q, b, "sleeper")
-	s := sleeper.CreateAndStart()
-	assert.Check(q, !proc.Bits(q, s.PID, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
-	assert.Check(q, !proc.Bits(q, s.PID, "SigIgn").Signal(unix.SIGTERM), "sleep ignores TERM by itself")
-	assert.Check(q, cmp.Equal(proc.InnerPID(q, s.PID), 1))
+	sleepAsPID1 := sleeper.CreateAndStart()
+	assert.Check(q, !proc.Bits(q, sleepAsPID1.PID, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
+	assert.Check(q, !proc.Bits(q, sleepAsPID1.PID, "SigIgn").Signal(unix.SIGTERM), "sleep ignores TERM by itself")
+	assert.Check(q, cmp.Equal(proc.InnerPID(q, sleepAsPID1.PID), 1))
 	sleeper.Kill("TERM")
-	assert.Check(q, !proc.Bits(q, s.PID, "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: it was not dropped")
-	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, s.PID).Identity, s.Identity))
+	assert.Check(q, !proc.Bits(q, sleepAsPID1.PID, "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: it was not dropped")
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, sleepAsPID1.PID).Identity, sleepAsPID1.Identity))
 	assert.Check(q, cmp.Equal(sleeper.State().Status, specs.StateRunning))
 	q.Fact("after TERM, pid 1 is", sleeper.State().Status)
 
 	q.Step("KILL from outside of its pid namespace is not dropped")
-	sleeper.KillAndDelete(s)
+	sleeper.KillAndDelete(sleepAsPID1)
 	q.Fact("after KILL", "dead")
 
 	q.Control("the same sleep, not as pid 1: without a pid namespace of its own, TERM ends it")
 	ordinary := runc.Variant(q, b, "ordinary", bundle.WithoutNamespace(specs.PIDNamespace))
-	o := ordinary.CreateAndStart()
-	assert.Check(q, proc.InnerPID(q, o.PID) != 1)
+	sleepOnHost := ordinary.CreateAndStart()
+	assert.Check(q, proc.InnerPID(q, sleepOnHost.PID) != 1)
 	ordinary.Kill("TERM")
-	proc.WaitFor(q, proc.Dead(o.Identity))
+	proc.WaitFor(q, proc.Dead(sleepOnHost.Identity))
 	assert.Check(q, cmp.Equal(ordinary.State().Status, specs.StateStopped))
-	q.Fact("after TERM, the other one is", ordinary.State().Status)
+	q.Fact("after TERM, the sleep that is not pid 1 is", ordinary.State().Status)
 
-	q.Control("a created one is pid 1 as well, but the stand-in has a handler, as any Go program: TERM ends it")
+	q.Control("in a created container `runc init` is pid 1, but it has a handler, as any Go program: TERM ends it")
 	created := runc.Variant(q, b, "created")
 	created.Create()
-	w := proc.Snapshot(q, proc.PID(created.State().Pid))
-	assert.Check(q, proc.Bits(q, w.PID, "SigCgt").Signal(unix.SIGTERM), "the stand-in has no handler for TERM")
+	init := created.Process()
+	assert.Check(q, proc.Bits(q, init.PID, "SigCgt").Signal(unix.SIGTERM), "runc init has no handler for TERM")
 	created.Kill("TERM")
-	proc.WaitFor(q, proc.Dead(w.Identity))
-	q.Fact("a created one after TERM", created.State().Status)
+	proc.WaitFor(q, proc.Dead(init.Identity))
+	q.Fact("a created container after TERM", created.State().Status)
 
 	q.Step("kill without an id")
-	none := q.Exec("runc", "--root", created.Root, "kill")
-	assert.Check(q, none.Code != 0, "kill of nothing succeeds:\n%s", none)
+	withoutID := q.Exec("runc", "--root", created.Root, "kill")
+	assert.Check(q, withoutID.Code != 0, "kill without an id succeeds:\n%s", withoutID)
 	q.Clause("Kill: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
 
-	q.Answer("It sends that one signal to the container's first process; pid 1 without a handler hears nothing but KILL.")
+	q.Answer("It sends that one signal to the container's first process; pid 1 without a handler receives nothing except KILL.")
 }

@@ -23,19 +23,19 @@ import (
 	"cdblab/helpers/check"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
-	_ "cdblab/helpers/libct" // the stand-in in the container is this program with the argument "init"
+	_ "cdblab/helpers/libct" // in the container, runc init is this program with the argument "init"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
 )
 
 // Hardly, as the kernel sees it: the container is libcontainer's, and any program can make one with it.
 //
-// A trap is in the names: libcontainer's Start is the specification's create, and its Exec is start. The stand-in that
+// A trap is in the names: libcontainer's Start is the specification's create, and its Exec is start. The init process that
 // waits at exec.fifo is the calling program itself, executed again with the argument "init": runc, or this test. runc adds
-// what a command line needs: config.json and its checks, the state document, pid file, log, and that it goes away; who
-// calls the library stays, as the parent that has to wait for the container's process.
+// what a command line needs: config.json and its checks, the state document, pid file, log, and that it goes away; a
+// caller of the library stays, as the parent that has to wait for the container's process.
 //
-// Hint: compare /proc/PID/exe and the parent of a created container's process; read the other's state with runc state.
+// Hint: compare /proc/PID/exe and the parent of a created container's process; read libcontainer's state with runc state.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html, https://man7.org/linux/man-pages/man2/wait.2.html
 func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
@@ -46,29 +46,30 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	q.Step("runc: create, start, kill, delete")
 	c := runc.Variant(q, b, "command")
 	pidFile := filepath.Join(q.Dir, "root-command", "pid")
-	byCommand := wholeLifecycle(q, c, operations{
-		create: func() int { c.Must("create", "--pid-file", pidFile); return c.State().Pid },
-		start:  c.Start,
-		kill:   func() { c.Kill("KILL") },
-		wait:   func() {},
-		delete: c.Delete,
-		status: func() string { return string(c.State().Status) },
-		self:   q.UnderTest("runc").Digest,
+	byCommand := observeLifecycle(q, c, operations{
+		create:  func() proc.PID { c.Must("create", "--pid-file", pidFile); return c.PID() },
+		start:   c.Start,
+		kill:    func() { c.Kill("KILL") },
+		wait:    func() {},
+		delete:  c.Delete,
+		status:  func() string { return string(c.State().Status) },
+		creator: q.UnderTest("runc").Digest,
 	})
+	q.Fact("pid, runc", byCommand.pid)
 
 	q.Step("libcontainer, in this process: Create and Start, Exec, Signal, Wait, Destroy")
 	l := runc.Variant(q, b, "library")
-	container, process := libraryContainer(q, l)
+	container, process := prepareWithLibcontainer(q, l)
 	assert.Check(q, file.Exists(l.StateDir()), "libcontainer's Create makes no state directory")
 	assert.Check(q, !file.Exists(l.Fifo()), "libcontainer's Create has made the FIFO already")
 	q.Fact("libcontainer's Create", "a state directory, and no process yet")
-	byLibrary := wholeLifecycle(q, l, operations{
-		create: func() int {
+	byLibrary := observeLifecycle(q, l, operations{
+		create: func() proc.PID {
 			q.LogCommand("# container.Start(process)")
 			assert.NilError(q, container.Start(process))
 			pid, err := process.Pid()
 			assert.NilError(q, err)
-			return pid
+			return proc.PID(pid)
 		},
 		start: func() { q.LogCommand("# container.Exec()"); assert.NilError(q, container.Exec()) },
 		kill: func() {
@@ -77,8 +78,9 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 		},
 		wait: func() {
 			q.LogCommand("# process.Wait()")
-			state, _ := process.Wait() // that it was killed is an error
-			assert.Check(q, state != nil && state.Sys().(interface{ Signaled() bool }).Signaled(), "Wait says %v", state)
+			state, _ := process.Wait() // it returns an error, because the process was killed
+			signaled := state != nil && state.Sys().(interface{ Signaled() bool }).Signaled()
+			assert.Check(q, signaled, "Wait returns %v, but SIGKILL ended the process", state)
 		},
 		delete: func() { q.LogCommand("# container.Destroy()"); assert.NilError(q, container.Destroy()) },
 		status: func() string {
@@ -86,56 +88,57 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 			assert.NilError(q, err)
 			return status.String()
 		},
-		self: proc.ExeDigest(q, proc.PID(os.Getpid())),
+		creator: proc.ExeDigest(q, proc.PID(os.Getpid())),
 	})
+	q.Fact("pid, libcontainer", byLibrary.pid)
 
 	q.Step("the same facts of both, read from the kernel")
+	pinned := q.UnderTest("runc").Pinned
 	for _, fact := range slices.Sorted(maps.Keys(byCommand.facts)) {
-		if !q.UnderTest("runc").Pinned && byLibrary.facts[fact] != byCommand.facts[fact] {
+		if !pinned && byLibrary.facts[fact] != byCommand.facts[fact] {
 			q.Fact(fact+", of another runc", byCommand.facts[fact]) // its libcontainer is not the one in this process
 			continue
 		}
 		assert.Check(q, cmp.Equal(byLibrary.facts[fact], byCommand.facts[fact]), "%s: libcontainer's container, and runc's", fact)
 		q.Fact(fact, byCommand.facts[fact])
 	}
-	if q.UnderTest("runc").Pinned {
+	if pinned {
 		assert.Check(q, cmp.DeepEqual(byLibrary.mounts, byCommand.mounts), "mounts of libcontainer's container, and of runc's")
 	}
 	q.Fact("mounts", len(byCommand.mounts))
 
-	q.Step("what differs: who waits in the container, and who is its parent")
+	q.Step("what differs: the program that waits in the container, and the parent of its process")
 	assert.Check(q, cmp.Equal(byLibrary.parent, proc.PID(os.Getpid())), "the parent of libcontainer's process")
 	assert.Check(q, byCommand.parent != byLibrary.parent, "runc's process has the same parent: %d", byCommand.parent)
-	assert.Check(q, byLibrary.standIn != byCommand.standIn, "both stand-ins are the same program")
-	q.Fact("stand-in and parent, runc", "runc itself; the parent is not runc, which has ended")
-	q.Fact("stand-in and parent, libcontainer", "this test itself, and it is the parent")
+	assert.Check(q, byLibrary.initDigest != byCommand.initDigest, "both init processes are the same program")
+	q.Fact("init process and parent, runc", "runc itself; the parent is not runc, which has ended")
+	q.Fact("init process and parent, libcontainer", "this test itself, and it is the parent")
 
 	q.Step("what runc adds: the pid file …")
-	written := file.Read(q, pidFile)
-	assert.Check(q, cmp.Equal(written, fmt.Sprint(byCommand.pid)))
+	assert.Check(q, cmp.Equal(file.Read(q, pidFile), fmt.Sprint(byCommand.pid)))
 	q.Fact("pid file", "the process's pid")
 	assert.NilError(q, os.Remove(pidFile))
 
-	q.Step("… and checks: a relative cwd is refused by runc; libcontainer takes it")
-	relative := func(s *specs.Spec) { s.Process.Cwd = "tmp" }
-	runc.AssertCreateRefused(q, runc.Variant(q, b, "cwd-command", relative), "absolute path")
-	u := runc.Variant(q, b, "cwd-library", relative)
-	unchecked, process := libraryContainer(q, u)
+	q.Step("… and checks: runc refuses a relative cwd; libcontainer accepts it")
+	relativeCwd := func(s *specs.Spec) { s.Process.Cwd = "tmp" }
+	runc.AssertCreateRefused(q, runc.Variant(q, b, "cwd-command", relativeCwd), "absolute path")
+	unchecked, process := prepareWithLibcontainer(q, runc.Variant(q, b, "cwd-library", relativeCwd))
 	assert.NilError(q, unchecked.Run(process), "libcontainer refuses a relative cwd, too")
 	pid, err := process.Pid()
 	assert.NilError(q, err)
 	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
-	assert.Check(q, cmp.Equal(proc.Cwd(q, proc.PID(pid)), "/tmp"))
-	q.Fact("cwd tmp, with libcontainer", proc.Cwd(q, proc.PID(pid)))
+	cwd := proc.Cwd(q, proc.PID(pid))
+	assert.Check(q, cmp.Equal(cwd, "/tmp"))
+	q.Fact("cwd tmp, with libcontainer", cwd)
 	assert.NilError(q, unchecked.Signal(unix.SIGKILL))
-	_, _ = process.Wait() // that it was killed is an error
+	_, _ = process.Wait() // it returns an error, because the process was killed
 	assert.NilError(q, unchecked.Destroy())
 
-	q.Step("each reads what the other has recorded: it is the same state.json")
-	d := runc.Variant(q, b, "both")
-	p := d.CreateAndStart()
-	loaded, err := libcontainer.Load(d.Root, d.ID)
-	if q.UnderTest("runc").Pinned {
+	q.Step("libcontainer reads the state.json of runc, and runc what libcontainer did to the container")
+	both := runc.Variant(q, b, "both")
+	p := both.CreateAndStart()
+	loaded, err := libcontainer.Load(both.Root, both.ID)
+	if pinned {
 		assert.NilError(q, err)
 	}
 	if err == nil {
@@ -146,91 +149,98 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 		q.Fact("runc's container, loaded by libcontainer", state.Status)
 		assert.NilError(q, loaded.Signal(unix.SIGKILL))
 		proc.WaitFor(q, proc.Dead(p.Identity))
-		assert.Check(q, cmp.Equal(d.State().Status, specs.StateStopped))
+		assert.Check(q, cmp.Equal(both.State().Status, specs.StateStopped))
 		assert.NilError(q, loaded.Destroy())
-		gone := d.Try("state")
-		assert.Check(q, gone.Code != 0, "runc still knows it:\n%s", gone)
-		q.Fact("runc state, after libcontainer's Destroy", runc.LastLogMessage(gone))
+		destroyed := both.Try("state")
+		assert.Check(q, destroyed.Code != 0, "runc state succeeds after libcontainer's Destroy:\n%s", destroyed)
+		q.Fact("runc state, after libcontainer's Destroy", runc.LastLogMessage(destroyed))
 	} else {
 		q.Fact("runc's container, loaded by libcontainer", err)
-		d.KillAndDelete(p)
+		both.KillAndDelete(p)
 	}
 
 	q.Answer("As the kernel sees it, no. runc is libcontainer with a command line: config.json, checks, pid file, and an end.")
 }
 
-// operations are those of the specification.
+// operations are the operations of the specification, by the command line or by the library.
 type operations struct {
-	create                    func() int // returns the pid
+	create                    func() proc.PID
 	start, kill, wait, delete func()
 	status                    func() string
-	self                      string // digest of the program that makes the container
+	creator                   string // digest of the program that creates the container
 }
 
-// lived is what was seen of a container's life.
-type lived struct {
-	facts       map[string]string // on these two agree
+// observations are what the kernel showed of a container from create to delete.
+type observations struct {
+	facts       map[string]string // expected to be the same for runc and libcontainer
 	pid, parent proc.PID
-	standIn     string   // digest of what waited in it
-	mounts      []string // that it sees
+	initDigest  string   // digest of the program that waits in the created container
+	mounts      []string // mounts that the program sees
 }
 
-// wholeLifecycle takes a container through its life, and notes what the kernel shows of it on the way.
-func wholeLifecycle(q *lab.Q, c *runc.Container, do operations) lived {
+// observeLifecycle takes a container from create to delete, and returns what the kernel shows of it on the way.
+func observeLifecycle(q *lab.Q, c *runc.Container, do operations) observations {
 	q.Helper()
 	facts := map[string]string{}
-	cgroup := c.Bundle.Spec.Linux.CgroupsPath
+	cgroupsPath := c.Bundle.Spec.Linux.CgroupsPath
 
 	pid := do.create()
-	created := proc.Snapshot(q, proc.PID(pid))
+	created := proc.Snapshot(q, pid)
 	facts["created: status"] = do.status()
 	facts["created: namespaces of its own"] = strings.Join(created.Own(proc.Self(q).Identity), " ")
-	check.OnlyProcessInCgroup(q, created.Identity, cgroup)
+	check.OnlyProcessInCgroup(q, created.Identity, cgroupsPath)
 	facts["created: last argument"] = created.Args[len(created.Args)-1]
 	facts["created: a mount of the host is visible"] = fmt.Sprint(check.SeesHostMounts(created))
-	proc.WaitFor(q, proc.SleepsIn(proc.PID(pid), unix.SYS_OPENAT))
-	call := proc.InSyscall(q, proc.PID(pid))
-	facts["created: waits at"] = filepath.Base(runc.ResolveFD(created, proc.CString(q, proc.PID(pid), call.Args[1])))
-	standIn := proc.ExeDigest(q, proc.PID(pid))
-	assert.Check(q, cmp.Equal(standIn, do.self), "the stand-in is another program than the one that made the container")
-	q.Fact("created", created.PID)
+	opened, _ := runc.BlockedOpen(q, created)
+	facts["created: waits at"] = filepath.Base(opened)
+	initDigest := proc.ExeDigest(q, pid)
+	assert.Check(q, cmp.Equal(initDigest, do.creator), "the init process is not the program that created the container")
 
 	do.start()
-	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
-	p := proc.Snapshot(q, proc.PID(pid))
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	p := proc.Snapshot(q, pid)
 	facts["running: status"] = do.status()
 	facts["running: program"] = p.Exe + " " + strings.Join(p.Args, " ")
 	facts["running: environment"] = strings.Join(p.Env, " ")
 	facts["running: threads and descriptors"] = fmt.Sprint(p.Threads, " ", len(p.FDs))
 	for _, key := range []string{"CapBnd", "CapEff", "NoNewPrivs", "Umask", "Uid"} {
-		facts["running: "+key] = proc.Status(q, proc.PID(pid), key)
+		facts["running: "+key] = proc.Status(q, pid, key)
 	}
 	// Whole: pid, start time, parent, namespaces, cgroups and mounts.
 	assert.Check(q, cmp.DeepEqual(p.Identity, created.Identity), "start has made another process")
-	assert.Check(q, !file.Exists(c.Fifo()), "the FIFO is still there after start")
+	assert.Check(q, !file.Exists(c.Fifo()), "the FIFO still exists after start")
 
 	do.kill()
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	do.wait()
 	facts["stopped: status"] = do.status()
-	facts["stopped: state.json"] = fmt.Sprint(file.Exists(filepath.Join(c.StateDir(), "state.json")))
+	facts["stopped: state.json"] = fmt.Sprint(file.Exists(c.StateFile()))
 	do.delete()
-	check.NoCgroup(q, cgroup)
+	check.NoCgroup(q, cgroupsPath)
 	facts["deleted: state directory"] = fmt.Sprint(file.Exists(c.StateDir()))
 	assert.Check(q, cmp.Equal(facts["deleted: state directory"], "false"))
-	return lived{facts, p.PID, p.Parent, standIn, p.Mounts}
+	return observations{facts, p.PID, p.Parent, initDigest, p.Mounts}
 }
 
-// libraryContainer has libcontainer make a container, in this process, and prepares what is to run in it.
-func libraryContainer(q *lab.Q, c *runc.Container) (*libcontainer.Container, *libcontainer.Process) {
+// prepareWithLibcontainer makes a container with libcontainer, in this process. It returns also the process that is to run
+// in it, as runc would take it from config.json, as far as the lab's bundle needs it.
+func prepareWithLibcontainer(q *lab.Q, c *runc.Container) (*libcontainer.Container, *libcontainer.Process) {
 	q.Helper()
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: c.ID, Spec: c.Bundle.Spec})
 	assert.NilError(q, err)
-	config.Labels = []string{"bundle=" + c.Bundle.Dir} // the conversion takes the working directory, as runc is in the bundle
+	// The conversion takes the working directory for the bundle, because runc works in the bundle.
+	config.Labels = []string{"bundle=" + c.Bundle.Dir}
 	container, err := libcontainer.Create(c.Root, c.ID, config)
 	assert.NilError(q, err)
 	q.LogCommand("# libcontainer.Create(%q, %q, config)", filepath.Base(c.Root), c.ID)
-	process := processOf(c.Bundle.Spec.Process)
+	p := c.Bundle.Spec.Process
+	capabilities := configs.Capabilities(*p.Capabilities)
+	process := &libcontainer.Process{
+		Init: true, Args: p.Args, Env: slices.Clone(p.Env), Cwd: p.Cwd,
+		UID: int(p.User.UID), GID: int(p.User.GID),
+		Capabilities: &capabilities, NoNewPrivileges: &p.NoNewPrivileges,
+		Rlimits: []configs.Rlimit{{Type: unix.RLIMIT_NOFILE, Hard: p.Rlimits[0].Hard, Soft: p.Rlimits[0].Soft}},
+	}
 	q.Cleanup(func() {
 		if file.Exists(c.StateDir()) {
 			_ = container.Signal(unix.SIGKILL)
@@ -239,15 +249,4 @@ func libraryContainer(q *lab.Q, c *runc.Container) (*libcontainer.Container, *li
 		}
 	})
 	return container, process
-}
-
-// processOf does what runc does to hand config.json's process to libcontainer, as far as the lab's bundle needs it.
-func processOf(p *specs.Process) *libcontainer.Process {
-	caps := configs.Capabilities(*p.Capabilities)
-	return &libcontainer.Process{
-		Init: true, Args: p.Args, Env: slices.Clone(p.Env), Cwd: p.Cwd,
-		UID: int(p.User.UID), GID: int(p.User.GID),
-		Capabilities: &caps, NoNewPrivileges: &p.NoNewPrivileges,
-		Rlimits: []configs.Rlimit{{Type: unix.RLIMIT_NOFILE, Hard: p.Rlimits[0].Hard, Soft: p.Rlimits[0].Soft}},
-	}
 }

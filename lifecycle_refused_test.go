@@ -22,56 +22,79 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// The operations of the runtime, and in which states they succeed. The specification has the first four; pause, resume
-// and exec are runc's own. One row each; a state that is not listed refuses.
-var transitions = []struct {
-	operation string
-	allowed   []specs.ContainerState
-	args      []string
-}{
-	{"create", []specs.ContainerState{"none"}, nil},
-	{"start", []specs.ContainerState{"created"}, nil},
-	{"kill", []specs.ContainerState{"created", "running", "paused"}, []string{"WINCH"}},
-	{"delete", []specs.ContainerState{"created", "stopped"}, nil},
-	{"state", []specs.ContainerState{"created", "running", "paused", "stopped"}, nil},
-	{"pause", []specs.ContainerState{"created", "running"}, nil},
-	{"resume", []specs.ContainerState{"paused"}, nil},
-	{"exec", []specs.ContainerState{"created", "running"}, []string{"true"}},
-}
-
-// Whatever the state does not allow: a start that is no first start, a kill of what is dead, a used id, an unknown id.
+// Whatever the state does not allow: starting twice, signalling a stopped container, an id in use, an unknown id.
 //
 // A refusal has no effect: the process, if there is one, is the same as before and so is the state. One transition that
 // the specification forbids is allowed: a created container can be deleted.
 //
-// Hint: draw the states, and an arrow for each operation. Which arrows are missing, and who checks?
+// Hint: draw the states, and an arrow for each operation. Which arrows are missing, and which program checks?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#operations
 // Kernel: https://man7.org/linux/man-pages/man2/kill.2.html
 func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which transitions are refused?")
 	b := bundle.Busybox(q, "sleep", "300")
-	got := map[string][]specs.ContainerState{}
+	// The operations, and the states in which they succeed; in other states they are refused. The specification has the
+	// first five; pause, resume and exec are runc's own.
+	transitions := []struct {
+		operation string
+		allowed   []specs.ContainerState
+		args      []string
+	}{
+		{"create", []specs.ContainerState{"none"}, nil},
+		{"start", []specs.ContainerState{"created"}, nil},
+		{"kill", []specs.ContainerState{"created", "running", "paused"}, []string{"WINCH"}},
+		{"delete", []specs.ContainerState{"created", "stopped"}, nil},
+		{"state", []specs.ContainerState{"created", "running", "paused", "stopped"}, nil},
+		{"pause", []specs.ContainerState{"created", "running"}, nil},
+		{"resume", []specs.ContainerState{"paused"}, nil},
+		{"exec", []specs.ContainerState{"created", "running"}, []string{"true"}},
+	}
+	// observe describes what the kernel and the file system show of a container, to compare before and after.
+	observe := func(q *lab.Q, c *runc.Container, p *proc.Process) string {
+		q.Helper()
+		if !file.Exists(c.StateDir()) {
+			return "no state directory"
+		}
+		frozen := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Frozen()
+		description := fmt.Sprintf("FIFO %v, frozen %v", file.Exists(c.Fifo()), frozen)
+		if proc.Alive(p.PID) {
+			now := proc.Snapshot(q, p.PID)
+			description += fmt.Sprintf(", process %d of %v is %s", now.PID, now.Start, now.Comm)
+		}
+		return description
+	}
+	allowedIn := map[string][]specs.ContainerState{} // by operation, as observed
 
 	for _, state := range []specs.ContainerState{"none", "created", "running", "paused", "stopped"} {
 		q.Run(string(state), func(q *lab.Q) {
 			q.Step("a container that is %s", state)
 			c := runc.Variant(q, b, string(state))
-			p := bring(q, c, state)
-			for _, t := range transitions {
-				refused := look(q, c, p)
-				r := operate(q, c, t.operation, t.args)
-				if r.Code == 0 {
-					got[t.operation] = append(got[t.operation], state)
-				} else {
-					assert.Check(q, cmp.Equal(look(q, c, p), refused), "%s was refused, and yet had an effect", t.operation)
+			p := bringInto(q, c, state)
+			for _, transition := range transitions {
+				operation := transition.operation
+				before := observe(q, c, p)
+				var result lab.Result
+				switch operation {
+				case "exec":
+					result = c.Exec(transition.args...)
+				case "pause":
+					result = c.TryPause()
+				default:
+					result = c.Try(operation, transition.args...)
 				}
-				assert.Check(q, cmp.Equal(r.Code == 0, slices.Contains(t.allowed, state)), "%s of a container that is %s:\n%s", t.operation, state, r)
-				// Back into the state of this part.
+				if result.Code == 0 {
+					allowedIn[operation] = append(allowedIn[operation], state)
+				} else {
+					assert.Check(q, cmp.Equal(observe(q, c, p), before), "%s was refused, but had an effect", operation)
+				}
+				want := slices.Contains(transition.allowed, state)
+				assert.Check(q, cmp.Equal(result.Code == 0, want), "%s of a container that is %s:\n%s", operation, state, result)
+				// Bring the container back into the state of this subtest.
 				switch {
-				case r.Code != 0 || slices.Contains([]string{"state", "kill", "exec"}, t.operation):
-				case t.operation == "pause":
+				case result.Code != 0 || slices.Contains([]string{"state", "kill", "exec"}, operation):
+				case operation == "pause":
 					c.Must("resume")
-				case t.operation == "resume":
+				case operation == "resume":
 					c.Pause()
 				default:
 					if file.Exists(c.StateDir()) {
@@ -80,7 +103,7 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 					if p != nil {
 						proc.WaitFor(q, proc.Dead(p.Identity))
 					}
-					p = bring(q, c, state)
+					p = bringInto(q, c, state)
 				}
 			}
 			if file.Exists(c.StateDir()) {
@@ -88,35 +111,35 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 			}
 		})
 	}
-	for _, operation := range slices.Sorted(maps.Keys(got)) {
-		q.Fact(operation+" is allowed when", got[operation])
+	for _, operation := range slices.Sorted(maps.Keys(allowedIn)) {
+		q.Fact(operation+" is allowed when", allowedIn[operation])
 	}
 	q.Clause("Start: Attempting to start a container that is not created MUST have no effect on the container and MUST generate an error.", lab.Met)
 	q.Clause("Query State: Attempting to query a container that does not exist MUST generate an error.", lab.Met)
 
-	q.Step("an operation that is not told which container")
+	q.Step("each operation without an id")
 	c := runc.Variant(q, b, "nameless")
 	for _, operation := range []string{"create", "start", "state", "kill", "delete"} {
-		r := q.Exec("runc", "--root", c.Root, operation)
-		assert.Check(q, r.Code != 0, "%s of nothing succeeds:\n%s", operation, r)
+		withoutID := q.Exec("runc", "--root", c.Root, operation)
+		assert.Check(q, withoutID.Code != 0, "%s without an id succeeds:\n%s", operation, withoutID)
 	}
 	assert.Check(q, !file.Exists(c.StateDir()))
 	q.Clause("Start: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
 	q.Clause("Create: This operation MUST generate an error if it is not provided a path to the bundle and the container ID to associate with the container.", lab.Met)
 
-	q.Step("an id that is in use, and ids that are none")
+	q.Step("an id that is in use, and invalid ids")
 	first := runc.Variant(q, b, "first")
 	p := first.CreateAndStart()
 	second := runc.Named(q, b.Variant("second", "cdb-runc-second"), "root-second", first.ID)
 	second.Root = first.Root // the same runtime, the same id, another bundle
-	r := second.Try("create")
-	assert.Check(q, r.Code != 0, "a second container of the same id is created:\n%s", r)
+	createSecond := second.Try("create")
+	assert.Check(q, createSecond.Code != 0, "a second container of the same id is created:\n%s", createSecond)
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, p.PID).Identity, p.Identity))
 	check.NoCgroup(q, second.Bundle.Spec.Linux.CgroupsPath)
-	q.Fact("create says", runc.LastLogMessage(r))
+	q.Fact("create with an id in use: error", runc.LastLogMessage(createSecond))
 	for _, id := range []string{"", "a/b", "..", "a b", strings.Repeat("x", 2000)} {
-		r := q.Exec("runc", "--root", c.Root, "create", "--bundle", c.Bundle.Name, id)
-		assert.Check(q, r.Code != 0, "a container of the id %q is created:\n%s", id, r)
+		create := q.Exec("runc", "--root", c.Root, "create", "--bundle", c.Bundle.Name, id)
+		assert.Check(q, create.Code != 0, "a container of the id %q is created:\n%s", id, create)
 		q.Fact(fmt.Sprintf("the id %.10q", id), "refused")
 	}
 	check.NoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
@@ -126,18 +149,19 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 
 	q.Control("the same id below another root is another container: an id is unique within a root, and not on the host")
 	twin := runc.Named(q, b.Variant("twin", "cdb-runc-twin"), "root-twin", first.ID)
-	other := twin.CreateAndStart()
-	assert.Check(q, !other.Same(p.Identity))
+	twinProcess := twin.CreateAndStart()
+	assert.Check(q, !twinProcess.Same(p.Identity))
 	assert.Check(q, cmp.Equal(twin.State().ID, first.State().ID))
-	q.Clause("State: This MUST be unique across all containers on this host.", lab.DeviatesUnless(false, "an id is unique below one --root; below another one there is a second container of the id"))
-	twin.KillAndDelete(other)
+	q.Clause("State: This MUST be unique across all containers on this host.",
+		lab.DeviatesUnless(false, "an id is unique below one --root; below another one there is a second container of the id"))
+	twin.KillAndDelete(twinProcess)
 	first.KillAndDelete(p)
 
-	q.Answer("All that the state does not allow, and without effect. A created one may be deleted, against the specification.")
+	q.Answer("All that the state does not allow, and without effect. A created container may be deleted, against the specification.")
 }
 
-// bring brings a container of which there is nothing into a state; nil where there is no process of it.
-func bring(q *lab.Q, c *runc.Container, state specs.ContainerState) *proc.Process {
+// bringInto brings a container that does not exist into a state. It returns its process, or nil for the state none.
+func bringInto(q *lab.Q, c *runc.Container, state specs.ContainerState) *proc.Process {
 	q.Helper()
 	if state == "none" {
 		return nil
@@ -156,30 +180,4 @@ func bring(q *lab.Q, c *runc.Container, state specs.ContainerState) *proc.Proces
 		proc.WaitFor(q, proc.Dead(p.Identity))
 	}
 	return &p
-}
-
-// operate tries an operation of the table.
-func operate(q *lab.Q, c *runc.Container, operation string, args []string) lab.Result {
-	q.Helper()
-	switch operation {
-	case "exec":
-		return c.Exec(args...)
-	case "pause":
-		return c.TryPause()
-	}
-	return c.Try(operation, args...)
-}
-
-// look is what the kernel and the file system show of a container, as one line to be compared.
-func look(q *lab.Q, c *runc.Container, p *proc.Process) string {
-	q.Helper()
-	if !file.Exists(c.StateDir()) {
-		return "no state directory"
-	}
-	line := fmt.Sprintf("FIFO %v, frozen %v", file.Exists(c.Fifo()), cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Frozen())
-	if proc.Alive(p.PID) {
-		now := proc.Snapshot(q, p.PID)
-		line += fmt.Sprintf(", process %d of %v is %s", now.PID, now.Start, now.Comm)
-	}
-	return line
 }

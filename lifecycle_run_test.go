@@ -21,7 +21,7 @@ import (
 // The parts between and after: create, start, wait for the end, delete; and it returns the program's exit code.
 //
 // `run` is no operation of the specification, it is what people type. In the foreground the runtime stays, passes on
-// what the program prints, and knows how it ended, which with create and start nobody tells. With --detach it is create and
+// what the program prints, and knows how it ended, which create and start do not report. With --detach it is create and
 // start, no more: the runtime exits, the container stays and has to be deleted.
 //
 // Hint: what is left after `run`, and what after `run --detach`? Who could know the exit code?
@@ -39,7 +39,8 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	}{
 		{"zero", "echo $((40 + 2))", 0, "42"},
 		{"seven", "echo to stderr >&2; exit 7", 7, ""},
-		{"killed", "sh -c 'kill -9 $$'; exit $?", 128 + 9, ""}, // the shell's word for its child's death, by then an exit code
+		// The shell turns the signal that ended its child into an exit code.
+		{"killed", "sh -c 'kill -9 $$'; exit $?", 128 + 9, ""},
 		{"missing", "no-such-program", 127, ""},
 	} {
 		c := runc.Variant(q, b, row.name, bundle.Args("sh", "-c", row.script))
@@ -52,39 +53,39 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 		proc.WaitFor(q, c.NoLeftovers(before))
 		q.Fact(row.script, r.Code)
 	}
-	q.Fact("left of any of them", "nothing")
+	q.Fact("leftovers of these four", "none")
 
-	q.Control("create and start: nobody waits, nobody says how it ended, and it stays until delete")
+	q.Control("create and start: runc does not wait, does not report the exit code, and the container stays until delete")
 	byHand := runc.Variant(q, b, "by-hand", bundle.Args("sh", "-c", "exit 7"))
 	byHand.Create()
-	p := proc.Snapshot(q, proc.PID(byHand.State().Pid))
+	p := byHand.Process()
 	started := byHand.Try("start")
-	assert.Check(q, cmp.Equal(started.Code, 0), "start returned the program's exit code")
+	assert.Check(q, cmp.Equal(started.Code, 0), "exit code of start; the program exits with 7")
 	proc.WaitFor(q, proc.Dead(p.Identity))
-	state := byHand.Must("state").Stdout
+	stateDocument := byHand.Must("state").Stdout
 	assert.Check(q, cmp.Equal(byHand.State().Status, specs.StateStopped))
 	q.Fact("start's exit code", started.Code)
-	q.Fact("left of it", byHand.State().Status)
-	assert.Check(q, !strings.Contains(state, "exit"), "the state document tells an exit code:\n%s", state)
+	q.Fact("status after the program's end", byHand.State().Status)
+	assert.Check(q, !strings.Contains(stateDocument, "exit"), "the state document has an exit code:\n%s", stateDocument)
 	byHand.Delete()
 
 	q.Control("run --detach: it returns while the program runs, and leaves the container")
 	detached := runc.Variant(q, b, "detached")
 	detached.Must("run", "--detach")
-	pid := detached.State().Pid
-	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
+	pid := detached.PID()
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	assert.Check(q, cmp.Equal(detached.State().Status, specs.StateRunning))
 	q.Fact("after run --detach", detached.State().Status)
-	detached.KillAndDelete(proc.Snapshot(q, proc.PID(pid)))
+	detached.KillAndDelete(proc.Snapshot(q, pid))
 
 	q.Step("in the foreground, the runtime is the program's parent, and passes on signals")
 	foreground := runc.Variant(q, b, "foreground", bundle.Args("sh", "-c", "trap 'exit 9' TERM; while :; do sleep 300 & wait $!; done"))
 	run := q.StartBackground(foreground.Argv("run")...)
 	proc.WaitFor(q, file.DirHas(foreground.StateDir(), "state.json"))
 	proc.WaitFor(q, foreground.HasStatus(specs.StateRunning))
-	inner := proc.Snapshot(q, proc.PID(foreground.State().Pid))
-	assert.Check(q, cmp.Equal(inner.Parent, run.PID()))
-	proc.WaitFor(q, proc.Catches(inner.PID, unix.SIGTERM))
+	program := foreground.Process()
+	assert.Check(q, cmp.Equal(program.Parent, run.PID()))
+	proc.WaitFor(q, proc.Catches(program.PID, unix.SIGTERM))
 	run.Signal(unix.SIGTERM)
 	assert.Check(q, cmp.Equal(run.ExitCode(), 9), "the exit code of run")
 	assert.Check(q, !file.Exists(foreground.StateDir()))

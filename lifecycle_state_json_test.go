@@ -3,7 +3,6 @@
 package cdblab
 
 import (
-	"encoding/json"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"cdblab/helpers/check"
-
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"golang.org/x/sys/unix"
@@ -23,13 +20,14 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/check"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
 )
 
-// One file, state.json: who the first process is, where its namespaces and cgroups are, and the configuration.
+// One file, state.json: which process is the first one, where its namespaces and cgroups are, and the configuration.
 //
 // The pid is kept with its start time, so that a pid used again is not taken for the container. What changes is not in
 // the file: status, processes and statistics are read from the kernel each time one asks, so the file is the same before
@@ -52,73 +50,73 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	})
 	after := time.Now()
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
-	path := filepath.Join(c.StateDir(), "state.json")
 
 	q.Step("state.json: the process, by pid and start time, and when it was made")
-	written := file.Read(q, path)
-	var r record
-	assert.NilError(q, json.Unmarshal([]byte(written), &r), "state.json is no JSON")
-	assert.Check(q, cmp.Equal(r.ID, c.ID))
-	assert.Check(q, cmp.Equal(r.PID, p.PID))
-	assert.Check(q, cmp.Equal(r.Start, p.Start), "init_process_start is not field 22 of /proc/%d/stat", p.PID)
-	assert.Check(q, r.Created.After(before) && r.Created.Before(after), "created %v is not between %v and %v", r.Created, before, after)
-	q.Fact("init_process_pid", r.PID)
-	q.Fact("init_process_start", r.Start)
+	written := file.Read(q, c.StateFile())
+	record := c.StateRecord()
+	assert.Check(q, cmp.Equal(record.ID, c.ID))
+	assert.Check(q, cmp.Equal(record.PID, p.PID))
+	assert.Check(q, cmp.Equal(record.Start, p.Start), "init_process_start is not field 22 of /proc/%d/stat", p.PID)
+	assert.Check(q, record.Created.After(before) && record.Created.Before(after),
+		"created %v is not between %v and %v", record.Created, before, after)
+	q.Fact("init_process_pid", record.PID)
+	q.Fact("init_process_start", record.Start)
 	q.Fact("created", "between the call and its return")
 
 	q.Step("its paths lead to the namespaces and the cgroups of the process")
-	for _, name := range slices.Sorted(maps.Keys(r.Namespaces)) {
-		path := r.Namespaces[name]
-		var now unix.Stat_t
-		assert.NilError(q, unix.Stat(path, &now), "namespace_paths, %s", name)
-		assert.Check(q, cmp.Equal(proc.Inode(now.Ino), p.NS[filepath.Base(path)]), "namespace_paths, %s: %s", name, path)
+	for _, name := range slices.Sorted(maps.Keys(record.Namespaces)) {
+		path := record.Namespaces[name]
+		var st unix.Stat_t
+		assert.NilError(q, unix.Stat(path, &st), "namespace_paths, %s", name)
+		assert.Check(q, cmp.Equal(proc.Inode(st.Ino), p.NS[filepath.Base(path)]), "namespace_paths, %s: %s", name, path)
 	}
-	recorded := strings.Join(slices.Sorted(maps.Values(r.Namespaces)), " ") + " "
+	recordedPaths := strings.Join(slices.Sorted(maps.Values(record.Namespaces)), " ") + " "
 	for _, ns := range p.Own(proc.Self(q).Identity) {
-		assert.Check(q, cmp.Contains(recorded, "/ns/"+ns+" "), "a namespace of its own is not recorded")
+		assert.Check(q, cmp.Contains(recordedPaths, "/ns/"+ns+" "), "a namespace of its own is not recorded")
 	}
-	q.Fact("namespace_paths", slices.Sorted(maps.Keys(r.Namespaces)))
-	assert.Check(q, len(r.Cgroups) > 0, "no cgroup_paths")
-	for _, name := range slices.Sorted(maps.Keys(r.Cgroups)) {
-		procs := file.Read(q, filepath.Join(r.Cgroups[name], "cgroup.procs"))
+	q.Fact("namespace_paths", slices.Sorted(maps.Keys(record.Namespaces)))
+	assert.Check(q, len(record.Cgroups) > 0, "no cgroup_paths")
+	for _, name := range slices.Sorted(maps.Keys(record.Cgroups)) {
+		procs := file.Read(q, filepath.Join(record.Cgroups[name], "cgroup.procs"))
 		assert.Check(q, cmp.Contains(strings.Fields(procs), strconv.Itoa(int(p.PID))), "cgroup_paths, %q", name)
-		assert.Check(q, slices.Contains(g.Dirs(), r.Cgroups[name]), "%s is no directory of cgroup %s", r.Cgroups[name], g.Path)
+		assert.Check(q, slices.Contains(g.Dirs(), record.Cgroups[name]), "%s is no directory of cgroup %s", record.Cgroups[name], g.Path)
 	}
 	q.Fact("cgroup_paths", "each is a directory of the cgroup, with the process in it")
 
-	q.Step("the configuration is in it, and with it what the caller noted")
-	assert.Check(q, cmp.Contains(r.Config.Labels, "org.example.note=kept"))
-	assert.Check(q, cmp.Contains(r.Config.Labels, "bundle="+c.Bundle.Dir))
-	assert.Check(q, cmp.Equal(r.Config.Rootfs, c.Bundle.Rootfs()))
-	q.Fact("labels", r.Config.Labels)
-	document := c.State()
-	assert.Check(q, cmp.DeepEqual(document.Annotations, c.Bundle.Spec.Annotations))
-	assert.Check(q, cmp.Equal(document.Bundle, c.Bundle.Dir))
-	q.Fact("annotations, as state says them", document.Annotations)
-	info, err := os.Stat(path)
+	q.Step("the configuration is in it, with the annotations as labels")
+	assert.Check(q, cmp.Contains(record.Config.Labels, "org.example.note=kept"))
+	assert.Check(q, cmp.Contains(record.Config.Labels, "bundle="+c.Bundle.Dir))
+	assert.Check(q, cmp.Equal(record.Config.Rootfs, c.Bundle.Rootfs()))
+	q.Fact("labels", record.Config.Labels)
+	state := c.State()
+	assert.Check(q, cmp.DeepEqual(state.Annotations, c.Bundle.Spec.Annotations))
+	assert.Check(q, cmp.Equal(state.Bundle, c.Bundle.Dir))
+	q.Covers("annotations")
+	q.Fact("annotations, as runc state prints them", state.Annotations)
+	info, err := os.Stat(c.StateFile())
 	assert.NilError(q, err)
 	dir, err := os.Stat(c.StateDir())
 	assert.NilError(q, err)
 	q.Fact("modes of the file and its directory", []os.FileMode{info.Mode(), dir.Mode()})
 
 	q.Step("list: what is below --root, each with the record and a status of this moment")
-	listed := list(q, c)
+	listed := c.List()
 	assert.Assert(q, cmp.Len(listed, 1))
 	assert.Check(q, cmp.Equal(listed[0].ID, c.ID))
 	assert.Check(q, cmp.Equal(listed[0].PID, p.PID))
 	assert.Check(q, cmp.Equal(listed[0].Status, specs.StateRunning))
-	assert.Check(q, listed[0].Created.Equal(r.Created), "created %v, in state.json %v", listed[0].Created, r.Created)
+	assert.Check(q, listed[0].Created.Equal(record.Created), "created %v, in state.json %v", listed[0].Created, record.Created)
 	assert.Check(q, cmp.Equal(listed[0].Owner, "root"), "owner of the state directory")
 	q.Fact("list", []any{listed[0].ID, listed[0].PID, string(listed[0].Status), listed[0].Owner})
 
 	q.Step("ps: the cgroup's processes")
 	assert.Check(q, cmp.Equal(sh.Run("sleep 300 &").Code, 0))
-	assert.Check(q, cmp.DeepEqual(ps(q, c), g.Procs()), "ps against cgroup.procs")
+	assert.Check(q, cmp.DeepEqual(c.Processes(), g.Procs()), "ps against cgroup.procs")
 	assert.Check(q, cmp.Len(g.Procs(), 2))
 	q.Fact("ps", len(g.Procs()))
 
 	q.Step("events --stats: the cgroup's files")
-	type stats struct {
+	var event struct {
 		Type, ID string
 		Data     struct {
 			CPU    struct{ Usage struct{ Total uint64 } }
@@ -128,17 +126,17 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 			Pids struct{ Current, Limit uint64 }
 		}
 	}
-	var e stats
-	used := cgroup.CPUTime(g)
-	check.DecodeJSON(q, c.Must("events", "--stats").Stdout, &e)
+	cpuTimeBefore := cgroup.CPUTime(g)
+	check.DecodeJSON(q, c.Must("events", "--stats").Stdout, &event)
+	stats := event.Data
 	for _, row := range []struct {
 		statistic, controller string
-		v1, v2                string // the file
+		v1, v2                string // names of the file
 		got                   uint64
 	}{
-		{"pids.current", "pids", "pids.current", "pids.current", e.Data.Pids.Current},
-		{"pids.limit", "pids", "pids.max", "pids.max", e.Data.Pids.Limit},
-		{"memory.usage.limit", "memory", "memory.limit_in_bytes", "memory.max", e.Data.Memory.Usage.Limit},
+		{"pids.current", "pids", "pids.current", "pids.current", stats.Pids.Current},
+		{"pids.limit", "pids", "pids.max", "pids.max", stats.Pids.Limit},
+		{"memory.usage.limit", "memory", "memory.limit_in_bytes", "memory.max", stats.Memory.Usage.Limit},
 	} {
 		name := row.v1
 		if g.V2 {
@@ -147,24 +145,26 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 		assert.Check(q, cmp.Equal(strconv.FormatUint(row.got, 10), g.Read(row.controller, name)), "%s against %s", row.statistic, name)
 		q.Fact(row.statistic+" is "+name, row.got)
 	}
-	assert.Check(q, used <= e.Data.CPU.Usage.Total && e.Data.CPU.Usage.Total <= cgroup.CPUTime(g) && used > 0,
-		"cpu.usage.total %d is not what the kernel said before and after: %d, %d", e.Data.CPU.Usage.Total, used, cgroup.CPUTime(g))
-	q.Fact("cpu.usage.total", "between what the kernel says before and after")
-	assert.Check(q, e.Data.Memory.Usage.Usage > 0 && e.Data.Memory.Usage.Usage <= uint64(memory), "memory.usage.usage %d", e.Data.Memory.Usage.Usage)
+	cpuTimeAfter, total := cgroup.CPUTime(g), stats.CPU.Usage.Total
+	assert.Check(q, cpuTimeBefore <= total && total <= cpuTimeAfter && cpuTimeBefore > 0,
+		"cpu.usage.total %d is not between the kernel's values before and after: %d, %d", total, cpuTimeBefore, cpuTimeAfter)
+	q.Fact("cpu.usage.total", "between the kernel's values before and after")
+	usage := stats.Memory.Usage.Usage
+	assert.Check(q, usage > 0 && usage <= uint64(memory), "memory.usage.usage %d", usage)
 
-	q.Step("--log: one line for what went wrong; nothing for what did not")
-	logged := func(words ...string) []string {
-		log := filepath.Join(q.Dir, "root-recorded", "log-"+strings.Join(words, "-"))
-		argv := append([]string{"runc", "--root", c.Root, "--log", log, "--log-format", "json"}, words...)
+	q.Step("--log: one line for a failure; none for a success")
+	runWithLog := func(operation ...string) (lines []string) {
+		log := filepath.Join(q.Dir, "root-recorded", "log-"+strings.Join(operation, "-"))
+		argv := append([]string{"runc", "--root", c.Root, "--log", log, "--log-format", "json"}, operation...)
 		result := q.Exec(argv...)
-		lines := strings.FieldsFunc(file.Read(q, log), func(r rune) bool { return r == '\n' })
+		lines = strings.FieldsFunc(file.Read(q, log), func(r rune) bool { return r == '\n' })
 		assert.NilError(q, os.Remove(log)) // it must not be taken for a container below the root
 		if result.Code != 0 {
-			assert.Check(q, result.Stderr != "", "the caller is told nothing")
+			assert.Check(q, result.Stderr != "", "runc fails and writes nothing to stderr")
 		}
 		return lines
 	}
-	lines := logged("state", "no-such-container")
+	lines := runWithLog("state", "no-such-container")
 	assert.Assert(q, cmp.Len(lines, 1), "%q", lines)
 	var line struct {
 		Level, Msg string
@@ -174,114 +174,68 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	assert.Check(q, cmp.Equal(line.Level, "error"))
 	assert.Check(q, cmp.Contains(line.Msg, "does not exist"))
 	assert.Check(q, !line.Time.Before(before.Truncate(time.Second)), "time %v is before the question's beginning %v", line.Time, before)
-	q.Fact("of a failure", line.Level+": "+line.Msg)
-	assert.Check(q, cmp.Len(logged("state", c.ID), 0), "lines of a success")
-	q.Fact("of a success", "none")
+	q.Fact("logged of a failure", line.Level+": "+line.Msg)
+	assert.Check(q, cmp.Len(runWithLog("state", c.ID), 0), "lines of a success")
+	q.Fact("logged of a success", "none")
 
 	q.Step("features: what the runtime could do, here compared with what the kernel can")
 	var f features.Features
 	check.DecodeJSON(q, q.Must("runc", "features").Stdout, &f)
-	assert.Check(q, cmp.DeepEqual(f.Hooks, []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}))
+	assert.Check(q, cmp.DeepEqual(f.Hooks,
+		[]string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}))
 	q.Fact("hooks", f.Hooks)
-	kernel := proc.Self(q).NS
-	var known, both []string
+	kernelNamespaces := proc.Self(q).NS
+	var inKernel []string
 	for _, ns := range f.Linux.Namespaces {
-		known = append(known, ns)
-		if _, ok := kernel[kernelName(ns)]; ok {
-			both = append(both, ns)
+		if _, ok := kernelNamespaces[proc.NamespaceName(ns)]; ok {
+			inKernel = append(inKernel, ns)
 		}
 	}
 	for _, ns := range bundle.NamespaceTypes(c.Bundle.Spec) {
-		assert.Check(q, cmp.Contains(both, ns), "the container has a namespace that features, or the kernel, does not know")
+		assert.Check(q, cmp.Contains(inKernel, ns),
+			"the container has a namespace that runc features does not list, or the kernel does not have")
 	}
-	q.Fact("namespaces", known)
-	q.Fact("of these, the kernel has", both)
-	last, err := strconv.Atoi(file.Read(q, "/proc/sys/kernel/cap_last_cap"))
-	assert.NilError(q, err)
-	q.Fact("capabilities, and the kernel's", []int{len(f.Linux.Capabilities), last + 1})
+	q.Fact("namespaces", f.Linux.Namespaces)
+	q.Fact("of these, the kernel has", inKernel)
+	kernelCapabilities := check.Int(q, file.Read(q, "/proc/sys/kernel/cap_last_cap")) + 1
+	q.Fact("capabilities, and the kernel's", []int{len(f.Linux.Capabilities), kernelCapabilities})
 	if q.UnderTest("runc").Pinned {
-		assert.Check(q, len(f.Linux.Capabilities) >= last+1, "the kernel has %d capabilities, features %d", last+1, len(f.Linux.Capabilities))
+		assert.Check(q, len(f.Linux.Capabilities) >= kernelCapabilities,
+			"the kernel has %d capabilities, runc features lists %d", kernelCapabilities, len(f.Linux.Capabilities))
 	}
 	assert.Check(q, cmp.Contains(f.MountOptions, "noexec"))
 	assert.Check(q, !slices.Contains(f.MountOptions, "nonsense"))
 	q.Fact("mount options it knows", len(f.MountOptions))
-	// What is not in the list is not refused by the runtime: it is handed to the file system, which may know it.
-	odd := runc.Variant(q, b, "odd", func(s *specs.Spec) {
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nonsense"}})
+	// The runtime does not refuse an option that is not in the list: it passes the option to the file system.
+	unknownOption := runc.Variant(q, b, "odd", func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts,
+			specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nonsense"}})
 	})
-	made := odd.Try("create")
-	assert.Check(q, made.Code != 0, "create with an option that nobody knows succeeds:\n%s", made)
-	assert.Check(q, cmp.Contains(made.Stderr, "invalid argument"), "it is not mount(2) that refuses it")
+	create := unknownOption.Try("create")
+	assert.Check(q, create.Code != 0, "create with an unknown mount option succeeds:\n%s", create)
+	assert.Check(q, cmp.Contains(create.Stderr, "invalid argument"), "create fails, but not with the EINVAL of mount(2)")
 	q.Fact("an option that it does not know", "EINVAL, from mount(2)")
 
-	q.Control("the process is killed: the file is as it was, and list and ps have asked the kernel")
+	q.Control("the process is killed: state.json stays as it was, and list and ps read the new state from the kernel")
 	c.Kill("KILL")
 	proc.WaitFor(q, proc.Dead(p.Identity))
-	assert.Check(q, cmp.Equal(file.Read(q, path), written), "state.json was written again")
-	q.Fact("state.json", "the same bytes")
-	listed = list(q, c)
+	assert.Check(q, cmp.Equal(file.Read(q, c.StateFile()), written), "state.json was written again")
+	q.Fact("state.json after kill", "the same bytes")
+	listed = c.List()
 	assert.Assert(q, cmp.Len(listed, 1))
 	assert.Check(q, cmp.Equal(listed[0].Status, specs.StateStopped))
-	q.Fact("list", listed[0].Status)
-	assert.Check(q, cmp.Len(ps(q, c), 0))
-	q.Fact("ps", ps(q, c))
+	q.Fact("list after kill", listed[0].Status)
+	assert.Check(q, cmp.Len(c.Processes(), 0))
+	q.Fact("ps after kill", c.Processes())
 	refused := c.Try("events", "--stats")
 	assert.Check(q, refused.Code != 0, "events of a stopped container:\n%s", refused)
-	q.Fact("events --stats", runc.LogMessage(strings.TrimSpace(refused.Stderr)))
+	q.Fact("events --stats after kill: error", runc.LogMessage(strings.TrimSpace(refused.Stderr)))
 
-	q.Control("deleted: no file, and no line in list")
+	q.Control("after delete there is no state.json, and list prints no container")
 	c.Delete()
-	assert.Check(q, !file.Exists(path), "%s is still there", path)
-	assert.Check(q, cmp.Len(list(q, c), 0))
-	q.Fact("list", list(q, c))
+	assert.Check(q, !file.Exists(c.StateFile()), "%s still exists", c.StateFile())
+	assert.Check(q, cmp.Len(c.List(), 0))
+	q.Fact("list after delete", c.List())
 
-	q.Answer("In state.json: process, namespaces, cgroups, configuration. What changes is asked of the kernel each time.")
-}
-
-// record is what this question reads of libcontainer's state.json.
-type record struct {
-	ID         string
-	PID        proc.PID   `json:"init_process_pid"`
-	Start      proc.Ticks `json:"init_process_start"`
-	Created    time.Time
-	Namespaces map[string]string `json:"namespace_paths"`
-	Cgroups    map[string]string `json:"cgroup_paths"`
-	Config     struct {
-		Rootfs string
-		Labels []string
-	}
-}
-
-// listing is an element of what `runc list` prints.
-type listing struct {
-	ID      string
-	PID     proc.PID
-	Status  specs.ContainerState
-	Created time.Time
-	Owner   string
-}
-
-// list has the runtime list the containers below the container's root.
-func list(q *lab.Q, c *runc.Container) []listing {
-	q.Helper()
-	var out []listing
-	check.DecodeJSON(q, q.Must("runc", "--root", c.Root, "list", "--format", "json").Stdout, &out)
-	return out
-}
-
-// ps has the runtime list the container's processes, sorted.
-func ps(q *lab.Q, c *runc.Container) []int {
-	q.Helper()
-	var out []int
-	check.DecodeJSON(q, c.Must("ps", "--format", "json").Stdout, &out)
-	slices.Sort(out)
-	return out
-}
-
-// kernelName is the name that /proc/PID/ns has for a namespace of config.json.
-func kernelName(ns string) string {
-	if name, ok := map[string]string{"mount": "mnt", "network": "net"}[ns]; ok {
-		return name
-	}
-	return ns
+	q.Answer("In state.json: process, namespaces, cgroups, configuration. What changes is read from the kernel each time.")
 }

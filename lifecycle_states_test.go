@@ -24,7 +24,7 @@ import (
 //
 // Creating is over before `create` returns, so only a hook sees it. No state is stored anywhere: each is derived, when
 // one asks, from the process (is it alive?), the FIFO (is it there?) and the freezer (is it frozen?). The state document
-// follows the specification's schema in each but paused, which the schema does not know.
+// follows the specification's schema in each state except paused, which the schema does not have.
 //
 // Hint: which three facts of the kernel does one need to tell the states apart?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state
@@ -35,98 +35,105 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	seen := q.Mkdir("seen")
 	c := runc.Variant(q, b, "passing", func(s *specs.Spec) {
 		s.Annotations = map[string]string{"org.example.question": "states"}
-		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "/bin/cat > " + seen + "/creating"}}}}
+		writeStdin := specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", "/bin/cat > " + seen + "/creating"}}
+		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{writeStdin}}
 	})
 	stateSchema := schema.State(q)
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 
-	// The three facts from which the state follows.
-	type facts struct{ Alive, FIFO, Frozen bool }
-	var pid proc.PID
+	// What the kernel shows, and from which the status follows.
+	type kernelFacts struct{ Alive, FIFO, Frozen bool }
+	var pid proc.PID // 0 until create has returned
 	var passed []specs.ContainerState
-	check := func(document string, want specs.ContainerState, kernel facts) specs.State {
+	checkState := func(document string, want specs.ContainerState) specs.State {
 		q.Helper()
-		var s specs.State
-		assert.NilError(q, json.Unmarshal([]byte(document), &s))
-		assert.Check(q, cmp.Equal(s.Status, want))
-		assert.Check(q, cmp.Equal(s.ID, c.ID))
-		assert.Check(q, cmp.Equal(s.Bundle, c.Bundle.Dir))
-		assert.Check(q, s.Version != "")
-		assert.Check(q, cmp.Equal(s.Annotations["org.example.question"], "states"), "annotations")
-		if pid != 0 {
-			got := facts{proc.Alive(pid), file.Exists(c.Fifo()), g.Frozen()}
-			assert.Check(q, cmp.DeepEqual(got, kernel), "what the kernel shows of a container that is %s", want)
-			q.Fact(string(want), got)
-		}
-		passed = append(passed, s.Status)
-		return s
+		var state specs.State
+		assert.NilError(q, json.Unmarshal([]byte(document), &state))
+		assert.Check(q, cmp.Equal(state.Status, want))
+		assert.Check(q, cmp.Equal(state.ID, c.ID))
+		assert.Check(q, cmp.Equal(state.Bundle, c.Bundle.Dir))
+		assert.Check(q, state.Version != "", "the state document has no ociVersion")
+		assert.Check(q, cmp.Equal(state.Annotations["org.example.question"], "states"), "annotations")
+		passed = append(passed, state.Status)
+		return state
 	}
-	valid := func(document string) {
+	checkKernel := func(status string, want kernelFacts) {
+		q.Helper()
+		got := kernelFacts{proc.Alive(pid), file.Exists(c.Fifo()), g.Frozen()}
+		assert.Check(q, cmp.DeepEqual(got, want), "what the kernel shows of a container that is %s", status)
+		q.Fact(status, got)
+	}
+	checkSchema := func(document string) {
 		q.Helper()
 		assert.Check(q, schema.Validate(q, stateSchema, document), "the state document against the specification's schema")
 	}
 
-	q.Step("creating, as a hook is told on its stdin")
+	q.Step("creating: the status in the state document that a hook reads from its stdin")
 	c.Create()
 	creating := file.Read(q, filepath.Join(seen, "creating"))
-	s := check(creating, specs.StateCreating, facts{})
-	valid(creating)
-	hooked := s.Pid
+	pidInHook := checkState(creating, specs.StateCreating).Pid
+	checkSchema(creating)
 
 	q.Step("created: alive, and the FIFO is there")
-	pid = proc.PID(c.State().Pid)
-	assert.Check(q, cmp.Equal(hooked, pid), "the pid of which the hook was told")
+	pid = c.PID()
+	assert.Check(q, cmp.Equal(proc.PID(pidInHook), pid), "the pid in the state document of the hook")
 	created := c.Must("state").Stdout
-	check(created, specs.StateCreated, facts{Alive: true, FIFO: true})
-	valid(created)
+	checkState(created, specs.StateCreated)
+	q.Covers("annotations")
+	checkKernel("created", kernelFacts{Alive: true, FIFO: true})
+	checkSchema(created)
 
 	q.Step("running: alive, and no FIFO")
 	c.Start()
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	runs := c.Must("state").Stdout
-	s = check(runs, specs.StateRunning, facts{Alive: true})
-	assert.Check(q, cmp.Equal(s.Pid, pid))
-	valid(runs)
+	running := c.Must("state").Stdout
+	assert.Check(q, cmp.Equal(proc.PID(checkState(running, specs.StateRunning).Pid), pid))
+	checkKernel("running", kernelFacts{Alive: true})
+	checkSchema(running)
 
 	q.Step("paused: frozen, a state of the runtime's own")
 	c.Pause()
 	paused := c.Must("state").Stdout
-	check(paused, "paused", facts{Alive: true, Frozen: true})
-	q.Clause(
-		"State: When serialized in JSON, the format MUST adhere to the JSON Schema schema/state-schema.json.", lab.DeviatesUnless(schema.Validate(q, stateSchema, paused) == nil,
-
-			"it does in creating, created, running and stopped; the status paused is none that the schema knows"))
-
+	checkState(paused, "paused")
+	checkKernel("paused", kernelFacts{Alive: true, Frozen: true})
+	q.Clause("State: When serialized in JSON, the format MUST adhere to the JSON Schema schema/state-schema.json.",
+		lab.DeviatesUnless(schema.Validate(q, stateSchema, paused) == nil,
+			"it does in creating, created, running and stopped; the schema has no status paused"))
 	q.Clause("State: Additional values MAY be defined by the runtime, however, they MUST be used to represent new runtime states not defined above.", lab.Met)
 	c.Must("resume")
-	check(c.Must("state").Stdout, specs.StateRunning, facts{Alive: true})
+	checkState(c.Must("state").Stdout, specs.StateRunning)
+	checkKernel("running after resume", kernelFacts{Alive: true})
 
 	q.Step("stopped: dead")
 	p := proc.Snapshot(q, pid)
 	c.Kill("KILL")
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	stopped := c.Must("state").Stdout
-	s = check(stopped, specs.StateStopped, facts{})
-	assert.Check(q, cmp.Equal(s.Pid, 0), "a stopped container has no process, and yet a pid")
-	valid(stopped)
+	stoppedPID := checkState(stopped, specs.StateStopped).Pid
+	assert.Check(q, cmp.Equal(stoppedPID, 0), "a stopped container has no process, but state reports a pid")
+	checkKernel("stopped", kernelFacts{})
+	checkSchema(stopped)
 	q.Fact("passed", passed)
 	q.Clause("Query State: This operation MUST return the state of a container as specified in the State section.", lab.Met)
 
-	q.Control("the schema is not content with anything: a document without its id, and one with an unknown status")
-	for _, bad := range []string{`{"ociVersion": "1.0.0", "status": "running", "bundle": "/b"}`, `{"ociVersion": "1.0.0", "id": "x", "status": "lost", "bundle": "/b"}`} {
+	q.Control("the schema does not accept every document: not one without its id, and not one with an unknown status")
+	for _, bad := range []string{
+		`{"ociVersion": "1.0.0", "status": "running", "bundle": "/b"}`,
+		`{"ociVersion": "1.0.0", "id": "x", "status": "lost", "bundle": "/b"}`,
+	} {
 		assert.Check(q, schema.Validate(q, stateSchema, bad) != nil, "the schema accepts %s", bad)
 	}
 
 	q.Step("the states are derived, not stored: state.json has no status")
 	var stored map[string]any
-	assert.NilError(q, json.Unmarshal([]byte(file.Read(q, filepath.Join(c.StateDir(), "state.json"))), &stored))
-	_, has := stored["status"]
-	assert.Check(q, !has, "state.json has a status: %v", stored["status"])
+	assert.NilError(q, json.Unmarshal([]byte(file.Read(q, c.StateFile())), &stored))
+	_, hasStatus := stored["status"]
+	assert.Check(q, !hasStatus, "state.json has a status: %v", stored["status"])
 	c.Delete()
 
 	q.Step("state without an id")
-	none := q.Exec("runc", "--root", c.Root, "state")
-	assert.Check(q, none.Code != 0, "state of nothing succeeds:\n%s", none)
+	withoutID := q.Exec("runc", "--root", c.Root, "state")
+	assert.Check(q, withoutID.Code != 0, "state without an id succeeds:\n%s", withoutID)
 	q.Clause("Query State: This operation MUST generate an error if it is not provided the ID of a container.", lab.Met)
 
 	q.Answer("Creating, created, running, stopped, and the runtime's own paused: each derived from process, FIFO and freezer.")

@@ -22,50 +22,50 @@ import (
 
 // Its limits, and nothing else: `update` writes into the files of the cgroup, and the next fork already feels it.
 //
-// The process is not told and not restarted. Namespaces, mounts, capabilities and the program are settled at create.
+// The process is not notified and not restarted. Namespaces, mounts, capabilities and the program are settled at create.
 // config.json is not touched; the runtime notes the new limits in its own state.json.
 //
-// Hint: which of a container's properties are files that anybody can write?
+// Hint: which of a container's properties are files that root can write?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#pid-interface-files
 func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can be changed while it runs?")
 	b := bundle.Busybox(q, "sleep", "300")
-	c, sh, p := runc.StartWithShell(q, b, "updated", bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }))
-	_, free, _ := runc.StartWithShell(q, b, "other", bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }))
+	tenProcesses := bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} })
+	c, sh, p := runc.StartWithShell(q, b, "updated", tenProcesses)
+	_, otherShell, _ := runc.StartWithShell(q, b, "other", tenProcesses)
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
-	config := file.Read(q, c.Bundle.Config())
-	stateFile := filepath.Join(c.StateDir(), "state.json")
-	stored := file.Read(q, stateFile)
-	const forks = "(i=0; while [ $i -lt 15 ]; do sleep 300 & i=$((i+1)); done; echo all of them; kill $(jobs -p))"
+	configBefore := file.Read(q, c.Bundle.Config())
+	stateFileBefore := file.Read(q, c.StateFile())
+	const fork15Times = "(i=0; while [ $i -lt 15 ]; do sleep 300 & i=$((i+1)); done; echo all of them; kill $(jobs -p))"
 
 	q.Step("with ten processes at most, the program cannot fork 15 times")
-	r := sh.Run(forks)
+	r := sh.Run(fork15Times)
 	assert.Check(q, cmp.Contains(r.Out, "can't fork"))
-	q.Fact("pids.max", g.Read("pids", "pids.max"))
+	q.Fact("pids.max before update", g.Read("pids", "pids.max"))
 	for _, pid := range g.Procs() {
 		if pid != p.PID {
 			q.KillProcess(proc.Snapshot(q, pid))
 		}
 	}
 
-	q.Step("update: the file has another number, and the same program can")
+	q.Step("update: the file has another number, and the same program can fork 15 times")
 	c.Must("update", "--pids-limit", "40")
 	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "40"), "pids.max after update --pids-limit 40")
-	r = sh.Run(forks)
+	r = sh.Run(fork15Times)
 	assert.Check(q, cmp.Contains(r.Out, "all of them"))
-	q.Fact("pids.max", g.Read("pids", "pids.max"))
+	q.Fact("pids.max after update --pids-limit", g.Read("pids", "pids.max"))
 
 	q.Step("the rest: a flag of update, a file of the cgroup")
-	for _, row := range []struct{ flag, value, controller, v1, reads1, v2, reads2 string }{
+	for _, row := range []struct{ flag, value, controller, v1File, v1Want, v2File, v2Want string }{
 		{"--memory", "134217728", "memory", "memory.limit_in_bytes", "134217728", "memory.max", "134217728"},
 		{"--memory-reservation", "33554432", "memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
 		{"--cpu-quota", "25000", "cpu", "cpu.cfs_quota_us", "25000", "cpu.max", "25000 100000"},
 		{"--cpuset-cpus", "0", "cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"},
 	} {
-		path, reads := row.v1, row.reads1
+		path, want := row.v1File, row.v1Want
 		if g.V2 {
-			path, reads = row.v2, row.reads2
+			path, want = row.v2File, row.v2Want
 		}
 		if !g.Has(row.controller) {
 			q.Fact(row.flag, "no controller "+row.controller+" here")
@@ -78,9 +78,9 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 			c.Must("update", row.flag, row.value)
 		}
 		after := g.Read(row.controller, path)
-		assert.Check(q, cmp.Equal(after, reads), "%s after %s", path, row.flag)
-		if row.controller != "cpuset" || runtime.NumCPU() > 1 { // of one CPU there is nothing to choose
-			assert.Check(q, before != after, "%s reads %q before, too", path, before)
+		assert.Check(q, cmp.Equal(after, want), "%s after %s", path, row.flag)
+		if row.controller != "cpuset" || runtime.NumCPU() > 1 { // with one CPU there is only one set
+			assert.Check(q, before != after, "%s already read %q before", path, before)
 		}
 		q.Fact(row.flag, path+": "+before+" → "+after)
 	}
@@ -92,37 +92,38 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q.LogCommand(`echo '{"pids": {"limit": 33}}' > resources.json`)
 	c.Must("update", "--resources", "resources.json")
 	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "33"), "pids.max after update --resources")
-	q.Fact("pids.max", g.Read("pids", "pids.max"))
+	q.Fact("pids.max after update --resources", g.Read("pids", "pids.max"))
 
-	q.Step("a limit below what is used: refused where the document asks for a look first")
+	q.Step("a limit below what is used: refused where the document asks for a check before the update")
 	if g.Has("memory") {
 		assert.NilError(q, os.WriteFile(document, []byte(`{"memory": {"limit": 4096, "checkBeforeUpdate": true}}`), 0o644))
 		q.LogCommand(`echo '{"memory": {"limit": 4096, "checkBeforeUpdate": true}}' > resources.json`)
 		refused := c.Try("update", "--resources", "resources.json")
 		assert.Check(q, refused.Code != 0, "memory is limited to less than is used:\n%s", refused)
 		assert.Check(q, proc.Alive(p.PID), "the update has killed the container")
+		q.Covers("linux.resources.memory.checkBeforeUpdate")
 		q.Fact("linux.resources.memory.checkBeforeUpdate", runc.LastLogMessage(refused))
 	}
 
-	q.Step("the process is the same, config.json too; only the runtime's own record is another")
+	q.Step("the process is the same, config.json too; only the runtime's own record changes")
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, p.PID).Identity, p.Identity))
-	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Config()), config))
-	assert.Check(q, file.Read(q, stateFile) != stored, "state.json does not know of the update")
+	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Config()), configBefore))
+	assert.Check(q, file.Read(q, c.StateFile()) != stateFileBefore, "state.json does not have the new limits")
 	q.Fact("written by update", "state.json, and no other file")
 
 	q.Control("the other container, which was not updated, still cannot fork 15 times")
-	r = free.Run(forks)
+	r = otherShell.Run(fork15Times)
 	assert.Check(q, cmp.Contains(r.Out, "can't fork"))
 
-	q.Step("what does not run cannot be updated")
+	q.Step("a container that does not run cannot be updated")
 	stopped := runc.Variant(q, b, "stopped", bundle.Args("true"))
 	stopped.Create()
-	s := proc.Snapshot(q, proc.PID(stopped.State().Pid))
+	stoppedProcess := stopped.Process()
 	stopped.Start()
-	proc.WaitFor(q, proc.Dead(s.Identity))
-	late := stopped.Try("update", "--pids-limit", "40")
-	assert.Check(q, late.Code != 0, "a stopped container is updated:\n%s", late)
-	q.Fact("update says", runc.LastLogMessage(late))
+	proc.WaitFor(q, proc.Dead(stoppedProcess.Identity))
+	updateStopped := stopped.Try("update", "--pids-limit", "40")
+	assert.Check(q, updateStopped.Code != 0, "a stopped container is updated:\n%s", updateStopped)
+	q.Fact("update of a stopped container: error", runc.LastLogMessage(updateStopped))
 
 	q.Answer("Its limits: they are files of the cgroup, and bite at once. All else is settled when it is created.")
 }

@@ -1,0 +1,103 @@
+//go:build linux
+
+package runc
+
+import (
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// Terminal is the caller's side of a container's terminal: the master of a pseudo terminal (pty(7)).
+type Terminal struct {
+	FD      int    // descriptor of the master
+	Message string // the data that came with the descriptor
+
+	q      *lab.Q
+	master *os.File
+	unread string
+}
+
+// CreateWithTerminal creates a container whose process has a terminal. The runtime sends the master to the socket of this
+// path, which the lab makes and listens on.
+func (c *Container) CreateWithTerminal(socket string) *Terminal {
+	q := c.q
+	q.Helper()
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	assert.NilError(q, err)
+	defer listener.Close()
+	// The runtime can connect before the connection is accepted, and what it sends waits in the socket. So create may
+	// end first.
+	c.Must("create", "--console-socket", socket)
+	assert.NilError(q, listener.SetDeadline(time.Now().Add(proc.Patience)))
+	conn, err := listener.AcceptUnix()
+	assert.NilError(q, err, "the runtime did not connect to the console socket %s", socket)
+	defer conn.Close()
+	assert.NilError(q, conn.SetReadDeadline(time.Now().Add(proc.Patience)))
+	message, fd := receiveFD(q, conn)
+	assert.NilError(q, unix.SetNonblock(fd, true)) // so that deadlines work
+	t := &Terminal{FD: fd, Message: message, q: q, master: os.NewFile(uintptr(fd), "master")}
+	q.TB.Cleanup(func() { t.master.Close() })
+	return t
+}
+
+// receiveFD receives a message with one file descriptor (SCM_RIGHTS, unix(7)).
+func receiveFD(q *lab.Q, conn *net.UnixConn) (message string, fd int) {
+	q.Helper()
+	raw, err := conn.SyscallConn()
+	assert.NilError(q, err)
+	const fdSize, maxFDs = 4, 4
+	data, control := make([]byte, 4096), make([]byte, unix.CmsgSpace(maxFDs*fdSize))
+	var dataLen, controlLen int
+	var recvErr error
+	assert.NilError(q, raw.Read(func(socket uintptr) bool {
+		// Closed on exec: a command of another question must not inherit the master, which would delay the hangup.
+		dataLen, controlLen, _, _, recvErr = unix.Recvmsg(int(socket), data, control, unix.MSG_CMSG_CLOEXEC)
+		return recvErr != unix.EAGAIN
+	}))
+	assert.NilError(q, recvErr)
+	controls, err := unix.ParseSocketControlMessage(control[:controlLen])
+	assert.NilError(q, err)
+	assert.Assert(q, cmp.Len(controls, 1))
+	fds, err := unix.ParseUnixRights(&controls[0])
+	assert.NilError(q, err)
+	assert.Assert(q, cmp.Len(fds, 1))
+	return string(data[:dataLen]), fds[0]
+}
+
+// Type types keys at the terminal.
+func (t *Terminal) Type(keys string) {
+	t.q.Helper()
+	_, err := t.master.WriteString(keys)
+	assert.NilError(t.q, err, "type %q at the terminal", keys)
+}
+
+// ReadUntil reads what appears at the terminal, up to and including text, and returns it.
+func (t *Terminal) ReadUntil(text string) string {
+	t.q.Helper()
+	assert.NilError(t.q, t.master.SetReadDeadline(time.Now().Add(proc.Patience)))
+	buffer := make([]byte, 4096)
+	for {
+		if before, after, ok := strings.Cut(t.unread, text); ok {
+			t.unread = after
+			return before + text
+		}
+		n, err := t.master.Read(buffer)
+		t.unread += string(buffer[:n])
+		assert.NilError(t.q, err, "%q did not appear at the terminal; unread: %q", text, t.unread)
+	}
+}
+
+// HangUp closes the master.
+func (t *Terminal) HangUp() {
+	t.q.Helper()
+	assert.NilError(t.q, t.master.Close())
+}
