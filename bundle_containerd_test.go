@@ -37,7 +37,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	q := session.Question(t, lab.MutatesVM, "How does containerd's generated bundle relate to the hand-built one?")
 	hand := bundle.Busybox(q, "sleep", "300")
 	d := ctrd.Shared(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 
 	q.Step("containerd generates a bundle when a task is started")
 	ref := d.PullImage()
@@ -130,7 +130,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	q.Step("field by field: - the hand-built one, + the generated one")
 	difference, err := bundle.Difference(hand.Spec, generated)
 	assert.NilError(q, err)
-	text := strings.NewReplacer(q.Dir, "$Q", q.Cgroup, "$CGROUP", id, ctrd.ID, d.Namespace, ctrd.Namespace).Replace(strings.Join(difference, "\n") + "\n")
+	text := strings.NewReplacer(q.Dir, "$Q", q.Cgroup, "$CGROUP", id, ctrd.ContainerID, d.Namespace, ctrd.Namespace).Replace(strings.Join(difference, "\n") + "\n")
 	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
 		q.Fact(line[:1], line[2:])
 	}
@@ -153,7 +153,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Can runc run containerd's bundle by itself?")
 	d := ctrd.Shared(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 
 	q.Step("containerd runs it, through the shim")
 	ref := d.PullImage()
@@ -166,7 +166,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 	byContainerd := check.ProcessSettings(q, task)
 	q.Fact("as containerd's task", byContainerd)
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-	proc.WaitFor(q, d.Stopped(id))
+	proc.WaitFor(q, d.TaskStopped(id))
 	d.DeleteTask(id)
 
 	for _, name := range []string{"runc", "crun"} {
@@ -178,7 +178,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			}
 			dir := q.Mkdir(name)
 			assert.NilError(q, os.Mkdir(filepath.Join(dir, "rootfs"), 0o755))
-			ctrd.MountSnapshot(q, d, id, filepath.Join(dir, "rootfs"))
+			d.InSubtest(q).MountSnapshot(id, filepath.Join(dir, "rootfs"))
 			assert.NilError(q, os.WriteFile(filepath.Join(dir, "config.json"), []byte(generated), 0o644))
 			q.LogCommand("cp %s/config.json %s", d.Bundle(id), name)
 			root := q.Mkdir("root-" + name)

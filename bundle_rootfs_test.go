@@ -53,7 +53,7 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	id := q.ID("cdb-files")
 	d.CreateContainer(ref, id, "sleep", "300")
 	at := q.Mkdir("image")
-	ctrd.MountSnapshot(q, d, id, at)
+	d.MountSnapshot(id, at)
 	ofImage := fileTable(q, at)
 	q.Fact("files", len(ofImage))
 

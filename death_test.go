@@ -93,7 +93,7 @@ func newMortal(q *lab.Q, d *ctrd.Daemon, ref string, ear *ctrd.Stream, x death, 
 	proc.WaitFor(q, proc.Catches(m.init.PID, unix.SIGTERM))
 	q.LogCommand("kill -TERM %d   # the program of %s", m.init.PID, m.id)
 	assert.NilError(q, unix.Kill(int(m.init.PID), unix.SIGTERM))
-	proc.WaitFor(q, d.Stopped(m.id))
+	proc.WaitFor(q, d.TaskStopped(m.id))
 	m.waitForEvent("exit init 7")
 	proc.WaitFor(q, m.wait.over)
 	return m

@@ -36,7 +36,7 @@ import (
 func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does a failure tell?")
 	d := ctrd.Shared(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	// The program is a file of the host's, so that it can be mended between two starts of the same container.
 	programs := q.Mkdir("programs")
@@ -51,7 +51,7 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	assert.Check(q, r.Code != 0, "a task of a missing program starts:\n%s", r)
 	assert.Check(q, cmp.Contains(r.Stderr, "/programs/program"))
 	proc.WaitFor(q, trace.gone)
-	assert.Check(q, cmp.DeepEqual(ctrd.Topics(stream.Mark()), []string{}))
+	assert.Check(q, cmp.DeepEqual(ctrd.Topics(stream.TakeEvents()), []string{}))
 	q.Fact("missing: exit code of tasks start", r.Code)
 	q.Fact("missing: it says", runc.LastLogMessage(r))
 	q.Fact("missing: events", ctrd.Topics(stream.Events()))
@@ -69,8 +69,8 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 		n := len(ctrd.FilterTopics(stream.Events(), "/tasks/exit"))
 		r = start()
 		assert.Check(q, cmp.Equal(r.Code, 0), "%s", r)
-		proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exit", n+1))
-		events := ofTask(stream.Mark())
+		proc.WaitFor(q, stream.Received("/tasks/exit", n+1))
+		events := ofTask(stream.TakeEvents())
 		assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/create", "/tasks/start", "/tasks/exit"})
 		exit := events[2].Body.(*eventsapi.TaskExit)
 		assert.Check(q, cmp.Equal(exit.Pid, events[0].Body.(*eventsapi.TaskCreate).Pid))
@@ -78,8 +78,8 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 		if row.status != 0 {
 			assert.Check(q, cmp.Equal(exit.ExitStatus, row.status))
 		}
-		proc.WaitFor(q, d.Stopped(id))
-		assert.Check(q, cmp.Equal(ctrd.TaskStatus(q, d, id).ExitStatus, exit.ExitStatus), "the client and the event")
+		proc.WaitFor(q, d.TaskStopped(id))
+		assert.Check(q, cmp.Equal(d.TaskStatus(id).ExitStatus, exit.ExitStatus), "the client and the event")
 		assert.Check(q, !proc.Alive(proc.PID(exit.Pid)), "process %d is alive", exit.Pid)
 		left := trace.left()
 		assert.Check(q, cmp.DeepEqual(left, []string{"bundle", "cgroup", "mount", "shim"}))
@@ -89,13 +89,13 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 		d.DeleteTask(id)
 		proc.WaitFor(q, trace.gone)
 		q.Fact(row.what+": left, once deleted", trace.left())
-		stream.Mark()
+		stream.TakeEvents()
 	}
 
 	q.Control("the program is mended: the same container starts, and runs")
 	assert.NilError(q, os.WriteFile(program, []byte("#!/bin/sh\nexec sleep 300\n"), 0o755))
-	task := ctrd.StartTaskAndWaitForEvent(q, d, stream, id)
-	assert.DeepEqual(q, ctrd.Topics(ofTask(stream.Mark())), []string{"/tasks/create", "/tasks/start"})
+	task := d.StartTaskAndWaitForEvent(stream, id)
+	assert.DeepEqual(q, ctrd.Topics(ofTask(stream.TakeEvents())), []string{"/tasks/create", "/tasks/start"})
 	q.Fact("mended", task.Args)
 
 	q.Step("an exec of a missing program: the command fails and names it; added, and no more is told")
@@ -111,11 +111,11 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	q.Control("an exec of a program that is there: added, started, ended")
 	r = d.TryCtr(append(exec, "there", id, "false")...)
 	assert.Check(q, cmp.Equal(r.Code, 1), "%s", r)
-	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exec-started", 1))
-	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exit", 3))
+	proc.WaitFor(q, stream.Received("/tasks/exec-started", 1))
+	proc.WaitFor(q, stream.Received("/tasks/exit", 3))
 	// The shim's events come in order: with those of the second exec, all of the first are there.
 	byExec := map[string][]string{}
-	for _, e := range ofTask(stream.Mark()) {
+	for _, e := range ofTask(stream.TakeEvents()) {
 		switch body := e.Body.(type) {
 		case *eventsapi.TaskExecAdded:
 			byExec[body.ExecID] = append(byExec[body.ExecID], e.Topic)
@@ -176,6 +176,6 @@ func (t trace) gone(poll.LogT) poll.Result {
 // ofTask keeps the events of a task but for its delete, which may come late, or not at all.
 func ofTask(all []ctrd.Event) []ctrd.Event {
 	return slices.DeleteFunc(all, func(e ctrd.Event) bool {
-		return len(ctrd.OnlyTaskTopics([]string{e.Topic})) == 0 || e.Topic == "/tasks/delete"
+		return len(ctrd.TaskTopics([]string{e.Topic})) == 0 || e.Topic == "/tasks/delete"
 	})
 }

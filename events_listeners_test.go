@@ -33,7 +33,7 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Do `ctr events` and the client see the same?")
 	d := ctrd.Shared(q)
 	other := d.InNamespace("cdb-other")
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 
@@ -73,7 +73,7 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	short := map[string]string{d.Namespace: "a", other.Namespace: "b"}
 	for _, row := range rows {
 		got := []string{}
-		for _, e := range row.stream.Mark() {
+		for _, e := range row.stream.TakeEvents() {
 			got = append(got, short[e.Namespace]+" "+e.Topic)
 		}
 		name := "all"

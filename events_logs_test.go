@@ -41,10 +41,10 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	kept := filepath.Join(q.Mkdir("kept"), "log.json")
 	// The shim calls it in the bundle. When create fails, the bundle is soon gone, and with it the log.
 	talkative := q.WriteWrapper("runc-debug", `"$RUNC" --debug "$@"; code=$?; cp log.json `+kept+`; exit $code`)
-	d := ctrd.Start(q, ctrd.With("[debug]\n  level = \"debug\""))
+	d := ctrd.Start(q, ctrd.WithConfig("[debug]\n  level = \"debug\""))
 	log := filepath.Join(q.Dir, "containerd", "log")
 	ref := d.PullImage()
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
 	task := proc.Snapshot(q, d.TaskPID(id))
@@ -99,7 +99,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 
 	q.Run("a runtime that is called with --debug tells how the program's process came to be", func(q *lab.Q) {
 		second := q.ID("cdb-talkative")
-		d.CreateByClient(ctrd.Extras{BinaryName: talkative}, ref, second, "sleep", "300")
+		d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: talkative}, ref, second, "sleep", "300")
 		d.StartTask(second)
 		entries := runtimeLog(q, filepath.Join(d.Bundle(second), "log.json"))
 		assert.Check(q, len(entries) > 0, "log.json is empty")
@@ -139,7 +139,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 
 	q.Step("at this level, too, a create that fails leaves its reason in log.json, and ctr prints it")
 	failing := q.ID("cdb-failing")
-	d.CreateByClient(ctrd.Extras{BinaryName: talkative}, ref, failing, "no-such-program")
+	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: talkative}, ref, failing, "no-such-program")
 	r := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, failing)
 	assert.Check(q, r.Code != 0, "a task of a program that is not there starts:\n%s", r)
 	var reasons []string

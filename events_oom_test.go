@@ -64,14 +64,14 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	}
 
 	q.Step("32 MiB, and a program that takes 64: the kernel counts, containerd tells")
-	over := q.ID(ctrd.ID)
+	over := q.ID(ctrd.ContainerID)
 	p, g := limited(over)
 	d.Ctr("tasks", "kill", "-s", "SIGUSR1", over)
 	proc.WaitFor(q, proc.Dead(p.Identity))
-	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exit", 1))
+	proc.WaitFor(q, stream.Received("/tasks/exit", 1))
 	assert.Assert(q, cmp.Equal(kills(g), uint64(1)), "processes that the OOM killer has ended in this cgroup")
-	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/oom", 1))
-	events := stream.Mark()
+	proc.WaitFor(q, stream.Received("/tasks/oom", 1))
+	events := stream.TakeEvents()
 	oom := slices.IndexFunc(events, func(e ctrd.Event) bool { return e.Topic == "/tasks/oom" })
 	assert.Check(q, cmp.Equal(events[oom].Body.(*eventsapi.TaskOOM).ContainerID, over))
 	exit := exits()[0].Body.(*eventsapi.TaskExit)
@@ -86,26 +86,26 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 		first = "/tasks/exit"
 	}
 	if g.V2 && q.Pinned() {
-		assert.Check(q, cmp.DeepEqual(ctrd.OnlyTaskTopics(ctrd.Topics(events)), []string{"/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"}))
+		assert.Check(q, cmp.DeepEqual(ctrd.TaskTopics(ctrd.Topics(events)), []string{"/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"}))
 	}
 	q.Fact("told first", lab.Chance(first))
 	q.Fact("told so many times", lab.Chance(fmt.Sprint(len(ctrd.FilterTopics(events, "/tasks/oom")))))
 
 	q.Control("SIGKILL gives 137 as well, and there is no oom, told or counted")
-	killed := q.ID(ctrd.ID + "-2")
+	killed := q.ID(ctrd.ContainerID + "-2")
 	p, g = limited(killed)
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", killed)
 	proc.WaitFor(q, proc.Dead(p.Identity))
-	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exit", 2))
+	proc.WaitFor(q, stream.Received("/tasks/exit", 2))
 	exit = exits()[1].Body.(*eventsapi.TaskExit)
 	assert.Check(q, cmp.DeepEqual([]string{exit.ContainerID, exit.ID}, []string{killed, killed}))
 	assert.Check(q, cmp.Equal(exit.ExitStatus, uint32(128+9)))
 	assert.Check(q, cmp.Equal(kills(g), uint64(0)))
-	events = slices.DeleteFunc(stream.Mark(), func(e ctrd.Event) bool {
+	events = slices.DeleteFunc(stream.TakeEvents(), func(e ctrd.Event) bool {
 		oom, ok := e.Body.(*eventsapi.TaskOOM)
 		return ok && oom.ContainerID != killed // v1's second notice of the first one may come late
 	})
-	told := ctrd.OnlyTaskTopics(ctrd.Topics(events))
+	told := ctrd.TaskTopics(ctrd.Topics(events))
 	assert.Check(q, cmp.DeepEqual(told, []string{"/tasks/create", "/tasks/start", "/tasks/exit"}))
 	q.Fact("after SIGKILL: exit status", exit.ExitStatus)
 	q.Fact("after SIGKILL: oom_kill", kills(g))

@@ -52,10 +52,10 @@ exec "$RUNC" "$@"`)
 
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 
 	q.Step("a task whose shim is called by way of strace")
-	d.CreateByClient(ctrd.Extras{Runtime: shim}, ref, id, "sleep", "300")
+	d.CreateContainerByClient(ctrd.ClientOptions{Runtime: shim}, ref, id, "sleep", "300")
 	d.StartTask(id)
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
@@ -138,7 +138,7 @@ exec "$RUNC" "$@"`)
 
 	q.Control("a container in the host's network namespace: the same calls, and nowhere CLONE_NEWNET")
 	hostNet := q.ID("cdb-hostnet")
-	d.CreateByClient(ctrd.Extras{BinaryName: runc, Spec: []oci.SpecOpts{oci.WithHostNamespace(specs.NetworkNamespace)}}, ref, hostNet, "sleep", "300")
+	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: runc, Spec: []oci.SpecOpts{oci.WithHostNamespace(specs.NetworkNamespace)}}, ref, hostNet, "sleep", "300")
 	d.StartTask(hostNet)
 	other := proc.Snapshot(q, d.TaskPID(hostNet))
 	tr = readTrace(q, hostNetDir)
@@ -150,7 +150,7 @@ exec "$RUNC" "$@"`)
 	q.TearDown("the task ends, its shim with it, and then strace, which has nobody left to look at", func() {
 		for _, id := range []string{id, hostNet} {
 			d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-			proc.WaitFor(q, d.Stopped(id))
+			proc.WaitFor(q, d.TaskStopped(id))
 			d.DeleteTask(id)
 		}
 		proc.WaitFor(q, d.HasShims(0))

@@ -28,7 +28,7 @@ import (
 func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can containerd tell us while the task is running?")
 	d := ctrd.Start(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 
@@ -37,8 +37,8 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	d.Ctr("tasks", "ls")
 	d.Ctr("containers", "info", id)
 	d.Ctr("images", "ls")
-	assert.DeepEqual(q, ctrd.Topics(stream.Mark()), []string{})
-	q.Fact("events without a task", ctrd.Topics(stream.Mark()))
+	assert.DeepEqual(q, ctrd.Topics(stream.TakeEvents()), []string{})
+	q.Fact("events without a task", ctrd.Topics(stream.TakeEvents()))
 
 	q.Step("start: two events, and both name the process that the kernel has")
 	d.StartTask(id)
@@ -47,7 +47,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	task := proc.Snapshot(q, pid)
 	shim := proc.Snapshot(q, task.Parent)
 	stream.WaitFor("/tasks/start") // the shim tells on a connection of its own, which may lag behind the command
-	events := stream.Mark()
+	events := stream.TakeEvents()
 	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/create", "/tasks/start"})
 	create, start := events[0].Body.(*eventsapi.TaskCreate), events[1].Body.(*eventsapi.TaskStart)
 	q.Fact("topics", ctrd.Topics(events))
@@ -75,7 +75,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	assert.Check(q, cmp.Equal(line[2], "RUNNING"))
 	d.Ctr("tasks", "ps", id)
 	d.Ctr("tasks", "metrics", id)
-	assert.DeepEqual(q, ctrd.Topics(stream.Mark()), []string{})
+	assert.DeepEqual(q, ctrd.Topics(stream.TakeEvents()), []string{})
 	q.Fact("events while it runs", "none")
 
 	q.TearDown("kill: the exit is told, with status and time", func() {
@@ -84,7 +84,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 		proc.WaitFor(q, proc.Dead(task.Identity))
 		stream.WaitFor("/tasks/exit")
 		seen := time.Now()
-		events := stream.Mark()
+		events := stream.TakeEvents()
 		assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exit"})
 		exit := events[0].Body.(*eventsapi.TaskExit)
 		assert.Check(q, cmp.Equal(exit.ContainerID, id))
@@ -100,7 +100,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 		// A shim ends with the delete of its last task, and does not wait until its last event is sent: once it is dead,
 		// the event has come or never will.
 		proc.WaitFor(q, proc.Dead(shim.Identity))
-		events = stream.Mark()
+		events = stream.TakeEvents()
 		if len(events) == 0 {
 			q.Fact("delete", lab.Chance("lost with the shim"))
 			return

@@ -37,12 +37,12 @@ import (
 func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Is the stream empty without a task?")
 	d := ctrd.Shared(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	stream := d.Listen()
 	all := []string{}
 	heard := func() []ctrd.Event {
 		q.Helper()
-		events := stream.Mark()
+		events := stream.TakeEvents()
 		all = append(all, ctrd.Topics(events)...)
 		return events
 	}
@@ -87,8 +87,8 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 		q.Fact(row.act, got)
 	}
 	assert.Check(q, cmp.Contains(d.Ctr("content", "ls").Stdout, "lesson=events"), "the blob was not labelled, so there was nothing to tell")
-	assert.Check(q, cmp.DeepEqual(ctrd.OnlyTaskTopics(all), []string{}), "without a task")
-	q.Fact("of tasks, without one", ctrd.OnlyTaskTopics(all))
+	assert.Check(q, cmp.DeepEqual(ctrd.TaskTopics(all), []string{}), "without a task")
+	q.Fact("of tasks, without one", ctrd.TaskTopics(all))
 
 	q.Control("with a task there are; and what happens in it is not told")
 	output := filepath.Join(q.Mkdir("output"), "log")
@@ -123,8 +123,8 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 		events := append(quiet, heard()...)
 		assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exit"})
 		assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskExit).Pid, uint32(pid)))
-		q.Fact("of the task, all in all", ctrd.OnlyTaskTopics(all))
-		proc.WaitFor(q, d.Stopped(id))
+		q.Fact("of the task, all in all", ctrd.TaskTopics(all))
+		proc.WaitFor(q, d.TaskStopped(id))
 		d.DeleteTask(id)
 		heard()
 

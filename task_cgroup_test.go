@@ -38,12 +38,12 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	room := q.Cgroup + "/shim"
 	makeCgroup(q, hs, room) // before the daemon, so that it is removed when no shim is left
 	d := ctrd.Shared(q)
-	id, apart := q.ID(ctrd.ID), q.ID(ctrd.ID+"-apart")
+	id, apart := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-apart")
 	ref := d.PullImage()
 
 	q.Step("the task: in a cgroup of its own, in each hierarchy")
 	d.CreateContainer(ref, id, "sleep", "300")
-	task := ctrd.StartTaskAndWait(q, d, id)
+	task := d.StartTaskAndWait(id)
 	own := "/" + d.Namespace + "/" + id
 	assert.Check(q, cmp.Equal(d.Spec(id).Linux.CgroupsPath, own))
 	check.OnlyProcessInCgroup(q, task.Identity, own)
@@ -60,8 +60,8 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	q.Fact("the shim", "containerd's cgroup")
 
 	q.Control("with the runtime option ShimCgroup, the shim is in that one, and the task is where it would be")
-	d.CreateByClient(ctrd.Extras{ShimCgroup: room}, ref, apart, "sleep", "300")
-	other := ctrd.StartTaskAndWait(q, d, apart)
+	d.CreateContainerByClient(ctrd.ClientOptions{ShimCgroup: room}, ref, apart, "sleep", "300")
+	other := d.StartTaskAndWait(apart)
 	check.OnlyProcessInCgroup(q, other.Identity, "/"+d.Namespace+"/"+apart)
 	moved := proc.Snapshot(q, other.Parent)
 	assert.Check(q, moved.PID != shim.PID)
@@ -92,8 +92,8 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	q.Fact("in which it stayed with containerd", stayed)
 
 	q.Control("a ShimCgroup that does not exist is not made: no task")
-	missing := q.ID(ctrd.ID + "-missing")
-	d.CreateByClient(ctrd.Extras{ShimCgroup: room + "/missing"}, ref, missing, "sleep", "300")
+	missing := q.ID(ctrd.ContainerID + "-missing")
+	d.CreateContainerByClient(ctrd.ClientOptions{ShimCgroup: room + "/missing"}, ref, missing, "sleep", "300")
 	refused := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, missing)
 	assert.Check(q, refused.Code != 0, "a task in spite of it:\n%s", refused)
 	check.NoCgroup(q, room+"/missing")

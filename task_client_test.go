@@ -53,7 +53,7 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 	ref, ours := q.Image()
 	registry := hosts(q)
 	w := d.StartProxy()
-	c := &conversation{q: q, d: d, w: w, ref: ref, id: q.ID(ctrd.ID), hosts: registry, said: map[string]map[string][]string{}}
+	c := &conversation{q: q, d: d, w: w, ref: ref, id: q.ID(ctrd.ContainerID), hosts: registry, said: map[string]map[string][]string{}}
 
 	q.Step("by ctr")
 	typed := c.byCtr()
@@ -154,7 +154,7 @@ type conversation struct {
 // note takes down what was said of an act since the last one. What a client says at the same time has no order: the wait
 // for a process's end, and all of a pull.
 func (c *conversation) note(act, hand string) {
-	calls := c.w.Calls()
+	calls := c.w.TakeCalls()
 	if act == "images pull" {
 		slices.Sort(calls)
 	} else {
@@ -206,7 +206,7 @@ func (c *conversation) byCtr() outcome {
 	q.Control("what the client refuses is never said")
 	for _, act := range []string{"tasks", "containers"} {
 		refused := d.TryCtr("--address", c.w.Address, act, "delete", c.id)
-		calls := c.w.Calls()
+		calls := c.w.TakeCalls()
 		assert.Check(q, refused.Code != 0, "%s", refused)
 		assert.Check(q, slices.Contains(calls, "Tasks/Get"), "a refusal without a look: %v", calls)
 		assert.Check(q, !slices.ContainsFunc(calls, func(s string) bool { return strings.Contains(s, "/Delete") || strings.Contains(s, "/Remove") }),
@@ -215,7 +215,7 @@ func (c *conversation) byCtr() outcome {
 	}
 
 	at("tasks kill", "tasks", "kill", "-s", "SIGKILL", c.id)
-	proc.WaitFor(q, d.Stopped(c.id))
+	proc.WaitFor(q, d.TaskStopped(c.id))
 	at("tasks delete", "tasks", "delete", c.id)
 	at("containers delete", "containers", "delete", c.id)
 	listener := q.StartBackground("ctr", "-n", d.Namespace, "--address", c.w.Address, "events")
@@ -286,7 +286,7 @@ func (c *conversation) byClient() outcome {
 	did("tasks exec", "p := task.Exec(ctx, …); p.Wait(ctx); p.Start(ctx); p.Delete(ctx)", err)
 
 	did("tasks kill", "task.Kill(ctx, syscall.SIGKILL)", task.Kill(ctx, syscall.SIGKILL))
-	proc.WaitFor(q, d.Stopped(c.id))
+	proc.WaitFor(q, d.TaskStopped(c.id))
 	_, err = task.Delete(ctx)
 	did("tasks delete", "task.Delete(ctx)", err)
 	did("containers delete", "container.Delete(ctx, containerd.WithSnapshotCleanup)", container.Delete(ctx, containerd.WithSnapshotCleanup))
@@ -305,7 +305,7 @@ func (c *conversation) byClient() outcome {
 func (c *conversation) untilSubscribed() {
 	c.q.Helper()
 	proc.WaitFor(c.q, func(poll.LogT) poll.Result {
-		if !c.w.Has("Events/Subscribe") {
+		if !c.w.HasCall("Events/Subscribe") {
 			return poll.Continue("nobody has subscribed to events")
 		}
 		return poll.Success()

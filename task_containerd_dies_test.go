@@ -42,8 +42,8 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		ear := d.Listen()
 		running := newMortal(q, d, ref, ear, death{"containerd", signal, "running"})
 		stopped := newMortal(q, d, ref, ear, death{"containerd", signal, "stopped"})
-		ear.Mark()
-		address := fileAt(q, ctrd.AddressFile(running.bundle))
+		ear.TakeEvents()
+		address := fileAt(q, ctrd.ShimAddressFile(running.bundle))
 
 		q.Step("%s: containerd dies", name)
 		running.remember()
@@ -69,7 +69,7 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 			m.ears = append(m.ears, again)
 			m.settle()
 		}
-		again.Mark()
+		again.TakeEvents()
 		for _, p := range []proc.Process{running.shim, running.init, *running.exec} {
 			assert.Assert(q, alive(p.Identity), "process %d (%s) has not survived the death of containerd", p.PID, p.Comm)
 			now, then := proc.Snapshot(q, p.PID).Identity, p.Identity
@@ -79,8 +79,8 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 			assert.Check(q, cmp.DeepEqual(now, then))
 		}
 		assert.Check(q, proc.Listens(q, proc.Snapshot(q, running.shim.PID), running.socket))
-		assert.Check(q, cmp.DeepEqual(fileAt(q, ctrd.AddressFile(running.bundle)), address), "how the shim is reached")
-		q.Fact("same as before", "shim, program, exec, socket, "+filepath.Base(ctrd.AddressFile(running.bundle)))
+		assert.Check(q, cmp.DeepEqual(fileAt(q, ctrd.ShimAddressFile(running.bundle)), address), "how the shim is reached")
+		q.Fact("same as before", "shim, program, exec, socket, "+filepath.Base(ctrd.ShimAddressFile(running.bundle)))
 		dead = append(dead, running, stopped)
 	}
 

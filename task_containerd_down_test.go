@@ -36,7 +36,7 @@ import (
 func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What if the task ends while containerd is down?")
 	// At this level its log has a line for each event that a shim tells, whether anybody listens or not.
-	d := ctrd.Start(q, ctrd.With("[debug]\n  level = \"trace\""))
+	d := ctrd.Start(q, ctrd.WithConfig("[debug]\n  level = \"trace\""))
 	ref := d.PullImage()
 	ear := d.Listen()
 
@@ -46,7 +46,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 		dead = append(dead, newMortal(q, d, ref, ear, death{who, unix.SIGKILL, "down"}), newMortal(q, d, ref, ear, death{who, unix.SIGTERM, "down"}))
 	}
 	ofInit, ofShim, ofExec := dead[:2], dead[2:4], dead[4:]
-	ear.Mark()
+	ear.TakeEvents()
 
 	q.Step("containerd is killed, and then one process of each task")
 	d.Kill()
@@ -102,7 +102,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 		}
 		return poll.Success()
 	})
-	late.Mark()
+	late.TakeEvents()
 	if q.Pinned() {
 		told := exitsForwarded(d.Log()[logged:])
 		assert.Check(q, told == len(ofExec) || gaveUp && told < len(ofExec), "shims have told %d exits; %d execs have died", told, len(ofExec))

@@ -32,11 +32,11 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
 func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can be deleted in which order?")
-	d := ctrd.Start(q, ctrd.With(ctrd.GarbageOnDemand))
+	d := ctrd.Start(q, ctrd.WithConfig(ctrd.GarbageOnDemand))
 	ctx := context.Background()
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
-	layer := d.Layers(ref)[0].String()
+	layer := d.LayerDigests(ref)[0].String()
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
 	task := holdOf(q, d, id)
@@ -111,7 +111,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	assert.NilError(q, restore())
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 	proc.WaitFor(q, proc.Dead(task.program.Identity))
-	proc.WaitFor(q, d.Stopped(id))
+	proc.WaitFor(q, d.TaskStopped(id))
 	d.Ctr("containers", "delete", id)
 	proc.WaitFor(q, proc.Dead(task.shim.Identity))
 	assert.Check(q, cmp.Len(task.held(q), 0), "after containers delete, which deletes a stopped task on the way")
@@ -139,7 +139,7 @@ func inOrder(q *lab.Q, d *ctrd.Daemon, ref, id string) {
 	task := holdOf(q, d, id)
 	counts := []map[string]int{inNamespace(q, d)}
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-	proc.WaitFor(q, d.Stopped(id))
+	proc.WaitFor(q, d.TaskStopped(id))
 	d.DeleteTask(id)
 	counts = append(counts, inNamespace(q, d)) // a task is none of them
 	d.Ctr("containers", "delete", id)

@@ -36,10 +36,10 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does an exec go, and where do orphans go?")
 	w := wrapRunc(q)
 	d := ctrd.Shared(q)
-	id, open := q.ID(ctrd.ID), q.ID(ctrd.ID+"-open")
+	id, open := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-open")
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
-	task := ctrd.StartTaskAndWait(q, d, id)
+	task := d.StartTaskAndWait(id)
 	shim := task.Parent
 
 	q.Step("an exec: the same namespaces and cgroup, a pid of its own, and the shim's child")
@@ -84,14 +84,14 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	proc.WaitFor(q, proc.Reaped(orphan.Identity))
 	code := ctr.ExitCode()
 	assert.Check(q, cmp.Equal(code, 128+int(unix.SIGKILL)), "exit code of ctr tasks exec: %s", ctr.Stderr.String())
-	proc.WaitFor(q, d.Stopped(id))
+	proc.WaitFor(q, d.TaskStopped(id))
 	q.Fact("exit code of the exec", code)
 
 	q.Control("the same without a pid namespace of its own: the orphans go to the shim, which is a subreaper")
-	d.CreateByClient(ctrd.Extras{
+	d.CreateContainerByClient(ctrd.ClientOptions{
 		BinaryName: w.path, Spec: []oci.SpecOpts{oci.WithHostNamespace(specs.PIDNamespace)},
 	}, ref, open, "sleep", "300")
-	ordinary := ctrd.StartTaskAndWait(q, d, open)
+	ordinary := d.StartTaskAndWait(open)
 	assert.Check(q, cmp.Equal(ordinary.NS["pid"], proc.Self(q).NS["pid"]))
 	assert.Check(q, ordinary.Parent != shim)
 	leaveOrphans(q, d, open, "303", "304")
@@ -113,7 +113,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	before := len(w.calls(q))
 	q.KillProcess(ordinary)
 	proc.WaitFor(q, proc.Dead(second.Identity))
-	proc.WaitFor(q, d.Stopped(open))
+	proc.WaitFor(q, d.TaskStopped(open))
 	made := w.calls(q)[before:]
 	assert.Check(q, cmp.DeepEqual(runcCalls(made), []string{"kill"}), "what the shim called")
 	for _, c := range made {

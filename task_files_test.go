@@ -45,7 +45,7 @@ import (
 func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where do the files come from?")
 	d := ctrd.Shared(q)
-	ref, id := pullLayered(q, d), q.ID(ctrd.ID)
+	ref, id := pullLayered(q, d), q.ID(ctrd.ContainerID)
 
 	q.Step("the image's name leads to its layers, each by the digest of its bytes on disk")
 	target := digest.Digest(check.TableRow(q, d.Ctr("images", "ls").Stdout, ref)[2])
@@ -139,7 +139,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	q.Fact("lower directories", "as they were")
 
 	q.Control("a second container of the image: the same lower directories, another upper one, and nothing of that in it")
-	second := q.ID(ctrd.ID + "-2")
+	second := q.ID(ctrd.ContainerID + "-2")
 	d.CreateContainer(ref, second, "sleep", "300")
 	d.StartTask(second)
 	other := rootOverlay(q, d, second)

@@ -36,7 +36,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What do containerd namespaces isolate?")
 	d := ctrd.Start(q)
 	other := d.InNamespace("cdb-lab-other")
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 
 	q.Step("the image is pulled in both: the blobs are there once, what is unpacked is there twice")
 	ref := d.PullImage()
@@ -111,7 +111,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	q.TearDown("what ends in the one goes on in the other", func() {
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Dead(ours.init.Identity))
-		proc.WaitFor(q, d.Stopped(id))
+		proc.WaitFor(q, d.TaskStopped(id))
 		d.DeleteTask(id)
 		proc.WaitFor(q, proc.Dead(ours.shim.Identity))
 		assert.Check(q, !file.Exists(places["bundle"][0]), "the bundle is still there")

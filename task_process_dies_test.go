@@ -44,7 +44,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	for _, x := range []death{{"exec", unix.SIGKILL, "running"}, {"exec", unix.SIGTERM, "running"}} {
 		dead = append(dead, newMortal(q, d, ref, ear, x, "sleep", "3000"))
 	}
-	ear.Mark()
+	ear.TakeEvents()
 
 	q.Control("TERM to a pid 1 that has no handler for it: dropped, and nobody is told")
 	deaf := dead[2]
@@ -56,7 +56,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	assert.Check(q, alive(deaf.init.Identity))
 	task, _ := deaf.sees()
 	assert.Check(q, cmp.Equal(task, "RUNNING"))
-	assert.Check(q, cmp.Len(ear.Mark(), 0), "events")
+	assert.Check(q, cmp.Len(ear.TakeEvents(), 0), "events")
 	q.Fact("after TERM to a pid 1 without a handler", task)
 
 	q.Step("each is killed by its pid; whoever waited or listened is told")
@@ -72,7 +72,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 			m.waitForEvent("exit init " + m.wait.said())
 		}
 	}
-	ear.Mark()
+	ear.TakeEvents()
 
 	q.Step("the shim has taken the exit status: it is the kernel's, and in the bundle too, where the shim writes it down")
 	for _, m := range dead[:2] {

@@ -50,7 +50,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 		dead = append(dead, m)
 	}
 	assert.Check(q, cmp.Len(d.Shims(), 4))
-	ear.Mark()
+	ear.TakeEvents()
 
 	q.Step("each shim is killed, by its pid; containerd sees to the rest")
 	for _, m := range dead {
@@ -64,7 +64,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 			proc.WaitFor(q, m.execWait.over)
 		}
 	}
-	ear.Mark()
+	ear.TakeEvents()
 
 	q.Step("what remains")
 	table := fill(q, d, "death-of-the-shim.golden", dead)
@@ -116,10 +116,10 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	heard := len(m.events())
 	q.LogCommand("kill -KILL %d   # the new program of %s", next.Pid(), m.id)
 	assert.NilError(q, unix.Kill(int(next.Pid()), unix.SIGKILL))
-	proc.WaitFor(q, d.Stopped(m.id))
+	proc.WaitFor(q, d.TaskStopped(m.id))
 	d.DeleteTask(m.id)
 	proc.WaitFor(q, proc.Dead(shim.Identity))
-	ear.Mark()
+	ear.TakeEvents()
 	told := m.events()[heard:]
 	assert.Check(q, cmp.Equal(told[0], "exit init 137"), "all that was told: %q", told)
 	assert.Check(q, len(told) == 1 || len(told) == 2 && told[1] == "delete 137", "all that was told: %q", told)

@@ -60,7 +60,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 			q.Step("%s: the image is unpacked, and two containers are made of it", s.name)
 			mustHaveSnapshotter(q, plugins, s.name)
 			pullFor(q, d, hosts, s.name)
-			ids := []string{q.ID(ctrd.ID + "-" + s.name), q.ID(ctrd.ID + "-" + s.name + "-2")}
+			ids := []string{q.ID(ctrd.ContainerID + "-" + s.name), q.ID(ctrd.ContainerID + "-" + s.name + "-2")}
 			for _, id := range ids {
 				d.CreateContainerWith([]string{"--snapshotter", s.name}, image.Layered, id, "sleep", "300")
 				d.StartTask(id)
@@ -114,7 +114,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 			q.TearDown(s.name+": the tasks are deleted, and nothing is mounted any more", func() {
 				for _, id := range ids {
 					d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-					proc.WaitFor(q, d.Stopped(id))
+					proc.WaitFor(q, d.TaskStopped(id))
 					d.DeleteTask(id)
 					d.Ctr("containers", "delete", id)
 				}

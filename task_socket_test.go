@@ -42,7 +42,7 @@ import (
 func TestTask_HowIsTheShimReached(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How is the shim reached?")
 	d := ctrd.Start(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 	socket := filepath.Join(d.SocketDir, hash(d.Address+"/"+d.Namespace+"/"+id))
@@ -138,7 +138,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 		assert.Check(q, cmp.DeepEqual(d.Shims(), shims))
 		assert.Check(q, cmp.Equal(bootstrap(q, d.Bundle(id)), said))
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-		proc.WaitFor(q, d.Stopped(id))
+		proc.WaitFor(q, d.TaskStopped(id))
 		d.DeleteTask(id)
 		proc.WaitFor(q, proc.Dead(shim.Identity))
 		assert.Check(q, cmp.ErrorIs(check.Dial(socket), unix.ENOENT), "after tasks delete")
@@ -172,7 +172,7 @@ type boot struct {
 // bootstrap reads it: from bootstrap.json, or from the file address, which was there before and means version 2.
 func bootstrap(q *lab.Q, bundle string) boot {
 	q.Helper()
-	path := ctrd.AddressFile(bundle)
+	path := ctrd.ShimAddressFile(bundle)
 	b := boot{file: filepath.Base(path)}
 	if b.file == "address" {
 		b.Version, b.Address, b.Protocol = 2, file.Read(q, path), "ttrpc"

@@ -38,7 +38,7 @@ import (
 func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does a stopped task still hold, and what does delete free?")
 	d := ctrd.Shared(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 
 	q.Step("a program that writes a file, and ends with 7 when it is told to")
@@ -54,7 +54,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	q.Step("it ends: of all that, only the process is gone")
 	d.Ctr("tasks", "kill", id) // TERM
 	proc.WaitFor(q, proc.Dead(first.program.Identity))
-	proc.WaitFor(q, d.Stopped(id))
+	proc.WaitFor(q, d.TaskStopped(id))
 	stopped := first.held(q)
 	assert.Check(q, cmp.DeepEqual(stopped, allBut(allHeld, "process")))
 	assert.Check(q, cmp.Len(cgroup.Of(q, first.cgroup).Procs(), 0), "processes in the cgroup of a stopped task")
@@ -66,9 +66,9 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	assert.Check(q, again.Code != 0 && strings.Contains(again.Stderr, "already exists"), "a second task while the first is not deleted:\n%s", again)
 	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id), []string{id, fmt.Sprint(first.program.PID), "STOPPED"}))
 	for range 2 { // asking does not use it up
-		assert.Check(q, cmp.Equal(ctrd.TaskStatus(q, d, id).ExitStatus, uint32(7)))
+		assert.Check(q, cmp.Equal(d.TaskStatus(id).ExitStatus, uint32(7)))
 	}
-	q.Fact("exit status", ctrd.TaskStatus(q, d, id).ExitStatus)
+	q.Fact("exit status", d.TaskStatus(id).ExitStatus)
 	path := filepath.Join(first.bundle, "exit.json") // of containerd 2
 	if file.Exists(path) {
 		var saved struct{ Pid, Status int }
@@ -108,7 +108,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	q.Fact("after containers delete", enumerated(gone))
 	d.CreateContainer(ref, id, "true")
 	fresh := q.Mkdir("fresh")
-	ctrd.MountSnapshot(q, d, id, fresh)
+	d.MountSnapshot(id, fresh)
 	assert.Check(q, file.Exists(filepath.Join(fresh, "bin")), "the image's files are not in a new snapshot of it")
 	assert.Check(q, !file.Exists(filepath.Join(fresh, "written")), "a new container of the same image has what the old one wrote")
 	q.Fact("what it wrote, in a new container", file.Exists(filepath.Join(fresh, "written")))
@@ -121,7 +121,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 func residue(q *lab.Q, h hold, ofExec []string) {
 	d := h.d
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", h.id)
-	proc.WaitFor(q, d.Stopped(h.id))
+	proc.WaitFor(q, d.TaskStopped(h.id))
 	d.DeleteTask(h.id)
 	stays := []string{}
 	for _, r := range []struct{ what, path string }{

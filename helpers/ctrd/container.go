@@ -83,7 +83,7 @@ func (d *Daemon) ShimSocket(id string) string {
 }
 
 // Layers lists the digests of an image's compressed layers, from its manifest.
-func (d *Daemon) Layers(ref string) []digest.Digest {
+func (d *Daemon) LayerDigests(ref string) []digest.Digest {
 	d.q.Helper()
 	ctx := context.Background()
 	img, err := d.client.GetImage(ctx, ref)
@@ -153,7 +153,7 @@ func (d *Daemon) Spec(id string) *oci.Spec {
 
 // Stopped is a poll check: containerd knows that the task of a container has ended. It learns that from the shim, a
 // moment after the kernel; until then it refuses to delete the task.
-func (d *Daemon) Stopped(id string) poll.Check {
+func (d *Daemon) TaskStopped(id string) poll.Check {
 	return func(poll.LogT) poll.Result {
 		ctx := context.Background()
 		c, err := d.client.LoadContainer(ctx, id)
@@ -176,7 +176,7 @@ func (d *Daemon) Stopped(id string) poll.Check {
 }
 
 // AddressFile is where the bundle says how the shim is reached: bootstrap.json of containerd 2, address before.
-func AddressFile(bundle string) string {
+func ShimAddressFile(bundle string) string {
 	if path := filepath.Join(bundle, "bootstrap.json"); file.Exists(path) {
 		return path
 	}

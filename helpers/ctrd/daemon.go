@@ -24,7 +24,7 @@ import (
 const Namespace = "cdb-lab"
 
 // ID is the chapter's id for a container that containerd makes.
-const ID = "cdb-task"
+const ContainerID = "cdb-task"
 
 // Daemon is a containerd, in the hands of one question.
 type Daemon struct {
@@ -41,7 +41,7 @@ type Daemon struct {
 type Option func(*[]string)
 
 // With appends a table to the configuration: "[debug]\n  level = \"debug\"".
-func With(table string) Option { return func(extra *[]string) { *extra = append(*extra, table) } }
+func WithConfig(table string) Option { return func(extra *[]string) { *extra = append(*extra, table) } }
 
 // Start starts a containerd for the question alone and waits until it answers. When the question ends, its containers are
 // deleted, it is stopped, and its directories are removed.
@@ -65,7 +65,7 @@ func Start(q *lab.Q, options ...Option) *Daemon {
 	q.Cleanup(d.cleanUp)
 	d.Start()
 	d.connect()
-	q.Fact("containerd answers after", lab.Elapsed(d.Ready))
+	q.Fact("containerd answers after", lab.Elapsed(d.StartupTime))
 	return d
 }
 

@@ -77,7 +77,7 @@ func (d *Daemon) Listen(filters ...string) *Stream {
 	if err := d.client.NamespaceService().Create(s.markContext(), s.markNamespace(), nil); err != nil && !errdefs.IsAlreadyExists(err) {
 		d.q.Fatalf("make a namespace for marks: %v", err)
 	}
-	s.Mark()
+	s.TakeEvents()
 	return s
 }
 
@@ -147,7 +147,7 @@ func interrupt(q *lab.Q, cmd *exec.Cmd, exited <-chan error) {
 // Mark returns the events since the last mark, and begins anew. It makes an event of its own and waits until both
 // listeners have heard that one, so what the daemon sent before has come. A shim sends on a connection of its own: for an
 // event of a shim's, [Stream.WaitFor] it first.
-func (s *Stream) Mark() []Event {
+func (s *Stream) TakeEvents() []Event {
 	q := s.d.q
 	q.Helper()
 	// The first mark may come before a listener is in place, which nothing tells but a mark that is heard: repeat it.

@@ -14,7 +14,7 @@ import (
 )
 
 // Extras is what a program may ask for through the Go client, and ctr has no option for, or not every ctr.
-type Extras struct {
+type ClientOptions struct {
 	Labels     map[string]string // of the record, and of nothing else
 	Spec       []oci.SpecOpts    // changes to config.json
 	Runtime    string            // the shim's program, by its absolute path; ctr has --runtime, but then drops --runc-root
@@ -22,7 +22,7 @@ type Extras struct {
 	BinaryName string            // runtime option: the program that the shim calls in runc's place
 }
 
-func (e Extras) String() string {
+func (e ClientOptions) String() string {
 	var out []string
 	if len(e.Labels) > 0 {
 		out = append(out, fmt.Sprintf("labels %v", e.Labels))
@@ -44,7 +44,7 @@ func (e Extras) String() string {
 
 // CreateByClient creates a container as a program does, through the Go client, with extras. Its tasks can be started by
 // either hand.
-func (d *Daemon) CreateByClient(extras Extras, ref, id string, args ...string) containerd.Container {
+func (d *Daemon) CreateContainerByClient(extras ClientOptions, ref, id string, args ...string) containerd.Container {
 	d.q.Helper()
 	d.q.LogCommand("# Go client: NewContainer %s, from %s, with %v: %s", id, ref, extras, strings.Join(args, " "))
 	ctx := context.Background()

@@ -71,7 +71,7 @@ func startProxy(tb testing.TB, address, at string) *Proxy {
 const maxMessage = 16 << 20
 
 // Calls returns the calls since it was last asked: "Tasks/Create", in the order in which they began.
-func (w *Proxy) Calls() []string {
+func (w *Proxy) TakeCalls() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out := w.calls
@@ -80,7 +80,7 @@ func (w *Proxy) Calls() []string {
 }
 
 // Has says whether a call is among those that have not been asked for yet.
-func (w *Proxy) Has(call string) bool {
+func (w *Proxy) HasCall(call string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Contains(w.calls, call)

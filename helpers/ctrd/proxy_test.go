@@ -52,6 +52,6 @@ func TestTapPassesCallsOn(t *testing.T) {
 	_, err = stream.Recv()
 	assert.Equal(t, status.Code(err), codes.Canceled)
 
-	assert.DeepEqual(t, w.Calls(), []string{"Health/Check", "Health/Check", "Health/Watch"})
-	assert.Equal(t, len(w.Calls()), 0)
+	assert.DeepEqual(t, w.TakeCalls(), []string{"Health/Check", "Health/Check", "Health/Watch"})
+	assert.Equal(t, len(w.TakeCalls()), 0)
 }

@@ -21,12 +21,12 @@ import (
 
 // server is a containerd's process and its places.
 type server struct {
-	Address   string        // of its gRPC socket
-	Root      string        // what survives a reboot: content, snapshots, metadata
-	State     string        // what does not: the tasks' bundles
-	SocketDir string        // the shims' sockets
-	RuncRoot  string        // the runtime's state directory (--root), one below for each namespace
-	Ready     time.Duration // from the start of the process to the first answer
+	Address     string        // of its gRPC socket
+	Root        string        // what survives a reboot: content, snapshots, metadata
+	State       string        // what does not: the tasks' bundles
+	SocketDir   string        // the shims' sockets
+	RuncRoot    string        // the runtime's state directory (--root), one below for each namespace
+	StartupTime time.Duration // from the start of the process to the first answer
 
 	dir     string
 	toml    string // the configuration, which is in dir/config.toml
@@ -127,7 +127,7 @@ func (s *server) waitReady(begin time.Time) error {
 			}
 		}
 		if _, err := client.Version(ctx); err == nil {
-			s.Ready = time.Since(begin)
+			s.StartupTime = time.Since(begin)
 			return nil
 		}
 	}

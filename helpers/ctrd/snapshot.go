@@ -7,21 +7,20 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"gotest.tools/v3/assert"
-
-	"cdblab/helpers/lab"
 )
 
-// MountSnapshot mounts the snapshot of a container, as containerd's snapshotter says, until the question ends.
-func MountSnapshot(q *lab.Q, d *Daemon, id, at string) {
-	q.Helper()
-	q.LogCommand("$(ctr -n %s snapshots mounts %s %s)", d.Namespace, at, id)
+// MountSnapshot mounts the snapshot of a container on the directory at, as containerd's snapshotter says, until the
+// question ends.
+func (d *Daemon) MountSnapshot(id, at string) {
+	d.q.Helper()
+	d.q.LogCommand("$(ctr -n %s snapshots mounts %s %s)", d.Namespace, at, id)
 	ctx := context.Background()
-	info, err := d.Client().LoadContainer(ctx, id)
-	assert.NilError(q, err)
-	record, err := info.Info(ctx)
-	assert.NilError(q, err)
-	mounts, err := d.Client().SnapshotService(record.Snapshotter).Mounts(ctx, record.SnapshotKey)
-	assert.NilError(q, err)
-	assert.NilError(q, mount.All(mounts, at))
-	q.Cleanup(func() { assert.Check(q, mount.UnmountAll(at, 0)) })
+	container, err := d.client.LoadContainer(ctx, id)
+	assert.NilError(d.q, err)
+	record, err := container.Info(ctx)
+	assert.NilError(d.q, err)
+	mounts, err := d.client.SnapshotService(record.Snapshotter).Mounts(ctx, record.SnapshotKey)
+	assert.NilError(d.q, err)
+	assert.NilError(d.q, mount.All(mounts, at))
+	d.q.Cleanup(func() { assert.Check(d.q, mount.UnmountAll(at, 0)) })
 }

@@ -14,7 +14,6 @@ import (
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/image"
-	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
 
@@ -59,7 +58,7 @@ func (d *Daemon) DeleteTask(id string) {
 func (d *Daemon) KillAndDeleteTask(id string) {
 	d.q.Helper()
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-	proc.WaitFor(d.q, d.Stopped(id))
+	proc.WaitFor(d.q, d.TaskStopped(id))
 	d.DeleteTask(id)
 }
 
@@ -96,18 +95,20 @@ func (d *Daemon) HasShims(n int) poll.Check {
 }
 
 // TaskStatus asks containerd for the state of a task, as a program does.
-func TaskStatus(q *lab.Q, d *Daemon, id string) containerd.Status {
-	q.Helper()
+func (d *Daemon) TaskStatus(id string) containerd.Status {
+	d.q.Helper()
 	status, err := d.Task(id).Status(context.Background())
-	assert.NilError(q, err)
+	if err != nil {
+		d.q.Fatalf("ask containerd for the status of the task of %s: %v", id, err)
+	}
 	return status
 }
 
-// StartTaskAndWait starts a task and waits until its program, a sleep, runs.
-func StartTaskAndWait(q *lab.Q, d *Daemon, id string) proc.Process {
-	q.Helper()
+// StartTaskAndWait starts a task, waits until its program, a sleep, runs, and returns the program's process.
+func (d *Daemon) StartTaskAndWait(id string) proc.Process {
+	d.q.Helper()
 	d.StartTask(id)
 	pid := d.TaskPID(id)
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	return proc.Snapshot(q, pid)
+	proc.WaitFor(d.q, proc.Runs(pid, "sleep"))
+	return proc.Snapshot(d.q, pid)
 }

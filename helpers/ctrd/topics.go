@@ -8,19 +8,16 @@ import (
 
 	"gotest.tools/v3/poll"
 
-	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
 
 // StartTaskAndWaitForEvent starts a task and waits until the stream has told of it.
-func StartTaskAndWaitForEvent(q *lab.Q, d *Daemon, stream *Stream, id string) proc.Process {
-	q.Helper()
+func (d *Daemon) StartTaskAndWaitForEvent(stream *Stream, id string) proc.Process {
+	d.q.Helper()
 	before := len(FilterTopics(stream.Events(), "/tasks/start"))
-	d.StartTask(id)
-	pid := d.TaskPID(id)
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	proc.WaitFor(q, EventSeen(stream, "/tasks/start", before+1))
-	return proc.Snapshot(q, pid)
+	task := d.StartTaskAndWait(id)
+	proc.WaitFor(d.q, stream.Received("/tasks/start", before+1))
+	return task
 }
 
 // FilterTopics lists the topics of those events that are of one of the topics, in order.
@@ -28,11 +25,11 @@ func FilterTopics(events []Event, of ...string) []string {
 	return slices.DeleteFunc(Topics(events), func(t string) bool { return !slices.Contains(of, t) })
 }
 
-// EventSeen is a poll check: the stream has told of a topic n times.
-func EventSeen(stream *Stream, topic string, n int) poll.Check {
+// Received returns a check that succeeds when the stream has received n events of the topic.
+func (s *Stream) Received(topic string, n int) poll.Check {
 	return func(poll.LogT) poll.Result {
-		if got := len(FilterTopics(stream.Events(), topic)); got < n {
-			return poll.Continue("%d events %s, not yet %d, among %v", got, topic, n, Topics(stream.Events()))
+		if got := len(FilterTopics(s.Events(), topic)); got < n {
+			return poll.Continue("%d events %s, not yet %d, among %v", got, topic, n, Topics(s.Events()))
 		}
 		return poll.Success()
 	}
@@ -48,6 +45,6 @@ func Topics(events []Event) []string {
 }
 
 // OnlyTaskTopics keeps the topics that are about tasks.
-func OnlyTaskTopics(all []string) []string {
+func TaskTopics(all []string) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(t string) bool { return !strings.HasPrefix(t, "/tasks/") })
 }
