@@ -99,7 +99,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 		q.Fact(fmt.Sprintf("layer %d: directory", n+1), named{"directory", dir})
 		q.Fact(fmt.Sprintf("layer %d: files in it", n+1), len(layers[n]))
 	}
-	assert.Check(q, cmp.Equal(layers[1][image.Whiteout], whiteout))
+	assert.Check(q, cmp.Equal(layers[1][image.Deleted], whiteout))
 
 	q.Step("the kernel's mount has just these directories, in this order")
 	d.StartTask(id)
@@ -113,15 +113,15 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	q.Fact("workdir", named{"directory", mounted.work})
 
 	q.Step("what the program reads are the layers' bytes, the uppermost that has the file")
-	seen := typedIn(q, d, id, "sha256sum /bin/busybox /"+image.Added+" /"+image.Replaced+"; test -e /"+image.Whiteout+" || echo no "+image.Whiteout)
+	seen := typedIn(q, d, id, "sha256sum /bin/busybox /"+image.Added+" /"+image.Replaced+"; test -e /"+image.Deleted+" || echo no "+image.Deleted)
 	assert.Check(q, cmp.DeepEqual(strings.Fields(seen), []string{
 		hexOf(layers[0]["bin/busybox"]), "/bin/busybox", hexOf(layers[1][image.Added]), "/" + image.Added,
-		hexOf(layers[1][image.Replaced]), "/" + image.Replaced, "no", image.Whiteout,
+		hexOf(layers[1][image.Replaced]), "/" + image.Replaced, "no", image.Deleted,
 	}))
 	assert.Check(q, layers[0][image.Replaced] != layers[1][image.Replaced])
 	q.Fact("bin/busybox is of layer", 1)
 	q.Fact(image.Added+" and "+image.Replaced+" are of layer", 2)
-	q.Fact(image.Whiteout+", of layer 1", "hidden by layer 2")
+	q.Fact(image.Deleted+", of layer 1", "hidden by layer 2")
 
 	q.Step("a write, a change and a deletion: in the upper directory, and nowhere else")
 	before := treeOf(q, mounted.upper)

@@ -19,7 +19,7 @@ const Layered = "docker.io/library/busybox:layered"
 const (
 	Added    = "etc/layer"
 	Replaced = "etc/group"
-	Whiteout = "bin/wget"
+	Deleted = "bin/wget"
 )
 
 // second is the second layer. A file is taken away by an empty one, whose name says which

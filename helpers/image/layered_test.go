@@ -31,5 +31,5 @@ func TestLayeredIndex_AddsReplacesAndTakesAway(t *testing.T) {
 	}
 	assert.Check(t, names[1][Added] && !names[0][Added])
 	assert.Check(t, names[1][Replaced] && names[0][Replaced])
-	assert.Check(t, names[1]["bin/.wh.wget"] && names[0][Whiteout])
+	assert.Check(t, names[1]["bin/.wh.wget"] && names[0][Deleted])
 }
