@@ -10,8 +10,8 @@ import (
 	"gotest.tools/v3/assert"
 )
 
-func TestLayeredIndex_AddsReplacesAndTakesAway(t *testing.T) {
-	_, layers := made(t, busybox(t), LayeredIndex)
+func TestLayeredIndex_AddsReplacesAndDeletes(t *testing.T) {
+	_, layers := newImage(t, busybox(t), LayeredIndex)
 	assert.Equal(t, len(layers), 2)
 
 	var names [2]map[string]bool
