@@ -7,7 +7,6 @@ package ctrd
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
 
@@ -166,16 +165,6 @@ func (d *Daemon) TryCtr(args ...string) lab.Result {
 
 func (d *Daemon) ctrCommand(args []string) []string {
 	return append([]string{"ctr", "-n", d.Namespace}, args...)
-}
-
-// Log returns what the daemon has logged so far. It includes the log lines of its shims.
-func (d *Daemon) Log() string {
-	d.q.Helper()
-	data, err := os.ReadFile(d.logPath())
-	if err != nil {
-		d.q.Fatalf("read containerd's log: %v", err)
-	}
-	return string(data)
 }
 
 // Bundle returns the path of the directory that the daemon makes for the task of a container.

@@ -50,6 +50,9 @@ func TaskTopics(topics []string) []string {
 	return slices.DeleteFunc(slices.Clone(topics), func(t string) bool { return !IsTaskTopic(t) })
 }
 
+// OtherTopics returns those of the topics that are not about tasks, in order.
+func OtherTopics(topics []string) []string { return slices.DeleteFunc(slices.Clone(topics), IsTaskTopic) }
+
 // normalize writes an event's body, which is JSON, so that what ctr and the Go client received can be compared: its keys
 // are sorted and its times are in RFC 3339. The events of containerd 1 have Go's times, which encoding/json writes in
 // RFC 3339. Those of containerd 2 have protobuf's times, of which encoding/json writes the fields seconds and nanos.

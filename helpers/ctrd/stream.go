@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"al.essio.dev/pkg/shellescape"
+	eventsapi "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
@@ -191,6 +192,21 @@ func (s *Stream) Received(topic string, n int) poll.Check {
 func (s *Stream) WaitFor(topic string) {
 	s.d.q.Helper()
 	proc.WaitFor(s.d.q, s.Received(topic, 1))
+}
+
+// ReceivedExit returns a check that succeeds when the Go client has received the exit of a container's task. The exit of
+// an exec has another id.
+func (s *Stream) ReceivedExit(containerID string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		events := s.Events()
+		for _, e := range events {
+			exit, ok := e.Body.(*eventsapi.TaskExit)
+			if ok && exit.ContainerID == containerID && exit.ID == containerID {
+				return poll.Success()
+			}
+		}
+		return poll.Continue("received no exit of the task of %s; all: %v", containerID, Topics(events))
+	}
 }
 
 // Closed returns a check that succeeds when the Go client's subscription has ended with an error, as it does when the
