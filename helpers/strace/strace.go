@@ -4,6 +4,7 @@
 package strace
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -38,6 +39,9 @@ func Tracers(tb testing.TB, dir string) []proc.PID {
 		return comm == "strace" && slices.Contains(args, output(dir))
 	})
 }
+
+// File returns the path of the file in dir to which strace writes the calls of a thread.
+func File(dir string, thread proc.PID) string { return fmt.Sprintf("%s.%d", output(dir), thread) }
 
 // output returns strace's option -o for dir. strace appends a dot and the number of the thread.
 func output(dir string) string { return dir + "/t" }
