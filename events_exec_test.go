@@ -22,8 +22,8 @@ import (
 // status. A pause and a resume add one each.
 //
 // The exit of an exec is of the same topic as the task's own, and only its id tells them apart: of an exec it is the
-// exec's id, of the task the container's. A client that counts exits and does not look at the id takes the end of a health
-// check for the end of the task. Paused means frozen: a SIGSTOP is no pause, and no event is published for it.
+// exec's id, of the task the container's. A client that counts exits and does not look at the id takes the end of a
+// health check for the end of the task. Paused means frozen: a SIGSTOP is no pause, and no event is published for it.
 //
 // Hint: `ctr events`, `ctr tasks exec -d`, and field 4 of /proc/PID/stat.
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto

@@ -21,10 +21,10 @@ import (
 // It depends on how far it came. A failure before there is a task is reported to the caller alone, and no event is
 // published. A failure after that is published as an exit, and no error is reported.
 //
-// A program that is missing fails create, so `tasks start` fails and names it, and there are no leftovers. A program that
-// the kernel cannot execute shows only at start, in the container's process: the command succeeds, and an exit follows, as
-// with a program that ends by itself. Such a task keeps shim, bundle, mount and cgroup until it is deleted. An exec that
-// fails is added, and then never started.
+// A program that is missing fails create, so `tasks start` fails and names it, and there are no leftovers. A program
+// that the kernel cannot execute shows only at start, in the container's process: the command succeeds, and an exit
+// follows, as with a program that ends by itself. Such a task keeps shim, bundle, mount and cgroup until it is deleted.
+// An exec that fails is added, and then never started.
 //
 // Hint: the exit code of `ctr tasks start`, against `ctr events`; what is below the bundle's directory?
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto

@@ -22,10 +22,10 @@ import (
 
 // Yes: `ctr events` is a client that subscribes and prints. Same events, same order, same fields, same times.
 //
-// The time is that of publishing, not that of receiving. A subscription receives the events of all containerd namespaces,
-// whatever -n says, unless a filter says otherwise: on the namespace, the topic, or a field of the event. A comma within a
-// filter is an and, a second filter an or. Only fields that are text can be filtered on: a filter on a number lets nothing
-// through, and containerd reports no error.
+// The time is that of publishing, not that of receiving. A subscription receives the events of all containerd
+// namespaces, whatever -n says, unless a filter says otherwise: on the namespace, the topic, or a field of the event. A
+// comma within a filter is an and, a second filter an or. Only fields that are text can be filtered on: a filter on a
+// number lets nothing through, and containerd reports no error.
 //
 // Hint: `ctr events 'topic=="/tasks/exit"'`, with its quotation marks; what does it print in another namespace?
 // Spec: https://github.com/containerd/containerd/blob/main/pkg/filters/filter.go, https://github.com/containerd/containerd/blob/main/core/events/events.go
@@ -45,7 +45,10 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	}{
 		{filters: nil, received: []string{"a /tasks/create", "a /tasks/start", "b /namespaces/create", "a /containers/update", "a /tasks/exit"}},
 		{filters: []string{`topic=="/tasks/exit"`}, received: []string{"a /tasks/exit"}},
-		{filters: []string{`topic~="^/(tasks|containers)/"`}, received: []string{"a /tasks/create", "a /tasks/start", "a /containers/update", "a /tasks/exit"}},
+		{
+			filters:  []string{`topic~="^/(tasks|containers)/"`},
+			received: []string{"a /tasks/create", "a /tasks/start", "a /containers/update", "a /tasks/exit"},
+		},
 		{filters: []string{"namespace==" + other.Namespace}, received: []string{"b /namespaces/create"}},
 		{filters: []string{"event.container_id==" + id}, received: []string{"a /tasks/create", "a /tasks/start", "a /tasks/exit"}},
 		{filters: []string{"event.container_id==" + id + `,topic!="/tasks/start"`}, received: []string{"a /tasks/create", "a /tasks/exit"}},

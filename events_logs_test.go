@@ -23,8 +23,8 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// What the daemon and the shim do for a task, step by step. They add nothing about runc, because runc is not called with
-// --debug.
+// What the daemon and the shim do for a task, step by step. They add nothing about runc, because runc is not called
+// with --debug.
 //
 // At level debug the daemon starts each shim with -debug. The shim writes to a FIFO in its bundle, which the daemon
 // copies into its own log, so that one file has the lines of both, and a line of the shim names its pid and its bundle.
@@ -37,7 +37,8 @@ import (
 func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What do debug logs add?")
 	logCopy := filepath.Join(q.Mkdir("kept"), "log.json")
-	// The shim calls it in the bundle. When create fails, the bundle and the log in it are soon deleted, so the log is copied.
+	// The shim calls it in the bundle. When create fails, the bundle and the log in it are soon deleted, so the log is
+	// copied.
 	debugRunc := q.WriteWrapper("runc-debug", `"$RUNC" --debug "$@"; code=$?; cp log.json `+logCopy+`; exit $code`)
 	d := ctrd.Start(q, ctrd.WithConfig("[debug]\n  level = \"debug\""))
 	log := filepath.Join(q.Dir, "containerd", "log")

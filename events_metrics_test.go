@@ -29,8 +29,8 @@ import (
 //
 // Which files depends on the cgroup version, and so do the metrics' type and their names: cpuacct.usage in nanoseconds
 // on v1, cpu.usage_usec on v2. They are about the cgroup, so they include all processes of the container, and what the
-// runtime's own processes used there at the start. A client that wants a rate has to ask twice. A limit that is not set is
-// 0 for pids on v1, the largest number on v2, and a number of pages for memory on v1: no word says "none".
+// runtime's own processes used there at the start. A client that wants a rate has to ask twice. A limit that is not set
+// is 0 for pids on v1, the largest number on v2, and a number of pages for memory on v1: no word says "none".
 //
 // Hint: the names in `ctr tasks metrics` are, on v1, file names.
 // Spec: https://github.com/containerd/cgroups
@@ -92,10 +92,12 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	assert.Check(q, cmp.Equal(whileWorking["pids"], uint64(3)))
 	assert.Check(q, cmp.Equal(whileWaiting["pids"], uint64(1)))
 	// Not exactly 8 MiB: the memory that the kernel charges for its own needs comes and goes.
-	assert.Check(q, whileWorking["memory"] >= whileWaiting["memory"]+7<<20, "memory: %d bytes, then %d", whileWaiting["memory"], whileWorking["memory"])
+	assert.Check(q, whileWorking["memory"] >= whileWaiting["memory"]+7<<20,
+		"memory: %d bytes, then %d", whileWaiting["memory"], whileWorking["memory"])
 	assert.Check(q, whileWorking["memory"] <= limit, "memory: %d bytes", whileWorking["memory"])
 	// The kernel charges whole ticks of 10 ms, so the time that the process really ran may be shorter or longer.
-	assert.Check(q, whileWorking["cpu"]-whileWaiting["cpu"] >= ticks*1e7/2, "processor time: %d ns, then %d", whileWaiting["cpu"], whileWorking["cpu"])
+	assert.Check(q, whileWorking["cpu"]-whileWaiting["cpu"] >= ticks*1e7/2,
+		"processor time: %d ns, then %d", whileWaiting["cpu"], whileWorking["cpu"])
 	assert.Check(q, before["cpu"] <= whileWorking["cpu"] && whileWorking["cpu"] <= after["cpu"],
 		"processor time %d is not between the values of the file before and after: %d, %d", whileWorking["cpu"], before["cpu"], after["cpu"])
 	q.Fact("pids", []uint64{whileWaiting["pids"], whileWorking["pids"]})
@@ -124,12 +126,12 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	q.Answer("Yes: they are its files, read when a client asks. Names, units and the value for no limit depend on the cgroup version.")
 }
 
-// metricValues are the metrics "pids", "pids limit", "memory" and "memory limit" in bytes, and "cpu" in nanoseconds. The
-// names and units are the same for both cgroup versions.
+// metricValues are the metrics "pids", "pids limit", "memory" and "memory limit" in bytes, and "cpu" in nanoseconds.
+// The names and units are the same for both cgroup versions.
 type metricValues map[string]uint64
 
-// valuesFromFiles reads the files of a cgroup. For "max" it returns what the metrics have: the largest number on v2, and 0
-// on v1.
+// valuesFromFiles reads the files of a cgroup. For "max" it returns what the metrics have: the largest number on v2,
+// and 0 on v1.
 func valuesFromFiles(g cgroup.Group) metricValues {
 	number := func(controller, path string) uint64 {
 		text := g.Read(controller, path)
@@ -214,7 +216,8 @@ func metrics(q *lab.Q, d *ctrd.Daemon, id string) any {
 	return value
 }
 
-// metricsType returns the cgroup version of a task's metrics. It asserts that the controllers' hierarchy has that version.
+// metricsType returns the cgroup version of a task's metrics. It asserts that the controllers' hierarchy has that
+// version.
 func metricsType(q *lab.Q, d *ctrd.Daemon, id string) string {
 	q.Helper()
 	version := "neither"
@@ -228,8 +231,8 @@ func metricsType(q *lab.Q, d *ctrd.Daemon, id string) string {
 	return version
 }
 
-// assertAsInFiles asserts that read returns the values in the cgroup's files, and returns them. The files of an idle cgroup
-// may change, too, by what the kernel does on its own account; then everything is read again.
+// assertAsInFiles asserts that read returns the values in the cgroup's files, and returns them. The files of an idle
+// cgroup may change, too, by what the kernel does on its own account; then everything is read again.
 func assertAsInFiles(q *lab.Q, source string, g cgroup.Group, read func() metricValues) metricValues {
 	q.Helper()
 	for range 20 {

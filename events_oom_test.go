@@ -35,7 +35,8 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 		q.Skip("this kernel has no memory controller in a hierarchy of this mode: run the question with CGROUP=v2")
 	}
 	if swaps := strings.Count(file.Read(q, "/proc/swaps"), "\n"); swaps > 0 {
-		q.Skip("this machine swaps, and ctr cannot limit swap: a process over the limit is swapped out, not killed. Run the question after swapoff -a")
+		q.Skip("this machine swaps, and ctr cannot limit swap: a process over the limit is swapped out, not killed. " +
+			"Run the question after swapoff -a")
 	}
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
@@ -46,8 +47,8 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 		}
 		return g.Stat("memory", "memory.oom_control", "oom_kill")
 	}
-	// Each container has the same program and the same limit. SIGUSR1 makes the program take twice as much as the limit: dd
-	// fills its buffer before it writes.
+	// Each container has the same program and the same limit. SIGUSR1 makes the program take twice as much as the limit:
+	// dd fills its buffer before it writes.
 	startLimited := func(id string) (proc.Process, cgroup.Group) {
 		d.CreateContainerWith([]string{"--memory-limit", fmt.Sprint(32 * (1 << 20))}, ref, id, "sh", "-c",
 			`trap "exec dd if=/dev/zero of=/dev/null bs=64M count=1" USR1; sleep 300 & while :; do wait; done`)
@@ -86,7 +87,8 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 		first = "/tasks/exit"
 	}
 	if g.V2 && q.Pinned() {
-		assert.Check(q, cmp.DeepEqual(ctrd.TaskTopics(ctrd.Topics(events)), []string{"/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"}))
+		topics := ctrd.TaskTopics(ctrd.Topics(events))
+		assert.Check(q, cmp.DeepEqual(topics, []string{"/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"}))
 	}
 	q.Fact("received first", lab.Chance(first))
 	q.Fact("/tasks/oom: number received", lab.Chance(fmt.Sprint(len(ctrd.FilterTopics(events, "/tasks/oom")))))

@@ -29,9 +29,10 @@ import (
 // Into a pipe. The options of `tasks start` decide what reads it: a FIFO, a file, another program, or nothing at all.
 //
 // The daemon is never in between. The shim reads the pipe and copies to a FIFO, which the client that started the task
-// reads, or to a file. A binary logger gets the pipe's other end itself, as its descriptor 3, and is a child of the shim.
-// So output goes on while containerd is down. But a process has to read: if none reads the FIFO, the program writes until
-// pipe, shim and FIFO are full, and then sleeps in write(2). And when a logger dies, the pipe has lost its only reader.
+// reads, or to a file. A binary logger gets the pipe's other end itself, as its descriptor 3, and is a child of the
+// shim. So output goes on while containerd is down. But a process has to read: if none reads the FIFO, the program
+// writes until pipe, shim and FIFO are full, and then sleeps in write(2). And when a logger dies, the pipe has lost its
+// only reader.
 //
 // Hint: `ls -l /proc/PID/fd` of program, shim and logger; /proc/PID/{syscall,wchan,io} of a program that hangs.
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md, "Container IO"
@@ -60,7 +61,8 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 	path := filepath.Join(out, "file")
 	id := q.ID("cdb-file")
 	init, shim := startScript(q, d, ref, id, echoScript, "--log-uri", "file://"+path)
-	assert.Check(q, cmp.DeepEqual(proc.AccessModes(q, shim, init.FDs[1]), []string{"read"}), "how the shim holds the program's %s", init.FDs[1])
+	stdout := init.FDs[1]
+	assert.Check(q, cmp.DeepEqual(proc.AccessModes(q, shim, stdout), []string{"read"}), "how the shim holds the program's %s", stdout)
 	assert.Check(q, slices.Contains(proc.AccessModes(q, shim, path), "write"), "how the shim holds %s", path)
 	q.SendLine(init, "word 1")
 	proc.WaitFor(q, file.HasContent(path, "word 1"))
@@ -68,7 +70,7 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 
 	q.Step("containerd is killed: the output goes on, because the daemon had no part in it")
 	daemon := proc.Snapshot(q, d.PID())
-	assert.Check(q, cmp.Len(proc.AccessModes(q, daemon, init.FDs[1]), 0), "the daemon holds the pipe")
+	assert.Check(q, cmp.Len(proc.AccessModes(q, daemon, stdout), 0), "the daemon holds the pipe")
 	assert.Check(q, cmp.Len(proc.AccessModes(q, daemon, path), 0), "the daemon holds the file")
 	d.Kill()
 	q.SendLine(init, "word 2")
@@ -183,12 +185,13 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 	q.Fact("with --null-io: the program's stdout", null.FDs[1])
 }
 
-// echoScript is a script that writes each line from the FIFO /told to its stdout. A line that it cannot write it writes to
-// the file /failed. It holds both ends of the FIFO, so that reading never comes to an end when a writer closes its end.
+// echoScript is a script that writes each line from the FIFO /told to its stdout. A line that it cannot write it writes
+// to the file /failed. It holds both ends of the FIFO, so that reading never comes to an end when a writer closes its
+// end.
 const echoScript = `mkfifo /told; exec 3<>/told; while read -r word <&3; do echo "$word" || echo "$word" > /failed; done`
 
-// startScript starts a task whose program is a shell with this script. The options of tasks start decide where its output
-// goes. It returns the processes of the program and of the shim.
+// startScript starts a task whose program is a shell with this script. The options of tasks start decide where its
+// output goes. It returns the processes of the program and of the shim.
 func startScript(q *lab.Q, d *ctrd.Daemon, ref, id, script string, options ...string) (init, shim proc.Process) {
 	q.Helper()
 	d.CreateContainer(ref, id, "sh", "-c", script)

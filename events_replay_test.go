@@ -19,8 +19,8 @@ import (
 
 // No. The clients that listen at that moment receive an event, and then it is gone: containerd stores none.
 //
-// A client that comes later can ask for the present, not for the past: the task's state, its pid, its exit status and the
-// time of its end, as long as the task is not deleted. So a client subscribes first, then asks, and then listens. A
+// A client that comes later can ask for the present, not for the past: the task's state, its pid, its exit status and
+// the time of its end, as long as the task is not deleted. So a client subscribes first, then asks, and then listens. A
 // subscription ends with its daemon, with an error. A new subscription at the next daemon receives no earlier event.
 //
 // Hint: start a second `ctr events` a moment after the first.
@@ -81,7 +81,8 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	d.Start()
 	restarted := d.Listen()
 	assert.Check(q, proc.Snapshot(q, second.PID).Same(second.Identity), "the lasting task has ended")
-	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, lasting), []string{lasting, fmt.Sprint(second.PID), "RUNNING"}))
+	row := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, lasting)
+	assert.Check(q, cmp.DeepEqual(row, []string{lasting, fmt.Sprint(second.PID), "RUNNING"}))
 	startsAgain := ctrd.FilterTopics(restarted.Events(), "/tasks/create", "/tasks/start")
 	assert.Check(q, cmp.Len(startsAgain, 0))
 	q.Fact("received about the task that runs", startsAgain)

@@ -23,8 +23,8 @@ import (
 // No. Each subscription has a queue of its own in the daemon, and the queue has no bound.
 //
 // A publisher is done as soon as its event is in the queues, and the other listeners get it from theirs. What a slow
-// listener has not read is not lost, and stays in order. But it is in containerd's memory until the listener reads it or
-// ends. A subscription that no process reads is a leak.
+// listener has not read is not lost, and stays in order. But it is in containerd's memory until the listener reads it
+// or ends. A subscription that no process reads is a leak.
 //
 // Hint: VmRSS of containerd while a `ctr events` is stopped with SIGSTOP.
 // Spec: https://github.com/containerd/containerd/blob/main/core/events/exchange/exchange.go, https://github.com/docker/go-events/blob/master/queue.go
@@ -74,7 +74,8 @@ func TestEvents_DoesASlowListenerHoldUpTheOthers(t *testing.T) {
 	q.Fact("one does not: containerd grew by", lab.Chance(mebibytes(grownWithoutReader)))
 
 	q.Step("the queue is in containerd's memory")
-	assert.Check(q, grownWithoutReader > count*size/2, "with a listener that does not read, containerd has grown by %s, after events of %s", mebibytes(grownWithoutReader), mebibytes(count*size))
+	assert.Check(q, grownWithoutReader > count*size/2, "with a listener that does not read, containerd has grown by %s, after events of %s",
+		mebibytes(grownWithoutReader), mebibytes(count*size))
 	assert.Check(q, grownWithReaders < count*size/2, "with listeners that read, containerd has grown by %s", mebibytes(grownWithReaders))
 
 	q.Step("the slow one reads again: it receives all events, in order, with the times of publishing")
@@ -109,8 +110,8 @@ func subscribe(q *lab.Q, d *ctrd.Daemon, listener string) *subscription {
 	return s
 }
 
-// receive waits for an event, at most as long as patience, and returns its name and when it was published. It returns ""
-// if there was none.
+// receive waits for an event, at most as long as patience, and returns its name and when it was published. It returns
+// "" if there was none.
 func (s *subscription) receive(patience time.Duration) (string, time.Time) {
 	s.q.Helper()
 	select {

@@ -28,10 +28,10 @@ import (
 // Seven processes in a row, from the shim's helper to the program. clone and execve lead from each one to the next.
 //
 // The helper starts the shim and ends. The shim mounts the snapshot and calls runc create, which calls itself as `runc
-// init`. That process (stage 0) clones stage 1, which unshares the namespaces. But a pid namespace is only for children,
-// so stage 1 clones stage 2: pid 1 of the container. Stages 1 and 2 are cloned with CLONE_PARENT, as children of runc
-// create. Stage 2 mounts what config.json lists, calls pivot_root, and opens exec.fifo, where it waits. runc start opens
-// the other end, and stage 2 calls execve: the last call of runc, and the first of the program.
+// init`. That process (stage 0) clones stage 1, which unshares the namespaces. But a pid namespace is only for
+// children, so stage 1 clones stage 2: pid 1 of the container. Stages 1 and 2 are cloned with CLONE_PARENT, as children
+// of runc create. Stage 2 mounts what config.json lists, calls pivot_root, and opens exec.fifo, where it waits. runc
+// start opens the other end, and stage 2 calls execve: the last call of runc, and the first of the program.
 //
 // Hint: strace -D leaves the program the child of its caller; `grep TracerPid /proc/PID/status` names the tracer.
 // Spec: https://github.com/opencontainers/runc/blob/main/libcontainer/nsenter/README.md

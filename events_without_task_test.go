@@ -27,10 +27,10 @@ import (
 // No. It has no events about tasks, but one for each change of containerd's own records: of namespaces, images, blobs,
 // snapshots and containers.
 //
-// Events are neither a log nor an account of what the kernel does. Reading publishes none. Changes of leases, and of the
-// labels of blobs and snapshots, publish none either. When the garbage collector removes snapshots, containerd publishes
-// that; when it removes blobs, it does not. Of a task the start and the end are published, and nothing in between: no
-// signal, no output, no fork, no child's death, no new limit.
+// Events are neither a log nor an account of what the kernel does. Reading publishes none. Changes of leases, and of
+// the labels of blobs and snapshots, publish none either. When the garbage collector removes snapshots, containerd
+// publishes that; when it removes blobs, it does not. Of a task the start and the end are published, and nothing in
+// between: no signal, no output, no fork, no child's death, no new limit.
 //
 // Hint: `ctr events` in a second terminal, then everything else that ctr can do.
 // Spec: https://github.com/containerd/containerd/tree/main/api/events

@@ -117,7 +117,8 @@ func (d *Daemon) deleteContainers(ctx context.Context, client *containerd.Client
 	return errors.Join(errs...)
 }
 
-// deleteImages deletes the images and the leases of a containerd namespace. What they kept in use is garbage after that.
+// deleteImages deletes the images and the leases of a containerd namespace. What they kept in use is garbage after
+// that.
 func deleteImages(ctx context.Context, client *containerd.Client) error {
 	all, err := client.ImageService().List(ctx)
 	errs := []error{err}

@@ -9,12 +9,12 @@ import (
 )
 
 // config is the whole configuration of a private containerd. Root, state and address are not enough to make it private:
-// socket_dir moves the shims' sockets, which are otherwise in /run/containerd/s. The disabled plugins make directories of
-// their own (/opt/containerd, /run/nri) or read those of the host (/etc/cni), and the lab has no use for them.
+// socket_dir moves the shims' sockets, which are otherwise in /run/containerd/s. The disabled plugins make directories
+// of their own (/opt/containerd, /run/nri) or read those of the host (/etc/cni), and the lab has no use for them.
 //
-// The timeouts, which are 5 s or less by default, are the only other setting that is changed. What containerd cannot clean
-// up in time after a shim's death stays behind, and it publishes an exit with status 255. That was seen on a busy machine
-// under emulation.
+// The timeouts, which are 5 s or less by default, are the only other setting that is changed. What containerd cannot
+// clean up in time after a shim's death stays behind, and it publishes an exit with status 255. That was seen on a busy
+// machine under emulation.
 var config = template.Must(template.New("config.toml").Parse(`version = {{.Features.Version}}
 root = "{{.Root}}"
 state = "{{.State}}"

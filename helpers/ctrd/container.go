@@ -41,8 +41,8 @@ func (d *Daemon) CreateContainerWith(options []string, ref, id string, args ...s
 }
 
 // CanSetRuncRoot reports whether the ctr under test has an option for the runtime's state directory. An older one has
-// none. The runtime then uses its default, below /run/containerd/runc. RuncRoot of the [Daemon] names that directory, and
-// the lab cleans it.
+// none. The runtime then uses its default, below /run/containerd/runc. RuncRoot of the [Daemon] names that directory,
+// and the lab cleans it.
 func (d *Daemon) CanSetRuncRoot() bool { return d.RuncRoot != defaultRuncRoot }
 
 // ClientOptions are options of a container that the Go client has, and that ctr, or an older ctr, does not have.

@@ -62,7 +62,8 @@ func Start(q *lab.Q, options ...Option) *Daemon {
 	q.LogCommandAs("cat > containerd/config.toml   # root, state, address and socket_dir below "+q.Dir,
 		"mkdir -p containerd "+s.SocketDir+" fifo && cat > containerd/config.toml <<'END'\n"+s.toml+"END")
 	q.Export("CONTAINERD_ADDRESS", d.Address)
-	q.SuggestCommand("ctr -n " + Namespace + " tasks ls   # and, where the daemon has died: containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &")
+	q.SuggestCommand("ctr -n " + Namespace + " tasks ls   # and, where the daemon has died: " +
+		"containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &")
 	d.registerCleanUp()
 	d.Start()
 	d.connect()
@@ -71,9 +72,9 @@ func Start(q *lab.Q, options ...Option) *Daemon {
 }
 
 // registerCleanUp has [Daemon.cleanUp] called when the question ends. [Start] and [Shared] both call it before they
-// connect. Cleanups are called in reverse order: the question's clients are closed first, and cleanUp then makes a client
-// of its own. So it works the same whether or not the daemon was killed or restarted, and it also runs if the question
-// fails while the daemon starts or while it connects.
+// connect. Cleanups are called in reverse order: the question's clients are closed first, and cleanUp then makes a
+// client of its own. So it works the same whether or not the daemon was killed or restarted, and it also runs if the
+// question fails while the daemon starts or while it connects.
 func (d *Daemon) registerCleanUp() { d.q.Cleanup(d.cleanUp) }
 
 // connect makes the question's Go client.

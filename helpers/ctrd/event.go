@@ -51,11 +51,13 @@ func TaskTopics(topics []string) []string {
 }
 
 // OtherTopics returns those of the topics that are not about tasks, in order.
-func OtherTopics(topics []string) []string { return slices.DeleteFunc(slices.Clone(topics), IsTaskTopic) }
+func OtherTopics(topics []string) []string {
+	return slices.DeleteFunc(slices.Clone(topics), IsTaskTopic)
+}
 
-// normalize writes an event's body, which is JSON, so that what ctr and the Go client received can be compared: its keys
-// are sorted and its times are in RFC 3339. The events of containerd 1 have Go's times, which encoding/json writes in
-// RFC 3339. Those of containerd 2 have protobuf's times, of which encoding/json writes the fields seconds and nanos.
+// normalize writes an event's body, which is JSON, so that what ctr and the Go client received can be compared: its
+// keys are sorted and its times are in RFC 3339. The events of containerd 1 have Go's times, which encoding/json writes
+// in RFC 3339. Those of containerd 2 have protobuf's times, of which encoding/json writes the fields seconds and nanos.
 // A body that is not JSON is returned as it is.
 func normalize(body string) string {
 	decoder := json.NewDecoder(strings.NewReader(body))
@@ -91,8 +93,8 @@ func replaceProtoTimes(value any) any {
 	return value
 }
 
-// protoTime returns the time of a JSON object that is a protobuf time: it has the fields seconds and nanos, of which one
-// that is zero is left out, and no other field.
+// protoTime returns the time of a JSON object that is a protobuf time: it has the fields seconds and nanos, of which
+// one that is zero is left out, and no other field.
 func protoTime(object map[string]any) (time.Time, bool) {
 	var parts [2]int64
 	found := 0

@@ -87,8 +87,8 @@ func findLogLine(log, msg, text string) (LogLine, bool) {
 	return nil, false
 }
 
-// WaitForLogLine waits until the daemon's log has a line with this message that contains text, and returns the line. The
-// lines of a shim appear in the daemon's log a moment after the shim has written them.
+// WaitForLogLine waits until the daemon's log has a line with this message that contains text, and returns the line.
+// The lines of a shim appear in the daemon's log a moment after the shim has written them.
 func (d *Daemon) WaitForLogLine(msg, text string) LogLine {
 	d.q.Helper()
 	var found LogLine

@@ -9,7 +9,7 @@ import (
 )
 
 func TestFindLogLine(t *testing.T) {
-	const log = `time="2026-11-25T00:08:04Z" level=debug msg="starting signal loop" namespace=cdb-lab path=/run/a pid=7 runtime=io.containerd.runc.v2
+	const log = `time="2026-11-25T00:08:04Z" level=debug msg="starting signal loop" path=/run/a pid=7 runtime=io.containerd.runc.v2
 time="2026-11-25T00:08:05.5Z" level=info msg="say \"b\"" id=b
 `
 	line, ok := findLogLine(log, `say "b"`, "id=b")

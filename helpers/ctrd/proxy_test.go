@@ -42,7 +42,9 @@ func TestProxy_ForwardsCalls(t *testing.T) {
 
 	stream, err := client.Watch(ctx, &healthpb.HealthCheckRequest{})
 	assert.NilError(t, err)
-	for _, want := range []healthpb.HealthCheckResponse_ServingStatus{healthpb.HealthCheckResponse_SERVING, healthpb.HealthCheckResponse_NOT_SERVING} {
+	for _, want := range []healthpb.HealthCheckResponse_ServingStatus{
+		healthpb.HealthCheckResponse_SERVING, healthpb.HealthCheckResponse_NOT_SERVING,
+	} {
 		answer, err := stream.Recv()
 		assert.NilError(t, err)
 		assert.Equal(t, answer.Status, want)

@@ -35,8 +35,8 @@ type server struct {
 	exited  chan error                              // receives the error of cmd when it ends
 }
 
-// newServer writes the configuration of a containerd whose own directory is dir, which exists. The tables are appended to
-// the configuration.
+// newServer writes the configuration of a containerd whose own directory is dir, which exists. The tables are appended
+// to the configuration.
 func newServer(session *lab.Session, dir string, tables []string, command func(argv ...string) (*exec.Cmd, error)) (*server, error) {
 	f, err := featuresOf(session)
 	if err != nil {

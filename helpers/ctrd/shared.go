@@ -42,8 +42,8 @@ func startSharedServer(session *lab.Session) (*server, error) {
 }
 
 // Shared returns a containerd that the question shares with other questions. It is for questions that neither end nor
-// configure the daemon. The question has a containerd namespace of its own in it, which is removed with everything in it
-// when the question ends.
+// configure the daemon. The question has a containerd namespace of its own in it, which is removed with everything in
+// it when the question ends.
 func Shared(q *lab.Q) *Daemon {
 	q.Helper()
 	s, err := sharedServer(q.Session())
@@ -53,7 +53,8 @@ func Shared(q *lab.Q) *Daemon {
 	d := &Daemon{server: s, Namespace: q.ID(Namespace), q: q, shared: true, FifoDir: q.Mkdir("fifo")}
 	q.LogCommandAs("containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &   # for all questions, in "+filepath.Dir(s.dir),
 		"test -S "+s.Address+" || { mkdir -p "+s.dir+" "+s.SocketDir+" && cd "+filepath.Dir(s.dir)+" && cat > containerd/config.toml <<'END'\n"+
-			s.toml+"END\ncontainerd --config containerd/config.toml --address "+s.Address+" 2>> containerd/log & sleep 1; }\nmkdir -p "+q.Dir+"/fifo; cd "+q.Dir)
+			s.toml+"END\ncontainerd --config containerd/config.toml --address "+s.Address+" 2>> containerd/log & sleep 1; }\n"+
+			"mkdir -p "+q.Dir+"/fifo; cd "+q.Dir)
 	q.Export("CONTAINERD_ADDRESS", s.Address)
 	q.SuggestCommand("ctr -n " + d.Namespace + " tasks ls")
 	d.registerCleanUp()

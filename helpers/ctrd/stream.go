@@ -194,8 +194,8 @@ func (s *Stream) WaitFor(topic string) {
 	proc.WaitFor(s.d.q, s.Received(topic, 1))
 }
 
-// ReceivedExit returns a check that succeeds when the Go client has received the exit of a container's task. The exit of
-// an exec has another id.
+// ReceivedExit returns a check that succeeds when the Go client has received the exit of a container's task. The exit
+// of an exec has another id.
 func (s *Stream) ReceivedExit(containerID string) poll.Check {
 	return func(poll.LogT) poll.Result {
 		events := s.Events()
@@ -322,8 +322,8 @@ func (s *Stream) clientLines() []line {
 	return out
 }
 
-// ctrLines reads what ctr events has printed so far. Each line has seven fields: date, time, offset and name of the time
-// zone, namespace, topic, body.
+// ctrLines reads what ctr events has printed so far. Each line has seven fields: date, time, offset and name of the
+// time zone, namespace, topic, body.
 func (s *Stream) ctrLines() []line {
 	data, err := os.ReadFile(s.ctrOutput)
 	if err != nil {

@@ -89,8 +89,9 @@ func (d *Daemon) TaskStatus(id string) containerd.Status {
 	return status
 }
 
-// TaskStopped returns a check that succeeds when containerd reports the task of a container as stopped. The shim reports
-// the end of the task to containerd a moment after the kernel shows it. Until then containerd refuses to delete the task.
+// TaskStopped returns a check that succeeds when containerd reports the task of a container as stopped. The shim
+// reports the end of the task to containerd a moment after the kernel shows it. Until then containerd refuses to delete
+// the task.
 func (d *Daemon) TaskStopped(id string) poll.Check {
 	return func(poll.LogT) poll.Result {
 		ctx := context.Background()
@@ -125,9 +126,9 @@ func (d *Daemon) KillAndDeleteTask(id string) {
 	d.DeleteTask(id)
 }
 
-// PauseTask pauses a task, and retries as runc.Container.TryPause does: the freezer of cgroup v1 may miss a process that
-// is busy at that moment. A frozen process cannot be killed, so the task is resumed if the question ends while it is
-// paused.
+// PauseTask pauses a task, and retries as runc.Container.TryPause does: the freezer of cgroup v1 may miss a process
+// that is busy at that moment. A frozen process cannot be killed, so the task is resumed if the question ends while it
+// is paused.
 func (d *Daemon) PauseTask(id string) {
 	d.q.Helper()
 	g := cgroup.Of(d.q, "/"+d.Namespace+"/"+id)

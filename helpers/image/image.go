@@ -1,8 +1,8 @@
 //go:build linux
 
-// Package image makes the lab's image, docker.io/library/busybox:latest, and serves it in a registry on loopback, so that
-// the chapter's own commands pull it without a network. The image has one layer, which is the root filesystem of the
-// hand-built bundle.
+// Package image makes the lab's image, docker.io/library/busybox:latest, and serves it in a registry on loopback, so
+// that the chapter's own commands pull it without a network. The image has one layer, which is the root filesystem of
+// the hand-built bundle.
 package image
 
 import (
@@ -21,8 +21,8 @@ import (
 	"cdblab/helpers/rootfs"
 )
 
-// Config is the image's configuration: how to run a container of it. Its values are those of busybox on Docker Hub. Only
-// LAB is added: by it a reader finds in a container what came from the image.
+// Config is the image's configuration: how to run a container of it. Its values are those of busybox on Docker Hub.
+// Only LAB is added: by it a reader finds in a container what came from the image.
 var Config = v1.Config{
 	Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LAB=from the image config"},
 	Cmd: []string{"sh"},

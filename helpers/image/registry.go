@@ -23,8 +23,8 @@ import (
 	"cdblab/helpers/rootfs"
 )
 
-// addrEnv is the variable that sets the address of the registry, for a machine on which the lab may use only certain ports
-// of loopback.
+// addrEnv is the variable that sets the address of the registry, for a machine on which the lab may use only certain
+// ports of loopback.
 const addrEnv = "CDB_REGISTRY_ADDR"
 
 // fixedAddress is held while a registry listens on the address that addrEnv sets.

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AccessMode returns how a process may use its descriptor fd: "read", "write", "both", "none", or "path" for a descriptor
-// that only names a file (O_PATH). It reads the flags in /proc/PID/fdinfo, which are octal.
+// AccessMode returns how a process may use its descriptor fd: "read", "write", "both", "none", or "path" for a
+// descriptor that only names a file (O_PATH). It reads the flags in /proc/PID/fdinfo, which are octal.
 func AccessMode(tb testing.TB, pid PID, fd int) string {
 	tb.Helper()
 	for line := range strings.Lines(File(tb, pid, "fdinfo/"+fmt.Sprint(fd))) {

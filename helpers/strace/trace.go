@@ -158,8 +158,8 @@ func (tr *Trace) Parent(pid proc.PID) proc.PID { return tr.parents[pid] }
 
 var namespaceFlag = regexp.MustCompile(`CLONE_NEW[A-Z]+`)
 
-// NewNamespaces returns the kinds of the namespaces that unshare and clone have created, by their names in /proc/PID/ns;
-// sorted, each once.
+// NewNamespaces returns the kinds of the namespaces that unshare and clone have created, by their names in
+// /proc/PID/ns; sorted, each once.
 func (tr *Trace) NewNamespaces() []string {
 	var out []string
 	for _, c := range tr.Calls {
