@@ -60,7 +60,7 @@ func BenchmarkCtr(b *testing.B) {
 			d.Ctr("tasks", "ls")
 			d.Ctr("tasks", "kill", "-s", "SIGKILL", labID)
 		})
-		waited = append(waited, timed(func() { proc.WaitFor(q, d.Stopped(labID)) }))
+		waited = append(waited, timed(func() { proc.WaitFor(q, d.TaskStopped(labID)) }))
 		ended := timed(func() {
 			d.DeleteTask(labID)
 			d.Ctr("containers", "delete", labID)
@@ -73,7 +73,7 @@ func BenchmarkCtr(b *testing.B) {
 			raw("tasks", "ls")
 			raw("tasks", "kill", "-s", "SIGKILL", rawID)
 		})
-		proc.WaitFor(q, d.Stopped(rawID))
+		proc.WaitFor(q, d.TaskStopped(rawID))
 		ended = timed(func() {
 			raw("tasks", "delete", rawID)
 			raw("containers", "delete", rawID)

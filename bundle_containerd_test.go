@@ -37,7 +37,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	q := session.Question(t, lab.MutatesVM, "How does containerd's generated bundle relate to the hand-built one?")
 	handBuilt := bundle.Busybox(q, "sleep", "300")
 	d := ctrd.Shared(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 
 	q.Step("containerd generates a bundle when a task is started")
 	ref := d.PullImage()
@@ -136,7 +136,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	q.Step("field by field: - the hand-built one, + the generated one")
 	difference, err := bundle.Difference(handBuilt.Spec, generated)
 	assert.NilError(q, err)
-	sameInEachRun := strings.NewReplacer(q.Dir, "$Q", q.Cgroup, "$CGROUP", id, ctrd.ID, d.Namespace, ctrd.Namespace)
+	sameInEachRun := strings.NewReplacer(q.Dir, "$Q", q.Cgroup, "$CGROUP", id, ctrd.ContainerID, d.Namespace, ctrd.Namespace)
 	text := sameInEachRun.Replace(strings.Join(difference, "\n") + "\n")
 	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
 		sign, rest, _ := strings.Cut(line, " ")
@@ -162,7 +162,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Can runc run containerd's bundle by itself?")
 	d := ctrd.Shared(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 
 	q.Step("containerd runs it, through the shim")
 	ref := d.PullImage()
@@ -175,7 +175,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 	byContainerd := check.ProcessSettings(q, task)
 	q.Fact("as containerd's task", byContainerd)
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-	proc.WaitFor(q, d.Stopped(id))
+	proc.WaitFor(q, d.TaskStopped(id))
 	d.DeleteTask(id)
 
 	for _, name := range []string{"runc", "crun"} {
@@ -187,7 +187,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			}
 			dir := q.Mkdir(name)
 			assert.NilError(q, os.Mkdir(filepath.Join(dir, "rootfs"), 0o755))
-			ctrd.MountSnapshot(q, d, id, filepath.Join(dir, "rootfs"))
+			d.InSubtest(q).MountSnapshot(id, filepath.Join(dir, "rootfs"))
 			assert.NilError(q, os.WriteFile(filepath.Join(dir, "config.json"), []byte(generated), 0o644))
 			q.LogCommand("cp %s/config.json %s", d.Bundle(id), name)
 			root := q.Mkdir("root-" + name)

@@ -49,7 +49,7 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	id := q.ID("cdb-files")
 	d.CreateContainer(ref, id, "sleep", "300")
 	mountPoint := q.Mkdir("image")
-	ctrd.MountSnapshot(q, d, id, mountPoint)
+	d.InSubtest(q).MountSnapshot(id, mountPoint)
 	ofImage := file.Tree(q, mountPoint)
 	q.Fact("rootfs of the image: files", len(ofImage))
 

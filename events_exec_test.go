@@ -18,12 +18,12 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// An exec adds three: that it was added, that it was started, as which process, and that it has ended, with its status.
-// A pause and a resume add one each.
+// An exec adds three events: that it was added, that it was started, as which process, and that it has ended, with its
+// status. A pause and a resume add one each.
 //
 // The exit of an exec is of the same topic as the task's own, and only its id tells them apart: of an exec it is the
-// exec's id, of the task the container's. Whoever counts exits and does not look at the id takes the end of a health
-// check for the end of the task. Paused means frozen: a SIGSTOP is no pause, and is not told.
+// exec's id, of the task the container's. A client that counts exits and does not look at the id takes the end of a
+// health check for the end of the task. Paused means frozen: a SIGSTOP is no pause, and no event is published for it.
 //
 // Hint: `ctr events`, `ctr tasks exec -d`, and field 4 of /proc/PID/stat.
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
@@ -31,45 +31,45 @@ import (
 func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does an exec add? And a pause?")
 	d := ctrd.Shared(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 	stream := d.Listen()
-	init := ctrd.StartTaskAndWaitForEvent(q, d, stream, id)
-	assert.DeepEqual(q, ctrd.Topics(stream.Mark()), []string{"/tasks/create", "/tasks/start"})
+	init := d.StartTaskAndWaitForEvent(stream, id)
+	assert.DeepEqual(q, ctrd.Topics(stream.TakeEvents()), []string{"/tasks/create", "/tasks/start"})
 	g := cgroup.Of(q, "/"+d.Namespace+"/"+id)
 
-	q.Step("an exec: added, then started, as the process that the kernel has")
+	q.Step("an exec: added, then started, as the process that the kernel shows")
 	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
-	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exec-started", 1))
-	events := stream.Mark()
+	proc.WaitFor(q, stream.Received("/tasks/exec-started", 1))
+	events := stream.TakeEvents()
 	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exec-added", "/tasks/exec-started"})
-	added, begun := events[0].Body.(*eventsapi.TaskExecAdded), events[1].Body.(*eventsapi.TaskExecStarted)
+	added, started := events[0].Body.(*eventsapi.TaskExecAdded), events[1].Body.(*eventsapi.TaskExecStarted)
 	assert.Check(q, cmp.DeepEqual([]string{added.ContainerID, added.ExecID}, []string{id, "second"}))
-	assert.Check(q, cmp.DeepEqual([]string{begun.ContainerID, begun.ExecID}, []string{id, "second"}))
-	proc.WaitFor(q, proc.Runs(proc.PID(begun.Pid), "sleep"))
-	second := proc.Snapshot(q, proc.PID(begun.Pid))
+	assert.Check(q, cmp.DeepEqual([]string{started.ContainerID, started.ExecID}, []string{id, "second"}))
+	proc.WaitFor(q, proc.Runs(proc.PID(started.Pid), "sleep"))
+	second := proc.Snapshot(q, proc.PID(started.Pid))
 	assert.Check(q, cmp.DeepEqual(second.Args, []string{"sleep", "301"}))
-	assert.Check(q, cmp.Equal(second.Parent, init.Parent), "its parent, and the task's: the shim")
+	assert.Check(q, cmp.Equal(second.Parent, init.Parent), "parent of the exec's process, and of the task: the shim")
 	assert.Check(q, cmp.DeepEqual(second.Cgroups, init.Cgroups))
 	assert.Check(q, cmp.DeepEqual(second.NS, init.NS))
-	assert.Check(q, cmp.DeepEqual(g.Procs(), check.Sorted(int(init.PID), int(second.PID))))
-	check.InOrder(q, "the process begins", second.Start.At(q), "exec-started", events[1].Timestamp)
+	assert.Check(q, cmp.DeepEqual(g.Procs(), check.Sorted(init.PID, second.PID)))
+	check.InOrder(q, "start of the process", second.Start.At(q), "exec-started", events[1].Timestamp)
 	q.Fact("an exec", ctrd.Topics(events))
 	q.Fact("its pid, and the shim's other child", second.PID)
 
-	q.Step("a pause: the freezer has all of the cgroup")
+	q.Step("a pause: the freezer stops all of the cgroup")
 	d.PauseTask(id)
 	assert.Check(q, g.Frozen(), "paused, and the freezer is not frozen")
-	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/paused", 1))
-	events = stream.Mark()
+	proc.WaitFor(q, stream.Received("/tasks/paused", 1))
+	events = stream.TakeEvents()
 	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/paused"})
 	assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskPaused).ContainerID, id))
 	q.Fact("a pause", ctrd.Topics(events))
 	d.Ctr("tasks", "resume", id)
 	assert.Check(q, !g.Frozen(), "resumed, and the freezer is frozen")
-	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/resumed", 1))
-	events = stream.Mark()
+	proc.WaitFor(q, stream.Received("/tasks/resumed", 1))
+	events = stream.TakeEvents()
 	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/resumed"})
 	assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskResumed).ContainerID, id))
 	q.Fact("a resume", ctrd.Topics(events))
@@ -83,9 +83,9 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	q.Step("the exec ends: an exit, whose id is the exec's; the task runs on")
 	d.Ctr("tasks", "kill", "-s", "SIGTERM", "--exec-id", "second", id)
 	proc.WaitFor(q, proc.Dead(second.Identity))
-	proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exit", 1))
-	events = stream.Mark()
-	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exit"}) // and of SIGSTOP and SIGCONT before, nothing
+	proc.WaitFor(q, stream.Received("/tasks/exit", 1))
+	events = stream.TakeEvents()
+	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exit"}) // and no event of SIGSTOP and SIGCONT before it
 	exit := events[0].Body.(*eventsapi.TaskExit)
 	assert.Check(q, cmp.DeepEqual([]string{exit.ContainerID, exit.ID}, []string{id, "second"}))
 	assert.Check(q, cmp.DeepEqual([]uint32{exit.Pid, exit.ExitStatus}, []uint32{uint32(second.PID), 128 + 15}))
@@ -93,26 +93,22 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	q.Fact("SIGSTOP, SIGCONT", "none")
 	q.Fact("the exec's exit: id, status", []any{exit.ID, exit.ExitStatus})
 
-	q.TearDown("the exec is deleted, in silence; and the task's own exit has the container's id", func() {
-		c, err := d.Client().LoadContainer(context.Background(), id)
-		assert.NilError(q, err)
-		task, err := c.Task(context.Background(), nil)
-		assert.NilError(q, err)
-		process, err := task.LoadProcess(context.Background(), "second", nil)
+	q.TearDown("the exec is deleted, without an event; and the task's own exit has the container's id", func() {
+		process, err := d.Task(id).LoadProcess(context.Background(), "second", nil)
 		assert.NilError(q, err)
 		q.LogCommand("process.Delete   # of exec second")
 		status, err := process.Delete(context.Background())
 		assert.NilError(q, err)
-		assert.Check(q, cmp.Equal(status.ExitCode(), exit.ExitStatus), "the client and the event")
+		assert.Check(q, cmp.Equal(status.ExitCode(), exit.ExitStatus), "exit status: from the Go client, and in the event")
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Dead(init.Identity))
-		proc.WaitFor(q, ctrd.EventSeen(stream, "/tasks/exit", 2))
-		events := stream.Mark()
+		proc.WaitFor(q, stream.Received("/tasks/exit", 2))
+		events := stream.TakeEvents()
 		assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exit"})
-		last := events[0].Body.(*eventsapi.TaskExit)
-		assert.Check(q, cmp.DeepEqual([]string{last.ContainerID, last.ID}, []string{id, id}))
-		assert.Check(q, cmp.DeepEqual([]uint32{last.Pid, last.ExitStatus}, []uint32{uint32(init.PID), 128 + 9}))
-		q.Fact("the task's exit: id, status", []any{last.ID, last.ExitStatus})
+		taskExit := events[0].Body.(*eventsapi.TaskExit)
+		assert.Check(q, cmp.DeepEqual([]string{taskExit.ContainerID, taskExit.ID}, []string{id, id}))
+		assert.Check(q, cmp.DeepEqual([]uint32{taskExit.Pid, taskExit.ExitStatus}, []uint32{uint32(init.PID), 128 + 9}))
+		q.Fact("the task's exit: id, status", []any{taskExit.ID, taskExit.ExitStatus})
 		assert.Check(q, cmp.DeepEqual(stream.FromCtr(), stream.FromClient()))
 	})
 

@@ -22,10 +22,10 @@ import (
 
 // Yes: `ctr events` is a client that subscribes and prints. Same events, same order, same fields, same times.
 //
-// The time is the sender's, not that of the hearing. A subscription hears all containerd namespaces, whatever -n says,
-// unless a filter says otherwise: on the namespace, the topic, or a field of the event. A comma within a filter is an
-// and, a second filter an or. Only fields that are text can be filtered on: a filter on a number lets nothing through,
-// and nobody says so.
+// The time is that of publishing, not that of receiving. A subscription receives the events of all containerd
+// namespaces, whatever -n says, unless a filter says otherwise: on the namespace, the topic, or a field of the event. A
+// comma within a filter is an and, a second filter an or. Only fields that are text can be filtered on: a filter on a
+// number lets nothing through, and containerd reports no error.
 //
 // Hint: `ctr events 'topic=="/tasks/exit"'`, with its quotation marks; what does it print in another namespace?
 // Spec: https://github.com/containerd/containerd/blob/main/pkg/filters/filter.go, https://github.com/containerd/containerd/blob/main/core/events/events.go
@@ -33,24 +33,27 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Do `ctr events` and the client see the same?")
 	d := ctrd.Shared(q)
 	other := d.InNamespace("cdb-other")
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 
-	q.Step("listeners: each filter is given to both, and one listens to all")
+	q.Step("listeners: ctr events and the client both get each filter, and one pair listens to all events")
 	rows := []struct {
-		filters []string
-		through []string
-		stream  *ctrd.Stream
+		filters  []string
+		received []string // namespace a or b, and topic
+		stream   *ctrd.Stream
 	}{
-		{filters: nil, through: []string{"a /tasks/create", "a /tasks/start", "b /namespaces/create", "a /containers/update", "a /tasks/exit"}},
-		{filters: []string{`topic=="/tasks/exit"`}, through: []string{"a /tasks/exit"}},
-		{filters: []string{`topic~="^/(tasks|containers)/"`}, through: []string{"a /tasks/create", "a /tasks/start", "a /containers/update", "a /tasks/exit"}},
-		{filters: []string{"namespace==" + other.Namespace}, through: []string{"b /namespaces/create"}},
-		{filters: []string{"event.container_id==" + id}, through: []string{"a /tasks/create", "a /tasks/start", "a /tasks/exit"}},
-		{filters: []string{"event.container_id==" + id + `,topic!="/tasks/start"`}, through: []string{"a /tasks/create", "a /tasks/exit"}},
-		{filters: []string{`topic=="/tasks/exit"`, "namespace==" + other.Namespace}, through: []string{"b /namespaces/create", "a /tasks/exit"}},
-		{filters: []string{"event.exit_status==137"}, through: []string{}},
+		{filters: nil, received: []string{"a /tasks/create", "a /tasks/start", "b /namespaces/create", "a /containers/update", "a /tasks/exit"}},
+		{filters: []string{`topic=="/tasks/exit"`}, received: []string{"a /tasks/exit"}},
+		{
+			filters:  []string{`topic~="^/(tasks|containers)/"`},
+			received: []string{"a /tasks/create", "a /tasks/start", "a /containers/update", "a /tasks/exit"},
+		},
+		{filters: []string{"namespace==" + other.Namespace}, received: []string{"b /namespaces/create"}},
+		{filters: []string{"event.container_id==" + id}, received: []string{"a /tasks/create", "a /tasks/start", "a /tasks/exit"}},
+		{filters: []string{"event.container_id==" + id + `,topic!="/tasks/start"`}, received: []string{"a /tasks/create", "a /tasks/exit"}},
+		{filters: []string{`topic=="/tasks/exit"`, "namespace==" + other.Namespace}, received: []string{"b /namespaces/create", "a /tasks/exit"}},
+		{filters: []string{"event.exit_status==137"}, received: []string{}},
 	}
 	for i := range rows {
 		rows[i].stream = d.Listen(rows[i].filters...)
@@ -67,51 +70,49 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 	proc.WaitFor(q, proc.Dead(task.Identity))
 	rows[0].stream.WaitFor("/tasks/exit")
-	seen := time.Now()
+	received := time.Now()
 
-	q.Step("what each filter lets through, and that both have the same lines")
-	short := map[string]string{d.Namespace: "a", other.Namespace: "b"}
+	q.Step("what each filter lets through, and that both received the same lines")
+	shortNames := map[string]string{d.Namespace: "a", other.Namespace: "b"}
+	// The ids of a run are left out of the names of facts, by which two runs are compared.
+	withoutRun := strings.NewReplacer(id, ctrd.ContainerID, other.Namespace, "cdb-other")
 	for _, row := range rows {
 		got := []string{}
-		for _, e := range row.stream.Mark() {
-			got = append(got, short[e.Namespace]+" "+e.Topic)
+		for _, e := range row.stream.TakeEvents() {
+			got = append(got, shortNames[e.Namespace]+" "+e.Topic)
 		}
 		name := "all"
 		if len(row.filters) > 0 {
-			name = ""
-			for _, f := range row.filters {
-				name += " '" + f + "'"
-			}
-			name = strings.TrimSpace(name)
+			name = "'" + strings.Join(row.filters, "' '") + "'"
 		}
-		assert.Assert(q, cmp.DeepEqual(got, row.through), "through %s", name)
-		assert.Check(q, cmp.DeepEqual(row.stream.FromCtr(), row.stream.FromClient()), "ctr events, and the client, through %s", name)
-		assert.Check(q, cmp.DeepEqual(row.stream.TimesFromCtr(), row.stream.TimesFromClient()), "times, through %s", name)
-		q.Fact(name, got)
+		assert.Assert(q, cmp.DeepEqual(got, row.received), "received with filter %s", name)
+		assert.Check(q, cmp.DeepEqual(row.stream.FromCtr(), row.stream.FromClient()), "ctr events, and the Go client, with filter %s", name)
+		assert.Check(q, cmp.DeepEqual(row.stream.TimesFromCtr(), row.stream.TimesFromClient()), "times, with filter %s", name)
+		q.Fact(withoutRun.Replace(name), got)
 	}
 
 	exit := rows[0].stream.Events()[4].Body.(*eventsapi.TaskExit)
-	assert.Check(q, cmp.Equal(exit.ExitStatus, uint32(137)), "there was no such number to filter on")
+	assert.Check(q, cmp.Equal(exit.ExitStatus, uint32(137)), "exit status, which the last filter is about")
 
-	q.Step("the times are the sender's: between the process's beginning and the moment when it was heard")
+	q.Step("the times are those of publishing: between the start of the process and the moment when the last event was received")
 	events := rows[0].stream.Events()
 	began := task.Start.At(q)
 	for _, e := range events {
-		check.InOrder(q, "the process begins", began, e.Topic, e.Timestamp)
-		check.InOrder(q, e.Topic, e.Timestamp, "heard", seen)
+		check.InOrder(q, "start of the process", began, e.Topic, e.Timestamp)
+		check.InOrder(q, e.Topic, e.Timestamp, "received", received)
 	}
 
-	q.Control("a filter that is none is refused, by the daemon: to both")
-	const broken = "topic==/tasks/exit" // without quotation marks, and a slash begins a quotation, too
+	q.Control("the daemon rejects an invalid filter, from ctr events and from the client")
+	const invalid = "topic==/tasks/exit" // without quotation marks; a slash begins a quotation, too
 	ctx, cancel := context.WithTimeout(context.Background(), proc.Patience)
 	defer cancel()
-	_, errs := d.Client().Subscribe(ctx, broken)
+	_, errs := d.Client().Subscribe(ctx, invalid)
 	err := <-errs
 	assert.Check(q, cmp.ErrorContains(err, "filter"))
-	refused := d.TryCtr("events", broken)
-	assert.Check(q, refused.Code != 0, "ctr events takes a filter that is none:\n%s", refused)
-	assert.Check(q, cmp.Contains(refused.Stderr, "filter"))
-	q.Fact("'"+broken+"'", runc.LastLogMessage(refused))
+	rejected := d.TryCtr("events", invalid)
+	assert.Check(q, rejected.Code != 0, "ctr events accepts an invalid filter:\n%s", rejected)
+	assert.Check(q, cmp.Contains(rejected.Stderr, "filter"))
+	q.Fact("'"+invalid+"'", runc.LastLogMessage(rejected))
 
-	q.Answer("Yes, all of it: fields, order, times. Of all namespaces, too, unless a filter says otherwise.")
+	q.Answer("Yes: the same events, fields, order and times. Both receive those of all namespaces, unless a filter says otherwise.")
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/containerd/typeurl/v2"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/ctrd"
@@ -29,9 +28,9 @@ import (
 // They are the cgroup's files, read by the shim at that moment: nothing is counted, kept or added up on the way.
 //
 // Which files depends on the cgroup version, and so do the metrics' type and their names: cpuacct.usage in nanoseconds
-// on v1, cpu.usage_usec on v2. They are about the cgroup, so all processes of the container are in them, and whatever
-// the runtime's own did there at the start. Who wants a rate has to ask twice. A limit that is not set is 0 for pids on
-// v1, the largest number on v2, and a number of pages on v1's memory: no word says "none".
+// on v1, cpu.usage_usec on v2. They are about the cgroup, so they include all processes of the container, and what the
+// runtime's own processes used there at the start. A client that wants a rate has to ask twice. A limit that is not set
+// is 0 for pids on v1, the largest number on v2, and a number of pages for memory on v1: no word says "none".
 //
 // Hint: the names in `ctr tasks metrics` are, on v1, file names.
 // Spec: https://github.com/containerd/cgroups
@@ -43,7 +42,7 @@ func TestEvents_DoTheMetricsAgreeWithTheCgroup(t *testing.T) {
 	idle, busy := q.ID("cdb-idle"), q.ID("cdb-busy")
 	const limit = 64 << 20 // bytes
 	d.CreateContainer(ref, idle, "sleep", "300")
-	// It waits to be told; then it fills 8 MiB, leaves two processes more, and counts without end.
+	// It waits for a line; then it fills 8 MiB, starts two more processes, and loops without end.
 	d.CreateContainerWith([]string{"--memory-limit", strconv.Itoa(limit)}, ref, busy, "sh", "-c",
 		`mkfifo /told; exec 3<>/told; read -r work <&3
 dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while :; do :; done`)
@@ -54,83 +53,86 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	proc.WaitFor(q, proc.IsInState(d.TaskPID(idle), "S"))
 	proc.WaitFor(q, proc.Runs(pid, "sh"))
 	proc.WaitFor(q, file.DirHas(fmt.Sprintf("/proc/%d/root", pid), "told"))
-	g, gIdle := cgroup.Of(q, "/"+d.Namespace+"/"+busy), cgroup.Of(q, "/"+d.Namespace+"/"+idle)
-	if !g.Has("memory") {
-		q.Skipf("this kernel has no memory controller for %s: look with CGROUP=v2", cgroup.Version(q))
+	busyGroup, idleGroup := cgroup.Of(q, "/"+d.Namespace+"/"+busy), cgroup.Of(q, "/"+d.Namespace+"/"+idle)
+	if !busyGroup.Has("memory") {
+		q.Skipf("this kernel has no memory controller for %s: run the question with CGROUP=v2", cgroup.Version(q))
 	}
-	proc.WaitFor(q, hasProcesses(g, 1))
+	proc.WaitFor(q, busyGroup.HasProcesses(1))
 
-	q.Step("an idle task: ctr's table, ctr's JSON and the Go client have the numbers that the files have")
-	rest := agrees(q, "table", gIdle, func() figures { return tabled(q, d.Ctr("tasks", "metrics", idle).Stdout) })
-	agrees(q, "JSON", gIdle, func() figures {
-		return figuresOf(q, []byte(d.Ctr("tasks", "metrics", "--format", "json", idle).Stdout))
+	q.Step("an idle task: ctr's table, ctr's JSON and the Go client report the numbers in the files")
+	atRest := assertAsInFiles(q, "table", idleGroup, func() metricValues {
+		return parseMetricsTable(q, d.Ctr("tasks", "metrics", idle).Stdout)
 	})
-	agrees(q, "client", gIdle, func() figures { return measured(q, d, idle) })
-	assert.Check(q, cmp.Equal(rest["pids"], uint64(len(gIdle.Procs()))), "pids, and the lines of cgroup.procs")
+	assertAsInFiles(q, "JSON", idleGroup, func() metricValues {
+		return parseMetricsJSON(q, []byte(d.Ctr("tasks", "metrics", "--format", "json", idle).Stdout))
+	})
+	assertAsInFiles(q, "client", idleGroup, func() metricValues { return valuesFromClient(q, d, idle) })
+	assert.Check(q, cmp.Equal(atRest["pids"], uint64(len(idleGroup.Procs()))), "pids, and the lines of cgroup.procs")
 	q.Fact("metrics are of type", metricsType(q, d, idle))
-	q.Fact("agreed on", strings.Join(figureNames, " "))
-	q.Fact("no limit of pids reads", rest["pids limit"])
-	q.Fact("no limit of memory reads", rest["memory limit"])
+	q.Fact("agreed on", "pids pids limit memory memory limit cpu")
+	q.Fact("no limit of pids reads", atRest["pids limit"])
+	q.Fact("no limit of memory reads", atRest["memory limit"])
 
-	q.Step("a limit of memory appears; an unlimited one's does not")
-	waiting := measured(q, d, busy)
-	assert.Check(q, cmp.Equal(waiting["memory limit"], uint64(limit)))
-	assert.Check(q, cmp.Equal(waiting["memory limit"], fromFiles(g)["memory limit"]))
-	assert.Check(q, rest["memory limit"] > limit)
-	q.Fact("memory limit", waiting["memory limit"])
+	q.Step("the metrics show the memory limit of the limited task; the unlimited task's is larger")
+	whileWaiting := valuesFromClient(q, d, busy)
+	assert.Check(q, cmp.Equal(whileWaiting["memory limit"], uint64(limit)))
+	assert.Check(q, cmp.Equal(whileWaiting["memory limit"], valuesFromFiles(busyGroup)["memory limit"]))
+	assert.Check(q, atRest["memory limit"] > limit)
+	q.Fact("memory limit", whileWaiting["memory limit"])
 
 	q.Step("the task works: processes, memory and processor time grow, as the files do")
 	used := proc.UsedTicks(q, pid)
 	q.SendLine(proc.Snapshot(q, pid), "work")
-	proc.WaitFor(q, hasProcesses(g, 3))
+	proc.WaitFor(q, busyGroup.HasProcesses(3))
 	const ticks = 20
 	proc.WaitFor(q, proc.HasUsed(pid, used+ticks))
-	before := fromFiles(g)
-	working := measured(q, d, busy)
-	after := fromFiles(g)
-	assert.Check(q, cmp.Equal(working["pids"], uint64(3)))
-	assert.Check(q, cmp.Equal(waiting["pids"], uint64(1)))
-	// Not exactly 8: what the kernel charges for its own needs comes and goes.
-	assert.Check(q, working["memory"] >= waiting["memory"]+7<<20, "memory: %d bytes, then %d", waiting["memory"], working["memory"])
-	assert.Check(q, working["memory"] <= limit, "memory: %d bytes", working["memory"])
-	// A tick that is charged to a process is one of 10 ms, give or take what it really ran.
-	assert.Check(q, working["cpu"]-waiting["cpu"] >= ticks*1e7/2, "processor time: %d ns, then %d", waiting["cpu"], working["cpu"])
-	assert.Check(q, before["cpu"] <= working["cpu"] && working["cpu"] <= after["cpu"],
-		"processor time %d is not between what the file has before and after: %d, %d", working["cpu"], before["cpu"], after["cpu"])
-	q.Fact("pids", []uint64{waiting["pids"], working["pids"]})
+	before := valuesFromFiles(busyGroup)
+	whileWorking := valuesFromClient(q, d, busy)
+	after := valuesFromFiles(busyGroup)
+	assert.Check(q, cmp.Equal(whileWorking["pids"], uint64(3)))
+	assert.Check(q, cmp.Equal(whileWaiting["pids"], uint64(1)))
+	// Not exactly 8 MiB: the memory that the kernel charges for its own needs comes and goes.
+	assert.Check(q, whileWorking["memory"] >= whileWaiting["memory"]+7<<20,
+		"memory: %d bytes, then %d", whileWaiting["memory"], whileWorking["memory"])
+	assert.Check(q, whileWorking["memory"] <= limit, "memory: %d bytes", whileWorking["memory"])
+	// The kernel charges whole ticks of 10 ms, so the time that the process really ran may be shorter or longer.
+	assert.Check(q, whileWorking["cpu"]-whileWaiting["cpu"] >= ticks*1e7/2,
+		"processor time: %d ns, then %d", whileWaiting["cpu"], whileWorking["cpu"])
+	assert.Check(q, before["cpu"] <= whileWorking["cpu"] && whileWorking["cpu"] <= after["cpu"],
+		"processor time %d is not between the values of the file before and after: %d, %d", whileWorking["cpu"], before["cpu"], after["cpu"])
+	q.Fact("pids", []uint64{whileWaiting["pids"], whileWorking["pids"]})
 	q.Fact("memory grows by", "some 8 MiB")
 	q.Fact("processor time", "between what the file has before and after")
 
-	q.Control("the idle one's do not grow meanwhile")
-	still := measured(q, d, idle)
-	assert.Check(q, cmp.Equal(still["cpu"], rest["cpu"]), "processor time, in ns")
-	assert.Check(q, cmp.Equal(still["pids"], rest["pids"]))
-	assert.Check(q, still["memory"] <= rest["memory"], "memory: %d bytes, then %d", rest["memory"], still["memory"])
-	q.Fact("the idle one's", "as before")
+	q.Control("meanwhile the idle task's metrics do not grow")
+	stillAtRest := valuesFromClient(q, d, idle)
+	assert.Check(q, cmp.Equal(stillAtRest["cpu"], atRest["cpu"]), "processor time, in ns")
+	assert.Check(q, cmp.Equal(stillAtRest["pids"], atRest["pids"]))
+	assert.Check(q, stillAtRest["memory"] <= atRest["memory"], "memory: %d bytes, then %d", atRest["memory"], stillAtRest["memory"])
+	q.Fact("metrics of the idle task", "as before")
 
-	q.Control("paused, its processor time stays, while the lab uses some; resumed, it goes on")
+	q.Control("paused, the task's processor time stays the same, while the lab uses some; resumed, it grows again")
 	d.PauseTask(busy)
-	assert.Check(q, g.Frozen())
-	frozen := measured(q, d, busy)
+	assert.Check(q, busyGroup.Frozen())
+	whilePaused := valuesFromClient(q, d, busy)
 	proc.WaitFor(q, proc.HasUsed(proc.PID(os.Getpid()), proc.UsedTicks(q, proc.PID(os.Getpid()))+5))
-	assert.Check(q, cmp.Equal(measured(q, d, busy)["cpu"], frozen["cpu"]), "processor time of the paused one, in ns")
-	assert.Check(q, cmp.Equal(fromFiles(g)["cpu"], frozen["cpu"]), "processor time in the file, in ns")
+	assert.Check(q, cmp.Equal(valuesFromClient(q, d, busy)["cpu"], whilePaused["cpu"]), "processor time of the paused task, in ns")
+	assert.Check(q, cmp.Equal(valuesFromFiles(busyGroup)["cpu"], whilePaused["cpu"]), "processor time in the file, in ns")
 	d.Ctr("tasks", "resume", busy)
 	proc.WaitFor(q, proc.HasUsed(pid, proc.UsedTicks(q, pid)+1))
-	assert.Check(q, measured(q, d, busy)["cpu"] > frozen["cpu"], "processor time after resume")
+	assert.Check(q, valuesFromClient(q, d, busy)["cpu"] > whilePaused["cpu"], "processor time after resume")
 	q.Fact("processor time while paused", "stays")
 
-	q.Answer("Yes: they are its files, read when one asks. Names, units and what stands for no limit are the cgroup version's.")
+	q.Answer("Yes: they are its files, read when a client asks. Names, units and the value for no limit depend on the cgroup version.")
 }
 
-// figures are metrics by one name, whatever they are called in a cgroup version: processor time in nanoseconds, memory
-// in bytes.
-type figures map[string]uint64
+// metricValues are the metrics "pids", "pids limit", "memory" and "memory limit" in bytes, and "cpu" in nanoseconds.
+// The names and units are the same for both cgroup versions.
+type metricValues map[string]uint64
 
-var figureNames = []string{"pids", "pids limit", "memory", "memory limit", "cpu"}
-
-// fromFiles reads the cgroup. As the metrics do, it takes "max" for the largest number, and for 0 on v1.
-func fromFiles(g cgroup.Group) figures {
+// valuesFromFiles reads the files of a cgroup. For "max" it returns what the metrics have: the largest number on v2,
+// and 0 on v1.
+func valuesFromFiles(g cgroup.Group) metricValues {
 	number := func(controller, path string) uint64 {
 		text := g.Read(controller, path)
 		if text == "max" && !g.V2 {
@@ -142,66 +144,67 @@ func fromFiles(g cgroup.Group) figures {
 		}
 		return n
 	}
-	f := figures{"pids": number("pids", "pids.current"), "pids limit": number("pids", "pids.max"), "cpu": cgroup.CPUTime(g)}
+	values := metricValues{"pids": number("pids", "pids.current"), "pids limit": number("pids", "pids.max"), "cpu": cgroup.CPUTime(g)}
 	if g.V2 {
-		f["memory"], f["memory limit"] = number("memory", "memory.current"), number("memory", "memory.max")
+		values["memory"], values["memory limit"] = number("memory", "memory.current"), number("memory", "memory.max")
 	} else {
-		f["memory"], f["memory limit"] = number("memory", "memory.usage_in_bytes"), number("memory", "memory.limit_in_bytes")
+		values["memory"], values["memory limit"] = number("memory", "memory.usage_in_bytes"), number("memory", "memory.limit_in_bytes")
 	}
-	return f
+	return values
 }
 
-// tabled reads ctr's table: a name and a number on each line.
-func tabled(q *lab.Q, table string) figures {
+// parseMetricsTable parses the table of `ctr tasks metrics`, which has a name and a number on each line.
+func parseMetricsTable(q *lab.Q, table string) metricValues {
 	q.Helper()
 	names := map[string]string{
 		"pids.current": "pids", "pids.limit": "pids limit",
 		"memory.usage_in_bytes": "memory", "memory.limit_in_bytes": "memory limit", "cpuacct.usage": "cpu",
 		"memory.usage": "memory", "memory.usage_limit": "memory limit", "cpu.usage_usec": "cpu",
 	}
-	f := figures{}
+	values := metricValues{}
 	for line := range strings.Lines(table) {
-		words := strings.Fields(line)
-		if len(words) != 2 || names[words[0]] == "" {
+		fields := strings.Fields(line)
+		if len(fields) != 2 || names[fields[0]] == "" {
 			continue
 		}
-		n, err := strconv.ParseUint(words[1], 10, 64)
+		n, err := strconv.ParseUint(fields[1], 10, 64)
 		assert.NilError(q, err, line)
-		if words[0] == "cpu.usage_usec" {
+		if fields[0] == "cpu.usage_usec" {
 			n *= 1000
 		}
-		f[names[words[0]]] = n
+		values[names[fields[0]]] = n
 	}
-	return f
+	return values
 }
 
-// figuresOf reads metrics as JSON, in which the two versions can be told apart by where they have processor time.
-func figuresOf(q *lab.Q, text []byte) figures {
+// parseMetricsJSON parses metrics in JSON. The place of the processor time shows which cgroup version they are of.
+func parseMetricsJSON(q *lab.Q, text []byte) metricValues {
 	q.Helper()
-	var one stats1.Metrics
-	var two stats2.Metrics
-	err1, err2 := json.Unmarshal(text, &one), json.Unmarshal(text, &two)
-	if err1 == nil && one.CPU != nil && one.CPU.Usage != nil {
-		return figures{
-			"pids": one.Pids.Current, "pids limit": one.Pids.Limit, "cpu": one.CPU.Usage.Total,
-			"memory": one.Memory.Usage.Usage, "memory limit": one.Memory.Usage.Limit,
+	var v1 stats1.Metrics
+	var v2 stats2.Metrics
+	err1, err2 := json.Unmarshal(text, &v1), json.Unmarshal(text, &v2)
+	if err1 == nil && v1.CPU != nil && v1.CPU.Usage != nil {
+		return metricValues{
+			"pids": v1.Pids.Current, "pids limit": v1.Pids.Limit, "cpu": v1.CPU.Usage.Total,
+			"memory": v1.Memory.Usage.Usage, "memory limit": v1.Memory.Usage.Limit,
 		}
 	}
-	assert.NilError(q, err2, "neither v1's (%v) nor v2's metrics: %s", err1, text)
-	return figures{
-		"pids": two.Pids.Current, "pids limit": two.Pids.Limit, "cpu": 1000 * two.CPU.UsageUsec,
-		"memory": two.Memory.Usage, "memory limit": two.Memory.UsageLimit,
+	assert.NilError(q, err2, "neither metrics of cgroup v1 (%v) nor of v2: %s", err1, text)
+	return metricValues{
+		"pids": v2.Pids.Current, "pids limit": v2.Pids.Limit, "cpu": 1000 * v2.CPU.UsageUsec,
+		"memory": v2.Memory.Usage, "memory limit": v2.Memory.UsageLimit,
 	}
 }
 
-// measured asks for a task's metrics through the Go client.
-func measured(q *lab.Q, d *ctrd.Daemon, id string) figures {
+// valuesFromClient returns a task's metrics from the Go client.
+func valuesFromClient(q *lab.Q, d *ctrd.Daemon, id string) metricValues {
 	q.Helper()
 	text, err := json.Marshal(metrics(q, d, id))
 	assert.NilError(q, err)
-	return figuresOf(q, text)
+	return parseMetricsJSON(q, text)
 }
 
+// metrics returns what the Go client gets as a task's metrics: *stats1.Metrics or *stats2.Metrics.
 func metrics(q *lab.Q, d *ctrd.Daemon, id string) any {
 	q.Helper()
 	ctx := context.Background()
@@ -213,7 +216,8 @@ func metrics(q *lab.Q, d *ctrd.Daemon, id string) any {
 	return value
 }
 
-// metricsType is the version of the metrics, which must be that of the controllers' hierarchy.
+// metricsType returns the cgroup version of a task's metrics. It asserts that the controllers' hierarchy has that
+// version.
 func metricsType(q *lab.Q, d *ctrd.Daemon, id string) string {
 	q.Helper()
 	version := "neither"
@@ -223,36 +227,22 @@ func metricsType(q *lab.Q, d *ctrd.Daemon, id string) string {
 	case *stats2.Metrics:
 		version = "v2"
 	}
-	assert.Check(q, cmp.Equal(version, cgroup.Version(q)), "the type of the metrics")
+	assert.Check(q, cmp.Equal(version, cgroup.Version(q)), "cgroup version of the metrics, and of the hierarchies with the controllers")
 	return version
 }
 
-// agrees asserts that who is asked has the numbers of the files, and returns them. Even an idle cgroup's may change by
-// what the kernel does on its own account; then it is asked again.
-func agrees(q *lab.Q, who string, g cgroup.Group, ask func() figures) figures {
+// assertAsInFiles asserts that read returns the values in the cgroup's files, and returns them. The files of an idle
+// cgroup may change, too, by what the kernel does on its own account; then everything is read again.
+func assertAsInFiles(q *lab.Q, source string, g cgroup.Group, read func() metricValues) metricValues {
 	q.Helper()
 	for range 20 {
-		before := fromFiles(g)
-		got := ask()
-		if maps.Equal(before, fromFiles(g)) {
-			assert.Check(q, cmp.DeepEqual(got, before), "%s, and the files of the cgroup", who)
+		before := valuesFromFiles(g)
+		got := read()
+		if maps.Equal(before, valuesFromFiles(g)) {
+			assert.Check(q, cmp.DeepEqual(got, before), "%s, and the files of the cgroup", source)
 			return got
 		}
 	}
-	q.Fatalf("the figures of an idle cgroup do not stay: %v", fromFiles(g))
+	q.Fatalf("the values of an idle cgroup changed during each of 20 attempts to read them; the last are %v", valuesFromFiles(g))
 	return nil
-}
-
-// hasProcesses is a poll check: there are so many processes in the cgroup.
-func hasProcesses(g cgroup.Group, n int) poll.Check {
-	return func(poll.LogT) poll.Result {
-		got, err := g.Try("pids", "pids.current")
-		if err != nil {
-			return poll.Error(err)
-		}
-		if got != strconv.Itoa(n) {
-			return poll.Continue("pids.current of %s is %s, not %d", g.Path, got, n)
-		}
-		return poll.Success()
-	}
 }

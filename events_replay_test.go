@@ -8,10 +8,8 @@ import (
 	"testing"
 	"time"
 
-	eventsapi "github.com/containerd/containerd/api/events"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
@@ -19,11 +17,11 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// No. An event is told to whoever listens at that moment, and then it is gone: containerd writes none down.
+// No. The clients that listen at that moment receive an event, and then it is gone: containerd stores none.
 //
-// Who comes later has to ask what is, and cannot ask what was: the task's state, its pid, its exit status and the time
-// of its end, as long as the task is not deleted. So a client subscribes first, then asks, and then listens. A
-// subscription ends with its daemon, with an error; who subscribes anew at the next daemon hears nothing of before.
+// A client that comes later can ask for the present, not for the past: the task's state, its pid, its exit status and
+// the time of its end, as long as the task is not deleted. So a client subscribes first, then asks, and then listens. A
+// subscription ends with its daemon, with an error. A new subscription at the next daemon receives no earlier event.
 //
 // Hint: start a second `ctr events` a moment after the first.
 // Spec: https://github.com/containerd/containerd/blob/main/core/events/exchange/exchange.go, https://github.com/containerd/containerd/blob/main/api/services/events/v1/events.proto
@@ -31,85 +29,78 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Are events replayed?")
 	d := ctrd.Start(q)
 	ref := d.PullImage()
-	ended, lasting := q.ID(ctrd.ID), q.ID(ctrd.ID+"-2")
+	ended, lasting := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-2")
 	d.CreateContainer(ref, ended, "sleep", "300")
 	d.CreateContainer(ref, lasting, "sleep", "300")
 
-	q.Step("who listens early hears the start")
+	q.Step("an early listener receives the start")
 	early := d.Listen()
-	first, second := ctrd.StartTaskAndWaitForEvent(q, d, early, ended), ctrd.StartTaskAndWaitForEvent(q, d, early, lasting)
+	first, second := d.StartTaskAndWaitForEvent(early, ended), d.StartTaskAndWaitForEvent(early, lasting)
 	starts := []string{"/tasks/create", "/tasks/start", "/tasks/create", "/tasks/start"}
-	assert.DeepEqual(q, ctrd.Topics(early.Mark()), starts)
+	assert.DeepEqual(q, ctrd.Topics(early.TakeEvents()), starts)
 
-	q.Step("who comes later hears nothing of it")
+	q.Step("a late listener receives none of that")
 	late := d.Listen()
 	assert.DeepEqual(q, late.FromClient(), []string(nil))
 	assert.DeepEqual(q, late.FromCtr(), []string(nil))
-	q.Fact("the early one heard", ctrd.Topics(early.Events()))
-	q.Fact("the late one heard", ctrd.Topics(late.Events()))
+	q.Fact("received by the early listener", ctrd.Topics(early.Events()))
+	q.Fact("received by the late listener", ctrd.Topics(late.Events()))
 
-	q.Step("from then on both hear the same")
+	q.Step("from then on both receive the same")
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", ended)
 	proc.WaitFor(q, proc.Dead(first.Identity))
 	early.WaitFor("/tasks/exit")
-	seen := time.Now()
-	assert.DeepEqual(q, ctrd.Topics(early.Mark()), []string{"/tasks/exit"})
-	assert.DeepEqual(q, ctrd.Topics(late.Mark()), []string{"/tasks/exit"})
+	received := time.Now()
+	assert.DeepEqual(q, ctrd.Topics(early.TakeEvents()), []string{"/tasks/exit"})
+	assert.DeepEqual(q, ctrd.Topics(late.TakeEvents()), []string{"/tasks/exit"})
 	assert.Check(q, cmp.DeepEqual(late.FromClient(), early.FromClient()[len(starts):]))
 	assert.Check(q, cmp.DeepEqual(late.FromCtr(), early.FromCtr()[len(starts):]))
-	q.Fact("of the end both heard", ctrd.Topics(late.Events()))
+	q.Fact("end of the task: received by both", ctrd.Topics(late.Events()))
 
-	q.Step("of the past one has to ask: what is still known is the state")
-	proc.WaitFor(q, d.Stopped(ended))
+	q.Step("after that a client has to ask: what containerd still knows is the state")
+	proc.WaitFor(q, d.TaskStopped(ended))
 	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, ended), []string{ended, fmt.Sprint(first.PID), "STOPPED"}))
-	status := ctrd.TaskStatus(q, d, ended)
+	status := d.TaskStatus(ended)
 	assert.Check(q, cmp.Equal(status.ExitStatus, uint32(128+9)))
-	check.InOrder(q, "its beginning", first.Start.At(q), "its end", status.ExitTime)
-	check.InOrder(q, "its end", status.ExitTime, "seen to be dead", seen)
-	q.Fact("asked for, after its end", []any{status.Status, status.ExitStatus})
+	check.InOrder(q, "start of the task", first.Start.At(q), "end of the task", status.ExitTime)
+	check.InOrder(q, "end of the task", status.ExitTime, "exit received", received)
+	q.Fact("status, asked for after the end", []any{status.Status, status.ExitStatus})
 
 	q.Step("the daemon dies: both subscriptions end, with an error")
 	d.Kill()
-	for _, s := range []*ctrd.Stream{early, late} {
-		fromClient, fromCtr := s.WaitClosed()
-		assert.Check(q, fromClient != nil && fromCtr != nil, "the client was told %v, ctr events %v", fromClient, fromCtr)
-		q.Fact("ctr events", fromCtr)
+	for _, listener := range []struct {
+		name   string
+		stream *ctrd.Stream
+	}{{"early", early}, {"late", late}} {
+		client, ctr := listener.stream.WaitClosed()
+		assert.Check(q, client != nil && ctr != nil, "error of the client: %v, of ctr events: %v", client, ctr)
+		q.Fact("ctr events, "+listener.name+" listener: error", ctr)
 	}
 
-	q.Step("the daemon is back: nothing is told again, and the old subscriptions stay ended")
+	q.Step("the daemon is back: no event is published again, and the old subscriptions stay ended")
 	d.Start()
-	again := d.Listen()
-	assert.Check(q, proc.Snapshot(q, second.PID).Same(second.Identity), "the lasting task did not last")
-	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, lasting), []string{lasting, fmt.Sprint(second.PID), "RUNNING"}))
-	assert.Check(q, cmp.Len(ctrd.FilterTopics(again.Events(), "/tasks/create", "/tasks/start"), 0))
-	q.Fact("heard of a task that runs", ctrd.FilterTopics(again.Events(), "/tasks/create", "/tasks/start"))
-	q.Fact("asked for", "RUNNING, the same pid")
-	// What a daemon does at its start with a task that ended before is another question; but it is no secret.
-	q.Fact("the ended one, after the restart", listed(q, d, ended))
+	restarted := d.Listen()
+	assert.Check(q, proc.Snapshot(q, second.PID).Same(second.Identity), "the lasting task has ended")
+	row := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, lasting)
+	assert.Check(q, cmp.DeepEqual(row, []string{lasting, fmt.Sprint(second.PID), "RUNNING"}))
+	startsAgain := ctrd.FilterTopics(restarted.Events(), "/tasks/create", "/tasks/start")
+	assert.Check(q, cmp.Len(startsAgain, 0))
+	q.Fact("received about the task that runs", startsAgain)
+	q.Fact("status of the task that runs, asked for", "RUNNING, the same pid")
+	// What a daemon does at its start with a task that ended before is another question, so nothing is asserted about it.
+	q.Fact("the ended task, after the restart", listedStatus(q, d, ended))
 
-	q.Control("the new subscription is none the worse for it: it hears the next event")
+	q.Control("the new subscription works: it receives the next event")
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", lasting)
 	proc.WaitFor(q, proc.Dead(second.Identity))
-	proc.WaitFor(q, toldExit(again, lasting))
-	assert.Check(q, cmp.Len(ctrd.Topics(early.Events()), len(starts)+1), "the old subscription has heard more")
+	proc.WaitFor(q, restarted.ReceivedExit(lasting))
+	assert.Check(q, cmp.Len(ctrd.Topics(early.Events()), len(starts)+1), "the old subscription has received more events")
 
-	q.Answer("No: told once, to who listens then. Of the past one asks for the state; a subscription ends with its daemon.")
+	q.Answer("No: an event is sent once, to the clients that listen then. A later client asks for the state. A subscription ends with its daemon.")
 }
 
-// toldExit is a poll check: the stream has told of the end of a container's task.
-func toldExit(stream *ctrd.Stream, id string) poll.Check {
-	return func(poll.LogT) poll.Result {
-		for _, e := range stream.Events() {
-			if exit, ok := e.Body.(*eventsapi.TaskExit); ok && exit.ContainerID == id && exit.ID == id {
-				return poll.Success()
-			}
-		}
-		return poll.Continue("no exit of %s among %v", id, ctrd.Topics(stream.Events()))
-	}
-}
-
-// listed is what containerd has in its list of a task.
-func listed(q *lab.Q, d *ctrd.Daemon, id string) string {
+// listedStatus returns the status of a task in the list of `ctr tasks ls`.
+func listedStatus(q *lab.Q, d *ctrd.Daemon, id string) string {
 	q.Helper()
 	for line := range strings.SplitSeq(d.Ctr("tasks", "ls").Stdout, "\n") {
 		if f := strings.Fields(line); len(f) == 3 && f[0] == id {

@@ -22,9 +22,9 @@ import (
 
 // No. Each subscription has a queue of its own in the daemon, and the queue has no bound.
 //
-// Who sends an event is through as soon as it is in the queues, and the others get it from theirs. What a slow listener
-// has not fetched is lost to nobody, and in order; but it is in containerd's memory, until the listener reads it or
-// goes. A subscription that nobody reads is a leak.
+// A publisher is done as soon as its event is in the queues, and the other listeners get it from theirs. What a slow
+// listener has not read is not lost, and stays in order. But it is in containerd's memory until the listener reads it
+// or ends. A subscription that no process reads is a leak.
 //
 // Hint: VmRSS of containerd while a `ctr events` is stopped with SIGSTOP.
 // Spec: https://github.com/containerd/containerd/blob/main/core/events/exchange/exchange.go, https://github.com/docker/go-events/blob/master/queue.go
@@ -32,119 +32,120 @@ func TestEvents_DoesASlowListenerHoldUpTheOthers(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Does a slow listener hold up the others?")
 	d := ctrd.Start(q)
 	const (
-		each = 256 << 10 // bytes of an event
-		many = 128
+		size  = 256 << 10 // bytes of an event
+		count = 128       // events
 	)
-	quick, slow := listenTo(q, d, "quick"), listenTo(q, d, "slow")
-	// Whoever may speak to containerd may publish what it likes, on any topic: here the topic is the event's number.
-	filling := &ptypes.Any{TypeUrl: "lab/filling", Value: make([]byte, each)}
+	quick, slow := subscribe(q, d, "quick"), subscribe(q, d, "slow")
+	// A client of containerd may publish any event, on any topic: here the topic ends with the event's name.
+	payload := &ptypes.Any{TypeUrl: "lab/filling", Value: make([]byte, size)}
 	publish := func(name string) {
-		assert.NilError(q, d.Client().EventService().Publish(quick.ctx, counted+name, filling))
+		assert.NilError(q, d.Client().EventService().Publish(quick.ctx, topicPrefix+name, payload))
 	}
-	for !quick.hears || !slow.hears { // a subscription is in place when something is heard
+	for !quick.connected || !slow.connected { // a subscription is known to be in place when an event has been received
 		publish("begin")
-		quick.try()
-		slow.try()
+		quick.receive(10 * time.Millisecond)
+		slow.receive(10 * time.Millisecond)
 	}
 	publish("0")
-	quick.until("0")
-	slow.until("0")
+	quick.skipTo("0")
+	slow.skipTo("0")
 
-	q.Control("both read, and each event is heard before the next is sent")
-	before := resident(q, d)
-	for n := range many {
+	q.Control("both read: each event is received before the next is published")
+	before := anonymousMemory(q, d)
+	for n := range count {
 		publish(strconv.Itoa(n))
 		quick.next(strconv.Itoa(n))
 		slow.next(strconv.Itoa(n))
 	}
-	kept := resident(q, d) - before
-	q.Fact("events", many)
-	q.Fact("bytes of each", each)
-	q.Fact("both read: containerd grew by", lab.Chance(megabytes(kept)))
+	grownWithReaders := anonymousMemory(q, d) - before
+	q.Fact("events", count)
+	q.Fact("bytes of each", size)
+	q.Fact("both read: containerd grew by", lab.Chance(mebibytes(grownWithReaders)))
 
-	q.Step("one stops reading: the other hears each event before the next is sent, all the same")
-	before = resident(q, d)
+	q.Step("one stops reading: the other still receives each event before the next is published")
+	before = anonymousMemory(q, d)
 	var times []time.Time
-	for n := range many {
+	for n := range count {
 		publish(strconv.Itoa(n))
 		times = append(times, quick.next(strconv.Itoa(n)))
 	}
-	grown := resident(q, d) - before
-	q.Fact("heard by the other, one by one", many)
-	q.Fact("one does not: containerd grew by", lab.Chance(megabytes(grown)))
+	grownWithoutReader := anonymousMemory(q, d) - before
+	q.Fact("received by the other, one by one", count)
+	q.Fact("one does not: containerd grew by", lab.Chance(mebibytes(grownWithoutReader)))
 
 	q.Step("the queue is in containerd's memory")
-	assert.Check(q, grown > many*each/2, "with a listener that does not read it has grown by %s, and sent %s", megabytes(grown), megabytes(many*each))
-	assert.Check(q, kept < many*each/2, "with listeners that read it has grown by %s", megabytes(kept))
+	assert.Check(q, grownWithoutReader > count*size/2, "with a listener that does not read, containerd has grown by %s, after events of %s",
+		mebibytes(grownWithoutReader), mebibytes(count*size))
+	assert.Check(q, grownWithReaders < count*size/2, "with listeners that read, containerd has grown by %s", mebibytes(grownWithReaders))
 
-	q.Step("the slow one reads again: nothing is lost, in order, with the times of the sending")
-	for n := range many {
+	q.Step("the slow one reads again: it receives all events, in order, with the times of publishing")
+	for n := range count {
 		at := slow.next(strconv.Itoa(n))
-		assert.Assert(q, at.Equal(times[n]), "event %d was sent at %v to the one, at %v to the other", n, at, times[n])
+		assert.Assert(q, at.Equal(times[n]), "time of event %d: %v for the slow listener, %v for the quick one", n, at, times[n])
 	}
-	q.Fact("read afterwards, in order", many)
+	q.Fact("read afterwards, in order", count)
 
-	q.Answer("No: containerd queues for each listener by itself, without bound, and pays for the slow ones with its memory.")
+	q.Answer("No: containerd has a queue for each listener, without bound. It pays for a slow listener with its memory.")
 }
 
-const counted = "/lab/count/"
+// topicPrefix is the prefix of the topics of the events that the question publishes. The event's name follows.
+const topicPrefix = "/lab/count/"
 
-// counting is a subscription to what the question publishes.
-type counting struct {
+// subscription receives what the question publishes.
+type subscription struct {
 	q         *lab.Q
-	name      string
+	listener  string // name of the listener, for failures
 	ctx       context.Context
 	envelopes <-chan *events.Envelope
 	errs      <-chan error
-	hears     bool
+	connected bool // whether an event has been received
 }
 
-func listenTo(q *lab.Q, d *ctrd.Daemon, name string) *counting {
+func subscribe(q *lab.Q, d *ctrd.Daemon, listener string) *subscription {
 	q.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	q.TB.Cleanup(cancel)
-	c := &counting{q: q, name: name, ctx: ctx}
-	c.envelopes, c.errs = d.Client().Subscribe(ctx, `topic~="^`+counted+`"`)
-	return c
+	s := &subscription{q: q, listener: listener, ctx: ctx}
+	s.envelopes, s.errs = d.Client().Subscribe(ctx, `topic~="^`+topicPrefix+`"`)
+	return s
 }
 
-// receive waits a while for an event, and returns what number it has, and when it was sent; "" where none came.
-func (c *counting) receive(patience time.Duration) (string, time.Time) {
-	c.q.Helper()
+// receive waits for an event, at most as long as patience, and returns its name and when it was published. It returns
+// "" if there was none.
+func (s *subscription) receive(patience time.Duration) (string, time.Time) {
+	s.q.Helper()
 	select {
-	case e := <-c.envelopes:
-		c.hears = true
-		return strings.TrimPrefix(e.Topic, counted), e.Timestamp
-	case err := <-c.errs:
-		c.q.Fatalf("the subscription of the %s listener has ended: %v", c.name, err)
+	case e := <-s.envelopes:
+		s.connected = true
+		return strings.TrimPrefix(e.Topic, topicPrefix), e.Timestamp
+	case err := <-s.errs:
+		s.q.Fatalf("the subscription of the %s listener has ended: %v", s.listener, err)
 	case <-time.After(patience):
 	}
 	return "", time.Time{}
 }
 
-func (c *counting) try() { c.q.Helper(); c.receive(10 * time.Millisecond) }
-
-// until reads up to the event of a name.
-func (c *counting) until(name string) {
-	c.q.Helper()
+// skipTo receives events up to the one with this name.
+func (s *subscription) skipTo(name string) {
+	s.q.Helper()
 	for got := ""; got != name; {
-		got, _ = c.receive(proc.Patience)
-		assert.Assert(c.q, got != "", "the %s listener does not hear event %s", c.name, name)
+		got, _ = s.receive(proc.Patience)
+		assert.Assert(s.q, got != "", "the %s listener has not received event %s within %v", s.listener, name, proc.Patience)
 	}
 }
 
-// next reads the next event, which has to be the one of this name, and returns when it was sent.
-func (c *counting) next(name string) time.Time {
-	c.q.Helper()
-	got, at := c.receive(proc.Patience)
-	assert.Assert(c.q, cmp.Equal(got, name), "the next event of the %s listener", c.name)
-	return at
+// next receives the next event, which must have this name, and returns when it was published.
+func (s *subscription) next(name string) time.Time {
+	s.q.Helper()
+	got, published := s.receive(proc.Patience)
+	assert.Assert(s.q, cmp.Equal(got, name), "name of the next event of the %s listener", s.listener)
+	return published
 }
 
-// resident is the daemon's resident memory that no file backs, in bytes.
-func resident(q *lab.Q, d *ctrd.Daemon) int {
+// anonymousMemory returns the daemon's resident memory that is not backed by a file, in bytes.
+func anonymousMemory(q *lab.Q, d *ctrd.Daemon) int {
 	q.Helper()
 	return check.Int(q, strings.TrimSuffix(proc.Status(q, d.PID(), "RssAnon"), " kB")) << 10
 }
 
-func megabytes(n int) string { return strconv.Itoa(n/(1<<20)) + " MiB" }
+func mebibytes(n int) string { return strconv.Itoa(n/(1<<20)) + " MiB" }

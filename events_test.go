@@ -17,37 +17,38 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// That it was created, started, ended and deleted; with pid, time and exit status, each as the kernel has it.
+// That it was created, started, ended and deleted; with pid, time and exit status, each as the kernel reports it.
 //
-// The events come from the shim, through containerd, to whoever listens at that moment. Without a task there are none,
-// whatever else is asked of containerd: reading is no event. The exit is told by a shim that lives on; the delete is the
-// last word of one that is about to end, and on a busy machine it is now and then lost with it.
+// The shim publishes the events through containerd, and each client that listens at that moment receives them. Without
+// a task there are none, whatever containerd is asked: reading publishes no event. The shim that publishes the exit
+// lives on. The delete event is the last one of a shim that is about to end, and on a busy machine it is sometimes
+// lost.
 //
 // Hint: `ctr events` in a second terminal; compare each pid with /proc, each time with field 22 of /proc/PID/stat.
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
 func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can containerd tell us while the task is running?")
 	d := ctrd.Start(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 
-	q.Control("no task: whoever listens hears nothing, whatever is asked")
+	q.Control("no task: a listener receives nothing, whatever containerd is asked")
 	stream := d.Listen()
 	d.Ctr("tasks", "ls")
 	d.Ctr("containers", "info", id)
 	d.Ctr("images", "ls")
-	assert.DeepEqual(q, ctrd.Topics(stream.Mark()), []string{})
-	q.Fact("events without a task", ctrd.Topics(stream.Mark()))
+	assert.DeepEqual(q, ctrd.Topics(stream.TakeEvents()), []string{})
+	q.Fact("events without a task", ctrd.Topics(stream.TakeEvents()))
 
-	q.Step("start: two events, and both name the process that the kernel has")
+	q.Step("start: two events, and both name the process that the kernel shows")
 	d.StartTask(id)
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	task := proc.Snapshot(q, pid)
 	shim := proc.Snapshot(q, task.Parent)
-	stream.WaitFor("/tasks/start") // the shim tells on a connection of its own, which may lag behind the command
-	events := stream.Mark()
+	stream.WaitFor("/tasks/start") // the shim publishes on a connection of its own, which may lag behind the command
+	events := stream.TakeEvents()
 	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/create", "/tasks/start"})
 	create, start := events[0].Body.(*eventsapi.TaskCreate), events[1].Body.(*eventsapi.TaskStart)
 	q.Fact("topics", ctrd.Topics(events))
@@ -59,32 +60,32 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	check.OnlyProcessInCgroup(q, task.Identity, "/"+ctrd.Namespace+"/"+id)
 	q.Fact("pid in both, and the shim's only child", task.PID)
 	assert.Check(q, cmp.Equal(create.Bundle, d.Bundle(id)))
-	assert.Check(q, file.Exists(create.Bundle), "the bundle that the event names is not there")
+	assert.Check(q, file.Exists(create.Bundle), "the bundle that the event names does not exist")
 	q.Fact("bundle", create.Bundle)
 	assert.Check(q, cmp.Equal(events[0].Namespace, ctrd.Namespace))
 
-	q.Step("the times agree: the kernel's process begins, then create is told, then start")
+	q.Step("the times agree: the kernel starts the process, then create is published, then start")
 	began := task.Start.At(q)
-	check.InOrder(q, "process begins", began, "create", events[0].Timestamp)
+	check.InOrder(q, "start of the process", began, "create", events[0].Timestamp)
 	check.InOrder(q, "create", events[0].Timestamp, "start", events[1].Timestamp)
 	q.Fact("from the process to create", lab.Elapsed(events[0].Timestamp.Sub(began)))
 	q.Fact("from create to start", lab.Elapsed(events[1].Timestamp.Sub(events[0].Timestamp)))
 
-	q.Step("while it runs nothing more is told: one has to ask")
-	line := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
-	assert.Check(q, cmp.Equal(line[2], "RUNNING"))
+	q.Step("while it runs no more events are published: a client has to ask")
+	assert.Check(q, cmp.Equal(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)[2], "RUNNING"))
 	d.Ctr("tasks", "ps", id)
 	d.Ctr("tasks", "metrics", id)
-	assert.DeepEqual(q, ctrd.Topics(stream.Mark()), []string{})
-	q.Fact("events while it runs", "none")
+	whileRunning := ctrd.Topics(stream.TakeEvents())
+	assert.DeepEqual(q, whileRunning, []string{})
+	q.Fact("events while it runs", whileRunning)
 
-	q.TearDown("kill: the exit is told, with status and time", func() {
+	q.TearDown("kill: the exit is published, with status and time", func() {
 		killed := time.Now()
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Dead(task.Identity))
 		stream.WaitFor("/tasks/exit")
-		seen := time.Now()
-		events := stream.Mark()
+		received := time.Now()
+		events := stream.TakeEvents()
 		assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exit"})
 		exit := events[0].Body.(*eventsapi.TaskExit)
 		assert.Check(q, cmp.Equal(exit.ContainerID, id))
@@ -92,15 +93,15 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 		assert.Check(q, cmp.Equal(exit.Pid, uint32(pid)))
 		assert.Check(q, cmp.Equal(exit.ExitStatus, uint32(128+9)))
 		check.InOrder(q, "kill", killed, "exited_at", exit.ExitedAt.AsTime())
-		check.InOrder(q, "exited_at", exit.ExitedAt.AsTime(), "seen to be dead", seen)
+		check.InOrder(q, "exited_at", exit.ExitedAt.AsTime(), "exit received", received)
 		q.Fact("exit status", exit.ExitStatus)
 
-		q.Step("delete: the last word, if it is heard")
+		q.Step("delete: the shim's last event, if it is received")
 		d.DeleteTask(id)
-		// A shim ends with the delete of its last task, and does not wait until its last event is sent: once it is dead,
-		// the event has come or never will.
+		// A shim ends when its last task is deleted, and does not wait until its last event is sent. So once it is dead, the
+		// event either has been received or never will be.
 		proc.WaitFor(q, proc.Dead(shim.Identity))
-		events = stream.Mark()
+		events = stream.TakeEvents()
 		if len(events) == 0 {
 			q.Fact("delete", lab.Chance("lost with the shim"))
 			return
@@ -110,13 +111,12 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 		assert.Check(q, cmp.Equal(deleted.Pid, uint32(pid)))
 		assert.Check(q, cmp.Equal(deleted.ExitStatus, exit.ExitStatus))
 		assert.Check(q, cmp.Equal(deleted.ExitedAt.AsTime(), exit.ExitedAt.AsTime()))
-		q.Fact("delete", lab.Chance("told"))
+		q.Fact("delete", lab.Chance("received"))
 	})
 
-	q.Step("ctr events and the Go client saw the same")
-	fromCtr, fromClient := stream.FromCtr(), stream.FromClient()
-	assert.DeepEqual(q, fromCtr, fromClient)
+	q.Step("ctr events and the Go client received the same")
+	assert.DeepEqual(q, stream.FromCtr(), stream.FromClient())
 	q.Fact("seen by both", ctrd.Topics(stream.Events())[:2])
 
-	q.Answer("When it was created, started, ended and deleted, and as which process. In between it is silent until asked.")
+	q.Answer("When it was created, started, ended and deleted, and as which process. In between containerd publishes nothing: a client has to ask.")
 }

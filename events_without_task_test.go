@@ -24,49 +24,49 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// No, it has no word of tasks, but tells of each change of containerd's own records: of namespaces, images, blobs,
+// No. It has no events about tasks, but one for each change of containerd's own records: of namespaces, images, blobs,
 // snapshots and containers.
 //
-// Events are neither a log nor an account of what the kernel does. Reading makes none. Leases, and labels of blobs and
-// snapshots, are changed in silence; what the garbage collector takes away is told of snapshots, and not of blobs. Of a
-// task the beginning and the end are told, and in between nothing: no signal, no output, no fork, no child's death, no
-// new limit.
+// Events are neither a log nor an account of what the kernel does. Reading publishes none. Changes of leases, and of
+// the labels of blobs and snapshots, publish none either. When the garbage collector removes snapshots, containerd
+// publishes that; when it removes blobs, it does not. Of a task the start and the end are published, and nothing in
+// between: no signal, no output, no fork, no child's death, no new limit.
 //
 // Hint: `ctr events` in a second terminal, then everything else that ctr can do.
 // Spec: https://github.com/containerd/containerd/tree/main/api/events
 func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Is the stream empty without a task?")
 	d := ctrd.Shared(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	stream := d.Listen()
-	all := []string{}
-	heard := func() []ctrd.Event {
+	allTopics := []string{}
+	takeEvents := func() []ctrd.Event {
 		q.Helper()
-		events := stream.Mark()
-		all = append(all, ctrd.Topics(events)...)
+		events := stream.TakeEvents()
+		allTopics = append(allTopics, ctrd.Topics(events)...)
 		return events
 	}
 
-	q.Step("a namespace and an image: each record that is made is told")
+	q.Step("a namespace and an image: each new record is published")
 	d.Ctr("namespaces", "create", d.Namespace)
-	assert.Check(q, cmp.DeepEqual(ctrd.Topics(heard()), []string{"/namespaces/create"}))
+	assert.Check(q, cmp.DeepEqual(ctrd.Topics(takeEvents()), []string{"/namespaces/create"}))
 	ref := d.PullImage()
-	pulled := heard()
+	pulled := takeEvents()
 	blobs := strings.Fields(d.Ctr("content", "ls", "-q").Stdout)
-	toldBlobs(q, d, pulled, blobs)
-	kinds := ctrd.Topics(pulled)
-	slices.Sort(kinds) // layers are fetched and unpacked at once
-	kinds = slices.Compact(kinds)
+	assertBlobsPublished(q, d, pulled, blobs)
+	topics := ctrd.Topics(pulled)
+	slices.Sort(topics) // layers are fetched and unpacked at once
+	topics = slices.Compact(topics)
 	for _, want := range []string{"/images/create", "/snapshot/commit", "/snapshot/prepare"} {
-		assert.Check(q, cmp.Contains(kinds, want))
+		assert.Check(q, cmp.Contains(topics, want))
 	}
-	q.Fact("pull", kinds)
+	q.Fact("pull", topics)
 
-	q.Step("change by change: what is told, and what is not")
+	q.Step("change by change: what is published, and what is not")
 	for _, row := range []struct {
-		act  string
-		argv []string
-		told []string
+		change    string
+		argv      []string // of ctr; nil: create the container
+		published []string
 	}{
 		{"a container", nil, []string{"/snapshot/prepare", "/containers/create"}},
 		{"its label", []string{"containers", "label", id, "lesson=events"}, []string{"/containers/update"}},
@@ -78,26 +78,26 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 		{"reading an image's manifest", []string{"content", "get", blobs[0]}, []string{}},
 	} {
 		if row.argv == nil {
-			d.CreateContainerWith(nil, ref, id, "sh", "-c", oneForkEachTime)
+			d.CreateContainerWith(nil, ref, id, "sh", "-c", forkOnSignal)
 		} else {
 			d.Ctr(row.argv...)
 		}
-		got := ctrd.Topics(heard())
-		assert.Check(q, cmp.DeepEqual(got, row.told), row.act)
-		q.Fact(row.act, got)
+		got := ctrd.Topics(takeEvents())
+		assert.Check(q, cmp.DeepEqual(got, row.published), row.change)
+		q.Fact(row.change, got)
 	}
-	assert.Check(q, cmp.Contains(d.Ctr("content", "ls").Stdout, "lesson=events"), "the blob was not labelled, so there was nothing to tell")
-	assert.Check(q, cmp.DeepEqual(ctrd.OnlyTaskTopics(all), []string{}), "without a task")
-	q.Fact("of tasks, without one", ctrd.OnlyTaskTopics(all))
+	assert.Check(q, cmp.Contains(d.Ctr("content", "ls").Stdout, "lesson=events"), "the blob was not labelled, so there was nothing to publish")
+	assert.Check(q, cmp.DeepEqual(ctrd.TaskTopics(allTopics), []string{}), "topics about tasks, without a task")
+	q.Fact("of tasks, without one", ctrd.TaskTopics(allTopics))
 
-	q.Control("with a task there are; and what happens in it is not told")
+	q.Control("with a task there are some; but what happens inside it is not published")
 	output := filepath.Join(q.Mkdir("output"), "log")
 	d.Ctr("tasks", "start", "-d", "--log-uri", "file://"+output, id)
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, file.HasContent(output, "ready"))
 	task := proc.Snapshot(q, pid)
 	stream.WaitFor("/tasks/start")
-	assert.Check(q, cmp.DeepEqual(ctrd.Topics(heard()), []string{"/tasks/create", "/tasks/start"}))
+	assert.Check(q, cmp.DeepEqual(ctrd.Topics(takeEvents()), []string{"/tasks/create", "/tasks/start"}))
 
 	before := proc.Children(q, pid)
 	d.Ctr("tasks", "kill", "-s", "SIGUSR1", id)
@@ -108,71 +108,67 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	q.KillProcess(forked)
 	proc.WaitFor(q, proc.Dead(forked.Identity))
 	d.Ctr("tasks", "metrics", id)
-	held := d.Task(id)
 	q.LogCommand("task.Update: at most 77 processes")
-	assert.NilError(q, held.Update(context.Background(), containerd.WithResources(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64(77))}})))
+	limit := &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64(77))}}
+	assert.NilError(q, d.Task(id).Update(context.Background(), containerd.WithResources(limit)))
 	assert.Check(q, cmp.Equal(cgroup.Of(q, "/"+d.Namespace+"/"+id).Read("pids", "pids.max"), "77"))
-	quiet := heard()
-	q.Fact("a signal, a line of output, a fork", ctrd.Topics(quiet))
-	q.Fact("a child's death, metrics, a limit", ctrd.Topics(quiet))
+	whileRunning := takeEvents()
+	q.Fact("a signal, a line of output, a fork", ctrd.Topics(whileRunning))
+	q.Fact("a child's death, metrics, a limit", ctrd.Topics(whileRunning))
 
-	q.TearDown("the end is told: so the shim had nothing to tell before, for what one shim tells comes in order", func() {
+	q.TearDown("the end is published: so the shim published nothing before it, because the events of one shim come in order", func() {
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Dead(task.Identity))
 		stream.WaitFor("/tasks/exit")
-		events := append(quiet, heard()...)
+		events := append(whileRunning, takeEvents()...)
 		assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exit"})
 		assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskExit).Pid, uint32(pid)))
-		q.Fact("of the task, all in all", ctrd.OnlyTaskTopics(all))
-		proc.WaitFor(q, d.Stopped(id))
+		q.Fact("of the task, all in all", ctrd.TaskTopics(allTopics))
+		proc.WaitFor(q, d.TaskStopped(id))
 		d.DeleteTask(id)
-		heard()
+		takeEvents()
 
-		q.Step("deleting is told, too; but not of the blobs, which the garbage collector takes")
+		q.Step("deleting is published, too; but not that the garbage collector removes the blobs")
 		d.Ctr("containers", "delete", id)
-		gone := ctrd.Topics(heard())
-		assert.Check(q, cmp.DeepEqual(withoutTasks(gone), []string{"/snapshot/remove", "/containers/delete"}))
-		q.Fact("container deleted", withoutTasks(gone))
+		topics := ctrd.Topics(takeEvents())
+		assert.Check(q, cmp.DeepEqual(ctrd.OtherTopics(topics), []string{"/snapshot/remove", "/containers/delete"}))
+		q.Fact("container deleted", ctrd.OtherTopics(topics))
 		d.Ctr("images", "rm", "--sync", ref)
-		gone = ctrd.Topics(heard())
-		assert.Check(q, cmp.Contains(gone, "/images/delete"))
-		if q.UnderTest("containerd").Pinned { // an older one does not tell what its garbage collector takes, at all
-			assert.Check(q, cmp.DeepEqual(withoutTasks(gone), []string{"/images/delete", "/snapshot/remove"}))
+		topics = ctrd.Topics(takeEvents())
+		assert.Check(q, cmp.Contains(topics, "/images/delete"))
+		if q.UnderTest("containerd").Pinned { // an older one publishes nothing that its garbage collector removes
+			assert.Check(q, cmp.DeepEqual(ctrd.OtherTopics(topics), []string{"/images/delete", "/snapshot/remove"}))
 		}
-		assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("content", "ls", "-q").Stdout), ""), "there are blobs still")
-		q.Fact("image and its blobs deleted", withoutTasks(gone))
+		assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("content", "ls", "-q").Stdout), ""), "blobs after the image was deleted")
+		q.Fact("image and its blobs deleted", ctrd.OtherTopics(topics))
 	})
 
-	q.Answer("Of tasks, yes. It tells of containerd's own records, and never of what is read, or of what a task does while it runs.")
+	q.Answer("Of tasks, yes. It has the changes of containerd's own records. It never has what is read, or what a task does while it runs.")
 }
 
-// oneForkEachTime is a program that forks, and says so, when it is told by SIGUSR1.
-const oneForkEachTime = `trap 'sleep 301 & echo forked' USR1; sleep 300 & echo ready; while :; do wait; done`
+// forkOnSignal is a shell script that, at each SIGUSR1, starts a child and prints "forked".
+const forkOnSignal = `trap 'sleep 301 & echo forked' USR1; sleep 300 & echo ready; while :; do wait; done`
 
-// toldBlobs asserts that those blobs which /content/create tells are those that containerd lists and the file system has.
-func toldBlobs(q *lab.Q, d *ctrd.Daemon, pulled []ctrd.Event, listed []string) {
+// assertBlobsPublished asserts that the events /content/create name the blobs that containerd lists and that the file
+// system has.
+func assertBlobsPublished(q *lab.Q, d *ctrd.Daemon, events []ctrd.Event, listed []string) {
 	q.Helper()
-	told := []string{}
-	for _, e := range pulled {
+	published := []string{}
+	for _, e := range events {
 		if blob, ok := e.Body.(*eventsapi.ContentCreate); ok {
-			told = append(told, blob.Digest)
+			published = append(published, blob.Digest)
 			algorithm, sum, _ := strings.Cut(blob.Digest, ":")
-			path, err := os.Stat(filepath.Join(d.Root, "io.containerd.content.v1.content/blobs", algorithm, sum))
+			info, err := os.Stat(filepath.Join(d.Root, "io.containerd.content.v1.content/blobs", algorithm, sum))
 			assert.NilError(q, err)
-			assert.Check(q, cmp.Equal(blob.Size, path.Size()), "size of the blob that the event names")
+			assert.Check(q, cmp.Equal(blob.Size, info.Size()), "size of the blob that the event names")
 		}
 	}
-	if len(told) == 0 && !q.UnderTest("containerd").Pinned {
-		q.Fact("blobs", "this containerd does not tell of them")
+	if len(published) == 0 && !q.UnderTest("containerd").Pinned {
+		q.Fact("blobs", "this containerd does not publish them")
 		return
 	}
-	slices.Sort(told)
+	slices.Sort(published)
 	slices.Sort(listed)
-	assert.Check(q, cmp.DeepEqual(told, listed), "blobs: told, and there")
-	q.Fact("blobs told, and there", len(told))
-}
-
-// withoutTasks leaves those out: a shim's last event may come late.
-func withoutTasks(all []string) []string {
-	return slices.DeleteFunc(slices.Clone(all), func(t string) bool { return strings.HasPrefix(t, "/tasks/") })
+	assert.Check(q, cmp.DeepEqual(published, listed), "blobs: published, and listed")
+	q.Fact("blobs published, and listed", len(published))
 }

@@ -37,12 +37,12 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	q.LogCommand("mkdir -p /sys/fs/cgroup/*%s", shimCgroup)
 	cgroup.Of(q, shimCgroup).Make() // before the daemon, so that it is removed when no shim is left
 	d := ctrd.Shared(q)
-	id, apart := q.ID(ctrd.ID), q.ID(ctrd.ID+"-apart")
+	id, apart := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-apart")
 	ref := d.PullImage()
 
 	q.Step("the task: in a cgroup of its own, in each hierarchy")
 	d.CreateContainer(ref, id, "sleep", "300")
-	task := ctrd.StartTaskAndWait(q, d, id)
+	task := d.StartTaskAndWait(id)
 	own := "/" + d.Namespace + "/" + id
 	assert.Check(q, cmp.Equal(d.Spec(id).Linux.CgroupsPath, own))
 	check.OnlyProcessInCgroup(q, task.Identity, own)
@@ -59,8 +59,8 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	q.Fact("the shim", "containerd's cgroup")
 
 	q.Control("with the runtime option ShimCgroup, the shim is in that cgroup, and the task is where it would be without the option")
-	d.CreateByClient(ctrd.Extras{ShimCgroup: shimCgroup}, ref, apart, "sleep", "300")
-	taskApart := ctrd.StartTaskAndWait(q, d, apart)
+	d.CreateContainerByClient(ctrd.ClientOptions{ShimCgroup: shimCgroup}, ref, apart, "sleep", "300")
+	taskApart := d.StartTaskAndWait(apart)
 	check.OnlyProcessInCgroup(q, taskApart.Identity, "/"+d.Namespace+"/"+apart)
 	shimApart := proc.Snapshot(q, taskApart.Parent)
 	assert.Check(q, shimApart.PID != shim.PID)
@@ -92,8 +92,8 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	q.Fact("hierarchies in which it stayed with containerd", stayed)
 
 	q.Control("a ShimCgroup that does not exist is not made, and the task is refused")
-	missing := q.ID(ctrd.ID + "-missing")
-	d.CreateByClient(ctrd.Extras{ShimCgroup: shimCgroup + "/missing"}, ref, missing, "sleep", "300")
+	missing := q.ID(ctrd.ContainerID + "-missing")
+	d.CreateContainerByClient(ctrd.ClientOptions{ShimCgroup: shimCgroup + "/missing"}, ref, missing, "sleep", "300")
 	refused := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, missing)
 	assert.Check(q, refused.Code != 0, "the task was started without its ShimCgroup:\n%s", refused)
 	check.NoCgroup(q, shimCgroup+"/missing")

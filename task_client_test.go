@@ -56,7 +56,7 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 		hostsDir = image.Serve(q).HostsDir(q)
 	}
 	c := &callTrace{
-		q: q, d: d, proxy: d.StartProxy(), ref: ref, id: q.ID(ctrd.ID), hostsDir: hostsDir,
+		q: q, d: d, proxy: d.StartProxy(), ref: ref, id: q.ID(ctrd.ContainerID), hostsDir: hostsDir,
 		calls: map[string]map[string][]string{},
 	}
 
@@ -155,7 +155,7 @@ type callTrace struct {
 // record records the calls since the last command as those of a command. Calls that a client makes at the same time have no
 // order: the wait for a process's end, and all calls of a pull.
 func (c *callTrace) record(command, client string) {
-	calls := c.proxy.Calls()
+	calls := c.proxy.TakeCalls()
 	if command == "images pull" {
 		slices.Sort(calls)
 	} else {
@@ -207,7 +207,7 @@ func (c *callTrace) runCtr() runningTask {
 	q.Control("what the client itself refuses makes no such call")
 	for _, noun := range []string{"tasks", "containers"} {
 		refused := d.TryCtr("--address", c.proxy.Address, noun, "delete", c.id)
-		calls := c.proxy.Calls()
+		calls := c.proxy.TakeCalls()
 		assert.Check(q, refused.Code != 0, "%s", refused)
 		assert.Check(q, slices.Contains(calls, "Tasks/Get"), "a refusal without a look at the task: %v", calls)
 		deletes := slices.ContainsFunc(calls, func(call string) bool {
@@ -218,7 +218,7 @@ func (c *callTrace) runCtr() runningTask {
 	}
 
 	ctr("tasks kill", "tasks", "kill", "-s", "SIGKILL", c.id)
-	proc.WaitFor(q, d.Stopped(c.id))
+	proc.WaitFor(q, d.TaskStopped(c.id))
 	ctr("tasks delete", "tasks", "delete", c.id)
 	ctr("containers delete", "containers", "delete", c.id)
 	listener := q.StartBackground("ctr", "-n", d.Namespace, "--address", c.proxy.Address, "events")
@@ -290,7 +290,7 @@ func (c *callTrace) runGoClient() runningTask {
 	did("tasks exec", "p := task.Exec(ctx, …); p.Wait(ctx); p.Start(ctx); p.Delete(ctx)", err)
 
 	did("tasks kill", "task.Kill(ctx, syscall.SIGKILL)", task.Kill(ctx, syscall.SIGKILL))
-	proc.WaitFor(q, d.Stopped(c.id))
+	proc.WaitFor(q, d.TaskStopped(c.id))
 	_, err = task.Delete(ctx)
 	did("tasks delete", "task.Delete(ctx)", err)
 	err = container.Delete(ctx, containerd.WithSnapshotCleanup)
@@ -311,7 +311,7 @@ func (c *callTrace) runGoClient() runningTask {
 func (c *callTrace) waitForSubscription() {
 	c.q.Helper()
 	proc.WaitFor(c.q, func(poll.LogT) poll.Result {
-		if !c.proxy.Has("Events/Subscribe") {
+		if !c.proxy.HasCall("Events/Subscribe") {
 			return poll.Continue("no client has subscribed to events")
 		}
 		return poll.Success()

@@ -37,7 +37,7 @@ func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Does creating a container start anything?")
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
-	id, noProgram := q.ID(ctrd.ID), q.ID(ctrd.ID+"-none")
+	id, noProgram := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-none")
 	before := q.TakeInventory()
 	assert.Assert(q, cmp.Len(tracesOfTask(q, d, id), 0), "traces of a task before anything was created")
 

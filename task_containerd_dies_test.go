@@ -43,8 +43,8 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		running := failure.NewVictim(q, d, ref, stream, death)
 		death.When = failure.Stopped
 		stopped := failure.NewVictim(q, d, ref, stream, death)
-		stream.Mark()
-		addressFile := file.VersionOf(q, ctrd.AddressFile(running.Bundle))
+		stream.TakeEvents()
+		addressFile := file.VersionOf(q, ctrd.ShimAddressFile(running.Bundle))
 
 		q.Step("%s: containerd dies", name)
 		running.RememberEvents()
@@ -70,7 +70,7 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 			victim.Reconnect(streamAfter)
 			victim.WaitUntilReported()
 		}
-		streamAfter.Mark()
+		streamAfter.TakeEvents()
 		for _, before := range []proc.Process{running.Shim, running.Init, *running.Exec} {
 			assert.Assert(q, before.Alive(), "process %d (%s) has not survived the death of containerd", before.PID, before.Comm)
 			now, then := proc.Snapshot(q, before.PID).Identity, before.Identity
@@ -81,9 +81,9 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		}
 		assert.Check(q, proc.Listens(q, proc.Snapshot(q, running.Shim.PID), running.Socket),
 			"the shim does not listen on its old socket %s any more", running.Socket)
-		assert.Check(q, cmp.DeepEqual(file.VersionOf(q, ctrd.AddressFile(running.Bundle)), addressFile),
+		assert.Check(q, cmp.DeepEqual(file.VersionOf(q, ctrd.ShimAddressFile(running.Bundle)), addressFile),
 			"the file with the shim's address")
-		q.Fact(running.String()+": same as before", "shim, program, exec, socket, "+filepath.Base(ctrd.AddressFile(running.Bundle)))
+		q.Fact(running.String()+": same as before", "shim, program, exec, socket, "+filepath.Base(ctrd.ShimAddressFile(running.Bundle)))
 		victims = append(victims, running, stopped)
 	}
 

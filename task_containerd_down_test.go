@@ -37,7 +37,7 @@ import (
 func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What if the task ends while containerd is down?")
 	// At this level its log has a line for each event that a shim publishes, whether any client listens or not.
-	d := ctrd.Start(q, ctrd.With("[debug]\n  level = \"trace\""))
+	d := ctrd.Start(q, ctrd.WithConfig("[debug]\n  level = \"trace\""))
 	ref := d.PullImage()
 	stream := d.Listen()
 
@@ -50,7 +50,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 		}
 	}
 	ofInit, ofShim, ofExec := victims[:2], victims[2:4], victims[4:]
-	stream.Mark()
+	stream.TakeEvents()
 
 	q.Step("containerd is killed, and then one process of each task")
 	d.Kill()
@@ -115,7 +115,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 		}
 		return poll.Success()
 	})
-	streamAfter.Mark()
+	streamAfter.TakeEvents()
 	if q.Pinned() {
 		n := forwardedExits()
 		assert.Check(q, n == len(ofExec) || gaveUp && n < len(ofExec),

@@ -31,11 +31,11 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
 func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can be deleted in which order?")
-	d := ctrd.Start(q, ctrd.With(ctrd.GarbageOnDemand))
+	d := ctrd.Start(q, ctrd.WithConfig(ctrd.GarbageOnDemand))
 	ctx := context.Background()
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
-	layer := d.Layers(ref)[0].String()
+	layer := d.LayerDigests(ref)[0].String()
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
 	task := d.HoldingsOf(id)
@@ -111,7 +111,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	assert.NilError(q, restore())
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 	proc.WaitFor(q, proc.Dead(task.Program.Identity))
-	proc.WaitFor(q, d.Stopped(id))
+	proc.WaitFor(q, d.TaskStopped(id))
 	d.Ctr("containers", "delete", id)
 	proc.WaitFor(q, proc.Dead(task.Shim.Identity))
 	assert.Check(q, cmp.Len(task.Held(), 0), "after containers delete, which deletes a stopped task on the way")

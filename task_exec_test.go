@@ -36,10 +36,10 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does an exec go, and where do orphans go?")
 	recorder := runc.WriteRecorder(q)
 	d := ctrd.Shared(q)
-	id, idWithoutPIDNS := q.ID(ctrd.ID), q.ID(ctrd.ID+"-open")
+	id, idWithoutPIDNS := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-open")
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
-	task := ctrd.StartTaskAndWait(q, d, id)
+	task := d.StartTaskAndWait(id)
 	shim := task.Parent
 
 	membersOf := func(id string) []proc.PID { return cgroup.Of(q, "/"+d.Namespace+"/"+id).Procs() }
@@ -111,14 +111,14 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	proc.WaitFor(q, proc.Reaped(orphan.Identity))
 	code := ctr.ExitCode()
 	assert.Check(q, cmp.Equal(code, 128+int(unix.SIGKILL)), "exit code of ctr tasks exec: %s", ctr.Stderr.String())
-	proc.WaitFor(q, d.Stopped(id))
+	proc.WaitFor(q, d.TaskStopped(id))
 	q.Fact("exit code of the exec", code)
 
 	q.Control("the same without a pid namespace of its own: the orphans go to the shim, which is a subreaper")
-	d.CreateByClient(ctrd.Extras{
+	d.CreateContainerByClient(ctrd.ClientOptions{
 		BinaryName: recorder.Path, Spec: []oci.SpecOpts{oci.WithHostNamespace(specs.PIDNamespace)},
 	}, ref, idWithoutPIDNS, "sleep", "300")
-	taskWithoutPIDNS := ctrd.StartTaskAndWait(q, d, idWithoutPIDNS)
+	taskWithoutPIDNS := d.StartTaskAndWait(idWithoutPIDNS)
 	assert.Check(q, cmp.Equal(taskWithoutPIDNS.NS["pid"], proc.Self(q).NS["pid"]))
 	assert.Check(q, taskWithoutPIDNS.Parent != shim)
 	leaveOrphans(idWithoutPIDNS, "303", "304")
@@ -140,7 +140,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	before := len(recorder.Calls(q))
 	q.KillProcess(taskWithoutPIDNS)
 	proc.WaitFor(q, proc.Dead(second.Identity))
-	proc.WaitFor(q, d.Stopped(idWithoutPIDNS))
+	proc.WaitFor(q, d.TaskStopped(idWithoutPIDNS))
 	calls := recorder.Calls(q)[before:]
 	assert.Assert(q, cmp.DeepEqual(runc.Commands(calls), []string{"kill"}), "commands with which the shim called runc")
 	assert.Check(q, cmp.Equal(calls[0].Parent, taskWithoutPIDNS.Parent), "the caller of runc kill")

@@ -39,7 +39,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	if _, ours := q.Image(); !ours {
 		q.Skipf("this is about an image of two layers whose files the lab knows, its own: unset CDB_IMAGE")
 	}
-	ref, id := image.Layered, q.ID(ctrd.ID)
+	ref, id := image.Layered, q.ID(ctrd.ContainerID)
 	d.Ctr("images", "pull", "--hosts-dir", image.Serve(q).HostsDir(q), ref)
 
 	q.Step("the image's name leads to its layers, each by the digest of its bytes on disk")
@@ -96,7 +96,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 		q.Fact(fmt.Sprintf("layer %d: directory", n+1), lab.VolatileNames("directory", dir))
 		q.Fact(fmt.Sprintf("layer %d: files in it", n+1), len(layers[n]))
 	}
-	assert.Check(q, cmp.Equal(layers[1][image.Whiteout], image.TreeWhiteout))
+	assert.Check(q, cmp.Equal(layers[1][image.Deleted], image.TreeWhiteout))
 
 	q.Step("the kernel's mount has just these directories, in this order")
 	d.StartTask(id)
@@ -109,16 +109,16 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 
 	q.Step("the program reads the bytes of the uppermost layer that has the file")
 	seen := d.ExecShell(id,
-		"sha256sum /bin/busybox /"+image.Added+" /"+image.Replaced+"; test -e /"+image.Whiteout+" || echo no "+image.Whiteout)
+		"sha256sum /bin/busybox /"+image.Added+" /"+image.Replaced+"; test -e /"+image.Deleted+" || echo no "+image.Deleted)
 	hexDigest := func(file string, layer image.Tree) string { return strings.TrimPrefix(layer[file], "sha256:") }
 	assert.Check(q, cmp.DeepEqual(strings.Fields(seen), []string{
 		hexDigest("bin/busybox", layers[0]), "/bin/busybox", hexDigest(image.Added, layers[1]), "/" + image.Added,
-		hexDigest(image.Replaced, layers[1]), "/" + image.Replaced, "no", image.Whiteout,
+		hexDigest(image.Replaced, layers[1]), "/" + image.Replaced, "no", image.Deleted,
 	}))
 	assert.Check(q, layers[0][image.Replaced] != layers[1][image.Replaced])
 	q.Fact("bin/busybox is of layer", 1)
 	q.Fact(image.Added+" and "+image.Replaced+" are of layer", 2)
-	q.Fact(image.Whiteout+", of layer 1", "hidden by layer 2")
+	q.Fact(image.Deleted+", of layer 1", "hidden by layer 2")
 
 	q.Step("a write, a change and a deletion: in the upper directory, and nowhere else")
 	before := image.DirTree(q, mounted.Upper)
@@ -136,7 +136,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	q.Fact("lower directories", "as they were")
 
 	q.Control("a second container of the image: the same lower directories, and another upper one, without the writes")
-	second := q.ID(ctrd.ID + "-2")
+	second := q.ID(ctrd.ContainerID + "-2")
 	d.CreateContainer(ref, second, "sleep", "300")
 	d.StartTask(second)
 	other := d.RootOverlay(second)

@@ -36,7 +36,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What do containerd namespaces isolate?")
 	d := ctrd.Start(q)
 	other := d.InNamespace("cdb-lab-other")
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 
 	q.Step("the image is pulled in both: the blobs are there once, what is unpacked is there twice")
 	ref := d.PullImage()
@@ -55,7 +55,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	q.Step("the same id in both: another init, shim, socket, bundle, cgroup and snapshot for each")
 	startTask := func(d *ctrd.Daemon) (init, shim proc.Process) {
 		d.CreateContainer(ref, id, "sleep", "300")
-		init = ctrd.StartTaskAndWait(q, d, id)
+		init = d.StartTaskAndWait(id)
 		return init, proc.Snapshot(q, init.Parent)
 	}
 	init, shim := startTask(d)

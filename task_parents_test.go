@@ -34,7 +34,7 @@ import (
 func TestTask_WhoIsWhoseParent(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who is whose parent?")
 	d := ctrd.Shared(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 	d.StartTask(id)
@@ -108,7 +108,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 		assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), []proc.PID{init}))
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Reaped(task.Identity))
-		proc.WaitFor(q, d.Stopped(id))
+		proc.WaitFor(q, d.TaskStopped(id))
 		assert.Check(q, proc.Alive(shim.PID), "the shim has ended with its child")
 		q.Fact("reaped by the shim", "both, the shim lives on")
 	})

@@ -46,7 +46,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 		ofExec = append(ofExec, failure.NewVictim(q, d, ref, stream, death, "sleep", "3000"))
 	}
 	victims := slices.Concat(ofInit, ofExec)
-	stream.Mark()
+	stream.TakeEvents()
 
 	q.Control("TERM to a pid 1 that has no handler for it: the kernel drops it, and no event is published")
 	withoutHandler := ofExec[0]
@@ -58,7 +58,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	assert.Check(q, withoutHandler.Init.Alive(), "process %d is dead after a TERM for which it has no handler", pid1)
 	task, _ := withoutHandler.Statuses()
 	assert.Check(q, cmp.Equal(task, "RUNNING"))
-	assert.Check(q, cmp.Len(stream.Mark(), 0), "events")
+	assert.Check(q, cmp.Len(stream.TakeEvents(), 0), "events")
 	q.Fact("after TERM to a pid 1 without a handler", task)
 
 	q.Step("each is killed by its pid; the client's Wait returns, and an event is published")
@@ -74,7 +74,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 			victim.WaitForEvent("exit init " + victim.TaskWait.Result())
 		}
 	}
-	stream.Mark()
+	stream.TakeEvents()
 
 	q.Step("the shim has taken the exit status: it is the kernel's, and in the bundle too, where the shim saves it")
 	for _, victim := range ofInit {

@@ -33,14 +33,14 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where is runc in all this?")
 	recorder := runc.WriteRecorder(q)
 	d := ctrd.Shared(q)
-	id, plain := q.ID(ctrd.ID), q.ID(ctrd.ID+"-plain")
+	id, plain := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-plain")
 	ref := d.PullImage()
 
 	q.Step("a container whose runtime writes down each of its calls: its own pid, its parent's, and the arguments")
 	if strings.Contains(d.Ctr("containers", "create", "--help").Stdout, "--runc-binary") {
 		d.CreateContainerWith([]string{"--runc-binary", recorder.Path}, ref, id, "sleep", "300")
 	} else {
-		d.CreateByClient(ctrd.Extras{BinaryName: recorder.Path}, ref, id, "sleep", "300")
+		d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: recorder.Path}, ref, id, "sleep", "300")
 	}
 	assert.Check(q, cmp.Len(recorder.Calls(q), 0), "calls of runc without a task")
 	// expectCall calls act, and asserts that the shim calls runc once for it, with this command.
@@ -115,7 +115,7 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	q.TearDown("the end: kill and delete are runc's, too", func() {
 		expectCall("kill", func() { d.Ctr("tasks", "kill", "-s", "SIGKILL", id) })
 		proc.WaitFor(q, proc.Dead(task.Identity))
-		proc.WaitFor(q, d.Stopped(id))
+		proc.WaitFor(q, d.TaskStopped(id))
 		before := len(recorder.Calls(q))
 		d.DeleteTask(id)
 		calls := recorder.Calls(q)[before:]

@@ -44,7 +44,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	})
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
-	ids := []string{q.ID(ctrd.ID), q.ID(ctrd.ID + "-2"), q.ID(ctrd.ID + "-3")}
+	ids := []string{q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID + "-2"), q.ID(ctrd.ContainerID + "-3")}
 	group := q.ID("cdb-group")
 	socket = filepath.Join(d.SocketDir, d.SocketName(group))
 	labelOf := func(id string) string {
@@ -64,14 +64,14 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 
 	q.Step("a program that uses the Go client sets the annotation alone")
 	annotation := oci.WithAnnotations(map[string]string{groupKey: group})
-	d.CreateByClient(ctrd.Extras{Spec: []oci.SpecOpts{annotation}}, ref, ids[1], "sleep", "300")
+	d.CreateContainerByClient(ctrd.ClientOptions{Spec: []oci.SpecOpts{annotation}}, ref, ids[1], "sleep", "300")
 	assert.Check(q, cmp.Equal(d.Spec(ids[1]).Annotations[groupKey], group))
 	assert.Check(q, cmp.Equal(labelOf(ids[1]), ""))
 
 	q.Step("two tasks: one shim, with two children, and one socket, named after the group")
 	var tasks []proc.Process
 	for _, id := range ids[:2] {
-		tasks = append(tasks, ctrd.StartTaskAndWait(q, d, id))
+		tasks = append(tasks, d.StartTaskAndWait(id))
 	}
 	shims := d.Shims()
 	assert.Assert(q, cmp.Len(shims, 1), "shims of two tasks of a group")
@@ -98,10 +98,10 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q.Fact("namespaces in common", tasks[0].Shared(tasks[1].Identity))
 
 	q.Control("the label alone, through the Go client: a shim of its own")
-	d.CreateByClient(ctrd.Extras{Labels: map[string]string{groupKey: group}}, ref, ids[2], "sleep", "300")
+	d.CreateContainerByClient(ctrd.ClientOptions{Labels: map[string]string{groupKey: group}}, ref, ids[2], "sleep", "300")
 	assert.Check(q, cmp.Equal(labelOf(ids[2]), group))
 	assert.Check(q, cmp.Equal(d.Spec(ids[2]).Annotations[groupKey], ""))
-	alone := ctrd.StartTaskAndWait(q, d, ids[2])
+	alone := d.StartTaskAndWait(ids[2])
 	assert.Check(q, cmp.Len(d.Shims(), 2), "shims, with a third task that is labelled only")
 	assert.Check(q, alone.Parent != shim.PID, "the third task is the group's shim's child")
 	assert.Check(q, cmp.Equal(filepath.Base(d.ShimSocket(ids[2])), d.SocketName(ids[2])))

@@ -54,7 +54,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	}
 	ofRunning, ofStopped := victims[:2], victims[2:]
 	assert.Check(q, cmp.Len(d.Shims(), 4))
-	stream.Mark()
+	stream.TakeEvents()
 
 	q.Step("each shim is killed, by its pid; containerd does the cleanup")
 	for _, victim := range victims {
@@ -68,7 +68,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 			proc.WaitFor(q, victim.ExecWait.Returned())
 		}
 	}
-	stream.Mark()
+	stream.TakeEvents()
 
 	q.Step("what remains")
 	observed := failure.Tabulate(q, d, "death-of-the-shim.golden", victims)
@@ -125,10 +125,10 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	before := len(restarted.Events())
 	q.LogCommand("kill -KILL %d   # the new program of %s", next.Pid(), restarted.ID)
 	assert.NilError(q, unix.Kill(int(next.Pid()), unix.SIGKILL))
-	proc.WaitFor(q, d.Stopped(restarted.ID))
+	proc.WaitFor(q, d.TaskStopped(restarted.ID))
 	d.DeleteTask(restarted.ID)
 	proc.WaitFor(q, proc.Dead(shim.Identity))
-	stream.Mark()
+	stream.TakeEvents()
 	events := restarted.Events()[before:]
 	assert.Check(q, cmp.Equal(events[0], "exit init 137"), "all events that were received: %q", events)
 	assert.Check(q, len(events) == 1 || len(events) == 2 && events[1] == "delete 137",

@@ -57,7 +57,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 			q.Step("%s: the image is unpacked, and two containers are made of it", s.name)
 			requireSnapshotter(q, plugins, s.name)
 			pullAndUnpack(q, d, hosts, s.name)
-			ids := []string{q.ID(ctrd.ID + "-" + s.name), q.ID(ctrd.ID + "-" + s.name + "-2")}
+			ids := []string{q.ID(ctrd.ContainerID + "-" + s.name), q.ID(ctrd.ContainerID + "-" + s.name + "-2")}
 			for _, id := range ids {
 				d.CreateContainerWith([]string{"--snapshotter", s.name}, image.Layered, id, "sleep", "300")
 				d.StartTask(id)

@@ -39,7 +39,7 @@ import (
 func TestTask_HowIsTheShimReached(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How is the shim reached?")
 	d := ctrd.Start(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 	socketPath := func(namespace, id string) string {

@@ -35,7 +35,7 @@ import (
 func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does a stopped task still hold, and what does delete free?")
 	d := ctrd.Shared(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 
 	q.Step("a program that writes a file, and ends with 7 on TERM")
@@ -51,7 +51,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	q.Step("it ends: of all that, only the process is gone")
 	d.Ctr("tasks", "kill", id) // TERM
 	proc.WaitFor(q, proc.Dead(first.Program.Identity))
-	proc.WaitFor(q, d.Stopped(id))
+	proc.WaitFor(q, d.TaskStopped(id))
 	stopped := first.Held()
 	assert.Check(q, cmp.DeepEqual(stopped, ctrd.HeldWhileRunning.Except("process")))
 	assert.Check(q, cmp.Len(cgroup.Of(q, first.Cgroup).Procs(), 0), "processes in the cgroup of a stopped task")
@@ -65,9 +65,9 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	row := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
 	assert.Check(q, cmp.DeepEqual(row, []string{id, fmt.Sprint(first.Program.PID), "STOPPED"}))
 	for range 2 { // asking does not use it up
-		assert.Check(q, cmp.Equal(ctrd.TaskStatus(q, d, id).ExitStatus, uint32(7)))
+		assert.Check(q, cmp.Equal(d.TaskStatus(id).ExitStatus, uint32(7)))
 	}
-	q.Fact("exit status", ctrd.TaskStatus(q, d, id).ExitStatus)
+	q.Fact("exit status", d.TaskStatus(id).ExitStatus)
 	saved, err := d.ReadSavedExit(id)
 	isSaved := !errors.Is(err, fs.ErrNotExist) // the shims of containerd 2.3.4 and before save no status
 	if isSaved {
@@ -107,7 +107,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	q.Fact("after containers delete", rest)
 	d.CreateContainer(ref, id, "true")
 	fresh := q.Mkdir("fresh")
-	ctrd.MountSnapshot(q, d, id, fresh)
+	d.InSubtest(q).MountSnapshot(id, fresh)
 	assert.Check(q, file.Exists(filepath.Join(fresh, "bin")), "the image's files are not in a new snapshot of it")
 	assert.Check(q, !file.Exists(filepath.Join(fresh, "written")), "a new container of the same image has what the old one wrote")
 	q.Fact("what it wrote, in a new container", file.Exists(filepath.Join(fresh, "written")))

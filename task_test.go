@@ -33,7 +33,7 @@ import (
 func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does the shim appear when containerd starts a task?")
 	d := ctrd.Start(q)
-	id := q.ID(ctrd.ID)
+	id := q.ID(ctrd.ContainerID)
 	bundle := d.Bundle(id)
 
 	q.Step("a daemon, a namespace, an image: no shim")
@@ -114,7 +114,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q.Fact("after the restart", "same shim, same program, an exec works, the stale socket is replaced")
 
 	q.Step("a second task gets a shim of its own")
-	second := q.ID(ctrd.ID + "-2")
+	second := q.ID(ctrd.ContainerID + "-2")
 	d.CreateContainer(ref, second, "sleep", "300")
 	d.StartTask(second)
 	assert.Check(q, cmp.Len(d.Shims(), 2))
@@ -127,7 +127,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q.TearDown("control: the task ends and is deleted, the container stays: no shim, no bundle, no socket", func() {
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Dead(init.Identity))
-		proc.WaitFor(q, d.Stopped(id))
+		proc.WaitFor(q, d.TaskStopped(id))
 		assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "a task that has ended keeps its shim, which keeps the exit status")
 		d.DeleteTask(id)
 		proc.WaitFor(q, proc.Dead(shim.Identity))

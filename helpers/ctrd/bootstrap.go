@@ -21,7 +21,7 @@ type Bootstrap struct {
 // An older one writes the file address; the shim's protocol is then version 2.
 func (d *Daemon) Bootstrap(id string) Bootstrap {
 	d.q.Helper()
-	path := AddressFile(d.Bundle(id))
+	path := ShimAddressFile(d.Bundle(id))
 	text, err := file.TryRead(path)
 	b := Bootstrap{File: filepath.Base(path)}
 	switch {

@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"gotest.tools/v3/poll"
@@ -19,21 +17,21 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// end takes down what is left of the question in the daemon, and the daemon where it is the question's own.
+// cleanUp deletes what the question has left in the daemon. It stops the daemon if the daemon is the question's own.
 func (d *Daemon) cleanUp() {
 	if d.cmd == nil {
 		return
 	}
-	if d.client != nil { // else it never answered
-		if err := d.empty(); err != nil {
-			d.q.Errorf("delete what is left in containerd: %v; its last words:\n%s", err, d.lastWords())
+	if d.client != nil { // otherwise the daemon never answered
+		if err := d.deleteLeftovers(); err != nil {
+			d.q.Errorf("delete what the question left in containerd: %v; the end of containerd's log:\n%s", err, d.endOfLog())
 		}
 	}
 	if d.shared {
 		// A shim ends a moment after its last task is deleted.
 		proc.WaitFor(d.q, func(poll.LogT) poll.Result {
-			if left := d.Shims(); len(left) > 0 {
-				return poll.Continue("a shim is left: %v", left)
+			if shims := d.Shims(); len(shims) > 0 {
+				return poll.Continue("shims of the question still run: %v", shims)
 			}
 			return poll.Success()
 		})
@@ -44,32 +42,35 @@ func (d *Daemon) cleanUp() {
 	}
 }
 
-// empty deletes all tasks and containers of the question. In a shared daemon it deletes all else, too, down to the
-// namespaces; a private one's directories are removed as a whole.
-func (d *Daemon) empty() error {
+// deleteLeftovers deletes all tasks and containers of the question. In a shared daemon it also deletes everything else
+// that the question has there, down to its containerd namespaces. The directories of a private daemon are removed as a
+// whole.
+func (d *Daemon) deleteLeftovers() error {
 	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 	defer cancel()
-	var err error
-	if d.client, err = containerd.New(d.Address, containerd.WithTimeout(readyTimeout)); err != nil {
+	// A client of its own: those of the question are closed by now.
+	client, err := containerd.New(d.Address, containerd.WithTimeout(readyTimeout))
+	if err != nil {
 		return err
 	}
-	defer d.client.Close() // the question's own is closed by now, or may be
-	all, err := d.client.NamespaceService().List(ctx)
+	defer client.Close()
+	all, err := client.NamespaceService().List(ctx)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	var mine []string
+	var own []string
 	for _, ns := range all {
 		if !d.shared || d.q.Owner.Owns("/"+ns) {
-			mine = append(mine, ns)
-			errs = append(errs, d.deleteContainers(namespaces.WithNamespace(ctx, ns)))
+			own = append(own, ns)
+			errs = append(errs, d.deleteContainers(namespaces.WithNamespace(ctx, ns), client))
 		}
 	}
 	if !d.shared {
 		if d.RuncRoot == defaultRuncRoot {
-			// Not below the daemon's directory: an empty one of each namespace that the question has named.
-			for _, ns := range mine {
+			// This is not below the daemon's directory: the runtime leaves an empty directory in it for each containerd
+			// namespace that the question has named.
+			for _, ns := range own {
 				if d.q.Owner.Owns("/" + ns) {
 					errs = append(errs, os.RemoveAll(filepath.Join(d.RuncRoot, ns)))
 				}
@@ -77,15 +78,15 @@ func (d *Daemon) empty() error {
 		}
 		return errors.Join(errs...)
 	}
-	for _, ns := range mine {
-		errs = append(errs, d.deleteImages(namespaces.WithNamespace(ctx, ns)))
+	for _, ns := range own {
+		errs = append(errs, deleteImages(namespaces.WithNamespace(ctx, ns), client))
 	}
-	if len(mine) > 0 {
-		errs = append(errs, collectGarbage(namespaces.WithNamespace(ctx, mine[0]), d.client))
+	if len(own) > 0 {
+		errs = append(errs, collectGarbage(namespaces.WithNamespace(ctx, own[0]), client))
 	}
-	for _, ns := range mine {
-		if err := d.client.NamespaceService().Delete(ctx, ns); err != nil && !errdefs.IsNotFound(err) {
-			errs = append(errs, fmt.Errorf("remove namespace %s: %w", ns, err))
+	for _, ns := range own {
+		if err := client.NamespaceService().Delete(ctx, ns); err != nil && !errdefs.IsNotFound(err) {
+			errs = append(errs, fmt.Errorf("delete containerd namespace %s: %w", ns, err))
 		}
 		// Empty directories, which containerd makes for a namespace and never removes.
 		errs = append(errs, os.RemoveAll(filepath.Join(d.RuncRoot, ns)))
@@ -96,8 +97,9 @@ func (d *Daemon) empty() error {
 	return errors.Join(errs...)
 }
 
-func (d *Daemon) deleteContainers(ctx context.Context) error {
-	containers, err := d.client.Containers(ctx)
+// deleteContainers deletes the tasks, the containers and the snapshots of a containerd namespace.
+func (d *Daemon) deleteContainers(ctx context.Context, client *containerd.Client) error {
+	containers, err := client.Containers(ctx)
 	errs := []error{err}
 	for _, c := range containers {
 		if task, err := c.Task(ctx, nil); err == nil {
@@ -106,7 +108,8 @@ func (d *Daemon) deleteContainers(ctx context.Context) error {
 		}
 		errs = append(errs, ignoreNotFound(c.Delete(ctx, containerd.WithSnapshotCleanup)))
 		if d.SocketDir == defaultSocketDir {
-			// Among others' sockets; what a shim that was killed has left there can be told by its name alone.
+			// The directory has sockets that are not the lab's. The name alone shows which one a shim of the question
+			// left there when it was killed.
 			ns, _ := namespaces.Namespace(ctx)
 			_ = os.Remove(filepath.Join(d.SocketDir, socketName(d.Address, ns, c.ID())))
 		}
@@ -114,38 +117,20 @@ func (d *Daemon) deleteContainers(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// deleteImages deletes the images and the leases of a namespace; what they held is then garbage.
-func (d *Daemon) deleteImages(ctx context.Context) error {
-	list, err := d.client.ImageService().List(ctx)
+// deleteImages deletes the images and the leases of a containerd namespace. What they kept in use is garbage after
+// that.
+func deleteImages(ctx context.Context, client *containerd.Client) error {
+	all, err := client.ImageService().List(ctx)
 	errs := []error{err}
-	for _, img := range list {
-		errs = append(errs, ignoreNotFound(d.client.ImageService().Delete(ctx, img.Name)))
+	for _, img := range all {
+		errs = append(errs, ignoreNotFound(client.ImageService().Delete(ctx, img.Name)))
 	}
-	held, err := d.client.LeasesService().List(ctx)
+	leases, err := client.LeasesService().List(ctx)
 	errs = append(errs, err)
-	for _, l := range held {
-		errs = append(errs, ignoreNotFound(d.client.LeasesService().Delete(ctx, l)))
+	for _, l := range leases {
+		errs = append(errs, ignoreNotFound(client.LeasesService().Delete(ctx, l)))
 	}
 	return errors.Join(errs...)
-}
-
-// CollectGarbage has the daemon collect its garbage, and returns when it has. The API has no call for it but this: who
-// deletes an image or a lease may ask to wait until what that has freed is gone.
-func (d *Daemon) CollectGarbage() {
-	d.q.Helper()
-	d.q.LogCommand("ctr -n %[1]s leases rm --sync $(ctr -n %[1]s leases create)", d.Namespace)
-	ctx := namespaces.WithNamespace(context.Background(), d.Namespace)
-	if err := collectGarbage(ctx, d.client); err != nil {
-		d.q.Fatalf("collect containerd's garbage: %v", err)
-	}
-}
-
-func collectGarbage(ctx context.Context, client *containerd.Client) error {
-	l, err := client.LeasesService().Create(ctx, leases.WithRandomID(), leases.WithExpiration(time.Hour))
-	if err != nil {
-		return err
-	}
-	return client.LeasesService().Delete(ctx, l, leases.SynchronousDelete)
 }
 
 func ignoreNotFound(err error) error {

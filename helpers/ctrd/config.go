@@ -8,18 +8,18 @@ import (
 	"text/template"
 )
 
-// config is the whole configuration of a private containerd. Root, state and address are not enough for it to keep to
-// itself: socket_dir moves the shims' sockets, which are otherwise in /run/containerd/s, and the disabled plugins make
-// directories of their own (/opt/containerd, /run/nri, /etc/cni is read) that the lab has no use for.
+// config is the whole configuration of a private containerd. Root, state and address are not enough to make it private:
+// socket_dir moves the shims' sockets, which are otherwise in /run/containerd/s. The disabled plugins make directories
+// of their own (/opt/containerd, /run/nri) or read those of the host (/etc/cni), and the lab has no use for them.
 //
-// The timeouts, by default 5 s and less, are the only other thing that is not as it comes: what containerd does not clear
-// away in time after a shim's death it leaves behind, and tells an exit with 255; on a busy machine under emulation that
-// was seen to happen.
-var config = template.Must(template.New("config.toml").Parse(`version = {{.Dialect.Version}}
+// The timeouts, which are 5 s or less by default, are the only other setting that is changed. What containerd cannot
+// clean up in time after a shim's death stays behind, and it publishes an exit with status 255. That was seen on a busy
+// machine under emulation.
+var config = template.Must(template.New("config.toml").Parse(`version = {{.Features.Version}}
 root = "{{.Root}}"
 state = "{{.State}}"
-disabled_plugins = [{{range $i, $p := .Disabled}}{{if $i}},{{end}}
-  "{{$p}}"{{end}}
+disabled_plugins = [{{range $i, $plugin := .DisabledPlugins}}{{if $i}},{{end}}
+  "{{$plugin}}"{{end}}
 ]
 
 [grpc]
@@ -29,14 +29,14 @@ disabled_plugins = [{{range $i, $p := .Disabled}}{{if $i}},{{end}}
   "io.containerd.timeout.shim.cleanup" = "2m"
   "io.containerd.timeout.shim.load" = "2m"
   "io.containerd.timeout.shim.shutdown" = "2m"
-{{if .Dialect.SocketDir}}
+{{if .Features.SocketDir}}
 [plugins."io.containerd.shim.v1.manager"]
   socket_dir = "{{.SocketDir}}"
-{{end}}{{range .Extra}}
+{{end}}{{range .Tables}}
 {{.}}
 {{end}}`))
 
-var disabled = []string{
+var disabledPlugins = []string{
 	"io.containerd.grpc.v1.cri",
 	"io.containerd.cri.v1.images",
 	"io.containerd.cri.v1.runtime",
@@ -45,44 +45,39 @@ var disabled = []string{
 	"io.containerd.internal.v1.opt",
 }
 
-// maxSocketDir is the longest socket_dir that containerd takes, in bytes: sun_path of unix(7) has 108, of which a
-// separator and a sha256 in hexadecimal, among others, need the rest.
+// maxSocketDir is the length of the longest socket_dir that containerd accepts, in bytes. sun_path of unix(7) has 108
+// bytes, and the rest is needed for a separator and a sha256 in hexadecimal, among others.
 const maxSocketDir = 42
 
-// paths are the places of a private containerd, all below the question's directory (or the run's, if it is shared).
-type paths struct {
+// settings are the values of a private containerd's configuration. Its paths are all below the question's directory, or
+// below the run's directory if the daemon is shared.
+type settings struct {
 	Root, State, Address, SocketDir, RuncRoot string
 
-	Disabled []string
-	Dialect  features
-	Extra    []string // tables to append
+	DisabledPlugins []string
+	Features        features
+	Tables          []string // tables to append
 }
 
-func newPaths(dir string, as features) (paths, error) {
-	p := paths{
-		Root:      filepath.Join(dir, "root"),
-		State:     filepath.Join(dir, "state"),
-		Address:   filepath.Join(dir, "containerd.sock"),
-		SocketDir: filepath.Join(filepath.Dir(dir), "s"),
-		RuncRoot:  filepath.Join(dir, "runc"),
-		Disabled:  disabled,
-		Dialect:   as,
+// newSettings returns the settings of a containerd whose own directory is dir.
+func newSettings(dir string, f features) (settings, error) {
+	s := settings{
+		Root:            filepath.Join(dir, "root"),
+		State:           filepath.Join(dir, "state"),
+		Address:         filepath.Join(dir, "containerd.sock"),
+		SocketDir:       filepath.Join(filepath.Dir(dir), "s"),
+		RuncRoot:        filepath.Join(dir, "runc"),
+		DisabledPlugins: disabledPlugins,
+		Features:        f,
 	}
-	if !as.SocketDir {
-		p.SocketDir = defaultSocketDir
+	if !f.SocketDir {
+		s.SocketDir = defaultSocketDir
 	}
-	if !as.RuncRoot {
-		p.RuncRoot = defaultRuncRoot
+	if !f.RuncRoot {
+		s.RuncRoot = defaultRuncRoot
 	}
-	if len(p.SocketDir) > maxSocketDir {
-		return p, fmt.Errorf("%s is %d bytes long, and containerd takes a socket_dir of %d at the most", p.SocketDir, len(p.SocketDir), maxSocketDir)
+	if len(s.SocketDir) > maxSocketDir {
+		return s, fmt.Errorf("socket_dir %s has %d bytes, but containerd accepts %d at most", s.SocketDir, len(s.SocketDir), maxSocketDir)
 	}
-	return p, nil
+	return s, nil
 }
-
-// GarbageOnDemand is a table of the configuration with which the daemon collects garbage only when a client waits for it.
-// By default the daemon does so when it starts, and every second or so after something was deleted: between any two
-// steps of a question.
-const GarbageOnDemand = `[plugins."io.containerd.gc.v1.scheduler"]
-  startup_delay = "1h"
-  pause_threshold = 0.0000001`

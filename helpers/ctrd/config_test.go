@@ -10,11 +10,11 @@ import (
 	"gotest.tools/v3/assert/cmp"
 )
 
-func TestConfig_KeepsToItsDirectory(t *testing.T) {
-	p, err := newPaths("/run/cdb-lab/12/q34/containerd", pinnedFeatures)
+func TestConfig_NamesOnlyItsOwnDirectories(t *testing.T) {
+	s, err := newSettings("/run/cdb-lab/12/q34/containerd", pinnedFeatures)
 	assert.NilError(t, err)
 	var toml bytes.Buffer
-	assert.NilError(t, config.Execute(&toml, p))
+	assert.NilError(t, config.Execute(&toml, s))
 	for _, want := range []string{
 		`root = "/run/cdb-lab/12/q34/containerd/root"`,
 		`state = "/run/cdb-lab/12/q34/containerd/state"`,
@@ -26,20 +26,20 @@ func TestConfig_KeepsToItsDirectory(t *testing.T) {
 	}
 }
 
-func TestNewPaths_RefusesWhatASocketCannotBeBoundTo(t *testing.T) {
-	_, err := newPaths("/run/cdb-lab/a-directory-with-a-long-name/and-another/containerd", pinnedFeatures)
+func TestNewSettings_RejectsASocketDirThatIsTooLong(t *testing.T) {
+	_, err := newSettings("/run/cdb-lab/a-directory-with-a-long-name/and-another/containerd", pinnedFeatures)
 	assert.ErrorContains(t, err, "42")
 }
 
-// An older containerd knows no socket_dir, and one before 2 no version 3.
-func TestConfig_SpeaksTheDialectOfAnOlderContainerd(t *testing.T) {
-	p, err := newPaths("/run/cdb-lab/12/q34/containerd", features{Version: 2})
+// An older containerd has no setting socket_dir, and containerd 1 does not know version 3 of the configuration.
+func TestConfig_SuitsAnOlderContainerd(t *testing.T) {
+	s, err := newSettings("/run/cdb-lab/12/q34/containerd", features{Version: 2})
 	assert.NilError(t, err)
-	assert.Equal(t, p.SocketDir, "/run/containerd/s")
-	assert.Equal(t, p.RuncRoot, "/run/containerd/runc")
-	p.Extra = []string{"[debug]\n  level = \"debug\""}
+	assert.Equal(t, s.SocketDir, "/run/containerd/s")
+	assert.Equal(t, s.RuncRoot, "/run/containerd/runc")
+	s.Tables = []string{"[debug]\n  level = \"debug\""}
 	var toml bytes.Buffer
-	assert.NilError(t, config.Execute(&toml, p))
+	assert.NilError(t, config.Execute(&toml, s))
 	assert.Check(t, cmp.Contains(toml.String(), "version = 2\n"))
 	assert.Check(t, cmp.Contains(toml.String(), "\n[debug]\n  level"))
 	assert.Check(t, !bytes.Contains(toml.Bytes(), []byte("socket_dir")))

@@ -3,36 +3,29 @@
 package ctrd
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
-	"cdblab/helpers/file"
-
+	"github.com/containerd/containerd/api/types/runc/options"
 	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/oci"
-	"github.com/containerd/platforms"
-	"github.com/opencontainers/go-digest"
-	"gotest.tools/v3/poll"
+	"gotest.tools/v3/assert"
 
 	"cdblab/helpers/lab"
-	"cdblab/helpers/proc"
 )
 
 // CreateContainer types the chapter's `ctr containers create IMAGE ID ARGS…`, with the option that keeps the runtime's
-// state off /run/containerd/runc. The runtime is the first runc on the shim's PATH, which is the one under test.
+// state out of /run/containerd/runc. The runtime is the first runc on the shim's PATH, which is the runc under test.
 func (d *Daemon) CreateContainer(ref, id string, args ...string) lab.Result {
 	d.q.Helper()
 	return d.CreateContainerWith(nil, ref, id, args...)
 }
 
-// CreateContainerWith is [Daemon.CreateContainer] with options of ctr's: "--snapshotter", "native".
+// CreateContainerWith is [Daemon.CreateContainer] with more options of ctr: "--snapshotter", "native".
 func (d *Daemon) CreateContainerWith(options []string, ref, id string, args ...string) lab.Result {
 	d.q.Helper()
 	argv := []string{"containers", "create"}
@@ -47,82 +40,67 @@ func (d *Daemon) CreateContainerWith(options []string, ref, id string, args ...s
 	return d.Ctr(append(argv, args...)...)
 }
 
-// CanSetRuncRoot says whether the ctr under test has an option for the runtime's state directory. An older one has none,
-// and the runtime's default, below /run/containerd/runc, is then the [Daemon]'s RuncRoot, which the lab cleans.
+// CanSetRuncRoot reports whether the ctr under test has an option for the runtime's state directory. An older one has
+// none. The runtime then uses its default, below /run/containerd/runc. RuncRoot of the [Daemon] names that directory,
+// and the lab cleans it.
 func (d *Daemon) CanSetRuncRoot() bool { return d.RuncRoot != defaultRuncRoot }
 
-// SocketName is the name of the file in SocketDir at which the shim of a container listens: the shim computes it from
-// the daemon's address, the namespace and its group, which is the container's id unless an annotation says otherwise.
-func (d *Daemon) SocketName(id string) string {
-	return socketName(d.Address, d.Namespace, id)
+// ClientOptions are options of a container that the Go client has, and that ctr, or an older ctr, does not have.
+type ClientOptions struct {
+	Labels     map[string]string // labels of the container's record, which only containerd sees
+	Spec       []oci.SpecOpts    // changes to config.json
+	Runtime    string            // absolute path of the shim's program; with ctr's --runtime, ctr ignores --runc-root
+	ShimCgroup string            // runtime option: the shim's cgroup, which exists
+	BinaryName string            // runtime option: the program that the shim calls instead of runc
 }
 
-func socketName(address, namespace, id string) string {
-	sum := sha256.Sum256([]byte(filepath.Join(address, namespace, id)))
-	return fmt.Sprintf("%x", sum)
+func (o ClientOptions) String() string {
+	var out []string
+	if len(o.Labels) > 0 {
+		out = append(out, fmt.Sprintf("labels %v", o.Labels))
+	}
+	if len(o.Spec) > 0 {
+		out = append(out, "a changed config.json")
+	}
+	if o.Runtime != "" {
+		out = append(out, "runtime "+o.Runtime)
+	}
+	if o.ShimCgroup != "" {
+		out = append(out, "ShimCgroup "+o.ShimCgroup)
+	}
+	if o.BinaryName != "" {
+		out = append(out, "BinaryName "+o.BinaryName)
+	}
+	return strings.Join(out, ", ")
 }
 
-// ShimSocket returns the path of the socket of a container's shim, as the bundle names it.
-func (d *Daemon) ShimSocket(id string) string {
+// CreateContainerByClient creates a container through the Go client, as a program does. Its tasks can be started by ctr
+// and by the Go client.
+func (d *Daemon) CreateContainerByClient(o ClientOptions, ref, id string, args ...string) containerd.Container {
 	d.q.Helper()
-	return strings.TrimPrefix(d.Bootstrap(id).Address, "unix://")
-}
-
-// Layers lists the digests of an image's compressed layers, from its manifest.
-func (d *Daemon) Layers(ref string) []digest.Digest {
-	d.q.Helper()
+	d.q.LogCommand("# Go client: NewContainer %s, from %s, with %v: %s", id, ref, o, strings.Join(args, " "))
 	ctx := context.Background()
-	img, err := d.client.GetImage(ctx, ref)
+	image, err := d.client.GetImage(ctx, ref)
 	if err != nil {
 		d.q.Fatalf("find image %s: %v", ref, err)
 	}
-	manifest, err := images.Manifest(ctx, d.client.ContentStore(), img.Target(), platforms.Default())
+	runtime := &options.Options{ShimCgroup: o.ShimCgroup, BinaryName: o.BinaryName}
+	if d.CanSetRuncRoot() {
+		runtime.Root = d.RuncRoot
+	}
+	c, err := d.client.NewContainer(ctx, id,
+		containerd.WithImage(image),
+		containerd.WithNewSnapshot(id, image),
+		containerd.WithContainerLabels(o.Labels),
+		containerd.WithRuntime(cmp.Or(o.Runtime, "io.containerd.runc.v2"), runtime),
+		containerd.WithNewSpec(append([]oci.SpecOpts{oci.WithImageConfig(image), oci.WithProcessArgs(args...)}, o.Spec...)...))
 	if err != nil {
-		d.q.Fatalf("read the manifest of %s: %v", ref, err)
+		d.q.Fatalf("create container %s through the Go client: %v", id, err)
 	}
-	var out []digest.Digest
-	for _, l := range manifest.Layers {
-		out = append(out, l.Digest)
-	}
-	return out
+	return c
 }
 
-// StartTask types `ctr tasks start -d ID`, with the option that keeps its FIFOs off /run/containerd/fifo.
-func (d *Daemon) StartTask(id string) lab.Result {
-	d.q.Helper()
-	return d.Ctr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id)
-}
-
-// Task is a container's task, as the Go client has it.
-func (d *Daemon) Task(id string) containerd.Task {
-	d.q.Helper()
-	ctx := context.Background()
-	c, err := d.client.LoadContainer(ctx, id)
-	if err != nil {
-		d.q.Fatalf("find container %s: %v", id, err)
-	}
-	task, err := c.Task(ctx, nil)
-	if err != nil {
-		d.q.Fatalf("find the task of container %s: %v", id, err)
-	}
-	return task
-}
-
-// TaskPID is the process of a container's task, from the file that the runtime writes into the bundle.
-func (d *Daemon) TaskPID(id string) proc.PID {
-	d.q.Helper()
-	data, err := os.ReadFile(filepath.Join(d.Bundle(id), "init.pid"))
-	if err != nil {
-		d.q.Fatalf("which process is the task of %s: %v", id, err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		d.q.Fatalf("which process is the task of %s: init.pid reads %q", id, data)
-	}
-	return proc.PID(pid)
-}
-
-// Spec is the OCI configuration in a container's record, which `ctr containers info` shows.
+// Spec returns the OCI configuration in a container's record, which `ctr containers info` shows.
 func (d *Daemon) Spec(id string) *oci.Spec {
 	d.q.Helper()
 	ctx := context.Background()
@@ -137,34 +115,18 @@ func (d *Daemon) Spec(id string) *oci.Spec {
 	return spec
 }
 
-// Stopped is a poll check: containerd knows that the task of a container has ended. It learns that from the shim, a
-// moment after the kernel; until then it refuses to delete the task.
-func (d *Daemon) Stopped(id string) poll.Check {
-	return func(poll.LogT) poll.Result {
-		ctx := context.Background()
-		c, err := d.client.LoadContainer(ctx, id)
-		if err != nil {
-			return poll.Error(err)
-		}
-		task, err := c.Task(ctx, nil)
-		if err != nil {
-			return poll.Error(err)
-		}
-		status, err := task.Status(ctx)
-		if err != nil {
-			return poll.Error(err)
-		}
-		if status.Status != containerd.Stopped {
-			return poll.Continue("the task of %s is %s", id, status.Status)
-		}
-		return poll.Success()
-	}
-}
-
-// AddressFile is where the bundle says how the shim is reached: bootstrap.json of containerd 2, address before.
-func AddressFile(bundle string) string {
-	if path := filepath.Join(bundle, "bootstrap.json"); file.Exists(path) {
-		return path
-	}
-	return filepath.Join(bundle, "address")
+// MountSnapshot mounts the snapshot of a container on the directory at, with the mounts that containerd's snapshotter
+// names. It is unmounted when the question ends.
+func (d *Daemon) MountSnapshot(id, at string) {
+	d.q.Helper()
+	d.q.LogCommand("$(ctr -n %s snapshots mounts %s %s)", d.Namespace, at, id)
+	ctx := context.Background()
+	container, err := d.client.LoadContainer(ctx, id)
+	assert.NilError(d.q, err)
+	record, err := container.Info(ctx)
+	assert.NilError(d.q, err)
+	mounts, err := d.client.SnapshotService(record.Snapshotter).Mounts(ctx, record.SnapshotKey)
+	assert.NilError(d.q, err)
+	assert.NilError(d.q, mount.All(mounts, at))
+	d.q.Cleanup(func() { assert.Check(d.q, mount.UnmountAll(at, 0)) })
 }

@@ -1,17 +1,14 @@
 //go:build linux
 
-// Package ctrd starts a private containerd for a question, or shares one among questions, and drives it by both hands:
-// ctr, as the reader types it, and the Go client. Private means that it shares no file, socket or directory with a
-// containerd of the host's.
+// Package ctrd starts a private containerd for a question, or shares one among questions. Questions use it through ctr,
+// as a reader types it, and through the Go client. Private means that it shares no file, socket or directory with a
+// containerd of the host.
 package ctrd
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 
 	containerd "github.com/containerd/containerd/v2/client"
 
@@ -19,41 +16,45 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// Namespace is the chapter's containerd namespace. Where a daemon is shared, each question has one of its own, whose name
-// begins so.
+// Namespace is the chapter's containerd namespace. In a shared daemon each question has a namespace of its own, whose
+// name begins with it.
 const Namespace = "cdb-lab"
 
-// ID is the chapter's id for a container that containerd makes.
-const ID = "cdb-task"
+// ContainerID is the chapter's id for a container that containerd creates.
+const ContainerID = "cdb-task"
 
-// Daemon is a containerd, in the hands of one question.
+// Daemon is a containerd, as one question uses it.
 type Daemon struct {
 	*server
-	Namespace string // that of the question's commands
-	FifoDir   string // the tasks' stdio
+	Namespace string // containerd namespace of the question's commands
+	FifoDir   string // directory of the FIFOs for the tasks' standard streams
 
 	q      *lab.Q
 	shared bool
 	client *containerd.Client
 }
 
-// Option changes how a private containerd is configured.
-type Option func(*[]string)
+// Option changes the configuration of a private containerd. It gets the tables to append.
+type Option func(tables *[]string)
 
-// With appends a table to the configuration: "[debug]\n  level = \"debug\"".
-func With(table string) Option { return func(extra *[]string) { *extra = append(*extra, table) } }
+// WithConfig returns an option that appends a table to the configuration: "[debug]\n  level = \"debug\"".
+func WithConfig(table string) Option {
+	return func(tables *[]string) { *tables = append(*tables, table) }
+}
 
-// Start starts a containerd for the question alone and waits until it answers. When the question ends, its containers are
-// deleted, it is stopped, and its directories are removed.
+// Start starts a containerd for this question alone and waits until it answers. When the question ends, its containers
+// are deleted, the daemon is stopped, and its directories are removed.
 func Start(q *lab.Q, options ...Option) *Daemon {
 	q.Helper()
 	dir := q.Mkdir("containerd")
 	q.Mkdir("s")
-	var extra []string
+	var tables []string
 	for _, o := range options {
-		o(&extra)
+		o(&tables)
 	}
-	s, err := newServer(q.Session(), dir, extra, func(argv ...string) (*exec.Cmd, error) { return q.Cmd(context.Background(), argv...), nil })
+	s, err := newServer(q.Session(), dir, tables, func(argv ...string) (*exec.Cmd, error) {
+		return q.Cmd(context.Background(), argv...), nil
+	})
 	if err != nil {
 		q.Fatal(err)
 	}
@@ -61,13 +62,20 @@ func Start(q *lab.Q, options ...Option) *Daemon {
 	q.LogCommandAs("cat > containerd/config.toml   # root, state, address and socket_dir below "+q.Dir,
 		"mkdir -p containerd "+s.SocketDir+" fifo && cat > containerd/config.toml <<'END'\n"+s.toml+"END")
 	q.Export("CONTAINERD_ADDRESS", d.Address)
-	q.SuggestCommand("ctr -n " + Namespace + " tasks ls   # and, where the daemon has died: containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &")
-	q.Cleanup(d.cleanUp)
+	q.SuggestCommand("ctr -n " + Namespace + " tasks ls   # and, where the daemon has died: " +
+		"containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &")
+	d.registerCleanUp()
 	d.Start()
 	d.connect()
-	q.Fact("containerd answers after", lab.Elapsed(d.Ready))
+	q.Fact("containerd answers after", lab.Elapsed(d.StartupTime))
 	return d
 }
+
+// registerCleanUp has [Daemon.cleanUp] called when the question ends. [Start] and [Shared] both call it before they
+// connect. Cleanups are called in reverse order: the question's clients are closed first, and cleanUp then makes a
+// client of its own. So it works the same whether or not the daemon was killed or restarted, and it also runs if the
+// question fails while the daemon starts or while it connects.
+func (d *Daemon) registerCleanUp() { d.q.Cleanup(d.cleanUp) }
 
 // connect makes the question's Go client.
 func (d *Daemon) connect() {
@@ -77,7 +85,7 @@ func (d *Daemon) connect() {
 		d.q.Fatalf("connect to containerd at %s: %v", d.Address, err)
 	}
 	d.client = c
-	// Not q.Cleanup: the client is this process's own, also when the daemon is to be kept.
+	// Not q.Cleanup: the client is part of this process, and is closed even if the daemon is kept.
 	d.q.TB.Cleanup(func() { c.Close() })
 }
 
@@ -91,15 +99,15 @@ func (d *Daemon) Start() {
 		d.q.Fatal(err)
 	}
 	if d.client != nil {
-		// An old client's connection would wait, up to a second, before it dials again.
+		// The connection of the old client would wait, up to a second, before it dials again.
 		d.connect()
 	}
 }
 
-// PID is the daemon's process.
+// PID returns the daemon's process.
 func (d *Daemon) PID() proc.PID { return proc.PID(d.cmd.Process.Pid) }
 
-// Kill ends the daemon with SIGKILL and waits until it has gone.
+// Kill ends the daemon with SIGKILL and waits until its process has ended.
 func (d *Daemon) Kill() {
 	d.q.Helper()
 	d.requirePrivate()
@@ -109,7 +117,7 @@ func (d *Daemon) Kill() {
 	}
 }
 
-// Stop ends the daemon with SIGTERM and waits until it has gone.
+// Stop ends the daemon with SIGTERM and waits until its process has ended.
 func (d *Daemon) Stop() error {
 	d.q.Helper()
 	d.requirePrivate()
@@ -117,15 +125,15 @@ func (d *Daemon) Stop() error {
 	return d.server.stop()
 }
 
-// mine fails a question that would end a daemon which others use.
+// requirePrivate fails a question that would start or end a daemon which other questions use.
 func (d *Daemon) requirePrivate() {
 	d.q.Helper()
 	if d.shared {
-		d.q.Fatal("this containerd is shared: a question that ends it has to ctrd.Start its own")
+		d.q.Fatal("this containerd is shared with other questions: a question that starts or ends it must get its own from ctrd.Start")
 	}
 }
 
-// In is the same daemon in another containerd namespace, of the question's own.
+// InNamespace returns the same daemon, used in another containerd namespace of the question.
 func (d *Daemon) InNamespace(namespace string) *Daemon {
 	d.q.Helper()
 	other := *d
@@ -134,63 +142,33 @@ func (d *Daemon) InNamespace(namespace string) *Daemon {
 	return &other
 }
 
-// Client is a Go client of the daemon, whose default namespace is the question's.
+// InSubtest returns the same daemon, used by a subtest of the question: what fails there ends only the subtest.
+func (d *Daemon) InSubtest(subtest *lab.Q) *Daemon {
+	other := *d
+	other.q = subtest
+	return &other
+}
+
+// Client returns a Go client of the daemon. Its default containerd namespace is the question's.
 func (d *Daemon) Client() *containerd.Client { return d.client }
 
-// Ctr runs ctr in the question's namespace. It has to succeed.
+// Ctr runs ctr in the question's containerd namespace. The command must succeed.
 func (d *Daemon) Ctr(args ...string) lab.Result {
 	d.q.Helper()
-	return d.q.Must(d.ctr(args)...)
+	return d.q.Must(d.ctrCommand(args)...)
 }
 
-// TryCtr runs ctr and returns what came of it.
+// TryCtr runs ctr in the question's containerd namespace and returns its result, whatever its exit code is.
 func (d *Daemon) TryCtr(args ...string) lab.Result {
 	d.q.Helper()
-	return d.q.Exec(d.ctr(args)...)
+	return d.q.Exec(d.ctrCommand(args)...)
 }
 
-func (d *Daemon) ctr(args []string) []string {
+func (d *Daemon) ctrCommand(args []string) []string {
 	return append([]string{"ctr", "-n", d.Namespace}, args...)
 }
 
-// Bundle is the directory that the daemon makes for a task of a container.
+// Bundle returns the path of the directory that the daemon makes for the task of a container.
 func (d *Daemon) Bundle(id string) string {
 	return filepath.Join(d.State, "io.containerd.runtime.v2.task", d.Namespace, id)
-}
-
-// Log is what the daemon has logged so far, with what its shims say of themselves.
-func (d *Daemon) Log() string {
-	d.q.Helper()
-	data, err := os.ReadFile(d.log())
-	if err != nil {
-		d.q.Fatalf("read containerd's log: %v", err)
-	}
-	return string(data)
-}
-
-// Shims lists the question's shims, as the kernel shows them: processes of the shim's program that were given the
-// daemon's address, and, where the daemon is shared, a namespace of the question's.
-func (d *Daemon) Shims() []proc.PID {
-	d.q.Helper()
-	return proc.Find(d.q, func(pid proc.PID, _ string, args []string) bool {
-		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		return err == nil && exe == d.shimProgram() && d.isOwnShim(args)
-	})
-}
-
-func (d *Daemon) isOwnShim(args []string) bool {
-	address, namespace := false, !d.shared
-	for _, a := range args {
-		address = address || strings.Contains(a, d.Address)
-		namespace = namespace || d.q.Owner.Owns("/"+a)
-	}
-	return address && namespace
-}
-
-func (d *Daemon) shimProgram() string {
-	path, err := filepath.EvalSymlinks(d.q.UnderTest("containerd-shim-runc-v2").Path)
-	if err != nil {
-		d.q.Fatalf("find the shim: %v", err)
-	}
-	return path
 }

@@ -21,107 +21,108 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Wire is a second address of a daemon, which notes each call and passes it on, in bytes: it knows no message of
-// containerd's.
+// Proxy is a second address of a daemon. It records each gRPC call and forwards its messages as bytes: it does not need
+// to know any message type of containerd.
 type Proxy struct {
-	Address string
+	Address string // path of the proxy's socket
 
-	to    *grpc.ClientConn
-	mu    sync.Mutex
-	calls []string
+	daemon *grpc.ClientConn
+	mu     sync.Mutex
+	calls  []string // that TakeCalls has not returned yet
 }
 
-// Tap makes an address at which a client reaches the daemon and is noted: ctr --address.
+// StartProxy starts a proxy of the daemon, until the question ends. A client uses it by its address: ctr --address.
 func (d *Daemon) StartProxy() *Proxy {
 	d.q.Helper()
-	w := startProxy(d.q, d.Address, filepath.Join(d.q.Mkdir("wire"), "sock"))
-	d.q.LogCommand("# a proxy at %s notes each gRPC call and passes it on to %s", w.Address, d.Address)
-	return w
+	p := startProxy(d.q, d.Address, filepath.Join(d.q.Mkdir("wire"), "sock"))
+	d.q.LogCommand("# a proxy at %s records each gRPC call and forwards it to %s", p.Address, d.Address)
+	return p
 }
 
-func startProxy(tb testing.TB, address, at string) *Proxy {
+// startProxy starts a proxy, which listens on the socket address, of the gRPC server that listens on the socket daemon.
+func startProxy(tb testing.TB, daemon, address string) *Proxy {
 	tb.Helper()
-	w := &Proxy{Address: at}
+	p := &Proxy{Address: address}
 	var err error
-	w.to, err = grpc.NewClient("unix://"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	p.daemon, err = grpc.NewClient("unix://"+daemon, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(maxMessage)))
 	if err != nil {
-		tb.Fatalf("tap %s: %v", address, err)
+		tb.Fatalf("start a proxy of %s: %v", daemon, err)
 	}
-	l, err := net.Listen("unix", at)
+	l, err := net.Listen("unix", address)
 	if err != nil {
-		tb.Fatalf("tap %s: %v", address, err)
+		tb.Fatalf("start a proxy of %s: %v", daemon, err)
 	}
-	s := grpc.NewServer(grpc.UnknownServiceHandler(w.forward), grpc.ForceServerCodecV2(rawCodec{}), grpc.MaxRecvMsgSize(maxMessage))
+	s := grpc.NewServer(grpc.UnknownServiceHandler(p.forward), grpc.ForceServerCodecV2(rawCodec{}), grpc.MaxRecvMsgSize(maxMessage))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	tb.Cleanup(func() {
 		s.Stop()
 		if err := <-done; err != nil {
-			tb.Errorf("the tap of %s ended early: %v", address, err)
+			tb.Errorf("the proxy of %s ended early: %v", daemon, err)
 		}
-		if err := w.to.Close(); err != nil {
-			tb.Errorf("close the tap of %s: %v", address, err)
+		if err := p.daemon.Close(); err != nil {
+			tb.Errorf("close the proxy of %s: %v", daemon, err)
 		}
 	})
-	return w
+	return p
 }
 
-// maxMessage is the largest message that containerd and its client take.
+// maxMessage is the size of the largest message that containerd and its client accept, in bytes.
 const maxMessage = 16 << 20
 
-// Calls returns the calls since it was last asked: "Tasks/Create", in the order in which they began.
-func (w *Proxy) Calls() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	out := w.calls
-	w.calls = nil
+// TakeCalls returns the calls since it was last called, such as "Tasks/Create", in the order in which they began.
+func (p *Proxy) TakeCalls() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := p.calls
+	p.calls = nil
 	return out
 }
 
-// Has says whether a call is among those that have not been asked for yet.
-func (w *Proxy) Has(call string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Contains(w.calls, call)
+// HasCall reports whether a call is among those that [Proxy.TakeCalls] has not returned yet.
+func (p *Proxy) HasCall(call string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(p.calls, call)
 }
 
-// note notes /containerd.services.tasks.v1.Tasks/Create as Tasks/Create.
-func (w *Proxy) note(method string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.calls = append(w.calls, method[strings.LastIndex(method, ".")+1:])
+// record records the method /containerd.services.tasks.v1.Tasks/Create as Tasks/Create.
+func (p *Proxy) record(method string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls = append(p.calls, method[strings.LastIndex(method, ".")+1:])
 }
 
-// pass is one call, of whatever kind: messages go both ways until one side has said its last.
-func (w *Proxy) forward(_ any, caller grpc.ServerStream) error {
+// forward forwards one call of any kind. It copies messages both ways until the daemon has sent its last one.
+func (p *Proxy) forward(_ any, caller grpc.ServerStream) error {
 	method, ok := grpc.MethodFromServerStream(caller)
 	if !ok {
-		return status.Error(codes.Internal, "a call without a method")
+		return status.Error(codes.Internal, "the call has no method")
 	}
-	w.note(method)
+	p.record(method)
 	ctx, cancel := context.WithCancel(caller.Context())
 	defer cancel()
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		ctx = metadata.NewOutgoingContext(ctx, md) // the containerd namespace is there
 	}
-	daemon, err := w.to.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
+	toDaemon, err := p.daemon.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
 	if err != nil {
 		return err
 	}
 	go func() {
-		if err := copyMessages(daemon, caller); err != nil {
+		if err := copyMessages(toDaemon, caller); err != nil {
 			cancel() // the caller has gone
 			return
 		}
-		_ = daemon.CloseSend()
+		_ = toDaemon.CloseSend()
 	}()
-	err = copyMessages(caller, daemon)
-	caller.SetTrailer(daemon.Trailer())
+	err = copyMessages(caller, toDaemon)
+	caller.SetTrailer(toDaemon.Trailer())
 	return err
 }
 
-// copyMessages copies until the sender has said its last, or has failed.
+// copyMessages copies messages until the sender has sent its last one, or has failed.
 func copyMessages(to interface{ SendMsg(any) error }, from interface{ RecvMsg(any) error }) error {
 	for {
 		var message []byte
@@ -138,7 +139,7 @@ func copyMessages(to interface{ SendMsg(any) error }, from interface{ RecvMsg(an
 	}
 }
 
-// asBytes is a codec that leaves messages as they are.
+// rawCodec is a codec that leaves messages as they are, in bytes.
 type rawCodec struct{}
 
 var _ encoding.CodecV2 = rawCodec{}
@@ -152,5 +153,5 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// Name is that of the codec which both sides really use: it is in the content type.
+// Name returns the name of the codec that both sides use. It is part of the content type.
 func (rawCodec) Name() string { return "proto" }

@@ -17,8 +17,8 @@ import (
 	"gotest.tools/v3/assert"
 )
 
-// What a client gets through a tap is what it gets without: answers, errors, and streams that go on.
-func TestTapPassesCallsOn(t *testing.T) {
+// Through a proxy a client gets what it gets without one: answers, errors, and streams that go on.
+func TestProxy_ForwardsCalls(t *testing.T) {
 	dir := t.TempDir()
 	l, err := net.Listen("unix", filepath.Join(dir, "daemon"))
 	assert.NilError(t, err)
@@ -27,8 +27,8 @@ func TestTapPassesCallsOn(t *testing.T) {
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
 
-	w := startProxy(t, filepath.Join(dir, "daemon"), filepath.Join(dir, "tap"))
-	conn, err := grpc.NewClient("unix://"+w.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	p := startProxy(t, filepath.Join(dir, "daemon"), filepath.Join(dir, "proxy"))
+	conn, err := grpc.NewClient("unix://"+p.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	assert.NilError(t, err)
 	t.Cleanup(func() { conn.Close() })
 	client := healthpb.NewHealthClient(conn)
@@ -37,12 +37,14 @@ func TestTapPassesCallsOn(t *testing.T) {
 	answer, err := client.Check(ctx, &healthpb.HealthCheckRequest{})
 	assert.NilError(t, err)
 	assert.Equal(t, answer.Status, healthpb.HealthCheckResponse_SERVING)
-	_, err = client.Check(ctx, &healthpb.HealthCheckRequest{Service: "nobody"})
+	_, err = client.Check(ctx, &healthpb.HealthCheckRequest{Service: "unknown"})
 	assert.Equal(t, status.Code(err), codes.NotFound)
 
 	stream, err := client.Watch(ctx, &healthpb.HealthCheckRequest{})
 	assert.NilError(t, err)
-	for _, want := range []healthpb.HealthCheckResponse_ServingStatus{healthpb.HealthCheckResponse_SERVING, healthpb.HealthCheckResponse_NOT_SERVING} {
+	for _, want := range []healthpb.HealthCheckResponse_ServingStatus{
+		healthpb.HealthCheckResponse_SERVING, healthpb.HealthCheckResponse_NOT_SERVING,
+	} {
 		answer, err := stream.Recv()
 		assert.NilError(t, err)
 		assert.Equal(t, answer.Status, want)
@@ -52,6 +54,6 @@ func TestTapPassesCallsOn(t *testing.T) {
 	_, err = stream.Recv()
 	assert.Equal(t, status.Code(err), codes.Canceled)
 
-	assert.DeepEqual(t, w.Calls(), []string{"Health/Check", "Health/Check", "Health/Watch"})
-	assert.Equal(t, len(w.Calls()), 0)
+	assert.DeepEqual(t, p.TakeCalls(), []string{"Health/Check", "Health/Check", "Health/Watch"})
+	assert.Equal(t, len(p.TakeCalls()), 0)
 }

@@ -19,63 +19,65 @@ import (
 	"cdblab/helpers/lab"
 )
 
-// server is a containerd's process and its places.
+// server is the process of a containerd, and where its files are.
 type server struct {
-	Address   string        // of its gRPC socket
-	Root      string        // what survives a reboot: content, snapshots, metadata
-	State     string        // what does not: the tasks' bundles
-	SocketDir string        // the shims' sockets
-	RuncRoot  string        // the runtime's state directory (--root), one below for each namespace
-	Ready     time.Duration // from the start of the process to the first answer
+	Address     string        // path of its gRPC socket
+	Root        string        // directory of what survives a reboot: content, snapshots, metadata
+	State       string        // directory of what does not: the tasks' bundles
+	SocketDir   string        // directory of the shims' sockets
+	RuncRoot    string        // directory of the runtime's state (--root), with a subdirectory for each containerd namespace
+	StartupTime time.Duration // from the start of the process to its first answer
 
-	dir     string
-	toml    string // the configuration, which is in dir/config.toml
-	command func(argv ...string) (*exec.Cmd, error)
-	cmd     *exec.Cmd
-	exited  chan error
+	dir     string                                  // directory of the configuration and the log
+	toml    string                                  // the configuration
+	command func(argv ...string) (*exec.Cmd, error) // prepares the command that starts the daemon
+	cmd     *exec.Cmd                               // nil if the daemon does not run
+	exited  chan error                              // receives the error of cmd when it ends
 }
 
-// newServer writes the configuration of a containerd whose places are below dir, which exists.
-func newServer(session *lab.Session, dir string, extra []string, command func(argv ...string) (*exec.Cmd, error)) (*server, error) {
-	as, err := featuresOf(session)
+// newServer writes the configuration of a containerd whose own directory is dir, which exists. The tables are appended
+// to the configuration.
+func newServer(session *lab.Session, dir string, tables []string, command func(argv ...string) (*exec.Cmd, error)) (*server, error) {
+	f, err := featuresOf(session)
 	if err != nil {
 		return nil, err
 	}
-	p, err := newPaths(dir, as)
+	settings, err := newSettings(dir, f)
 	if err != nil {
 		return nil, err
 	}
-	p.Extra = extra
+	settings.Tables = tables
 	var toml bytes.Buffer
-	if err := config.Execute(&toml, p); err != nil {
+	if err := config.Execute(&toml, settings); err != nil {
 		return nil, fmt.Errorf("write containerd's configuration: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "config.toml"), toml.Bytes(), 0o644); err != nil {
 		return nil, fmt.Errorf("write containerd's configuration: %w", err)
 	}
-	if as.SocketDir {
-		err = os.MkdirAll(p.SocketDir, 0o755)
+	if f.SocketDir {
+		err = os.MkdirAll(settings.SocketDir, 0o755)
 	}
 	return &server{
-		Address: p.Address, Root: p.Root, State: p.State, SocketDir: p.SocketDir, RuncRoot: p.RuncRoot,
+		Address: settings.Address, Root: settings.Root, State: settings.State,
+		SocketDir: settings.SocketDir, RuncRoot: settings.RuncRoot,
 		dir: dir, toml: toml.String(), command: command,
 	}, err
 }
 
-// argv is how the daemon is started, from the directory above its own. --address besides the configuration's, because the
-// address of the shims' callbacks is derived from the flag.
+// argv returns the command line of the daemon, which is started from the directory above its own. It has the flag
+// --address although the configuration has the address, too: the address of the shims' callbacks comes from the flag.
 func (s *server) argv() []string {
 	return []string{"containerd", "--config", filepath.Base(s.dir) + "/config.toml", "--address", s.Address}
 }
 
-func (s *server) log() string { return filepath.Join(s.dir, "log") }
+func (s *server) logPath() string { return filepath.Join(s.dir, "log") }
 
-// readyTimeout is how long a daemon may take to answer: natively it takes some 50 ms, under emulation 3 s.
+// readyTimeout is how long a daemon may take to answer. It takes about 50 ms natively, and 3 s under emulation.
 const readyTimeout = time.Minute
 
-// start starts the process and waits until it answers.
+// start starts the process and waits until the daemon answers.
 func (s *server) start() error {
-	log, err := os.OpenFile(s.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	log, err := os.OpenFile(s.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return fmt.Errorf("open containerd's log: %w", err)
 	}
@@ -84,7 +86,7 @@ func (s *server) start() error {
 		return fmt.Errorf("start containerd: %w", err)
 	}
 	s.cmd.Stdout, s.cmd.Stderr = log, log
-	// A Ctrl-C at the terminal is for the lab, which then ends its daemons in order.
+	// In a process group of its own: a Ctrl-C at the terminal is for the lab, which then stops its daemons in order.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	begin := time.Now()
 	if err := s.cmd.Start(); err != nil {
@@ -109,12 +111,13 @@ func (s *server) waitReady(begin time.Time) error {
 		select {
 		case err := <-s.exited:
 			s.exited <- err
-			return fmt.Errorf("containerd ended before it was ready: %v; its last words:\n%s", err, s.lastWords())
+			return fmt.Errorf("containerd ended before it answered: %v; the end of its log:\n%s", err, s.endOfLog())
 		case <-ctx.Done():
-			return fmt.Errorf("containerd does not answer on %s after %v; its last words:\n%s", s.Address, readyTimeout, s.lastWords())
+			return fmt.Errorf("containerd did not answer on %s within %v; the end of its log:\n%s", s.Address, readyTimeout, s.endOfLog())
 		case <-time.After(2 * time.Millisecond):
 		}
-		// To let gRPC dial earlier, or at the socket of a daemon that has died, would only make it wait before it dials again.
+		// gRPC dials only once the socket accepts a connection. After a failure to connect, because the daemon is not ready
+		// or because the socket is that of a daemon that has died, it would wait before it dials again.
 		if c, err := net.Dial("unix", s.Address); err != nil {
 			continue
 		} else {
@@ -127,13 +130,13 @@ func (s *server) waitReady(begin time.Time) error {
 			}
 		}
 		if _, err := client.Version(ctx); err == nil {
-			s.Ready = time.Since(begin)
+			s.StartupTime = time.Since(begin)
 			return nil
 		}
 	}
 }
 
-// kill ends the process with SIGKILL and waits until it has gone.
+// kill ends the process with SIGKILL and waits until it has ended.
 func (s *server) kill() error {
 	if err := s.cmd.Process.Kill(); err != nil {
 		return fmt.Errorf("kill containerd: %w", err)
@@ -143,7 +146,7 @@ func (s *server) kill() error {
 	return nil
 }
 
-// stop ends the process with SIGTERM and waits until it has gone.
+// stop ends the process with SIGTERM and waits until it has ended.
 func (s *server) stop() error {
 	if s.cmd == nil {
 		return nil
@@ -153,8 +156,9 @@ func (s *server) stop() error {
 	return err
 }
 
-func (s *server) lastWords() string {
-	data, err := os.ReadFile(s.log())
+// endOfLog returns the last 10 lines of the daemon's log.
+func (s *server) endOfLog() string {
+	data, err := os.ReadFile(s.logPath())
 	if err != nil {
 		return err.Error()
 	}

@@ -16,6 +16,7 @@ func sharedServer(session *lab.Session) (*server, error) {
 	return lab.Once(session, "containerd", func() (*server, error) { return startSharedServer(session) })
 }
 
+// startSharedServer starts the containerd that questions share, and registers how the session stops it.
 func startSharedServer(session *lab.Session) (*server, error) {
 	dir, err := session.Mkdir("containerd")
 	if err != nil {
@@ -40,8 +41,9 @@ func startSharedServer(session *lab.Session) (*server, error) {
 	return s, s.start()
 }
 
-// Shared is a containerd that the question shares with others, for what neither kills nor configures it. The question has
-// a containerd namespace of its own there, which is removed when it ends, with all that is in it.
+// Shared returns a containerd that the question shares with other questions. It is for questions that neither end nor
+// configure the daemon. The question has a containerd namespace of its own in it, which is removed with everything in
+// it when the question ends.
 func Shared(q *lab.Q) *Daemon {
 	q.Helper()
 	s, err := sharedServer(q.Session())
@@ -51,10 +53,11 @@ func Shared(q *lab.Q) *Daemon {
 	d := &Daemon{server: s, Namespace: q.ID(Namespace), q: q, shared: true, FifoDir: q.Mkdir("fifo")}
 	q.LogCommandAs("containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &   # for all questions, in "+filepath.Dir(s.dir),
 		"test -S "+s.Address+" || { mkdir -p "+s.dir+" "+s.SocketDir+" && cd "+filepath.Dir(s.dir)+" && cat > containerd/config.toml <<'END'\n"+
-			s.toml+"END\ncontainerd --config containerd/config.toml --address "+s.Address+" 2>> containerd/log & sleep 1; }\nmkdir -p "+q.Dir+"/fifo; cd "+q.Dir)
+			s.toml+"END\ncontainerd --config containerd/config.toml --address "+s.Address+" 2>> containerd/log & sleep 1; }\n"+
+			"mkdir -p "+q.Dir+"/fifo; cd "+q.Dir)
 	q.Export("CONTAINERD_ADDRESS", s.Address)
 	q.SuggestCommand("ctr -n " + d.Namespace + " tasks ls")
-	q.Cleanup(d.cleanUp) // before connect, as Start does: the client is closed first, and cleanUp makes its own
+	d.registerCleanUp()
 	d.connect()
 	return d
 }

@@ -4,47 +4,110 @@ package ctrd
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	containerd "github.com/containerd/containerd/v2/client"
-	"gotest.tools/v3/assert"
-	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/cgroup"
-	"cdblab/helpers/image"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
 
-// PullImage pulls the lab's image through a registry on loopback, under the chapter's name for it, and returns that
-// name.
-func (d *Daemon) PullImage() string {
+// StartTask types `ctr tasks start -d ID`, with the option that keeps its FIFOs out of /run/containerd/fifo.
+func (d *Daemon) StartTask(id string) lab.Result {
 	d.q.Helper()
-	ref, ours := d.q.Image()
-	if !ours {
-		d.Ctr("images", "pull", ref)
-		return ref
-	}
-	registry := image.Serve(d.q)
-	d.Ctr("images", "pull", "--hosts-dir", registry.HostsDir(d.q), ref) // the daemon reads it, in a directory of its own
-	// The layer itself is fetched once, and shared by all containerd namespaces.
-	asked := registry.Requests()
-	assert.Check(d.q, cmp.Contains(asked, "HEAD /v2/library/busybox/manifests/latest"), "asked of the registry on loopback")
-	d.q.Fact("image served from", "loopback")
-	return ref
+	return d.Ctr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id)
 }
 
-// PullImageAgain pulls, in another containerd namespace, an image that [Daemon.PullImage] has pulled.
-func (d *Daemon) PullImageAgain(ref string) {
+// StartTaskAndWait starts a task, waits until its program, a sleep, runs, and returns the program's process.
+func (d *Daemon) StartTaskAndWait(id string) proc.Process {
 	d.q.Helper()
-	argv := []string{"images", "pull"}
-	if _, ours := d.q.Image(); ours {
-		// The registry of the first pull serves until the question ends.
-		argv = append(argv, "--hosts-dir", filepath.Join(d.q.Dir, "hosts"))
+	d.StartTask(id)
+	pid := d.TaskPID(id)
+	proc.WaitFor(d.q, proc.Runs(pid, "sleep"))
+	return proc.Snapshot(d.q, pid)
+}
+
+// StartTaskAndWaitForEvent is [Daemon.StartTaskAndWait], and also waits until the stream has received the start event.
+func (d *Daemon) StartTaskAndWaitForEvent(stream *Stream, id string) proc.Process {
+	d.q.Helper()
+	before := len(FilterTopics(stream.Events(), "/tasks/start"))
+	task := d.StartTaskAndWait(id)
+	proc.WaitFor(d.q, stream.Received("/tasks/start", before+1))
+	return task
+}
+
+// Task returns the task of a container, as the Go client represents it.
+func (d *Daemon) Task(id string) containerd.Task {
+	d.q.Helper()
+	task, err := d.findTask(context.Background(), id)
+	if err != nil {
+		d.q.Fatal(err)
 	}
-	d.Ctr(append(argv, ref)...)
+	return task
+}
+
+func (d *Daemon) findTask(ctx context.Context, id string) (containerd.Task, error) {
+	container, err := d.client.LoadContainer(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("find container %s: %w", id, err)
+	}
+	task, err := container.Task(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("find the task of container %s: %w", id, err)
+	}
+	return task, nil
+}
+
+// TaskPID returns the process of a container's task, from the file init.pid that the runtime writes into the bundle.
+func (d *Daemon) TaskPID(id string) proc.PID {
+	d.q.Helper()
+	path := filepath.Join(d.Bundle(id), "init.pid")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		d.q.Fatalf("read the pid of the task of %s: %v", id, err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		d.q.Fatalf("read the pid of the task of %s: %s has %q, want a pid", id, path, data)
+	}
+	return proc.PID(pid)
+}
+
+// TaskStatus returns the status that containerd reports of a task to a program.
+func (d *Daemon) TaskStatus(id string) containerd.Status {
+	d.q.Helper()
+	status, err := d.Task(id).Status(context.Background())
+	if err != nil {
+		d.q.Fatalf("ask containerd for the status of the task of %s: %v", id, err)
+	}
+	return status
+}
+
+// TaskStopped returns a check that succeeds when containerd reports the task of a container as stopped. The shim
+// reports the end of the task to containerd a moment after the kernel shows it. Until then containerd refuses to delete
+// the task.
+func (d *Daemon) TaskStopped(id string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		ctx := context.Background()
+		task, err := d.findTask(ctx, id)
+		if err != nil {
+			return poll.Error(err)
+		}
+		status, err := task.Status(ctx)
+		if err != nil {
+			return poll.Error(err)
+		}
+		if status.Status != containerd.Stopped {
+			return poll.Continue("containerd reports the task of %s as %s, want %s", id, status.Status, containerd.Stopped)
+		}
+		return poll.Success()
+	}
 }
 
 // DeleteTask deletes a task. If that fails, the failure shows the list of tasks; nothing is forced.
@@ -55,16 +118,17 @@ func (d *Daemon) DeleteTask(id string) {
 	}
 }
 
-// KillAndDeleteTask kills the process of a task, waits until containerd reports it as stopped, and deletes the task.
+// KillAndDeleteTask kills the process of a task, waits until containerd reports the task as stopped, and deletes it.
 func (d *Daemon) KillAndDeleteTask(id string) {
 	d.q.Helper()
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-	proc.WaitFor(d.q, d.Stopped(id))
+	proc.WaitFor(d.q, d.TaskStopped(id))
 	d.DeleteTask(id)
 }
 
-// PauseTask pauses a task, and retries as [runc.Container.TryPause] does. A frozen process cannot be killed, so the task is
-// resumed if the question ends before it is.
+// PauseTask pauses a task, and retries as runc.Container.TryPause does: the freezer of cgroup v1 may miss a process
+// that is busy at that moment. A frozen process cannot be killed, so the task is resumed if the question ends while it
+// is paused.
 func (d *Daemon) PauseTask(id string) {
 	d.q.Helper()
 	g := cgroup.Of(d.q, "/"+d.Namespace+"/"+id)
@@ -83,31 +147,4 @@ func (d *Daemon) PauseTask(id string) {
 	if r.Code != 0 {
 		d.q.Fatalf("this command had to succeed:\n%s", r)
 	}
-}
-
-// HasShims returns a check that succeeds when the question has n shims.
-func (d *Daemon) HasShims(n int) poll.Check {
-	return func(poll.LogT) poll.Result {
-		if got := d.Shims(); len(got) != n {
-			return poll.Continue("%d shims: %v, want %d", len(got), got, n)
-		}
-		return poll.Success()
-	}
-}
-
-// TaskStatus asks containerd for the state of a task, as a program does.
-func TaskStatus(q *lab.Q, d *Daemon, id string) containerd.Status {
-	q.Helper()
-	status, err := d.Task(id).Status(context.Background())
-	assert.NilError(q, err)
-	return status
-}
-
-// StartTaskAndWait starts a task and waits until its program, a sleep, runs.
-func StartTaskAndWait(q *lab.Q, d *Daemon, id string) proc.Process {
-	q.Helper()
-	d.StartTask(id)
-	pid := d.TaskPID(id)
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	return proc.Snapshot(q, pid)
 }

@@ -87,7 +87,7 @@ func NewVictim(q *lab.Q, d *ctrd.Daemon, image string, stream *ctrd.Stream, deat
 	proc.WaitFor(q, proc.Catches(v.Init.PID, unix.SIGTERM))
 	q.LogCommand("kill -TERM %d   # the program of %s", v.Init.PID, v.ID)
 	assert.NilError(q, unix.Kill(int(v.Init.PID), unix.SIGTERM))
-	proc.WaitFor(q, d.Stopped(v.ID))
+	proc.WaitFor(q, d.TaskStopped(v.ID))
 	v.WaitForEvent("exit init 7")
 	proc.WaitFor(q, v.TaskWait.Returned())
 	return v

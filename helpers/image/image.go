@@ -1,8 +1,8 @@
 //go:build linux
 
-// Package image is the lab's image, docker.io/library/busybox:latest, and the registry on loopback that serves it, so
-// that the chapter's own commands pull it without a network. Its one layer is the root filesystem that the hand-built
-// bundle has.
+// Package image makes the lab's image, docker.io/library/busybox:latest, and serves it in a registry on loopback, so
+// that the chapter's own commands pull it without a network. The image has one layer, which is the root filesystem of
+// the hand-built bundle.
 package image
 
 import (
@@ -21,24 +21,24 @@ import (
 	"cdblab/helpers/rootfs"
 )
 
-// Config is what the image says of how to run it. The values are those of busybox on Docker Hub, but for LAB, which
-// lets a reader find again in a container what came from the image.
+// Config is the image's configuration: how to run a container of it. Its values are those of busybox on Docker Hub.
+// Only LAB is added: by it a reader finds in a container what came from the image.
 var Config = v1.Config{
 	Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LAB=from the image config"},
 	Cmd: []string{"sh"},
 }
 
-// Index makes the image: an index with one manifest, for the platform that this program was built for.
+// Index returns the image: an index with one manifest, for the platform that this program was built for.
 func Index(fs *rootfs.FS) (v1.ImageIndex, error) {
 	var layer bytes.Buffer
 	if err := fs.WriteTar(&layer); err != nil {
 		return nil, err
 	}
-	return index(layer.Bytes())
+	return newIndex(layer.Bytes())
 }
 
-// index makes an image of uncompressed layers, the lowest first, and the index that names it.
-func index(layers ...[]byte) (v1.ImageIndex, error) {
+// newIndex returns an index with an image of these uncompressed layers, the lowest first.
+func newIndex(layers ...[]byte) (v1.ImageIndex, error) {
 	platform := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	if runtime.GOARCH == "arm64" {
 		platform.Variant = "v8"
@@ -61,8 +61,9 @@ func index(layers ...[]byte) (v1.ImageIndex, error) {
 		return nil, err
 	}
 	config = config.DeepCopy()
-	config.Config, config.OS, config.Architecture, config.Variant = Config, platform.OS, platform.Architecture, platform.Variant
-	config.Created = v1.Time{Time: time.Unix(0, 0).UTC()} // the same busybox gives the same digests
+	config.Config = Config
+	config.OS, config.Architecture, config.Variant = platform.OS, platform.Architecture, platform.Variant
+	config.Created = v1.Time{Time: time.Unix(0, 0).UTC()} // constant, so that the same busybox gives the same digests
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		return nil, err
 	}

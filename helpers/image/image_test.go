@@ -13,7 +13,7 @@ import (
 	"cdblab/helpers/rootfs"
 )
 
-// busybox is the lab's rootfs.
+// busybox returns the lab's root filesystem.
 func busybox(t *testing.T) *rootfs.FS {
 	t.Helper()
 	path, err := exec.LookPath("busybox")
@@ -21,36 +21,36 @@ func busybox(t *testing.T) *rootfs.FS {
 		err = rootfs.Static(path)
 	}
 	if err != nil {
-		t.Skipf("no static busybox (%v); to run this: make deps", err)
+		t.Skipf("no static busybox (%v): run make deps to get one", err)
 	}
 	fs, err := rootfs.Busybox(path)
 	assert.NilError(t, err)
 	return fs
 }
 
-// made makes an image and returns it with its layers, of which the first is the rootfs.
-func made(t *testing.T, fs *rootfs.FS, index func(*rootfs.FS) (v1.ImageIndex, error)) (v1.ImageIndex, []v1.Layer) {
+// newImage returns an image and its layers. It asserts that the first layer is the root filesystem.
+func newImage(t *testing.T, fs *rootfs.FS, newIndex func(*rootfs.FS) (v1.ImageIndex, error)) (v1.ImageIndex, []v1.Layer) {
 	t.Helper()
 	digest, err := fs.Digest()
 	assert.NilError(t, err)
-	idx, err := index(fs)
+	index, err := newIndex(fs)
 	assert.NilError(t, err)
-	manifest, err := idx.IndexManifest()
+	manifest, err := index.IndexManifest()
 	assert.NilError(t, err)
 	assert.Equal(t, len(manifest.Manifests), 1)
-	img, err := idx.Image(manifest.Manifests[0].Digest)
+	img, err := index.Image(manifest.Manifests[0].Digest)
 	assert.NilError(t, err)
 	layers, err := img.Layers()
 	assert.NilError(t, err)
 	diffID, err := layers[0].DiffID()
 	assert.NilError(t, err)
 	assert.Equal(t, diffID.String(), digest)
-	return idx, layers
+	return index, layers
 }
 
-func TestIndex_HasTheRootfsAsItsOneLayer(t *testing.T) {
+func TestIndex_HasTheRootFilesystemAsItsOnlyLayer(t *testing.T) {
 	fs := busybox(t)
-	index, layers := made(t, fs, Index)
+	index, layers := newImage(t, fs, Index)
 	assert.Equal(t, len(layers), 1)
 
 	again, err := Index(fs)
@@ -62,7 +62,7 @@ func TestIndex_HasTheRootfsAsItsOneLayer(t *testing.T) {
 	assert.Equal(t, first, second)
 }
 
-func TestListen_SaysWhoMayHaveThePort(t *testing.T) {
+func TestListen_NamesTheAddressAndHowToFindItsOwner(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	assert.NilError(t, err)
 	defer l.Close()

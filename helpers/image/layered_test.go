@@ -10,8 +10,8 @@ import (
 	"gotest.tools/v3/assert"
 )
 
-func TestLayeredIndex_AddsReplacesAndTakesAway(t *testing.T) {
-	_, layers := made(t, busybox(t), LayeredIndex)
+func TestLayeredIndex_AddsReplacesAndDeletes(t *testing.T) {
+	_, layers := newImage(t, busybox(t), LayeredIndex)
 	assert.Equal(t, len(layers), 2)
 
 	var names [2]map[string]bool
@@ -31,5 +31,5 @@ func TestLayeredIndex_AddsReplacesAndTakesAway(t *testing.T) {
 	}
 	assert.Check(t, names[1][Added] && !names[0][Added])
 	assert.Check(t, names[1][Replaced] && names[0][Replaced])
-	assert.Check(t, names[1]["bin/.wh.wget"] && names[0][Whiteout])
+	assert.Check(t, names[1]["bin/.wh.wget"] && names[0][Deleted])
 }

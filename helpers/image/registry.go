@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -22,12 +23,14 @@ import (
 	"cdblab/helpers/rootfs"
 )
 
-// addrEnv names another address for the registry, for a machine on which not every loopback port may be used.
+// addrEnv is the variable that sets the address of the registry, for a machine on which the lab may use only certain
+// ports of loopback.
 const addrEnv = "CDB_REGISTRY_ADDR"
 
-var oneAddress sync.Mutex
+// fixedAddress is held while a registry listens on the address that addrEnv sets.
+var fixedAddress sync.Mutex
 
-// Registry is a registry on loopback that holds the lab's image.
+// Registry is a registry on loopback that has the lab's images.
 type Registry struct {
 	Addr string // host:port
 
@@ -35,37 +38,38 @@ type Registry struct {
 	requests []string
 }
 
-// contentOf returns what all registries of a session hold. The image is made once, and pushed without a network.
-func contentOf(session *lab.Session) (http.Handler, error) {
-	return lab.Once(session, "content of the registry", func() (http.Handler, error) { return push(session.RootFS()) })
+// handlerOf returns the handler that all registries of a session serve. Its images are made once.
+func handlerOf(session *lab.Session) (http.Handler, error) {
+	return lab.Once(session, "content of the registry", func() (http.Handler, error) { return newHandler(session.RootFS()) })
 }
 
-func push(fs *rootfs.FS) (http.Handler, error) {
-	held := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	for tag, image := range map[string]func(*rootfs.FS) (v1.ImageIndex, error){"latest": Index, "layered": LayeredIndex} {
-		index, err := image(fs)
+// newHandler returns the handler of a registry that has the lab's images. They are pushed without a network.
+func newHandler(fs *rootfs.FS) (http.Handler, error) {
+	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	for tag, newIndex := range map[string]func(*rootfs.FS) (v1.ImageIndex, error){"latest": Index, "layered": LayeredIndex} {
+		index, err := newIndex(fs)
 		if err != nil {
-			return nil, fmt.Errorf("make the image: %w", err)
+			return nil, fmt.Errorf("make the image busybox:%s: %w", tag, err)
 		}
 		ref, err := name.NewTag("localhost/library/busybox:"+tag, name.Insecure)
 		if err == nil {
-			err = remote.WriteIndex(ref, index, remote.WithTransport(inProcess{held}))
+			err = remote.WriteIndex(ref, index, remote.WithTransport(inProcess{handler}))
 		}
 		if err != nil {
-			return nil, fmt.Errorf("push the image into the registry: %w", err)
+			return nil, fmt.Errorf("push the image busybox:%s into the registry: %w", tag, err)
 		}
 	}
-	return held, nil
+	return handler, nil
 }
 
-// inProcess is a transport to a handler of this process.
+// inProcess is an HTTP transport to a handler in this process.
 type inProcess struct{ http.Handler }
 
-// RoundTrip has the handler answer.
+// RoundTrip returns the handler's response to a request.
 func (h inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	served := r.Clone(r.Context())
 	if served.Body == nil {
-		served.Body = http.NoBody // as a server's request has
+		served.Body = http.NoBody // the body of a request that a server gets is never nil
 	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, served)
@@ -74,30 +78,30 @@ func (h inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// Serve starts a registry that holds the lab's image, until the question ends.
+// Serve starts a registry that has the lab's images. It serves until the question ends.
 func Serve(q *lab.Q) *Registry {
 	q.Helper()
 	addr := os.Getenv(addrEnv)
 	if addr == "" {
 		addr = "127.0.0.1:0" // the kernel picks a free port
 	} else {
-		// One address, and several questions: one after the other.
-		oneAddress.Lock()
-		q.TB.Cleanup(oneAddress.Unlock)
+		// Several questions cannot listen on one address at once: they use it one after the other.
+		fixedAddress.Lock()
+		q.TB.Cleanup(fixedAddress.Unlock)
 	}
 	l, err := Listen(addr)
 	if err != nil {
 		q.Fatal(err)
 	}
-	held, err := contentOf(q.Session())
+	handler, err := handlerOf(q.Session())
 	if err != nil {
 		q.Fatal(err)
 	}
 	r := &Registry{Addr: l.Addr().String()}
-	server := &http.Server{Handler: r.record(held), ErrorLog: log.New(io.Discard, "", 0)}
+	server := &http.Server{Handler: r.record(handler), ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
-	// Not q.Cleanup: it lives in this process, so it cannot be kept.
+	// Not q.Cleanup: the registry is part of this process, so it ends with it even if state is kept.
 	q.TB.Cleanup(func() {
 		if err := server.Close(); err != nil {
 			q.Errorf("close the registry: %v", err)
@@ -110,22 +114,24 @@ func Serve(q *lab.Q) *Registry {
 	return r
 }
 
-// Listen opens the registry's port, or says who may have it.
+// Listen listens on the registry's address. If it cannot, its error says how to find the process that does.
 func Listen(addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("the registry cannot listen on %s: %w\n    see who does: ss -ltnp; another address: %s=127.0.0.1:0", addr, err, addrEnv)
+		return nil, fmt.Errorf("the registry cannot listen on %s: %w\n"+
+			"    to see which process does: ss -ltnp; to use another address: %s=127.0.0.1:0", addr, err, addrEnv)
 	}
 	return l, nil
 }
 
-// Requests lists what was asked of the registry so far: "GET /v2/library/busybox/manifests/latest".
+// Requests returns the requests so far, such as "GET /v2/library/busybox/manifests/latest".
 func (r *Registry) Requests() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]string(nil), r.requests...)
+	return slices.Clone(r.requests)
 }
 
+// record returns a handler that records each request before next handles it.
 func (r *Registry) record(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
@@ -135,8 +141,8 @@ func (r *Registry) record(next http.Handler) http.Handler {
 	})
 }
 
-// HostsDir makes a directory of registry configurations, as --hosts-dir takes it, which sends who asks for docker.io to
-// this registry, and nowhere else.
+// HostsDir makes a directory of registry configurations for ctr's option --hosts-dir, and returns its path. With it,
+// containerd pulls the images of docker.io from this registry, and from nowhere else.
 func (r *Registry) HostsDir(q *lab.Q) string {
 	q.Helper()
 	dir := q.Mkdir("hosts")

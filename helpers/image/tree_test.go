@@ -14,10 +14,10 @@ import (
 
 func TestLayerTree(t *testing.T) {
 	var layer bytes.Buffer
-	assert.NilError(t, writeSecond(&layer))
+	assert.NilError(t, writeSecondLayer(&layer))
 	tree := LayerTree(t, layer.Bytes())
 	assert.Equal(t, tree["etc"], TreeDirectory)
-	assert.Equal(t, tree[Whiteout], TreeWhiteout)
+	assert.Equal(t, tree[Deleted], TreeWhiteout)
 	assert.Equal(t, tree[Added], digest.FromString("from the second layer\n").String())
 }
 

@@ -1,0 +1,21 @@
+//go:build linux
+
+package ctrd
+
+import (
+	"testing"
+
+	"gotest.tools/v3/assert"
+)
+
+func TestNormalize(t *testing.T) {
+	for _, row := range []struct{ name, body, want string }{
+		{"an event of containerd 1", `{"pid":7,"exited_at":"2026-11-25T00:08:04.000000005Z","id":"a"}`, `{"exited_at":"2026-11-25T00:08:04.000000005Z","id":"a","pid":7}`},
+		{"an event of containerd 2", `{"id":"a","pid":7,"exited_at":{"seconds":1795565284,"nanos":5}}`, `{"exited_at":"2026-11-25T00:08:04.000000005Z","id":"a","pid":7}`},
+		{"a time without nanoseconds, in a list", `{"all":[{"seconds":1795565284}]}`, `{"all":["2026-11-25T00:08:04Z"]}`},
+		{"objects that are not times", `{"a":{"seconds":1,"minutes":2},"b":{},"big":18446744073709551615}`, `{"a":{"minutes":2,"seconds":1},"b":{},"big":18446744073709551615}`},
+		{"not JSON", `<nil>`, `<nil>`},
+	} {
+		t.Run(row.name, func(t *testing.T) { assert.Equal(t, normalize(row.body), row.want) })
+	}
+}

@@ -1,0 +1,75 @@
+//go:build linux
+
+// Package pipe looks at how much is in pipes and FIFOs.
+package pipe
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/poll"
+)
+
+// OpenReader opens a pipe or a FIFO for reading, without waiting for a writer. It is closed when the test ends.
+func OpenReader(tb testing.TB, path string) *os.File {
+	tb.Helper()
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	assert.NilError(tb, err)
+	tb.Cleanup(func() {
+		if err := f.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+			tb.Errorf("close %s: %v", path, err)
+		}
+	})
+	return f
+}
+
+// WriteLine writes a line to a FIFO. It fails the test if no process has the FIFO open for reading.
+func WriteLine(tb testing.TB, path, line string) {
+	tb.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
+	assert.NilError(tb, err, "no process reads %s", path)
+	defer f.Close()
+	_, err = f.WriteString(line + "\n")
+	assert.NilError(tb, err)
+}
+
+// Buffered returns the number of bytes in a pipe (FIONREAD of pipe(7), which unix calls TIOCINQ), or -1 if the kernel
+// does not report it.
+func Buffered(f *os.File) int {
+	return ask(f, func(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.TIOCINQ) })
+}
+
+// Capacity returns the number of bytes that fit into a pipe, or -1 if the kernel does not report it.
+func Capacity(f *os.File) int {
+	return ask(f, func(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0) })
+}
+
+// ask calls get with the descriptor of an open file and returns its result, or -1 if there is an error.
+func ask(f *os.File, get func(fd int) (int, error)) int {
+	n := -1
+	raw, err := f.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			if got, err := get(int(fd)); err == nil {
+				n = got
+			}
+		})
+	}
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// IsFull returns a check that succeeds when the pipe is full.
+func IsFull(f *os.File) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if n, capacity := Buffered(f), Capacity(f); n <= 0 || n != capacity {
+			return poll.Continue("%s has %d bytes, and %d fit into it", f.Name(), n, capacity)
+		}
+		return poll.Success()
+	}
+}

@@ -1,0 +1,91 @@
+//go:build linux
+
+package proc
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// AccessMode returns how a process may use its descriptor fd: "read", "write", "both", "none", or "path" for a
+// descriptor that only names a file (O_PATH). It reads the flags in /proc/PID/fdinfo, which are octal.
+func AccessMode(tb testing.TB, pid PID, fd int) string {
+	tb.Helper()
+	for line := range strings.Lines(File(tb, pid, "fdinfo/"+fmt.Sprint(fd))) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == "flags:" {
+			flags, err := strconv.ParseUint(f[1], 8, 32)
+			if err != nil {
+				tb.Fatalf("read the flags of descriptor %d of process %d: %v", fd, pid, err)
+			}
+			if flags&unix.O_PATH != 0 {
+				return "path"
+			}
+			return []string{"read", "write", "both", "none"}[flags&unix.O_ACCMODE]
+		}
+	}
+	tb.Fatalf("/proc/%d/fdinfo/%d has no line flags", pid, fd)
+	return ""
+}
+
+// AccessModes returns the access modes of all descriptors by which p holds the file target; sorted, each once.
+// Descriptors that only name the file are left out.
+func AccessModes(tb testing.TB, p Process, target string) []string {
+	tb.Helper()
+	modes := []string{}
+	for fd, t := range p.FDs {
+		if t != target {
+			continue
+		}
+		if mode := AccessMode(tb, p.PID, fd); mode != "path" {
+			modes = append(modes, mode)
+		}
+	}
+	slices.Sort(modes)
+	return slices.Compact(modes)
+}
+
+// FindFD returns a descriptor by which p holds the file target with this access mode.
+func FindFD(tb testing.TB, p Process, target, mode string) int {
+	tb.Helper()
+	for fd, t := range p.FDs {
+		if t == target && AccessMode(tb, p.PID, fd) == mode {
+			return fd
+		}
+	}
+	tb.Fatalf("process %d has no descriptor of %s with access mode %s: %v", p.PID, target, mode, p.FDs)
+	return -1
+}
+
+// WrittenBytes returns how many bytes a process has written by system calls that have returned (wchar of
+// proc_pid_io(5)).
+func WrittenBytes(tb testing.TB, pid PID) int {
+	tb.Helper()
+	for line := range strings.Lines(File(tb, pid, "io")) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == "wchar:" {
+			n, err := strconv.Atoi(f[1])
+			if err != nil {
+				tb.Fatalf("read wchar in /proc/%d/io: %v", pid, err)
+			}
+			return n
+		}
+	}
+	tb.Fatalf("/proc/%d/io has no line wchar", pid)
+	return -1
+}
+
+// FindChild returns the child of a process that runs the program comm.
+func FindChild(tb testing.TB, pid PID, comm string) PID {
+	tb.Helper()
+	for _, child := range Children(tb, pid) {
+		if File(tb, child, "comm") == comm {
+			return child
+		}
+	}
+	tb.Fatalf("no child of process %d runs %s", pid, comm)
+	return -1
+}
