@@ -84,7 +84,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 		told      func(configs.Config) any
 		shows     func(translated) any
 	}{
-		{"linux.namespaces[].type", "Namespaces", toldNamespaces, func(c translated) any { return c.Own(proc.Self(c.q).Identity) }},
+		{"linux.namespaces[].type", "Namespaces", toldNamespaces, func(c translated) any { return c.OwnNamespaces(proc.Self(c.q).Identity) }},
 		{"hostname", "Hostname", func(c configs.Config) any { return c.Hostname }, func(c translated) any { return c.sh.Run("hostname").Out }},
 		{"root.readonly", "Readonlyfs", func(c configs.Config) any { return c.Readonlyfs }, func(c translated) any { return c.flags("/")["ro"] }},
 		{"mounts[].destination", "Mounts[].Destination", func(c configs.Config) any {

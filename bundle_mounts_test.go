@@ -62,7 +62,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	}
 	assert.Check(q, cmp.DeepEqual(found, configured), "the destinations, in the order of /proc/PID/mountinfo")
 	q.Fact("mounts[].destination", found)
-	tmpfs := check.MountOn(q, mounts, "/cdb")
+	tmpfs := check.TopMount(q, mounts, "/cdb")
 	for _, row := range []struct{ field, got, want string }{
 		{"mounts[].type", tmpfs.FSType, outer.Type},
 		{"mounts[].source", tmpfs.Source, outer.Source},
@@ -73,7 +73,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	}
 	assert.Check(q, cmp.Equal(sh.Run("cat /cdb/in/mark").Out, "the shelf"), "what the source of a bind mount has")
 	// "none" is what one writes where the kernel ignores it: a bind mount is of the type that its source is of.
-	assert.Check(q, check.MountOn(q, mounts, "/cdb/in").FSType != inner.Type, "a bind mount has a type of its own")
+	assert.Check(q, check.TopMount(q, mounts, "/cdb/in").FSType != inner.Type, "a bind mount has a type of its own")
 	q.Fact("mounts[].source of /cdb/in", sh.Run("cat /cdb/in/mark").Out)
 
 	q.Step("root.path is what they are mounted in")
@@ -98,7 +98,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	write(q, b.Rootfs("cdb-below", "mark"), "the host's mount")
 	_, sh, p = runc.StartWithShell(q, b, "reversed", with(inner, outer))
 	mounts = check.Mounts(q, p)
-	assert.Check(q, check.MountOn(q, mounts, "/cdb/in").Source != "")
+	assert.Check(q, check.TopMount(q, mounts, "/cdb/in").Source != "")
 	hidden := sh.Run("cat /cdb/in/mark")
 	assert.Check(q, cmp.Contains(hidden.Out, "No such file"), "what is mounted below a later mount is still seen")
 	q.Fact("the inner mount", hidden.Out)
@@ -200,7 +200,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		assert.Check(q, cmp.Contains(r.Out, row.says), "with %s: %s", row.option, row.act)
 		q.Fact("mounts[].options: "+row.option, row.act+" → "+failure(r.Out, r.Code))
 	}
-	q.Fact("flags of /at/ro", options(check.MountOn(q, mounts, "/at/ro"), []string{"ro"}))
+	q.Fact("flags of /at/ro", options(check.TopMount(q, mounts, "/at/ro"), []string{"ro"}))
 	below := open.Run(at("ro", "touch below/file"))
 	assert.Check(q, cmp.Equal(below.Code, 0), "ro is one mount's, and yet it reaches the one below: %s", below.Out)
 	q.Fact("ro, the mount below", "writable, unlike with rro")
@@ -266,8 +266,8 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		q.Fact(row.what, row.act)
 	}
 	mounts = check.Mounts(q, inClosed)
-	assert.Check(q, cmp.Equal(check.MountOn(q, mounts, "/secrets").FSType, "tmpfs"), "what covers a masked directory")
-	assert.Check(q, cmp.Contains(strings.Split(check.MountOn(q, mounts, "/kept").Options, ","), "ro"), "flags of a read-only path")
+	assert.Check(q, cmp.Equal(check.TopMount(q, mounts, "/secrets").FSType, "tmpfs"), "what covers a masked directory")
+	assert.Check(q, cmp.Contains(strings.Split(check.TopMount(q, mounts, "/kept").Options, ","), "ro"), "flags of a read-only path")
 	closed.Run("echo forged > /secret")
 	assert.Check(q, cmp.Equal(file.Read(q, b.Rootfs("secret")), "told"), "what the host has in the masked file after a write")
 	q.Fact("on the host, the masked file", file.Read(q, b.Rootfs("secret")))
@@ -350,11 +350,11 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 			if slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == "/at/"+option+"/late" }) {
 				hears = append(hears, option)
 			}
-			kinds = append(kinds, option+"="+propagation(check.MountOn(q, mounts, "/at/"+option)))
+			kinds = append(kinds, option+"="+propagation(check.TopMount(q, mounts, "/at/"+option)))
 		}
 		assert.Check(q, cmp.DeepEqual(hears, row.hears), "who hears, with linux.rootfsPropagation %q: %v", row.propagation, kinds)
 		q.Fact("linux.rootfsPropagation", fmt.Sprintf("%q", row.propagation))
-		q.Fact("of / itself", propagation(check.MountOn(q, mounts, "/")))
+		q.Fact("of / itself", propagation(check.TopMount(q, mounts, "/")))
 		q.Fact("of the mounts", kinds)
 		q.Fact("hear of the late mount", hears)
 	}
@@ -417,7 +417,7 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 				specs.Mount{Destination: "/plain", Type: "none", Source: shelf, Options: []string{"bind"}},
 				specs.Mount{Destination: "/mapped", Type: "none", Source: shelf, Options: []string{"bind"}, UIDMappings: uids, GIDMappings: gids})
 		})
-		if o := check.MountOn(q, check.Mounts(q, p), "/mapped").Options; !strings.Contains(o, "idmapped") && !q.UnderTest("runc").Pinned {
+		if o := check.TopMount(q, check.Mounts(q, p), "/mapped").Options; !strings.Contains(o, "idmapped") && !q.UnderTest("runc").Pinned {
 			q.Skipf("this runtime does not know the fields, and says nothing of it: the mount has %s", o)
 		}
 		owners := func(place string) []string {

@@ -80,7 +80,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		assert.Check(q, r.Code != 0, "with an entry %s, it still sees what is the host's: %s %s", row.entry, row.sees, r.Out)
 		q.Fact(string(row.entry)+", of the host and its own", []proc.Inode{self.NS[row.file], inOwn.NS[row.file]})
 	}
-	q.Fact("linux.namespaces[].type", inOwn.Own(self.Identity))
+	q.Fact("linux.namespaces[].type", inOwn.OwnNamespaces(self.Identity))
 	if hasTime {
 		q.Fact("linux.timeOffsets", proc.File(q, inOwn.PID, "timens_offsets"))
 		assert.Check(q, cmp.Regexp(fmt.Sprintf(`boottime +%d +0`, decade), proc.File(q, inOwn.PID, "timens_offsets")))
@@ -104,7 +104,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		r := none.Run(row.sees)
 		assert.Check(q, cmp.Equal(r.Code, 0), "without an entry %s, it does not see what is the host's: %s %s", row.entry, row.sees, r.Out)
 	}
-	q.Fact("shared with the host", inHost.Shared(self.Identity))
+	q.Fact("shared with the host", inHost.SharedNamespaces(self.Identity))
 
 	q.Step("linux.namespaces[].path: it joins the namespace that the path names")
 	// Through a link, so that config.json reads the same in each run.
@@ -132,7 +132,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		r := joined.Run(row.sees)
 		assert.Check(q, r.Code != 0, "in another's %s namespace, it sees what is the host's: %s %s", row.entry, row.sees, r.Out)
 	}
-	q.Fact("linux.namespaces[].path", inJoined.Shared(inOwn.Identity))
+	q.Fact("linux.namespaces[].path", inJoined.SharedNamespaces(inOwn.Identity))
 	assert.Check(q, cmp.Equal(joined.Run("hostname").Out, "cdb-own"), "hostname in the joined uts namespace")
 	r := own.Run(`cat /proc/[0-9]*/cmdline | tr '\0' '\n' | grep -x '[c]db-runc-joined'`)
 	assert.Check(q, cmp.Equal(r.Out, "cdb-runc-joined"), "who joined, as the first process of the pid namespace sees it")

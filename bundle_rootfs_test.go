@@ -41,7 +41,7 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 
 	q.Step("by hand: a static program, and links to it")
 	program := b.Rootfs("bin", "busybox")
-	assert.Check(q, rootfs.Static(program), "the rootfs's one program needs an interpreter")
+	assert.Check(q, rootfs.CheckStatic(program), "the rootfs's one program needs an interpreter")
 	byHand := fileTable(q, b.Rootfs())
 	assert.Check(q, cmp.Contains(byHand["bin/busybox"], q.UnderTest("busybox").Digest))
 	q.Fact("bin/busybox", byHand["bin/busybox"])
@@ -126,7 +126,7 @@ func aDynamicProgram(q *lab.Q) string {
 	q.Helper()
 	self, _ := os.Executable()
 	for _, path := range []string{"/usr/bin/strace", self, "/bin/sh", "/bin/cat"} {
-		if err := rootfs.Static(path); errors.Is(err, rootfs.ErrNotStatic) {
+		if err := rootfs.CheckStatic(path); errors.Is(err, rootfs.ErrNotStatic) {
 			return path
 		}
 	}

@@ -131,7 +131,7 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 	named, err := os.Stat(filepath.Join(b.Dir, read.Root.Path))
 	assert.NilError(q, err)
 	assert.Check(q, os.SameFile(root, named), "root.path is /proc/PID/root")
-	assert.Check(q, cmp.Len(p.Own(proc.Self(q).Identity), len(bundle.NamespaceTypes(read))), "linux.namespaces are those of its own")
+	assert.Check(q, cmp.Len(p.OwnNamespaces(proc.Self(q).Identity), len(bundle.NamespaceTypes(read))), "linux.namespaces are those of its own")
 	points := map[string]bool{}
 	for _, m := range check.MountPoints(p) {
 		points[m] = true
@@ -141,7 +141,7 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 	}
 	q.Fact("cmdline", p.Args)
 	q.Fact("exe", p.Exe)
-	q.Fact("its own namespaces", p.Own(proc.Self(q).Identity))
+	q.Fact("its own namespaces", p.OwnNamespaces(proc.Self(q).Identity))
 
 	q.Control("another PATH, and the same word means another program")
 	assert.NilError(q, os.Mkdir(b.Rootfs("opt"), 0o755))

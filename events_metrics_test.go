@@ -142,7 +142,7 @@ func fromFiles(g cgroup.Group) figures {
 		}
 		return n
 	}
-	f := figures{"pids": number("pids", "pids.current"), "pids limit": number("pids", "pids.max"), "cpu": cgroup.CPUTime(g)}
+	f := figures{"pids": number("pids", "pids.current"), "pids limit": number("pids", "pids.max"), "cpu": g.CPUTime()}
 	if g.V2 {
 		f["memory"], f["memory limit"] = number("memory", "memory.current"), number("memory", "memory.max")
 	} else {

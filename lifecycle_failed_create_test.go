@@ -132,7 +132,7 @@ func sweepKilled(q *lab.Q, c *runc.Container) {
 	assert.NilError(q, err)
 	for _, p := range ps {
 		if p.OwnedBy(q.Owner) {
-			if s, err := proc.Read(proc.PID(p.PID)); err == nil && (s.Comm == "sleep" || s.Comm == "sh" || strings.Contains(s.Comm, "runc:")) {
+			if s, err := proc.Read(p.PID); err == nil && (s.Comm == "sleep" || s.Comm == "sh" || strings.Contains(s.Comm, "runc:")) {
 				q.KillProcess(s)
 				proc.WaitFor(q, proc.Dead(s.Identity))
 			}

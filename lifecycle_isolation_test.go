@@ -50,9 +50,9 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 		wanted = append(wanted, ns)
 	}
 	slices.Sort(wanted)
-	assert.Check(q, cmp.DeepEqual(p.Own(self.Identity), wanted))
-	q.Fact("its own", p.Own(self.Identity))
-	q.Fact("the host's", p.Shared(self.Identity))
+	assert.Check(q, cmp.DeepEqual(p.OwnNamespaces(self.Identity), wanted))
+	q.Fact("its own", p.OwnNamespaces(self.Identity))
+	q.Fact("the host's", p.SharedNamespaces(self.Identity))
 
 	q.Step("state.json names the same ones, by path, and they are the same inodes")
 	var stored struct {
@@ -114,7 +114,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	assert.Check(q, cmp.Equal(s.NS["net"], self.NS["net"]))
 	assert.Check(q, cmp.Equal(s.NS["ipc"], self.NS["ipc"]))
 	assert.Check(q, s.NS["pid"] != p.NS["pid"], "two containers share a pid namespace that both asked for as their own")
-	q.Fact("the host's, of the other one", s.Shared(self.Identity))
+	q.Fact("the host's, of the other one", s.SharedNamespaces(self.Identity))
 
 	q.Answer("In the namespaces and the cgroup that config.json asks for, over its rootfs; all else is the host's.")
 }
@@ -132,7 +132,7 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who is the parent of the container's process?",
 		lab.Alone("its control makes the test's process a subreaper, which would adopt other questions' orphans"))
 	b := bundle.Busybox(q, "sleep", "300")
-	adopter := proc.Adopter(q)
+	adopter := proc.OrphanReaper(q)
 
 	q.Step("after create: the stand-in's parent is who takes in orphans, and no runc of it is left")
 	c := runc.Variant(q, b, "orphan")

@@ -23,7 +23,7 @@ import (
 	"cdblab/helpers/check"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
-	_ "cdblab/helpers/libct" // the stand-in in the container is this program with the argument "init"
+	_ "cdblab/helpers/containerinit" // runc init is this program, with the argument "init"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
 )
@@ -184,12 +184,12 @@ func wholeLifecycle(q *lab.Q, c *runc.Container, do operations) lived {
 	pid := do.create()
 	created := proc.Snapshot(q, proc.PID(pid))
 	facts["created: status"] = do.status()
-	facts["created: namespaces of its own"] = strings.Join(created.Own(proc.Self(q).Identity), " ")
+	facts["created: namespaces of its own"] = strings.Join(created.OwnNamespaces(proc.Self(q).Identity), " ")
 	check.OnlyProcessInCgroup(q, created.Identity, cgroup)
 	facts["created: last argument"] = created.Args[len(created.Args)-1]
 	facts["created: a mount of the host is visible"] = fmt.Sprint(check.SeesHostMounts(created))
 	proc.WaitFor(q, proc.SleepsIn(proc.PID(pid), unix.SYS_OPENAT))
-	call := proc.InSyscall(q, proc.PID(pid))
+	call := proc.CurrentSyscall(q, proc.PID(pid))
 	facts["created: waits at"] = filepath.Base(runc.ResolveFD(created, proc.CString(q, proc.PID(pid), call.Args[1])))
 	standIn := proc.ExeDigest(q, proc.PID(pid))
 	assert.Check(q, cmp.Equal(standIn, do.self), "the stand-in is another program than the one that made the container")

@@ -74,7 +74,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 		assert.Check(q, cmp.Equal(proc.Inode(now.Ino), p.NS[filepath.Base(path)]), "namespace_paths, %s: %s", name, path)
 	}
 	recorded := strings.Join(slices.Sorted(maps.Values(r.Namespaces)), " ") + " "
-	for _, ns := range p.Own(proc.Self(q).Identity) {
+	for _, ns := range p.OwnNamespaces(proc.Self(q).Identity) {
 		assert.Check(q, cmp.Contains(recorded, "/ns/"+ns+" "), "a namespace of its own is not recorded")
 	}
 	q.Fact("namespace_paths", slices.Sorted(maps.Keys(r.Namespaces)))
@@ -129,7 +129,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 		}
 	}
 	var e stats
-	used := cgroup.CPUTime(g)
+	used := g.CPUTime()
 	check.DecodeJSON(q, c.Must("events", "--stats").Stdout, &e)
 	for _, row := range []struct {
 		statistic, controller string
@@ -147,8 +147,8 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 		assert.Check(q, cmp.Equal(strconv.FormatUint(row.got, 10), g.Read(row.controller, name)), "%s against %s", row.statistic, name)
 		q.Fact(row.statistic+" is "+name, row.got)
 	}
-	assert.Check(q, used <= e.Data.CPU.Usage.Total && e.Data.CPU.Usage.Total <= cgroup.CPUTime(g) && used > 0,
-		"cpu.usage.total %d is not what the kernel said before and after: %d, %d", e.Data.CPU.Usage.Total, used, cgroup.CPUTime(g))
+	assert.Check(q, used <= e.Data.CPU.Usage.Total && e.Data.CPU.Usage.Total <= g.CPUTime() && used > 0,
+		"cpu.usage.total %d is not what the kernel said before and after: %d, %d", e.Data.CPU.Usage.Total, used, g.CPUTime())
 	q.Fact("cpu.usage.total", "between what the kernel says before and after")
 	assert.Check(q, e.Data.Memory.Usage.Usage > 0 && e.Data.Memory.Usage.Usage <= uint64(memory), "memory.usage.usage %d", e.Data.Memory.Usage.Usage)
 

@@ -44,7 +44,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q.Fact("pid", created.PID)
 	q.Clause("Create: This operation MUST create a new container.", lab.Met)
 
-	own := created.Own(proc.Self(q).Identity)
+	own := created.OwnNamespaces(proc.Self(q).Identity)
 	for _, ns := range []string{"ipc", "mnt", "net", "pid", "uts"} {
 		assert.Check(q, cmp.Contains(own, ns), "the container shares the host's %s namespace", ns)
 	}
@@ -73,7 +73,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Check(q, fifo.Mode()&os.ModeNamedPipe != 0, "%s is no FIFO: %v", c.Fifo(), fifo.Mode())
 	q.Fact("exec.fifo", fifo.Mode())
 	proc.WaitFor(q, proc.SleepsIn(proc.PID(pid), unix.SYS_OPENAT))
-	call := proc.InSyscall(q, proc.PID(pid))
+	call := proc.CurrentSyscall(q, proc.PID(pid))
 	opened := proc.CString(q, proc.PID(pid), call.Args[1])
 	assert.Check(q, cmp.Equal(call.Args[2]&unix.O_ACCMODE, uint64(unix.O_WRONLY)))
 	assert.Check(q, cmp.Equal(filepath.Base(runc.ResolveFD(created, opened)), "exec.fifo"), "it opens %q of its descriptors %v", opened, created.FDs)
@@ -174,7 +174,7 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 		pid := c.State().Pid
 		proc.WaitFor(q, proc.SleepsIn(proc.PID(pid), unix.SYS_OPENAT))
 		p := proc.Snapshot(q, proc.PID(pid))
-		call := proc.InSyscall(q, proc.PID(pid))
+		call := proc.CurrentSyscall(q, proc.PID(pid))
 		path := proc.CString(q, proc.PID(pid), call.Args[1])
 		assert.Check(q, cmp.Equal(runc.ResolveFD(p, path), c.Fifo()), "it opens %q", path)
 		assert.Check(q, cmp.Equal(call.Args[2]&unix.O_ACCMODE, uint64(unix.O_WRONLY)), "the mode in which it opens the FIFO")
@@ -197,7 +197,7 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	still := proc.Snapshot(q, waiting[1].PID)
 	assert.Check(q, cmp.DeepEqual(still.Identity, waiting[1].Identity))
 	assert.Check(q, still.Comm != "sleep", "it runs %q although nobody opened its FIFO", still.Comm)
-	assert.Check(q, cmp.Equal(proc.InSyscall(q, still.PID).Number, unix.SYS_OPENAT))
+	assert.Check(q, cmp.Equal(proc.CurrentSyscall(q, still.PID).Number, unix.SYS_OPENAT))
 	q.Fact("comm", still.Comm)
 
 	q.Step("the runtime derives its word from the FIFO: it still says created, until the FIFO is gone")

@@ -64,7 +64,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	q.Fact("while it is down, without init", "the exec is dead, the shim lives and has the exit status")
 
 	q.Step("without a shim, init and exec run on, and whoever takes in orphans is their parent")
-	adopter := proc.Adopter(q)
+	adopter := proc.OrphanReaper(q)
 	for _, m := range ofShim {
 		for _, p := range []proc.Process{m.init, *m.exec} {
 			now := proc.Snapshot(q, p.PID)

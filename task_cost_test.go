@@ -233,7 +233,7 @@ func (c *crowd) roomFor(q *lab.Q, n int, last cost) {
 	q.Helper()
 	const spare, patience = 64 << 20, 15 * time.Second
 	need := proc.Bytes(n-last.n)*(last.shim+last.program)*3/2 + spare // and what the kernel needs for each
-	if free := proc.Available(q); free < need {
+	if free := proc.AvailableMemory(q); free < need {
 		q.Skipf("%d more tasks need %v, and %v are available: look with MEM=1024, or where there is more memory", n-last.n, need, free)
 	}
 	if long := time.Duration(n-last.n) * last.perTask; long > patience {

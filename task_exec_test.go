@@ -52,7 +52,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(membersOf(q, d, id), check.Sorted(int(task.PID), int(exec.PID))), "members of the cgroup")
 	assert.Check(q, cmp.Equal(proc.InnerPID(q, task.PID), 1))
 	assert.Check(q, proc.InnerPID(q, exec.PID) > 1, "the exec is pid 1 of a pid namespace")
-	q.Fact("namespaces in common", exec.Shared(task.Identity))
+	q.Fact("namespaces in common", exec.SharedNamespaces(task.Identity))
 	q.Fact("parent of both", shim)
 	q.Fact("pids in the namespace", []int{1, proc.InnerPID(q, exec.PID)})
 
@@ -99,7 +99,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	for _, o := range []proc.Process{first, second} {
 		assert.Check(q, cmp.Equal(o.Parent, ordinary.Parent), "the parent of %v; the task's process is %d", o.Args, ordinary.PID)
 	}
-	assert.Check(q, proc.Adopter(q) != ordinary.Parent)
+	assert.Check(q, proc.OrphanReaper(q) != ordinary.Parent)
 	q.Fact("the orphans' parent", first.Parent)
 	q.Fact("the shim", ordinary.Parent)
 

@@ -93,9 +93,9 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	daemon := proc.Snapshot(q, d.PID())
 	assert.Check(q, cmp.DeepEqual(ours.shim.NS, daemon.NS))
 	assert.Check(q, cmp.DeepEqual(theirs.shim.NS, daemon.NS))
-	assert.Check(q, cmp.DeepEqual(ours.init.Own(daemon.Identity), theirs.init.Own(daemon.Identity)), "the types that the containers have")
-	q.Fact("kernel namespaces that the shims have apart", ours.shim.Own(theirs.shim.Identity))
-	q.Fact("and the containers", ours.init.Own(theirs.init.Identity))
+	assert.Check(q, cmp.DeepEqual(ours.init.OwnNamespaces(daemon.Identity), theirs.init.OwnNamespaces(daemon.Identity)), "the types that the containers have")
+	q.Fact("kernel namespaces that the shims have apart", ours.shim.OwnNamespaces(theirs.shim.Identity))
+	q.Fact("and the containers", ours.init.OwnNamespaces(theirs.init.Identity))
 
 	q.Step("so it is no wall: a container may join the network of one in another namespace")
 	guest := q.ID("cdb-guest")
@@ -106,7 +106,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	assert.Check(q, cmp.Equal(joined.NS["net"], ours.init.NS["net"]))
 	assert.Check(q, joined.NS["net"] != theirs.init.NS["net"])
 	check.OnlyProcessInCgroup(q, joined.Identity, "/"+other.Namespace+"/"+guest)
-	q.Fact("the guest shares, across", notIn(joined.Shared(ours.init.Identity), joined.Shared(theirs.init.Identity)))
+	q.Fact("the guest shares, across", notIn(joined.SharedNamespaces(ours.init.Identity), joined.SharedNamespaces(theirs.init.Identity)))
 
 	q.TearDown("what ends in the one goes on in the other", func() {
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)

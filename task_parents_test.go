@@ -46,7 +46,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 
 	q.Step("upwards from the task: its process, the shim, who takes in orphans, …, pid 1")
 	up := ancestry(q, init)
-	adopter := proc.Adopter(q)
+	adopter := proc.OrphanReaper(q)
 	assert.Assert(q, len(up) >= 3, "from the task's process up: %v", up)
 	assert.Check(q, cmp.DeepEqual(up[:3], []proc.PID{init, shim.PID, adopter}))
 	assert.Check(q, cmp.Equal(up[len(up)-1], 1), "the top")
@@ -71,7 +71,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
 	children := proc.Children(q, shim.PID)
 	assert.Assert(q, cmp.Len(children, 2), "children of the shim")
-	second := proc.OtherThan(init, children)
+	second := proc.FirstExcept(init, children)
 	proc.WaitFor(q, proc.Runs(second, "sleep"))
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, second).Args, []string{"sleep", "301"}))
 	assert.Check(q, cmp.DeepEqual(ancestry(q, second)[1:], up[1:]), "upwards from the exec")

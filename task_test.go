@@ -69,7 +69,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 
 	q.Step("the shim's parent is whoever takes in orphans, and never containerd")
 	assert.Check(q, shim.Parent != d.PID(), "containerd (%d) is the shim's parent", d.PID())
-	adopter := proc.Adopter(q)
+	adopter := proc.OrphanReaper(q)
 	assert.Check(q, cmp.Equal(shim.Parent, adopter), "who takes in orphans")
 	q.Fact("containerd", d.PID())
 	q.Fact("shim's parent", shim.Parent)

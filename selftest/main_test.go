@@ -150,8 +150,8 @@ func janitorOf(t *testing.T, pid int) int {
 	assert.NilError(t, err)
 	for _, p := range ps {
 		args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))
-		if p.PPID == pid && strings.HasPrefix(string(args), "cdb-lab-janitor") {
-			return p.PID
+		if int(p.Parent) == pid && strings.HasPrefix(string(args), "cdb-lab-janitor") {
+			return int(p.PID)
 		}
 	}
 	t.Fatalf("run %d has no janitor", pid)

@@ -167,7 +167,7 @@ func Removed(dir string) poll.Check {
 }
 
 // CPUTime is the time that the group has used, in nanoseconds, as the kernel has it.
-func CPUTime(g Group) uint64 {
+func (g Group) CPUTime() uint64 {
 	if g.V2 {
 		return 1000 * g.Stat("", "cpu.stat", "usage_usec")
 	}

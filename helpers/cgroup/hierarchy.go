@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
+
+	"cdblab/helpers/proc"
 )
 
 // Mode is how the cgroup hierarchies are mounted: ModeV1, ModeHybrid or ModeV2.
@@ -99,7 +101,7 @@ func ModeOf(hs []Hierarchy) Mode {
 
 // Below lists the cgroups of a hierarchy at and below cgroup, parents first, relative to the root.
 // A cgroup that vanishes during the walk is no error.
-func Below(h Hierarchy, cgroup string) []string {
+func Subtree(h Hierarchy, cgroup string) []string {
 	var out []string
 	_ = filepath.WalkDir(h.Path(cgroup), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -113,16 +115,16 @@ func Below(h Hierarchy, cgroup string) []string {
 	return out
 }
 
-// Procs lists the processes of one cgroup directory; a cgroup that is gone has none.
-func Procs(dir string) []int {
+// ProcsIn lists the processes of one cgroup directory; a cgroup that is gone has none.
+func ProcsIn(dir string) []proc.PID {
 	data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	if err != nil {
 		return nil
 	}
-	var pids []int
+	var pids []proc.PID
 	for f := range strings.FieldsSeq(string(data)) {
 		if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
-			pids = append(pids, pid)
+			pids = append(pids, proc.PID(pid))
 		}
 	}
 	return pids

@@ -27,7 +27,7 @@ func Mounts(tb testing.TB, p proc.Process) []*mountinfo.Info {
 }
 
 // MountOn is the last mount on a path, which hides those before it.
-func MountOn(tb testing.TB, ms []*mountinfo.Info, path string) *mountinfo.Info {
+func TopMount(tb testing.TB, ms []*mountinfo.Info, path string) *mountinfo.Info {
 	tb.Helper()
 	for _, m := range slices.Backward(ms) {
 		if m.Mountpoint == path {

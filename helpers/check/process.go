@@ -23,7 +23,7 @@ func ProcessSettings(tb testing.TB, p proc.Process) map[string]string {
 	out := map[string]string{
 		"args": strings.Join(p.Args, " "), "env": strings.Join(p.Env, " "), "exe": p.Exe,
 		"uid": fmt.Sprint(p.UID), "cwd": proc.Cwd(tb, p.PID),
-		"namespaces": strings.Join(p.Own(proc.Self(tb).Identity), " "),
+		"namespaces": strings.Join(p.OwnNamespaces(proc.Self(tb).Identity), " "),
 		"mounts":     strings.Join(slices.Sorted(slices.Values(MountPoints(p))), " "), // in which order it masks is the runtime's
 		"NoNewPrivs": proc.Status(tb, p.PID, "NoNewPrivs"), "Seccomp": proc.Status(tb, p.PID, "Seccomp"),
 		"open files": fmt.Sprint(proc.Limit(tb, p.PID, "Max open files")),

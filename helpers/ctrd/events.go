@@ -139,7 +139,7 @@ func (s *Stream) listenCtr(filters []string) {
 }
 
 func interrupt(q *lab.Q, cmd *exec.Cmd, exited <-chan error) {
-	if err := lab.Interrupt(cmd, exited); err != nil {
+	if err := lab.Terminate(cmd, exited); err != nil {
 		q.Error(err)
 	}
 }

@@ -76,7 +76,7 @@ func cgroups(p Inventory, part *Owner) error {
 		}
 		var all []string
 		for _, top := range below {
-			all = append(all, cgroup.Below(h, top)...)
+			all = append(all, cgroup.Subtree(h, top)...)
 		}
 		for _, cg := range all {
 			p.put("cgroup", h.Name+":"+cg, h.Path(cg))
@@ -95,13 +95,13 @@ func cgroups(p Inventory, part *Owner) error {
 }
 
 func processes(p Inventory, part *Owner) error {
-	ps, err := list(func(q Process) bool { return part == nil || q.OwnedBy(*part) })
+	ps, err := processesWhere(func(q Process) bool { return part == nil || q.OwnedBy(*part) })
 	if err != nil {
 		return err
 	}
 	for _, proc := range ps {
 		p.put("process", fmt.Sprintf("%d/%d", proc.PID, proc.Start), proc.String())
-		for _, ns := range proc.NS {
+		for _, ns := range proc.Namespaces {
 			p.put("namespace", fmt.Sprint(ns), "held by "+proc.String())
 		}
 	}
@@ -192,7 +192,7 @@ func describeDevice(path string) string {
 }
 
 // NullDevice returns an error unless /dev/null is the null device, char 1:3.
-func NullDevice() error {
+func CheckNullDevice() error {
 	if got := describeDevice("/dev/null"); got != "char 1:3" {
 		return fmt.Errorf("/dev/null %s, not char 1:3: mend it with: rm -f /dev/null && mknod -m 666 /dev/null c 1 3", got)
 	}

@@ -65,7 +65,7 @@ var ownedEntry = regexp.MustCompile(`^cdb-[0-9a-z-]*-([0-9]+)-q[0-9]+$`)
 func labCgroups(h cgroup.Hierarchy) []string {
 	var out []string
 	for _, top := range labRoots(h) {
-		out = append(out, cgroup.Below(h, top)...)
+		out = append(out, cgroup.Subtree(h, top)...)
 	}
 	return out
 }

@@ -127,7 +127,7 @@ func SweepOwner(part Owner) (Swept, error) {
 }
 
 // Tidy removes a part's directory and its empty cgroups, when nothing else is left of it.
-func Tidy(part Owner) error {
+func RemoveEmpty(part Owner) error {
 	if _, err := removeCgroups(part); err != nil {
 		return err
 	}
@@ -154,11 +154,11 @@ func killAll(part Owner) (killed []string, err error) {
 		clean++
 		for _, p := range all {
 			switch {
-			case p.PID == os.Getpid():
+			case int(p.PID) == os.Getpid():
 			case p.OwnedBy(part):
 				ps = append(ps, p)
 				clean = 0
-			case p.NoEnv && p.age() < 2*time.Second:
+			case p.NoEnvironment && p.age() < 2*time.Second:
 				clean = 0
 			}
 		}
@@ -249,7 +249,7 @@ func removeCgroup(dir string) error {
 			return nil
 		}
 		if err != unix.EBUSY || time.Now().After(deadline) {
-			return fmt.Errorf("remove cgroup %s (processes %v): %w", dir, cgroup.Procs(dir), err)
+			return fmt.Errorf("remove cgroup %s (processes %v): %w", dir, cgroup.ProcsIn(dir), err)
 		}
 	}
 }

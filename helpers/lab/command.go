@@ -180,7 +180,7 @@ func readAll(q *Q, f *os.File) string {
 
 // Interrupt asks a process to end and waits for it; one that does not end within the deadline of a command is killed,
 // and that is an error.
-func Interrupt(cmd *exec.Cmd, wait <-chan error) error {
+func Terminate(cmd *exec.Cmd, wait <-chan error) error {
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-wait:

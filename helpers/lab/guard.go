@@ -31,7 +31,7 @@ func guard() error {
 		return fmt.Errorf("this does not look like a virtual machine, and the lab changes the machine that it runs on\n"+
 			"  If it may be thrown away, say so:   %s=yes make lab-here", disposableEnv)
 	}
-	if err := host.NullDevice(); err != nil {
+	if err := host.CheckNullDevice(); err != nil {
 		return err
 	}
 	hs, err := cgroup.Hierarchies()

@@ -157,7 +157,7 @@ func (q *Q) verifyClean(before host.Inventory) {
 		q.Errorf("the question left something behind: %s", c)
 	}
 	if len(left) == 0 {
-		if err := host.Tidy(q.Owner); err != nil {
+		if err := host.RemoveEmpty(q.Owner); err != nil {
 			q.Errorf("remove the question's directory and cgroup: %v", err)
 		}
 		return

@@ -14,7 +14,7 @@ import (
 // Adopter returns the process that takes in orphans made below this one: the nearest ancestor that is a child subreaper
 // (PR_SET_CHILD_SUBREAPER(2const)), else pid 1. The kernel does not show which processes are subreapers, so it is tried:
 // a shell leaves a child behind, and who is its parent then?
-func Adopter(tb testing.TB) PID {
+func OrphanReaper(tb testing.TB) PID {
 	tb.Helper()
 	// Its output is closed for the child, so that Output sees the end of it when the shell ends.
 	out, err := exec.Command("/bin/sh", "-c", "sleep 60 > /dev/null 2>&1 & echo $$ $!").Output()

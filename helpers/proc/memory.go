@@ -30,7 +30,7 @@ func PSS(tb testing.TB, pid PID) Bytes {
 }
 
 // Available is the memory that programs could still be given without swapping (proc_meminfo(5), MemAvailable).
-func Available(tb testing.TB) Bytes {
+func AvailableMemory(tb testing.TB) Bytes {
 	tb.Helper()
 	data, err := os.ReadFile("/proc/meminfo")
 	if err != nil {

@@ -21,8 +21,8 @@ func TestSnapshot_OfAChild(t *testing.T) {
 	assert.DeepEqual(t, p.Args, []string{"sleep", "60"})
 	assert.Equal(t, p.Parent, PID(os.Getpid()))
 	assert.Check(t, cmp.Contains(Children(t, PID(os.Getpid())), PID(pid)))
-	assert.Check(t, cmp.Len(p.Own(Self(t).Identity), 0), "it shares all namespaces with its parent")
-	assert.Check(t, cmp.Contains(p.Shared(Self(t).Identity), "pid"))
+	assert.Check(t, cmp.Len(p.OwnNamespaces(Self(t).Identity), 0), "it shares all namespaces with its parent")
+	assert.Check(t, cmp.Contains(p.SharedNamespaces(Self(t).Identity), "pid"))
 	assert.Check(t, cmp.DeepEqual(p.Identity, Snapshot(t, PID(pid)).Identity))
 	began := p.Start.At(t)
 	assert.Check(t, !began.Before(Self(t).Start.At(t)), "a child began before its parent")
@@ -63,7 +63,7 @@ func TestParseSyscall(t *testing.T) {
 }
 
 func TestAdopter_TakesInAnOrphan(t *testing.T) {
-	parent := Adopter(t)
+	parent := OrphanReaper(t)
 	assert.Check(t, parent > 0)
 	assert.Check(t, parent != PID(os.Getpid()), "a test process is no subreaper")
 }

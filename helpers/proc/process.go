@@ -163,7 +163,7 @@ func Find(tb testing.TB, match func(pid PID, comm string, args []string) bool) [
 func (id Identity) Same(other Identity) bool { return id.PID == other.PID && id.Start == other.Start }
 
 // Shared lists the namespaces that both processes are in, by type.
-func (id Identity) Shared(other Identity) []string {
+func (id Identity) SharedNamespaces(other Identity) []string {
 	var out []string
 	for _, t := range slices.Sorted(maps.Keys(id.NS)) {
 		if id.NS[t] == other.NS[t] {
@@ -174,7 +174,7 @@ func (id Identity) Shared(other Identity) []string {
 }
 
 // Own lists the namespaces that this process has apart from the other, by type.
-func (id Identity) Own(other Identity) []string {
+func (id Identity) OwnNamespaces(other Identity) []string {
 	var out []string
 	for _, t := range slices.Sorted(maps.Keys(id.NS)) {
 		if id.NS[t] != other.NS[t] {
@@ -275,7 +275,7 @@ func Stat(tb testing.TB, pid PID) procfs.ProcStat {
 }
 
 // OtherThan is the first pid of a list that is another one.
-func OtherThan(pid PID, all []PID) PID {
+func FirstExcept(pid PID, all []PID) PID {
 	for _, p := range all {
 		if p != pid {
 			return p

@@ -18,7 +18,7 @@ type Syscall struct {
 }
 
 // InSyscall reads in which system call the process sleeps; one that runs fails the test (see [SleepsIn]).
-func InSyscall(tb testing.TB, pid PID) Syscall {
+func CurrentSyscall(tb testing.TB, pid PID) Syscall {
 	tb.Helper()
 	data, err := os.ReadFile(path(pid, "syscall"))
 	if err != nil {

@@ -49,7 +49,7 @@ var etc = []struct{ name, content string }{
 
 // Busybox makes the root filesystem from a static busybox, whose list of applets it asks for.
 func Busybox(busybox string) (*FS, error) {
-	if err := Static(busybox); err != nil {
+	if err := CheckStatic(busybox); err != nil {
 		return nil, err
 	}
 	program, err := os.ReadFile(busybox)
@@ -87,7 +87,7 @@ func (fs *FS) file(name string, mode int64, content []byte) {
 var ErrNotStatic = errors.New("not static")
 
 // Static returns an error unless the file is an ELF executable without an interpreter (elf(5), PT_INTERP).
-func Static(program string) error {
+func CheckStatic(program string) error {
 	f, err := elf.Open(program)
 	if err != nil {
 		return fmt.Errorf("%s is no ELF executable: %w", program, err)

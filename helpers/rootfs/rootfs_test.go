@@ -20,7 +20,7 @@ func busybox(t *testing.T) *FS {
 	t.Helper()
 	path, err := exec.LookPath("busybox")
 	if err == nil {
-		err = Static(path)
+		err = CheckStatic(path)
 	}
 	if err != nil {
 		t.Skipf("no static busybox (%v); to run this: make deps", err)
@@ -67,14 +67,14 @@ func TestDigest_IsTheSameEachTime(t *testing.T) {
 func TestStatic_RefusesWhatNeedsALinker(t *testing.T) {
 	ls, err := exec.LookPath("ls")
 	assert.NilError(t, err)
-	if err := Static(ls); err == nil {
+	if err := CheckStatic(ls); err == nil {
 		t.Skip("this machine's ls is static itself")
 	}
-	assert.ErrorIs(t, Static(ls), ErrNotStatic)
+	assert.ErrorIs(t, CheckStatic(ls), ErrNotStatic)
 	_, err = Busybox(ls)
 	assert.ErrorIs(t, err, ErrNotStatic)
-	assert.ErrorContains(t, Static("/etc/passwd"), "no ELF executable")
-	assert.ErrorIs(t, Static("/no/such/file"), os.ErrNotExist)
+	assert.ErrorContains(t, CheckStatic("/etc/passwd"), "no ELF executable")
+	assert.ErrorIs(t, CheckStatic("/no/such/file"), os.ErrNotExist)
 }
 
 func TestWriteDir_SharedLinksAreTheSame(t *testing.T) {
