@@ -14,7 +14,7 @@ import (
 	"cdblab/helpers/lab"
 )
 
-// Leftovers lists what the container has left on the host since the inventory was taken.
+// Leftovers lists what the container has left on the host since the inventory before was taken.
 func (c *Container) Leftovers(before host.Inventory) []string {
 	c.q.Helper()
 	return c.leftovers(before, c.q.TakeInventory())
@@ -40,9 +40,9 @@ func (c *Container) leftovers(before, after host.Inventory) []string {
 	for _, change := range host.OwnedBy(host.Diff(before, after), before, c.q.Owner) {
 		switch {
 		case change.Kind == "cgroup" && !strings.Contains(change.Name, c.ID):
-			// A cgroup above its own: the runtime makes them on its way down, and removes only its own.
+			// A cgroup above the container's: the runtime makes it on its way down, and removes only the container's own.
 		case strings.HasPrefix(change.Name, c.q.Dir) && !strings.HasPrefix(change.Name, c.Root):
-			// What the question or the program wrote; the container's state is below its root.
+			// The question or the program wrote it: the container's state is below its root.
 		default:
 			out = append(out, change.String())
 		}
@@ -50,22 +50,19 @@ func (c *Container) leftovers(before, after host.Inventory) []string {
 	return out
 }
 
-// AssertCreateRefused asserts that create fails with an error that names what is missing, and that it leaves no state, no cgroup, no
-// process and no mount.
+// AssertCreateRefused asserts that create fails with an error that names what is missing (a regular expression), and that it
+// leaves no state, no cgroup, no process and no mount.
 func AssertCreateRefused(q *lab.Q, c *Container, names string) {
 	q.Helper()
-	before, err := host.TakeInventoryOf(q.Owner)
-	assert.NilError(q, err)
-	r := c.Try("create")
-	assert.Check(q, r.Code != 0, "create succeeds:\n%s", r)
-	said := strings.TrimSpace(r.Stderr)
-	assert.Check(q, cmp.Regexp("(?i)"+names, said), "the error does not name what is missing")
-	q.Fact("create says", LogMessage(said))
-	after, err := host.TakeInventoryOf(q.Owner)
-	assert.NilError(q, err)
-	for _, change := range host.OwnedBy(host.Diff(before, after), before, q.Owner) {
-		// The parents of the container's cgroup stay: the runtime makes them on its way down, and removes only its own.
-		if frame := change.Kind == "cgroup" && !strings.HasSuffix(change.Name, c.ID); !frame {
+	before := q.TakeInventory()
+	result := c.Try("create")
+	assert.Check(q, result.Code != 0, "create succeeds:\n%s", result)
+	stderr := strings.TrimSpace(result.Stderr)
+	assert.Check(q, cmp.Regexp("(?i)"+names, stderr), "the error does not name what is missing")
+	q.Fact("create says", LogMessage(stderr))
+	for _, change := range host.OwnedBy(host.Diff(before, q.TakeInventory()), before, q.Owner) {
+		// The parents of the container's cgroup stay: the runtime makes them on its way down, and removes only the container's.
+		if isParent := change.Kind == "cgroup" && !strings.HasSuffix(change.Name, c.ID); !isParent {
 			q.Errorf("a refused create left something behind: %s", change)
 		}
 	}
