@@ -44,7 +44,7 @@ func TestSaboteur_FailsTheLab(t *testing.T) {
 		{"a limit is wrong", "CDB_RUNC", "runc", `[ $verb != create ] || sed -i 's/"limit": 77/"limit": 78/' "$5/config.json"; exec $real "$@"`,
 			"Bundle_WhereDoesEachLimitGo", `linux.resources.pids.limit: pids.max reads "78" and not "77"`},
 		{"kill sends another signal", "CDB_RUNC", "runc", `[ "$verb $5" != "kill USR1" ] || set -- "$1" "$2" kill "$4" USR2; exec $real "$@"`,
-			"Lifecycle_WhatDoesKillDo", `reads "ready\nUSR2" (<nil>), not "ready\nUSR1"`},
+			"Lifecycle_WhatDoesKillDo", `reads "ready\nUSR2" (<nil>), not yet "ready\nUSR1"`},
 		{"hooks are skipped", "CDB_RUNC", "runc", `[ $verb != create ] || sed -i 's/"hooks": {/"no hooks": {/' "$5/config.json"; exec $real "$@"`,
 			"Lifecycle_WhenAndWhereDoHooksRun", "each has exactly one turn"},
 		{"pause does nothing", "CDB_RUNC", "runc", `[ $verb != pause ] || exit 0; exec $real "$@"`,
