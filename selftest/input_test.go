@@ -37,10 +37,14 @@ func TestBadInput_IsReported(t *testing.T) {
 		{"no such busybox", []string{"CDB_BUSYBOX=/no/such/busybox"}, []string{"CDB_BUSYBOX", "no executable"}},
 		{"dynamic busybox", []string{"CDB_BUSYBOX=/bin/ls"}, []string{"/bin/ls is not static", "busybox-static"}},
 		{"busybox is no ELF", []string{"CDB_BUSYBOX=" + script("busybox", "exit 0")}, []string{"no ELF"}},
-		{"runtime exits 1 at once", []string{chapterQuestions, "CDB_RUNC=" + script("runc", "echo broken >&2; exit 1")}, []string{"exit code 1", "stderr: broken"}},
-		{"runtime hangs", []string{"CDB_TIMEOUT=1s", "-test.run=Lifecycle_WhatIsTheDifference", "CDB_RUNC=" + script("runc", "exec sleep 1000")}, []string{"the command had not ended after 1s", "(sleep)"}},
-		{"daemon exits 1 at once", []string{"-test.run=Task", "CDB_CONTAINERD=" + script("containerd", "echo broken >&2; exit 1")}, []string{"containerd ended before it was ready", "broken"}},
-		{"port is taken", []string{"-test.run=Task", "CDB_REGISTRY_ADDR=" + taken.Addr().String()}, []string{"cannot listen on " + taken.Addr().String(), "address already in use"}},
+		{"runtime exits 1 at once", []string{chapterQuestions, "CDB_RUNC=" + script("runc", "echo broken >&2; exit 1")},
+			[]string{"exit code 1", "stderr: broken"}},
+		{"runtime hangs", []string{"CDB_TIMEOUT=1s", "-test.run=Lifecycle_WhatIsTheDifference", "CDB_RUNC=" + script("runc", "exec sleep 1000")},
+			[]string{"the command had not ended after 1s", "(sleep)"}},
+		{"daemon exits 1 at once", []string{"-test.run=Task", "CDB_CONTAINERD=" + script("containerd", "echo broken >&2; exit 1")},
+			[]string{"containerd ended before it was ready", "broken"}},
+		{"port is taken", []string{"-test.run=Task", "CDB_REGISTRY_ADDR=" + taken.Addr().String()},
+			[]string{"cannot listen on " + taken.Addr().String(), "address already in use"}},
 		{"no such question", []string{"-test.run=NoSuchQuestion"}, []string{"no question was asked", "make syllabus"}},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
@@ -69,11 +73,16 @@ func TestBadHost_IsRefused(t *testing.T) {
 		name, prepare, run string
 		want               []string // in the output
 	}{
-		{"no root", ":", "setpriv --reuid 65534 --regid 65534 --clear-groups " + lab, []string{"needs root; you are uid 65534", "sudo go test -tags vmlab ./..."}},
-		{"no VM", "mount --bind " + cpuinfo + " /proc/cpuinfo", lab, []string{"does not look like a virtual machine", "CDB_DISPOSABLE=yes make lab-here"}},
-		{"no null device", "mount --bind " + regular + " /dev/null", lab, []string{"/dev/null is no character device", "mknod -m 666 /dev/null c 1 3"}},
-		{"no space", "mkdir -p /run/cdb-lab && mount -t tmpfs -o size=1m tmpfs /run/cdb-lab", lab, []string{"MB free", "mount -t tmpfs"}},
-		{"no inodes", "mkdir -p /run/cdb-lab && mount -t tmpfs -o nr_inodes=200 tmpfs /run/cdb-lab", lab, []string{"no space left on device"}},
+		{"no root", ":", "setpriv --reuid 65534 --regid 65534 --clear-groups " + lab,
+			[]string{"needs root; you are uid 65534", "sudo go test -tags vmlab ./..."}},
+		{"no VM", "mount --bind " + cpuinfo + " /proc/cpuinfo", lab,
+			[]string{"does not look like a virtual machine", "CDB_DISPOSABLE=yes make lab-here"}},
+		{"no null device", "mount --bind " + regular + " /dev/null", lab,
+			[]string{"/dev/null is no character device", "mknod -m 666 /dev/null c 1 3"}},
+		{"no space", "mkdir -p /run/cdb-lab && mount -t tmpfs -o size=1m tmpfs /run/cdb-lab", lab,
+			[]string{"MB free", "mount -t tmpfs"}},
+		{"no inodes", "mkdir -p /run/cdb-lab && mount -t tmpfs -o nr_inodes=200 tmpfs /run/cdb-lab", lab,
+			[]string{"no space left on device"}},
 		{"no cgroups", "umount -R /sys/fs/cgroup", lab, []string{"no cgroup hierarchy is mounted"}},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
