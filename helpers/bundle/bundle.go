@@ -2,8 +2,6 @@
 
 // Package bundle makes OCI bundles: a directory with a config.json and a rootfs, as the runtime specification defines it
 // (bundle.md).
-//
-// Read the files in this order: edits.go, difference.go, bundle.go. The file fields.go stands alone.
 package bundle
 
 import (

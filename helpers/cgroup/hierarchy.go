@@ -1,8 +1,6 @@
 //go:build linux
 
 // Package cgroup reads control groups as the kernel shows them, on v1, hybrid and v2 (cgroups(7)).
-//
-// Read hierarchy.go first, then group.go.
 package cgroup
 
 import (

@@ -1,8 +1,6 @@
 //go:build linux
 
 // Package check has the assertions and small readers that several sections of the chapter share.
-//
-// Read the files in this order: check.go, mount.go, process.go.
 package check
 
 import (

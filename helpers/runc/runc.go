@@ -2,8 +2,6 @@
 
 // Package runc drives an OCI runtime by its command line, as a reader would type it. The runtime is runc, or the one that
 // CDB_RUNC names.
-//
-// Read the files in this order: runc.go, lifecycle.go, shell.go, log.go, leftovers.go.
 package runc
 
 import (

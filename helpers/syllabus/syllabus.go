@@ -1,6 +1,4 @@
 // Package syllabus reads the list of the lab's questions from their source files, so there is no other list to keep in step.
-//
-// Read syllabus.go first, then clause.go.
 package syllabus
 
 import (
