@@ -121,7 +121,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	}
 	self := proc.Self(q)
 	for _, ns := range []string{"ipc", "mnt", "net", "pid", "uts"} {
-		assert.Check(q, cmp.Contains(task.Own(self.Identity), ns))
+		assert.Check(q, cmp.Contains(task.OwnNamespaces(self.Identity), ns))
 	}
 	assert.Check(q, cmp.Equal(task.NS["cgroup"], self.NS["cgroup"]), "the task's cgroup namespace is the host's")
 	q.Fact("linux.namespaces", bundle.NamespaceTypes(generated))
@@ -219,7 +219,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			q.Fact("as "+name+"'s container", settings)
 
 			q.Control("what is its caller's, not config.json's: the parent")
-			assert.Check(q, cmp.Equal(alone.Parent, proc.Adopter(q)))
+			assert.Check(q, cmp.Equal(alone.Parent, proc.OrphanReaper(q)))
 			assert.Check(q, alone.Parent != task.Parent, "the shim is its parent here, too")
 			q.Fact("parent of "+name+"'s container", alone.Parent)
 			q.Must(program, "--root", root, "kill", id, "KILL")

@@ -128,7 +128,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 			}
 			slices.Sort(out)
 			return out
-		}, func(c convertedRunning) any { return c.Own(proc.Self(q).Identity) }},
+		}, func(c convertedRunning) any { return c.OwnNamespaces(proc.Self(q).Identity) }},
 		{lab.Fields{"hostname"}, "Hostname",
 			func(config configs.Config) any { return config.Hostname },
 			func(c convertedRunning) any { return c.sh.Run("hostname").Out }},

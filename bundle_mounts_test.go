@@ -63,7 +63,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(found, configured), "the destinations, in the order of /proc/PID/mountinfo")
 	q.Covers("mounts[].destination")
 	q.Fact("mounts[].destination", found)
-	tmpfs := check.MountOn(q, mounts, "/cdb")
+	tmpfs := check.TopMount(q, mounts, "/cdb")
 	for _, row := range []struct {
 		covers    lab.Fields
 		got, want string
@@ -79,7 +79,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	}
 	assert.Check(q, cmp.Equal(sh.Run("cat /cdb/in/mark").Out, "the shelf"), "the file in the source of the bind mount")
 	// The kernel ignores the type of a bind mount, which is usually written "none": the mount has the type of its source.
-	assert.Check(q, check.MountOn(q, mounts, "/cdb/in").FSType != inner.Type, "a bind mount has the type that config.json gives it")
+	assert.Check(q, check.TopMount(q, mounts, "/cdb/in").FSType != inner.Type, "a bind mount has the type that config.json gives it")
 	q.Fact("mounts[].source of /cdb/in", sh.Run("cat /cdb/in/mark").Out)
 
 	q.Step("root.path is what they are mounted in")
@@ -102,7 +102,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.WriteLine(b.Rootfs("cdb-below", "mark"), "the host's mount")
 	_, sh, p = runc.StartWithShell(q, b, "reversed", addMounts(inner, outer))
 	mounts = check.Mounts(q, p)
-	assert.Check(q, check.MountOn(q, mounts, "/cdb/in").Source != "")
+	assert.Check(q, check.TopMount(q, mounts, "/cdb/in").Source != "")
 	hidden := sh.Run("cat /cdb/in/mark")
 	assert.Check(q, cmp.Contains(hidden.Out, "No such file"), "the mount that a later one hides can still be read")
 	q.Fact("the inner mount", hidden.Out)
@@ -208,7 +208,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		q.Covers("mounts[].options")
 		q.Fact("mounts[].options: "+row.option, row.act+" → "+r.Failure())
 	}
-	q.Fact("flags of /at/ro", check.MountOptions(check.MountOn(q, mounts, "/at/ro"), []string{"ro"}))
+	q.Fact("flags of /at/ro", check.MountOptions(check.TopMount(q, mounts, "/at/ro"), []string{"ro"}))
 	written := open.Run(below("ro", "touch below/file"))
 	assert.Check(q, cmp.Equal(written.Code, 0), "ro is a flag of one mount, and yet it reaches the mount below: %s", written.Out)
 	q.Fact("ro, the mount below", "writable, unlike with rro")
@@ -276,8 +276,8 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		q.Fact(row.what, row.act)
 	}
 	mounts = check.Mounts(q, inClosed)
-	assert.Check(q, cmp.Equal(check.MountOn(q, mounts, "/secrets").FSType, "tmpfs"), "what covers a masked directory")
-	assert.Check(q, cmp.Contains(strings.Split(check.MountOn(q, mounts, "/kept").Options, ","), "ro"),
+	assert.Check(q, cmp.Equal(check.TopMount(q, mounts, "/secrets").FSType, "tmpfs"), "what covers a masked directory")
+	assert.Check(q, cmp.Contains(strings.Split(check.TopMount(q, mounts, "/kept").Options, ","), "ro"),
 		"flags of a read-only path")
 	closed.Run("echo forged > /secret")
 	assert.Check(q, cmp.Equal(file.Read(q, b.Rootfs("secret")), "told"),
@@ -360,13 +360,13 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 			if slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == "/at/"+option+"/late" }) {
 				receivers = append(receivers, option)
 			}
-			kinds = append(kinds, option+"="+check.Propagation(check.MountOn(q, mounts, "/at/"+option)))
+			kinds = append(kinds, option+"="+check.Propagation(check.TopMount(q, mounts, "/at/"+option)))
 		}
 		assert.Check(q, cmp.DeepEqual(receivers, row.fromHost),
 			"mounts that receive the late mount, with linux.rootfsPropagation %q: %v", row.propagation, kinds)
 		q.Covers("linux.rootfsPropagation", "mounts[].options")
 		subject := fmt.Sprintf("linux.rootfsPropagation %q: ", row.propagation)
-		q.Fact(subject+"propagation of /", check.Propagation(check.MountOn(q, mounts, "/")))
+		q.Fact(subject+"propagation of /", check.Propagation(check.TopMount(q, mounts, "/")))
 		q.Fact(subject+"propagation of the mounts", kinds)
 		q.Fact(subject+"receive the late mount", receivers)
 	}
@@ -431,7 +431,7 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 				specs.Mount{Destination: "/mapped", Type: "none", Source: shelf, Options: []string{"bind"},
 					UIDMappings: uids, GIDMappings: gids})
 		})
-		options := check.MountOn(q, check.Mounts(q, p), "/mapped").Options
+		options := check.TopMount(q, check.Mounts(q, p), "/mapped").Options
 		if !strings.Contains(options, "idmapped") && !q.UnderTest("runc").Pinned {
 			q.Skipf("this runtime does not know the fields, and ignores them without an error: the mount has %s", options)
 		}

@@ -93,7 +93,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		q.Fact(string(row.entry)+", of the host and its own", []proc.Inode{self.NS[row.file], inOwn.NS[row.file]})
 	}
 	q.Covers("linux.namespaces[].type")
-	q.Fact("linux.namespaces[].type", inOwn.Own(self.Identity))
+	q.Fact("linux.namespaces[].type", inOwn.OwnNamespaces(self.Identity))
 	if hasTime {
 		offsets := proc.File(q, inOwn.PID, "timens_offsets")
 		assert.Check(q, cmp.Regexp(fmt.Sprintf(`boottime +%d +0`, decade), offsets))
@@ -122,7 +122,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		assert.Check(q, cmp.Equal(r.Code, 0), "without an entry %s, the program does not see what is the host's: %s %s",
 			row.entry, row.seesHost, r.Out)
 	}
-	q.Fact("shared with the host", inHost.Shared(self.Identity))
+	q.Fact("shared with the host", inHost.SharedNamespaces(self.Identity))
 
 	q.Step("linux.namespaces[].path: it joins the namespace that the path names")
 	// Through a link, so that config.json reads the same in each run.
@@ -154,7 +154,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 			row.entry, row.seesHost, r.Out)
 	}
 	q.Covers("linux.namespaces[].path")
-	q.Fact("linux.namespaces[].path", inJoined.Shared(inOwn.Identity))
+	q.Fact("linux.namespaces[].path", inJoined.SharedNamespaces(inOwn.Identity))
 	assert.Check(q, cmp.Equal(joined.Run("hostname").Out, "cdb-own"), "hostname in the joined uts namespace")
 	r := own.Run(`cat /proc/[0-9]*/cmdline | tr '\0' '\n' | grep -x '[c]db-runc-joined'`)
 	assert.Check(q, cmp.Equal(r.Out, "cdb-runc-joined"), "the first process of the pid namespace sees the process that joined")

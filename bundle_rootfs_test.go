@@ -37,7 +37,7 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 
 	q.Step("by hand: a static program, and links to it")
 	program := b.Rootfs("bin", "busybox")
-	assert.Check(q, rootfs.Static(program), "the rootfs's one program needs an interpreter")
+	assert.Check(q, rootfs.CheckStatic(program), "the rootfs's one program needs an interpreter")
 	byHand := file.Tree(q, b.Rootfs())
 	assert.Check(q, cmp.Contains(byHand["bin/busybox"], q.UnderTest("busybox").Digest))
 	q.Fact("bin/busybox", byHand["bin/busybox"])

@@ -132,7 +132,7 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 	root := fmt.Sprintf("/proc/%d/root", p.PID)
 	assert.Check(q, file.Same(root, filepath.Join(b.Dir, config.Root.Path)), "root.path is /proc/PID/root")
 	q.Covers("root.path")
-	own := p.Own(proc.Self(q).Identity)
+	own := p.OwnNamespaces(proc.Self(q).Identity)
 	assert.Check(q, cmp.Len(own, len(bundle.NamespaceTypes(config))), "linux.namespaces are the namespaces of its own")
 	q.Covers("linux.namespaces[].type")
 	mountPoints := check.MountPoints(p)

@@ -19,7 +19,7 @@ import (
 	"cdblab/helpers/syllabus"
 )
 
-// specification is the directory of the runtime specification, at the version that go.mod pins.
+// specification returns the directory of the runtime specification, at the version that go.mod pins.
 func specification(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/opencontainers/runtime-spec").Output()
@@ -34,8 +34,8 @@ func questions(t *testing.T) []syllabus.Question {
 	return qs
 }
 
-// Each MUST of the specification's runtime.md is asked about by a question, and the table in the package documentation
-// says by which.
+// A question tests each MUST of the specification's runtime.md. The table in the package documentation lists the questions of
+// each clause.
 func TestSpec_EveryClauseIsPutToTheTest(t *testing.T) {
 	markdown, err := os.ReadFile(filepath.Join(specification(t), "runtime.md"))
 	assert.NilError(t, err)
@@ -44,8 +44,8 @@ func TestSpec_EveryClauseIsPutToTheTest(t *testing.T) {
 	keepInStep(t, "doc.go", "// # What runtime.md demands\n//\n", "//\n// # ", table)
 }
 
-// Each field that config.json can have for Linux is followed to the kernel by a question, which calls q.Covers with its
-// path, or is in the package documentation's table of those that are not, with the reason.
+// A question follows each field that config.json can have for Linux to the kernel, and calls q.Covers with its path. The other
+// fields are in a table of the package documentation, with the reason why no question follows them.
 func TestSpec_EveryFieldIsFollowedOrLeftOutForAReason(t *testing.T) {
 	followed := map[string]bool{}
 	for _, q := range questions(t) {
@@ -81,7 +81,7 @@ func TestSpec_EveryFieldIsFollowedOrLeftOutForAReason(t *testing.T) {
 	}
 }
 
-// leftOut reads the table of fields that no question follows: field → reason.
+// leftOut returns the table of fields that no question follows: field → reason.
 func leftOut(t *testing.T) map[string]string {
 	t.Helper()
 	doc, err := os.ReadFile("doc.go")
@@ -96,7 +96,7 @@ func leftOut(t *testing.T) map[string]string {
 	return out
 }
 
-// The schema with which the state document is compared is the specification's own.
+// The schema that validates the state document is the specification's own.
 func TestSpec_TheSchemaIsTheSpecificationsOwn(t *testing.T) {
 	for _, name := range []string{"state-schema.json", "defs.json"} {
 		want, err := os.ReadFile(filepath.Join(specification(t), "schema", name))
@@ -107,7 +107,7 @@ func TestSpec_TheSchemaIsTheSpecificationsOwn(t *testing.T) {
 	}
 }
 
-// keepInStep asserts that a file has, between two marks, what it is to have; go test -update . writes it there.
+// keepInStep asserts that a file has the wanted text between two marks. `go test -update .` writes the text into the file.
 func keepInStep(t *testing.T, file, from, to, want string) {
 	t.Helper()
 	data, err := os.ReadFile(file)
@@ -115,7 +115,7 @@ func keepInStep(t *testing.T, file, from, to, want string) {
 	before, rest, ok := strings.Cut(string(data), from)
 	assert.Assert(t, ok, "%s has no line %q", file, strings.TrimSpace(from))
 	got, after, ok := strings.Cut(rest, to)
-	assert.Assert(t, ok, "%s has no end of that part, %q", file, to)
+	assert.Assert(t, ok, "%s has no line %q after it", file, to)
 	if got == want {
 		return
 	}

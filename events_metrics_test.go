@@ -144,7 +144,7 @@ func valuesFromFiles(g cgroup.Group) metricValues {
 		}
 		return n
 	}
-	values := metricValues{"pids": number("pids", "pids.current"), "pids limit": number("pids", "pids.max"), "cpu": cgroup.CPUTime(g)}
+	values := metricValues{"pids": number("pids", "pids.current"), "pids limit": number("pids", "pids.max"), "cpu": g.CPUTime()}
 	if g.V2 {
 		values["memory"], values["memory limit"] = number("memory", "memory.current"), number("memory", "memory.max")
 	} else {

@@ -48,7 +48,7 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(joined.Cgroups, init.Cgroups))
 	assert.Check(q, cmp.DeepEqual(joined.Mounts, init.Mounts))
 	assert.Check(q, cmp.DeepEqual(cgroup.Of(q, b.Spec.Linux.CgroupsPath).Procs(), check.Sorted(init.PID, joined.PID)))
-	q.Fact("namespaces in common", joined.Shared(init.Identity))
+	q.Fact("namespaces in common", joined.SharedNamespaces(init.Identity))
 	q.Fact("processes in the cgroup", 2)
 
 	q.Step("another pid, and a parent from outside: seen from inside it has none")

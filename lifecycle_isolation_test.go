@@ -45,9 +45,9 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 		wanted = append(wanted, proc.NamespaceName(ns))
 	}
 	slices.Sort(wanted)
-	assert.Check(q, cmp.DeepEqual(p.Own(self.Identity), wanted))
-	q.Fact("its own", p.Own(self.Identity))
-	q.Fact("the host's", p.Shared(self.Identity))
+	assert.Check(q, cmp.DeepEqual(p.OwnNamespaces(self.Identity), wanted))
+	q.Fact("its own", p.OwnNamespaces(self.Identity))
+	q.Fact("the host's", p.SharedNamespaces(self.Identity))
 
 	q.Step("state.json names the same ones, by path, and they are the same inodes")
 	record := c.StateRecord()
@@ -107,7 +107,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	assert.Check(q, cmp.Equal(other.NS["net"], self.NS["net"]))
 	assert.Check(q, cmp.Equal(other.NS["ipc"], self.NS["ipc"]))
 	assert.Check(q, other.NS["pid"] != p.NS["pid"], "two containers that each asked for a new pid namespace share one")
-	q.Fact("the host's, of the other container", other.Shared(self.Identity))
+	q.Fact("the host's, of the other container", other.SharedNamespaces(self.Identity))
 
 	q.Answer("In the namespaces and the cgroup that config.json asks for, over its rootfs; all else is the host's.")
 }
@@ -125,7 +125,7 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who is the parent of the container's process?",
 		lab.Alone("its control makes the test's process a subreaper, which would adopt other questions' orphans"))
 	b := bundle.Busybox(q, "sleep", "300")
-	adopter := proc.Adopter(q)
+	adopter := proc.OrphanReaper(q)
 
 	q.Step("after create: the parent of `runc init` is the process that adopts orphans, and no process of runc remains")
 	c := runc.Variant(q, b, "orphan")

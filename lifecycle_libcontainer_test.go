@@ -23,7 +23,7 @@ import (
 	"cdblab/helpers/check"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
-	_ "cdblab/helpers/libct" // in the container, runc init is this program with the argument "init"
+	_ "cdblab/helpers/containerinit" // in the container, runc init is this program with the argument "init"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
 )
@@ -187,7 +187,7 @@ func observeLifecycle(q *lab.Q, c *runc.Container, do operations) observations {
 	pid := do.create()
 	created := proc.Snapshot(q, pid)
 	facts["created: status"] = do.status()
-	facts["created: namespaces of its own"] = strings.Join(created.Own(proc.Self(q).Identity), " ")
+	facts["created: namespaces of its own"] = strings.Join(created.OwnNamespaces(proc.Self(q).Identity), " ")
 	check.OnlyProcessInCgroup(q, created.Identity, cgroupsPath)
 	facts["created: last argument"] = created.Args[len(created.Args)-1]
 	facts["created: a mount of the host is visible"] = fmt.Sprint(check.SeesHostMounts(created))

@@ -71,7 +71,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 		assert.Check(q, cmp.Equal(proc.Inode(st.Ino), p.NS[filepath.Base(path)]), "namespace_paths, %s: %s", name, path)
 	}
 	recordedPaths := strings.Join(slices.Sorted(maps.Values(record.Namespaces)), " ") + " "
-	for _, ns := range p.Own(proc.Self(q).Identity) {
+	for _, ns := range p.OwnNamespaces(proc.Self(q).Identity) {
 		assert.Check(q, cmp.Contains(recordedPaths, "/ns/"+ns+" "), "a namespace of its own is not recorded")
 	}
 	q.Fact("namespace_paths", slices.Sorted(maps.Keys(record.Namespaces)))
@@ -126,7 +126,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 			Pids struct{ Current, Limit uint64 }
 		}
 	}
-	cpuTimeBefore := cgroup.CPUTime(g)
+	cpuTimeBefore := g.CPUTime()
 	check.DecodeJSON(q, c.Must("events", "--stats").Stdout, &event)
 	stats := event.Data
 	for _, row := range []struct {
@@ -145,7 +145,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 		assert.Check(q, cmp.Equal(strconv.FormatUint(row.got, 10), g.Read(row.controller, name)), "%s against %s", row.statistic, name)
 		q.Fact(row.statistic+" is "+name, row.got)
 	}
-	cpuTimeAfter, total := cgroup.CPUTime(g), stats.CPU.Usage.Total
+	cpuTimeAfter, total := g.CPUTime(), stats.CPU.Usage.Total
 	assert.Check(q, cpuTimeBefore <= total && total <= cpuTimeAfter && cpuTimeBefore > 0,
 		"cpu.usage.total %d is not between the kernel's values before and after: %d, %d", total, cpuTimeBefore, cpuTimeAfter)
 	q.Fact("cpu.usage.total", "between the kernel's values before and after")

@@ -45,7 +45,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q.Fact("pid after create", created.PID)
 	q.Clause("Create: This operation MUST create a new container.", lab.Met)
 
-	own := created.Own(proc.Self(q).Identity)
+	own := created.OwnNamespaces(proc.Self(q).Identity)
 	for _, ns := range []string{"ipc", "mnt", "net", "pid", "uts"} {
 		assert.Check(q, cmp.Contains(own, ns), "the container shares the host's %s namespace", ns)
 	}
@@ -195,7 +195,7 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	stillWaiting := proc.Snapshot(q, waitingUntouched.PID)
 	assert.Check(q, cmp.DeepEqual(stillWaiting.Identity, waitingUntouched.Identity))
 	assert.Check(q, stillWaiting.Comm != "sleep", "it runs %q although no process opened its FIFO", stillWaiting.Comm)
-	assert.Check(q, cmp.Equal(proc.InSyscall(q, stillWaiting.PID).Number, unix.SYS_OPENAT))
+	assert.Check(q, cmp.Equal(proc.CurrentSyscall(q, stillWaiting.PID).Number, unix.SYS_OPENAT))
 	q.Fact("comm", stillWaiting.Comm)
 
 	q.Step("the runtime derives the status from the FIFO: it reports created until the FIFO is gone")

@@ -11,12 +11,12 @@ import (
 	"cdblab/helpers/syllabus"
 )
 
-// Without the tag no question is asked: this lists them and says how to ask them. It fails where the list cannot be
-// read, or where the README's is another one, which `go test . -update` mends.
+// Without the tag vmlab no question is asked. This test lists the questions and says how to ask them. It fails if the list cannot
+// be read, or if the README has another list. `go test . -update` writes the list into the README.
 func TestSyllabus(t *testing.T) {
 	questions, err := syllabus.Read(os.DirFS("."))
 	assert.NilError(t, err)
-	t.Logf("The questions of the lab. None was asked: that takes root in a disposable VM, and the tag vmlab.\n%s\n"+
+	t.Logf("These are the questions of the lab. None was asked: to ask them you need root in a disposable VM, and the tag vmlab.\n%s\n"+
 		"To ask them:   sudo go test -tags vmlab ./...     (or make lab-here, which finds go and builds the tools)\n"+
 		"To ask some:   make lab-here Q=Lifecycle\n", syllabus.Text(questions))
 

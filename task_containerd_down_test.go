@@ -68,7 +68,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	q.Fact("while it is down, without init", "the exec is dead, the shim lives and has the exit status")
 
 	q.Step("without a shim, init and exec run on, and the process that takes in orphans is their parent")
-	adopter := proc.Adopter(q)
+	adopter := proc.OrphanReaper(q)
 	for _, victim := range ofShim {
 		for _, before := range []proc.Process{victim.Init, *victim.Exec} {
 			now := proc.Snapshot(q, before.PID)

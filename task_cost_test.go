@@ -60,7 +60,7 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 		last := costs[len(costs)-1]
 		more := n - last.Tasks
 		need := proc.Bytes(more)*(last.Shim+last.Program)*3/2 + spare // half as much again for what the kernel needs for each
-		if available := proc.Available(q); available < need {
+		if available := proc.AvailableMemory(q); available < need {
 			q.Skipf("%d more tasks need %v, and %v are available: look with MEM=1024, or where there is more memory", more, need, available)
 		}
 		if duration := time.Duration(more) * perTask; duration > patience {

@@ -79,7 +79,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(membersOf(id), check.Sorted(task.PID, exec.PID)), "members of the cgroup")
 	assert.Check(q, cmp.Equal(proc.InnerPID(q, task.PID), 1))
 	assert.Check(q, proc.InnerPID(q, exec.PID) > 1, "the exec is pid 1 of a pid namespace")
-	q.Fact("namespaces in common", exec.Shared(task.Identity))
+	q.Fact("namespaces in common", exec.SharedNamespaces(task.Identity))
 	q.Fact("parent of both", shim)
 	q.Fact("pids in the namespace", []int{1, proc.InnerPID(q, exec.PID)})
 
@@ -126,7 +126,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	for _, o := range []proc.Process{first, second} {
 		assert.Check(q, cmp.Equal(o.Parent, taskWithoutPIDNS.Parent), "the parent of %v; the task's process is %d", o.Args, taskWithoutPIDNS.PID)
 	}
-	assert.Check(q, proc.Adopter(q) != taskWithoutPIDNS.Parent)
+	assert.Check(q, proc.OrphanReaper(q) != taskWithoutPIDNS.Parent)
 	q.Fact("the orphans' parent", first.Parent)
 	q.Fact("the shim", taskWithoutPIDNS.Parent)
 

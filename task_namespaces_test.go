@@ -105,9 +105,9 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	daemon := proc.Snapshot(q, d.PID())
 	assert.Check(q, cmp.DeepEqual(shim.NS, daemon.NS))
 	assert.Check(q, cmp.DeepEqual(otherShim.NS, daemon.NS))
-	assert.Check(q, cmp.DeepEqual(init.Own(daemon.Identity), otherInit.Own(daemon.Identity)), "the types that the containers have")
-	q.Fact("kernel namespaces in which the shims differ", shim.Own(otherShim.Identity))
-	q.Fact("kernel namespaces in which the containers differ", init.Own(otherInit.Identity))
+	assert.Check(q, cmp.DeepEqual(init.OwnNamespaces(daemon.Identity), otherInit.OwnNamespaces(daemon.Identity)), "the types that the containers have")
+	q.Fact("kernel namespaces in which the shims differ", shim.OwnNamespaces(otherShim.Identity))
+	q.Fact("kernel namespaces in which the containers differ", init.OwnNamespaces(otherInit.Identity))
 
 	q.Step("so it is no boundary: a container may join the network of one in another namespace")
 	guest := q.ID("cdb-guest")
@@ -118,8 +118,8 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	assert.Check(q, cmp.Equal(joined.NS["net"], init.NS["net"]))
 	assert.Check(q, joined.NS["net"] != otherInit.NS["net"])
 	check.OnlyProcessInCgroup(q, joined.Identity, "/"+other.Namespace+"/"+guest)
-	sharedWithOther := joined.Shared(otherInit.Identity)
-	shared := slices.DeleteFunc(joined.Shared(init.Identity), func(ns string) bool { return slices.Contains(sharedWithOther, ns) })
+	sharedWithOther := joined.SharedNamespaces(otherInit.Identity)
+	shared := slices.DeleteFunc(joined.SharedNamespaces(init.Identity), func(ns string) bool { return slices.Contains(sharedWithOther, ns) })
 	q.Fact("kernel namespaces that the guest shares across", shared)
 
 	q.TearDown("the task in the one namespace is deleted: that in the other goes on", func() {

@@ -46,7 +46,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 
 	q.Step("upwards from the task: its process, the shim, the process that adopts orphans, …, pid 1")
 	ancestors := proc.Ancestry(q, init)
-	adopter := proc.Adopter(q)
+	adopter := proc.OrphanReaper(q)
 	assert.Assert(q, len(ancestors) >= 3, "from the task's process up: %v", ancestors)
 	assert.Check(q, cmp.DeepEqual(ancestors[:3], []proc.PID{init, shim.PID, adopter}))
 	assert.Check(q, cmp.Equal(ancestors[len(ancestors)-1], proc.PID(1)), "the last ancestor")
@@ -71,7 +71,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
 	children := proc.Children(q, shim.PID)
 	assert.Assert(q, cmp.Len(children, 2), "children of the shim")
-	second := proc.OtherThan(init, children)
+	second := proc.FirstExcept(init, children)
 	proc.WaitFor(q, proc.Runs(second, "sleep"))
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, second).Args, []string{"sleep", "301"}))
 	assert.Check(q, cmp.DeepEqual(proc.Ancestry(q, second)[1:], ancestors[1:]), "upwards from the exec")

@@ -95,7 +95,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	for i, id := range ids[:2] {
 		check.OnlyProcessInCgroup(q, tasks[i].Identity, "/"+d.Namespace+"/"+id)
 	}
-	q.Fact("namespaces in common", tasks[0].Shared(tasks[1].Identity))
+	q.Fact("namespaces in common", tasks[0].SharedNamespaces(tasks[1].Identity))
 
 	q.Control("the label alone, through the Go client: a shim of its own")
 	d.CreateContainerByClient(ctrd.ClientOptions{Labels: map[string]string{groupKey: group}}, ref, ids[2], "sleep", "300")

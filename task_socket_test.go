@@ -78,7 +78,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 
 	q.Step("containerd is killed: the shim is asked without it")
 	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
-	second := proc.OtherThan(pid, proc.Children(q, shim.PID))
+	second := proc.FirstExcept(pid, proc.Children(q, shim.PID))
 	proc.WaitFor(q, proc.Runs(second, "sleep"))
 	exec := proc.Snapshot(q, second)
 	d.Kill()

@@ -67,7 +67,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 
 	q.Step("the shim's parent is the process that adopts orphans, the nearest subreaper or pid 1, and never containerd")
 	assert.Check(q, shim.Parent != d.PID(), "containerd (%d) is the shim's parent", d.PID())
-	adopter := proc.Adopter(q)
+	adopter := proc.OrphanReaper(q)
 	assert.Check(q, cmp.Equal(shim.Parent, adopter), "the shim's parent, and the process that adopts orphans")
 	q.Fact("containerd", d.PID())
 	q.Fact("shim's parent", shim.Parent)

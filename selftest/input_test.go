@@ -17,8 +17,8 @@ import (
 	"gotest.tools/v3/assert/cmp"
 )
 
-// What is wrong is said, with what mends it, and nothing is left.
-func TestBadInput(t *testing.T) {
+// Bad input fails the run with a message that has the cause and the remedy, and nothing is left.
+func TestBadInput_IsReported(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	assert.NilError(t, err)
 	defer taken.Close()
@@ -29,34 +29,38 @@ func TestBadInput(t *testing.T) {
 	}
 	for _, bad := range []struct {
 		name  string
-		words []string // flags and variables of the run
-		says  []string
+		given []string // flags and environment variables of the run
+		want  []string // in the output
 	}{
 		{"no such runtime", []string{"CDB_RUNC=/no/such/runc"}, []string{"CDB_RUNC=/no/such/runc", "no executable"}},
 		{"runtime is no executable", []string{"CDB_RUNC=/etc/passwd"}, []string{"CDB_RUNC=/etc/passwd", "no executable"}},
 		{"no such busybox", []string{"CDB_BUSYBOX=/no/such/busybox"}, []string{"CDB_BUSYBOX", "no executable"}},
 		{"dynamic busybox", []string{"CDB_BUSYBOX=/bin/ls"}, []string{"/bin/ls is not static", "busybox-static"}},
 		{"busybox is no ELF", []string{"CDB_BUSYBOX=" + script("busybox", "exit 0")}, []string{"no ELF"}},
-		{"runtime exits 1 at once", []string{starred, "CDB_RUNC=" + script("runc", "echo broken >&2; exit 1")}, []string{"exit code 1", "stderr: broken"}},
-		{"runtime hangs", []string{"CDB_TIMEOUT=1s", "-test.run=Lifecycle_WhatIsTheDifference", "CDB_RUNC=" + script("runc", "exec sleep 1000")}, []string{"no end after 1s", "(sleep)"}},
-		{"daemon exits 1 at once", []string{"-test.run=Task", "CDB_CONTAINERD=" + script("containerd", "echo broken >&2; exit 1")}, []string{"containerd ended before it was ready", "broken"}},
-		{"port is taken", []string{"-test.run=Task", "CDB_REGISTRY_ADDR=" + taken.Addr().String()}, []string{"cannot listen on " + taken.Addr().String(), "address already in use"}},
+		{"runtime exits 1 at once", []string{chapterQuestions, "CDB_RUNC=" + script("runc", "echo broken >&2; exit 1")},
+			[]string{"exit code 1", "stderr: broken"}},
+		{"runtime hangs", []string{"CDB_TIMEOUT=1s", "-test.run=Lifecycle_WhatIsTheDifference", "CDB_RUNC=" + script("runc", "exec sleep 1000")},
+			[]string{"the command had not ended after 1s", "(sleep)"}},
+		{"daemon exits 1 at once", []string{"-test.run=Task", "CDB_CONTAINERD=" + script("containerd", "echo broken >&2; exit 1")},
+			[]string{"containerd ended before it was ready", "broken"}},
+		{"port is taken", []string{"-test.run=Task", "CDB_REGISTRY_ADDR=" + taken.Addr().String()},
+			[]string{"cannot listen on " + taken.Addr().String(), "address already in use"}},
 		{"no such question", []string{"-test.run=NoSuchQuestion"}, []string{"no question was asked", "make syllabus"}},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
-			before := picture(t)
-			code, out := newLab(bad.words...).run(t)
+			before := takeInventory(t)
+			code, out := newLab(bad.given...).run(t)
 			assert.Check(t, code != 0, "%s", out)
-			for _, words := range bad.says {
+			for _, words := range bad.want {
 				assert.Check(t, cmp.Contains(out, words))
 			}
-			assertSame(t, before)
+			assertHostUnchanged(t, before)
 		})
 	}
 }
 
-// Hosts on which the lab must not, or cannot, run. Each is made in a mount namespace of its own.
-func TestBadHost(t *testing.T) {
+// The lab refuses hosts on which it must not, or cannot, run. The test makes each such host in a mount namespace of its own.
+func TestBadHost_IsRefused(t *testing.T) {
 	cpuinfo := filepath.Join(t.TempDir(), "cpuinfo")
 	data, err := os.ReadFile("/proc/cpuinfo")
 	assert.NilError(t, err)
@@ -67,31 +71,36 @@ func TestBadHost(t *testing.T) {
 	assert.NilError(t, err)
 	for _, bad := range []struct {
 		name, prepare, run string
-		says               []string
+		want               []string // in the output
 	}{
-		{"no root", ":", "setpriv --reuid 65534 --regid 65534 --clear-groups " + lab, []string{"needs root; you are uid 65534", "sudo go test -tags vmlab ./..."}},
-		{"no VM", "mount --bind " + cpuinfo + " /proc/cpuinfo", lab, []string{"does not look like a virtual machine", "CDB_DISPOSABLE=yes make lab-here"}},
-		{"no null device", "mount --bind " + regular + " /dev/null", lab, []string{"/dev/null is no character device", "mknod -m 666 /dev/null c 1 3"}},
-		{"no space", "mkdir -p /run/cdb-lab && mount -t tmpfs -o size=1m tmpfs /run/cdb-lab", lab, []string{"MB free", "mount -t tmpfs"}},
-		{"no inodes", "mkdir -p /run/cdb-lab && mount -t tmpfs -o nr_inodes=200 tmpfs /run/cdb-lab", lab, []string{"no space left on device"}},
+		{"no root", ":", "setpriv --reuid 65534 --regid 65534 --clear-groups " + lab,
+			[]string{"needs root; you are uid 65534", "sudo go test -tags vmlab ./..."}},
+		{"no VM", "mount --bind " + cpuinfo + " /proc/cpuinfo", lab,
+			[]string{"does not look like a virtual machine", "CDB_DISPOSABLE=yes make lab-here"}},
+		{"no null device", "mount --bind " + regular + " /dev/null", lab,
+			[]string{"/dev/null is no character device", "mknod -m 666 /dev/null c 1 3"}},
+		{"no space", "mkdir -p /run/cdb-lab && mount -t tmpfs -o size=1m tmpfs /run/cdb-lab", lab,
+			[]string{"MB free", "mount -t tmpfs"}},
+		{"no inodes", "mkdir -p /run/cdb-lab && mount -t tmpfs -o nr_inodes=200 tmpfs /run/cdb-lab", lab,
+			[]string{"no space left on device"}},
 		{"no cgroups", "umount -R /sys/fs/cgroup", lab, []string{"no cgroup hierarchy is mounted"}},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
-			before := picture(t)
+			before := takeInventory(t)
 			cmd := exec.Command("sh", "-c", bad.prepare+" && cd "+root+" && exec "+bad.run)
 			cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
 			out, err := cmd.CombinedOutput()
 			assert.Check(t, err != nil, "%s", out)
-			for _, words := range bad.says {
+			for _, words := range bad.want {
 				assert.Check(t, cmp.Contains(string(out), words))
 			}
 			_ = os.Remove("/run/cdb-lab") // the mount point that prepare made
-			assertSame(t, before)
+			assertHostUnchanged(t, before)
 		})
 	}
 }
 
-// In go test -json, what a question notes are attr events of its test.
+// In go test -json, the notes of a question are attr events of its test.
 func TestStream_NotesAreAttrEvents(t *testing.T) {
 	code, out := newLab("-test.v=test2json", "-test.run=Lifecycle_WhatIsTheDifference").run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
@@ -99,7 +108,7 @@ func TestStream_NotesAreAttrEvents(t *testing.T) {
 		want := fmt.Sprintf("=== ATTR  TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart %s ", key)
 		assert.Check(t, cmp.Contains(out, want))
 	}
-	assert.Check(t, cmp.Contains(out, `{"name":"pid","value":"\u003cpid 1\u003e"}`), "pids are recorded by name")
+	assert.Check(t, cmp.Contains(out, `"value":"\u003cpid 1\u003e"`), "pids are recorded by number")
 	for line := range strings.SplitSeq(out, "\n") {
 		if strings.Contains(line, "=== ATTR") {
 			assert.Check(t, !strings.Contains(line, "/run/cdb-lab/"), "a path of the run in %s", line)
@@ -107,21 +116,21 @@ func TestStream_NotesAreAttrEvents(t *testing.T) {
 	}
 }
 
-// With -artifacts a question leaves its commands as a script, which can be run again by itself.
+// With -artifacts, a question writes its commands into a script, which can be run again by itself.
 func TestTranscript_CanBeRunAgain(t *testing.T) {
-	before := picture(t)
+	before := takeInventory(t)
 	dir := t.TempDir()
 	code, out := newLab("-test.run=Lifecycle_WhatIsTheDifference", "-test.artifacts", "-test.outputdir="+dir).run(t)
 	assert.Assert(t, cmp.Equal(code, 0), "%s", out)
 	scripts, err := filepath.Glob(filepath.Join(dir, "_artifacts", "*", "transcript.sh"))
 	assert.NilError(t, err)
 	assert.Assert(t, cmp.Len(scripts, 1))
-	again, err := exec.Command("sh", scripts[0]).CombinedOutput()
-	var last *exec.ExitError // the last command asks for the state of what was deleted
-	assert.Check(t, errors.As(err, &last), "%v\n%s", err, again)
+	output, err := exec.Command("sh", scripts[0]).CombinedOutput()
+	var exit *exec.ExitError // the last command asks for the state of a deleted container, and fails
+	assert.Check(t, errors.As(err, &exit), "%v\n%s", err, output)
 	for _, words := range []string{`"status": "created"`, `"status": "running"`, "container does not exist"} {
-		assert.Check(t, cmp.Contains(string(again), words))
+		assert.Check(t, cmp.Contains(string(output), words))
 	}
 	sweep(t)
-	assertSame(t, before)
+	assertHostUnchanged(t, before)
 }

@@ -14,9 +14,9 @@ import (
 	"cdblab/helpers/host"
 )
 
-// CDB_KEEP=1 leaves the state, says how to look at it, and the next run leaves it alone; a sweep removes it.
+// CDB_KEEP=1 keeps the state, and the run prints how to look at it. The next run does not touch it. A sweep removes it.
 func TestKept_StaysUntilItIsSwept(t *testing.T) {
-	before := picture(t)
+	before := takeInventory(t)
 	code, out := newLab("CDB_KEEP=1", "-test.v", "-test.run=Lifecycle_WhatIsTheDifference|Task").run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
 	assert.Check(t, cmp.Contains(out, "make sweep"))
@@ -24,10 +24,10 @@ func TestKept_StaysUntilItIsSwept(t *testing.T) {
 	assert.Assert(t, len(dirs) > 0, "%s", out)
 	_, err := os.Stat(dirs[0][1])
 	assert.NilError(t, err)
-	ps, err := host.Processes()
+	processes, err := host.Processes()
 	assert.NilError(t, err)
 	var alive []string
-	for _, p := range ps {
+	for _, p := range processes {
 		if strings.Contains(p.Cgroup, "/cdb-lab/") {
 			alive = append(alive, p.Comm)
 		}
@@ -37,16 +37,16 @@ func TestKept_StaysUntilItIsSwept(t *testing.T) {
 	code, out = newLab("-test.run=Lifecycle_WhatIsTheDifference").run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
 	_, err = os.Stat(dirs[0][1])
-	assert.Check(t, err, "the next run removed what was to be kept")
+	assert.Check(t, err, "the next run removed the kept state")
 
 	assert.Check(t, cmp.Contains(sweep(t), "swept /run/cdb-lab/"))
-	assertSame(t, before)
+	assertHostUnchanged(t, before)
 }
 
-// CDB_KEEP=failed keeps nothing of what succeeds.
-func TestKept_NotWhatSucceeded(t *testing.T) {
-	before := picture(t)
+// CDB_KEEP=failed keeps nothing of a question that succeeds.
+func TestKeepFailed_KeepsNoStateOfASuccess(t *testing.T) {
+	before := takeInventory(t)
 	code, out := newLab("CDB_KEEP=failed", "-test.run=Lifecycle_WhatIsTheDifference").run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
-	assertSame(t, before)
+	assertHostUnchanged(t, before)
 }

@@ -11,29 +11,29 @@ import (
 	"gotest.tools/v3/assert/cmp"
 )
 
-// Ten moments of a run, each by the command that it has just noted, and is about to run.
+// moments are ten moments of a run: the run has noted the nth command that contains the text, and is about to run it.
 var moments = []struct {
 	name, command string
 	nth           int
 }{
-	{"nothing made yet", "cd /run/cdb-lab/", 1},
-	{"a bundle", "root-args create", 1},
-	{"a container is being created", "/root create", 1},
-	{"a daemon, an image is being pulled", "images pull", 1},
-	{"a task is being started", "tasks start", 1},
-	{"a task, and two listeners", "tasks metrics", 1},
-	{"a container is being started", "/root start", 1},
-	{"two containers", "root-mark kill", 1},
-	{"a task, and no daemon", "--connect-timeout", 1},
-	{"a second task is being started", "tasks start", 4},
+	{"before anything is made", "cd /run/cdb-lab/", 1},
+	{"a bundle exists", "root-args create", 1},
+	{"a container is created", "/root create", 1},
+	{"a daemon runs, an image is pulled", "images pull", 1},
+	{"a task is started", "tasks start", 1},
+	{"a task and two event listeners run", "tasks metrics", 1},
+	{"a container is started", "/root start", 1},
+	{"two containers exist", "root-mark kill", 1},
+	{"a task runs, the daemon does not", "--connect-timeout", 1},
+	{"a second task is started", "tasks start", 4},
 }
 
-// SIGKILL of the run and of its janitor at once, as when a whole CI job is killed: one sweep removes the last trace.
-func TestKilled_OneSweepRemovesTheLastTrace(t *testing.T) {
-	before := picture(t)
+// The run and its janitor get SIGKILL at the same time, as when a whole CI job is killed. One sweep removes everything.
+func TestKilled_OneSweepRemovesEverything(t *testing.T) {
+	before := takeInventory(t)
 	for _, m := range moments {
 		t.Run(m.name, func(t *testing.T) {
-			l := newLab(starred)
+			l := newLab(chapterQuestions)
 			l.startUntil(t, m.command, m.nth)
 			kill(t, janitorOf(t, l.Process.Pid), unix.SIGKILL)
 			kill(t, l.Process.Pid, unix.SIGKILL)
@@ -41,57 +41,57 @@ func TestKilled_OneSweepRemovesTheLastTrace(t *testing.T) {
 			swept := sweep(t)
 			t.Log(swept)
 			assert.Check(t, cmp.Contains(swept, "swept /run/cdb-lab/"))
-			assertSame(t, before)
+			assertHostUnchanged(t, before)
 		})
 	}
 }
 
-// SIGKILL of the run alone: the janitor that it left behind sweeps, without anybody asking.
+// The run alone gets SIGKILL. The janitor that it left behind sweeps by itself.
 func TestKilled_TheJanitorSweeps(t *testing.T) {
-	before := picture(t)
+	before := takeInventory(t)
 	for _, m := range moments {
 		t.Run(m.name, func(t *testing.T) {
-			l := newLab(starred)
+			l := newLab(chapterQuestions)
 			l.startUntil(t, m.command, m.nth)
 			kill(t, l.Process.Pid, unix.SIGKILL)
 			_ = l.Wait()
-			assertSame(t, before)
+			assertHostUnchanged(t, before)
 		})
 	}
 }
 
-// Ctrl-C and a service manager's stop end the run in order, before the process ends.
-func TestKilled_SignalsEndTheRunInOrder(t *testing.T) {
-	before := picture(t)
+// On Ctrl-C and on a service manager's stop, the run is swept before its process ends.
+func TestKilled_SignalsSweepTheRunBeforeItEnds(t *testing.T) {
+	before := takeInventory(t)
 	for sig, code := range map[unix.Signal]int{unix.SIGINT: 130, unix.SIGTERM: 143, unix.SIGHUP: 129} {
 		t.Run(sig.String(), func(t *testing.T) {
-			l := newLab(starred)
+			l := newLab(chapterQuestions)
 			l.startUntil(t, "tasks metrics", 1)
 			kill(t, l.Process.Pid, sig)
 			_ = l.Wait()
 			assert.Check(t, cmp.Equal(l.ProcessState.ExitCode(), code))
-			assertSame(t, before)
+			assertHostUnchanged(t, before)
 		})
 	}
 }
 
-// go test's own -timeout panics, and runs no cleanup.
+// go test's own -timeout panics, and runs no cleanup. The janitor sweeps.
 func TestKilled_TimeoutLeavesNothing(t *testing.T) {
-	before := picture(t)
-	code, out := newLab(starred, "-test.timeout=1s").run(t)
+	before := takeInventory(t)
+	code, out := newLab(chapterQuestions, "-test.timeout=1s").run(t)
 	assert.Check(t, code != 0)
 	assert.Check(t, strings.Contains(out, "panic: test timed out"), "%s", out)
-	assertSame(t, before)
+	assertHostUnchanged(t, before)
 }
 
-// Two runs at once, which share a kernel, a containerd namespace by name, and nothing else.
-func TestTwoRunsAtOnceAreBothGreen(t *testing.T) {
-	before := picture(t)
-	a, b := newLab(starred), newLab(starred)
+// Two runs at the same time share a kernel, and the name of a containerd namespace, and nothing else.
+func TestTwoRunsAtTheSameTime_BothSucceed(t *testing.T) {
+	before := takeInventory(t)
+	a, b := newLab(chapterQuestions), newLab(chapterQuestions)
 	assert.NilError(t, a.Start())
 	assert.NilError(t, b.Start())
 	errA, errB := a.Wait(), b.Wait()
 	assert.Check(t, errA, "%s", a.out.String())
 	assert.Check(t, errB, "%s", b.out.String())
-	assertSame(t, before)
+	assertHostUnchanged(t, before)
 }

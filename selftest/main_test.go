@@ -1,8 +1,9 @@
 //go:build linux && vmlab && selftest
 
-// Package selftest tests the lab itself: that nothing stays behind however a run ends, that two runs do not meet, that a
-// containerd of the host's own runs on unharmed, and that what is wrong is said. It takes root and a disposable VM, as
-// the lab does, and the programs that `make selftest` builds before.
+// Package selftest tests the lab itself: that nothing stays behind however a run ends, that two runs do not disturb each other,
+// that the host's own containerd runs on unharmed, that a runtime which breaks a promise fails the lab, and that error
+// messages name the cause and the remedy. Like the lab, it needs root and a disposable VM. It needs the programs that `make
+// selftest` builds before.
 package selftest
 
 import (
@@ -22,18 +23,17 @@ import (
 	"gotest.tools/v3/assert"
 
 	"cdblab/helpers/host"
+	"cdblab/helpers/retry"
 )
 
-// The lab's test binary and its command, as `make selftest` builds them; and the module's root, where go test would run
-// the binary.
 const (
-	root       = ".."
-	testBinary = ".lab/lab.test"
-	command    = ".lab/bin/lab"
+	root       = ".."            // of the module; go test runs the lab's test binary there
+	testBinary = ".lab/lab.test" // as `make selftest` builds it
+	labCommand = ".lab/bin/lab"  // as `make selftest` builds it
 )
 
 func TestMain(m *testing.M) {
-	for _, f := range []string{testBinary, command} {
+	for _, f := range []string{testBinary, labCommand} {
 		if _, err := os.Stat(filepath.Join(root, f)); err != nil {
 			fmt.Println("selftest:", err, "\n  run: make selftest")
 			os.Exit(1)
@@ -46,115 +46,117 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// starred are the five questions of the chapter itself, which stand for all: together they make everything that can be
-// left behind.
-const starred = "-test.run=WhatDoesRuncNeed|GeneratedBundleRelate|WhatIsTheDifference|WhereDoesTheShimAppear|WhatCanContainerdTell"
+// chapterQuestions selects the five questions of the chapter itself. Together they make every kind of thing that can be left
+// behind.
+const chapterQuestions = "-test.run=WhatDoesRuncNeed|GeneratedBundleRelate|WhatIsTheDifference|WhereDoesTheShimAppear|WhatCanContainerdTell"
 
-// lab is a run of the lab.
+// lab is a run of the lab, in a process of its own.
 type lab struct {
 	*exec.Cmd
 	out bytes.Buffer
 }
 
-// newLab prepares a run of the lab with flags of the test binary ("-test.run=Task") and variables ("CDB_KEEP=1").
-func newLab(words ...string) *lab {
+// newLab prepares a run of the lab with flags of the test binary ("-test.run=Task") and environment variables ("CDB_KEEP=1").
+func newLab(flagsAndVariables ...string) *lab {
 	l := &lab{Cmd: exec.Command("./" + testBinary)}
 	l.Dir = root
 	l.Env = os.Environ()
-	for _, w := range words {
-		if strings.HasPrefix(w, "-") {
-			l.Args = append(l.Args, w)
+	for _, word := range flagsAndVariables {
+		if strings.HasPrefix(word, "-") {
+			l.Args = append(l.Args, word)
 		} else {
-			l.Env = append(l.Env, w)
+			l.Env = append(l.Env, word)
 		}
 	}
 	l.Stdout, l.Stderr = &l.out, &l.out
 	return l
 }
 
-// run runs the lab to its end and returns its exit code and what it printed.
+// run runs the lab, waits for its end, and returns its exit code and its output.
 func (l *lab) run(t *testing.T) (int, string) {
 	t.Helper()
 	_ = l.Cmd.Run()
 	return l.ProcessState.ExitCode(), l.out.String()
 }
 
-// startUntil starts the lab and returns when it has noted the nth command that has the words in it.
-func (l *lab) startUntil(t *testing.T, words string, nth int) {
+// startUntil starts the lab. It returns when the lab has noted the nth command that contains text, and is about to run it.
+func (l *lab) startUntil(t *testing.T, text string, nth int) {
 	t.Helper()
-	l.Args = append(l.Args, "-test.v", "-test.parallel=1") // one by one, and each note at once
+	l.Args = append(l.Args, "-test.v", "-test.parallel=1") // one question at a time, and each note is printed at once
 	l.Stdout, l.Stderr = nil, nil
 	out, err := l.StdoutPipe()
 	assert.NilError(t, err)
 	assert.NilError(t, l.Start())
 	lines := bufio.NewScanner(io.TeeReader(out, &l.out))
 	for lines.Scan() {
-		if strings.HasPrefix(lines.Text(), "         $ ") && strings.Contains(lines.Text(), words) {
+		if strings.HasPrefix(lines.Text(), "         $ ") && strings.Contains(lines.Text(), text) {
 			if nth--; nth <= 0 {
 				go io.Copy(io.Discard, out)
 				return
 			}
 		}
 	}
-	t.Fatalf("the lab ended before that:\n%s", l.out.String())
+	t.Fatalf("the lab ended before it noted %q. Its output:\n%s", text, l.out.String())
 }
 
-func picture(t *testing.T) host.Inventory {
+func takeInventory(t *testing.T) host.Inventory {
 	t.Helper()
-	p, err := host.TakeInventory()
+	inventory, err := host.TakeInventory()
 	assert.NilError(t, err)
-	return p
+	return inventory
 }
 
-// assertSame asserts that the host is as it was: not only that nothing of the lab's is left, but that nothing at all has
-// changed; but for processes that are none of the lab's programs, for those come and go on any host.
-func assertSame(t *testing.T, before host.Inventory) {
+// assertHostUnchanged asserts that the host is as it was: nothing of the lab is left, and nothing else has changed either. It
+// ignores other programs' processes and sockets, because those come and go on any host.
+func assertHostUnchanged(t *testing.T, before host.Inventory) {
 	t.Helper()
 	var changes []host.Change
-	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		changes = slices.DeleteFunc(host.Diff(before, picture(t)), func(c host.Change) bool {
-			if c.Kind == "socket" { // a terminal, an agent: anybody on the host may open one
+	retry.Until(15*time.Second, func() bool {
+		changes = slices.DeleteFunc(host.Diff(before, takeInventory(t)), func(c host.Change) bool {
+			switch c.Kind {
+			case "socket": // of a terminal, of an agent: any program on the host may open one
 				return !strings.Contains(c.Name, "cdb") && !strings.Contains(c.Name, "containerd")
+			case "process", "namespace":
+				return c.Gone || !isOfTheLab(c.Description)
 			}
-			if c.Kind != "process" && c.Kind != "namespace" {
-				return false
-			}
-			ours := strings.Contains(c.Description, "cdb-lab")
-			for _, name := range []string{"(runc", "(containerd", "(ctr)", "(lab.test)", "(exe)"} {
-				ours = ours || strings.Contains(c.Description, name)
-			}
-			return c.Gone || !ours
+			return false
 		})
-		if len(changes) == 0 || time.Now().After(deadline) {
-			break
-		}
-	}
+		return len(changes) == 0
+	})
 	for _, c := range changes {
 		t.Errorf("the host is not as it was: %s", c)
 	}
 }
 
+// isOfTheLab reports whether the description of a process names the lab, or one of the programs that the lab runs.
+func isOfTheLab(description string) bool {
+	return slices.ContainsFunc([]string{"cdb-lab", "(runc", "(containerd", "(ctr)", "(lab.test)", "(exe)"}, func(name string) bool {
+		return strings.Contains(description, name)
+	})
+}
+
+// sweep runs `lab sweep` and returns its output.
 func sweep(t *testing.T) string {
 	t.Helper()
-	cmd := exec.Command("./"+command, "sweep")
+	cmd := exec.Command("./"+labCommand, "sweep")
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	assert.NilError(t, err, "%s", out)
 	return strings.TrimSpace(string(out))
 }
 
-// janitorOf finds the janitor of a run, which is the run's child until the run dies.
+// janitorOf returns the pid of a run's janitor, which is a child of the run's process until that dies.
 func janitorOf(t *testing.T, pid int) int {
 	t.Helper()
-	ps, err := host.Processes()
+	processes, err := host.Processes()
 	assert.NilError(t, err)
-	for _, p := range ps {
+	for _, p := range processes {
 		args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))
-		if p.PPID == pid && strings.HasPrefix(string(args), "cdb-lab-janitor") {
-			return p.PID
+		if int(p.Parent) == pid && strings.HasPrefix(string(args), "cdb-lab-janitor") {
+			return int(p.PID)
 		}
 	}
-	t.Fatalf("run %d has no janitor", pid)
+	t.Fatalf("the run with pid %d has no janitor", pid)
 	return 0
 }
 

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
@@ -21,12 +20,12 @@ import (
 	"cdblab/helpers/rootfs"
 )
 
-// A containerd of the host's own, in its default places and with a running container, is not touched: not by a run, not
-// by a killed run, not by a sweep.
+// The host's own containerd, in its default places and with running containers, is not touched: not by a run, not by a killed
+// run, not by a sweep.
 func TestNeighbour_TheHostsOwnContainerdRunsOnUnharmed(t *testing.T) {
 	for _, place := range []string{"/run/containerd", "/var/lib/containerd"} {
 		if _, err := os.Stat(place); err == nil {
-			t.Skipf("%s is in use here, and this test would use it: run it on a host without containerd", place)
+			t.Skipf("this host has a %s, which this test would use: run it on a host without containerd", place)
 		}
 	}
 	bin, err := filepath.Abs(filepath.Join(root, ".lab", "bin"))
@@ -67,13 +66,13 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 			_ = os.Remove(h.Path("/cdb-lab"))
 		}
 	})
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if exec.Command(filepath.Join(bin, "ctr"), "version").Run() == nil {
-			break
+	proc.WaitFor(t, func(poll.LogT) poll.Result {
+		if out, err := exec.Command(filepath.Join(bin, "ctr"), "version").CombinedOutput(); err != nil {
+			return poll.Continue("the host's containerd does not answer yet: %v\n%s", err, out)
 		}
-		assert.Assert(t, time.Now().Before(deadline), "the host's containerd does not answer")
-	}
-	// With the very ids of the chapter, and in the chapter's namespace too.
+		return poll.Success()
+	})
+	// One of them has the chapter's own id, in the chapter's own namespace.
 	ctr("run", "-d", "--rootfs", filepath.Join(dir, "rootfs"), "own", "/bin/sleep", "1000")
 	ctr("-n", "cdb-lab", "run", "-d", "--rootfs", filepath.Join(dir, "rootfs"), "cdb-task", "/bin/sleep", "1000")
 	t.Cleanup(func() {
@@ -82,35 +81,35 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 			ctr("-n", c[0], "containers", "delete", c[1])
 		}
 	})
-	var mine []proc.PID
+	var containers []proc.PID
 	proc.WaitFor(t, func(poll.LogT) poll.Result {
-		mine = proc.Find(t, func(_ proc.PID, comm string, args []string) bool {
+		containers = proc.Find(t, func(_ proc.PID, comm string, args []string) bool {
 			return comm == "sleep" && len(args) == 2 && args[1] == "1000"
 		})
-		if len(mine) != 2 {
-			return poll.Continue("the host's own containers are %v", mine)
+		if len(containers) != 2 {
+			return poll.Continue("the host's own containers have the processes %v, expected two", containers)
 		}
 		return poll.Success()
 	})
-	before := picture(t)
+	before := takeInventory(t)
 	var identities []proc.Identity
-	for _, pid := range mine {
+	for _, pid := range containers {
 		identities = append(identities, proc.Snapshot(t, pid).Identity)
 	}
 
-	code, out := newLab(starred).run(t)
+	code, out := newLab(chapterQuestions).run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
-	killed := newLab(starred)
+	killed := newLab(chapterQuestions)
 	killed.startUntil(t, "tasks metrics", 1)
 	kill(t, janitorOf(t, killed.Process.Pid), unix.SIGKILL)
 	kill(t, killed.Process.Pid, unix.SIGKILL)
 	_ = killed.Wait()
 	t.Log(sweep(t))
 
-	for i, pid := range mine {
+	for i, pid := range containers {
 		assert.Check(t, cmp.DeepEqual(proc.Snapshot(t, pid).Identity, identities[i]))
 	}
 	assert.Check(t, strings.Contains(ctr("tasks", "ls"), "RUNNING"))
 	assert.Check(t, strings.Contains(ctr("-n", "cdb-lab", "tasks", "ls"), "RUNNING"))
-	assertSame(t, before)
+	assertHostUnchanged(t, before)
 }

@@ -13,9 +13,9 @@ import (
 	"gotest.tools/v3/assert/cmp"
 )
 
-// older makes a containerd and a ctr that do not know how to keep off /run/containerd, and returns the variables that name
-// them.
-func older(t *testing.T) []string {
+// olderContainerd makes a containerd and a ctr without the options to use another directory than /run/containerd, as older
+// releases are. It returns the environment variables that name them.
+func olderContainerd(t *testing.T) []string {
 	t.Helper()
 	var vars []string
 	for variable, tool := range map[string][2]string{
@@ -32,23 +32,23 @@ func older(t *testing.T) []string {
 	return vars
 }
 
-// What a containerd that cannot be told otherwise has put into the default place is removed by the lab: after a run, and
-// after a run that was killed.
-func TestOlder_TheDefaultPlaceIsLeftAsItWas(t *testing.T) {
+// A containerd that cannot be configured otherwise writes into the default place. The lab removes that, after a run and after a
+// run that was killed.
+func TestOlderContainerd_TheDefaultPlaceIsLeftAsItWas(t *testing.T) {
 	if _, err := os.Stat("/run/containerd"); err == nil {
-		t.Skip("/run/containerd is in use here, and this test looks that it is gone: run it on a host without containerd")
+		t.Skip("this host has a /run/containerd, and the test asserts that there is none: run it on a host without containerd")
 	}
-	before := picture(t)
+	before := takeInventory(t)
 	t.Run("after a run", func(t *testing.T) {
-		code, out := newLab(append(older(t), starred)...).run(t)
+		code, out := newLab(append(olderContainerd(t), chapterQuestions)...).run(t)
 		assert.Check(t, cmp.Equal(code, 0), "%s", out)
-		assertSame(t, before)
+		assertHostUnchanged(t, before)
 	})
-	t.Run("after a killed one", func(t *testing.T) {
-		l := newLab(append(older(t), starred)...)
+	t.Run("after a killed run", func(t *testing.T) {
+		l := newLab(append(olderContainerd(t), chapterQuestions)...)
 		l.startUntil(t, "tasks metrics", 1)
 		kill(t, l.Process.Pid, unix.SIGKILL)
 		_ = l.Wait()
-		assertSame(t, before)
+		assertHostUnchanged(t, before)
 	})
 }

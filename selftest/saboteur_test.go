@@ -11,13 +11,13 @@ import (
 	"gotest.tools/v3/assert"
 )
 
-// A saboteur is a runtime, a daemon's client or a shim that breaks one promise. The lab must see it, and say what it saw.
-// Each is a shell script around the real program ($real), in which $verb is the runtime's operation.
-func TestSaboteur_IsSeen(t *testing.T) {
+// A saboteur is a runtime or a client that breaks one promise. The lab must fail, with a message that shows the broken promise.
+// Each saboteur is a shell script around the real program ($real). In it, $verb is the runtime's operation.
+func TestSaboteur_FailsTheLab(t *testing.T) {
 	const timeout = "CDB_TIMEOUT=5s"
 	for _, s := range []struct {
 		name, env, tool, script, question string
-		says                              string
+		want                              string // in the output
 	}{
 		{"create starts", "CDB_RUNC", "runc", `$real "$@" || exit; [ $verb != create ] || $real "$1" "$2" start cdb-runc`,
 			"Lifecycle_WhatIsTheDifference", "assertion failed: running (state.Status specs.ContainerState) != created"},
@@ -26,7 +26,7 @@ func TestSaboteur_IsSeen(t *testing.T) {
 		{"start makes another container", "CDB_RUNC", "runc", `[ $verb = start ] || exec $real "$@"
 			$real "$1" "$2" delete -f "$4" && $real "$1" "$2" run -d --bundle bundle "$4"`,
 			"Lifecycle_WhatIsTheDifference", "timeout hit"},
-		{"state lies", "CDB_RUNC", "runc", `[ $verb = state ] || exec $real "$@"; $real "$@" | sed s/created/running/`,
+		{"state reports another status", "CDB_RUNC", "runc", `[ $verb = state ] || exec $real "$@"; $real "$@" | sed s/created/running/`,
 			"Lifecycle_WhatIsTheDifference", "assertion failed: running (state.Status specs.ContainerState) != created"},
 		{"shared network", "CDB_RUNC", "runc", `[ $verb != create ] || sed -zi 's/{\s*"type": "network"\s*},//' bundle/config.json; exec $real "$@"`,
 			"Lifecycle_WhatIsTheDifference", "shares the host's net namespace"},
@@ -41,10 +41,10 @@ func TestSaboteur_IsSeen(t *testing.T) {
 			"Bundle_WhatDoesRuncNeed", "directory left: /run/runc"},
 		{"a process is left", "CDB_RUNC", "runc", `[ $verb != create ] || sleep 30 > /dev/null 2>&1 & exec $real "$@"`,
 			"Bundle_WhatDoesRuncNeed", "process left"},
-		{"a limit is another one", "CDB_RUNC", "runc", `[ $verb != create ] || sed -i 's/"limit": 77/"limit": 78/' "$5/config.json"; exec $real "$@"`,
+		{"a limit is wrong", "CDB_RUNC", "runc", `[ $verb != create ] || sed -i 's/"limit": 77/"limit": 78/' "$5/config.json"; exec $real "$@"`,
 			"Bundle_WhereDoesEachLimitGo", `linux.resources.pids.limit: pids.max reads "78" and not "77"`},
 		{"kill sends another signal", "CDB_RUNC", "runc", `[ "$verb $5" != "kill USR1" ] || set -- "$1" "$2" kill "$4" USR2; exec $real "$@"`,
-			"Lifecycle_WhatDoesKillDo", `reads "ready\nUSR2" (<nil>), not "ready\nUSR1"`},
+			"Lifecycle_WhatDoesKillDo", `reads "ready\nUSR2" (<nil>), not yet "ready\nUSR1"`},
 		{"hooks are skipped", "CDB_RUNC", "runc", `[ $verb != create ] || sed -i 's/"hooks": {/"no hooks": {/' "$5/config.json"; exec $real "$@"`,
 			"Lifecycle_WhenAndWhereDoHooksRun", "each has exactly one turn"},
 		{"pause does nothing", "CDB_RUNC", "runc", `[ $verb != pause ] || exit 0; exec $real "$@"`,
@@ -68,7 +68,7 @@ func TestSaboteur_IsSeen(t *testing.T) {
 			"Task_WhoIsWhoseParent", "oom_score_adj of the task"},
 		{"a label is dropped", "CDB_CTR", "ctr", `case "$*" in *"containers create"*"--label"*) set -- $(echo "$*" | sed 's/--label [^ ]*//');; esac; exec $real "$@"`,
 			"Task_CanTwoTasksShareAShim", "annotation of a container that ctr labels"},
-		{"an exec ends well", "CDB_CTR", "ctr", `$real "$@"; code=$?; case "$*" in *"tasks exec"*) exit 0;; esac; exit $code`,
+		{"an exec that fails is reported as successful", "CDB_CTR", "ctr", `$real "$@"; code=$?; case "$*" in *"tasks exec"*) exit 0;; esac; exit $code`,
 			"Task_WhereDoesAnExecGo", "0 (nine.Code int) != 9 (int)"},
 		{"delete frees no cgroup", "CDB_RUNC", "runc", `for a; do [ "$a" != delete ] || exit 0; done; exec $real "$@"`,
 			"Task_WhatDoesAStoppedTask", "cgroup"},
@@ -78,37 +78,37 @@ func TestSaboteur_IsSeen(t *testing.T) {
 			"Task_WhereDoTheFiles", "was written to"},
 		{"an image is pulled twice", "CDB_CTR", "ctr", `case "$*" in *"images pull"*) $real "$@" || exit;; esac; exec $real "$@"`,
 			"Task_WhatDoesAPull", "HEAD /v2/library/busybox/manifests/"},
-		{"another snapshotter is used", "CDB_CTR", "ctr", `for a; do shift; [ "$a" != native ] || a=overlayfs; set -- "$@" "$a"; done; exec $real "$@"`,
+		{"the wrong snapshotter is used", "CDB_CTR", "ctr", `for a; do shift; [ "$a" != native ] || a=overlayfs; set -- "$@" "$a"; done; exec $real "$@"`,
 			"Task_WhatDoesAnotherSnapshotter", "a overlay is mounted"},
-		{"an event is kept back", "CDB_CTR", "ctr", `[ "$1" = events ] || exec $real "$@"; $real "$@" | grep --line-buffered -v tasks/start`,
+		{"one event is dropped", "CDB_CTR", "ctr", `[ "$1" = events ] || exec $real "$@"; $real "$@" | grep --line-buffered -v tasks/start`,
 			"Events_DoCtrEvents", "tasks/start"},
 		{"a pause does nothing", "CDB_RUNC", "runc", `for a; do [ "$a" != pause ] || exit 0; done; exec $real "$@"`,
 			"Events_WhatDoesAnExecAdd", "paused, and the freezer is not frozen"},
 		{"a limit is ten times as high", "CDB_RUNC", "runc", `case "$*" in *" create "*) for a; do [ "$last" != --bundle ] || sed -i 's/"limit":\([0-9]*\)/"limit":\10/' "$a/config.json"; last=$a; done;; esac; exec $real "$@"`,
 			"Events_WhatDoesAnOOM", "OOM killer"},
-		{"a start that fails is told as one that does not", "CDB_CTR", "ctr", `$real "$@"; code=$?; case "$*" in *"tasks start"*) exit 0;; esac; exit $code`,
+		{"a start that fails is reported as successful", "CDB_CTR", "ctr", `$real "$@"; code=$?; case "$*" in *"tasks start"*) exit 0;; esac; exit $code`,
 			"Events_WhatDoesAFailure", "a task of a missing program starts"},
-		{"a metric is another one", "CDB_CTR", "ctr", `case "$*" in *"tasks metrics"*) $real "$@" | sed 's/^pids.current  *1/pids.current 2/'; exit;; esac; exec $real "$@"`,
+		{"a metric is wrong", "CDB_CTR", "ctr", `case "$*" in *"tasks metrics"*) $real "$@" | sed 's/^pids.current  *1/pids.current 2/'; exit;; esac; exec $real "$@"`,
 			"Events_DoTheMetrics", "pids, and the lines of cgroup.procs"},
-		{"what a dead shim leaves is not cleared away", "CDB_RUNC", "runc", `case "$*" in *delete*--force*) exit 0;; esac; exec $real "$@"`,
+		{"the leftovers of a dead shim are not removed", "CDB_RUNC", "runc", `case "$*" in *delete*--force*) exit 0;; esac; exec $real "$@"`,
 			"Task_WhatHappensWhenTheShim", "shim KILL, running: the init"},
-		{"a stopped task is told as a running one", "CDB_CTR", "ctr", `case "$*" in *"tasks ls"*) $real "$@" | sed s/STOPPED/RUNNING/; exit;; esac; exec $real "$@"`,
+		{"a stopped task is reported as running", "CDB_CTR", "ctr", `case "$*" in *"tasks ls"*) $real "$@" | sed s/STOPPED/RUNNING/; exit;; esac; exec $real "$@"`,
 			"Task_WhatHappensWhenIts", "ctr tasks ls, and the Go client"},
 		{"runc does not log", "CDB_RUNC", "runc", `exec $real $(echo "$@" | sed 's,--log [^ ]*,--log /dev/null,')`,
 			"Events_WhatDoDebugLogs", "log.json"},
 	} {
 		t.Run(s.name, func(t *testing.T) {
-			before := picture(t)
+			before := takeInventory(t)
 			real, err := filepath.Abs(filepath.Join(root, ".lab", "bin", s.tool))
 			assert.NilError(t, err)
 			path := filepath.Join(t.TempDir(), s.tool)
 			script := "#!/bin/sh\nreal=" + real + "\ncase \"$*\" in *--help*) exec $real \"$@\";; esac\nverb=$1; [ \"$1\" != --root ] || verb=$3\n" + s.script + "\n"
 			assert.NilError(t, os.WriteFile(path, []byte(script), 0o755))
 			code, out := newLab(s.env+"="+path, timeout, "-test.run="+s.question).run(t)
-			assert.Check(t, code != 0, "the lab did not see it:\n%s", out)
-			assert.Check(t, strings.Contains(out, s.says), "the lab does not say %q, but:\n%s", s.says, out)
+			assert.Check(t, code != 0, "the lab succeeds with this saboteur:\n%s", out)
+			assert.Check(t, strings.Contains(out, s.want), "the lab does not print %q, but:\n%s", s.want, out)
 			_ = os.Remove("/run/runc")
-			assertSame(t, before)
+			assertHostUnchanged(t, before)
 		})
 	}
 }

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package bundle builds an OCI bundle by hand: a directory with a config.json and a rootfs, as the runtime
-// specification defines it (bundle.md).
+// Package bundle makes OCI bundles: a directory with a config.json and a rootfs, as the runtime specification defines it
+// (bundle.md).
 package bundle
 
 import (
@@ -17,50 +17,67 @@ import (
 	"cdblab/helpers/lab"
 )
 
-// ID is the chapter's id for a container that runc makes.
+// ID is the chapter's id for a container that runc creates.
 const ID = "cdb-runc"
 
 // Bundle is a bundle on disk.
 type Bundle struct {
 	Dir  string      // absolute
-	Name string      // the directory's name below the question's own
-	Spec *specs.Spec // what config.json says
+	Name string      // the directory's name below the question's directory
+	Spec *specs.Spec // the configuration; after a change, call Write
 
-	q      *lab.Q
-	rootfs string      // where it is another bundle's
-	first  []byte      // config.json as New wrote it
-	last   *specs.Spec // what Write wrote last, to tell what an edit changes
+	q            *lab.Q
+	sharedRootfs string      // the rootfs of another bundle, which this bundle shares; "" if it has its own
+	original     []byte      // config.json as New wrote it
+	written      *specs.Spec // what Write wrote last, to compare an edit with
 }
 
-// Busybox builds the chapter's bundle, <question>/bundle: what `runc spec` writes, with the arguments given, without a
-// terminal, in the question's own cgroup, over a rootfs of busybox.
+// Marshal returns the JSON of a configuration in the form in which `runc spec` writes it.
+func Marshal(s *specs.Spec) ([]byte, error) { return json.MarshalIndent(s, "", "\t") }
+
+// Read returns the configuration in the config.json of a bundle. Another program, such as containerd, may have made the bundle.
+func Read(q *lab.Q, dir string) *specs.Spec {
+	q.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		q.Fatalf("read a bundle's configuration: %v", err)
+	}
+	var s specs.Spec
+	if err := json.Unmarshal(data, &s); err != nil {
+		q.Fatalf("read %s/config.json: %v", dir, err)
+	}
+	return &s
+}
+
+// Busybox makes the chapter's bundle in the question's directory bundle/. Its configuration is what `runc spec` writes, with
+// these arguments of the program, without a terminal, and in the question's own cgroup. Its rootfs has busybox.
 func Busybox(q *lab.Q, args ...string) *Bundle {
 	q.Helper()
 	return New(q, "bundle", ID, Args(args...))
 }
 
-// New builds the same bundle in another directory below the question's own, for a container of another id, with edits.
+// New is [Busybox] with another directory below the question's, for a container with another id, and with edits.
 func New(q *lab.Q, name, id string, edits ...func(*specs.Spec)) *Bundle {
 	q.Helper()
 	b := &Bundle{q: q, Dir: q.Mkdir(name), Name: name}
 	b.writeRootfs()
 	q.Must("runc", "spec", "--bundle", name)
-	b.Spec, b.last = Read(q, b.Dir), Read(q, b.Dir)
+	b.Spec, b.written = Read(q, b.Dir), Read(q, b.Dir)
 	b.Spec.Process.Terminal = false
 	b.Spec.Linux.CgroupsPath = filepath.Join(q.Cgroup, id)
 	for _, edit := range edits {
 		edit(b.Spec)
 	}
 	b.Write()
-	b.first, _ = Marshal(b.Spec)
+	b.original, _ = Marshal(b.Spec)
 	return b
 }
 
-// Variant is another bundle, in a directory of its own, with the same configuration but for the edits, for a container of
-// another id. It shares the rootfs.
+// Variant makes another bundle for a container with another id. It has its own directory, the same configuration except for
+// the edits, and shares the rootfs.
 func (b *Bundle) Variant(name, id string, edits ...func(*specs.Spec)) *Bundle {
 	b.q.Helper()
-	v := &Bundle{q: b.q, Dir: b.q.Mkdir(name), Name: name, Spec: &specs.Spec{}, last: b.last, rootfs: b.Rootfs()}
+	v := &Bundle{q: b.q, Dir: b.q.Mkdir(name), Name: name, Spec: &specs.Spec{}, written: b.written, sharedRootfs: b.Rootfs()}
 	data, err := Marshal(b.Spec)
 	if err == nil {
 		err = json.Unmarshal(data, v.Spec)
@@ -70,47 +87,36 @@ func (b *Bundle) Variant(name, id string, edits ...func(*specs.Spec)) *Bundle {
 	}
 	v.Spec.Linux.CgroupsPath = filepath.Join(b.q.Cgroup, id)
 	if v.Spec.Root != nil {
-		v.Spec.Root.Path = v.rootfs
+		v.Spec.Root.Path = v.sharedRootfs
 	}
 	for _, edit := range edits {
 		edit(v.Spec)
 	}
 	b.q.LogCommand("mkdir %s", name)
 	v.Write()
-	v.first, _ = Marshal(v.Spec)
+	v.original, _ = Marshal(v.Spec)
 	return v
 }
 
-// In is the same bundle, in the hands of a part of the question, whose notes it then takes.
+// InSubtest returns the same bundle for the use in a subtest: its commands appear in the notes of the subtest, and its failures
+// fail the subtest.
 func (b *Bundle) InSubtest(q *lab.Q) *Bundle {
 	c := *b
 	c.q = q
 	return &c
 }
 
-// Restore takes back all edits.
+// Restore reverts all edits since the bundle was made.
 func (b *Bundle) Restore() {
 	b.q.Helper()
 	*b.Spec = specs.Spec{}
-	if err := json.Unmarshal(b.first, b.Spec); err != nil {
+	if err := json.Unmarshal(b.original, b.Spec); err != nil {
 		b.q.Fatalf("restore config.json: %v", err)
 	}
-	b.WriteRaw(string(b.first), "whole again")
+	b.WriteRaw(string(b.original), "without edits again")
 }
 
-// Args is an edit: the program and its arguments.
-func Args(args ...string) func(*specs.Spec) {
-	return func(s *specs.Spec) { s.Process.Args = args }
-}
-
-// WithoutNamespace is an edit: the container stays in the host's namespace of that type.
-func WithoutNamespace(ns specs.LinuxNamespaceType) func(*specs.Spec) {
-	return func(s *specs.Spec) {
-		s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == ns })
-	}
-}
-
-// writeRootfs does what the shell lines do that it notes.
+// writeRootfs makes the rootfs, and notes shell commands that make the same.
 func (b *Bundle) writeRootfs() {
 	b.q.Helper()
 	rootfs := filepath.Join(b.Dir, "rootfs")
@@ -132,14 +138,14 @@ func (b *Bundle) Edit(edit func(*specs.Spec)) *Bundle {
 	return b
 }
 
-// Write writes config.json as it is in Spec.
+// Write writes Spec into config.json.
 func (b *Bundle) Write() {
 	b.q.Helper()
 	data, err := Marshal(b.Spec)
 	if err != nil {
 		b.q.Fatalf("write config.json: %v", err)
 	}
-	changes, err := Difference(b.last, b.Spec)
+	changes, err := Difference(b.written, b.Spec)
 	if err != nil {
 		b.q.Fatalf("write config.json: %v", err)
 	}
@@ -147,14 +153,14 @@ func (b *Bundle) Write() {
 	if len(changes) > 4 {
 		comment = strings.Join(changes[:4], ", ") + ", …"
 	}
-	b.last = &specs.Spec{}
-	if err := json.Unmarshal(data, b.last); err != nil {
+	b.written = &specs.Spec{}
+	if err := json.Unmarshal(data, b.written); err != nil {
 		b.q.Fatalf("write config.json: %v", err)
 	}
 	b.WriteRaw(string(data), comment)
 }
 
-// WriteRaw writes anything at all into config.json; comment tells the reader what.
+// WriteRaw writes any text into config.json. The comment says to the reader what is special in it.
 func (b *Bundle) WriteRaw(config, comment string) {
 	b.q.Helper()
 	if err := os.WriteFile(b.Config(), []byte(config), 0o644); err != nil {
@@ -164,35 +170,18 @@ func (b *Bundle) WriteRaw(config, comment string) {
 		fmt.Sprintf("cat > %s/config.json <<'END'\n%s\nEND", b.Name, strings.TrimSuffix(config, "\n")))
 }
 
-// Config is the path of config.json.
+// Config returns the path of config.json.
 func (b *Bundle) Config() string { return filepath.Join(b.Dir, "config.json") }
 
-// Rootfs is the path of a file of the rootfs, as the host sees it.
+// Rootfs returns the path of a file of the rootfs on the host, or of the rootfs itself.
 func (b *Bundle) Rootfs(name ...string) string {
-	if b.rootfs != "" {
-		return filepath.Join(append([]string{b.rootfs}, name...)...)
+	if b.sharedRootfs != "" {
+		return filepath.Join(append([]string{b.sharedRootfs}, name...)...)
 	}
 	return filepath.Join(append([]string{b.Dir, "rootfs"}, name...)...)
 }
 
-// Marshal writes a spec in the form that `runc spec` gives it.
-func Marshal(s *specs.Spec) ([]byte, error) { return json.MarshalIndent(s, "", "\t") }
-
-// Read reads the config.json of a bundle that somebody else made.
-func Read(q *lab.Q, dir string) *specs.Spec {
-	q.Helper()
-	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
-	if err != nil {
-		q.Fatalf("read a bundle's configuration: %v", err)
-	}
-	var s specs.Spec
-	if err := json.Unmarshal(data, &s); err != nil {
-		q.Fatalf("read %s/config.json: %v", dir, err)
-	}
-	return &s
-}
-
-// NamespaceTypes lists the namespaces of a configuration, sorted.
+// NamespaceTypes lists the types of the namespaces in a configuration, sorted.
 func NamespaceTypes(s *specs.Spec) []string {
 	var out []string
 	for _, ns := range s.Linux.Namespaces {

@@ -17,7 +17,7 @@ func example() *specs.Spec {
 	}
 }
 
-func TestDifference(t *testing.T) {
+func TestDifference_IgnoresOrderThatMeansNothing(t *testing.T) {
 	a, b := example(), example()
 	same, err := Difference(a, b)
 	assert.NilError(t, err)
@@ -25,8 +25,8 @@ func TestDifference(t *testing.T) {
 
 	b.Process.Args = []string{"sleep", "300"}
 	b.Process.Terminal = false
-	b.Process.Env = []string{"TERM=dumb", b.Process.Env[0]} // one word changed, and the order, which means nothing
-	b.Mounts[0], b.Mounts[1] = b.Mounts[1], b.Mounts[0]     // order alone
+	b.Process.Env = []string{"TERM=dumb", b.Process.Env[0]} // one word is changed, and the order, which means nothing
+	b.Mounts[0], b.Mounts[1] = b.Mounts[1], b.Mounts[0]     // the order alone is changed
 	b.Mounts = append(b.Mounts, specs.Mount{Destination: "/run", Type: "tmpfs", Source: "tmpfs"})
 	got, err := Difference(a, b)
 	assert.NilError(t, err)

@@ -10,26 +10,27 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Fields lists the fields of config.json that a Linux container can have, by their path: process.user.uid, and
-// mounts[].destination for a field of a list's elements.
+// Fields lists the paths of the fields that config.json can have for a Linux container, sorted: process.user.uid, and
+// mounts[].destination for a field of the elements of a list.
 func Fields() []string {
 	var out []string
-	fields("", reflect.TypeFor[specs.Spec](), &out)
+	appendFields("", reflect.TypeFor[specs.Spec](), &out)
 	slices.Sort(out)
 	return slices.Compact(out)
 }
 
-// otherPlatforms are the top-level sections that no Linux container has.
+// otherPlatforms are the top-level objects of config.json for other platforms.
 var otherPlatforms = []string{"solaris", "windows", "vm", "zos", "freebsd"}
 
-func fields(path string, t reflect.Type, out *[]string) {
+// appendFields appends the paths of the fields of a type. They begin with path.
+func appendFields(path string, t reflect.Type, out *[]string) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	switch t.Kind() {
 	case reflect.Slice:
 		if element := t.Elem(); element.Kind() == reflect.Struct || element.Kind() == reflect.Pointer {
-			fields(path+"[]", element, out)
+			appendFields(path+"[]", element, out)
 			return
 		}
 	case reflect.Struct:
@@ -39,11 +40,11 @@ func fields(path string, t reflect.Type, out *[]string) {
 			platforms := f.Tag.Get("platform")
 			switch {
 			case f.Anonymous:
-				fields(path, f.Type, out)
+				appendFields(path, f.Type, out)
 			case name == "-", slices.Contains(otherPlatforms, name) && path == "":
 			case platforms != "" && !slices.Contains(strings.Split(platforms, ","), "linux"):
 			default:
-				fields(strings.TrimPrefix(path+"."+name, "."), f.Type, out)
+				appendFields(strings.TrimPrefix(path+"."+name, "."), f.Type, out)
 			}
 		}
 		return

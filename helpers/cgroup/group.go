@@ -1,6 +1,5 @@
 //go:build linux
 
-// Package cgroup reads a control group as the kernel shows it, on v1, hybrid and v2 (cgroups(7)).
 package cgroup
 
 import (
@@ -20,30 +19,31 @@ import (
 // Group is a control group: one directory on v2, one for each hierarchy on v1.
 type Group struct {
 	Path string // relative to the root of each hierarchy
-	V2   bool   // controllers are in the unified hierarchy
+	V2   bool   // its controllers are in the unified hierarchy
 
-	tb testing.TB
-	hs []Hierarchy
+	tb          testing.TB
+	hierarchies []Hierarchy
 }
 
-// Of returns the group of a path, such as config.json's linux.cgroupsPath. It need not exist.
+// Of returns the group with this path, such as config.json's linux.cgroupsPath. It need not exist.
 func Of(tb testing.TB, path string) Group {
 	tb.Helper()
-	hs, err := Hierarchies()
+	hierarchies, err := Hierarchies()
 	if err != nil {
 		tb.Fatalf("find the cgroup hierarchies: %v", err)
 	}
-	return Group{Path: path, V2: ModeOf(hs) == ModeV2, tb: tb, hs: hs}
+	return Group{Path: path, V2: ModeOf(hierarchies) == ModeV2, tb: tb, hierarchies: hierarchies}
 }
 
-// Has says whether the kernel has the controller ("memory") in a hierarchy that is mounted.
+// Has reports whether a mounted hierarchy has the controller ("memory").
 func (g Group) Has(controller string) bool { return g.hierarchy(controller) != nil }
 
+// hierarchy returns the hierarchy that has the controller, or nil.
 func (g Group) hierarchy(controller string) *Hierarchy {
-	for _, h := range g.hs {
+	for _, h := range g.hierarchies {
 		if h.V2 && g.V2 {
 			list, _ := os.ReadFile(h.Path("cgroup.controllers"))
-			// The freezer and the device filter are part of v2 itself, and no controllers.
+			// The freezer and the device filter are part of v2 itself. They are no controllers there.
 			if slices.Contains(append(strings.Fields(string(list)), "", "freezer", "devices"), controller) {
 				return &h
 			}
@@ -55,7 +55,7 @@ func (g Group) hierarchy(controller string) *Hierarchy {
 	return nil
 }
 
-// Dir is the group's directory in the hierarchy that has the controller.
+// Dir returns the group's directory in the hierarchy that has the controller.
 func (g Group) Dir(controller string) string {
 	g.tb.Helper()
 	h := g.hierarchy(controller)
@@ -68,30 +68,30 @@ func (g Group) Dir(controller string) string {
 // Dirs lists the group's directory in each hierarchy.
 func (g Group) Dirs() []string {
 	var out []string
-	for _, h := range g.hs {
+	for _, h := range g.hierarchies {
 		out = append(out, h.Path(g.Path))
 	}
 	return out
 }
 
-// Try reads a file of a controller, without its last newline.
+// Try returns the content of a controller's file without the white space around it. The file may be missing.
 func (g Group) Try(controller, file string) (string, error) {
 	g.tb.Helper()
 	data, err := os.ReadFile(filepath.Join(g.Dir(controller), file))
 	return strings.TrimSpace(string(data)), err
 }
 
-// Read reads a file of a controller; one that is not there fails the test.
+// Read is [Group.Try] for a file that has to be readable.
 func (g Group) Read(controller, file string) string {
 	g.tb.Helper()
 	s, err := g.Try(controller, file)
 	if err != nil {
-		g.tb.Fatalf("read a cgroup's file: %v", err)
+		g.tb.Fatalf("read a file of cgroup %s: %v", g.Path, err)
 	}
 	return s
 }
 
-// Stat reads a number out of a file that has a key and a value on each line, such as memory.stat.
+// Stat returns the number for a key in a file that has a key and a number on each line, such as memory.stat.
 func (g Group) Stat(controller, file, key string) uint64 {
 	g.tb.Helper()
 	n, err := stat(g.Read(controller, file), key)
@@ -110,7 +110,7 @@ func stat(text, key string) (uint64, error) {
 	return 0, fmt.Errorf("no line %q in %q", key, text)
 }
 
-// Frozen reads the state of the freezer: cgroup.events on v2, freezer.state on v1.
+// Frozen reports whether the group is frozen. It reads cgroup.events on v2, freezer.state on v1.
 func (g Group) Frozen() bool {
 	g.tb.Helper()
 	if g.V2 {
@@ -119,11 +119,11 @@ func (g Group) Frozen() bool {
 	return g.Read("freezer", "freezer.state") == "FROZEN"
 }
 
-// Procs lists the processes of the group, as seen from the test's pid namespace.
+// Procs lists the processes of the group, by their pids in the test's pid namespace.
 func (g Group) Procs() []proc.PID {
 	g.tb.Helper()
 	var out []proc.PID
-	for f := range strings.FieldsSeq(g.Read(g.any(), "cgroup.procs")) {
+	for f := range strings.FieldsSeq(g.Read(g.anyController(), "cgroup.procs")) {
 		pid, err := strconv.Atoi(f)
 		if err != nil {
 			g.tb.Fatalf("cgroup.procs of %s: %v", g.Path, err)
@@ -134,8 +134,8 @@ func (g Group) Procs() []proc.PID {
 	return out
 }
 
-// any is a controller that the lab's groups always have.
-func (g Group) any() string {
+// anyController returns a controller that the lab's groups always have.
+func (g Group) anyController() string {
 	if g.V2 {
 		return ""
 	}
@@ -145,11 +145,11 @@ func (g Group) any() string {
 // Version returns the version of the hierarchies that have the controllers: "v1" (also in hybrid mode) or "v2".
 func Version(tb testing.TB) string {
 	tb.Helper()
-	hs, err := Hierarchies()
+	hierarchies, err := Hierarchies()
 	if err != nil {
 		tb.Fatalf("find the cgroup hierarchies: %v", err)
 	}
-	if ModeOf(hs) == ModeV2 {
+	if ModeOf(hierarchies) == ModeV2 {
 		return "v2"
 	}
 	return "v1"
@@ -166,8 +166,8 @@ func Removed(dir string) poll.Check {
 	}
 }
 
-// CPUTime is the time that the group has used, in nanoseconds, as the kernel has it.
-func CPUTime(g Group) uint64 {
+// CPUTime returns the processor time that the group has used, in nanoseconds.
+func (g Group) CPUTime() uint64 {
 	if g.V2 {
 		return 1000 * g.Stat("", "cpu.stat", "usage_usec")
 	}

@@ -8,7 +8,7 @@ import (
 	"gotest.tools/v3/assert"
 )
 
-func TestStat_ByItsKeyAlone(t *testing.T) {
+func TestStat_MatchesTheWholeKey(t *testing.T) {
 	const text = "nr_periods 12\nnr_throttled 7\nthrottled_usec 300\n"
 	n, err := stat(text, "nr_throttled")
 	assert.NilError(t, err)

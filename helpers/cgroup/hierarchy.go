@@ -1,5 +1,6 @@
 //go:build linux
 
+// Package cgroup reads control groups as the kernel shows them, on v1, hybrid and v2 (cgroups(7)).
 package cgroup
 
 import (
@@ -12,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
+
+	"cdblab/helpers/proc"
 )
 
 // Mode is how the cgroup hierarchies are mounted: ModeV1, ModeHybrid or ModeV2.
@@ -31,7 +34,7 @@ type Hierarchy struct {
 	V2         bool
 }
 
-// Path returns the directory of cgroup (such as /cdb-lab/1) in the hierarchy.
+// Path returns the directory of a cgroup (such as /cdb-lab/1) in the hierarchy.
 func (h Hierarchy) Path(cgroup string) string { return filepath.Join(h.Mountpoint, cgroup) }
 
 // mountRoot is the directory at and below which the hierarchies are mounted.
@@ -47,7 +50,7 @@ func Hierarchies() ([]Hierarchy, error) {
 	return parseHierarchies(f)
 }
 
-// parseHierarchies reads them out of a mountinfo file (proc_pid_mountinfo(5)).
+// parseHierarchies returns the hierarchies in a mountinfo file (proc_pid_mountinfo(5)).
 func parseHierarchies(r io.Reader) ([]Hierarchy, error) {
 	mounts, err := mountinfo.GetMountsFromReader(r, mountinfo.FSTypeFilter("cgroup", "cgroup2"))
 	if err != nil {
@@ -68,7 +71,7 @@ func parseHierarchies(r io.Reader) ([]Hierarchy, error) {
 	return hs, nil
 }
 
-// controllers picks the controllers and the name out of a v1 hierarchy's super block options ("rw,cpu,cpuacct").
+// controllers returns the controllers and the name in a v1 hierarchy's super block options ("rw,cpu,cpuacct").
 func controllers(options string) string {
 	var out []string
 	for o := range strings.SplitSeq(options, ",") {
@@ -82,7 +85,7 @@ func controllers(options string) string {
 	return strings.Join(out, ",")
 }
 
-// ModeOf says how the hierarchies are mounted; "" where none is.
+// ModeOf returns how the hierarchies are mounted, or "" if there are none.
 func ModeOf(hs []Hierarchy) Mode {
 	v1 := slices.ContainsFunc(hs, func(h Hierarchy) bool { return !h.V2 })
 	v2 := slices.ContainsFunc(hs, func(h Hierarchy) bool { return h.V2 })
@@ -97,13 +100,13 @@ func ModeOf(hs []Hierarchy) Mode {
 	return ""
 }
 
-// Below lists the cgroups of a hierarchy at and below cgroup, parents first, relative to the root.
-// A cgroup that vanishes during the walk is no error.
-func Below(h Hierarchy, cgroup string) []string {
+// Subtree lists the cgroups of a hierarchy at and below a cgroup, parents first, relative to the root. A cgroup that is removed
+// during the walk is no error.
+func Subtree(h Hierarchy, cgroup string) []string {
 	var out []string
 	_ = filepath.WalkDir(h.Path(cgroup), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
-			return nil //nolint:nilerr // it vanished
+			return nil //nolint:nilerr // it was removed
 		}
 		if d.IsDir() {
 			out = append(out, "/"+strings.TrimPrefix(strings.TrimPrefix(path, h.Mountpoint), "/"))
@@ -113,16 +116,16 @@ func Below(h Hierarchy, cgroup string) []string {
 	return out
 }
 
-// Procs lists the processes of one cgroup directory; a cgroup that is gone has none.
-func Procs(dir string) []int {
+// ProcsIn lists the processes of one cgroup directory. A cgroup that does not exist has none.
+func ProcsIn(dir string) []proc.PID {
 	data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	if err != nil {
 		return nil
 	}
-	var pids []int
+	var pids []proc.PID
 	for f := range strings.FieldsSeq(string(data)) {
 		if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
-			pids = append(pids, pid)
+			pids = append(pids, proc.PID(pid))
 		}
 	}
 	return pids

@@ -10,7 +10,7 @@ import (
 	"gotest.tools/v3/assert"
 )
 
-// Whatever a mountinfo file says, a hierarchy that comes of it is below /sys/fs/cgroup and has a name.
+// parseHierarchies returns only hierarchies below /sys/fs/cgroup, whatever a mountinfo file contains.
 func FuzzHierarchies(f *testing.F) {
 	own, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -39,7 +39,7 @@ func FuzzHierarchies(f *testing.F) {
 	})
 }
 
-func TestControllers(t *testing.T) {
+func TestControllersAndMode_FollowTheMounts(t *testing.T) {
 	assert.Equal(t, controllers("rw,cpu,cpuacct"), "cpu,cpuacct")
 	assert.Equal(t, controllers("rw,xattr,name=systemd"), "name=systemd")
 	assert.Equal(t, ModeOf([]Hierarchy{{Name: "pids"}, {Name: "unified", V2: true}}), ModeHybrid)

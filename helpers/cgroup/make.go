@@ -14,7 +14,7 @@ import (
 // it has to be empty by then.
 func (g Group) Make() {
 	g.tb.Helper()
-	for _, h := range g.hs {
+	for _, h := range g.hierarchies {
 		dir := h.Mountpoint
 		for name := range strings.SplitSeq(strings.Trim(g.Path, "/"), "/") {
 			parent := dir

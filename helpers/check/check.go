@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package check has the assertions that several sections of the chapter share.
+// Package check has the assertions and small readers that several sections of the chapter share.
 package check
 
 import (
@@ -15,22 +15,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/cgroup"
-	"cdblab/helpers/host"
 	"cdblab/helpers/proc"
 )
 
-// OnlyProcessInCgroup asserts, in every hierarchy, that the process is in the cgroup of this path and that nothing else is. It reads both
-// /proc/PID/cgroup and the cgroup's cgroup.procs.
+// OnlyProcessInCgroup asserts, in every hierarchy, that the process is in the cgroup with this path, and that no other process
+// is. It reads both /proc/PID/cgroup and the cgroup's cgroup.procs.
 func OnlyProcessInCgroup(tb testing.TB, id proc.Identity, path string) {
 	tb.Helper()
-	hs, err := cgroup.Hierarchies()
+	hierarchies, err := cgroup.Hierarchies()
 	assert.NilError(tb, err)
-	for _, h := range hs {
+	for _, h := range hierarchies {
 		key := h.Name
 		if h.V2 {
 			key = ""
@@ -45,32 +43,15 @@ func OnlyProcessInCgroup(tb testing.TB, id proc.Identity, path string) {
 // NoCgroup asserts that no hierarchy has the cgroup.
 func NoCgroup(tb testing.TB, path string) {
 	tb.Helper()
-	hs, err := cgroup.Hierarchies()
+	hierarchies, err := cgroup.Hierarchies()
 	assert.NilError(tb, err)
-	for _, h := range hs {
+	for _, h := range hierarchies {
 		_, err := os.Stat(h.Path(path))
 		assert.Check(tb, os.IsNotExist(err), "cgroup %s is still there in hierarchy %s: %v", path, h.Name, err)
 	}
 }
 
-// SeesHostMounts reports whether the process still sees a mount of the host. It looks for the directory of the lab,
-// which is mounted on the host only.
-func SeesHostMounts(p proc.Process) bool {
-	return slices.ContainsFunc(p.Mounts, func(m string) bool { return strings.HasPrefix(m, host.Dir) })
-}
-
-// MountAt returns the mount whose mount point is path, as /proc/self/mountinfo shows it, or nil if there is none.
-func MountAt(tb testing.TB, path string) *mountinfo.Info {
-	tb.Helper()
-	ms, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
-	assert.NilError(tb, err)
-	if len(ms) == 0 {
-		return nil
-	}
-	return ms[0]
-}
-
-// Int parses a number in decimal notation.
+// Int returns the number that s has in decimal notation. Another text fails the test.
 func Int(tb testing.TB, s string) int {
 	tb.Helper()
 	n, err := strconv.Atoi(s)
@@ -78,7 +59,7 @@ func Int(tb testing.TB, s string) int {
 	return n
 }
 
-// TableRow returns the fields of the first line of a table whose first field is first.
+// TableRow returns the fields of a line of a table: of the first line whose first field is first.
 func TableRow(tb testing.TB, table, first string) []string {
 	tb.Helper()
 	for line := range strings.SplitSeq(table, "\n") {
@@ -86,34 +67,37 @@ func TableRow(tb testing.TB, table, first string) []string {
 			return f
 		}
 	}
-	tb.Fatalf("no line begins with %q:\n%s", first, table)
+	tb.Fatalf("expected a line that begins with %q in this table:\n%s", first, table)
 	return nil
 }
 
+// LastLine returns the last line of a text.
 func LastLine(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return lines[len(lines)-1]
 }
 
-// InOrder asserts that one moment is not before another. The kernel tells a process's start in ticks of 10 ms, so
-// that much is no contradiction.
-func InOrder(tb testing.TB, first string, a time.Time, second string, b time.Time) {
+// InOrder asserts that the first moment is not later than the second. The kernel shows the start of a process in ticks of
+// 10 ms, so it may seem to be later by one tick.
+func InOrder(tb testing.TB, first string, firstTime time.Time, second string, secondTime time.Time) {
 	tb.Helper()
 	const tick = 10 * time.Millisecond
-	assert.Check(tb, !a.After(b.Add(tick)), "%s (%v) is later than %s (%v)", first, a, second, b)
+	assert.Check(tb, !firstTime.After(secondTime.Add(tick)), "%s (%v) is later than %s (%v)", first, firstTime, second, secondTime)
 }
 
+// Sorted returns its arguments, sorted.
 func Sorted[T ~int](ns ...T) []T {
 	slices.Sort(ns)
 	return ns
 }
 
+// DecodeJSON decodes a JSON document. A text that cannot be decoded into the value fails the test.
 func DecodeJSON(tb testing.TB, text string, into any) {
 	tb.Helper()
-	assert.NilError(tb, json.Unmarshal([]byte(text), into), "no JSON as expected: %s", fmt.Sprintf("%.400s", text))
+	assert.NilError(tb, json.Unmarshal([]byte(text), into), "decode JSON from: %s", fmt.Sprintf("%.400s", text))
 }
 
-// Dial tries to connect to a socket.
+// Dial returns the error of connecting to a unix socket, or nil if a process accepts the connection.
 func Dial(socket string) error {
 	conn, err := net.Dial("unix", socket)
 	if err == nil {

@@ -12,33 +12,34 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"gotest.tools/v3/assert"
 
+	"cdblab/helpers/host"
 	"cdblab/helpers/proc"
 )
 
-// Mounts reads the process's mount table.
+// Mounts returns the mount table of the process.
 func Mounts(tb testing.TB, p proc.Process) []*mountinfo.Info {
 	tb.Helper()
 	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", p.PID))
 	assert.NilError(tb, err)
 	defer f.Close()
-	ms, err := mountinfo.GetMountsFromReader(f, nil)
+	mounts, err := mountinfo.GetMountsFromReader(f, nil)
 	assert.NilError(tb, err)
-	return ms
+	return mounts
 }
 
-// MountOn is the last mount on a path, which hides those before it.
-func MountOn(tb testing.TB, ms []*mountinfo.Info, path string) *mountinfo.Info {
+// TopMount returns the last mount on a path, which hides the earlier ones.
+func TopMount(tb testing.TB, mounts []*mountinfo.Info, path string) *mountinfo.Info {
 	tb.Helper()
-	for _, m := range slices.Backward(ms) {
+	for _, m := range slices.Backward(mounts) {
 		if m.Mountpoint == path {
 			return m
 		}
 	}
-	tb.Fatalf("nothing is mounted on %s", path)
+	tb.Fatalf("expected a mount on %s, found none in a table of %d mounts", path, len(mounts))
 	return nil
 }
 
-// MountPoints lists where something is mounted in the process's mount namespace.
+// MountPoints lists the mount points in the process's mount namespace.
 func MountPoints(p proc.Process) []string {
 	var out []string
 	for _, m := range p.Mounts {
@@ -46,4 +47,21 @@ func MountPoints(p proc.Process) []string {
 		out = append(out, point)
 	}
 	return out
+}
+
+// MountAt returns the first mount of the host whose mount point is path (/proc/self/mountinfo), or nil if there is none.
+func MountAt(tb testing.TB, path string) *mountinfo.Info {
+	tb.Helper()
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
+	assert.NilError(tb, err)
+	if len(mounts) == 0 {
+		return nil
+	}
+	return mounts[0]
+}
+
+// SeesHostMounts reports whether the process sees a mount of the host. It looks for a mount below the lab's directory, which
+// exists on the host only.
+func SeesHostMounts(p proc.Process) bool {
+	return slices.ContainsFunc(p.Mounts, func(m string) bool { return strings.HasPrefix(m, host.Dir) })
 }

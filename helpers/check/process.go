@@ -17,14 +17,16 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// ProcessSettings is what the kernel shows of a process that config.json decides, in words that two processes can share.
+// ProcessSettings returns what config.json decides about a process, as the kernel shows it. Two processes with the same
+// configuration have the same settings.
 func ProcessSettings(tb testing.TB, p proc.Process) map[string]string {
 	tb.Helper()
 	out := map[string]string{
 		"args": strings.Join(p.Args, " "), "env": strings.Join(p.Env, " "), "exe": p.Exe,
 		"uid": fmt.Sprint(p.UID), "cwd": proc.Cwd(tb, p.PID),
-		"namespaces": strings.Join(p.Own(proc.Self(tb).Identity), " "),
-		"mounts":     strings.Join(slices.Sorted(slices.Values(MountPoints(p))), " "), // in which order it masks is the runtime's
+		"namespaces": strings.Join(p.OwnNamespaces(proc.Self(tb).Identity), " "),
+		// Sorted, because the runtime chooses the order in which it masks paths.
+		"mounts":     strings.Join(slices.Sorted(slices.Values(MountPoints(p))), " "),
 		"NoNewPrivs": proc.Status(tb, p.PID, "NoNewPrivs"), "Seccomp": proc.Status(tb, p.PID, "Seccomp"),
 		"open files": fmt.Sprint(proc.Limit(tb, p.PID, "Max open files")),
 	}
@@ -37,17 +39,17 @@ func ProcessSettings(tb testing.TB, p proc.Process) map[string]string {
 	return out
 }
 
-// FDTargets lists what the descriptors of a process refer to.
+// FDTargets lists what the descriptors of a process refer to, sorted, each target once.
 func FDTargets(p proc.Process) []string {
 	var out []string
-	for _, t := range p.FDs {
-		out = append(out, t)
+	for _, target := range p.FDs {
+		out = append(out, target)
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
 }
 
-// StatInRoot looks at a file as the process sees it.
+// StatInRoot returns the stat(2) of a path in the root directory of the process.
 func StatInRoot(tb testing.TB, pid proc.PID, path string) *syscall.Stat_t {
 	tb.Helper()
 	info, err := os.Stat(filepath.Join("/proc", strconv.Itoa(int(pid)), "root", path))

@@ -151,7 +151,7 @@ func (s *server) stop() error {
 	if s.cmd == nil {
 		return nil
 	}
-	err := lab.Interrupt(s.cmd, s.exited)
+	err := lab.Terminate(s.cmd, s.exited)
 	s.cmd = nil
 	return err
 }

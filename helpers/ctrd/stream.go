@@ -113,7 +113,7 @@ func (s *Stream) startCtrEvents(filters []string) {
 	s.ctrExited = exited
 	go func() { exited <- cmd.Wait(); close(exited) }()
 	q.Cleanup(func() {
-		if err := lab.Interrupt(cmd, exited); err != nil {
+		if err := lab.Terminate(cmd, exited); err != nil {
 			q.Error(err)
 		}
 	})

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package file looks at files and directories of the host for a question. A file that cannot be looked at fails the test.
+// Package file reads files and directories of the host for a question. A file that cannot be read fails the test.
 package file
 
 import (
@@ -15,7 +15,7 @@ import (
 	"gotest.tools/v3/poll"
 )
 
-// Exists reports whether path exists. It reports false only where lstat(2) says that there is no such file.
+// Exists reports whether path exists. It reports false only if lstat(2) returns ENOENT.
 func Exists(path string) bool {
 	_, err := os.Lstat(path)
 	return !errors.Is(err, fs.ErrNotExist)
@@ -53,7 +53,7 @@ func Names(tb testing.TB, dir string) []string {
 	return names
 }
 
-// Same reports whether both paths lead to the same file.
+// Same reports whether both paths refer to the same file.
 func Same(a, b string) bool {
 	sa, err1 := os.Stat(a)
 	sb, err2 := os.Stat(b)
@@ -64,32 +64,32 @@ func Same(a, b string) bool {
 func DirHas(dir, name string) poll.Check {
 	return func(poll.LogT) poll.Result {
 		if !Exists(filepath.Join(dir, name)) {
-			return poll.Continue("%s has no %s", dir, name)
+			return poll.Continue("%s has no %s yet", dir, name)
 		}
 		return poll.Success()
 	}
 }
 
-// Contains is a poll check: the file has these words.
-func Contains(path, words string) poll.Check {
+// Contains returns a check that succeeds when the file contains text.
+func Contains(path, text string) poll.Check {
 	return func(poll.LogT) poll.Result {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return poll.Error(err)
 		}
-		if !strings.Contains(string(data), words) {
-			return poll.Continue("%s does not say %q", path, words)
+		if !strings.Contains(string(data), text) {
+			return poll.Continue("%s does not contain %q yet", path, text)
 		}
 		return poll.Success()
 	}
 }
 
-// HasContent is a poll check: the file has exactly this content, but for its last newline.
+// HasContent returns a check that succeeds when the file has exactly this content, apart from white space around it.
 func HasContent(path, want string) poll.Check {
 	return func(poll.LogT) poll.Result {
 		got, err := TryRead(path)
 		if err != nil || got != want {
-			return poll.Continue("%s reads %q (%v), not %q", path, got, err, want)
+			return poll.Continue("%s reads %q (%v), not yet %q", path, got, err, want)
 		}
 		return poll.Success()
 	}

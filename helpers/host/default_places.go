@@ -15,6 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// DefaultPlaces are the directories that runc and containerd use by default. The lab configures other directories, so
+// nothing of the lab may appear there.
+var DefaultPlaces = []string{
+	"/run/containerd", "/var/lib/containerd", "/etc/containerd", "/opt/containerd",
+	"/run/nri", "/opt/nri", "/run/runc", "/run/crun",
+}
+
 // madeFile in a run's directory lists the directories of [DefaultPlaces] that the run has made.
 const madeFile = "default-places"
 
@@ -32,9 +39,9 @@ func (p *places) has(place string) bool {
 	return p.all[place]
 }
 
-// UseDefaultPlace makes directories of one of the [DefaultPlaces] for a program that cannot be told to use another one,
-// such as an older containerd. What appears in that place is then no trace of the lab's, unless it has a name of the
-// lab's; and what the run has made is noted, so that a sweep of the run removes it.
+// UseDefaultPlace makes directories of one of the [DefaultPlaces] for a program that cannot be configured to use another
+// one, such as an older containerd. From then on, what appears in that place belongs to the lab only if it has a name of the
+// lab. UseDefaultPlace notes which directories the run has made, so that a sweep of the run removes them.
 func UseDefaultPlace(run Owner, place string, dirs ...string) error {
 	usedPlaces.mu.Lock()
 	defer usedPlaces.mu.Unlock()
@@ -43,14 +50,14 @@ func UseDefaultPlace(run Owner, place string, dirs ...string) error {
 	}
 	var missing []string
 	for _, dir := range append(dirs, place) {
-		// Of two runs at once, the one that ends last removes what the first has made.
+		// Of two runs at the same time, the run that ends last removes what the first one has made.
 		if !exists(dir) || madeByARun(dir) {
 			missing = append(missing, dir)
 		}
 	}
 	note := filepath.Join(Dir, run.Run, madeFile)
 	if err := os.WriteFile(note, []byte(strings.Join(missing, "\n")), 0o644); err != nil {
-		return fmt.Errorf("note that %s is the run's: %w", place, err)
+		return fmt.Errorf("note that the run uses %s: %w", place, err)
 	}
 	usedPlaces.all[place] = true
 	for _, dir := range append([]string{place}, dirs...) {
@@ -61,7 +68,7 @@ func UseDefaultPlace(run Owner, place string, dirs ...string) error {
 	return nil
 }
 
-// madeByARun says whether a run that is under way has made the directory.
+// madeByARun reports whether a run that is in progress has made the directory.
 func madeByARun(dir string) bool {
 	notes, _ := filepath.Glob(filepath.Join(Dir, "*", madeFile))
 	return slices.ContainsFunc(notes, func(note string) bool {
@@ -70,8 +77,9 @@ func madeByARun(dir string) bool {
 	})
 }
 
-// leaveDefaultPlaces removes the directories that a run has made in default places, with what is the run's by name and
-// the sockets that nobody listens at any more. A directory that somebody else has come to use stays.
+// leaveDefaultPlaces removes the directories that a run has made in default places, the entries whose name shows that the
+// run owns them, and the sockets at which no process listens any more. A directory stays if other programs have entries in
+// it by now.
 func leaveDefaultPlaces(run Owner) error {
 	note := filepath.Join(Dir, run.Run, madeFile)
 	data, err := os.ReadFile(note)
@@ -83,7 +91,8 @@ func leaveDefaultPlaces(run Owner) error {
 	}
 	for dir := range strings.FieldsSeq(string(data)) {
 		if !slices.ContainsFunc(DefaultPlaces, func(place string) bool { return pathBegins(dir, place) }) {
-			return fmt.Errorf("%s names %s, which is no place that the lab makes", note, dir)
+			return fmt.Errorf("%s names %s, which is no directory that the lab makes: it is not removed; look at the file and remove it by hand",
+				note, dir)
 		}
 		if err := leaveDir(run, dir); err != nil {
 			return err
@@ -101,7 +110,7 @@ func leaveDir(run Owner, dir string) error {
 			if err := os.RemoveAll(path); err != nil {
 				return err
 			}
-		case e.IsDir() && strings.HasPrefix(e.Name(), "cdb-"): // a containerd namespace of the lab's, where runs meet
+		case e.IsDir() && strings.HasPrefix(e.Name(), "cdb-"): // a containerd namespace of the lab, which all runs use
 			if err := leaveDir(run, path); err != nil {
 				return err
 			}
@@ -115,11 +124,11 @@ func leaveDir(run Owner, dir string) error {
 	return nil
 }
 
-// dead says whether nobody listens at a socket any more.
+// isStaleSocket reports whether no process listens at a socket any more.
 func isStaleSocket(socket string) bool {
-	c, err := net.Dial("unix", socket)
+	conn, err := net.Dial("unix", socket)
 	if err == nil {
-		c.Close()
+		conn.Close()
 	}
 	return errors.Is(err, unix.ECONNREFUSED)
 }

@@ -1,19 +1,22 @@
 //go:build linux
 
-// Package host is the machine that the lab runs on, as a value: which mounts, cgroups, processes, namespaces, sockets
-// and run directories there are. A [Picture] before and one after an experiment tell what the experiment left behind;
-// [Sweep] removes what a killed run left.
+// Package host describes the machine that the lab runs on: which mounts, cgroups, processes, namespaces, sockets, files and
+// devices there are. An [Inventory] before an experiment and one after it show what the experiment left behind. [Sweep]
+// removes the leftovers of killed runs.
 //
-// Everything that the lab makes carries one of two names: it lies under [Dir], or in a cgroup under [Cgroup]. What
-// carries neither is the host's own and is never touched.
+// Everything that the lab makes has a name by which its [Owner] can be recognised: it lies below [Dir], or in a cgroup below
+// [Cgroup], or it has the owner's suffix (see [Owner.ID]). Everything else belongs to the host and is never touched.
+//
+// Read the files in this order: owner.go, process.go, cgroup.go, default_places.go, device.go, inventory.go; sweep.go,
+// controllers.go, lock.go, run.go, sweep_runs.go. The file vm.go stands alone.
 package host
 
-// Dir holds one directory for each run of the lab, and that one everything which the run makes.
+// Dir holds one directory for each run of the lab. A run makes all its files below its directory.
 const Dir = "/run/cdb-lab"
 
-// Cgroup is the lab's cgroup, in each hierarchy, relative to the hierarchy's root. Below it lies one cgroup a run.
+// Cgroup is the lab's cgroup in each hierarchy, relative to the hierarchy's root. Each run has one cgroup below it.
 const Cgroup = "/cdb-lab"
 
-// MarkEnv is the environment variable by which a process that the lab started is known again, wherever its parent
-// went. Its value is the directory of the run, or of the question.
+// OwnerEnv is the environment variable by which a process that the lab started is recognised, also when its parent has
+// ended. Its value is the directory of the run, or of the question.
 const OwnerEnv = "CDB_RUN"

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Whatever a stat file says, a process that is read has a state, and its name may have anything in it.
+// parseStat returns a state for every stat file that it accepts, whatever characters the name of the process has.
 func FuzzStat(f *testing.F) {
 	own, err := os.ReadFile("/proc/self/stat")
 	if err != nil {

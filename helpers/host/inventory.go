@@ -11,82 +11,74 @@ import (
 	"slices"
 	"strings"
 
-	"cdblab/helpers/cgroup"
-
 	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
+
+	"cdblab/helpers/cgroup"
 )
 
-// Picture is what a host holds at one moment: for each kind of thing ("mount", "cgroup", "process", "namespace",
-// "socket", "file", "loop device", "device"), name → description.
+// Inventory is what a host has at one moment: for each kind of thing ("mount", "cgroup", "process", "namespace", "socket",
+// "file", "loop device", "device"), name → description.
 type Inventory map[string]map[string]string
 
-// DefaultPlaces are where runc and containerd put things when nobody tells them otherwise. The lab tells them
-// otherwise, so nothing of the lab's may appear there.
-var DefaultPlaces = []string{
-	"/run/containerd", "/var/lib/containerd", "/etc/containerd", "/opt/containerd",
-	"/run/nri", "/opt/nri", "/run/runc", "/run/crun",
-}
+// TakeInventory returns the inventory of the whole host.
+func TakeInventory() (Inventory, error) { return takeInventory(nil) }
 
-// TakePicture looks at the whole host.
-func TakeInventory() (Inventory, error) { return take(nil) }
+// TakeInventoryOf returns the inventory of the host, limited to what an owner could have changed. It is for a question, which
+// takes inventories often and at the same time as other questions. What a question may have left elsewhere is seen in the
+// inventories of the whole host at the beginning and the end of a run.
+func TakeInventoryOf(owner Owner) (Inventory, error) { return takeInventory(&owner) }
 
-// PictureOf looks at the host as far as a part of the lab could have changed it: for a question, which looks often, and
-// beside others that change it too. What of a part could be anywhere else, the whole picture shows that a run begins and
-// ends with.
-func TakeInventoryOf(part Owner) (Inventory, error) { return take(&part) }
-
-func take(part *Owner) (Inventory, error) {
-	p := Inventory{}
-	for _, look := range []func(Inventory, *Owner) error{mounts, cgroups, processes, sockets, files, loops, devices} {
-		if err := look(p, part); err != nil {
-			return nil, fmt.Errorf("take a picture of the host: %w", err)
+func takeInventory(owner *Owner) (Inventory, error) {
+	inv := Inventory{}
+	for _, add := range []func(*Owner) error{
+		inv.addMounts, inv.addCgroups, inv.addProcesses, inv.addSockets, inv.addFiles, inv.addLoopDevices, inv.addDevices,
+	} {
+		if err := add(owner); err != nil {
+			return nil, fmt.Errorf("take the inventory of the host: %w", err)
 		}
 	}
-	return p, nil
+	return inv, nil
 }
 
-func (p Inventory) put(kind, name, description string) {
-	if p[kind] == nil {
-		p[kind] = map[string]string{}
+func (inv Inventory) add(kind, name, description string) {
+	if inv[kind] == nil {
+		inv[kind] = map[string]string{}
 	}
-	p[kind][name] = description
+	inv[kind][name] = description
 }
 
-func mounts(p Inventory, _ *Owner) error {
-	ms, err := mountinfo.GetMounts(nil)
+func (inv Inventory) addMounts(*Owner) error {
+	mounts, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return err
 	}
-	for _, m := range ms {
-		p.put("mount", fmt.Sprintf("%s (%s)", m.Mountpoint, m.FSType), fmt.Sprintf("from %s %s", m.Source, m.Root))
+	for _, m := range mounts {
+		inv.add("mount", fmt.Sprintf("%s (%s)", m.Mountpoint, m.FSType), fmt.Sprintf("from %s %s", m.Source, m.Root))
 	}
 	return nil
 }
 
-func cgroups(p Inventory, part *Owner) error {
-	hs, err := cgroup.Hierarchies()
+func (inv Inventory) addCgroups(owner *Owner) error {
+	hierarchies, err := cgroup.Hierarchies()
 	if err != nil {
 		return err
 	}
-	for _, h := range hs {
-		below := []string{"/"}
-		if part != nil {
-			below = labRoots(h)
+	for _, h := range hierarchies {
+		tops := []string{"/"}
+		if owner != nil {
+			tops = labRoots(h)
 		}
-		var all []string
-		for _, top := range below {
-			all = append(all, cgroup.Below(h, top)...)
-		}
-		for _, cg := range all {
-			p.put("cgroup", h.Name+":"+cg, h.Path(cg))
+		for _, top := range tops {
+			for _, path := range cgroup.Subtree(h, top) {
+				inv.add("cgroup", h.Name+":"+path, h.Path(path))
+			}
 		}
 		if h.V2 {
-			// Creating a cgroup with limits makes the runtime turn controllers on from the root down.
-			data, err := os.ReadFile(h.Path("cgroup.subtree_control"))
+			// For a cgroup with limits, the runtime enables controllers from the root down.
+			data, err := os.ReadFile(h.Path(controllersFile))
 			if err == nil {
-				for c := range strings.FieldsSeq(string(data)) {
-					p.put("cgroup controller", h.Name+":+"+c, "in "+h.Path("cgroup.subtree_control"))
+				for controller := range strings.FieldsSeq(string(data)) {
+					inv.add("cgroup controller", h.Name+":+"+controller, "in "+h.Path(controllersFile))
 				}
 			}
 		}
@@ -94,43 +86,43 @@ func cgroups(p Inventory, part *Owner) error {
 	return nil
 }
 
-func processes(p Inventory, part *Owner) error {
-	ps, err := list(func(q Process) bool { return part == nil || q.OwnedBy(*part) })
+func (inv Inventory) addProcesses(owner *Owner) error {
+	processes, err := processesWhere(func(p Process) bool { return owner == nil || p.OwnedBy(*owner) })
 	if err != nil {
 		return err
 	}
-	for _, proc := range ps {
-		p.put("process", fmt.Sprintf("%d/%d", proc.PID, proc.Start), proc.String())
-		for _, ns := range proc.NS {
-			p.put("namespace", fmt.Sprint(ns), "held by "+proc.String())
+	for _, p := range processes {
+		inv.add("process", fmt.Sprintf("%d/%d", p.PID, p.Start), p.String())
+		for _, ns := range p.Namespaces {
+			inv.add("namespace", fmt.Sprint(ns), "held by "+p.String())
 		}
 	}
 	return nil
 }
 
-func sockets(p Inventory, _ *Owner) error {
-	// Only a bound socket has a path, in the eighth column (proc_net_unix(5)). An abstract one begins with @.
+func (inv Inventory) addSockets(*Owner) error {
+	// Only a bound socket has a path, in the eighth column (proc_net_unix(5)). An abstract path begins with @.
 	data, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
 		return err
 	}
 	for line := range strings.SplitSeq(string(data), "\n") {
 		if f := strings.Fields(line); len(f) == 8 && strings.ContainsAny(f[7], "/@") {
-			p.put("socket", f[7], "bound")
+			inv.add("socket", f[7], "bound")
 		}
 	}
 	return nil
 }
 
-func files(p Inventory, part *Owner) error {
-	ours := Dir
-	if part != nil {
-		ours = part.Dir()
+func (inv Inventory) addFiles(owner *Owner) error {
+	labDir := Dir
+	if owner != nil {
+		labDir = owner.Dir()
 	}
-	for _, root := range slices.Concat(DefaultPlaces, []string{ours}) {
+	for _, root := range slices.Concat(DefaultPlaces, []string{labDir}) {
 		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
-				return nil //nolint:nilerr // it is not there, or it vanished
+				return nil //nolint:nilerr // it does not exist, or it was removed during the walk
 			}
 			kind := "file"
 			switch {
@@ -141,9 +133,9 @@ func files(p Inventory, part *Owner) error {
 			case d.IsDir():
 				kind = "directory"
 			}
-			p.put(kind, path, d.Type().String())
-			// Deep enough for <state>/<plugin>/<namespace>/<id>; a rootfs has thousands of files and tells no more.
-			if d.IsDir() && strings.Count(strings.TrimPrefix(path, root), "/") >= depth(root) {
+			inv.add(kind, path, d.Type().String())
+			// Deep enough for <state>/<plugin>/<namespace>/<id>. A rootfs has thousands of files, which show nothing more.
+			if d.IsDir() && strings.Count(strings.TrimPrefix(path, root), "/") >= walkDepth(root) {
 				return fs.SkipDir
 			}
 			return nil
@@ -152,57 +144,36 @@ func files(p Inventory, part *Owner) error {
 	return nil
 }
 
-// deep is how many levels of a directory are looked at; a question's own is two levels below [Dir].
-func depth(root string) int {
+// walkDepth returns how many levels of a directory an inventory has. A question's own directory is two levels below [Dir].
+func walkDepth(root string) int {
 	if strings.HasPrefix(root, Dir+"/") {
 		return 2
 	}
 	return 4
 }
 
-func loops(p Inventory, _ *Owner) error {
+func (inv Inventory) addLoopDevices(*Owner) error {
 	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return err
 	}
 	for _, f := range backing {
 		if data, err := os.ReadFile(f); err == nil {
-			p.put("loop device", strings.Split(f, "/")[3], "backed by "+strings.TrimSpace(string(data)))
+			inv.add("loop device", strings.Split(f, "/")[3], "backed by "+strings.TrimSpace(string(data)))
 		}
 	}
 	return nil
 }
 
-func devices(p Inventory, _ *Owner) error {
-	// A program that runs as root and "cleans up" its output file can replace /dev/null by a regular file; everything
-	// on the host then fails in odd ways.
-	p.put("device", "/dev/null "+describeDevice("/dev/null"), "")
+func (inv Inventory) addDevices(*Owner) error {
+	inv.add("device", "/dev/null "+describeDevice("/dev/null"), "") // see CheckNullDevice
 	return nil
 }
 
-func describeDevice(path string) string {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return err.Error()
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFCHR {
-		return fmt.Sprintf("is no character device (mode %o)", st.Mode)
-	}
-	return fmt.Sprintf("char %d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
-}
-
-// NullDevice returns an error unless /dev/null is the null device, char 1:3.
-func NullDevice() error {
-	if got := describeDevice("/dev/null"); got != "char 1:3" {
-		return fmt.Errorf("/dev/null %s, not char 1:3: mend it with: rm -f /dev/null && mknod -m 666 /dev/null c 1 3", got)
-	}
-	return nil
-}
-
-// Change is one difference between two pictures.
+// Change is one difference between two inventories.
 type Change struct {
 	Kind, Name, Description string
-	Gone                    bool // it was there before; else it was not
+	Gone                    bool // it is in the first inventory only; otherwise it is in the second one only
 }
 
 func (c Change) String() string {
@@ -212,48 +183,52 @@ func (c Change) String() string {
 	return fmt.Sprintf("%s left: %s %s", c.Kind, c.Name, c.Description)
 }
 
-// Diff lists the changes from one picture to the other, sorted.
+// Diff lists the changes from one inventory to the other, sorted.
 func Diff(before, after Inventory) []Change {
 	var out []Change
-	add := func(a, b Inventory, gone bool) {
-		for _, kind := range slices.Sorted(maps.Keys(b)) {
-			for _, name := range slices.Sorted(maps.Keys(b[kind])) {
-				if _, ok := a[kind][name]; !ok {
-					out = append(out, Change{kind, name, b[kind][name], gone})
+	addMissing := func(in, from Inventory, gone bool) {
+		for _, kind := range slices.Sorted(maps.Keys(from)) {
+			for _, name := range slices.Sorted(maps.Keys(from[kind])) {
+				if _, ok := in[kind][name]; !ok {
+					out = append(out, Change{kind, name, from[kind][name], gone})
 				}
 			}
 		}
 	}
-	add(before, after, false)
-	add(after, before, true)
+	addMissing(before, after, false)
+	addMissing(after, before, true)
 	return out
 }
 
-// Of keeps the changes that a part of the lab answers for: what carries its name; and what appeared in a [DefaultPlaces]
-// entry that the host did not use before, under an id of the lab's, or in place of the null device, whoever made it.
-func OwnedBy(changes []Change, before Inventory, part Owner) []Change {
-	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return !isOwnedBy(c, before, part) })
+// OwnedBy returns the changes for which an owner is responsible:
+//
+//   - what has a name of the owner,
+//   - what appeared below a [DefaultPlaces] directory that the host did not use before,
+//   - what appeared there under an id of the lab, also where the host uses the directory,
+//   - what replaced the null device, whichever program did it.
+func OwnedBy(changes []Change, before Inventory, owner Owner) []Change {
+	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return !isOwnedBy(c, before, owner) })
 }
 
-func isOwnedBy(c Change, before Inventory, part Owner) bool {
+func isOwnedBy(c Change, before Inventory, owner Owner) bool {
 	if c.Kind == "device" {
 		return true
 	}
 	if c.Gone {
 		return false
 	}
-	if part.Owns(c.Name) || part.Owns(c.Description) {
+	if owner.Owns(c.Name) || owner.Owns(c.Description) {
 		return true
 	}
 	if c.Kind == "process" || c.Kind == "namespace" {
-		return false // its description has every name by which it could be the lab's
+		return false // its description has every name by which an owner could be recognised
 	}
 	for _, place := range DefaultPlaces {
 		if pathBegins(c.Name, place) {
-			if usedPlaces.has(place) || madeByARun(place) || ownedName.MatchString(c.Name) {
-				return false // the run's own traces there are known by their suffix, and so are those of a run beside it
+			if usedPlaces.has(place) || madeByARun(place) || hasOwner.MatchString(c.Name) {
+				return false // what this run and other runs make there is recognised by its suffix
 			}
-			// Where the host's own runc or containerd lives, what has an id of the lab's is still not its own.
+			// Where the host's own runc or containerd works, an id of the lab still shows that it is not the host's.
 			return before["directory"][place] == "" || strings.Contains(c.Name, "/cdb-")
 		}
 	}

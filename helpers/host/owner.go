@@ -4,83 +4,68 @@ package host
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-
-	"cdblab/helpers/cgroup"
 )
 
-// Part is a part of the lab by name: a run, or one question of it. By the name alone one can tell whose a process, a
-// mount or a cgroup is, after everything that made it has died.
+// Owner owns what the lab makes: it is a run of the lab, or one question of a run. The owner of a process, a mount or a
+// cgroup is recognised by names alone, so it can be found after the process that made it has died.
 type Owner struct {
 	Run      string // the run's number
 	Question string // q1, q2, …; "" for the whole run
 	pattern  *regexp.Regexp
 }
 
-// NewPart names a run, or with a question one of its questions.
+// NewOwner returns the owner for a question of a run, or for the whole run if question is "".
 func NewOwner(run, question string) Owner {
-	p := Owner{Run: run, Question: question}
-	below, suffix := regexp.QuoteMeta(run), regexp.QuoteMeta(run)+`-q[0-9]+`
+	o := Owner{Run: run, Question: question}
+	path, suffix := regexp.QuoteMeta(run), regexp.QuoteMeta(run)+`-q[0-9]+`
 	if question != "" {
-		below += "/" + regexp.QuoteMeta(question)
+		path += "/" + regexp.QuoteMeta(question)
 		suffix = regexp.QuoteMeta(run + "-" + question)
 	}
-	// A name ends where neither letter nor digit follows: run 1 is not found in run 10's names.
-	p.pattern = regexp.MustCompile(`(` + Cgroup + `/` + below + `|/cdb-[0-9a-z-]*-` + suffix + `)([^0-9A-Za-z]|$)`)
-	return p
+	// A name ends where neither a letter nor a digit follows: the names of run 10 do not match run 1.
+	o.pattern = regexp.MustCompile(`(` + Cgroup + `/` + path + `|/cdb-[0-9a-z-]*-` + suffix + `)([^0-9A-Za-z]|$)`)
+	return o
 }
 
-// Dir is the directory below which the part makes everything.
-func (p Owner) Dir() string { return filepath.Join(Dir, p.Run, p.Question) }
+// Dir returns the directory below which the owner makes all its files.
+func (o Owner) Dir() string { return filepath.Join(Dir, o.Run, o.Question) }
 
-// Cgroup is the cgroup below which it makes those cgroups whose path it may choose.
-func (p Owner) Cgroup() string { return filepath.Join(Cgroup, p.Run, p.Question) }
+// Cgroup returns the cgroup below which the owner makes the cgroups whose path it may choose.
+func (o Owner) Cgroup() string { return filepath.Join(Cgroup, o.Run, o.Question) }
 
-// ID gives a container's id a suffix, so that the part is known by it. containerd derives the cgroup's path from its
-// namespace and the container's id alone (/cdb-lab/<id>), and there two runs would meet.
-func (p Owner) ID(id string) string { return fmt.Sprintf("%s-%s-%s", id, p.Run, p.Question) }
+// ID returns a container's id with a suffix by which the owner is recognised. containerd derives the path of a cgroup from
+// its namespace and the container's id alone (/cdb-lab/<id>). Without the suffix, two runs would use the same cgroup.
+func (o Owner) ID(id string) string { return fmt.Sprintf("%s-%s-%s", id, o.Run, o.Question) }
 
-// Carries says whether s, such as a path or the description of a process, names the part or something of it.
-func (p Owner) Owns(s string) bool { return p.pattern.MatchString(s) }
+// Owns reports whether s names something of the owner. s is a path, or the description of a process.
+func (o Owner) Owns(s string) bool { return o.pattern.MatchString(s) }
 
-// runOf returns the number of the run that a directory entry below Dir or Cgroup belongs to.
+// hasOwner matches a path with an id of [Owner.ID], of any run.
+var hasOwner = regexp.MustCompile(`/cdb-[0-9a-z-]*-[0-9]+-q[0-9]+`)
+
+// ownedID matches an id of [Owner.ID], of any run, and captures the run's number.
+var ownedID = regexp.MustCompile(`^cdb-[0-9a-z-]*-([0-9]+)-q[0-9]+$`)
+
+// runOf returns the number of the run to which a directory entry below Dir or Cgroup belongs.
 func runOf(name string) (run string, ok bool) {
-	if m := ownedEntry.FindStringSubmatch(name); m != nil {
-		return m[1], true
+	if match := ownedID.FindStringSubmatch(name); match != nil {
+		return match[1], true
 	}
 	_, err := strconv.Atoi(name)
 	return name, err == nil
 }
 
-// suffix is what the names of any run's parts have: see [Part.ID].
-var ownedName = regexp.MustCompile(`/cdb-[0-9a-z-]*-[0-9]+-q[0-9]+`)
-
-var ownedEntry = regexp.MustCompile(`^cdb-[0-9a-z-]*-([0-9]+)-q[0-9]+$`)
-
-// labCgroups lists the cgroups of a hierarchy that are the lab's, whichever part's: those below Cgroup, and those below
-// a cgroup of a containerd namespace whose name begins as the lab's does. Parents come first.
-func labCgroups(h cgroup.Hierarchy) []string {
-	var out []string
-	for _, top := range labRoots(h) {
-		out = append(out, cgroup.Below(h, top)...)
-	}
-	return out
-}
-
-// tops lists the cgroups of a hierarchy's root below which the lab's are.
-func labRoots(h cgroup.Hierarchy) []string {
-	dirs, _ := filepath.Glob(h.Path(Cgroup) + "*")
-	var out []string
-	for _, dir := range dirs {
-		out = append(out, "/"+filepath.Base(dir))
-	}
-	return out
-}
-
-// pathBegins says whether path has prefix as its first components.
+// pathBegins reports whether the first components of path are those of prefix.
 func pathBegins(path, prefix string) bool {
 	return path == prefix || strings.HasPrefix(path, strings.TrimSuffix(prefix, "/")+"/")
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }

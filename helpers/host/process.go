@@ -12,108 +12,113 @@ import (
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
+
+	"cdblab/helpers/proc"
 )
 
-// Process is a live process, as far as the lab must know it to tell whose it is.
+// Process is a live process, with what the lab needs to find its owner. Reading it takes less time than [proc.Read].
 type Process struct {
-	PID    int
-	PPID   int
-	Start  uint64 // clock ticks after boot: with the pid, it names a process for good (proc(5))
-	Comm   string
-	State  string
-	Cgroup string   // /proc/PID/cgroup, lines joined by spaces
-	Run    string   // value of [MarkEnv] in its environment; "" without
-	NoEnv  bool     // it has no environment at all, or not yet: it is in the middle of execve(2)
-	NS     []uint64 // inodes of its namespaces
+	PID           proc.PID
+	Parent        proc.PID
+	Start         proc.Ticks // with the PID, it identifies a process for good (proc(5))
+	Comm          string
+	State         string
+	Cgroup        string       // /proc/PID/cgroup, lines joined by spaces
+	OwnerDir      string       // value of [OwnerEnv] in its environment; "" without
+	NoEnvironment bool         // it has no environment at all, or not yet: it is in the middle of execve(2)
+	Namespaces    []proc.Inode // in no particular order
 }
 
-// String names the process for a reader of a failure.
+// String describes the process for the message of a failure. [Owner.Owns] recognises a leftover process by this text.
 func (p Process) String() string {
-	run := ""
-	if p.Run != "" {
-		run = " " + OwnerEnv + "=" + p.Run
+	owner := ""
+	if p.OwnerDir != "" {
+		owner = " " + OwnerEnv + "=" + p.OwnerDir
 	}
-	return fmt.Sprintf("pid %d (%s) state %s parent %d cgroup %s%s", p.PID, p.Comm, p.State, p.PPID, p.Cgroup, run)
+	return fmt.Sprintf("pid %d (%s) state %s parent %d cgroup %s%s", p.PID, p.Comm, p.State, p.Parent, p.Cgroup, owner)
 }
 
-// kthreadd is the parent of all kernel threads, which are nobody's.
-const kthreadd = 2
+// kthreadd is the parent of all kernel threads. No owner has kernel threads.
+const kthreadd proc.PID = 2
 
-// Processes lists the live processes of user space. A zombie is dead: it holds nothing but its exit status, and pid 1 of a small VM
-// may take its time to collect it.
-func Processes() ([]Process, error) { return list(func(Process) bool { return true }) }
+// Processes lists the live processes of user space. A zombie is dead: it holds nothing but its exit status, and pid 1 of a
+// small VM may take its time to collect it.
+func Processes() ([]Process, error) { return processesWhere(func(Process) bool { return true }) }
 
-// list lists those that are asked for; the namespaces of the others, which take longest to read, are not looked at.
-func list(wanted func(Process) bool) ([]Process, error) {
+// processesWhere lists the processes that wanted accepts. It does not read the namespaces of the others, because that takes
+// most of the time. wanted sees a process without its namespaces.
+func processesWhere(wanted func(Process) bool) ([]Process, error) {
 	all, err := procfs.AllProcs()
 	if err != nil {
 		return nil, err
 	}
 	var out []Process
-	for _, p := range all {
-		if proc, ok := readProcess(p); ok && wanted(proc) {
-			proc.NS = namespacesOf(p)
-			out = append(out, proc)
+	for _, dir := range all {
+		if p, ok := readProcess(dir.PID); ok && wanted(p) {
+			p.Namespaces = namespacesOf(dir)
+			out = append(out, p)
 		}
 	}
 	return out, nil
 }
 
-func namespacesOf(p procfs.Proc) []uint64 {
-	var out []uint64
-	if ns, err := p.Namespaces(); err == nil {
-		for _, n := range ns {
-			out = append(out, uint64(n.Inode))
+func namespacesOf(dir procfs.Proc) []proc.Inode {
+	var out []proc.Inode
+	if namespaces, err := dir.Namespaces(); err == nil {
+		for _, n := range namespaces {
+			out = append(out, proc.Inode(n.Inode))
 		}
 	}
 	return out
 }
 
-func readProcess(p procfs.Proc) (Process, bool) {
-	dir := "/proc/" + strconv.Itoa(p.PID)
+// readProcess reads a process without its namespaces. It reports false for a process that has ended, and for a kernel
+// thread.
+func readProcess(pid int) (Process, bool) {
+	dir := "/proc/" + strconv.Itoa(pid)
 	data, err := os.ReadFile(dir + "/stat")
 	if err != nil {
-		return Process{}, false // gone meanwhile
+		return Process{}, false // it ended in the meantime
 	}
-	proc, err := parseStat(string(data))
-	if err != nil || proc.State == "Z" || proc.State == "X" {
+	p, err := parseStat(string(data))
+	if err != nil || p.State == "Z" || p.State == "X" {
 		return Process{}, false // dead
 	}
-	if proc.PID = p.PID; p.PID == kthreadd || proc.PPID == kthreadd {
+	if p.PID = proc.PID(pid); p.PID == kthreadd || p.Parent == kthreadd {
 		return Process{}, false
 	}
-	if cg, err := os.ReadFile(dir + "/cgroup"); err == nil {
-		proc.Cgroup = strings.Join(strings.Fields(string(cg)), " ")
+	if cgroups, err := os.ReadFile(dir + "/cgroup"); err == nil {
+		p.Cgroup = strings.Join(strings.Fields(string(cgroups)), " ")
 	}
 	if env, err := os.ReadFile(dir + "/environ"); err == nil {
-		proc.NoEnv = len(env) == 0
-		for kv := range strings.SplitSeq(string(env), "\x00") {
-			if v, ok := strings.CutPrefix(kv, OwnerEnv+"="); ok {
-				proc.Run = v
+		p.NoEnvironment = len(env) == 0
+		for variable := range strings.SplitSeq(string(env), "\x00") {
+			if value, ok := strings.CutPrefix(variable, OwnerEnv+"="); ok {
+				p.OwnerDir = value
 			}
 		}
 	}
-	return proc, true
+	return p, true
 }
 
-// parseStat reads the few fields of /proc/PID/stat that every picture needs of every process (proc_pid_stat(5)): on a
-// machine with many processes most of a picture's time goes here, and a library that reads all fields takes ten times
-// as long.
+// parseStat reads the few fields of /proc/PID/stat that every inventory needs of every process (proc_pid_stat(5)). On a
+// machine with many processes, an inventory spends most of its time here, and a library that reads all fields takes ten
+// times as long.
 func parseStat(stat string) (Process, error) {
 	open, end := strings.IndexByte(stat, '('), strings.LastIndexByte(stat, ')')
 	if open < 0 || end < open {
 		return Process{}, fmt.Errorf("/proc/PID/stat reads %q: no name in parentheses", stat)
 	}
-	f := strings.Fields(stat[end+1:])
-	if len(f) < 20 {
+	fields := strings.Fields(stat[end+1:]) // from field 3, the state, on
+	if len(fields) < 20 {
 		return Process{}, fmt.Errorf("/proc/PID/stat reads %q: too few fields", stat)
 	}
-	parent, err1 := strconv.Atoi(f[1])
-	start, err2 := strconv.ParseUint(f[19], 10, 64)
-	return Process{Comm: stat[open+1 : end], State: f[0], PPID: parent, Start: start}, errors.Join(err1, err2)
+	parent, err1 := strconv.Atoi(fields[1])
+	start, err2 := strconv.ParseUint(fields[19], 10, 64)
+	return Process{Comm: stat[open+1 : end], State: fields[0], Parent: proc.PID(parent), Start: proc.Ticks(start)}, errors.Join(err1, err2)
 }
 
-// age is how long the process has lived.
+// age returns how long the process has lived.
 func (p Process) age() time.Duration {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
@@ -123,13 +128,13 @@ func (p Process) age() time.Duration {
 	return time.Duration(now.Nano()) - time.Duration(p.Start)*tick
 }
 
-// Of says whether the process belongs to a part of the lab.
-func (p Process) OwnedBy(part Owner) bool { return part.Owns(p.Run) || part.Owns(p.Cgroup) }
+// OwnedBy reports whether the process belongs to the owner.
+func (p Process) OwnedBy(owner Owner) bool { return owner.Owns(p.OwnerDir) || owner.Owns(p.Cgroup) }
 
-// kill sends SIGKILL to exactly this process: through a pidfd, and only if pid and start time still agree, so that a
-// pid which the kernel gave to somebody else meanwhile is safe.
+// kill sends SIGKILL to exactly this process: through a pidfd, and only if pid and start time still agree. So another
+// process that the kernel gave the pid to in the meantime is safe.
 func (p Process) kill() error {
-	fd, err := unix.PidfdOpen(p.PID, 0)
+	fd, err := unix.PidfdOpen(int(p.PID), 0)
 	if err == unix.ESRCH {
 		return nil
 	}
@@ -137,11 +142,7 @@ func (p Process) kill() error {
 		return fmt.Errorf("pidfd_open %d (%s): %w", p.PID, p.Comm, err)
 	}
 	defer unix.Close(fd)
-	again, err := procfs.NewProc(p.PID)
-	if err != nil {
-		return nil //nolint:nilerr // gone
-	}
-	if now, ok := readProcess(again); !ok || now.Start != p.Start {
+	if now, ok := readProcess(int(p.PID)); !ok || now.Start != p.Start {
 		return nil
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Virtual says whether this machine is a virtual one, and by what it shows: the processor's hypervisor bit (x86), the
-// device tree's hypervisor node (arm64), Xen's sysfs entry, or a firmware (DMI) that names a hypervisor. A virtual
-// machine without any of these is not recognised, and CDB_DISPOSABLE=yes says what the machine cannot.
-func Virtual() (by string, ok bool) {
+// Virtual reports whether this machine is a virtual one, and by which evidence: the processor's hypervisor bit (x86), the
+// device tree's hypervisor node (arm64), Xen's sysfs entry, or a firmware (DMI) that names a hypervisor. A virtual machine
+// without any of these is not recognised. Its user confirms with CDB_DISPOSABLE=yes that it may be used.
+func Virtual() (evidence string, ok bool) {
 	if data, err := os.ReadFile("/proc/cpuinfo"); err == nil && hypervisorFlag(string(data)) {
 		return "hypervisor flag in /proc/cpuinfo", true
 	}
@@ -28,6 +28,7 @@ func Virtual() (by string, ok bool) {
 	return "", false
 }
 
+// hypervisorFlag reports whether the processor has the flag "hypervisor", which a hypervisor sets for its guests.
 func hypervisorFlag(cpuinfo string) bool {
 	for line := range strings.SplitSeq(cpuinfo, "\n") {
 		if key, flags, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == "flags" {
@@ -37,8 +38,8 @@ func hypervisorFlag(cpuinfo string) bool {
 	return false
 }
 
-// hypervisorFirmware knows the words of the common ones. A cloud's bare metal carries the same vendor as its virtual
-// machines, so a cloud's name alone is not enough.
+// hypervisorFirmware reports whether a DMI text has the name of a common hypervisor. A cloud's bare metal has the same vendor
+// as the cloud's virtual machines, so a cloud's name alone is not enough.
 func hypervisorFirmware(dmi string) bool {
 	for _, word := range []string{
 		"QEMU", "KVM", "VMware", "VirtualBox", "innotek", "Xen", "Bochs", "Parallels", "BHYVE",

@@ -18,7 +18,7 @@ func busybox(t *testing.T) *rootfs.FS {
 	t.Helper()
 	path, err := exec.LookPath("busybox")
 	if err == nil {
-		err = rootfs.Static(path)
+		err = rootfs.CheckStatic(path)
 	}
 	if err != nil {
 		t.Skipf("no static busybox (%v): run make deps to get one", err)

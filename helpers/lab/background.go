@@ -16,21 +16,20 @@ import (
 
 // Background is a command that runs beside the question.
 type Background struct {
-	Stderr bytes.Buffer // what the command wrote; read it after [Background.ExitCode]
+	Stderr bytes.Buffer // what the command wrote to stderr; read it after [Background.ExitCode]
 
 	q    *Q
 	cmd  *exec.Cmd
 	done chan error
 }
 
-// StartBackground starts a command and does not wait for it. The command is killed when the question ends, if it has not
-// ended by then.
+// StartBackground starts a command and does not wait for its end. If it has not ended when the question ends, it is killed.
 func (q *Q) StartBackground(argv ...string) *Background {
 	q.Helper()
 	b := &Background{q: q, done: make(chan error, 1)}
 	b.cmd = q.Cmd(context.Background(), argv...)
 	b.cmd.Stderr = &b.Stderr
-	// A container that is left behind holds what it inherited: do not wait for the end of the pipe for ever.
+	// A container that is left behind keeps the pipe that it inherited: do not wait for the end of the pipe for ever.
 	b.cmd.WaitDelay = time.Second
 	q.LogCommand("%s &", strings.Join(argv, " "))
 	if err := b.cmd.Start(); err != nil {
@@ -39,13 +38,13 @@ func (q *Q) StartBackground(argv ...string) *Background {
 	go func() { b.done <- b.cmd.Wait(); close(b.done) }()
 	q.TB.Cleanup(func() {
 		_ = b.cmd.Process.Kill()
-		for range b.done { //nolint:revive // until it is closed
+		for range b.done { //nolint:revive // wait until it is closed
 		}
 	})
 	return b
 }
 
-// PID returns the command's process.
+// PID returns the pid of the command's process.
 func (b *Background) PID() proc.PID { return proc.PID(b.cmd.Process.Pid) }
 
 // Signal sends a signal to the command.
@@ -57,7 +56,7 @@ func (b *Background) Signal(s unix.Signal) {
 	}
 }
 
-// ExitCode waits until the command has ended and returns its exit code: -1 if a signal ended it.
+// ExitCode waits until the command has ended and returns its exit code, or -1 if a signal ended it.
 func (b *Background) ExitCode() int {
 	b.q.Helper()
 	select {

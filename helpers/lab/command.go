@@ -18,7 +18,7 @@ import (
 	"cdblab/helpers/host"
 )
 
-// Result is what a command left: its exit code and what it wrote.
+// Result is the result of a command: its exit code and what it wrote.
 type Result struct {
 	Argv   []string
 	Code   int // 0 to 255; -1 for a command that a signal ended
@@ -31,11 +31,11 @@ func (r Result) String() string {
 		strings.TrimSpace(r.Stdout), strings.TrimSpace(r.Stderr))
 }
 
-// Exec runs a command as the reader would type it in the question's directory, notes it, and returns what came of it,
-// whatever that is. A command that has not ended by its deadline fails the question with what was running then.
+// Exec notes a command, runs it in the question's directory as a reader would, and returns its result, whatever the exit code
+// is. A command that has not ended by its deadline fails the question. The message lists the processes that ran then.
 //
-// The command writes to files, not to pipes: a container that `runc create` or `runc run -d` leaves behind goes on
-// holding what it inherited, and who reads a pipe to its end would wait for the container's.
+// The command writes to files, not to pipes. A container that `runc create` or `runc run -d` leaves behind keeps the
+// descriptors that it inherited, so a reader of a pipe would wait until the container ends.
 func (q *Q) Exec(argv ...string) Result {
 	q.Helper()
 	q.notes.command(quote(argv), quote(argv))
@@ -53,30 +53,30 @@ func (q *Q) Exec(argv ...string) Result {
 		return cmd.Process.Kill()
 	}
 	err := cmd.Run()
-	r := Result{Argv: argv, Code: cmd.ProcessState.ExitCode(), Stdout: readAll(q, stdout), Stderr: readAll(q, stderr)}
+	result := Result{Argv: argv, Code: cmd.ProcessState.ExitCode(), Stdout: readAll(q, stdout), Stderr: readAll(q, stderr)}
 	var exit *exec.ExitError
 	switch {
 	case context.Cause(ctx) == errDeadline:
-		q.Fatalf("no end after %v (%s sets another deadline). It was killed. What was running:\n%s%s",
-			commandTimeout(), timeoutEnv, running, r)
+		q.Fatalf("the command had not ended after %v (%s sets another deadline), and was killed. These processes ran:\n%s%s",
+			commandTimeout(), timeoutEnv, running, result)
 	case err != nil && !errors.As(err, &exit):
 		q.Fatalf("run %s: %v", quote(argv), err)
 	}
-	return r
+	return result
 }
 
-// Must runs a command that has to succeed.
+// Must is [Q.Exec] for a command that has to succeed. Another exit code than 0 fails the question.
 func (q *Q) Must(argv ...string) Result {
 	q.Helper()
-	r := q.Exec(argv...)
-	if r.Code != 0 {
-		q.Fatalf("this command had to succeed:\n%s", r)
+	result := q.Exec(argv...)
+	if result.Code != 0 {
+		q.Fatalf("this command had to succeed:\n%s", result)
 	}
-	return r
+	return result
 }
 
-// Cmd prepares a command with the question's environment and directory. Prefer [Q.Must] and [Q.Exec]; this is for what
-// runs beside the question, such as a daemon.
+// Cmd prepares a command with the question's environment and directory. It is for programs that run beside the question, such
+// as a daemon. For other commands use [Q.Must] and [Q.Exec].
 func (q *Q) Cmd(ctx context.Context, argv ...string) *exec.Cmd {
 	q.Helper()
 	path, err := q.session.lookPath(argv[0])
@@ -90,25 +90,19 @@ func (q *Q) Cmd(ctx context.Context, argv ...string) *exec.Cmd {
 	return cmd
 }
 
-// environment is what a question adds to the environment of its commands, in order.
-type environment struct {
-	pairs     [][2]string
-	suggested []string // commands worth typing when the state is kept
-}
-
-// Env sets a variable for the question's commands, which inherit the test's own environment besides.
+// SetCommandEnv sets an environment variable for the question's commands. They inherit the test's own environment as well.
 func (q *Q) SetCommandEnv(key, value string) {
 	q.env.pairs = append(q.env.pairs, [2]string{key, value})
 }
 
-// Export sets a variable as [Q.SetCommandEnv] does, and notes it, for commands that cannot be pasted without.
+// Export is [Q.SetCommandEnv] for a variable that a reader has to set before pasting the commands: it notes an export command.
 func (q *Q) Export(key, value string) {
 	q.SetCommandEnv(key, value)
 	export := "export " + key + "=" + quote([]string{value})
 	q.logSetUp(export, export)
 }
 
-// Environ is the environment of the question's commands.
+// Environ returns the environment of the question's commands.
 func (q *Q) Environ() []string {
 	env := append(os.Environ(), "PATH="+q.session.binDir()+":"+os.Getenv("PATH"))
 	for _, p := range q.env.pairs {
@@ -117,27 +111,14 @@ func (q *Q) Environ() []string {
 	return env
 }
 
-// Cmd is [Q.Cmd] for what serves all questions of the run: it works in a directory of [Session.Mkdir].
-func (s *Session) Cmd(dir string, argv ...string) (*exec.Cmd, error) {
-	path, err := s.lookPath(argv[0])
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(context.Background(), path, argv[1:]...)
-	cmd.Args[0] = argv[0]
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PATH="+s.binDir()+":"+os.Getenv("PATH"), host.OwnerEnv+"="+s.run.Dir())
-	return cmd, nil
-}
-
-// running describes the processes that the question has at this moment.
+// running describes the processes that the question has now, with the kernel function in which each sleeps.
 func (q *Q) running() string {
-	ps, err := host.Processes()
+	processes, err := host.Processes()
 	if err != nil {
 		return err.Error() + "\n"
 	}
 	var out strings.Builder
-	for _, p := range ps {
+	for _, p := range processes {
 		if p.OwnedBy(q.Owner) {
 			wchan, _ := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", p.PID))
 			fmt.Fprintf(&out, "  %s, sleeping in %s\n", p, wchan)
@@ -146,19 +127,9 @@ func (q *Q) running() string {
 	return out.String()
 }
 
-const timeoutEnv = "CDB_TIMEOUT"
-
 var errDeadline = errors.New("deadline of the command")
 
-// commandTimeout is how long one command may take. Even under emulation none takes a tenth of the default.
-func commandTimeout() time.Duration {
-	if d, err := time.ParseDuration(os.Getenv(timeoutEnv)); err == nil && d > 0 {
-		return d
-	}
-	return time.Minute
-}
-
-// memfd makes a file that has no name and so leaves nothing behind.
+// memfd makes a file without a name, so that nothing is left of it.
 func (q *Q) memfd(name string) *os.File {
 	q.Helper()
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
@@ -170,17 +141,17 @@ func (q *Q) memfd(name string) *os.File {
 
 func readAll(q *Q, f *os.File) string {
 	q.Helper()
-	// The command shared the file's offset with us: read from the beginning.
+	// The command and this process share the file's offset, so this reads from the beginning.
 	data, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<30))
 	if err != nil {
-		q.Fatalf("read what the command wrote to its %s: %v", f.Name(), err)
+		q.Fatalf("read the %s of the command: %v", f.Name(), err)
 	}
 	return string(data)
 }
 
-// Interrupt asks a process to end and waits for it; one that does not end within the deadline of a command is killed,
-// and that is an error.
-func Interrupt(cmd *exec.Cmd, wait <-chan error) error {
+// Terminate sends SIGTERM to the process of cmd and waits until it ends. wait receives the result of cmd.Wait. A process that
+// has not ended within the deadline of a command is killed, and Terminate returns an error.
+func Terminate(cmd *exec.Cmd, wait <-chan error) error {
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-wait:

@@ -1,6 +1,10 @@
 //go:build linux
 
-// Package lab is the form of a question: what is asked, the steps, the commands, the facts that the kernel showed, the
-// control, the answer; and what stands around a run of questions: who may run them and where, what is under test, and
-// that nothing stays behind.
+// Package lab asks the questions of a chapter. A question is a test function that notes what it does and observes: its
+// steps, its commands, the facts that the kernel showed, the control, the answer. A session is a run of such questions: it
+// checks that the machine may be used, finds the programs under test, and verifies that nothing stays behind.
+//
+// Read the files in this order: flags.go, guard.go, janitor.go, keep.go, clauses.go, counts.go, facts.go, notes.go,
+// session.go, undertest.go and run.go for the session; then question.go, record.go, command.go, background.go, process.go,
+// wrapper.go, teardown.go and ask.go for a question.
 package lab

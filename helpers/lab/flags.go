@@ -11,7 +11,7 @@ import (
 	"cdblab/helpers/syllabus"
 )
 
-// isSet reports whether a flag of go test has a value other than its zero value.
+// isSet reports whether a flag of go test has another value than its zero value.
 func isSet(name string) bool {
 	f := flag.Lookup(name)
 	return f != nil && !slices.Contains([]string{"", "false"}, f.Value.String())
@@ -24,8 +24,8 @@ func isGiven(name string) bool {
 	return found
 }
 
-// countMatching counts the questions that -run and -skip select. It looks at the part of the patterns that names tests,
-// not at the part that names subtests.
+// countMatching counts the questions that -run and -skip select. It uses the part of the patterns that selects tests, not the
+// part that selects subtests.
 func countMatching(all []syllabus.Question) int {
 	n := 0
 	for _, q := range all {
@@ -36,11 +36,12 @@ func countMatching(all []syllabus.Question) int {
 	return n
 }
 
-func matches(name, test string, unset bool) bool {
-	if !isSet(name) {
-		return unset
+// matches reports whether the pattern of a flag matches the name of a test, or ifUnset where the flag is not set.
+func matches(flagName, test string, ifUnset bool) bool {
+	if !isSet(flagName) {
+		return ifUnset
 	}
-	pattern, _, _ := strings.Cut(flag.Lookup(name).Value.String(), "/")
+	pattern, _, _ := strings.Cut(flag.Lookup(flagName).Value.String(), "/")
 	re, err := regexp.Compile(pattern)
 	return err == nil && re.MatchString(test)
 }

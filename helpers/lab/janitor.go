@@ -15,14 +15,14 @@ import (
 	"cdblab/helpers/host"
 )
 
-// janitorEnv makes the test binary the janitor of the run that it names.
+// janitorEnv has the number of a run. With it, the test binary is the janitor of that run.
 const janitorEnv = "CDB_JANITOR"
 
-// startJanitor starts a copy of this program that waits for us to end, however we end, and then sweeps the run. A
-// panic, a -timeout or a SIGKILL runs no t.Cleanup; the kernel closes our end of the pipe all the same.
+// startJanitor starts a copy of this program. The janitor waits until the run's process ends, however it ends, and then sweeps
+// the run. A panic, a -timeout or a SIGKILL runs no t.Cleanup, but the kernel closes the process's end of the pipe.
 //
-// It has a session of its own, so that a Ctrl-C at the terminal, which ends us, does not reach it; and none of our
-// output, because go test would wait for it.
+// The janitor is in a session (setsid(2)) of its own, so that a Ctrl-C at the terminal ends the run but not the janitor. It
+// has no output, because go test would wait until that is closed.
 func startJanitor(run string) (stop func(), err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -43,8 +43,8 @@ func startJanitor(run string) (stop func(), err error) {
 	}, nil
 }
 
-// janitor is the other side: it waits until its standard input ends, and sweeps the run. After a run that ended well
-// there is nothing left to sweep.
+// janitor is what the janitor's process runs: it waits for the end of its standard input, and sweeps the run. After a run that
+// ended in order there is nothing to sweep. It returns the exit code.
 func janitor(run string) int {
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	_, _ = io.Copy(io.Discard, os.Stdin)

@@ -5,14 +5,14 @@ package lab
 import (
 	"os"
 	"slices"
-	"strings"
 	"sync"
 )
 
-// keepEnv asks for the state of all questions (CDB_KEEP=1), or of those that fail (CDB_KEEP=failed), to be kept for a look.
+// keepEnv says which state is kept, so that a reader can look at it: of all questions (CDB_KEEP=1), or of those that fail
+// (CDB_KEEP=failed).
 const keepEnv = "CDB_KEEP"
 
-// keepPolicy says which questions leave their state on the machine.
+// keepPolicy is which questions leave their state on the machine.
 type keepPolicy int
 
 const (
@@ -21,6 +21,7 @@ const (
 	keepAlways
 )
 
+// keepPolicyFromEnv returns the policy that keepEnv asks for. Every value that it does not know keeps all state.
 func keepPolicyFromEnv() keepPolicy {
 	switch os.Getenv(keepEnv) {
 	case "", "0", "no":
@@ -29,46 +30,6 @@ func keepPolicyFromEnv() keepPolicy {
 		return keepFailed
 	}
 	return keepAlways
-}
-
-// keepsState reports whether the question's state is kept. Everything that takes state down asks this first.
-func (q *Q) keepsState() bool {
-	return q.session.keep == keepAlways || q.session.keep == keepFailed && q.Failed()
-}
-
-// Cleanup registers a teardown as testing.TB does. It is not called for a question whose state is kept.
-func (q *Q) Cleanup(f func()) {
-	q.TB.Cleanup(func() {
-		if !q.keepsState() {
-			f()
-		}
-	})
-}
-
-// TearDown is the last step of a question: it takes down what was built, by the chapter's own commands, and asserts that
-// it is gone. It does nothing where state is kept.
-func (q *Q) TearDown(step string, f func()) {
-	q.Helper()
-	if q.keepsState() {
-		return
-	}
-	q.Step("%s", step)
-	f()
-}
-
-// SuggestCommand adds a command to those that a reader is told to type when the question's state is kept.
-func (q *Q) SuggestCommand(command string) { q.env.suggested = append(q.env.suggested, command) }
-
-// printKept tells the reader how to look at the state that is kept, and how to remove it.
-func (q *Q) printKept() {
-	q.session.kept.add(q.Dir)
-	var b strings.Builder
-	b.WriteString("kept. To look around:\n")
-	for _, line := range slices.Concat(q.notes.setup, q.env.suggested) {
-		b.WriteString("       " + line + "\n")
-	}
-	b.WriteString("     To remove it:\n       make sweep")
-	q.notes.line("\n     %s", b.String())
 }
 
 // keptDirs are the directories of the questions whose state is kept.

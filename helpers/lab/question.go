@@ -3,28 +3,17 @@
 package lab
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
-	"time"
 
 	"cdblab/helpers/host"
+	"cdblab/helpers/rootfs"
+	"cdblab/helpers/tools"
 )
 
-// Scope says what a question does to the machine. The words are the chapter's.
-type Scope string
-
-// The three scopes.
-const (
-	MutatesVM    Scope = "VM-only mutation" // it makes processes, mounts, cgroups, snapshots
-	InspectsOnly Scope = "inspect-only"     // it only reads, once the state is there
-	NoRoot       Scope = "no root"          // it reads sources and specifications
-)
-
-// Q is a question while it is asked. It is a testing.TB, so that every assertion and helper takes it. It owns a
-// directory and a cgroup, and everything that it makes lies below them.
+// Q is a question while it is asked. It is a testing.TB, so that assertions and helpers accept it. It owns a directory and
+// a cgroup, and makes everything below them.
 type Q struct {
 	testing.TB
 
@@ -32,7 +21,7 @@ type Q struct {
 	Dir string
 	// Cgroup is the question's own cgroup, relative to the root of each hierarchy.
 	Cgroup string
-	// Owner is how what the question makes is recognised on the host.
+	// Owner recognises on the host what the question has made.
 	Owner host.Owner
 
 	session *Session
@@ -40,85 +29,89 @@ type Q struct {
 	env     *environment
 }
 
-// Option changes how a question is asked.
-type Option func(*options)
-
-type options struct{ alone string }
-
-// Alone has a question asked while no other is, for the reason given: other questions would disturb what it does or
-// measures.
-func Alone(why string) Option { return func(o *options) { o.alone = why } }
-
-// Question begins a question. It is asked at the same time as others, unless it is [Alone]. When it has ended and its
-// cleanups have run, nothing that it made may be left. A leftover fails the question, by name, and is then swept, so that the next
-// question finds the host as this one did.
-func (s *Session) Question(t *testing.T, scope Scope, text string, how ...Option) *Q {
-	t.Helper()
-	var o options
-	for _, option := range how {
-		option(&o)
-	}
-	if o.alone == "" {
-		t.Parallel()
-	}
-	s.counts.count(t) // first, so that its cleanup is the last and counts what fails in the others
-	q := s.newQ(t)
-	q.notes.question(scope, text)
-	q.logSetUp("cd "+q.Dir, "mkdir -p "+q.Dir+" "+s.binDir()+" && cd "+q.Dir)
-	path := "export PATH=" + s.binDir() + ":$PATH"
-	q.logSetUp(path, s.linkTools()+path)
-	return q
-}
-
-// Benchmark begins a benchmark with a question's directory, cgroup and teardown, and without notes.
-func (s *Session) Benchmark(b *testing.B) *Q {
-	b.Helper()
-	return s.newQ(b)
-}
-
-func (s *Session) newQ(tb testing.TB) *Q {
-	tb.Helper()
-	if s.run == nil {
-		tb.Fatal("a question needs a run: call Session.Run in TestMain")
-	}
-	owner := host.NewOwner(s.run.Owner.Run, fmt.Sprintf("q%d", s.questions.Add(1)))
-	q := &Q{TB: tb, Dir: owner.Dir(), Cgroup: owner.Cgroup(), Owner: owner, session: s, env: &environment{}}
-	q.notes = newNotes(tb, owner, s.oneByOne)
-	before, err := host.TakeInventoryOf(owner)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.Mkdir(q.Dir, 0o755); err != nil {
-		tb.Fatalf("make the question's directory: %v", err)
-	}
-	tb.Cleanup(func() { q.verifyClean(before) }) // registered first, so it runs last
-	q.SetCommandEnv(host.OwnerEnv, q.Dir)
-	return q
+// environment is what a question adds to the environment of its commands, in order.
+type environment struct {
+	pairs     [][2]string
+	suggested []string // commands that a reader can type when the state is kept
 }
 
 // Session returns the session in which the question is asked.
 func (q *Q) Session() *Session { return q.session }
 
-// Run asks a subtest of the question, in the same directory and cgroup. Its notes continue those of the question.
-func (q *Q) Run(name string, ask func(q *Q)) bool {
-	q.Helper()
-	t, ok := q.TB.(*testing.T)
-	if !ok {
-		q.Fatal("a benchmark has no subtests")
-	}
-	return t.Run(name, func(t *testing.T) {
-		sub := *q
-		sub.TB = t
-		sub.notes = q.notes.subtest(t)
-		ask(&sub)
+// UnderTest is [Session.UnderTest].
+func (q *Q) UnderTest(name string) tools.Program { return q.session.UnderTest(name) }
+
+// Pinned is [Session.Pinned].
+func (q *Q) Pinned() bool { return q.session.Pinned() }
+
+// RootFS is [Session.RootFS].
+func (q *Q) RootFS() *rootfs.FS { return q.session.RootFS() }
+
+// Image is [Session.Image].
+func (q *Q) Image() (ref string, ours bool) { return q.session.Image() }
+
+// ID returns a container's id with the question's suffix, for places that several questions or runs use.
+func (q *Q) ID(id string) string { return q.Owner.ID(id) }
+
+// What a test prints must come after the notes that were taken before. Assertions print by Log and fail by FailNow, so
+// these methods of testing.TB print the notes first.
+
+// Log prints the notes taken so far, then its arguments.
+func (q *Q) Log(args ...any) { q.TB.Helper(); q.notes.out.flush(); q.TB.Log(args...) }
+
+// Logf prints the notes taken so far, then its arguments.
+func (q *Q) Logf(format string, args ...any) {
+	q.TB.Helper()
+	q.notes.out.flush()
+	q.TB.Logf(format, args...)
+}
+
+// Error is [Q.Log], and the question has failed.
+func (q *Q) Error(args ...any) { q.TB.Helper(); q.notes.out.flush(); q.TB.Error(args...) }
+
+// Errorf is [Q.Logf], and the question has failed.
+func (q *Q) Errorf(format string, args ...any) {
+	q.TB.Helper()
+	q.notes.out.flush()
+	q.TB.Errorf(format, args...)
+}
+
+// Fatal is [Q.Error], and the question ends.
+func (q *Q) Fatal(args ...any) { q.TB.Helper(); q.notes.out.flush(); q.TB.Fatal(args...) }
+
+// Fatalf is [Q.Errorf], and the question ends.
+func (q *Q) Fatalf(format string, args ...any) {
+	q.TB.Helper()
+	q.notes.out.flush()
+	q.TB.Fatalf(format, args...)
+}
+
+// Skip is [Q.Log], and the question ends unanswered.
+func (q *Q) Skip(args ...any) { q.TB.Helper(); q.notes.out.flush(); q.TB.Skip(args...) }
+
+// Skipf is [Q.Logf], and the question ends unanswered.
+func (q *Q) Skipf(format string, args ...any) {
+	q.TB.Helper()
+	q.notes.out.flush()
+	q.TB.Skipf(format, args...)
+}
+
+// keepsState reports whether the question's state is kept. Everything that takes state down calls this first.
+func (q *Q) keepsState() bool {
+	return q.session.keep == keepAlways || q.session.keep == keepFailed && q.Failed()
+}
+
+// Cleanup registers a teardown as testing.TB does. It is not called for a question whose state is kept.
+func (q *Q) Cleanup(f func()) {
+	q.TB.Cleanup(func() {
+		if !q.keepsState() {
+			f()
+		}
 	})
 }
 
-// ID returns a container's id with the question's suffix, for places where the ids of several questions or runs meet.
-func (q *Q) ID(id string) string { return q.Owner.ID(id) }
-
 // Mkdir makes a directory below the question's own, and returns its path. It is removed with everything in it when the
-// question ends. What is more than a file, such as a mount, has to be taken down before.
+// question ends. Whatever is not a file, such as a mount, must be taken down before.
 func (q *Q) Mkdir(name string) string {
 	q.Helper()
 	dir := filepath.Join(q.Dir, name)
@@ -133,54 +126,12 @@ func (q *Q) Mkdir(name string) string {
 	return dir
 }
 
-// verifyClean verifies that the question left nothing behind, or prints what was kept and how to look at it.
-func (q *Q) verifyClean(before host.Inventory) {
-	defer q.notes.out.flush()
-	if q.keepsState() {
-		q.printKept()
-		return
-	}
-	// The kernel and the shim take a moment to release everything: look until nothing is left.
-	var left []host.Change
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		after, err := host.TakeInventoryOf(q.Owner)
-		if err != nil {
-			q.Fatal(err)
-		}
-		left = host.OwnedBy(host.Diff(before, after), before, q.Owner)
-		left = q.ignoreOwnDirs(left)
-		if len(left) == 0 || time.Now().After(deadline) {
-			break
-		}
-	}
-	for _, c := range left {
-		q.Errorf("the question left something behind: %s", c)
-	}
-	if len(left) == 0 {
-		if err := host.Tidy(q.Owner); err != nil {
-			q.Errorf("remove the question's directory and cgroup: %v", err)
-		}
-		return
-	}
-	swept, err := host.SweepOwner(q.Owner)
+// TakeInventory returns the inventory of the host, limited to what the question can have changed.
+func (q *Q) TakeInventory() host.Inventory {
+	q.Helper()
+	inventory, err := host.TakeInventoryOf(q.Owner)
 	if err != nil {
-		q.Errorf("sweep what the question left: %v", err)
+		q.Fatal(err)
 	}
-	q.Logf("swept: %s", swept)
-}
-
-// ignoreOwnDirs drops what belongs to the question and not to the experiment: the question's empty directory, and its empty
-// cgroups. The runtime made these on its way down to the container's cgroup, and no runtime removes them.
-func (q *Q) ignoreOwnDirs(cs []host.Change) []host.Change {
-	var out []host.Change
-	for _, c := range cs {
-		own := c.Name == q.Dir
-		if _, cgroup, _ := strings.Cut(c.Name, ":"); c.Kind == "cgroup" && (cgroup == q.Cgroup || filepath.Dir(cgroup) == "/") {
-			own = true // the second is the cgroup of a containerd namespace, above those of its containers
-		}
-		if !own {
-			out = append(out, c)
-		}
-	}
-	return out
+	return inventory
 }

@@ -3,65 +3,76 @@
 package lab
 
 import (
+	"fmt"
 	"os"
-	"os/exec"
-	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/host"
 	"cdblab/helpers/rootfs"
 	"cdblab/helpers/tools"
 )
 
-// UnderTest returns a program of this run by the name that the chapter types: runc, containerd, ctr,
+// UnderTest returns a program under test by the name that the chapter types: runc, containerd, ctr,
 // containerd-shim-runc-v2 or busybox.
 func (s *Session) UnderTest(name string) tools.Program { return s.tools[name] }
 
 // Pinned reports whether all of runc, containerd, ctr and the shim are those that go.mod pins.
 func (s *Session) Pinned() bool {
-	for name, t := range s.tools {
-		if name != "busybox" && !t.Pinned {
+	for name, program := range s.tools {
+		if name != "busybox" && !program.Pinned {
 			return false
 		}
 	}
 	return true
 }
 
-// RootFS returns the one root filesystem of this run.
+// RootFS returns the root filesystem that all bundles and the image of this run have.
 func (s *Session) RootFS() *rootfs.FS { return s.rootfs }
 
-// image is the reference of the image that the questions about containerd pull, as the chapter has it.
-const image = "docker.io/library/busybox:latest"
+// chapterImage is the reference of the image that the questions about containerd pull, as the chapter types it.
+const chapterImage = "docker.io/library/busybox:latest"
 
-// imageEnv names another image.
+// imageEnv has the reference of another image.
 const imageEnv = "CDB_IMAGE"
 
-// Image returns the reference of the image that questions pull. It is the lab's own, which the lab's registry serves on
-// loopback, or the image that CDB_IMAGE names, which is pulled from its real registry.
+// Image returns the reference of the image that questions pull, and whether it is the lab's own. The lab's registry serves the
+// lab's own image on loopback. The image that CDB_IMAGE names is pulled from its real registry.
 func (s *Session) Image() (ref string, ours bool) {
 	if r := os.Getenv(imageEnv); r != "" {
 		return r, false
 	}
-	return image, true
+	return chapterImage, true
 }
 
-// lookPath finds a program. The names of the chapter (runc, ctr) mean what is under test, not what the host's PATH has.
-func (s *Session) lookPath(name string) (string, error) {
-	if strings.Contains(name, "/") {
-		return name, nil
+// printUnderTest prints the programs, the kernel and the image under test, so that a result can be understood a year later.
+func (s *Session) printUnderTest() {
+	tools.Describe(s.tools)
+	var uts unix.Utsname
+	_ = unix.Uname(&uts)
+	hierarchies, _ := cgroup.Hierarchies()
+	vmEvidence, ok := host.Virtual()
+	if !ok {
+		vmEvidence = "not recognised as a VM; " + disposableEnv + "=yes"
 	}
-	if t, ok := s.tools[name]; ok {
-		return t.Path, nil
+	fmt.Printf("cdblab: under test\n")
+	fmt.Printf("  %-24s %s %s (%s)\n", "kernel",
+		unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Machine[:]), vmEvidence)
+	fmt.Printf("  %-24s %s\n", "cgroup", cgroup.ModeOf(hierarchies))
+	for _, tool := range tools.All {
+		if p, ok := s.tools[tool.Name]; ok {
+			fmt.Printf("  %-24s %s\n  %-24s %s %s\n", p.Name, p.Version, "", p.Path, p.Digest)
+		}
 	}
-	return exec.LookPath(name)
+	digest, err := s.rootfs.Digest()
+	if err != nil {
+		digest = err.Error()
+	}
+	fmt.Printf("  %-24s %s\n", "rootfs", digest)
+	ref, ours := s.Image()
+	if !ours {
+		ref += " (" + imageEnv + ")"
+	}
+	fmt.Printf("  %-24s %s\n  %-24s %s\n", "image", ref, "run", s.run.Dir())
 }
-
-// UnderTest is [Session.UnderTest].
-func (q *Q) UnderTest(name string) tools.Program { return q.session.UnderTest(name) }
-
-// Pinned is [Session.Pinned].
-func (q *Q) Pinned() bool { return q.session.Pinned() }
-
-// RootFS is [Session.RootFS].
-func (q *Q) RootFS() *rootfs.FS { return q.session.RootFS() }
-
-// Image is [Session.Image].
-func (q *Q) Image() (ref string, ours bool) { return q.session.Image() }

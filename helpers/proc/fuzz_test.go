@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Whatever a status file says, a field that is found has no line break, and stands in the file.
+// statusField returns only fields that the file has, on one line, whatever the file contains.
 func FuzzStatus(f *testing.F) {
 	own, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -20,7 +20,7 @@ func FuzzStatus(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text, key string) {
 		value, ok := statusField(text, key)
 		if !ok && value != "" {
-			t.Errorf("no field, and yet %q", value)
+			t.Errorf("no field was found, but its value is %q", value)
 		}
 		if ok && (strings.ContainsAny(value, "\n") || !strings.Contains(text, key+":")) {
 			t.Errorf("field %q is %q in %q", key, value, text)
@@ -28,7 +28,7 @@ func FuzzStatus(f *testing.F) {
 	})
 }
 
-// Whatever /proc/PID/syscall says, it is read or refused, and never both.
+// parseSyscall never returns both a system call and an error, whatever the file contains.
 func FuzzSyscall(f *testing.F) {
 	for _, s := range []string{"running\n", "-1 0x7ffd 0x7f\n", "257 0xffffff9c 0x7f 0x80001 0x0 0x0 0x0 0x7ffd 0x7f\n", "", "257 0x"} {
 		f.Add(s)
@@ -36,7 +36,7 @@ func FuzzSyscall(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		call, ok, err := parseSyscall(text)
 		if err != nil && ok {
-			t.Errorf("both %v and an error: %v", call, err)
+			t.Errorf("got both the system call %v and the error %v", call, err)
 		}
 		if ok && call.Number < 0 && call.Number != -1 {
 			t.Logf("system call %d", call.Number)

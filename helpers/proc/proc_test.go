@@ -12,7 +12,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 )
 
-func TestSnapshot_OfAChild(t *testing.T) {
+func TestSnapshot_ReadsAChildUntilItIsDead(t *testing.T) {
 	cmd := exec.Command("sleep", "60")
 	assert.NilError(t, cmd.Start())
 	pid := cmd.Process.Pid
@@ -21,19 +21,19 @@ func TestSnapshot_OfAChild(t *testing.T) {
 	assert.DeepEqual(t, p.Args, []string{"sleep", "60"})
 	assert.Equal(t, p.Parent, PID(os.Getpid()))
 	assert.Check(t, cmp.Contains(Children(t, PID(os.Getpid())), PID(pid)))
-	assert.Check(t, cmp.Len(p.Own(Self(t).Identity), 0), "it shares all namespaces with its parent")
-	assert.Check(t, cmp.Contains(p.Shared(Self(t).Identity), "pid"))
+	assert.Check(t, cmp.Len(p.OwnNamespaces(Self(t).Identity), 0), "it shares all namespaces with its parent")
+	assert.Check(t, cmp.Contains(p.SharedNamespaces(Self(t).Identity), "pid"))
 	assert.Check(t, cmp.DeepEqual(p.Identity, Snapshot(t, PID(pid)).Identity))
 	began := p.Start.At(t)
-	assert.Check(t, !began.Before(Self(t).Start.At(t)), "a child began before its parent")
+	assert.Check(t, !began.Before(Self(t).Start.At(t)), "a child has begun before its parent")
 
 	assert.NilError(t, cmd.Process.Kill())
-	WaitFor(t, Dead(p.Identity)) // as a zombie: nobody has waited for it
+	WaitFor(t, Dead(p.Identity)) // it is a zombie: its parent has not waited for it
 	_ = cmd.Wait()
-	WaitFor(t, Dead(p.Identity)) // and as nothing at all
+	WaitFor(t, Dead(p.Identity)) // it does not exist any more
 }
 
-func TestExeDigest_IsTheFiles(t *testing.T) {
+func TestExeDigest_IsTheDigestOfTheFile(t *testing.T) {
 	path, err := filepath.EvalSymlinks("/proc/self/exe")
 	assert.NilError(t, err)
 	out, err := exec.Command("sha256sum", path).Output()
@@ -41,7 +41,7 @@ func TestExeDigest_IsTheFiles(t *testing.T) {
 	assert.Equal(t, ExeDigest(t, PID(os.Getpid())), "sha256:"+string(out[:64]))
 }
 
-func TestParseSyscall(t *testing.T) {
+func TestParseSyscall_AcceptsTheThreeFormsOfTheFile(t *testing.T) {
 	call, ok, err := parseSyscall("257 0xffffff9c 0x7ffe 0x80001 0x0 0x0 0x0 0x7ffe 0x7f00\n")
 	assert.NilError(t, err)
 	assert.Check(t, ok)
@@ -62,8 +62,8 @@ func TestParseSyscall(t *testing.T) {
 	}
 }
 
-func TestAdopter_TakesInAnOrphan(t *testing.T) {
-	parent := Adopter(t)
+func TestOrphanReaper_IsAnAncestorAndNotTheTest(t *testing.T) {
+	parent := OrphanReaper(t)
 	assert.Check(t, parent > 0)
 	assert.Check(t, parent != PID(os.Getpid()), "a test process is no subreaper")
 }

@@ -3,8 +3,10 @@
 package proc
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -16,32 +18,30 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"github.com/prometheus/procfs"
 	"gotest.tools/v3/assert"
-	"gotest.tools/v3/poll"
 )
 
-// PID is a process id in the pid namespace of the caller. It is volatile: two runs never agree on it.
+// PID is a process id in the pid namespace of the caller. It is volatile: it is different in each run.
 type PID int
 
-// Volatile is the word that stands for a pid where two runs are compared.
+// Volatile returns the kind "pid" (see lab.Volatile).
 func (PID) Volatile() string { return "pid" }
 
-// Inode names a namespace: /proc/PID/ns/* with the same inode are the same namespace (namespaces(7)).
+// Inode identifies a namespace: two files /proc/PID/ns/* with the same inode are the same namespace (namespaces(7)).
 type Inode uint64
 
-// Volatile is the word that stands for an inode where two runs are compared.
+// Volatile returns the kind "namespace" (see lab.Volatile).
 func (Inode) Volatile() string { return "namespace" }
 
 // Ticks is a time after boot, in clock ticks of 1/100 s (proc(5), starttime).
 type Ticks uint64
 
-// Volatile is the word that stands for a start time where two runs are compared.
+// Volatile returns the kind "start time" (see lab.Volatile).
 func (Ticks) Volatile() string { return "start time" }
 
-// Identity is what stays the same as long as the kernel's process and its surroundings do, whichever program runs in
-// it. Two identities are compared whole.
+// Identity is what execve(2) does not change: the kernel's process and its surroundings. Two identities are compared whole.
 type Identity struct {
 	PID     PID
-	Start   Ticks             // field 22 of stat: with PID it names a process for good
+	Start   Ticks             // field 22 of stat: with PID, it identifies a process for good
 	Parent  PID               // field 4 of stat
 	NS      map[string]Inode  // namespace type → inode, from /proc/PID/ns
 	Cgroups map[string]string // hierarchy ("cpu,cpuacct", "name=systemd"; "" is v2) → path, from /proc/PID/cgroup
@@ -66,7 +66,7 @@ type Process struct {
 	UID   int    // effective user id
 }
 
-// Snapshot reads a process. A process that does not exist, or that ends while it is read, fails the test.
+// Snapshot is [Read] for a process that has to exist. If it does not exist, or if it ends while it is read, the test fails.
 func Snapshot(tb testing.TB, pid PID) Process {
 	tb.Helper()
 	p, err := Read(pid)
@@ -76,7 +76,7 @@ func Snapshot(tb testing.TB, pid PID) Process {
 	return p
 }
 
-// Read reads a process, or says why it cannot be read.
+// Read returns the process with this pid as it is now.
 func Read(pid PID) (Process, error) {
 	fs, err := procfs.NewProc(int(pid))
 	if err != nil {
@@ -104,7 +104,7 @@ func Read(pid PID) (Process, error) {
 		UID:     int(status.UIDs[1]),
 	}
 	for _, n := range ns {
-		// pid_for_children and time_for_children are about children to come, not about this process.
+		// pid_for_children and time_for_children are the namespaces of later children, not of this process.
 		if !strings.HasSuffix(n.Type, "_for_children") {
 			p.NS[n.Type] = Inode(n.Inode)
 		}
@@ -116,54 +116,18 @@ func Read(pid PID) (Process, error) {
 	return p, nil
 }
 
-// Self is the test's own process: what it shows is the host's, for it runs in no container. /proc/1 would do as well,
-// but even root may not be allowed to read its namespaces.
+// Self returns the test's own process. Its namespaces and mounts are the host's, because it does not run in a container.
+// Process 1 has the same, but even root may not be allowed to read its namespaces.
 func Self(tb testing.TB) Process {
 	tb.Helper()
 	return Snapshot(tb, PID(os.Getpid()))
 }
 
-// Children lists the direct children of a process, sorted.
-func Children(tb testing.TB, pid PID) []PID {
-	tb.Helper()
-	all, err := procfs.AllProcs()
-	if err != nil {
-		tb.Fatalf("list processes: %v", err)
-	}
-	var out []PID
-	for _, p := range all {
-		if stat, err := p.Stat(); err == nil && PID(stat.PPID) == pid && stat.State != "Z" {
-			out = append(out, PID(p.PID))
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-// Find lists the live processes that match, by what is cheap to read: their pid, comm and arguments.
-func Find(tb testing.TB, match func(pid PID, comm string, args []string) bool) []PID {
-	tb.Helper()
-	all, err := procfs.AllProcs()
-	if err != nil {
-		tb.Fatalf("list processes: %v", err)
-	}
-	var out []PID
-	for _, p := range all {
-		stat, err1 := p.Stat()
-		args, err2 := p.CmdLine()
-		if err1 == nil && err2 == nil && stat.State != "Z" && match(PID(p.PID), stat.Comm, args) {
-			out = append(out, PID(p.PID))
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-// Same says whether both are the same process, wherever it may have been moved meanwhile.
+// Same reports whether both are the same process, also if it was moved to other cgroups or got another parent.
 func (id Identity) Same(other Identity) bool { return id.PID == other.PID && id.Start == other.Start }
 
-// Shared lists the namespaces that both processes are in, by type.
-func (id Identity) Shared(other Identity) []string {
+// SharedNamespaces lists the types of the namespaces that both processes are in.
+func (id Identity) SharedNamespaces(other Identity) []string {
 	var out []string
 	for _, t := range slices.Sorted(maps.Keys(id.NS)) {
 		if id.NS[t] == other.NS[t] {
@@ -173,8 +137,8 @@ func (id Identity) Shared(other Identity) []string {
 	return out
 }
 
-// Own lists the namespaces that this process has apart from the other, by type.
-func (id Identity) Own(other Identity) []string {
+// OwnNamespaces lists the types of the namespaces in which the process is and the other process is not.
+func (id Identity) OwnNamespaces(other Identity) []string {
 	var out []string
 	for _, t := range slices.Sorted(maps.Keys(id.NS)) {
 		if id.NS[t] != other.NS[t] {
@@ -221,50 +185,7 @@ func path(pid PID, name string) string {
 	return filepath.Join("/proc", strconv.Itoa(int(pid)), name)
 }
 
-// Alive says whether there is a process of this pid that has not ended. A zombie has.
-func Alive(pid PID) bool {
-	p, err := procfs.NewProc(int(pid))
-	if err != nil {
-		return false
-	}
-	stat, err := p.Stat()
-	return err == nil && stat.State != "Z" && stat.State != "X"
-}
-
-// UsedTicks is the ticks of processor time that the process has used, in user and kernel mode, in 1/100 s (utime and stime of proc(5)).
-func UsedTicks(tb testing.TB, pid PID) uint64 {
-	tb.Helper()
-	n, err := usedTicks(pid)
-	if err != nil {
-		tb.Fatalf("processor time of process %d: %v", pid, err)
-	}
-	return n
-}
-
-func usedTicks(pid PID) (uint64, error) {
-	p, err := procfs.NewProc(int(pid))
-	if err != nil {
-		return 0, err
-	}
-	stat, err := p.Stat()
-	return uint64(stat.UTime + stat.STime), err
-}
-
-// HasUsed is a poll check: the process has used at least so many ticks of processor time.
-func HasUsed(pid PID, ticks uint64) poll.Check {
-	return func(poll.LogT) poll.Result {
-		n, err := usedTicks(pid)
-		if err != nil {
-			return poll.Error(err)
-		}
-		if n < ticks {
-			return poll.Continue("process %d has used %d ticks of processor time, not %d", pid, n, ticks)
-		}
-		return poll.Success()
-	}
-}
-
-// Stat reads /proc/PID/stat.
+// Stat returns the fields of /proc/PID/stat.
 func Stat(tb testing.TB, pid PID) procfs.ProcStat {
 	tb.Helper()
 	p, err := procfs.NewProc(int(pid))
@@ -274,12 +195,18 @@ func Stat(tb testing.TB, pid PID) procfs.ProcStat {
 	return s
 }
 
-// OtherThan is the first pid of a list that is another one.
-func OtherThan(pid PID, all []PID) PID {
-	for _, p := range all {
-		if p != pid {
-			return p
-		}
+// ExeDigest returns the sha256 of the program that the process runs, read through /proc/PID/exe. That is the executed file
+// itself, whatever name it has in the process's mount namespace, also if the file was deleted.
+func ExeDigest(tb testing.TB, pid PID) string {
+	tb.Helper()
+	f, err := os.Open(path(pid, "exe"))
+	if err != nil {
+		tb.Fatalf("read the program of process %d: %v", pid, err)
 	}
-	return 0
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		tb.Fatalf("read the program of process %d: %v", pid, err)
+	}
+	return fmt.Sprintf("sha256:%x", h.Sum(nil))
 }

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// Listens says whether the process holds a listening unix socket bound to a path: the socket's inode stands in
-// /proc/net/unix beside the path, with the flag __SO_ACCEPTCON (proc_net_unix(5)), and one of the process's descriptors
-// refers to it.
+// Listens reports whether the process has a listening unix socket that is bound to the path. Then /proc/net/unix has a line
+// with the path, the flag __SO_ACCEPTCON and the socket's inode (proc_net_unix(5)), and one of the process's descriptors refers
+// to that inode.
 func Listens(tb testing.TB, p Process, path string) bool {
 	tb.Helper()
 	data, err := os.ReadFile("/proc/net/unix")

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Status reads a field of /proc/PID/status by its name (proc_pid_status(5)), words joined by one space.
+// Status returns a field of /proc/PID/status by its name (proc_pid_status(5)), with one space between its words.
 func Status(tb testing.TB, pid PID, key string) string {
 	tb.Helper()
 	data, err := os.ReadFile(path(pid, "status"))
@@ -36,11 +36,11 @@ func statusField(status, key string) (string, bool) {
 	return "", false
 }
 
-// Mask is a set of bits as /proc/PID/status shows it, in hexadecimal: signals by their number less one, capabilities by
-// their number.
+// Mask is a set of bits, which /proc/PID/status shows in hexadecimal. A signal has the bit of its number minus one, a
+// capability has the bit of its number.
 type Mask uint64
 
-// Bits reads a field of the status that is a mask, such as SigCgt or CapEff.
+// Bits returns a field of /proc/PID/status that is a mask, such as SigCgt or CapEff.
 func Bits(tb testing.TB, pid PID, key string) Mask {
 	tb.Helper()
 	m, err := strconv.ParseUint(Status(tb, pid, key), 16, 64)
@@ -50,15 +50,15 @@ func Bits(tb testing.TB, pid PID, key string) Mask {
 	return Mask(m)
 }
 
-// Has says whether the bit of this number is set.
+// Has reports whether the bit of this number is set.
 func (m Mask) Has(bit int) bool { return m&(1<<bit) != 0 }
 
-// Signal says whether the signal is in the mask.
+// Signal reports whether the signal is in the mask.
 func (m Mask) Signal(s unix.Signal) bool { return m.Has(int(s) - 1) }
 
 func (m Mask) String() string { return fmt.Sprintf("%016x", uint64(m)) }
 
-// InnerPID is the process's pid in its own pid namespace (NSpid).
+// InnerPID returns the process's pid in its own pid namespace (NSpid).
 func InnerPID(tb testing.TB, pid PID) int {
 	tb.Helper()
 	f := strings.Fields(Status(tb, pid, "NSpid"))
@@ -69,7 +69,7 @@ func InnerPID(tb testing.TB, pid PID) int {
 	return n
 }
 
-// Cwd is the process's working directory, by its name in the process's mount namespace.
+// Cwd returns the process's working directory, by its name in the process's mount namespace.
 func Cwd(tb testing.TB, pid PID) string {
 	tb.Helper()
 	dir, err := os.Readlink(path(pid, "cwd"))
@@ -79,7 +79,7 @@ func Cwd(tb testing.TB, pid PID) string {
 	return dir
 }
 
-// File reads a file of /proc/PID that is one value, such as oom_score_adj.
+// File returns the content of a file of /proc/PID, such as oom_score_adj, without the white space around it.
 func File(tb testing.TB, pid PID, name string) string {
 	tb.Helper()
 	data, err := os.ReadFile(path(pid, name))
@@ -89,7 +89,7 @@ func File(tb testing.TB, pid PID, name string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// Limit reads a resource limit out of /proc/PID/limits by the name that it has there ("Max open files"): soft and hard.
+// Limit returns a resource limit, soft and hard, by its name in /proc/PID/limits ("Max open files").
 func Limit(tb testing.TB, pid PID, name string) [2]string {
 	tb.Helper()
 	for line := range strings.Lines(File(tb, pid, "limits")) {
@@ -102,7 +102,7 @@ func Limit(tb testing.TB, pid PID, name string) [2]string {
 	return [2]string{}
 }
 
-// IDs splits a field of four ids, such as Uid: real, effective, saved, file system.
+// IDs returns a field of /proc/PID/status that has four ids, such as Uid: real, effective, saved set, file system.
 func IDs(tb testing.TB, pid PID, key string) []string {
 	tb.Helper()
 	return slices.Clip(strings.Fields(Status(tb, pid, key)))

@@ -13,24 +13,26 @@ import (
 
 // Syscall is the system call in which a process sleeps, from /proc/PID/syscall (proc_pid_syscall(5)).
 type Syscall struct {
-	Number int       // -1: sleeping, but in no system call
+	Number int       // -1: it sleeps, but not in a system call
 	Args   [6]uint64 // as in the registers
 }
 
-// InSyscall reads in which system call the process sleeps; one that runs fails the test (see [SleepsIn]).
-func InSyscall(tb testing.TB, pid PID) Syscall {
+// CurrentSyscall returns the system call in which the process sleeps. If the process runs, the test fails: wait for [SleepsIn]
+// before.
+func CurrentSyscall(tb testing.TB, pid PID) Syscall {
 	tb.Helper()
 	data, err := os.ReadFile(path(pid, "syscall"))
 	if err != nil {
-		tb.Fatalf("in which system call is process %d: %v", pid, err)
+		tb.Fatalf("read the system call of process %d: %v", pid, err)
 	}
 	call, ok, err := parseSyscall(string(data))
 	if err != nil || !ok {
-		tb.Fatalf("process %d is in no system call: %q (%v)", pid, data, err)
+		tb.Fatalf("process %d has to sleep in a system call, but /proc/%[1]d/syscall reads %q (%v)", pid, data, err)
 	}
 	return call
 }
 
+// parseSyscall reads the content of /proc/PID/syscall. It reports false for a process that runs.
 func parseSyscall(s string) (call Syscall, ok bool, err error) {
 	f := strings.Fields(s)
 	if len(f) == 1 && f[0] == "running" {
@@ -56,8 +58,8 @@ func parseSyscall(s string) (call Syscall, ok bool, err error) {
 	return call, true, nil
 }
 
-// CString reads the zero-terminated string at an address of the process's memory, such as the path that a system call
-// was given.
+// CString returns the zero-terminated string at an address of the process's memory, such as the path that is the argument of a
+// system call.
 func CString(tb testing.TB, pid PID, address uint64) string {
 	tb.Helper()
 	mem, err := os.Open(path(pid, "mem"))
@@ -74,13 +76,13 @@ func CString(tb testing.TB, pid PID, address uint64) string {
 	return string(buf[:end])
 }
 
-// WaitChannel is the kernel function in which the process sleeps, from /proc/PID/wchan; "0" where it runs, or where the
-// kernel does not tell.
+// WaitChannel returns the kernel function in which the process sleeps, from /proc/PID/wchan. It returns "0" if the process runs,
+// or if the kernel does not show the function.
 func WaitChannel(tb testing.TB, pid PID) string {
 	tb.Helper()
 	data, err := os.ReadFile(path(pid, "wchan"))
 	if err != nil {
-		tb.Fatalf("where does process %d sleep: %v", pid, err)
+		tb.Fatalf("read the kernel function in which process %d sleeps: %v", pid, err)
 	}
 	return string(data)
 }

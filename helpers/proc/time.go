@@ -6,13 +6,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
+	"gotest.tools/v3/poll"
 )
 
-// ticksPerSecond is USER_HZ, in which /proc counts time on every architecture that the lab runs on.
+// ticksPerSecond is USER_HZ. /proc counts time in it on every architecture that the lab runs on.
 const ticksPerSecond = 100
 
-// At turns a time after boot into a time of the day. It is as exact as a tick: 10 ms, rounded down.
+// At returns the wall-clock time of a time after boot. It is as exact as a tick: 10 ms, rounded down.
 func (t Ticks) At(tb testing.TB) time.Time {
 	tb.Helper()
 	var now unix.Timespec
@@ -21,4 +23,38 @@ func (t Ticks) At(tb testing.TB) time.Time {
 	}
 	boot := time.Now().Add(-time.Duration(now.Nano()))
 	return boot.Add(time.Duration(t) * time.Second / ticksPerSecond)
+}
+
+// UsedTicks returns the processor time that the process has used, in user and kernel mode, in ticks of 1/100 s (utime and
+// stime of proc(5)).
+func UsedTicks(tb testing.TB, pid PID) uint64 {
+	tb.Helper()
+	n, err := usedTicks(pid)
+	if err != nil {
+		tb.Fatalf("processor time of process %d: %v", pid, err)
+	}
+	return n
+}
+
+func usedTicks(pid PID) (uint64, error) {
+	p, err := procfs.NewProc(int(pid))
+	if err != nil {
+		return 0, err
+	}
+	stat, err := p.Stat()
+	return uint64(stat.UTime + stat.STime), err
+}
+
+// HasUsed returns a check that succeeds when the process has used at least this processor time, in ticks.
+func HasUsed(pid PID, ticks uint64) poll.Check {
+	return func(poll.LogT) poll.Result {
+		n, err := usedTicks(pid)
+		if err != nil {
+			return poll.Error(err)
+		}
+		if n < ticks {
+			return poll.Continue("process %d has used %d ticks of processor time, not yet %d", pid, n, ticks)
+		}
+		return poll.Success()
+	}
 }

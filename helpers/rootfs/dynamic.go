@@ -12,7 +12,7 @@ import (
 func FindDynamic() (path string, found bool) {
 	self, _ := os.Executable()
 	for _, path := range []string{"/usr/bin/strace", self, "/bin/sh", "/bin/cat"} {
-		if err := Static(path); errors.Is(err, ErrNotStatic) {
+		if err := CheckStatic(path); errors.Is(err, ErrNotStatic) {
 			return path, true
 		}
 	}

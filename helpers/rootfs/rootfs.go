@@ -1,12 +1,11 @@
 //go:build linux
 
-// Package rootfs is the one root filesystem of the lab: static busybox, a link for each of its applets, and the
-// directories that a container's mounts need. The hand-built bundle gets it as a directory and the image as a layer,
-// so the two can be compared file by file.
+// Package rootfs makes the root filesystem of the lab: static busybox, a link for each of its applets, and the directories
+// that a container's mounts need. The hand-built bundle gets it as a directory and the image gets it as a layer, so the two can
+// be compared file by file.
 //
-// Why busybox: it is one file, every distribution has it, and it has all the programs that the chapter types. Why
-// static: nothing else is in the rootfs, no dynamic linker and no libc, and the experiments are about the runtime, not
-// about shared libraries.
+// Why busybox: it is one file, every distribution has it, and it has all the programs that the chapter types. Why static: the
+// rootfs then needs no dynamic linker and no libc, and the experiments are about the runtime, not about shared libraries.
 package rootfs
 
 import (
@@ -29,10 +28,10 @@ import (
 type FS struct {
 	entries []tar.Header
 	content map[string][]byte // name → content of a regular file
-	links   string            // a directory that has the symbolic links, to be linked to; see ShareLinks
+	links   string            // a directory that has the symbolic links, or ""; see ShareLinks
 }
 
-// directories of the rootfs and their modes.
+// directories are the directories of the rootfs and their modes.
 var directories = []struct {
 	name string
 	mode int64
@@ -41,15 +40,15 @@ var directories = []struct {
 	{"tmp", 0o1777},
 }
 
-// etc has what programs need to turn ids into names.
+// etc has the files that programs need to look up the names of ids.
 var etc = []struct{ name, content string }{
 	{"etc/group", "root:x:0:\nnobody:x:65534:\n"},
 	{"etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"},
 }
 
-// Busybox makes the root filesystem from a static busybox, whose list of applets it asks for.
+// Busybox returns the root filesystem with this static busybox. The program itself lists its applets.
 func Busybox(busybox string) (*FS, error) {
-	if err := Static(busybox); err != nil {
+	if err := CheckStatic(busybox); err != nil {
 		return nil, err
 	}
 	program, err := os.ReadFile(busybox)
@@ -58,16 +57,16 @@ func Busybox(busybox string) (*FS, error) {
 	}
 	list, err := exec.Command(busybox, "--list").Output()
 	if err != nil {
-		return nil, fmt.Errorf("ask %s for its applets: %w", busybox, err)
+		return nil, fmt.Errorf("run %s --list to get its applets: %w", busybox, err)
 	}
 	fs := &FS{content: map[string][]byte{}}
 	for _, d := range directories {
 		fs.entries = append(fs.entries, tar.Header{Typeflag: tar.TypeDir, Name: d.name + "/", Mode: d.mode})
 	}
 	for _, f := range etc {
-		fs.file(f.name, 0o644, []byte(f.content))
+		fs.addFile(f.name, 0o644, []byte(f.content))
 	}
-	fs.file("bin/busybox", 0o755, program)
+	fs.addFile("bin/busybox", 0o755, program)
 	applets := strings.Fields(string(list))
 	slices.Sort(applets)
 	for _, a := range applets {
@@ -78,16 +77,16 @@ func Busybox(busybox string) (*FS, error) {
 	return fs, nil
 }
 
-func (fs *FS) file(name string, mode int64, content []byte) {
+func (fs *FS) addFile(name string, mode int64, content []byte) {
 	fs.entries = append(fs.entries, tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(content))})
 	fs.content[name] = content
 }
 
-// ErrNotStatic says that a program needs a dynamic linker, which an otherwise empty rootfs does not have.
+// ErrNotStatic is the error for a program that needs a dynamic linker, which the rootfs does not have.
 var ErrNotStatic = errors.New("not static")
 
-// Static returns an error unless the file is an ELF executable without an interpreter (elf(5), PT_INTERP).
-func Static(program string) error {
+// CheckStatic returns an error unless the file is an ELF executable without an interpreter (elf(5), PT_INTERP).
+func CheckStatic(program string) error {
 	f, err := elf.Open(program)
 	if err != nil {
 		return fmt.Errorf("%s is no ELF executable: %w", program, err)
@@ -105,9 +104,9 @@ func Static(program string) error {
 	return nil
 }
 
-// ShareLinks makes the symbolic links once, in a directory of their own. WriteDir then gives each link one more name
-// instead of making it anew, which on ext4 takes an eighth of the time; the two cannot be told apart, for nobody can
-// change a symbolic link.
+// ShareLinks makes the symbolic links once, in a directory of their own. After that, WriteDir makes a hard link to each of them
+// instead of a new symbolic link, which takes an eighth of the time on ext4. There is no visible difference, because a symbolic
+// link cannot be changed.
 func (fs *FS) ShareLinks(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
@@ -123,6 +122,7 @@ func (fs *FS) ShareLinks(dir string) error {
 	return nil
 }
 
+// symlink makes a symbolic link, or a hard link to the shared one.
 func (fs *FS) symlink(e tar.Header, path string) error {
 	if fs.links != "" && os.Link(filepath.Join(fs.links, filepath.Base(e.Name)), path) == nil {
 		return nil
@@ -138,7 +138,7 @@ func (fs *FS) WriteDir(dir string) error {
 		switch e.Typeflag {
 		case tar.TypeDir:
 			if err = os.Mkdir(path, 0o755); err == nil {
-				// Mkdir's mode goes through the umask and has no sticky bit.
+				// Mkdir applies the umask to the mode, and ignores the sticky bit.
 				err = os.Chmod(path, e.FileInfo().Mode())
 			}
 		case tar.TypeSymlink:
@@ -153,7 +153,7 @@ func (fs *FS) WriteDir(dir string) error {
 	return nil
 }
 
-// WriteTar writes the root filesystem as an uncompressed OCI layer. The same busybox always gives the same bytes.
+// WriteTar writes the root filesystem as an uncompressed OCI layer. The bytes depend on busybox alone.
 func (fs *FS) WriteTar(w io.Writer) error {
 	tw := tar.NewWriter(w)
 	for _, e := range fs.entries {
@@ -168,7 +168,7 @@ func (fs *FS) WriteTar(w io.Writer) error {
 	return tw.Close()
 }
 
-// Digest is the digest of the uncompressed layer, which an image's config lists as its diff_id.
+// Digest returns the digest of the uncompressed layer, which an image's config lists as its diff_id.
 func (fs *FS) Digest() (string, error) {
 	h := sha256.New()
 	if err := fs.WriteTar(h); err != nil {

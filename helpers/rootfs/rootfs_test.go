@@ -20,7 +20,7 @@ func busybox(t *testing.T) *FS {
 	t.Helper()
 	path, err := exec.LookPath("busybox")
 	if err == nil {
-		err = Static(path)
+		err = CheckStatic(path)
 	}
 	if err != nil {
 		t.Skipf("no static busybox (%v); to run this: make deps", err)
@@ -30,7 +30,7 @@ func busybox(t *testing.T) *FS {
 	return fs
 }
 
-func TestBusybox_DirectoryAndLayerHoldTheSame(t *testing.T) {
+func TestBusybox_DirectoryAndLayerHaveTheSameFiles(t *testing.T) {
 	fs := busybox(t)
 	dir := t.TempDir()
 	assert.NilError(t, fs.WriteDir(dir))
@@ -50,7 +50,7 @@ func TestBusybox_DirectoryAndLayerHoldTheSame(t *testing.T) {
 			assert.Check(t, cmp.Equal(info.Size(), h.Size), h.Name)
 		}
 	}
-	assert.Check(t, entries > 100, "busybox has more applets than %d", entries)
+	assert.Check(t, entries > 100, "expected the links of more than 100 applets, got %d entries", entries)
 	out, err := exec.Command(filepath.Join(dir, "bin", "echo"), "hello").Output()
 	assert.NilError(t, err)
 	assert.Equal(t, string(out), "hello\n")
@@ -64,20 +64,20 @@ func TestDigest_IsTheSameEachTime(t *testing.T) {
 	assert.Equal(t, a, b)
 }
 
-func TestStatic_RefusesWhatNeedsALinker(t *testing.T) {
+func TestCheckStatic_RefusesDynamicProgramsAndOtherFiles(t *testing.T) {
 	ls, err := exec.LookPath("ls")
 	assert.NilError(t, err)
-	if err := Static(ls); err == nil {
-		t.Skip("this machine's ls is static itself")
+	if err := CheckStatic(ls); err == nil {
+		t.Skip("this machine has a static ls: nothing to test with")
 	}
-	assert.ErrorIs(t, Static(ls), ErrNotStatic)
+	assert.ErrorIs(t, CheckStatic(ls), ErrNotStatic)
 	_, err = Busybox(ls)
 	assert.ErrorIs(t, err, ErrNotStatic)
-	assert.ErrorContains(t, Static("/etc/passwd"), "no ELF executable")
-	assert.ErrorIs(t, Static("/no/such/file"), os.ErrNotExist)
+	assert.ErrorContains(t, CheckStatic("/etc/passwd"), "no ELF executable")
+	assert.ErrorIs(t, CheckStatic("/no/such/file"), os.ErrNotExist)
 }
 
-func TestWriteDir_SharedLinksAreTheSame(t *testing.T) {
+func TestWriteDir_SharedLinksLookLikeOthers(t *testing.T) {
 	fs := busybox(t)
 	assert.NilError(t, fs.ShareLinks(filepath.Join(t.TempDir(), "links")))
 	for range 2 {

@@ -4,7 +4,7 @@ package runc
 
 import "testing"
 
-// Whatever a runtime prints, a state document that is accepted has what the specification requires.
+// parseState accepts only state documents that have what the specification requires, whatever a runtime prints.
 func FuzzState(f *testing.F) {
 	f.Add(`{"ociVersion": "1.3.0", "id": "a", "pid": 7, "status": "running", "bundle": "/b", "annotations": {"k": "v"}}`)
 	f.Add(`{"ociVersion": "1.3.0", "id": "a", "status": "stopped", "bundle": "/b"}`)

@@ -11,7 +11,7 @@ import (
 	"cdblab/helpers/lab"
 )
 
-// Leftovers lists what the container has left on the host since the inventory was taken.
+// Leftovers lists what the container has left on the host since the inventory before was taken.
 func (c *Container) Leftovers(before host.Inventory) []string {
 	c.q.Helper()
 	return c.leftovers(before, c.q.TakeInventory())
@@ -37,9 +37,9 @@ func (c *Container) leftovers(before, after host.Inventory) []string {
 	for _, change := range host.OwnedBy(host.Diff(before, after), before, c.q.Owner) {
 		switch {
 		case change.Kind == "cgroup" && !strings.Contains(change.Name, c.ID):
-			// A cgroup above its own: the runtime makes them on its way down, and removes only its own.
+			// A cgroup above the container's: the runtime makes it on its way down, and removes only the container's own.
 		case strings.HasPrefix(change.Name, c.q.Dir) && !strings.HasPrefix(change.Name, c.Root):
-			// What the question or the program wrote; the container's state is below its root.
+			// The question or the program wrote it: the container's state is below its root.
 		default:
 			out = append(out, change.String())
 		}

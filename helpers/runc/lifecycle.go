@@ -21,8 +21,8 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// Variant prepares another container of the bundle, called name for short. It has its own directory, configuration, id
-// and state, and shares the rootfs.
+// Variant prepares another container of the bundle, with the id cdb-runc-<name>. It has its own directory, configuration, id
+// and state. It shares the rootfs.
 func Variant(q *lab.Q, b *bundle.Bundle, name string, edits ...func(*specs.Spec)) *Container {
 	q.Helper()
 	return Named(q, b.InSubtest(q).Variant(name, "cdb-runc-"+name, edits...), "root-"+name, "cdb-runc-"+name)
@@ -47,14 +47,6 @@ func (c *Container) CreateAndStart() proc.Process {
 	return proc.Snapshot(c.q, pid)
 }
 
-// StartWithShell creates and starts another container of the bundle, whose program is a [Shell].
-func StartWithShell(q *lab.Q, b *bundle.Bundle, name string, edits ...func(*specs.Spec)) (*Container, *Shell, proc.Process) {
-	q.Helper()
-	c := Variant(q, b, name, edits...)
-	sh := c.UseShell()
-	return c, sh, c.CreateAndStart()
-}
-
 // KillAndDelete kills the running container p, waits until its process is dead, asserts that the runtime reports it as
 // stopped, and deletes it.
 func (c *Container) KillAndDelete(p proc.Process) {
@@ -69,21 +61,21 @@ func (c *Container) KillAndDelete(p proc.Process) {
 // while and then reports that it is "unable to freeze". An operator types the command again, and so does TryPause.
 func (c *Container) TryPause() lab.Result {
 	c.q.Helper()
-	r := c.Try("pause")
+	result := c.Try("pause")
 	for range 50 {
-		if r.Code == 0 || !strings.Contains(r.Stderr, "unable to freeze") {
+		if result.Code == 0 || !strings.Contains(result.Stderr, "unable to freeze") {
 			break
 		}
-		r = c.Try("pause")
+		result = c.Try("pause")
 	}
-	return r
+	return result
 }
 
-// Pause is [Container.TryPause], and has to succeed.
+// Pause is [Container.TryPause] for a pause that has to succeed.
 func (c *Container) Pause() {
 	c.q.Helper()
-	if r := c.TryPause(); r.Code != 0 {
-		c.q.Fatalf("this command had to succeed:\n%s", r)
+	if result := c.TryPause(); result.Code != 0 {
+		c.q.Fatalf("this command had to succeed:\n%s", result)
 	}
 }
 
@@ -103,8 +95,8 @@ func (c *Container) HasStatus(want specs.ContainerState) poll.Check {
 	}
 }
 
-// ProgramName returns the comm of the program that args run in the end: the program of a shell script's last exec, if it
-// has one, otherwise the base name of the first argument.
+// ProgramName returns the comm that the process has in the end: the program of the last exec in a shell script, if args are
+// one with an exec, otherwise the base name of the first argument.
 func ProgramName(args []string) string {
 	if len(args) == 3 && args[1] == "-c" {
 		if m := lastExec.FindStringSubmatch(args[2]); m != nil {
@@ -117,7 +109,8 @@ func ProgramName(args []string) string {
 // lastExec matches an exec of a program at the end of a script. An exec of redirections alone runs no program.
 var lastExec = regexp.MustCompile(`exec ([a-z]+)[^;]*$`)
 
-// ExecSleep leaves a sleeping process in the container.
+// ExecSleep runs `sleep 301` in the container by a detached exec, with flags such as --env, and returns its process. The pid
+// file is <name>.pid.
 func ExecSleep(q *lab.Q, c *Container, name string, flags ...string) proc.Process {
 	q.Helper()
 	path := filepath.Join(q.Dir, name+".pid")

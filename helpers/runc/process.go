@@ -27,7 +27,7 @@ func BlockedOpen(q *lab.Q, init proc.Process) (path string, mode uint64) {
 	q.Helper()
 	proc.WaitFor(q, proc.SleepsIn(init.PID, unix.SYS_OPENAT))
 	const pathArg, flagsArg = 1, 2
-	call := proc.InSyscall(q, init.PID)
+	call := proc.CurrentSyscall(q, init.PID)
 	opened := proc.CString(q, init.PID, call.Args[pathArg])
 	return ResolveFD(init, opened), call.Args[flagsArg] & unix.O_ACCMODE
 }

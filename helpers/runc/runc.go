@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package runc drives an OCI runtime by its command line, as a reader would type it. The runtime is runc, or whatever
+// Package runc drives an OCI runtime by its command line, as a reader would type it. The runtime is runc, or the one that
 // CDB_RUNC names.
 package runc
 
@@ -16,7 +16,7 @@ import (
 	"cdblab/helpers/lab"
 )
 
-// Container is a container of a bundle, made or yet to be made.
+// Container is a container of a bundle. The runtime need not have created it yet.
 type Container struct {
 	ID     string
 	Root   string // the runtime's state directory (--root), absolute; below the question's directory
@@ -25,14 +25,14 @@ type Container struct {
 	q *lab.Q
 }
 
-// New prepares the container cdb-runc of a bundle. Nothing exists of it until Create; at the end of the question it is
-// deleted, by force, if it is still there.
+// New prepares the container cdb-runc of a bundle. Nothing of it exists before Create. If it still exists at the end of the
+// question, it is deleted by force.
 func New(q *lab.Q, b *bundle.Bundle) *Container {
 	q.Helper()
 	return Named(q, b, "root", bundle.ID)
 }
 
-// Named prepares a container with another id, whose state is below another root.
+// Named is [New] for a container with another id, whose state is below another root.
 func Named(q *lab.Q, b *bundle.Bundle, root, id string) *Container {
 	q.Helper()
 	c := &Container{q: q, ID: id, Root: q.Mkdir(root), Bundle: b}
@@ -45,37 +45,38 @@ func Named(q *lab.Q, b *bundle.Bundle, root, id string) *Container {
 	return c
 }
 
-// In is the same container, in the hands of a part of the question, whose notes it then takes.
+// InSubtest returns the same container for the use in a subtest: its commands appear in the notes of the subtest, and its
+// failures fail the subtest.
 func (c *Container) InSubtest(q *lab.Q) *Container {
-	part := *c
-	part.q = q
-	part.Bundle = c.Bundle.InSubtest(q)
-	return &part
+	sub := *c
+	sub.q = q
+	sub.Bundle = c.Bundle.InSubtest(q)
+	return &sub
 }
 
-// StateDir is where the runtime keeps the state of the container.
+// StateDir returns the directory in which the runtime keeps the state of the container.
 func (c *Container) StateDir() string { return filepath.Join(c.Root, c.ID) }
 
-// Fifo is the FIFO at which runc holds a created container until it is started.
+// Fifo returns the path of the FIFO exec.fifo. The `runc init` of a created container waits there until `runc start`.
 func (c *Container) Fifo() string { return filepath.Join(c.StateDir(), "exec.fifo") }
 
-// Try runs an operation of the runtime with the container's id, and returns what came of it.
+// Try runs an operation of the runtime with the container's id, and returns its result, whatever the exit code is.
 func (c *Container) Try(operation string, args ...string) lab.Result {
 	c.q.Helper()
 	return c.q.Exec(c.argv(operation, args)...)
 }
 
-// Must runs an operation that has to succeed.
+// Must is [Container.Try] for an operation that has to succeed.
 func (c *Container) Must(operation string, args ...string) lab.Result {
 	c.q.Helper()
 	return c.q.Must(c.argv(operation, args)...)
 }
 
-// Argv is the command line of an operation, for what runs beside the question.
+// Argv returns the command line of an operation, for a command that runs in the background.
 func (c *Container) Argv(operation string, args ...string) []string { return c.argv(operation, args) }
 
-// argv is the command line: runc --root ROOT OPERATION [--bundle bundle] [args] cdb-runc [what follows the id]. Flags
-// come before the id, as the runtime wants them; kill takes its signal after.
+// argv returns the command line: runc --root ROOT OPERATION [--bundle bundle] [args] cdb-runc. The runtime wants flags before
+// the id. Only kill has its argument, the signal, after the id.
 func (c *Container) argv(operation string, args []string) []string {
 	argv := []string{"runc", "--root", c.Root, operation}
 	switch operation {
@@ -87,7 +88,7 @@ func (c *Container) argv(operation string, args []string) []string {
 	return append(append(argv, args...), c.ID)
 }
 
-// Exec runs a program in the container, and returns what came of it.
+// Exec runs a program in the container, and returns the result, whatever the exit code is.
 func (c *Container) Exec(args ...string) lab.Result {
 	c.q.Helper()
 	return c.q.Exec(append([]string{"runc", "--root", c.Root, "exec", c.ID}, args...)...)
@@ -105,18 +106,18 @@ func (c *Container) Kill(signal string) { c.q.Helper(); c.Must("kill", signal) }
 // Delete deletes the container.
 func (c *Container) Delete() { c.q.Helper(); c.Must("delete") }
 
-// State is what the runtime says of the container: the state document of runtime.md, "State".
+// State returns the state document of the container (runtime.md, "State").
 func (c *Container) State() specs.State {
 	c.q.Helper()
 	out := c.Must("state").Stdout
 	s, err := parseState(out)
 	if err != nil {
-		c.q.Fatalf("runc state does not print a state document: %v\n%s", err, out)
+		c.q.Fatalf("runc state does not print a state document: %v. It printed:\n%s", err, out)
 	}
 	return s
 }
 
-// parseState reads a state document. One that lacks what the specification requires is none.
+// parseState reads a state document. It returns an error if a field that the specification requires is missing.
 func parseState(document string) (specs.State, error) {
 	var s specs.State
 	if err := json.Unmarshal([]byte(document), &s); err != nil {

@@ -11,50 +11,53 @@ import (
 	"strings"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"cdblab/helpers/bundle"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
 
-// obey is a program that does what it is told: it reads commands from one FIFO of the rootfs and writes what came of them
-// to another. A FIFO can be written also where the file system is read-only.
+// shellScript is a program that runs commands: it reads them from one FIFO of the rootfs, and writes their output and exit
+// code into another FIFO. A FIFO can be written also on a file system that is read-only.
 const shellScript = `exec 3<>/.ask-$0 4<>/.tell-$0; while read -r line <&3; do eval "$line" >&4 2>&1; echo "=$?" >&4; done`
 
-// Shell speaks with an obedient program.
+// Shell is a shell that runs as the program of a container. Commands are sent to it through a FIFO.
 type Shell struct {
 	q                 *lab.Q
 	commands, replies *os.File
 	lines             *bufio.Reader
 }
 
-// Reply is what came of a command.
+// Reply is the result of a command in a [Shell].
 type Reply struct {
 	Out  string // stdout and stderr
 	Code int
 }
 
-// Obey makes the container's program one that does what the shell tells it. Call it before Create.
+// UseShell makes the program of the container a shell, and returns it. Call it before Create.
 func (c *Container) UseShell() *Shell {
 	c.q.Helper()
 	c.Bundle.Edit(func(s *specs.Spec) { s.Process.Args = []string{"sh", "-c", shellScript, c.ID} })
 	s := &Shell{q: c.q}
-	s.commands, s.replies = s.fifo(c.Bundle.Rootfs(".ask-"+c.ID)), s.fifo(c.Bundle.Rootfs(".tell-"+c.ID))
+	s.commands, s.replies = s.makeFIFO(c.Bundle.Rootfs(".ask-"+c.ID)), s.makeFIFO(c.Bundle.Rootfs(".tell-"+c.ID))
 	s.lines = bufio.NewReader(s.replies)
 	return s
 }
 
-func (s *Shell) fifo(path string) *os.File {
+// makeFIFO makes a FIFO and opens it.
+func (s *Shell) makeFIFO(path string) *os.File {
 	s.q.Helper()
 	_ = os.Remove(path)
 	if err := unix.Mkfifo(path, 0o666); err != nil {
 		s.q.Fatalf("make a FIFO: %v", err)
 	}
-	if err := os.Chmod(path, 0o666); err != nil { // past the umask: the program may be another user
+	if err := os.Chmod(path, 0o666); err != nil { // Mkfifo applied the umask, but the program may have another user id
 		s.q.Fatal(err)
 	}
-	// For both reading and writing, so that neither side waits for the other; non-blocking, so that deadlines work.
+	// It is opened for reading and writing, so that neither side waits for the other, and non-blocking, so that deadlines work.
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK, 0)
 	if err != nil {
 		s.q.Fatalf("open a FIFO: %v", err)
@@ -64,30 +67,28 @@ func (s *Shell) fifo(path string) *os.File {
 	return f
 }
 
-// Tell has the program run a command, and does not wait.
+// Send sends a command to the shell, and does not wait for its reply.
 func (s *Shell) Send(command string) {
 	s.q.Helper()
-	s.q.LogCommand("echo %s > %s", quote(command), filepath.Base(s.commands.Name()))
+	s.q.LogCommand("echo %s > %s", shellescape.Quote(command), filepath.Base(s.commands.Name()))
 	if _, err := s.commands.WriteString(command + "\n"); err != nil {
-		s.q.Fatalf("tell the program %q: %v", command, err)
+		s.q.Fatalf("send the command %q to the shell in the container: %v", command, err)
 	}
 }
 
-// Ask has the program run a command, and waits for what comes of it.
+// Run sends a command to the shell, and waits for its reply.
 func (s *Shell) Run(command string) Reply {
 	s.q.Helper()
 	s.Send(command)
-	r, err := s.receive()
+	reply, err := s.Receive()
 	if err != nil {
-		s.q.Fatalf("the container's program did not answer to %q within %v (%v); it said %q", command, proc.Patience, err, r.Out)
+		s.q.Fatalf("the shell in the container has not replied to %q within %v (%v); it has written %q", command, proc.Patience, err, reply.Out)
 	}
-	return r
+	return reply
 }
 
-// Answer waits for what comes of the command that was told last.
-func (s *Shell) Receive() (Reply, error) { return s.receive() }
-
-func (s *Shell) receive() (Reply, error) {
+// Receive waits for the reply to the command that was sent last.
+func (s *Shell) Receive() (Reply, error) {
 	if err := s.replies.SetReadDeadline(time.Now().Add(proc.Patience)); err != nil {
 		return Reply{}, err
 	}
@@ -95,17 +96,23 @@ func (s *Shell) receive() (Reply, error) {
 	for {
 		line, err := s.lines.ReadString('\n')
 		if at := strings.LastIndex(line, "="); at >= 0 && err == nil {
-			// What the command wrote may lack its last newline.
-			if n, bad := strconv.Atoi(strings.TrimSpace(line[at+1:])); bad == nil {
+			// The last line that the command wrote may have no newline.
+			if code, notANumber := strconv.Atoi(strings.TrimSpace(line[at+1:])); notANumber == nil {
 				out.WriteString(line[:at])
-				return Reply{Out: strings.TrimSpace(out.String()), Code: n}, nil
+				return Reply{Out: strings.TrimSpace(out.String()), Code: code}, nil
 			}
 		}
 		out.WriteString(line)
 		if err != nil {
-			return Reply{Out: out.String()}, errors.Join(errors.New("no end of the answer"), err)
+			return Reply{Out: out.String()}, errors.Join(errors.New("the reply has no end"), err)
 		}
 	}
 }
 
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+// StartWithShell creates and starts another container of the bundle, whose program is a [Shell].
+func StartWithShell(q *lab.Q, b *bundle.Bundle, name string, edits ...func(*specs.Spec)) (*Container, *Shell, proc.Process) {
+	q.Helper()
+	c := Variant(q, b, name, edits...)
+	sh := c.UseShell()
+	return c, sh, c.CreateAndStart()
+}

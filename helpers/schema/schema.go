@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package schema has the JSON schema of the state document that the runtime specification publishes.
+// Package schema validates state documents with the JSON schema that the runtime specification publishes.
 package schema
 
 import (
@@ -12,12 +12,12 @@ import (
 	"gotest.tools/v3/assert"
 )
 
-// The runtime specification's own schema of the state document.
+// schemas are the runtime specification's own files. A test compares them with the pinned version of the specification.
 //
 //go:embed *.json
 var schemas embed.FS
 
-// State compiles the specification's schema of the state document.
+// State returns the specification's schema of the state document.
 func State(tb testing.TB) *jsonschema.Schema {
 	tb.Helper()
 	compiler := jsonschema.NewCompiler()
@@ -33,10 +33,10 @@ func State(tb testing.TB) *jsonschema.Schema {
 	return schema
 }
 
-// Validate returns what in a document violates the schema, or nil.
+// Validate returns an error that says where a document violates the schema, or nil.
 func Validate(tb testing.TB, schema *jsonschema.Schema, document string) error {
 	tb.Helper()
-	v, err := jsonschema.UnmarshalJSON(bytes.NewReader([]byte(document)))
-	assert.NilError(tb, err, "no JSON: %s", document)
-	return schema.Validate(v)
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader([]byte(document)))
+	assert.NilError(tb, err, "expected JSON: %s", document)
+	return schema.Validate(value)
 }

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Clauses lists what a document of the runtime specification demands: each sentence with a MUST, as "Heading: sentence",
+// Clauses lists the clauses of a document of the runtime specification: each sentence with a MUST, as "Heading: sentence",
 // without markup. The specification has one sentence on a line (its style.md).
 func Clauses(markdown string) []string {
 	var out []string
 	heading := ""
 	for line := range strings.SplitSeq(markdown, "\n") {
-		text := plain(line)
+		text := withoutMarkup(line)
 		if strings.HasPrefix(line, "#") {
 			heading = text
 		} else if strings.Contains(text, "MUST") {
@@ -28,29 +28,30 @@ var (
 	bullet = regexp.MustCompile(`^\s*(#+|\*|[0-9]+\.)\s+`)
 )
 
-func plain(line string) string {
+// withoutMarkup returns the text of a line of Markdown.
+func withoutMarkup(line string) string {
 	line = bullet.ReplaceAllString(line, "")
 	line = anchor.ReplaceAllString(line, "")
 	line = link.ReplaceAllString(line, "$1")
 	return strings.TrimSpace(strings.NewReplacer("`", "", "**", "").Replace(line))
 }
 
-// ClauseTable writes, as lines of a doc comment, which question puts which clause to the test. A clause that no question
-// asks about, and one that the specification does not have, is an error.
-func ClauseTable(clauses []string, qs []Question) (string, error) {
+// ClauseTable returns a table, as lines of a doc comment, of the questions that test each clause. It is an error if no question
+// tests a clause, or if a question tests a clause that the specification does not have.
+func ClauseTable(clauses []string, questions []Question) (string, error) {
 	known := map[string]bool{}
 	for _, c := range clauses {
 		known[c] = true
 	}
-	asked := map[string][]string{}
+	testsOf := map[string][]string{}
 	deviations := map[string]string{}
-	for _, q := range qs {
+	for _, q := range questions {
 		for _, c := range q.Clauses {
 			if !known[c.Text] {
 				return "", fmt.Errorf("%s asks about a clause that the specification does not have: %q", q.Test, c.Text)
 			}
-			if n := len(asked[c.Text]); n == 0 || asked[c.Text][n-1] != q.Test {
-				asked[c.Text] = append(asked[c.Text], q.Test)
+			if n := len(testsOf[c.Text]); n == 0 || testsOf[c.Text][n-1] != q.Test {
+				testsOf[c.Text] = append(testsOf[c.Text], q.Test)
 			}
 			if c.Seen != "" {
 				deviations[c.Text] = c.Seen
@@ -60,7 +61,7 @@ func ClauseTable(clauses []string, qs []Question) (string, error) {
 	var b strings.Builder
 	var missing []string
 	for _, c := range clauses {
-		if len(asked[c]) == 0 {
+		if len(testsOf[c]) == 0 {
 			missing = append(missing, c)
 			continue
 		}
@@ -68,7 +69,7 @@ func ClauseTable(clauses []string, qs []Question) (string, error) {
 		if seen := deviations[c]; seen != "" {
 			fmt.Fprintf(&b, "//     Known deviation: %s.\n", seen)
 		}
-		for _, test := range asked[c] {
+		for _, test := range testsOf[c] {
 			fmt.Fprintf(&b, "//     %s\n", test)
 		}
 	}

@@ -1,5 +1,4 @@
-// Package syllabus reads the questions of the lab out of its chapter files: the source is the list, and there is no
-// other to keep in step with it.
+// Package syllabus reads the list of the lab's questions from their source files, so there is no other list to keep in step.
 package syllabus
 
 import (
@@ -13,7 +12,7 @@ import (
 	"strings"
 )
 
-// Section is a part of the chapter. Its first question, the chapter's own, is in the file of the section's name
+// Section is a section of the chapter. Its first question, the chapter's own, is in the file of the section's name
 // (bundle_test.go). Its further questions are in a file for each topic (bundle_mounts_test.go), in the order in which they
 // are read.
 type Section struct {
@@ -23,13 +22,26 @@ type Section struct {
 
 // Sections of the chapter, in its order.
 var Sections = []Section{
-	{"Bundle", []string{"spec", "rootfs", "namespaces", "mounts", "process", "seccomp", "limits", "userns", "refused", "edit_after_create", "containerd", "libcontainer"}},
-	{"Lifecycle", []string{"states", "isolation", "kill", "delete", "run", "exec", "pause", "hooks", "failed_create", "refused", "libcontainer", "update", "state_json", "terminal", "checkpoint"}},
-	{"Task", []string{"container_created", "parents", "socket", "runc", "containerd_dies", "shim_dies", "process_dies", "containerd_down", "stopped", "files", "pull", "snapshotter", "garbage", "namespaces", "shared_shim", "cgroup", "exec", "delete_order", "client", "cost"}},
-	{"Events", []string{"without_task", "listeners", "replay", "slow_listener", "exec", "oom", "failure", "logs", "strace", "metrics", "output"}},
+	{"Bundle", []string{
+		"spec", "rootfs", "namespaces", "mounts", "process", "seccomp", "limits", "userns", "refused",
+		"edit_after_create", "containerd", "libcontainer",
+	}},
+	{"Lifecycle", []string{
+		"states", "isolation", "kill", "delete", "run", "exec", "pause", "hooks", "failed_create", "refused",
+		"libcontainer", "update", "state_json", "terminal", "checkpoint",
+	}},
+	{"Task", []string{
+		"container_created", "parents", "socket", "runc", "containerd_dies", "shim_dies", "process_dies",
+		"containerd_down", "stopped", "files", "pull", "snapshotter", "garbage", "namespaces", "shared_shim",
+		"cgroup", "exec", "delete_order", "client", "cost",
+	}},
+	{"Events", []string{
+		"without_task", "listeners", "replay", "slow_listener", "exec", "oom", "failure", "logs", "strace",
+		"metrics", "output",
+	}},
 }
 
-// files lists the section's files that are there, in order; one that is no topic of the section is an error.
+// files lists the section's existing files, in order. A file that is none of the section's topics is an error.
 func (s Section) files(dir fs.FS) ([]string, error) {
 	name := strings.ToLower(s.Name)
 	found, err := fs.Glob(dir, name+"*_test.go")
@@ -42,7 +54,8 @@ func (s Section) files(dir fs.FS) ([]string, error) {
 	}
 	for _, f := range found {
 		if !slices.Contains(files, f) {
-			return nil, fmt.Errorf("%s is no file of section %s: say in helpers/syllabus where it stands in the chapter", f, s.Name)
+			return nil, fmt.Errorf("%s is no file of section %s: add its topic to Sections in helpers/syllabus, where it belongs in the chapter",
+				f, s.Name)
 		}
 	}
 	files = slices.DeleteFunc(files, func(f string) bool { return !slices.Contains(found, f) })
@@ -52,26 +65,26 @@ func (s Section) files(dir fs.FS) ([]string, error) {
 	return files, nil
 }
 
-// Question is one question as it stands in the source.
+// Question is one question, as its source has it.
 type Question struct {
 	Section string
 	Test    string // name of the test function
-	Text    string // what is asked
+	Text    string // the question itself
 	Scope   string // the constant's name: MutatesVM, InspectsOnly, NoRoot
 	Doc     string // the doc comment: the answer
 	File    string
-	Clauses []Clause // what it says of the runtime specification's demands
-	Covers  []string // fields of config.json that it follows to the kernel
+	Clauses []Clause // the clauses of the runtime specification that it tests
+	Covers  []string // the fields of config.json that it follows to the kernel
 }
 
-// Clause is a clause of the runtime specification that a question puts to the test, by q.Clause.
+// Clause is a clause of the runtime specification that a question tests, by q.Clause.
 type Clause struct {
 	Text string // "Heading: sentence"
-	Seen string // what is seen where the pinned runtime is known to deviate; "" where it meets the clause
+	Seen string // what is seen if the pinned runtime is known to deviate; "" if it meets the clause
 }
 
-// Read lists the questions in the order of the chapter. A test of a chapter file that asks no question, or in the name
-// of another section, is an error.
+// Read lists the questions in the order of the chapter. It is an error if a test of a chapter file asks no question, or if it
+// has the name of another section.
 func Read(dir fs.FS) ([]Question, error) {
 	var all []Question
 	for _, section := range Sections {
@@ -90,6 +103,7 @@ func Read(dir fs.FS) ([]Question, error) {
 	return all, nil
 }
 
+// readFile lists the questions of one file.
 func readFile(dir fs.FS, section, file string) ([]Question, error) {
 	src, err := fs.ReadFile(dir, file)
 	if err != nil {
@@ -134,7 +148,7 @@ func readFile(dir fs.FS, section, file string) ([]Question, error) {
 	return out, nil
 }
 
-// isQuestion recognises session.Question(t, lab.Scope, "text").
+// isQuestion reports whether the call is session.Question(t, lab.Scope, "text").
 func isQuestion(call *ast.CallExpr) bool {
 	sel, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok || sel.Sel.Name != "Question" || len(call.Args) < 3 {
@@ -145,7 +159,7 @@ func isQuestion(call *ast.CallExpr) bool {
 	return scope && text
 }
 
-// clauses reads a call of q.Clause("clause", outcome). Another call has no clauses.
+// clauses returns the clause of a call q.Clause("clause", outcome). Other calls have no clauses.
 func clauses(call *ast.CallExpr) []Clause {
 	if !isMethod(call, "Clause") || len(call.Args) != 2 {
 		return nil
@@ -157,7 +171,7 @@ func clauses(call *ast.CallExpr) []Clause {
 	return []Clause{c}
 }
 
-// covers reads a call of q.Covers("field", …), or a lab.Fields{"field", …} of a table. Other nodes have no fields.
+// covers returns the fields of a call q.Covers("field", …), or of a lab.Fields{"field", …} in a table. Other nodes have no fields.
 func covers(n ast.Node) []string {
 	switch n := n.(type) {
 	case *ast.CallExpr:
@@ -172,8 +186,8 @@ func covers(n ast.Node) []string {
 	return nil
 }
 
-// fieldTables reads the fields in the declarations of a file that are no tests: tables and the functions that return them. It
-// returns them by the name of the declaration. The questions that name it cover its fields.
+// fieldTables returns the fields in those declarations of a file that are no tests: in tables, and in the functions that return
+// tables. The key is the name of the declaration. A question that uses this name covers its fields.
 func fieldTables(tree *ast.File) map[string][]string {
 	out := map[string][]string{}
 	add := func(name string, n ast.Node) {
@@ -199,6 +213,7 @@ func fieldTables(tree *ast.File) map[string][]string {
 	return out
 }
 
+// isMethod reports whether the call is of a method, or of a function of a package, with this name.
 func isMethod(call *ast.CallExpr, name string) bool {
 	sel, ok := call.Fun.(*ast.SelectorExpr)
 	return ok && sel.Sel.Name == name
@@ -214,6 +229,7 @@ func literal(e ast.Expr) string {
 	return s
 }
 
+// literals returns the values of the string literals among the expressions.
 func literals(es []ast.Expr) []string {
 	var out []string
 	for _, e := range es {
@@ -224,11 +240,11 @@ func literals(es []ast.Expr) []string {
 	return out
 }
 
-// Markdown writes the questions as the README has them.
-func Markdown(qs []Question) string {
+// Markdown returns the list of questions in the form that the README has.
+func Markdown(questions []Question) string {
 	var b strings.Builder
 	section := ""
-	for _, q := range qs {
+	for _, q := range questions {
 		if q.Section != section {
 			section = q.Section
 			fmt.Fprintf(&b, "\n**%s**\n\n", section)
@@ -238,11 +254,11 @@ func Markdown(qs []Question) string {
 	return strings.TrimSpace(b.String()) + "\n"
 }
 
-// Text writes the questions for a terminal, with the command that asks each.
-func Text(qs []Question) string {
+// Text returns the list of questions in the form for a terminal.
+func Text(questions []Question) string {
 	var b strings.Builder
 	section := ""
-	for _, q := range qs {
+	for _, q := range questions {
 		if q.Section != section {
 			section = q.Section
 			fmt.Fprintf(&b, "\n%s\n", section)

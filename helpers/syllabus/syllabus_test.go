@@ -22,29 +22,29 @@ func question(name, text string) string {
 	return "// The answer.\nfunc " + name + "(t *testing.T) {\n\tq := session.Question(t, lab.MutatesVM, \"" + text + "\")\n\t_ = q\n}\n"
 }
 
-func TestRead_ChapterOrder(t *testing.T) {
+func TestRead_ListsQuestionsInTheOrderOfTheChapter(t *testing.T) {
 	qs, err := Read(chapter(question("TestBundle_D", "D?")))
 	assert.NilError(t, err)
 	var got []string
 	for _, q := range qs {
 		got = append(got, q.Section+" "+q.Text)
 	}
-	// The section's first file comes before its topics, although their names sort before it.
+	// The section's first file comes before its topics, although their names are sorted before it.
 	assert.DeepEqual(t, got, []string{"Bundle D?", "Lifecycle A?", "Lifecycle B?", "Events C?"})
 	assert.DeepEqual(t, qs[0], Question{
 		Section: "Bundle", Test: "TestBundle_D", Text: "D?", Scope: "MutatesVM", Doc: "The answer.", File: "bundle_test.go",
 	})
 }
 
-func TestRead_RefusesWhatIsNoQuestion(t *testing.T) {
-	for _, bad := range []struct{ source, says string }{
+func TestRead_RefusesFilesAndTestsThatAreNoQuestions(t *testing.T) {
+	for _, bad := range []struct{ source, wantError string }{
 		{question("TestTask_D", "D?"), "a question of this section is named TestBundle_"},
 		{"// The answer.\nfunc TestBundle_D(t *testing.T) {}\n", "asks no session.Question"},
 		{"func TestBundle_D(t *testing.T) { session.Question(t, lab.NoRoot, \"D?\") }\n", "has no doc comment"},
 		{"func (", "expected"},
 	} {
 		_, err := Read(chapter(bad.source))
-		assert.ErrorContains(t, err, bad.says)
+		assert.ErrorContains(t, err, bad.wantError)
 	}
 	stray := chapter("")
 	stray["task_elsewhere_test.go"] = stray["task_test.go"]
@@ -54,17 +54,19 @@ func TestRead_RefusesWhatIsNoQuestion(t *testing.T) {
 	assert.ErrorContains(t, err, "no chapter file bundle_test.go")
 }
 
-func TestClauses_OfASpecification(t *testing.T) {
+func TestClauseTable_ListsTheQuestionsOfEachClause(t *testing.T) {
 	clauses := Clauses("## <a name=\"x\" />Kill\n`kill <id>`\n\nIt MUST [generate an error](#errors).\nIt MAY not.\n" +
 		"12. The **container** MUST be `stopped`.\n")
 	assert.DeepEqual(t, clauses, []string{"Kill: It MUST generate an error.", "Kill: The container MUST be stopped."})
 
 	asks := func(body string) []Question {
-		qs, err := Read(chapter("// The answer.\nfunc TestBundle_D(t *testing.T) {\n\tq := session.Question(t, lab.MutatesVM, \"D?\")\n" + body + "}\n"))
+		qs, err := Read(chapter("// The answer.\nfunc TestBundle_D(t *testing.T) {\n" +
+			"\tq := session.Question(t, lab.MutatesVM, \"D?\")\n" + body + "}\n"))
 		assert.NilError(t, err)
 		return qs
 	}
-	both := "q.Clause(\"Kill: It MUST generate an error.\", lab.MetIf(true, \"none\"))\nq.Clause(\"Kill: The container MUST be stopped.\", lab.DeviatesUnless(false, \"it runs\"))\n"
+	both := "q.Clause(\"Kill: It MUST generate an error.\", lab.MetIf(true, \"none\"))\n" +
+		"q.Clause(\"Kill: The container MUST be stopped.\", lab.DeviatesUnless(false, \"it runs\"))\n"
 	table, err := ClauseTable(clauses, asks(both))
 	assert.NilError(t, err)
 	assert.Equal(t, table, "//   - Kill: It MUST generate an error.\n//     TestBundle_D\n"+
@@ -75,8 +77,8 @@ func TestClauses_OfASpecification(t *testing.T) {
 	assert.ErrorContains(t, err, "TestBundle_D asks about a clause that the specification does not have")
 }
 
-// Fields are read from calls of q.Covers, and from the tables and functions that the question names.
-func TestRead_Covers(t *testing.T) {
+// Read finds the fields in calls of q.Covers, and in the tables and functions that the question uses.
+func TestRead_FindsFieldsInTheQuestionAndInItsTables(t *testing.T) {
 	qs, err := Read(chapter("// The answer.\nfunc TestBundle_D(t *testing.T) {\n\tq := session.Question(t, lab.MutatesVM, \"D?\")\n" +
 		"q.Covers(\"hostname\")\nfor _, r := range rows { q.Covers(r.fields...) }\nuse(moreRows())\n}\n" +
 		"var rows = []row{{lab.Fields{\"process.cwd\", \"process.env\"}}}\n" +

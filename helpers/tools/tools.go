@@ -228,5 +228,5 @@ func (t Tool) checkStatic(path string) error {
 	if !t.Static {
 		return nil
 	}
-	return rootfs.Static(path)
+	return rootfs.CheckStatic(path)
 }

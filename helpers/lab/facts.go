@@ -15,42 +15,23 @@ import (
 	"cdblab/helpers/host"
 )
 
-// Fact records what was observed. The name is unique within the question. Two runs can be compared by their facts: paths
-// of the run and volatile values (see [Volatile]) are recorded under names that do not change, while the reader sees them
-// as they are. A fact knows the step, or control, in which it was observed.
-func (q *Q) Fact(name string, value any) {
-	q.Helper()
-	if q.notes.t == nil {
-		return
-	}
-	if !q.notes.facts.isNew(name) {
-		q.Errorf("two facts of this question are named %q: a fact is found by its name, so give each its own", name)
-	}
-	q.notes.attrJSON("fact", struct {
-		Name  string `json:"name"`
-		Value string `json:"value"`
-		Step  int    `json:"step"` // number of the step or control; 0 before the first
-	}{name, q.notes.facts.normalize(value), q.notes.steps.last})
-	q.notes.line("     · %-34s %s", name, plain(value))
-}
-
-// Volatile is a value on which no two runs agree, such as a pid. Volatile returns what kind of value it is: the first
-// pid of a question is recorded as <pid 1>, another one as <pid 2>, and the first one again as <pid 1>, so that "the
-// same pid as before" is still seen.
+// Volatile is a value that is different in each run, such as a pid. The method returns the kind of value, "pid". The first pid
+// of a question is recorded as <pid 1>, another pid as <pid 2>, and the first pid again as <pid 1>. So the comparison of two
+// runs still shows that a pid is the same as before.
 type Volatile interface{ Volatile() string }
 
 // Elapsed is how long something took.
 type Elapsed time.Duration
 
-// Volatile returns the word that stands for a duration where two runs are compared.
+// Volatile returns the kind "duration".
 func (Elapsed) Volatile() string { return "duration" }
 
 func (e Elapsed) String() string { return time.Duration(e).Round(100 * time.Microsecond).String() }
 
-// Chance is an outcome that may be different in the next run, without anything being wrong.
+// Chance is an outcome that may be different in the next run although nothing is wrong.
 type Chance string
 
-// Volatile returns the word that stands for such an outcome where two runs are compared.
+// Volatile returns the kind "chance".
 func (Chance) Volatile() string { return "chance" }
 
 // facts are the names of a question's facts, and the numbers of their volatile values.
@@ -69,7 +50,7 @@ func newFacts(owner host.Owner) *facts {
 	}
 }
 
-// isNew reports whether no fact had the name before.
+// isNew reports whether no fact of the question had the name before, and remembers the name.
 func (f *facts) isNew(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -78,7 +59,7 @@ func (f *facts) isNew(name string) bool {
 	return !known
 }
 
-// normalize writes a value so that two runs can be compared.
+// normalize renders a value so that two runs can be compared: volatile values by kind and number, paths relative to the run.
 func (f *facts) normalize(value any) string { return f.paths.Replace(render(value, f.number)) }
 
 func (f *facts) number(v Volatile) string {
@@ -94,9 +75,11 @@ func (f *facts) number(v Volatile) string {
 	return fmt.Sprintf("<%s %d>", kind, f.numbers[kind][key])
 }
 
+// plain renders a value for the reader, who sees volatile values as they are.
 func plain(value any) string { return render(value, func(v Volatile) string { return fmt.Sprint(v) }) }
 
-// render writes a value on one line; slices and maps element by element, maps in the order of their keys.
+// render renders a value on one line: slices and maps element by element, maps in the order of their keys. The function
+// volatile renders a volatile value.
 func render(value any, volatile func(Volatile) string) string {
 	if v, ok := value.(Volatile); ok {
 		return volatile(v)
@@ -121,7 +104,7 @@ func render(value any, volatile func(Volatile) string) string {
 			keys[fmt.Sprint(k)] = k
 		}
 		var out []string
-		// In the order of the keys, which the numbers of volatile values follow.
+		// The order of the keys decides which numbers the volatile values get.
 		for _, k := range slices.Sorted(maps.Keys(keys)) {
 			out = append(out, k+"="+render(rv.MapIndex(keys[k]).Interface(), volatile))
 		}

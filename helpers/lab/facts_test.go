@@ -6,25 +6,25 @@ import (
 	"testing"
 	"time"
 
-	"cdblab/helpers/host"
-
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/host"
 )
 
 type pid int
 
 func (pid) Volatile() string { return "pid" }
 
-func TestNormalize_NamesWhatNoTwoRunsAgreeOn(t *testing.T) {
-	n := newFacts(host.NewOwner("1", "q1"))
+func TestNormalize_NumbersVolatileValuesByKind(t *testing.T) {
+	facts := newFacts(host.NewOwner("1", "q1"))
 	for _, c := range []struct {
 		value any
 		want  string
 	}{
 		{pid(4711), "<pid 1>"},
 		{pid(12), "<pid 2>"},
-		{pid(4711), "<pid 1>"}, // the same one again
+		{pid(4711), "<pid 1>"}, // the same pid again
 		{[]pid{12, 4711}, "<pid 2> <pid 1>"},
 		{map[string]pid{"b": 12, "a": 4711}, "a=<pid 1> b=<pid 2>"},
 		{Elapsed(time.Second), "<duration 1>"},
@@ -33,11 +33,7 @@ func TestNormalize_NamesWhatNoTwoRunsAgreeOn(t *testing.T) {
 		{"two\nlines", "two ⏎ lines"},
 		{3, "3"},
 	} {
-		assert.Check(t, cmp.Equal(n.normalize(c.value), c.want))
+		assert.Check(t, cmp.Equal(facts.normalize(c.value), c.want))
 	}
-	assert.Equal(t, plain([]pid{12, 4711}), "12 4711", "the reader sees them as they are")
-}
-
-func TestQuote_CanBePasted(t *testing.T) {
-	assert.Equal(t, quote([]string{"ctr", "-n", "cdb-lab", "sh", "-c", "echo $X; it's"}), `ctr -n cdb-lab sh -c 'echo $X; it'"'"'s'`)
+	assert.Equal(t, plain([]pid{12, 4711}), "12 4711", "the reader sees volatile values as they are")
 }

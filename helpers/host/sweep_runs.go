@@ -1,0 +1,79 @@
+//go:build linux
+
+package host
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"cdblab/helpers/retry"
+)
+
+// Sweep removes everything of each run that no process holds the lock of: its processes, mounts, cgroups and directories.
+// It does not touch a run in progress. It does not touch a kept run either, unless keptToo is true.
+func Sweep(keptToo bool) ([]Swept, error) {
+	lab, err := lockLab()
+	if err != nil {
+		return nil, err
+	}
+	defer lab.Close()
+	runs, err := runNumbers()
+	if err != nil {
+		return nil, err
+	}
+	var all []Swept
+	var errs []error
+	for _, run := range runs {
+		if isKept(run) && !keptToo {
+			continue
+		}
+		lock, err := tryLock(filepath.Join(Dir, run))
+		switch {
+		case errors.Is(err, errLocked):
+			continue
+		case errors.Is(err, os.ErrNotExist):
+			// The run has cgroups only. Either its directory was removed by hand, or it is a run in progress in another mount
+			// namespace, with its own /run. Only a person who calls `make sweep` can know which.
+			if !keptToo {
+				continue
+			}
+		case err != nil:
+			errs = append(errs, err)
+			continue
+		default:
+			defer lock.Close()
+		}
+		swept, err := SweepOwner(NewOwner(run, ""))
+		all, errs = append(all, swept), append(errs, err)
+	}
+	return all, errors.Join(append(errs, removeRootIfIdle())...)
+}
+
+// SweepRun waits until no process holds the lock of a run, and then removes what is left of the run, unless it is kept. A
+// process that was just killed may hold its lock for a moment longer than its pipes.
+func SweepRun(run string) error {
+	var lock *os.File
+	var err error
+	retry.Until(patience, func() bool {
+		lock, err = tryLock(filepath.Join(Dir, run))
+		return !errors.Is(err, errLocked)
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	lab, err := lockLab()
+	if err != nil {
+		return err
+	}
+	defer lab.Close()
+	if isKept(run) {
+		return nil
+	}
+	_, err = SweepOwner(NewOwner(run, ""))
+	return errors.Join(err, removeRootIfIdle())
+}

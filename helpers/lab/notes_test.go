@@ -1,0 +1,97 @@
+//go:build linux
+
+package lab
+
+import (
+	"fmt"
+	"io"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/host"
+	"cdblab/helpers/tools"
+)
+
+// recorder is a testing.TB that records errors instead of failing the test.
+type recorder struct {
+	testing.TB
+	errors []string
+}
+
+func (r *recorder) Errorf(format string, args ...any) {
+	r.errors = append(r.errors, fmt.Sprintf(format, args...))
+}
+
+// recordedQuestion returns a question without a run. Its errors and its attr events ("key value") are recorded.
+func recordedQuestion(t *testing.T) (q *Q, errors *recorder, attrs *[]string) {
+	errors, attrs = &recorder{TB: t}, new([]string)
+	q = &Q{TB: errors, session: &Session{}, notes: &notes{
+		taken: true, emit: func(key, value string) { *attrs = append(*attrs, key+" "+value) },
+		out: &output{to: io.Discard, direct: true}, facts: newFacts(host.NewOwner("1", "q1")), steps: &steps{},
+		transcript: io.Discard,
+	}}
+	return q, errors, attrs
+}
+
+func TestFact_HasTheNumberOfItsStepOrControl(t *testing.T) {
+	q, _, attrs := recordedQuestion(t)
+	q.Fact("host: mounts", 3)
+	q.Step("Create %s", "a container")
+	q.Fact("container: pid", 1)
+	q.Control("Do not create it")
+	q.Step("Delete it")
+	q.Fact("container: status", "two\nlines")
+	assert.DeepEqual(t, *attrs, []string{
+		`fact {"name":"host: mounts","value":"3","step":0}`,
+		`step {"number":1,"text":"Create a container"}`,
+		`fact {"name":"container: pid","value":"1","step":1}`,
+		`control {"number":2,"text":"Do not create it"}`,
+		`step {"number":3,"text":"Delete it"}`,
+		`fact {"name":"container: status","value":"two ⏎ lines","step":3}`,
+	})
+}
+
+func TestFact_FailsAQuestionThatUsesANameTwice(t *testing.T) {
+	q, errors, _ := recordedQuestion(t)
+	q.Fact("container: pid", 1)
+	q.Fact("container: status", "running")
+	assert.Check(t, cmp.Len(errors.errors, 0))
+	q.Fact("container: pid", 1)
+	assert.Assert(t, cmp.Len(errors.errors, 1))
+	assert.Check(t, cmp.Contains(errors.errors[0], `two facts of this question are named "container: pid"`))
+}
+
+// Subtests are part of their question: the names of their facts and the numbers of their steps continue those of the question.
+func TestFact_SubtestsContinueTheNotesOfTheQuestion(t *testing.T) {
+	q, errors, attrs := recordedQuestion(t)
+	q.Step("Create a container")
+	q.Fact("container: pid", 1)
+	t.Run("subtest", func(t *testing.T) {
+		sub := *q
+		sub.notes = q.notes.subtest(t)
+		sub.notes.emit = q.notes.emit
+		sub.Step("Delete it")
+		sub.Fact("container: pid", 1)
+	})
+	assert.Check(t, cmp.Len(errors.errors, 1))
+	assert.Check(t, cmp.Contains(*attrs, `step {"number":2,"text":"Delete it"}`))
+}
+
+func TestClause_FailsThePinnedRuntimeUnlessItIsKnownToDeviate(t *testing.T) {
+	q, errors, attrs := recordedQuestion(t)
+	q.Clause("Kill: It MUST.", MetIf(false, "it does not"))
+	assert.Check(t, cmp.Len(errors.errors, 0), "a runtime that is not pinned may deviate")
+
+	q.session.tools = map[string]tools.Program{"runc": {Pinned: true}}
+	q.Clause("Kill: It MUST.", DeviatesUnless(false, "it does not"))
+	assert.Check(t, cmp.Len(errors.errors, 0), "this deviation is known")
+	q.Clause("Kill: It MUST.", MetIf(false, "it does not"))
+	assert.Check(t, cmp.Len(errors.errors, 1))
+	assert.Check(t, cmp.Contains(*attrs, `clause {"text":"Kill: It MUST.","met":false,"seen":"it does not"}`))
+}
+
+func TestQuote_CanBePasted(t *testing.T) {
+	assert.Equal(t, quote([]string{"ctr", "-n", "cdb-lab", "sh", "-c", "echo $X; it's"}), `ctr -n cdb-lab sh -c 'echo $X; it'"'"'s'`)
+}

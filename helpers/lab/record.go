@@ -1,0 +1,116 @@
+//go:build linux
+
+package lab
+
+import "fmt"
+
+// LogCommand notes what the lab did by itself, as the command that a reader would type for it.
+func (q *Q) LogCommand(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	q.notes.command(line, line)
+}
+
+// LogCommandAs is [Q.LogCommand] for a command that is too long to show. The reader sees shown, and the transcript has script.
+func (q *Q) LogCommandAs(shown, script string) { q.notes.command(shown, script) }
+
+// logSetUp notes a command that later commands need.
+func (q *Q) logSetUp(shown, script string) {
+	q.notes.setup = append(q.notes.setup, shown)
+	q.LogCommandAs(shown, script)
+}
+
+// step is the attr event of a step or a control.
+type step struct {
+	Number int    `json:"number"` // of the steps and controls of the question; facts refer to it
+	Text   string `json:"text"`
+}
+
+// Step begins a step of the experiment. Its text says what is done now, and what is expected.
+func (q *Q) Step(format string, args ...any) {
+	if !q.notes.taken {
+		return
+	}
+	text, s := fmt.Sprintf(format, args...), q.notes.steps
+	s.last++
+	q.notes.attrJSON("step", step{s.last, text})
+	q.notes.line("\n  %d. %s", s.last-s.controls, text)
+}
+
+// Control begins a step in which the cause is removed, so that the effect must go.
+func (q *Q) Control(format string, args ...any) {
+	if !q.notes.taken {
+		return
+	}
+	text, s := fmt.Sprintf(format, args...), q.notes.steps
+	s.last++
+	s.controls++
+	q.notes.attrJSON("control", step{s.last, text})
+	q.notes.line("\n  C. control: %s", text)
+}
+
+// Answer ends the question with its answer, in one to three sentences.
+func (q *Q) Answer(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if q.Failed() {
+		q.notes.line("\nA  not supported by the facts above: %s\n", text)
+		return
+	}
+	q.notes.attr("answer", text)
+	q.notes.line("\nA  %s\n", text)
+}
+
+// Fact records what was observed. The name is "subject: attribute", and unique within the question, because two runs are
+// compared by the names of their facts. Paths of the run and volatile values (see [Volatile]) are recorded under names that do
+// not change from run to run, while the reader sees them as they are. A fact has the number of the step, or control, in which
+// it was observed.
+func (q *Q) Fact(name string, value any) {
+	q.Helper()
+	if !q.notes.taken {
+		return
+	}
+	if !q.notes.facts.isNew(name) {
+		q.Errorf("two facts of this question are named %q: a fact is found by its name, so give each its own", name)
+	}
+	q.notes.attrJSON("fact", struct {
+		Name  string `json:"name"`
+		Value string `json:"value"`
+		Step  int    `json:"step"` // number of the step or control; 0 before the first
+	}{name, q.notes.facts.normalize(value), q.notes.steps.last})
+	q.notes.line("     · %-34s %s", name, plain(value))
+}
+
+// Clause records whether the runtime under test meets a clause of the runtime specification (runtime.md). The clause is
+// written "Heading: sentence", in the words of the specification. The record counts only if the question does not fail.
+func (q *Q) Clause(clause string, o Outcome) {
+	q.Helper()
+	if o.met {
+		o.seen = ""
+	} else {
+		if !o.known && q.UnderTest("runc").Pinned {
+			q.Errorf("the specification says: %s\nseen: %s", clause, o.seen)
+		}
+		q.notes.line("     ! the specification says: %s\n       seen: %s", clause, o.seen)
+	}
+	q.notes.attrJSON("clause", struct {
+		Text string `json:"text"`
+		Met  bool   `json:"met"`
+		Seen string `json:"seen,omitempty"`
+	}{clause, o.met, o.seen})
+	q.TB.Cleanup(func() {
+		if !q.Failed() {
+			q.session.clauses.add(clause, o.seen)
+		}
+	})
+}
+
+// Covers records that the assertions before it have followed these fields of config.json to the kernel. A field is given
+// by its path, such as process.scheduler.flags, with [] for the elements of a list. The arguments are literals, or a
+// [Fields] of literals, because the tests of the documentation read them in the source.
+func (q *Q) Covers(fields ...string) {
+	for _, f := range fields {
+		q.notes.attr("covers", f)
+	}
+}
+
+// Fields are paths of fields of config.json, for a table whose rows call [Q.Covers].
+type Fields []string

@@ -1,0 +1,189 @@
+//go:build linux
+
+package lab
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cdblab/helpers/host"
+	"cdblab/helpers/proc"
+	"cdblab/helpers/rootfs"
+	"cdblab/helpers/syllabus"
+	"cdblab/helpers/tools"
+)
+
+// Run asks the questions and returns the exit code. First it refuses machines on which they must not run, sweeps the
+// leftovers of killed runs, and prints what is under test. At the end it verifies that the host is as it was, and that
+// questions were asked.
+func (s *Session) Run(m *testing.M) int {
+	if run := os.Getenv(janitorEnv); run != "" {
+		return janitor(run)
+	}
+	flag.Parse()
+	if isSet("test.list") {
+		return m.Run() // a list of names needs no root and changes nothing
+	}
+	code, err := s.ask(m)
+	if err != nil {
+		fmt.Printf("\ncdblab: %s\n\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+		return max(code, 1)
+	}
+	return code
+}
+
+func (s *Session) ask(m *testing.M) (code int, err error) {
+	if err := guard(); err != nil {
+		return 1, err
+	}
+	if err := s.load(); err != nil {
+		return 1, err
+	}
+	swept, err := host.Sweep(false)
+	for _, leftovers := range swept {
+		fmt.Println("cdblab: swept the leftovers of a killed run:", leftovers)
+	}
+	if err != nil {
+		return 1, fmt.Errorf("sweep the leftovers of killed runs: %w", err)
+	}
+	before, err := host.TakeInventory()
+	if err != nil {
+		return 1, err
+	}
+	proc.Patience = commandTimeout()
+	begin := time.Now()
+	if s.run, err = host.NewRun(); err != nil {
+		return 1, err
+	}
+	stopJanitor, err := startJanitor(s.run.Owner.Run)
+	if err != nil {
+		return 1, err
+	}
+	defer stopJanitor()
+	if err := s.prepare(); err != nil {
+		_, closeErr := s.run.Close()
+		return 1, errors.Join(err, closeErr)
+	}
+	defer s.closeOnSignal()()
+	s.printUnderTest()
+
+	// The lab's own heap is small, and under emulation processor time is scarce.
+	debug.SetGCPercent(400)
+	code = m.Run()
+
+	err = errors.Join(s.finish(before), s.counts.verify(s.syllabus))
+	s.clauses.print()
+	s.counts.print(time.Since(begin))
+	return code, err
+}
+
+// load reads the syllabus and finds the programs under test.
+func (s *Session) load() (err error) {
+	if s.syllabus, err = syllabus.Read(s.chapter); err != nil {
+		return err
+	}
+	if !isGiven("test.parallel") {
+		// Questions often wait until a process ends or until the kernel releases something. So more of them are asked at the same
+		// time than there are processors.
+		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
+	}
+	s.oneByOne = countMatching(s.syllabus) == 1 || flag.Lookup("test.parallel").Value.String() == "1"
+	if s.tools, err = tools.FindRequired("."); err != nil {
+		return err
+	}
+	s.rootfs, err = rootfs.Busybox(s.tools["busybox"].Path)
+	return err
+}
+
+// prepare makes the directories that all questions of the run share. A run whose state is to be kept gets its mark first,
+// before anything can go wrong.
+func (s *Session) prepare() error {
+	if s.keep != keepNever {
+		if err := s.run.Keep(true); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(s.binDir(), 0o755); err != nil {
+		return err
+	}
+	if err := s.rootfs.ShareLinks(s.linksDir()); err != nil {
+		return err
+	}
+	for name, program := range s.tools {
+		if err := os.Symlink(program.Path, filepath.Join(s.binDir(), name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// closeOnSignal sweeps the run and ends the process on SIGINT, SIGTERM and SIGHUP, until stop is called.
+func (s *Session) closeOnSignal() (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	go func() {
+		sig, ok := <-signals
+		if !ok {
+			return
+		}
+		swept, err := s.run.Close()
+		fmt.Printf("\ncdblab: %v: swept %s\n", sig, swept)
+		if err != nil {
+			fmt.Println("cdblab:", err)
+		}
+		os.Exit(128 + int(sig.(unix.Signal)))
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+	}
+}
+
+// finish closes the run and verifies that the host is as it was.
+func (s *Session) finish(before host.Inventory) error {
+	if dirs := s.kept.list(); len(dirs) > 0 {
+		fmt.Printf("cdblab: kept %s; to remove all that is kept: make sweep\n", strings.Join(dirs, " "))
+		_, err := s.run.Close()
+		return err
+	}
+	if err := s.run.Keep(false); err != nil {
+		return err
+	}
+	if err := s.runCleanups(); err != nil {
+		_, closeErr := s.run.Close()
+		return errors.Join(fmt.Errorf("take down what the questions shared: %w", err), closeErr)
+	}
+	for _, dir := range []string{s.binDir(), s.linksDir()} {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	swept, err := s.run.Close()
+	if err != nil {
+		return fmt.Errorf("end the run: %w", err)
+	}
+	after, err := host.TakeInventory()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	if !swept.Empty() {
+		errs = append(errs, fmt.Errorf("the run left something outside of its questions, which was swept: %s", swept))
+	}
+	for _, c := range host.OwnedBy(host.Diff(before, after), before, s.run.Owner) {
+		errs = append(errs, fmt.Errorf("the run changed the host: %s", c))
+	}
+	return errors.Join(errs...)
+}

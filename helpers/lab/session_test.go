@@ -1,0 +1,84 @@
+//go:build linux
+
+package lab
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/fstest"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+)
+
+func TestOnce_MakesWhatQuestionsShareOnce(t *testing.T) {
+	s := NewSession(fstest.MapFS{})
+	var made atomic.Int32
+	makeDaemon := func() (int, error) { return int(made.Add(1)), nil }
+	var questions sync.WaitGroup
+	for range 10 {
+		questions.Go(func() {
+			daemon, err := Once(s, "daemon", makeDaemon)
+			assert.Check(t, err)
+			assert.Check(t, cmp.Equal(daemon, 1))
+		})
+	}
+	questions.Wait()
+	registry, err := Once(s, "registry", func() (string, error) { return "another name", nil })
+	assert.NilError(t, err)
+	assert.Equal(t, registry, "another name")
+}
+
+func TestOnce_ReturnsTheSameErrorToEachQuestion(t *testing.T) {
+	s := NewSession(fstest.MapFS{})
+	failed, calls := errors.New("no daemon"), 0
+	for range 2 {
+		_, err := Once(s, "daemon", func() (int, error) { calls++; return 0, failed })
+		assert.ErrorIs(t, err, failed)
+	}
+	assert.Equal(t, calls, 1)
+}
+
+func TestSession_RunsCleanupsInReverseOrderAndReportsAllErrors(t *testing.T) {
+	s := NewSession(fstest.MapFS{})
+	var order []int
+	for i := range 3 {
+		s.Cleanup(func() error {
+			order = append(order, i)
+			return []error{errors.New("first"), nil, errors.New("third")}[i]
+		})
+	}
+	err := s.runCleanups()
+	assert.DeepEqual(t, order, []int{2, 1, 0})
+	assert.ErrorContains(t, err, "first")
+	assert.ErrorContains(t, err, "third")
+	assert.NilError(t, s.runCleanups(), "each runs once")
+}
+
+func TestKeepPolicyFromEnv(t *testing.T) {
+	for value, want := range map[string]keepPolicy{
+		"": keepNever, "0": keepNever, "no": keepNever, "failed": keepFailed, "1": keepAlways, "yes": keepAlways,
+	} {
+		t.Setenv(keepEnv, value)
+		assert.Check(t, cmp.Equal(keepPolicyFromEnv(), want), "%s=%q", keepEnv, value)
+	}
+}
+
+func TestKeepsState_FollowsThePolicy(t *testing.T) {
+	for policy, want := range map[keepPolicy][2]bool{keepNever: {false, false}, keepFailed: {false, true}, keepAlways: {true, true}} {
+		for i, failed := range []bool{false, true} {
+			q := &Q{TB: failing{t, failed}, session: &Session{keep: policy}}
+			assert.Check(t, cmp.Equal(q.keepsState(), want[i]), "policy %d, failed %v", policy, failed)
+		}
+	}
+}
+
+// failing is a testing.TB that has failed or not.
+type failing struct {
+	testing.TB
+	failed bool
+}
+
+func (f failing) Failed() bool { return f.failed }

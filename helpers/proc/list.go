@@ -1,0 +1,66 @@
+//go:build linux
+
+package proc
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/prometheus/procfs"
+)
+
+// Children lists the direct children of a process that have not ended, sorted.
+func Children(tb testing.TB, pid PID) []PID {
+	tb.Helper()
+	all, err := procfs.AllProcs()
+	if err != nil {
+		tb.Fatalf("list processes: %v", err)
+	}
+	var out []PID
+	for _, p := range all {
+		if stat, err := p.Stat(); err == nil && PID(stat.PPID) == pid && stat.State != "Z" {
+			out = append(out, PID(p.PID))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Find lists the live processes for which match reports true, sorted. match gets only what is cheap to read.
+func Find(tb testing.TB, match func(pid PID, comm string, args []string) bool) []PID {
+	tb.Helper()
+	all, err := procfs.AllProcs()
+	if err != nil {
+		tb.Fatalf("list processes: %v", err)
+	}
+	var out []PID
+	for _, p := range all {
+		stat, err1 := p.Stat()
+		args, err2 := p.CmdLine()
+		if err1 == nil && err2 == nil && stat.State != "Z" && match(PID(p.PID), stat.Comm, args) {
+			out = append(out, PID(p.PID))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Alive reports whether a process has this pid and has not ended. A zombie has ended.
+func Alive(pid PID) bool {
+	p, err := procfs.NewProc(int(pid))
+	if err != nil {
+		return false
+	}
+	stat, err := p.Stat()
+	return err == nil && stat.State != "Z" && stat.State != "X"
+}
+
+// FirstExcept returns the first pid of a list that is not this one, or 0 if there is none.
+func FirstExcept(pid PID, all []PID) PID {
+	for _, p := range all {
+		if p != pid {
+			return p
+		}
+	}
+	return 0
+}
