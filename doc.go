@@ -1,70 +1,106 @@
 // Package cdblab is an executable lab for a book's chapter "runc and containerd experiments". Each question of the
-// chapter is a test: it builds real state with runc or containerd, asserts what the kernel shows of it (namespace
-// inodes, cgroup paths, the presence of a shim, the files of a bundle, the order of events), and tears it down.
+// chapter is a test: it builds real containers with runc or containerd, asserts what the kernel shows (namespace inodes, cgroup
+// paths, the presence of a shim, the files of a bundle, the order of events), and removes everything again.
 //
 // # The chapter
 //
-//   - Bundle (bundle_test.go): what an OCI bundle is, by hand and from containerd. Its rooms: spec, rootfs, namespaces,
-//     mounts, process, seccomp, limits, userns, refused, edited, containerd, libcontainer.
-//   - Lifecycle (lifecycle_test.go): what runc does with it, from create to delete. Its rooms: states, place, kill, delete,
-//     run, exec, pause, hooks, failed, refused, libcontainer, update, record, terminal, checkpoint.
-//   - Task (task_test.go): what containerd adds, and who holds what, also when something dies. Its rooms: created, parents,
-//     socket, runc, daemon, shim, program, down, stopped, files, pull, snapshotter, garbage, namespaces, group, cgroup, exec,
-//     order, client, cost.
-//   - Events (events_test.go): what one is told, and what one has to ask. Its rooms: silence, listeners, replay, slow, exec,
-//     oom, failure, logs, strace, metrics, output.
+//   - Bundle (bundle_test.go): what an OCI bundle is: built by hand, and made by containerd.
+//     Topics: spec, rootfs, namespaces, mounts, process, seccomp, limits, userns, refused, edit_after_create,
+//     containerd, libcontainer.
+//   - Lifecycle (lifecycle_test.go): what runc does with a bundle, from create to delete.
+//     Topics: states, isolation, kill, delete, run, exec, pause, hooks, failed_create, refused, libcontainer, update,
+//     state_json, terminal, checkpoint.
+//   - Task (task_test.go): what containerd adds, and which process holds what, also when something dies.
+//     Topics: container_created, parents, socket, runc, containerd_dies, shim_dies, process_dies, containerd_down,
+//     stopped, files, pull, snapshotter, garbage, namespaces, shared_shim, cgroup, exec, delete_order, client, cost.
+//   - Events (events_test.go): what containerd reports by itself, and what an operator has to ask for.
+//     Topics: without_task, listeners, replay, slow_listener, exec, oom, failure, logs, strace, metrics, output.
 //
-// A room is a file of the section, such as bundle_mounts_test.go. `make syllabus` lists the questions in the chapter's
-// order. The doc comment of each is its answer, with a hint where to look and the
-// specification that says so.
+// A section's first question, the chapter's own, is in the file of its name (bundle_test.go). Its further questions are in a
+// file for each topic (bundle_mounts_test.go). `make syllabus` lists the questions in the chapter's order. The doc comment of
+// each is its answer, with a hint where to look and a link to the specification.
 //
 // # How to read a question
 //
-// A question acts, observes and concludes, in steps. A fact is read from the kernel or the file system; what the tool
-// under test says of itself is only ever compared with that. Most facts have a control: the same act without the cause,
-// and the effect is gone. `go test -v` reads as lab notes, whose commands can be pasted; in `go test -json` questions,
-// steps, commands, facts, controls and answers are attr events, in which what no two runs agree on (pids, inodes, times,
-// paths of the run) stands by name, so that two runs can be compared.
+// A question acts, observes and concludes, in steps. A fact is read from the kernel or the file system. What the program
+// under test reports is only compared with that. Most facts have a control: the same act without the cause, and the effect
+// is gone.
+//
+// `go test -v` reads as lab notes, whose commands can be pasted. In `go test -json` questions, steps, commands, facts,
+// controls and answers are attr events. A fact has the number of the step in which it was observed. Values on which no two
+// runs agree (pids, inodes, times, paths of the run) are replaced by names there, so that two runs can be compared.
+//
+// # The packages
+//
+// A package imports only packages of the lines below its own.
+//
+//	*_test.go                                     the questions, by section and topic
+//	helpers/failure                               kills containerd, a shim or a program, and observes what remains
+//	helpers/runc, ctrd                            drive runc, and a private containerd, as a reader would
+//	helpers/bundle, image, strace                 an OCI bundle; the image and its registry; traces of system calls
+//	helpers/lab, check                            the session, the question, its notes and cleanup; shared assertions
+//	helpers/host, tools, seccomp                  ownership, inventory, lock, sweep; programs under test; filters
+//	helpers/cgroup, rootfs                        hierarchies and groups; the busybox root file system
+//	helpers/proc, file, pipe, retry, schema       what the kernel shows of processes, files and pipes; small helpers
+//
+//	helpers/syllabus                              reads the list of questions out of the source
+//	helpers/containerinit                         lets libcontainer re-execute the test binary as `init`
+//	cmd/lab, helpers/vm                           the commands exec, shell, sweep, syllabus, deps; the throw-away VM
+//	cmd/lab-init, helpers/vm/protocol             process 1 in the VM, and what it and the host say to each other
+//	selftest                                      tests of the lab itself: saboteurs, killed runs, neighbours, bad input
+//
+// Where to add what:
+//
+//   - A question: in the file of its topic. A new topic is a new file, and a word in helpers/syllabus.
+//   - A field of config.json: to the question that follows it, with q.Covers at the assertion.
+//   - A program under test, or one that questions use: to the table in helpers/tools. The lab, the VM and `make deps` read it.
+//   - A kernel: nothing, if the distribution packages it (KERNEL=6.12). A module that the guest needs: in helpers/vm/modules.go.
+//   - A promise that a runtime might break: to selftest/saboteur_test.go.
+//
+// CONTRIBUTING.md has the habits.
 //
 // # Where the rootfs comes from
 //
 // There is one: static busybox, a link for each applet, and the directories that mounts need (helpers/rootfs). It is the
 // rootfs of the hand-built bundle and the one layer of the image, which a registry on loopback serves as
-// docker.io/library/busybox:latest, so the two bundles can be compared file by file and no experiment needs a network.
-// Busybox, because it is one file that every distribution packages and has every program that the chapter types; static,
-// because in a rootfs of one file there is no dynamic linker and no libc to find, and because that would be a lesson
-// about linking and not about containers.
+// docker.io/library/busybox:latest. So the two bundles can be compared file by file, and no experiment needs a network.
+// Busybox is one file that every distribution packages, and it has every program that the chapter types. It is static,
+// because a rootfs of one file has no dynamic linker and no libc, and because finding these would be a lesson about linking
+// and not about containers.
 //
 // # Where the facts are made
 //
 // `make lab` boots a throw-away VM with the distribution's stock cloud kernel and runs the test binary in it, through
 // `go test -exec`: no root, no KVM, no network. In a disposable VM of one's own, `sudo go test -tags vmlab .` runs the same
-// binary natively. The tag keeps what needs root out of ordinary runs; without it the package only lists the questions.
+// binary natively. The tag keeps what needs root out of ordinary runs. Without it the package only lists the questions.
 //
 // # What is under test
 //
-// go.mod pins runc, containerd, its shim and ctr as tools, at the versions whose libraries the tests import; `make tools`
-// builds them. CDB_RUNC, CDB_CONTAINERD, CDB_CTR, CDB_SHIM and CDB_BUSYBOX name other ones, CDB_IMAGE another image.
+// go.mod pins runc, containerd, its shim and ctr as tools, at the versions whose libraries the tests import, and `make tools`
+// builds them. CDB_RUNC, CDB_CONTAINERD, CDB_CTR, CDB_SHIM and CDB_BUSYBOX name other programs, CDB_IMAGE another image.
 // Each run begins with what it tests: versions, digests, kernel, cgroup mode.
 //
 // # How a containerd keeps to itself
 //
-// Root, state and address are not enough for a containerd to share nothing with the host's own. The shims' sockets are in
-// /run/containerd/s unless socket_dir says otherwise; the runtime's state is in /run/containerd/runc unless the container's
-// runtime options have a Root (ctr --runc-root); the tasks' FIFOs are in /run/containerd/fifo unless who starts the task
-// names a directory (ctr --fifo-dir); and the socket on which shims report is the default one's unless the daemon is given
-// its address as a flag, too. The lab sets all of these (helpers/ctrd). A question that kills, restarts or configures the
-// daemon has one of its own; the others share one, in which each has a containerd namespace, which is emptied and removed
-// when it ends.
+// Root, state and address are not enough for a containerd to share nothing with the host's own:
 //
-// An older containerd cannot move the first two. It is asked (for its default configuration, for its options), not told by
-// its version; what it then puts into the default place is removed by the lab at the end.
+//   - The shims' sockets are in /run/containerd/s, unless socket_dir names another directory.
+//   - The runtime's state is in /run/containerd/runc, unless the container's runtime options have a Root (ctr --runc-root).
+//   - The FIFOs of tasks are in /run/containerd/fifo, unless the client that starts the task names a directory (ctr --fifo-dir).
+//   - Shims report on the socket of the default daemon, unless the daemon is given its address as a flag as well.
+//
+// The lab sets all of these (helpers/ctrd). A question that kills, restarts or configures the daemon has one of its own. The
+// other questions share one daemon, in which each has a containerd namespace. The namespace is emptied and removed when the
+// question ends.
+//
+// An older containerd cannot move the first two. The lab asks the programs (for the default configuration, for the options)
+// and does not go by a version number. What such a containerd puts into the default place is removed at the end.
 //
 // # What stays on the host
 //
-// Nothing. All that a run makes lies below /run/cdb-lab/<run> and, in each cgroup hierarchy, below /cdb-lab. Each question
-// compares the host before and after; what is left fails it by name. A run that was killed is swept by the janitor that
-// it left behind, by the next run, or by `make sweep`.
+// Nothing. Everything that a run makes lies below /run/cdb-lab/<run> and, in each cgroup hierarchy, below /cdb-lab. Each
+// question compares the host before and after, and a leftover fails it by name. A run that was killed is swept by its janitor, a
+// process that it leaves behind for this purpose, by the next run, or by `make sweep`.
 //
 // # What runtime.md demands
 //
@@ -179,6 +215,7 @@
 //
 //   - linux.intelRdt.*: needs a processor with resource control (Intel RDT, AMD QoS), which no emulated one has
 //   - linux.mountLabel: needs a kernel with SELinux and a policy
+//   - linux.personality.flags: the specification defines no flag yet, and runc ignores the field
 //   - linux.resources.blockIO.leafWeight: belongs to the CFQ scheduler, which Linux 5.0 has removed
 //   - linux.resources.blockIO.weightDevice[].*: needs a disk with the BFQ scheduler, whose weight for all disks is followed
 //   - linux.resources.cpu.realtimePeriod: needs CONFIG_RT_GROUP_SCHED, v1, and time that the cgroups above have been given
@@ -188,6 +225,9 @@
 //   - linux.resources.memory.useHierarchy: of v1 alone, and always so since Linux 5.11; runc ignores it
 //   - linux.resources.rdma: needs a network card with RDMA
 //   - linux.seccomp.architectures: needs a program that makes calls of another architecture
+//   - ociVersion: tells the runtime how to read config.json; the kernel never sees it
 //   - process.apparmorProfile: needs a kernel with AppArmor and a profile that is loaded
+//   - process.execCPUAffinity.initial: holds only until runc exec moves the process into the container's cgroup; the kernel decides
+//     what is left of it after that, and no question looks before
 //   - process.selinuxLabel: needs a kernel with SELinux and a policy
 package cdblab

@@ -21,9 +21,9 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/check"
+	_ "cdblab/helpers/containerinit" // in the container, runc init is this program with the argument "init"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
-	_ "cdblab/helpers/containerinit" // in the container, runc init is this program with the argument "init"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
 )

@@ -17,25 +17,26 @@ import (
 // are read.
 type Section struct {
 	Name   string
+	About  string // what the section is about, as one phrase
 	Topics []string
 }
 
 // Sections of the chapter, in its order.
 var Sections = []Section{
-	{"Bundle", []string{
+	{"Bundle", "what an OCI bundle is: built by hand, and made by containerd", []string{
 		"spec", "rootfs", "namespaces", "mounts", "process", "seccomp", "limits", "userns", "refused",
 		"edit_after_create", "containerd", "libcontainer",
 	}},
-	{"Lifecycle", []string{
+	{"Lifecycle", "what runc does with a bundle, from create to delete", []string{
 		"states", "isolation", "kill", "delete", "run", "exec", "pause", "hooks", "failed_create", "refused",
 		"libcontainer", "update", "state_json", "terminal", "checkpoint",
 	}},
-	{"Task", []string{
+	{"Task", "what containerd adds, and which process holds what, also when something dies", []string{
 		"container_created", "parents", "socket", "runc", "containerd_dies", "shim_dies", "process_dies",
 		"containerd_down", "stopped", "files", "pull", "snapshotter", "garbage", "namespaces", "shared_shim",
 		"cgroup", "exec", "delete_order", "client", "cost",
 	}},
-	{"Events", []string{
+	{"Events", "what containerd reports by itself, and what an operator has to ask for", []string{
 		"without_task", "listeners", "replay", "slow_listener", "exec", "oom", "failure", "logs", "strace",
 		"metrics", "output",
 	}},
@@ -240,18 +241,43 @@ func literals(es []ast.Expr) []string {
 	return out
 }
 
-// Markdown returns the list of questions in the form that the README has.
+// Markdown returns the list of questions in the form that the README has: each section can be folded.
 func Markdown(questions []Question) string {
 	var b strings.Builder
-	section := ""
-	for _, q := range questions {
-		if q.Section != section {
-			section = q.Section
-			fmt.Fprintf(&b, "\n**%s**\n\n", section)
+	for _, section := range Sections {
+		rows, n := "", 0
+		for _, q := range questions {
+			if q.Section == section.Name {
+				rows += fmt.Sprintf("* %s  \n  [`%s`](%s)\n", q.Text, q.Test, q.File)
+				n++
+			}
 		}
-		fmt.Fprintf(&b, "* %s  \n  `%s`\n", q.Text, q.Test)
+		fmt.Fprintf(&b, "<details><summary><b>%s</b>: %s (%d questions)</summary>\n\n%s\n</details>\n", section.Name, section.About, n, rows)
 	}
-	return strings.TrimSpace(b.String()) + "\n"
+	return b.String()
+}
+
+// TopicTable returns, as lines of a doc comment, the sections with their topics.
+func TopicTable() string {
+	var b strings.Builder
+	for _, s := range Sections {
+		fmt.Fprintf(&b, "//   - %s (%s_test.go): %s.\n//     Topics:", s.Name, strings.ToLower(s.Name), s.About)
+		width := 14
+		for i, t := range s.Topics {
+			if i < len(s.Topics)-1 {
+				t += ","
+			} else {
+				t += "."
+			}
+			if width += 1 + len(t); width > 118 {
+				b.WriteString("\n//    ")
+				width = 7 + len(t)
+			}
+			b.WriteString(" " + t)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
 }
 
 // Text returns the list of questions in the form for a terminal.
