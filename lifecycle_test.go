@@ -21,7 +21,8 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Create builds the room; start lets the program in.
+// Create builds the namespaces, the cgroup and the mounts, and leaves `runc init` waiting in them. Start makes `runc init` execute
+// the program of config.json: the program changes, the process stays.
 //
 // Create returns with namespaces, cgroup and mounts in place and with `runc init` in them: a process of the runtime
 // itself, blocked in open(2) on the FIFO exec.fifo. Start opens the FIFO's other end; `runc init` goes on and calls
@@ -35,7 +36,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	container := runc.New(q, bundle.Busybox(q, "sleep", "300"))
 	cgroupsPath := container.Bundle.Spec.Linux.CgroupsPath
 
-	q.Step("create: the room is built, and `runc init` waits in it")
+	q.Step("create the container: runc builds its namespaces, cgroup and mounts, and `runc init` waits in them")
 	container.Create()
 	state := container.State()
 	pid := proc.PID(state.Pid)
@@ -57,7 +58,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Check(q, !check.SeesHostMounts(created), "a mount of the host is still visible after pivot_root: %q", created.Mounts)
 	q.Fact("mounts it sees", len(created.Mounts))
 
-	q.Step("the program of config.json does not run yet: the process is `runc init`")
+	q.Step("look at the process: it is `runc init`; the program of config.json does not run yet")
 	assert.Check(q, created.Comm != "sleep", "the process runs sleep before start")
 	q.Fact("comm", created.Comm)
 	assert.Check(q, cmp.DeepEqual(created.Args[len(created.Args)-1:], []string{"init"}))
@@ -70,7 +71,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	hasProgramEnv := cmp.Contains(strings.Join(created.Env, " "), "TERM=xterm")().Success()
 	assert.Check(q, !hasProgramEnv, "runc init has the program's environment: %q", created.Env)
 
-	q.Step("it waits at the FIFO, in open(2)")
+	q.Step("look where it waits: in open(2) of exec.fifo")
 	fifo, err := os.Lstat(container.Fifo())
 	assert.NilError(q, err, "the created container has no FIFO")
 	assert.Check(q, fifo.Mode()&os.ModeNamedPipe != 0, "%s is no FIFO: %v", container.Fifo(), fifo.Mode())
@@ -83,7 +84,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	stateFileBefore, err := os.Stat(container.StateFile())
 	assert.NilError(q, err)
 
-	q.Step("start: the FIFO's other end is opened, and `runc init` calls execve")
+	q.Step("start the container: runc opens the other end of the FIFO, and `runc init` executes the program")
 	container.Start()
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	running := proc.Snapshot(q, pid)
@@ -96,7 +97,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	unchanged := os.SameFile(stateFileBefore, stateFileAfter) && stateFileBefore.ModTime().Equal(stateFileAfter.ModTime())
 	assert.Check(q, unchanged, "start wrote state.json again")
 
-	q.Step("another program …")
+	q.Step("look at the program: arguments, executable and environment have changed")
 	assert.Check(q, cmp.DeepEqual(running.Args, []string{"sleep", "300"}))
 	q.Fact("cmdline after start", running.Args)
 	assert.Check(q, cmp.Equal(running.Exe, "/bin/busybox"))
@@ -108,7 +109,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Check(q, cmp.Len(running.FDs, 3))
 	q.Fact("descriptors of the program, and of runc init", []int{len(running.FDs), len(created.FDs)})
 
-	q.Step("… in the same process: pid, start time, parent, namespaces, cgroup and mounts")
+	q.Step("look at the process: pid, start time, parent, namespaces, cgroup and mounts are the same")
 	assert.DeepEqual(q, running.Identity, created.Identity)
 	q.Fact("pid after start", running.PID)
 	q.Fact("start time", running.Start)
@@ -138,7 +139,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q.Clause("Lifecycle: The runtime MUST run the user-specified program, as specified by process.", lab.Met)
 	marking.KillAndDelete(proc.Snapshot(q, markingPID))
 
-	q.TearDown("kill and delete: the room is torn down, and state fails, which is how one sees that it is clean", func() {
+	q.TearDown("kill and delete the container: nothing of it is left, and state fails", func() {
 		container.KillAndDelete(running)
 		check.NoCgroup(q, cgroupsPath)
 		assert.Check(q, !file.Exists(container.StateDir()), "the state directory still exists after delete")
@@ -149,7 +150,8 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 		q.Clause("Query State: Attempting to query a container that does not exist MUST generate an error.", lab.Met)
 	})
 
-	q.Answer("Create builds the room, with runc init waiting in it. Start swaps the program, not the process.")
+	q.Answer("Create builds the namespaces, the cgroup and the mounts, and leaves runc init waiting in them. " +
+		"Start makes runc init execute the program of config.json: the program changes, the process stays.")
 }
 
 // For a process to open the FIFO's other end. That is all that start does to it.
