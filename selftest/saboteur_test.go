@@ -53,8 +53,8 @@ func TestSaboteur_FailsTheLab(t *testing.T) {
 			"Lifecycle_WhatIsLeftWhenCreateFails", "directory left"},
 		{"read-only is dropped", "CDB_RUNC", "runc", `[ $verb != create ] || sed -i 's/"readonly": true/"readonly": false/' "$5/config.json"; exec $real "$@"`,
 			"Bundle_WhichMountsMayTheContainerWriteTo", "root.readonly"},
-		{"no event is printed", "CDB_CTR", "ctr", `[ "$1" = events ] || exec $real "$@"; exec sleep 300`,
-			"Events_WhatCanContainerd", "heard the mark: client true, ctr events false"},
+		{"no event is received", "CDB_CTR", "ctr", `[ "$1" = events ] || exec $real "$@"; exec sleep 300`,
+			"Events_WhatCanContainerd", "received: by the Go client true, by ctr events false"},
 		{"a container has a shim", "CDB_CTR", "ctr", `$real "$@" || exit
 			case "$*" in *"containers create"*) shift 4; while [ "${1#cdb-task}" = "$1" ]; do shift; done; exec $real -n cdb-lab tasks start -d --null-io "$1";; esac`,
 			"Task_WhereDoesTheShim", "length 1"},
