@@ -7,8 +7,8 @@
 // Everything that the lab makes has a name by which its [Owner] can be recognised: it lies below [Dir], or in a cgroup below
 // [Cgroup], or it has the owner's suffix (see [Owner.ID]). Everything else belongs to the host and is never touched.
 //
-// Read the files in this order: owner.go, process.go, cgroup.go, default_places.go, device.go, inventory.go; sweep.go,
-// controllers.go, lock.go, run.go, sweep_runs.go. The file vm.go stands alone.
+// Read the files in this order: owner.go, process.go, cgroup.go, default_places.go, device.go, controllers.go, inventory.go,
+// sweep.go, lock.go, run.go, sweep_runs.go. The file vm.go stands alone.
 package host
 
 // Dir holds one directory for each run of the lab. A run makes all its files below its directory.
