@@ -220,17 +220,20 @@ func isMethod(call *ast.CallExpr, name string) bool {
 	return ok && sel.Sel.Name == name
 }
 
-// literal returns the value of a string literal, or "" for another expression.
+// literal returns the value of a string literal, or of string literals joined by +. It returns "" for another expression.
 func literal(e ast.Expr) string {
-	lit, ok := e.(*ast.BasicLit)
-	if !ok {
-		return ""
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		s, _ := strconv.Unquote(e.Value)
+		return s
+	case *ast.BinaryExpr:
+		if left, right := literal(e.X), literal(e.Y); e.Op == token.ADD && left != "" && right != "" {
+			return left + right
+		}
 	}
-	s, _ := strconv.Unquote(lit.Value)
-	return s
+	return ""
 }
 
-// literals returns the values of the string literals among the expressions.
 func literals(es []ast.Expr) []string {
 	var out []string
 	for _, e := range es {

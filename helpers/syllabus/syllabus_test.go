@@ -65,7 +65,7 @@ func TestClauseTable_ListsTheQuestionsOfEachClause(t *testing.T) {
 		assert.NilError(t, err)
 		return qs
 	}
-	both := "q.Clause(\"Kill: It MUST generate an error.\", lab.MetIf(true, \"none\"))\n" +
+	both := "q.Clause(\"Kill: It MUST \"+\"generate an error.\", lab.MetIf(true, \"none\"))\n" +
 		"q.Clause(\"Kill: The container MUST be stopped.\", lab.DeviatesUnless(false, \"it runs\"))\n"
 	table, err := ClauseTable(clauses, asks(both))
 	assert.NilError(t, err)
