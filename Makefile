@@ -51,6 +51,15 @@ lab-here: deps tools ## run the questions on this machine, as root; only in a di
 	$(results)
 	$(TEST) $(SUDO) $(FLAGS) .
 
+# How often, and where: make steady N=60, or make steady N=6 WHERE=vm
+N     ?= 10
+WHERE ?= here
+.PHONY: steady
+steady: deps tools $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed
+	$(GO) test -c -tags vmlab -o .lab/lab.test .
+	$(if $(filter vm,$(WHERE)),$(VM) $(BIN)/lab steady -n $(N) $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
+		$(if $(filter-out 0,$(shell id -u)),sudo -E )$(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(Q),-test.run '$(Q)')
+
 # The questions import libcontainer. libcontainer needs cgo, and cgo needs a C compiler for arm64.
 ARM64_CC := $(shell command -v aarch64-linux-gnu-gcc)
 VET_ARM64 := $(if $(ARM64_CC),GOARCH=arm64 CGO_ENABLED=1 CC=$(ARM64_CC) $(GO) vet -tags vmlab ./...,\

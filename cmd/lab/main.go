@@ -17,6 +17,8 @@ var commands = []struct {
 	{"shell", "run a shell in a throw-away VM that has the tools and the chapter's bundle", shellMain},
 	{"sweep", "remove the leftovers of killed runs, and kept runs, from this machine", sweepMain},
 	{"syllabus", "list the questions", syllabusMain},
+	{"steady", "run a test binary many times, shuffled, and print which tests failed in which run", steadyMain},
+	{"busy", "keep a CPU or the disk busy; lab steady starts it", busyMain},
 	{"deps", "list the missing packaged programs; make deps installs them", depsMain},
 }
 

@@ -1,0 +1,222 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+)
+
+// steadyDir has the output of each run.
+const steadyDir = ".lab/steady"
+
+// steadyMain runs a test binary many times, shuffled, every second time beside processes that keep the CPUs and the disk
+// busy. It prints which tests failed in which run. The exit code is 1 if any run failed.
+func steadyMain(args []string) int {
+	set := flag.NewFlagSet("lab steady", flag.ExitOnError)
+	n := set.Int("n", 10, "number of runs")
+	set.Usage = func() {
+		fmt.Fprintln(set.Output(), "usage: lab steady [-n N] COMMAND [ARGUMENT...]   runs a test binary, or lab exec with one, N times")
+		set.PrintDefaults()
+	}
+	_ = set.Parse(args)
+	if set.NArg() == 0 || *n < 1 {
+		set.Usage()
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if err := os.MkdirAll(steadyDir, 0o755); err != nil {
+		logf("%v\n  make the directory writable for you, or run this in another checkout", err)
+		return 1
+	}
+	var runs []steadyRun
+	for i := 1; i <= *n && ctx.Err() == nil; i++ {
+		r := steadyRun{number: i, busy: i%2 == 0}
+		if err := r.run(ctx, set.Args()); err != nil {
+			logf("run %d: %v", i, err)
+			return 1
+		}
+		logf("%s", r)
+		runs = append(runs, r)
+	}
+	failed := printSteady(runs)
+	if ctx.Err() != nil {
+		logf("stopped after %d of %d runs", len(runs), *n)
+		return 1
+	}
+	if failed > 0 {
+		return 1
+	}
+	return 0
+}
+
+// steadyRun is one run of the test binary.
+type steadyRun struct {
+	number int
+	busy   bool // beside processes that keep the CPUs and the disk busy
+	took   time.Duration
+	code   int      // exit code
+	seed   string   // of the shuffle
+	failed []string // names of the failed tests and subtests
+	last   string   // the line that counts the questions
+}
+
+func (r *steadyRun) logFile() string {
+	return filepath.Join(steadyDir, fmt.Sprintf("run-%03d.log", r.number))
+}
+
+func (r steadyRun) String() string {
+	result := "passed"
+	if r.code != 0 {
+		result = fmt.Sprintf("FAILED with exit code %d: %s", r.code, strings.Join(r.failed, ", "))
+	}
+	return fmt.Sprintf("run %d%s, seed %s, %.0f s: %s", r.number, map[bool]string{true: " on a busy machine"}[r.busy], r.seed, r.took.Seconds(), result)
+}
+
+func (r *steadyRun) run(ctx context.Context, argv []string) error {
+	if r.busy {
+		stop, err := keepBusy(ctx)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	log, err := os.Create(r.logFile())
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], "-test.v", "-test.shuffle=on")...)
+	cmd.Stdout, cmd.Stderr = log, log
+	// The lab cleans up when it is asked to end. Its janitor cleans up after a SIGKILL.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Minute
+	begin := time.Now()
+	err = cmd.Run()
+	r.took = time.Since(begin)
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return fmt.Errorf("start %s: %w", argv[0], err)
+	}
+	r.code = cmd.ProcessState.ExitCode()
+	return r.read()
+}
+
+// read reads seed, failures and the count of questions from the log.
+func (r *steadyRun) read() error {
+	f, err := os.Open(r.logFile())
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		line := strings.TrimSpace(lines.Text())
+		if name, ok := strings.CutPrefix(line, "--- FAIL: "); ok {
+			name, _, _ = strings.Cut(name, " ")
+			r.failed = append(r.failed, name)
+		}
+		if seed, ok := strings.CutPrefix(line, "-test.shuffle "); ok {
+			r.seed = seed
+		}
+		if strings.HasPrefix(line, "cdblab: ") && strings.Contains(line, " questions asked: ") {
+			r.last = line
+		}
+	}
+	if r.code == 0 && r.last == "" {
+		r.code, r.failed = 1, append(r.failed, "no line that counts the questions")
+	}
+	return lines.Err()
+}
+
+// keepBusy starts a process for each CPU that computes, and one that writes to the disk. They end with this process, or when
+// stop is called.
+func keepBusy(ctx context.Context) (stop func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var started []*exec.Cmd
+	stop = func() {
+		cancel()
+		for _, cmd := range started {
+			_ = cmd.Wait() // it was killed
+		}
+	}
+	for i := range runtime.NumCPU() + 1 {
+		what := "cpu"
+		if i == 0 {
+			what = "disk"
+		}
+		cmd := exec.CommandContext(ctx, "/proc/self/exe", "busy", what)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			stop()
+			return nil, fmt.Errorf("keep the machine busy: %w", err)
+		}
+		started = append(started, cmd)
+	}
+	return stop, nil
+}
+
+// busyMain keeps one CPU or the disk busy until it is killed. lab steady starts it.
+func busyMain(args []string) int {
+	if len(args) != 1 {
+		return 2
+	}
+	if args[0] == "cpu" {
+		for i := uint64(0); ; i++ {
+			if i == ^uint64(0) {
+				return 0 // never; it keeps the compiler from dropping the loop
+			}
+		}
+	}
+	f, err := os.CreateTemp(steadyDir, "busy-*")
+	if err != nil {
+		logf("keep the disk busy: %v", err)
+		return 1
+	}
+	defer f.Close()
+	_ = os.Remove(f.Name()) // nothing is left when the process is killed
+	block := make([]byte, 1<<20)
+	for offset := int64(0); ; offset = (offset + int64(len(block))) % (64 << 20) {
+		if _, err := f.WriteAt(block, offset); err != nil {
+			logf("keep the disk busy: %v", err)
+			return 1
+		}
+		if err := f.Sync(); err != nil {
+			logf("keep the disk busy: %v", err)
+			return 1
+		}
+	}
+}
+
+// printSteady prints a table of the runs and returns how many failed.
+func printSteady(runs []steadyRun) (failed int) {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "run\tmachine\tseed\ttime\texit code\tfailed tests")
+	for _, r := range runs {
+		machine := "as it is"
+		if r.busy {
+			machine = "busy"
+		}
+		if r.code != 0 {
+			failed++
+		}
+		fmt.Fprintf(w, "%d\t%s\t%s\t%.0f s\t%d\t%s\n", r.number, machine, r.seed, r.took.Seconds(), r.code, strings.Join(r.failed, " "))
+	}
+	w.Flush()
+	fmt.Printf("%d runs, %d failed; the output of each is in %s\n", len(runs), failed, steadyDir)
+	return failed
+}
