@@ -36,10 +36,10 @@
 //
 //	*_test.go                                     the questions, by section and topic
 //	helpers/failure                               kills containerd, a shim or a program, and observes what remains
-//	helpers/runc, ctrd                            drive runc, and a private containerd, as a reader would
+//	helpers/runc, ctrd                            type the commands of runc, and of ctr for a containerd of the lab's own
 //	helpers/bundle, image, strace                 an OCI bundle; the image and its registry; traces of system calls
 //	helpers/lab, check                            the session, the question, its notes and cleanup; shared assertions
-//	helpers/host, tools, seccomp                  ownership, inventory, lock, sweep; programs under test; filters
+//	helpers/host, tools, seccomp                  what on the host is the lab's, and its removal; programs under test; filters
 //	helpers/cgroup, rootfs                        hierarchies and groups; the busybox root file system
 //	helpers/proc, file, pipe, retry, schema       what the kernel shows of processes, files and pipes; small helpers
 //
@@ -53,7 +53,10 @@
 //
 //   - A question: in the file of its topic. A new topic is a new file, and a word in helpers/syllabus.
 //   - A field of config.json: to the question that follows it, with q.Covers at the assertion.
-//   - A program under test, or one that questions use: to the table in helpers/tools. The lab, the VM and `make deps` read it.
+//   - Another runtime or containerd to test: nothing, CDB_RUNC and the like name it. If it keeps state in a default place of its
+//     own, as crun does in /run/crun, that goes to DefaultPlaces in helpers/host.
+//   - A program that questions use, or a further one under test: to the table in helpers/tools. The lab, the VM and `make deps`
+//     read it.
 //   - A kernel: nothing, if the distribution packages it (KERNEL=6.12). A module that the guest needs: in helpers/vm/modules.go.
 //   - A promise that a runtime might break: to selftest/saboteur_test.go.
 //
@@ -80,9 +83,9 @@
 // builds them. CDB_RUNC, CDB_CONTAINERD, CDB_CTR, CDB_SHIM and CDB_BUSYBOX name other programs, CDB_IMAGE another image.
 // Each run begins with what it tests: versions, digests, kernel, cgroup mode.
 //
-// # How a containerd keeps to itself
+// # How the lab's containerd and the host's do not meet
 //
-// Root, state and address are not enough for a containerd to share nothing with the host's own:
+// A containerd with a root, a state directory and an address of its own still shares four places with the host's containerd:
 //
 //   - The shims' sockets are in /run/containerd/s, unless socket_dir names another directory.
 //   - The runtime's state is in /run/containerd/runc, unless the container's runtime options have a Root (ctr --runc-root).

@@ -21,12 +21,11 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Create builds the namespaces, the cgroup and the mounts, and leaves `runc init` waiting in them. Start makes `runc init` execute
-// the program of config.json: the program changes, the process stays.
+// Create builds the namespaces, the cgroup and the mounts, and leaves `runc init` waiting in them. Start makes `runc init`
+// execute the program of config.json: the program changes, the process stays.
 //
-// Create returns with namespaces, cgroup and mounts in place and with `runc init` in them: a process of the runtime
-// itself, blocked in open(2) on the FIFO exec.fifo. Start opens the FIFO's other end; `runc init` goes on and calls
-// execve(2). The program changes, the process does not: pid, start time, namespaces, cgroup and mounts stay.
+// `runc init` is a process of the runtime itself, blocked in open(2) on the FIFO exec.fifo. Start opens the other end of the
+// FIFO, and `runc init` goes on to execve(2). Pid, start time, namespaces, cgroup and mounts stay the same.
 //
 // Hint: compare /proc/PID/{comm,exe,stat,ns,cgroup,mountinfo} before and after start.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
@@ -154,7 +153,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 		"Start makes runc init execute the program of config.json: the program changes, the process stays.")
 }
 
-// For a process to open the FIFO's other end. That is all that start does to it.
+// The created process waits for another process to open exec.fifo for reading. That is all that start does to it.
 //
 // The created process is blocked in open(2) of a FIFO for writing, and such an open ends when a process opens the FIFO
 // for reading. A process that does so starts the program, be it the runtime or another one. The runtime derives the
@@ -211,5 +210,6 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	q.Fact("status with the FIFO, and without", []specs.ContainerState{withFIFO, withoutFIFO})
 	startedByHand.KillAndDelete(started)
 
-	q.Answer("For a reader of exec.fifo. Start opens it, and any other process that opens it starts the program too.")
+	q.Answer("The created process waits in open(2) for another process to open exec.fifo for reading. Start does just that, and " +
+		"any other process that opens the FIFO starts the program, too.")
 }

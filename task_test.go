@@ -149,5 +149,6 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 		assert.Check(q, !strings.Contains(d.Ctr("namespaces", "ls", "-q").Stdout, ctrd.Namespace))
 	})
 
-	q.Answer("Beside the task, not before: one shim for each, orphaned at birth, which holds it whether containerd lives or not.")
+	q.Answer("With the task, and not before: containerd starts one shim for each task. The shim's parent is pid 1 or the nearest " +
+		"subreaper, so the shim and the task live on when containerd dies.")
 }

@@ -31,7 +31,7 @@ func TestSaboteur_FailsTheLab(t *testing.T) {
 		{"shared network", "CDB_RUNC", "runc", `[ $verb != create ] || sed -zi 's/{\s*"type": "network"\s*},//' bundle/config.json; exec $real "$@"`,
 			"Lifecycle_WhatIsTheDifference", "shares the host's net namespace"},
 		{"delete leaves the state", "CDB_RUNC", "runc", `[ $verb = delete ] || exec $real "$@"`,
-			"Lifecycle_WhatIsTheDifference", "state directory is still there"},
+			"Lifecycle_WhatIsTheDifference", "the state directory still exists after delete"},
 		{"refused create leaves a cgroup", "CDB_RUNC", "runc", `$real "$@" && exit; code=$?
 			[ $verb = create ] && for h in /sys/fs/cgroup /sys/fs/cgroup/*; do
 				[ ! -e $h/cgroup.procs ] || mkdir -p $h$(sed -n 's/.*"cgroupsPath": "\(.*\)".*/\1/p' bundle/config.json); done
@@ -46,7 +46,7 @@ func TestSaboteur_FailsTheLab(t *testing.T) {
 		{"kill sends another signal", "CDB_RUNC", "runc", `[ "$verb $5" != "kill USR1" ] || set -- "$1" "$2" kill "$4" USR2; exec $real "$@"`,
 			"Lifecycle_WhatDoesKillDo", `reads "ready\nUSR2" (<nil>), not yet "ready\nUSR1"`},
 		{"hooks are skipped", "CDB_RUNC", "runc", `[ $verb != create ] || sed -i 's/"hooks": {/"no hooks": {/' "$5/config.json"; exec $real "$@"`,
-			"Lifecycle_WhenAndWhereDoHooksRun", "each has exactly one turn"},
+			"Lifecycle_WhenAndWhereDoHooksRun", "each hook and the program run exactly once"},
 		{"pause does nothing", "CDB_RUNC", "runc", `[ $verb != pause ] || exit 0; exec $real "$@"`,
 			"Lifecycle_WhatDoesPauseStop", "the freezer's state after pause"},
 		{"failed create leaves its state", "CDB_RUNC", "runc", `$real "$@" && exit; code=$?; [ $verb != create ] || mkdir -p "$2/$6"; exit $code`,
@@ -62,14 +62,14 @@ func TestSaboteur_FailsTheLab(t *testing.T) {
 			"Task_WhereDoesTheShim", "containers delete"},
 		{"create makes a cgroup", "CDB_CTR", "ctr", `$real "$@" || exit
 			case "$*" in *"containers create"*) for h in /sys/fs/cgroup /sys/fs/cgroup/*; do [ ! -e $h/cgroup.procs ] || mkdir -p "$h/$2/cdb-task$(echo "$2" | sed s/cdb-lab//)"; done;; esac`,
-			"Task_DoesCreatingAContainer", "there of a container without a task"},
+			"Task_DoesCreatingAContainer", "traces of a task, of a container that has none"},
 		{"a task is easier to kill", "CDB_RUNC", "runc", `$real "$@" || exit; case "$*" in *" start "*) for id; do :; done
 			echo 500 > /proc/$(sed 's/.*"init_process_pid":\([0-9]*\).*/\1/' "$2/$id/state.json")/oom_score_adj;; esac`,
 			"Task_WhoIsWhoseParent", "oom_score_adj of the task"},
 		{"a label is dropped", "CDB_CTR", "ctr", `case "$*" in *"containers create"*"--label"*) set -- $(echo "$*" | sed 's/--label [^ ]*//');; esac; exec $real "$@"`,
 			"Task_CanTwoTasksShareAShim", "annotation of a container that ctr labels"},
 		{"an exec that fails is reported as successful", "CDB_CTR", "ctr", `$real "$@"; code=$?; case "$*" in *"tasks exec"*) exit 0;; esac; exit $code`,
-			"Task_WhereDoesAnExecGo", "0 (nine.Code int) != 9 (int)"},
+			"Task_WhereDoesAnExecGo", "0 (exit9.Code int) != 9 (int)"},
 		{"delete frees no cgroup", "CDB_RUNC", "runc", `for a; do [ "$a" != delete ] || exit 0; done; exec $real "$@"`,
 			"Task_WhatDoesAStoppedTask", "cgroup"},
 		{"a running task is deleted", "CDB_CTR", "ctr", `case "$*" in *"tasks delete"*) set -- "$@" -f;; esac; exec $real "$@"`,
@@ -93,7 +93,7 @@ func TestSaboteur_FailsTheLab(t *testing.T) {
 		{"the leftovers of a dead shim are not removed", "CDB_RUNC", "runc", `case "$*" in *delete*--force*) exit 0;; esac; exec $real "$@"`,
 			"Task_WhatHappensWhenTheShim", "shim KILL, running: the init"},
 		{"a stopped task is reported as running", "CDB_CTR", "ctr", `case "$*" in *"tasks ls"*) $real "$@" | sed s/STOPPED/RUNNING/; exit;; esac; exec $real "$@"`,
-			"Task_WhatHappensWhenIts", "ctr tasks ls, and the Go client"},
+			"Task_WhatHappensWhenIts", "by ctr tasks ls, and by the Go client"},
 		{"runc does not log", "CDB_RUNC", "runc", `exec $real $(echo "$@" | sed 's,--log [^ ]*,--log /dev/null,')`,
 			"Events_WhatDoDebugLogs", "log.json"},
 	} {
