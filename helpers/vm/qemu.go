@@ -3,7 +3,6 @@
 package vm
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -75,7 +74,7 @@ func parseVersion(out string) string {
 type machine struct {
 	cmd     *exec.Cmd
 	console *tailBuffer
-	stderr  *bytes.Buffer
+	stderr  *tailBuffer            // bounded, and read while QEMU still writes
 	ports   map[string]*connection // by the port's name; "console" is the console
 	exited  chan struct{}          // closed when QEMU has ended
 	err     error                  // how QEMU ended
@@ -94,7 +93,7 @@ func (q *qemu) start(conf Config, k *kernel, disks machineDisks, init string, po
 	if conf.Accel == "kvm" {
 		cpu = "host"
 	}
-	m = &machine{console: new(tailBuffer), stderr: new(bytes.Buffer), ports: map[string]*connection{}, exited: make(chan struct{})}
+	m = &machine{console: new(tailBuffer), stderr: new(tailBuffer), ports: map[string]*connection{}, exited: make(chan struct{})}
 	if os.Getenv("CDB_VM_CONSOLE") != "" {
 		m.console.copy = os.Stderr
 	}
@@ -236,7 +235,7 @@ func (m *machine) exitState() string {
 // console.
 func lastLines(console string, n int) string {
 	console = strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' {
+		if isControlCharacter(r) {
 			return -1
 		}
 		return r

@@ -157,8 +157,8 @@ func TestCopier_WaitsForEveryByte(t *testing.T) {
 	c := startCopy(conn, &out)
 	_, err = conn.qemuEnd.Write([]byte("12345"))
 	assert.NilError(t, err)
-	assert.NilError(t, c.waitFor(5, time.Second))
-	assert.ErrorContains(t, c.waitFor(6, 10*time.Millisecond), "only 5 of 6 bytes arrived within")
+	assert.NilError(t, c.waitFor(t.Context(), 5, time.Second))
+	assert.ErrorContains(t, c.waitFor(t.Context(), 6, 10*time.Millisecond), "only 5 of 6 bytes arrived within")
 	assert.NilError(t, conn.qemuEnd.Close())
-	assert.ErrorContains(t, c.waitFor(6, time.Second), "only 5 of 6 bytes arrived")
+	assert.ErrorContains(t, c.waitFor(t.Context(), 6, time.Second), "only 5 of 6 bytes arrived")
 }
