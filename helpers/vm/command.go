@@ -63,10 +63,18 @@ func (s *Stopped) Error() string { return "stopped; the VM is gone" }
 // Run boots the VM, runs the command and waits for its end. An error means that nothing is known about the command: it
 // is a [*Stopped], or a failure of the machine such as a [*Fault].
 func (c *Command) Run(ctx context.Context) (*Result, error) {
+	result, err := c.run(ctx)
+	if stopped, ok := errors.AsType[*Stopped](context.Cause(ctx)); ok && err != nil {
+		return nil, stopped // and not what the stop broke
+	}
+	return result, err
+}
+
+func (c *Command) run(ctx context.Context) (*Result, error) {
 	program := shellProgram()
 	if len(c.Args) > 0 {
 		var err error
-		if program, err = testProgram(c.Args); err != nil {
+		if program, err = testProgram(ctx, c.Args); err != nil {
 			return nil, err
 		}
 	}
@@ -79,11 +87,11 @@ func (c *Command) Run(ctx context.Context) (*Result, error) {
 	if err := conf.check(); err != nil {
 		return nil, err
 	}
-	q, err := findQEMU()
+	q, err := findQEMU(ctx)
 	if err != nil {
 		return nil, err
 	}
-	init, err := c.Cache.buildInit()
+	init, err := c.Cache.buildInit(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +99,7 @@ func (c *Command) Run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if conf.Accel, err = c.Cache.chooseAccelerator(q, conf.Accel, k, init, c.Log); err != nil {
+	if conf.Accel, err = c.Cache.chooseAccelerator(ctx, q, conf.Accel, k, init, c.Log); err != nil {
 		return nil, err
 	}
 	conf.setDefaultCPUs()
@@ -165,9 +173,6 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, tes
 				case <-ctx.Done():
 				case <-time.After(exitTimeout):
 				}
-				if s, ok := errors.AsType[*Stopped](context.Cause(ctx)); ok {
-					return 0, s
-				}
 				return 0, m.fault(tried, "the guest ended before it reported how the command ended: "+m.exitState(), again)
 			case msg.Ready && !ready:
 				ready, tried = true, "run "+job.Args[0]+" in the VM"
@@ -195,9 +200,6 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, tes
 					size int64
 				}{{"standard output", stdout, msg.Exit.Stdout}, {"standard error", stderr, msg.Exit.Stderr}, {"the result files", results, msg.Exit.Results}} {
 					if err := output.waitFor(ctx, output.size, drainTimeout); err != nil {
-						if s, ok := errors.AsType[*Stopped](err); ok {
-							return 0, s
-						}
 						return 0, m.fault("receive "+output.name, err.Error(), "check that the disk is not full, and run it again")
 					}
 				}
@@ -225,9 +227,6 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, tes
 		case <-silence.C:
 			return 0, m.fault(tried, fmt.Sprintf("the guest was silent for %v", limit), again+", or use ACCEL=tcg")
 		case <-ctx.Done():
-			if s, ok := errors.AsType[*Stopped](context.Cause(ctx)); ok {
-				return 0, s
-			}
 			return 0, m.fault(tried, context.Cause(ctx).Error(), "")
 		}
 	}

@@ -19,6 +19,7 @@
 //	qemu.go        the machine and its command line
 //	probe.go       whether KVM really works here
 //	connection.go  the serial ports of the guest
+//	helper.go      commands that help: they have a deadline
 //	fault.go       a failure of the machine, as opposed to a failure of the command
 //
 // In the guest, the source tree of the module, the arguments of the command and all directories for results have the

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
@@ -43,7 +42,7 @@ func (c *Cache) toolsImage(ctx context.Context, k *kernel, log func(string, ...a
 		if hostPath == "" {
 			continue
 		}
-		if err := t.addProgram(tool.GuestPath, hostPath); err != nil {
+		if err := t.addProgram(ctx, tool.GuestPath, hostPath); err != nil {
 			return "", nil, err
 		}
 		if tool.Env != "" {
@@ -84,7 +83,7 @@ func (c *Cache) toolsImage(ctx context.Context, k *kernel, log func(string, ...a
 	} else {
 		log("making the image with the tools and the kernel's modules")
 	}
-	if err := t.addSystemFiles(busybox); err != nil {
+	if err := t.addSystemFiles(ctx, busybox); err != nil {
 		return "", nil, err
 	}
 	list, err := k.readModules(guestModules)
@@ -116,7 +115,7 @@ func findTool(t tools.Tool, module string) (string, error) {
 }
 
 // addSystemFiles adds the files and directories that make a tree of programs a Linux system.
-func (t fileTree) addSystemFiles(busybox string) error {
+func (t fileTree) addSystemFiles(ctx context.Context, busybox string) error {
 	for _, l := range []string{"bin", "sbin", "lib", "lib64"} {
 		t.addDir("/usr/" + l)
 		t.addSymlink("/"+l, "usr/"+l)
@@ -135,7 +134,7 @@ func (t fileTree) addSystemFiles(busybox string) error {
 	t.addContent("/etc/os-release", "ID=cdblab\nNAME=\"the lab's throw-away VM\"\n")
 	t.addContent("/etc/profile", "PS1='lab:\\w# '\nalias ll='ls -l'\n")
 
-	out, err := exec.Command(busybox, "--list-full").Output()
+	out, err := runHelper(ctx, quickLimit, nil, busybox, "--list-full")
 	if err != nil {
 		return &Fault{Tried: "list the applets of busybox", Seen: err.Error(), Do: "check that " + busybox + " --list-full works, or set CDB_BUSYBOX to another static busybox"}
 	}

@@ -4,6 +4,7 @@ package vm
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -19,7 +20,7 @@ import (
 
 // buildInit returns the path of the guest's pid 1, and builds it if none of exactly these sources exists. Even a go
 // build that finds nothing to do costs an eighth of a second.
-func (c *Cache) buildInit() (string, error) {
+func (c *Cache) buildInit(ctx context.Context) (string, error) {
 	key := sha256.New()
 	fmt.Fprintln(key, runtime.Version(), runtime.GOARCH)
 	for _, pattern := range []string{"/cmd/lab-init/*.go", "/helpers/vm/protocol/*.go", "/go.sum"} {
@@ -38,12 +39,14 @@ func (c *Cache) buildInit() (string, error) {
 	}
 	tmp := out + ".new-" + strconv.Itoa(os.Getpid())
 	defer os.Remove(tmp)
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tmp, "./cmd/lab-init")
-	build.Dir = c.Module
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux")
-	if output, err := build.CombinedOutput(); err != nil {
+	var output tailBuffer
+	set := func(build *exec.Cmd) {
+		build.Dir, build.Stderr = c.Module, &output
+		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux")
+	}
+	if _, err := runHelper(ctx, buildLimit, set, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tmp, "./cmd/lab-init"); err != nil {
 		return "", &Fault{
-			Tried: "build the guest's pid 1: go build ./cmd/lab-init", Seen: strings.TrimSpace(string(output) + "\n" + err.Error()),
+			Tried: "build the guest's pid 1: go build ./cmd/lab-init", Seen: strings.TrimSpace(output.String() + "\n" + err.Error()),
 			Do: "check that go is on PATH, that the module builds, and that the disk is not full",
 		}
 	}

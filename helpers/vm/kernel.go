@@ -15,7 +15,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
+	"time"
 )
 
 // kernel is a kernel image and its modules.
@@ -54,13 +56,13 @@ func (c *Cache) findKernel(ctx context.Context, want string, log func(string, ..
 		return nil, err
 	}
 	a := aptClient{dir: c.path("apt")}
-	pkg, err := a.findPackage(want, log)
+	pkg, err := a.findPackage(ctx, want, log)
 	if err != nil {
 		return nil, err
 	}
 	log("fetching the kernel package %s", pkg)
 	dir := c.path("kernel", pkg)
-	if err := a.unpack(pkg, dir); err != nil {
+	if err := a.unpack(ctx, pkg, dir); err != nil {
 		return nil, asFault("fetch the kernel package "+pkg, c.dir, err)
 	}
 	_ = os.Remove(link)
@@ -149,7 +151,7 @@ type aptClient struct {
 }
 
 // findPackage returns the name of the package of the newest cloud kernel of a version; "" means the default version.
-func (a *aptClient) findPackage(want string, log func(string, ...any)) (string, error) {
+func (a *aptClient) findPackage(ctx context.Context, want string, log func(string, ...any)) (string, error) {
 	fault := func(seen, do string) (string, error) {
 		name := "the distribution's cloud kernel"
 		if want != "" {
@@ -165,7 +167,7 @@ func (a *aptClient) findPackage(want string, log func(string, ...any)) (string, 
 	if want != "" {
 		metas = append(metas, "linux-image-"+want+"-cloud-"+arch)
 	}
-	pkg := a.resolve(metas, want)
+	pkg := a.resolve(ctx, metas, want)
 	if pkg == "" {
 		// The system's package lists may be missing (a container image has none) or old. The lab's own lists need no root.
 		log("the system's package lists have no such kernel; fetching the lab's own package lists")
@@ -174,10 +176,10 @@ func (a *aptClient) findPackage(want string, log func(string, ...any)) (string, 
 			return "", err
 		}
 		a.options = []string{"-o", "Dir::State::Lists=" + lists, "-o", "Dir::Cache=" + a.dir, "-o", "Debug::NoLocking=1"}
-		if out, err := a.command("apt-get", "update", "-q").CombinedOutput(); err != nil {
-			return fault(lastLine(out), "check that apt-get update works here, or name a kernel by its path: KERNEL=/path/to/vmlinuz")
+		if _, err := a.run(ctx, fetchLimit, "", "apt-get", "update", "-q"); err != nil {
+			return fault(err.Error(), "check that apt-get update works here, or name a kernel by its path: KERNEL=/path/to/vmlinuz")
 		}
-		pkg = a.resolve(metas, want)
+		pkg = a.resolve(ctx, metas, want)
 	}
 	if pkg == "" {
 		return fault("the package archive has none", "use another version (`apt-cache search linux-image.*cloud` lists them), or name a kernel by its path: KERNEL=/path/to/vmlinuz")
@@ -185,15 +187,15 @@ func (a *aptClient) findPackage(want string, log func(string, ...any)) (string, 
 	return pkg, nil
 }
 
-func (a *aptClient) command(name string, args ...string) *exec.Cmd {
-	c := exec.Command(name, append(a.options, args...)...)
-	c.Env = append(os.Environ(), "LC_ALL=C")
-	return c
+// run runs a command of apt in the directory dir; "" means the working directory.
+func (a *aptClient) run(ctx context.Context, limit time.Duration, dir, name string, args ...string) ([]byte, error) {
+	set := func(c *exec.Cmd) { c.Dir, c.Env = dir, append(os.Environ(), "LC_ALL=C") }
+	return runHelper(ctx, limit, set, name, append(slices.Clone(a.options), args...)...)
 }
 
 // resolve returns the package that one of the meta packages depends on: the package with the kernel's files.
-func (a *aptClient) resolve(metas []string, want string) string {
-	out, _ := a.command("apt-cache", append([]string{"depends"}, metas...)...).Output()
+func (a *aptClient) resolve(ctx context.Context, metas []string, want string) string {
+	out, _ := a.run(ctx, aptLimit, "", "apt-cache", append([]string{"depends"}, metas...)...)
 	for line := range strings.Lines(string(out)) {
 		pkg, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: ")
 		// The version 6.1 must not match 6.12.
@@ -205,23 +207,23 @@ func (a *aptClient) resolve(metas []string, want string) string {
 }
 
 // unpack fetches a package, and extracts the kernel and its modules into dir. Every machine with apt-get has dpkg-deb.
-func (a *aptClient) unpack(pkg, dir string) error {
+func (a *aptClient) unpack(ctx context.Context, pkg, dir string) error {
 	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".fetch-*")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	get := a.command("apt-get", "download", "-q", pkg)
-	get.Dir = tmp
-	if out, err := get.CombinedOutput(); err != nil {
-		return &Fault{Tried: "fetch the package " + pkg, Seen: lastLine(out), Do: "check that `apt-get download " + pkg + "` works here, or name a kernel by its path: KERNEL=/path/to/vmlinuz"}
+	if _, err := a.run(ctx, fetchLimit, tmp, "apt-get", "download", "-q", pkg); err != nil {
+		return &Fault{Tried: "fetch the package " + pkg, Seen: err.Error(), Do: "check that `apt-get download " + pkg + "` works here, or name a kernel by its path: KERNEL=/path/to/vmlinuz"}
 	}
 	debs, _ := filepath.Glob(tmp + "/*.deb")
 	if len(debs) != 1 {
 		return fmt.Errorf("apt-get download %s fetched %d packages, not one", pkg, len(debs))
 	}
 	var stderr bytes.Buffer
-	unpack := exec.Command("dpkg-deb", "--fsys-tarfile", debs[0])
+	ctx, cancel := context.WithTimeout(ctx, buildLimit)
+	defer cancel()
+	unpack := helperCommand(ctx, "dpkg-deb", "--fsys-tarfile", debs[0])
 	unpack.Stderr = &stderr
 	stream, err := unpack.StdoutPipe()
 	if err != nil {

@@ -3,6 +3,7 @@
 package vm
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -22,7 +23,7 @@ const probeTimeout = 10 * time.Second
 // That /dev/kvm can be opened proves nothing: in a VM without nested virtualisation, or where that is broken, the guest
 // spins for ever. So KVM has to boot a guest once. The result is kept until QEMU or the host's kernel changes, or the
 // host boots again.
-func (c *Cache) chooseAccelerator(q *qemu, want string, k *kernel, init string, log func(string, ...any)) (string, error) {
+func (c *Cache) chooseAccelerator(ctx context.Context, q *qemu, want string, k *kernel, init string, log func(string, ...any)) (string, error) {
 	if want == "tcg" {
 		return "tcg", nil
 	}
@@ -31,7 +32,7 @@ func (c *Cache) chooseAccelerator(q *qemu, want string, k *kernel, init string, 
 		problem = err.Error()
 	} else {
 		f.Close()
-		problem = c.probeKVM(q, k, init, log)
+		problem = c.probeKVM(ctx, q, k, init, log)
 	}
 	switch {
 	case problem == "":
@@ -44,7 +45,7 @@ func (c *Cache) chooseAccelerator(q *qemu, want string, k *kernel, init string, 
 }
 
 // probeKVM returns why KVM can't be used, or "".
-func (c *Cache) probeKVM(q *qemu, k *kernel, init string, log func(string, ...any)) string {
+func (c *Cache) probeKVM(ctx context.Context, q *qemu, k *kernel, init string, log func(string, ...any)) string {
 	type verdict struct{ Key, Problem string }
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	host, _ := os.ReadFile("/proc/version")
@@ -59,7 +60,7 @@ func (c *Cache) probeKVM(q *qemu, k *kernel, init string, log func(string, ...an
 	}
 	log("checking whether KVM works here: a probe boot of at most %v", probeTimeout)
 	v = verdict{Key: key}
-	if _, err := minimalBoot(q, Config{Memory: 256, CPUs: 1, Accel: "kvm"}, k, init, probeTimeout); err != nil {
+	if _, err := minimalBoot(ctx, q, Config{Memory: 256, CPUs: 1, Accel: "kvm"}, k, init, probeTimeout); err != nil {
 		v.Problem = "a probe boot with it failed: " + err.Error()
 	}
 	if b, err := json.Marshal(v); err == nil {
@@ -70,7 +71,7 @@ func (c *Cache) probeKVM(q *qemu, k *kernel, init string, log func(string, ...an
 
 // minimalBoot boots the kernel with a pid 1 that prints one line and resets the machine. It returns how long it took until
 // QEMU had ended: the lowest cost of a VM.
-func minimalBoot(q *qemu, conf Config, k *kernel, init string, timeout time.Duration) (time.Duration, error) {
+func minimalBoot(ctx context.Context, q *qemu, conf Config, k *kernel, init string, timeout time.Duration) (time.Duration, error) {
 	program, err := os.ReadFile(init)
 	if err != nil {
 		return 0, err
@@ -92,6 +93,8 @@ func minimalBoot(q *qemu, conf Config, k *kernel, init string, timeout time.Dura
 	defer m.kill()
 	select {
 	case <-m.exited:
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
 	case <-time.After(timeout):
 		return 0, fmt.Errorf("the guest was silent for %v", timeout)
 	}

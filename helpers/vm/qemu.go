@@ -3,6 +3,7 @@
 package vm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,7 +11,11 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"cdblab/helpers/vm/protocol"
 )
@@ -39,7 +44,7 @@ type qemu struct {
 	version string
 }
 
-func findQEMU() (*qemu, error) {
+func findQEMU(ctx context.Context) (*qemu, error) {
 	p, ok := platforms[runtime.GOARCH]
 	if !ok {
 		return nil, &Fault{Tried: "choose a machine type", Seen: "the lab has none for " + runtime.GOARCH, Do: "run the lab in your own disposable machine: make lab-here"}
@@ -49,9 +54,9 @@ func findQEMU() (*qemu, error) {
 	if err != nil {
 		return nil, &Fault{Tried: "find " + p.program, Seen: "it is not on PATH", Do: install}
 	}
-	out, err := exec.Command(path, "--version").CombinedOutput()
+	out, err := runHelper(ctx, quickLimit, nil, path, "--version")
 	if err != nil {
-		return nil, &Fault{Tried: path + " --version", Seen: err.Error() + ": " + lastLine(out), Do: install}
+		return nil, &Fault{Tried: path + " --version", Seen: err.Error(), Do: install}
 	}
 	q := &qemu{platform: p, path: path, version: parseVersion(string(out))}
 	major, _, _ := strings.Cut(q.version, ".")
@@ -78,6 +83,8 @@ type machine struct {
 	ports   map[string]*connection // by the port's name; "console" is the console
 	exited  chan struct{}          // closed when QEMU has ended
 	err     error                  // how QEMU ended
+	mu      sync.Mutex             // held while the process group is killed, or QEMU is reaped
+	reaped  bool                   // QEMU's process group may be another one's by now
 }
 
 // machineDisks are the images that a machine boots from.
@@ -154,6 +161,7 @@ func (q *qemu) start(conf Config, k *kernel, disks machineDisks, init string, po
 	m.cmd = exec.Command(q.path, args...)
 	m.cmd.ExtraFiles = files
 	m.cmd.Stderr = m.stderr
+	m.cmd.WaitDelay = time.Second // a process that left the group may hold stderr open
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Pdeathsig: syscall.SIGKILL, // the guest does not outlive the wrapper, however the wrapper dies
 		Setpgid:   true,            // Ctrl-C goes to the wrapper only, which then ends QEMU
@@ -166,7 +174,7 @@ func (q *qemu) start(conf Config, k *kernel, disks machineDisks, init string, po
 		err := m.cmd.Start()
 		started <- err
 		if err == nil {
-			m.err = m.cmd.Wait()
+			m.waitAndReap()
 			close(m.exited)
 		}
 	}()
@@ -191,9 +199,32 @@ func (q *qemu) kernelCommandLine(accel, init string) string {
 	return line
 }
 
-// kill kills QEMU and waits until it has ended.
+// waitAndReap waits until QEMU has ended, and ends what is left of its process group: a QEMU that is a script may have
+// started other processes, which hold our files open.
+func (m *machine) waitAndReap() {
+	for {
+		// WNOWAIT leaves the zombie: as long as it is there, no other process group can have its number.
+		if err := unix.Waitid(unix.P_PID, m.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
+			break
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.killGroup()
+	m.err = m.cmd.Wait()
+	m.reaped = true
+}
+
+// killGroup kills QEMU's process group. The caller holds m.mu, and QEMU is not reaped.
+func (m *machine) killGroup() { _ = syscall.Kill(-m.cmd.Process.Pid, syscall.SIGKILL) }
+
+// kill kills QEMU and the processes that it started, and waits until it has ended.
 func (m *machine) kill() {
-	_ = m.cmd.Process.Kill()
+	m.mu.Lock()
+	if !m.reaped {
+		m.killGroup()
+	}
+	m.mu.Unlock()
 	<-m.exited
 	for _, conn := range m.ports {
 		conn.Close()

@@ -4,6 +4,7 @@ package vm
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -16,7 +17,7 @@ import (
 
 // testProgram returns a test binary, argv[0], with its arguments and the source tree that it runs in. All paths in the
 // guest are those of the host.
-func testProgram(argv []string) (*guestProgram, error) {
+func testProgram(ctx context.Context, argv []string) (*guestProgram, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return nil, err
@@ -31,7 +32,7 @@ func testProgram(argv []string) (*guestProgram, error) {
 	}
 	guestPath := protocol.ProgramDir + "/" + filepath.Base(binary)
 	files := fileTree{}
-	if err := files.addProgram(guestPath, binary); err != nil {
+	if err := files.addProgram(ctx, guestPath, binary); err != nil {
 		return nil, err
 	}
 	files.addDir(protocol.SourceTree)

@@ -240,7 +240,7 @@ func TestBadInput(t *testing.T) {
 		full := &Cache{Module: c.Cache.Module, dir: small}
 		assert.NilError(t, os.Symlink(c.Cache.path("kernel"), small+"/kernel"))
 		// The two megabytes of pid 1 do not fit either, but this test is about the image.
-		init, err := c.Cache.buildInit()
+		init, err := c.Cache.buildInit(t.Context())
 		assert.NilError(t, err)
 		assert.NilError(t, os.Symlink(init, filepath.Join(small, filepath.Base(init))))
 		c.Cache = full
@@ -428,14 +428,4 @@ func qemuOf(t *testing.T, pid int) int {
 	}
 	t.Fatalf("process %d has no child that is QEMU", pid)
 	return 0
-}
-
-// fakeQEMU puts a script into PATH in place of QEMU.
-func fakeQEMU(t *testing.T, script string) {
-	t.Helper()
-	dir := t.TempDir()
-	for _, p := range platforms {
-		assert.NilError(t, os.WriteFile(filepath.Join(dir, p.program), []byte("#!/bin/sh\n"+script+"\n"), 0o755))
-	}
-	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
