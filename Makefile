@@ -3,7 +3,6 @@
 SHELL := /bin/sh
 GO    ?= go
 BIN   := .lab/bin
-TOOLS := $(BIN)/runc $(BIN)/containerd $(BIN)/ctr $(BIN)/containerd-shim-runc-v2
 
 # Q selects questions by a regular expression, like go test's -run: make lab Q=Lifecycle
 Q ?=
@@ -29,20 +28,8 @@ deps: ## install what is missing: compiler, libseccomp, busybox, QEMU, strace, c
 	@scripts/deps.sh
 
 .PHONY: tools
-tools: $(TOOLS) ## build runc, containerd, the shim and ctr in the versions that go.mod pins, into .lab/bin
-
-# Static, so that the same files run on any distribution and in a bare VM. -trimpath, so that two machines build the
-# same bytes, and the digests of two runs can be compared.
-$(BIN)/runc: go.mod
-	CGO_ENABLED=1 $(GO) build -trimpath -tags 'seccomp netgo osusergo urfave_cli_no_docs' \
-		-ldflags '-linkmode external -extldflags -static' -o $@ github.com/opencontainers/runc
-	@touch $@
-
-# The build tags leave out what no question needs. CRI is the largest part, with all of Kubernetes that it imports:
-# without it the daemon starts in 1.05 s instead of 2.5 s under emulation. Each run prints the tags of the tools.
-$(BIN)/%: go.mod
-	CGO_ENABLED=0 $(GO) build -trimpath -tags 'no_cri no_btrfs no_devmapper no_zfs no_tracing' -o $@ github.com/containerd/containerd/v2/cmd/$*
-	@touch $@
+tools: $(BIN)/lab ## build runc, containerd, the shim and ctr in the versions that go.mod pins, into .lab/bin
+	@$(BIN)/lab tools
 
 include vm.mk
 

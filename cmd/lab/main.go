@@ -17,6 +17,7 @@ var commands = []struct {
 	{"shell", "run a shell in a throw-away VM that has the tools and the chapter's bundle", shellMain},
 	{"sweep", "remove the leftovers of killed runs, and kept runs, from this machine", sweepMain},
 	{"syllabus", "list the questions", syllabusMain},
+	{"tools", "build the pinned programs that are missing or stale, into .lab/bin; the same as make tools", toolsMain},
 	{"deps", "list the missing packaged programs; make deps installs them", depsMain},
 }
 
