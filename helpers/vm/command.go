@@ -87,6 +87,11 @@ func (c *Command) run(ctx context.Context) (*Result, error) {
 	if err := conf.check(); err != nil {
 		return nil, err
 	}
+	release, err := c.Cache.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	q, err := findQEMU(ctx)
 	if err != nil {
 		return nil, err

@@ -8,11 +8,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"cdblab/helpers/vm/protocol"
@@ -23,21 +22,34 @@ import (
 func (c *Cache) buildInit(ctx context.Context) (string, error) {
 	key := sha256.New()
 	fmt.Fprintln(key, runtime.Version(), runtime.GOARCH)
-	for _, pattern := range []string{"/cmd/lab-init/*.go", "/helpers/vm/protocol/*.go", "/go.sum"} {
-		files, _ := filepath.Glob(c.Module + pattern)
+	// Not filepath.Glob: the checkout's path may contain characters of a pattern.
+	module := os.DirFS(c.Module)
+	for _, pattern := range []string{"cmd/lab-init/*.go", "helpers/vm/protocol/*.go", "go.sum"} {
+		files, _ := fs.Glob(module, pattern)
+		if len(files) == 0 {
+			return "", &Fault{Tried: "read the sources of the guest's pid 1", Seen: "there is no " + pattern + " in " + c.Module, Do: "check that the checkout is complete, and that you can read it"}
+		}
 		for _, f := range files {
-			b, err := os.ReadFile(f)
+			b, err := fs.ReadFile(module, f)
 			if err != nil {
 				return "", err
 			}
-			fmt.Fprintf(key, "%s %d\n%s", filepath.Base(f), len(b), b)
+			fmt.Fprintf(key, "%s %d\n%s", f, len(b), b)
 		}
 	}
 	out := c.path("init-" + hex.EncodeToString(key.Sum(nil))[:16])
-	if _, err := os.Stat(out); err == nil {
+	if c.check(out) == nil {
 		return out, nil
 	}
-	tmp := out + ".new-" + strconv.Itoa(os.Getpid())
+	unlock, err := c.lock(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if c.check(out) == nil {
+		return out, nil // another run built it while this run waited
+	}
+	tmp := c.path(".new-init")
 	defer os.Remove(tmp)
 	var output tailBuffer
 	set := func(build *exec.Cmd) {
@@ -50,7 +62,10 @@ func (c *Cache) buildInit(ctx context.Context) (string, error) {
 			Do: "check that go is on PATH, that the module builds, and that the disk is not full",
 		}
 	}
-	return out, os.Rename(tmp, out)
+	if err := c.commit(tmp, out); err != nil {
+		return "", diskFault("build the guest's pid 1", c.dir, err)
+	}
+	return out, nil
 }
 
 // initrd returns the first root filesystem: pid 1 (the program init), and the modules that it loads before it can see

@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -117,23 +116,6 @@ func TestFault_ShowsWhatWasTriedSeenAndToDo(t *testing.T) {
 	assert.Equal(t, f.Error(), "boot the VM: silence\n  the last lines of the guest's console:\n    | one\n    | two\n  what to do: wait")
 	assert.Assert(t, cmp.Contains(diskFault("x", "/", syscall.ENOSPC).Error(), "make room on the disk of /"))
 	assert.Equal(t, lastLines("a\r\nb\x1bc\nd", 2), "bc\nd")
-}
-
-func TestImage_IsComplete(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "image")
-	tr := fileTree{}
-	tr.addContent("/a/b/c", "content")
-	tr.addSymlink("/l", "a/b/c")
-	tr.addHostFile("/big", os.Args[0], 0o755)
-	assert.NilError(t, tr.save(file))
-	assert.Assert(t, isComplete(file))
-	info, err := os.Stat(file)
-	assert.NilError(t, err)
-	assert.Equal(t, info.Size()%512, int64(0), "a disk has only whole sectors")
-	assert.NilError(t, os.Truncate(file, info.Size()-1))
-	assert.Assert(t, !isComplete(file))
-	left, _ := filepath.Glob(filepath.Dir(file) + "/*")
-	assert.Equal(t, strings.Join(left, " "), file, "no other file is left")
 }
 
 // A run that waits for another one to build the image can be stopped.
