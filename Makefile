@@ -4,16 +4,20 @@ SHELL := /bin/sh
 GO    ?= go
 BIN   := .lab/bin
 
+# $(call q,NAME) is the value of the variable NAME, quoted for the shell. It is the value as it was typed: in
+# Q='^A$$|^B$$' make would take $$| for a variable.
+q = '$(subst ','\'',$(value $1))'
+
 # Q selects questions by a regular expression, like go test's -run: make lab Q=Lifecycle
 Q ?=
-RUN := $(if $(Q),-run '$(Q)')
+RUN := $(if $(value Q),-run $(call q,Q))
 
 # JUNIT=file writes a JUnit report. ARTIFACTS=dir stores the transcript of each question.
 JUNIT     ?=
 ARTIFACTS ?=
-TEST      := $(if $(JUNIT),$(GO) tool gotestsum --format standard-verbose --junitfile '$(JUNIT)' --,$(GO) test)
-FLAGS     := -tags vmlab -count=1 -timeout 40m -v $(RUN) $(if $(ARTIFACTS),-artifacts -outputdir '$(abspath $(ARTIFACTS))')
-results    = @mkdir -p $(if $(ARTIFACTS),'$(ARTIFACTS)') $(if $(JUNIT),'$(dir $(JUNIT))') .lab
+TEST      := $(if $(value JUNIT),$(GO) tool gotestsum --format standard-verbose --junitfile $(call q,JUNIT) --,$(GO) test)
+FLAGS     := -tags vmlab -count=1 -timeout 40m -v $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
+results    = @mkdir -p -- $(if $(value ARTIFACTS),$(call q,ARTIFACTS)) $(if $(value JUNIT),"$$(dirname -- $(call q,JUNIT))") .lab
 
 # The questions need root. If you are not root, go test starts the finished test binary with sudo. go itself runs as you,
 # because sudo often does not find go, and go's caches would belong to root.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
 )
 
 // Cache is the module's directory .lab/vm. It holds everything that is fetched or built for the VM; all of it can be
@@ -46,13 +47,20 @@ func OpenCache() (*Cache, error) {
 }
 
 func (c *Cache) create() error {
-	if err := os.MkdirAll(c.dir, 0o755); err != nil {
-		return &Fault{
-			Tried: "create the directory for the kernel and the images", Seen: err.Error(),
-			Do: makeWritable(filepath.Dir(c.dir)),
+	err := os.MkdirAll(c.dir, 0o755)
+	if err == nil {
+		// Asked at once: a later step would report the same, but not so clearly.
+		if werr := unix.Access(c.dir, unix.W_OK); werr != nil {
+			err = &os.PathError{Op: "write to", Path: c.dir, Err: werr}
 		}
 	}
-	return nil
+	if err == nil {
+		return nil
+	}
+	return &Fault{
+		Tried: "create the directory for the kernel and the images", Seen: err.Error(),
+		Do: makeWritable(filepath.Dir(c.dir)) + ". If the checkout is on a read-only file system, copy it: the lab writes only below .lab",
+	}
 }
 
 // moduleRoot returns the nearest directory at or above dir that has a go.mod, or "".

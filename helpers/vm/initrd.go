@@ -11,15 +11,15 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 
 	"cdblab/helpers/vm/protocol"
 )
 
-// buildInit returns the path of the guest's pid 1, and builds it if none of exactly these sources exists. Even a go
-// build that finds nothing to do costs an eighth of a second.
-func (c *Cache) buildInit(ctx context.Context) (string, error) {
+// initName returns the path of the guest's pid 1 that is built from exactly these sources. It need not exist.
+func (c *Cache) initName() (string, error) {
 	key := sha256.New()
 	fmt.Fprintln(key, runtime.Version(), runtime.GOARCH)
 	// Not filepath.Glob: the checkout's path may contain characters of a pattern.
@@ -37,7 +37,16 @@ func (c *Cache) buildInit(ctx context.Context) (string, error) {
 			fmt.Fprintf(key, "%s %d\n%s", f, len(b), b)
 		}
 	}
-	out := c.path("init-" + hex.EncodeToString(key.Sum(nil))[:16])
+	return c.path("init-" + hex.EncodeToString(key.Sum(nil))[:16]), nil
+}
+
+// buildInit returns the path of the guest's pid 1, and builds it if none of exactly these sources exists. Even a go
+// build that finds nothing to do costs an eighth of a second.
+func (c *Cache) buildInit(ctx context.Context) (string, error) {
+	out, err := c.initName()
+	if err != nil {
+		return "", err
+	}
 	if c.check(out) == nil {
 		return out, nil
 	}
@@ -49,7 +58,10 @@ func (c *Cache) buildInit(ctx context.Context) (string, error) {
 	if c.check(out) == nil {
 		return out, nil // another run built it while this run waited
 	}
-	tmp := c.path(".new-init")
+	tmp, err := filepath.Abs(c.path(".new-init")) // go build runs in another directory
+	if err != nil {
+		return "", err
+	}
 	defer os.Remove(tmp)
 	var output tailBuffer
 	set := func(build *exec.Cmd) {
@@ -59,7 +71,7 @@ func (c *Cache) buildInit(ctx context.Context) (string, error) {
 	if _, err := runHelper(ctx, buildLimit, set, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tmp, "./cmd/lab-init"); err != nil {
 		return "", &Fault{
 			Tried: "build the guest's pid 1: go build ./cmd/lab-init", Seen: strings.TrimSpace(output.String() + "\n" + err.Error()),
-			Do: "check that go is on PATH, that the module builds, and that the disk is not full",
+			Do: "check that go is on PATH, that HOME is set, that the module builds, and that the disk is not full",
 		}
 	}
 	if err := c.commit(tmp, out); err != nil {

@@ -175,6 +175,11 @@ func customKernel(image, modules string) (*kernel, error) {
 	unusable := func(seen, do string) (*kernel, error) {
 		return nil, &Fault{Tried: "use the kernel " + image, Seen: seen, Do: do}
 	}
+	// Not a FIFO or a device: opening one could wait for ever.
+	info, err := os.Stat(image)
+	if err == nil && !info.Mode().IsRegular() {
+		return unusable("it is no regular file", "name the path of a kernel image such as /boot/vmlinuz-$(uname -r)")
+	}
 	f, err := os.Open(image)
 	if errors.Is(err, os.ErrPermission) {
 		return unusable("you have no permission to read it", "copy it to a file that you can read: sudo install -m 644 "+image+" ~/")
@@ -192,15 +197,18 @@ func customKernel(image, modules string) (*kernel, error) {
 	if !ok {
 		return unusable("it is not a kernel image for "+runtime.GOARCH, "name the path of a vmlinuz (bzImage, or Image on arm64)")
 	}
+	if image, err = filepath.Abs(image); err != nil { // QEMU would take -x for an option
+		return nil, err
+	}
 	k := &kernel{image: image, release: release}
 	for _, dir := range []string{modules, filepath.Dir(filepath.Dir(image)) + "/lib/modules/" + release, "/lib/modules/" + release} {
-		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		if info, err := os.Stat(dir + "/kernel"); dir != "" && err == nil && info.IsDir() {
 			k.modules = dir
 			break
 		}
 	}
 	if modules != "" && k.modules != modules {
-		return unusable("there is no directory CDB_MODULES="+modules, "name the directory of its modules, which contains the directory kernel")
+		return unusable("there is no directory kernel in CDB_MODULES="+modules, "name the directory of its modules, such as /lib/modules/"+release)
 	}
 	return k, nil
 }

@@ -203,13 +203,13 @@ func TestBadInput(t *testing.T) {
 	}{
 		"kernel that is not there":   {func(c *Command) { c.Kernel = "/nonexistent" }, "there is no such file"},
 		"kernel that is a text file": {func(c *Command) { c.Kernel = text }, "it is not a kernel image"},
-		"kernel that is a folder":    {func(c *Command) { c.Kernel = "/" }, "it can't be read"},
+		"kernel that is a folder":    {func(c *Command) { c.Kernel = "/" }, "it is no regular file"},
 		"kernel that is not packed":  {func(c *Command) { c.Kernel = "2.4" }, "the package archive has none"},
 		"kernel that is cut short":   {func(c *Command) { c.Kernel = cut }, ""},
 		"cgroup mode":                {func(c *Command) { c.Cgroup = "v3" }, `CGROUP is "v3"`},
 		"accelerator":                {func(c *Command) { c.Accel = "hvf" }, `ACCEL is "hvf"`},
-		"memory":                     {func(c *Command) { c.Memory = 1 }, "MEM is not a number"},
-		"CPUs":                       {func(c *Command) { c.CPUs = -1 }, "CPUS is not a number"},
+		"memory":                     {func(c *Command) { c.Memory = 1 }, "MEM is 1, not a number"},
+		"CPUs":                       {func(c *Command) { c.CPUs = -1 }, "CPUS is -1, not a number"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			was := bootTimeout
