@@ -156,6 +156,27 @@ func TestKernel_FollowsTheDistribution(t *testing.T) {
 	assert.Equal(t, content, "content of 3")
 }
 
+// A stop while apt fetches the kernel ends the run at once, and leaves nothing that a later run would take for a kernel.
+func TestKernel_StopWhileFetching(t *testing.T) {
+	newFakeArchive(t, "1")
+	pid := filepath.Join(t.TempDir(), "pid")
+	fakeProgram(t, "apt-get", `case "$*" in *--print-uris*) echo "'u' linux-image-6.1.0-1-cloud-`+runtime.GOARCH+`_1.deb";; *) `+hang(pid)+";; esac")
+	c := &Cache{Module: "../..", dir: t.TempDir()}
+	fakeInit(t, c)
+	fakeQEMU(t, "echo QEMU emulator version 9.0.0")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		pidIn(t, pid)
+		cancel(&Stopped{Code: 143})
+	}()
+	_, err := (&Command{Cache: c, Args: []string{os.Args[0]}, Config: Config{Cgroup: "v2", Accel: "tcg", Memory: 512}, Log: t.Logf}).Run(ctx)
+	stopped, ok := errors.AsType[*Stopped](err)
+	assert.Assert(t, ok, "%v", err)
+	assert.Equal(t, stopped.Code, 143)
+	hasEnded(t, pidIn(t, pid))
+	assert.Equal(t, len(entries(c.path("kernel"))), 0)
+}
+
 func TestRecord_OfAnImage(t *testing.T) {
 	c := &Cache{dir: t.TempDir()}
 	tr := fileTree{}

@@ -101,6 +101,15 @@ func TestReleaseOf(t *testing.T) {
 	assert.Assert(t, !ok, "zeros are not a kernel")
 }
 
+func TestKernelCommandLine(t *testing.T) {
+	q := &qemu{platform: platforms["amd64"]}
+	assert.Equal(t, q.kernelCommandLine("tcg", "probe"), "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check  -- probe")
+	assert.Equal(t, q.kernelCommandLine("kvm", ""), "console=ttyS0 quiet panic=-1 ")
+	// A word that the kernel does not know becomes an argument of pid 1.
+	arm := &qemu{platform: platforms["arm64"]}
+	assert.Equal(t, arm.kernelCommandLine("tcg", ""), "console=ttyAMA0 quiet panic=-1 mitigations=off ")
+}
+
 func TestParseVersion(t *testing.T) {
 	for out, want := range map[string]string{
 		"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright": "7.2.22",
