@@ -33,7 +33,7 @@ deps: ## install what is missing: compiler, libseccomp, busybox, QEMU, strace, c
 
 .PHONY: tools
 tools: $(BIN)/lab ## build runc, containerd, the shim and ctr in the versions that go.mod pins, into .lab/bin
-	@$(BIN)/lab tools
+	@GO=$(call q,GO) $(BIN)/lab tools
 
 include vm.mk
 

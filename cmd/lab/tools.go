@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -17,7 +18,8 @@ import (
 	"cdblab/helpers/tools"
 )
 
-// toolsMain builds the pinned programs that are missing or stale. The Go command is found on PATH.
+// toolsMain builds the pinned programs that are missing or stale, with the Go command that the variable GO names, or with
+// the one on PATH.
 func toolsMain([]string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -29,7 +31,11 @@ func toolsMain([]string) int {
 		if !errors.Is(stale, fs.ErrNotExist) {
 			logf("%s is built again: %v", t.Search[0], stale)
 		}
-		if err := buildTool(ctx, t); err != nil {
+		err := buildTool(ctx, t)
+		if err == nil {
+			err = t.Stale(".") // for example, another Go has built it than the one that built this program
+		}
+		if err != nil {
 			logf("build %s: %v\n  what to do: check that this is the root directory of the module cdblab, and run `make deps`", t.Name, err)
 			return 1
 		}
@@ -51,7 +57,7 @@ func buildTool(ctx context.Context, t tools.Tool) error {
 	defer os.RemoveAll(tmp)
 	out := filepath.Join(tmp, name)
 	env, args := t.Build.Command(out)
-	c := exec.CommandContext(ctx, "go", args...)
+	c := exec.CommandContext(ctx, cmp.Or(os.Getenv("GO"), "go"), args...)
 	c.Env, c.Stdout, c.Stderr = append(os.Environ(), env), os.Stderr, os.Stderr
 	_, shown := t.Build.Command(t.Search[0])
 	logf("%s go %s", env, shellescape.QuoteCommand(shown))

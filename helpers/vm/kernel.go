@@ -80,8 +80,8 @@ func (c *kernelChoice) isOld() bool {
 	if age := time.Since(c.Asked); age < 0 || age > kernelAge {
 		return true
 	}
-	info, err := os.Stat(systemLists)
-	return err == nil && info.ModTime().After(c.Asked)
+	lists := modTime(systemLists)
+	return lists.After(c.Asked) && lists.Before(time.Now()) // lists from the future would be newer for ever
 }
 
 // findKernel returns the kernel that want names: a version, a path, or "" for the distribution's default. It fetches the

@@ -283,6 +283,22 @@ func TestOutput_NothingIsLost(t *testing.T) {
 		assert.NilError(t, res.err)
 		assert.Equal(t, strings.Count(res.stdout, "0123456789abcde\n"), 64<<16)
 	})
+	t.Run("slow reader", func(t *testing.T) {
+		c := newCommand(t, nil)
+		c.Stdout = &slowAtTheEnd{Writer: &c.stdout, quick: 1 << 20}
+		res := c.run(built.guest, "-test.run=TestMisbehave", "-misbehave=lines")
+		assert.NilError(t, res.err)
+		assert.Equal(t, strings.Count(res.stdout, "line "), 100_000)
+	})
+	t.Run("slow reader of a shell", func(t *testing.T) {
+		c := newCommand(t, nil)
+		c.Stdin = strings.NewReader("seq 100000; echo the la''st line; exit 7\n")
+		c.Stdout = &slowAtTheEnd{Writer: &c.stdout, quick: 600 << 10}
+		res := c.run()
+		assert.NilError(t, res.err)
+		assert.Equal(t, res.code, 7)
+		assert.Assert(t, cmp.Contains(res.stdout, "\r\n100000\r\nthe last line\r\n"))
+	})
 	t.Run("one file for both keeps their order", func(t *testing.T) {
 		res := guest(t, func(c *Command) { c.Stderr = c.Stdout }, "-test.run=TestMisbehave", "-misbehave=both")
 		assert.Assert(t, cmp.Contains(res.stdout, "one\ntwo\nthree\n"))
@@ -411,6 +427,20 @@ func TestSignals(t *testing.T) {
 			}, poll.WithTimeout(5*time.Second))
 		})
 	}
+}
+
+// slowAtTheEnd is a reader of output that becomes slow after a number of bytes: the end of the output waits in the guest
+// for longer than pid 1 waits for a process that keeps the pipe open.
+type slowAtTheEnd struct {
+	io.Writer
+	quick int
+}
+
+func (s *slowAtTheEnd) Write(b []byte) (int, error) {
+	if s.quick -= len(b); s.quick < 0 {
+		time.Sleep(3 * time.Second)
+	}
+	return s.Writer.Write(b)
 }
 
 // qemuOf returns the pid of the QEMU that is a child of pid.
