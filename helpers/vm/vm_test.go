@@ -285,7 +285,7 @@ func TestOutput_NothingIsLost(t *testing.T) {
 	})
 	t.Run("slow reader", func(t *testing.T) {
 		c := newCommand(t, nil)
-		c.Stdout = &slowAtTheEnd{Writer: &c.stdout, quick: 1 << 20}
+		c.Stdout = &slowAtTheEnd{Writer: &c.stdout, quick: 600 << 10}
 		res := c.run(built.guest, "-test.run=TestMisbehave", "-misbehave=lines")
 		assert.NilError(t, res.err)
 		assert.Equal(t, strings.Count(res.stdout, "line "), 100_000)
@@ -293,7 +293,7 @@ func TestOutput_NothingIsLost(t *testing.T) {
 	t.Run("slow reader of a shell", func(t *testing.T) {
 		c := newCommand(t, nil)
 		c.Stdin = strings.NewReader("seq 100000; echo the la''st line; exit 7\n")
-		c.Stdout = &slowAtTheEnd{Writer: &c.stdout, quick: 600 << 10}
+		c.Stdout = &slowAtTheEnd{Writer: &c.stdout, quick: 350 << 10}
 		res := c.run()
 		assert.NilError(t, res.err)
 		assert.Equal(t, res.code, 7)
