@@ -3,18 +3,21 @@
 SHELL := /bin/sh
 GO    ?= go
 BIN   := .lab/bin
-TOOLS := $(BIN)/runc $(BIN)/containerd $(BIN)/ctr $(BIN)/containerd-shim-runc-v2
+
+# $(call q,NAME) is the value of the variable NAME, quoted for the shell. It is the value as it was typed: in
+# Q='^A$$|^B$$' make would take $$| for a variable.
+q = '$(subst ','\'',$(value $1))'
 
 # Q selects questions by a regular expression, like go test's -run: make lab Q=Lifecycle
 Q ?=
-RUN := $(if $(Q),-run '$(Q)')
+RUN := $(if $(value Q),-run $(call q,Q))
 
 # JUNIT=file writes a JUnit report. ARTIFACTS=dir stores the transcript of each question.
 JUNIT     ?=
 ARTIFACTS ?=
-TEST      := $(if $(JUNIT),$(GO) tool gotestsum --format standard-verbose --junitfile '$(JUNIT)' --,$(GO) test)
-FLAGS     := -tags vmlab -count=1 -timeout 40m -v $(RUN) $(if $(ARTIFACTS),-artifacts -outputdir '$(abspath $(ARTIFACTS))')
-results    = @mkdir -p $(if $(ARTIFACTS),'$(ARTIFACTS)') $(if $(JUNIT),'$(dir $(JUNIT))') .lab
+TEST      := $(if $(value JUNIT),$(GO) tool gotestsum --format standard-verbose --junitfile $(call q,JUNIT) --,$(GO) test)
+FLAGS     := -tags vmlab -count=1 -timeout 40m -v $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
+results    = @mkdir -p -- $(if $(value ARTIFACTS),$(call q,ARTIFACTS)) $(if $(value JUNIT),"$$(dirname -- $(call q,JUNIT))") .lab
 
 # The questions need root. If you are not root, go test starts the finished test binary with sudo. go itself runs as you,
 # because sudo often does not find go, and go's caches would belong to root.
@@ -29,20 +32,8 @@ deps: ## install what is missing: compiler, libseccomp, busybox, QEMU, strace, c
 	@scripts/deps.sh
 
 .PHONY: tools
-tools: $(TOOLS) ## build runc, containerd, the shim and ctr in the versions that go.mod pins, into .lab/bin
-
-# Static, so that the same files run on any distribution and in a bare VM. -trimpath, so that two machines build the
-# same bytes, and the digests of two runs can be compared.
-$(BIN)/runc: go.mod
-	CGO_ENABLED=1 $(GO) build -trimpath -tags 'seccomp netgo osusergo urfave_cli_no_docs' \
-		-ldflags '-linkmode external -extldflags -static' -o $@ github.com/opencontainers/runc
-	@touch $@
-
-# The build tags leave out what no question needs. CRI is the largest part, with all of Kubernetes that it imports:
-# without it the daemon starts in 1.05 s instead of 2.5 s under emulation. Each run prints the tags of the tools.
-$(BIN)/%: go.mod
-	CGO_ENABLED=0 $(GO) build -trimpath -tags 'no_cri no_btrfs no_devmapper no_zfs no_tracing' -o $@ github.com/containerd/containerd/v2/cmd/$*
-	@touch $@
+tools: $(BIN)/lab ## build runc, containerd, the shim and ctr in the versions that go.mod pins, into .lab/bin
+	@GO=$(call q,GO) $(BIN)/lab tools
 
 include vm.mk
 

@@ -3,17 +3,19 @@
 # The settings of the VM, on make's command line: KERNEL=6.12 CGROUP=v1 MEM=1024 CPUS=1 ACCEL=tcg. The defaults are the
 # distribution's kernel, v2, 512 MiB, two CPUs, and KVM if a probe boot shows that it works. On a busy host, CPUS=1 is
 # faster under emulation.
-VM := $(foreach v,KERNEL CGROUP MEM CPUS ACCEL,$(if $($(v)),CDB_$(v)='$($(v))'))
+VM := $(foreach v,KERNEL CGROUP MEM CPUS ACCEL,$(if $(value $(v)),CDB_$(v)=$(call q,$(v))))
 
 # Phony, so always built: go's cache knows better than make whether the program is up to date.
 .PHONY: $(BIN)/lab
 $(BIN)/lab:
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/lab
 
+# go test runs the wrapper in the directory of the package. The path is relative, because -exec can't quote all characters
+# that the directory of the checkout may have.
 .PHONY: lab
 lab: deps tools $(BIN)/lab ## run the questions in a throw-away VM; needs no root and no KVM
 	$(results)
-	$(VM) $(TEST) -exec "'$(CURDIR)/$(BIN)/lab' exec" $(FLAGS) .
+	$(VM) $(TEST) -exec '$(BIN)/lab exec' $(FLAGS) .
 
 .PHONY: shell
 shell: deps tools $(BIN)/lab ## run a shell in a throw-away VM that has the tools and the chapter's bundle

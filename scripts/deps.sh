@@ -62,10 +62,36 @@ aarch64) need qemu have qemu-system-aarch64 ;;
 *) need qemu have qemu-system-x86_64 ;;
 esac
 
+# sudo for the commands that need it.
+if [ "$(id -u)" = 0 ]; then sudo=; else sudo='sudo '; fi
+
+# fresh_lists fetches apt's package lists if there are none (as in a container image), or if they are old. Without them apt
+# offers no optional program, and a first run would ask less than a second one. Old lists are fetched once a week at most:
+# the stamp is also written when apt-get update fails, for example offline. For optional programs alone, sudo may not ask
+# for a password.
+fresh_lists() {
+	stamp=.lab/apt-lists
+	lists=/var/lib/apt/lists
+	eval "$(apt-config shell lists Dir::State::Lists/d 2>/dev/null)"
+	if ls "$lists" 2>/dev/null | grep -q _Packages; then
+		if [ -n "$(find "$lists" $stamp -maxdepth 0 -mtime -7 2>/dev/null)" ]; then return; fi
+	fi
+	update="${sudo}apt-get update -q"
+	if [ -n "$sudo" ] && [ -z "$missing" ] && ! echo "$programs" | grep -qv '^optional '; then
+		update="sudo -n apt-get update -q"
+	fi
+	echo "+ $update"
+	$update || echo "deps: apt-get update failed; using the package lists that are there" >&2
+	{ mkdir -p .lab && touch $stamp; } || true
+}
+
 # helpers/tools has the table of the programs that the tests use. `lab deps` prints the missing ones, for example
 # "required busybox" or "optional crun". An optional program is installed only if apt has a package of it; without the
 # program, a part of a question is skipped. The flags are those of the Makefile, so that both share one build.
 programs=$(CGO_ENABLED=0 go run -trimpath ./cmd/lab deps)
+if [ -n "$missing$programs" ] && command -v apt-get >/dev/null; then
+	fresh_lists
+fi
 while read -r level name; do
 	case $level in
 	'') ;;
@@ -91,7 +117,6 @@ packages() {
 	for n in $missing; do package "$1" "$n"; done | tr ' ' '\n' | sort -u | tr '\n' ' '
 }
 
-if [ "$(id -u)" = 0 ]; then sudo=; else sudo='sudo '; fi
 for manager in apt-get dnf apk pacman zypper; do
 	command -v $manager >/dev/null || continue
 	case $manager in
@@ -99,7 +124,7 @@ for manager in apt-get dnf apk pacman zypper; do
 		list=$(packages apt)
 		echo "+ ${sudo}apt-get install -y --no-install-recommends $list"
 		install="env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends"
-		# If the package lists are missing or old, the first try fails. Only then are they fetched, because that is slow.
+		# If the package lists have become old within the week, the first try fails.
 		# shellcheck disable=SC2086 # the lists must be split into words
 		${sudo}$install $list || { ${sudo}apt-get update -q && ${sudo}$install $list; }
 		exit

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,7 +29,8 @@ func runCommand(c *control, job *protocol.Job) (*protocol.Exit, error) {
 		if term, err = newTerminal(); err != nil {
 			return nil, fmt.Errorf("terminal: %w", err)
 		}
-		attr.Files = []uintptr{term.slave.Fd(), term.slave.Fd(), term.slave.Fd()}
+		pumps = append(pumps, &term.outputPump)
+		attr.Files = []uintptr{term.w.Fd(), term.w.Fd(), term.w.Fd()}
 		attr.Sys.Setctty = true
 	} else {
 		out, err := newOutputPump(protocol.StdoutPort)
@@ -50,7 +52,7 @@ func runCommand(c *control, job *protocol.Job) (*protocol.Exit, error) {
 		return nil, fmt.Errorf("start %s: %w", job.Args[0], err)
 	}
 	if term != nil {
-		term.start()
+		term.startInput()
 	}
 	for _, p := range pumps {
 		p.start()
@@ -80,9 +82,6 @@ func runCommand(c *control, job *protocol.Job) (*protocol.Exit, error) {
 			return nil, err
 		}
 		*[]*int64{&exit.Stdout, &exit.Stderr}[i] = n
-	}
-	if term != nil {
-		exit.Stdout = term.finish()
 	}
 	return exit, nil
 }
@@ -119,14 +118,17 @@ type outputPump struct {
 	done       chan struct{}
 }
 
+// lastOutputDelay is how long the pipe may stay open after the command has ended and all processes were killed. A process
+// in a frozen cgroup does not die of SIGKILL, and keeps its pipe open.
+var lastOutputDelay = 2 * time.Second
+
 func newOutputPump(port string) (*outputPump, error) {
-	p := &outputPump{done: make(chan struct{})}
-	var err error
-	if p.r, p.w, err = os.Pipe(); err != nil {
+	r, w, err := os.Pipe()
+	if err != nil {
 		return nil, err
 	}
-	p.port, err = openPort(port)
-	return p, err
+	to, err := openPort(port)
+	return &outputPump{r: r, w: w, port: to, done: make(chan struct{})}, err
 }
 
 // start begins to copy. The command has the write end of the pipe by now.
@@ -138,6 +140,9 @@ func (p *outputPump) start() {
 		buf := make([]byte, 64<<10)
 		for {
 			n, err := p.r.Read(buf)
+			if os.IsTimeout(err) {
+				n, err = p.readNow(buf)
+			}
 			if n > 0 {
 				w, werr := p.port.Write(buf[:n])
 				p.sent += int64(w)
@@ -147,7 +152,8 @@ func (p *outputPump) start() {
 				}
 			}
 			if err != nil {
-				if err != io.EOF && !os.IsTimeout(err) {
+				// A terminal reports EIO when its last user has closed it.
+				if err != io.EOF && !errors.Is(err, unix.EIO) {
 					p.err = err
 				}
 				return
@@ -156,10 +162,29 @@ func (p *outputPump) start() {
 	}()
 }
 
-// finish waits for the last output, and returns how many bytes were sent. A process in a frozen cgroup does not die of
-// SIGKILL and keeps its pipe open, so finish waits no longer than two seconds.
+// readNow reads what is in the pipe, also after the deadline: while a slow reader on the host held up the port, the
+// command's last output waited in the pipe. It returns io.EOF when the pipe is empty.
+func (p *outputPump) readNow(buf []byte) (n int, err error) {
+	conn, err := p.r.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var readErr error
+	err = conn.Control(func(fd uintptr) { n, readErr = unix.Read(int(fd), buf) })
+	switch {
+	case err != nil:
+		return 0, err
+	case readErr == unix.EAGAIN, readErr == nil && n == 0:
+		return 0, io.EOF
+	case readErr == unix.EINTR:
+		return 0, nil
+	}
+	return max(n, 0), readErr
+}
+
+// finish waits for the last output, and returns how many bytes were sent. It waits as long as the host takes to read them.
 func (p *outputPump) finish() (int64, error) {
-	_ = p.r.SetReadDeadline(time.Now().Add(2 * time.Second))
+	_ = p.r.SetReadDeadline(time.Now().Add(lastOutputDelay))
 	<-p.done
 	return p.sent, p.err
 }

@@ -3,22 +3,19 @@ package main
 import (
 	"fmt"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"cdblab/helpers/vm/protocol"
 )
 
-// terminal is a pseudo terminal. Its master is connected to the stdout port, in both directions.
-type terminal struct {
-	master, slave, port *os.File
-	sent                int64 // bytes written to the port
-	done                chan struct{}
-}
+// terminal is a pseudo terminal. Its master is connected to the stdout port, in both directions. The output is pumped like
+// that of a pipe: r is the master, and w is the slave, which the command gets.
+type terminal struct{ outputPump }
 
 func newTerminal() (*terminal, error) {
-	m, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+	// O_NONBLOCK, so that Go uses its poller: a read of the master must be able to have a deadline.
+	m, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -34,47 +31,33 @@ func newTerminal() (*terminal, error) {
 		return nil, err
 	}
 	port, err := openPort(protocol.StdoutPort)
-	return &terminal{master: os.NewFile(uintptr(m), "ptmx"), slave: slave, port: port, done: make(chan struct{})}, err
+	return &terminal{outputPump{r: os.NewFile(uintptr(m), "ptmx"), w: slave, port: port, done: make(chan struct{})}}, err
 }
 
-// start connects the master and the port. The command has the slave by now.
-func (t *terminal) start() {
-	t.slave.Close()
-	go func() { _, _ = copyAll(t.master, t.port) }()
+// startInput begins to copy the host's input to the command.
+func (t *terminal) startInput() {
 	go func() {
-		defer close(t.done)
-		t.sent, _ = copyAll(t.port, t.master)
+		buf := make([]byte, 16<<10)
+		for {
+			n, err := t.port.Read(buf)
+			if n > 0 {
+				if _, err := t.r.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
 	}()
 }
 
 func (t *terminal) resize(rows, cols int) {
-	_ = unix.IoctlSetWinsize(int(t.master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(rows), Col: uint16(cols)})
-}
-
-// finish waits for the last output, and returns how many bytes were sent. A read of the master fails with EIO when the
-// last slave is closed. A process in a frozen cgroup may keep the slave open, so finish waits no longer than two seconds.
-func (t *terminal) finish() int64 {
-	select {
-	case <-t.done:
-	case <-time.After(2 * time.Second):
+	conn, err := t.r.SyscallConn() // not Fd: it could make the master a blocking file
+	if err != nil {
+		return
 	}
-	return t.sent
-}
-
-func copyAll(to, from *os.File) (int64, error) {
-	var total int64
-	buf := make([]byte, 16<<10)
-	for {
-		n, err := from.Read(buf)
-		if n > 0 {
-			w, werr := to.Write(buf[:n])
-			total += int64(w)
-			if werr != nil {
-				return total, werr
-			}
-		}
-		if err != nil {
-			return total, err
-		}
-	}
+	_ = conn.Control(func(fd uintptr) {
+		_ = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: uint16(rows), Col: uint16(cols)})
+	})
 }

@@ -19,16 +19,18 @@ import (
 // execMain runs a test binary in a VM. It is the program for go test -exec.
 func execMain(args []string) int {
 	command := &vm.Command{Log: logf, Stdout: os.Stdout, Stderr: os.Stderr}
-	flags := flag.NewFlagSet("lab exec", flag.ExitOnError)
+	flags := flag.NewFlagSet("lab exec", flag.ContinueOnError)
 	command.Flags(flags)
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: go test -exec 'lab exec [FLAG...]' …")
 		flags.PrintDefaults()
 	}
-	_ = flags.Parse(args)
+	if err := flags.Parse(args); err != nil {
+		return vm.FaultCode // also for -h: with exit code 0, go test -exec 'lab exec -h' would print "ok"
+	}
 	if flags.NArg() == 0 {
 		flags.Usage()
-		return 2
+		return vm.FaultCode
 	}
 	start := time.Now()
 	ctx, requests := forwardSignals()

@@ -19,6 +19,7 @@ var commands = []struct {
 	{"syllabus", "list the questions", syllabusMain},
 	{"steady", "run a test binary many times, shuffled, and print which tests failed in which run", steadyMain},
 	{"busy", "keep a CPU or the disk busy; lab steady starts it", busyMain},
+	{"tools", "build the pinned programs that are missing or stale, into .lab/bin; the same as make tools", toolsMain},
 	{"deps", "list the missing packaged programs; make deps installs them", depsMain},
 }
 

@@ -26,7 +26,8 @@ type Tool struct {
 	VersionArgs []string // arguments that make it print its version
 	Remedy      string   // the command that provides it: makeTools or makeDeps
 	Need        Need
-	Static      bool // it must be statically linked
+	Static      bool   // it must be statically linked
+	Build       *Build // how `make tools` builds it; nil for a tool of the distribution
 }
 
 // Need says how much the lab depends on a tool.
@@ -50,10 +51,10 @@ const (
 
 // All lists every tool. First the required tools, in the order in which a run reports them.
 var All = []Tool{
-	pinnedTool("runc", "CDB_RUNC", "--version"),
-	pinnedTool("containerd", "CDB_CONTAINERD", "--version"),
-	pinnedTool("ctr", "CDB_CTR", "--version"),
-	pinnedTool("containerd-shim-runc-v2", "CDB_SHIM", "-v"),
+	pinnedTool("runc", "CDB_RUNC", runcBuild, "--version"),
+	pinnedTool("containerd", "CDB_CONTAINERD", containerdBuild, "--version"),
+	pinnedTool("ctr", "CDB_CTR", containerdBuild, "--version"),
+	pinnedTool("containerd-shim-runc-v2", "CDB_SHIM", containerdBuild, "-v"),
 	{
 		// The one program of the root filesystem. It must be static: the root filesystem has no libraries. Without
 		// arguments it prints its version.
@@ -68,9 +69,13 @@ var All = []Tool{
 }
 
 // pinnedTool returns a program under test: go.mod pins its version, and `make tools` builds it.
-func pinnedTool(name, env string, versionArgs ...string) Tool {
+func pinnedTool(name, env string, build Build, versionArgs ...string) Tool {
+	if build.Module == containerdBuild.Module {
+		build.Package += name
+	}
 	return Tool{
-		Name: name, Env: env, VersionArgs: versionArgs, Search: []string{".lab/bin/" + name},
+		Build: &build,
+		Name:  name, Env: env, VersionArgs: versionArgs, Search: []string{".lab/bin/" + name},
 		GuestPath: "/usr/local/bin/" + name, Need: Required, Remedy: makeTools,
 	}
 }
@@ -203,6 +208,15 @@ func (t Tool) search(module string) (string, error) {
 		path, err := exec.LookPath(place)
 		if err == nil {
 			err = t.checkStatic(path)
+		}
+		if err == nil && t.Build != nil {
+			if err := t.Build.check(path, module); err != nil {
+				return "", &NotFoundError{
+					Seen:  fmt.Sprintf("%s is stale: %v", path, err),
+					Do:    fmt.Sprintf("run `make tools`, or name your own: %s=/path/to/%s", t.Env, t.Name),
+					cause: err,
+				}
+			}
 		}
 		if err == nil {
 			return filepath.Abs(path)

@@ -54,8 +54,8 @@ func TestFind_NamesTheRemedy(t *testing.T) {
 }
 
 func TestFind_LooksBelowTheModule(t *testing.T) {
-	dir := t.TempDir()
-	want := executable(t, dir+"/.lab/bin/runc")
+	dir := fakeModule(t, upToDate())
+	want := dir + "/.lab/bin/runc"
 	p, err := tool(t, "runc").Find(dir)
 	assert.NilError(t, err)
 	assert.DeepEqual(t, p, Program{Name: "runc", Path: want, Pinned: true})

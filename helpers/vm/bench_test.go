@@ -23,13 +23,13 @@ func BenchmarkBoot(b *testing.B) {
 	conf := Config{Memory: 512, Accel: "auto"}
 	cache, err := OpenCache()
 	assert.NilError(b, err)
-	q, err := findQEMU()
+	q, err := findQEMU(b.Context())
 	assert.NilError(b, err)
 	k, err := cache.findKernel(b.Context(), os.Getenv("CDB_KERNEL"), b.Logf)
 	assert.NilError(b, err)
-	init, err := cache.buildInit()
+	init, err := cache.buildInit(b.Context())
 	assert.NilError(b, err)
-	conf.Accel, err = cache.chooseAccelerator(q, conf.Accel, k, init, b.Logf)
+	conf.Accel, err = cache.chooseAccelerator(b.Context(), q, conf.Accel, k, init, b.Logf)
 	assert.NilError(b, err)
 	conf.setDefaultCPUs()
 	_, _, err = cache.toolsImage(b.Context(), k, b.Logf)
@@ -39,7 +39,7 @@ func BenchmarkBoot(b *testing.B) {
 
 	var minimal, first, before, whole []time.Duration
 	for b.Loop() {
-		took, err := minimalBoot(q, conf, k, init, bootTimeout)
+		took, err := minimalBoot(b.Context(), q, conf, k, init, bootTimeout)
 		assert.NilError(b, err)
 		minimal = append(minimal, took)
 		f, p, w := firstLine(b)

@@ -4,18 +4,13 @@ package vm
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
-	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 )
 
 // Cache is the module's directory .lab/vm. It holds everything that is fetched or built for the VM; all of it can be
@@ -52,13 +47,20 @@ func OpenCache() (*Cache, error) {
 }
 
 func (c *Cache) create() error {
-	if err := os.MkdirAll(c.dir, 0o755); err != nil {
-		return &Fault{
-			Tried: "create the directory for the kernel and the images", Seen: err.Error(),
-			Do: makeWritable(filepath.Dir(c.dir)),
+	err := os.MkdirAll(c.dir, 0o755)
+	if err == nil {
+		// Asked at once: a later step would report the same, but not so clearly.
+		if werr := unix.Access(c.dir, unix.W_OK); werr != nil {
+			err = &os.PathError{Op: "write to", Path: c.dir, Err: werr}
 		}
 	}
-	return nil
+	if err == nil {
+		return nil
+	}
+	return &Fault{
+		Tried: "create the directory for the kernel and the images", Seen: err.Error(),
+		Do: makeWritable(filepath.Dir(c.dir)) + ". If the checkout is on a read-only file system, copy it: the lab writes only below .lab",
+	}
 }
 
 // moduleRoot returns the nearest directory at or above dir that has a go.mod, or "".
@@ -92,6 +94,23 @@ func (c *Cache) lock(ctx context.Context) (unlock func(), err error) {
 	return func() { _ = l.Unlock() }, nil
 }
 
+// use marks the cache as used by this run, until release is called: no other run removes what this run needs. If no other
+// run uses the cache at this moment, use first removes what is not needed any more.
+func (c *Cache) use(ctx context.Context) (release func(), err error) {
+	l := flock.New(c.path("use"), flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o644))
+	if alone, _ := l.TryLock(); alone {
+		c.sweep(time.Now())
+	}
+	// This turns our own exclusive lock into a shared one.
+	if _, err := l.TryRLockContext(ctx, 50*time.Millisecond); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, cause
+		}
+		return nil, diskFault("lock the cache", c.dir, err)
+	}
+	return func() { _ = l.Unlock() }, nil
+}
+
 // unnamedFile creates a file without a name in dir. The file goes away when no process has it open any more, so a
 // killed process leaves nothing behind.
 func unnamedFile(dir string, content []byte) (*os.File, error) {
@@ -108,64 +127,4 @@ func unnamedFile(dir string, content []byte) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-// digestCache remembers the SHA-256 of files by their size, times and inode. So a run does not have to read all tools
-// again to find out that nothing changed.
-type digestCache struct {
-	file    string
-	known   map[string]fileDigest
-	changed bool
-}
-
-type fileDigest struct {
-	Size, Mtime, Ctime int64
-	Ino                uint64
-	SHA256             string
-}
-
-func (c *Cache) digests() *digestCache {
-	d := &digestCache{file: c.path("digests.json"), known: map[string]fileDigest{}}
-	if b, err := os.ReadFile(d.file); err == nil {
-		// A damaged file counts as an empty one.
-		_ = json.Unmarshal(b, &d.known)
-	}
-	return d
-}
-
-// sha256 returns the SHA-256 of a file.
-func (d *digestCache) sha256(path string) (string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return "", err
-	}
-	st := info.Sys().(*syscall.Stat_t)
-	now := fileDigest{Size: st.Size, Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano(), Ino: st.Ino}
-	if old, ok := d.known[path]; ok {
-		now.SHA256 = old.SHA256
-		if now == old {
-			return old.SHA256, nil
-		}
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	now.SHA256 = hex.EncodeToString(h.Sum(nil))
-	d.known[path], d.changed = now, true
-	return now.SHA256, nil
-}
-
-func (d *digestCache) save() {
-	if !d.changed {
-		return
-	}
-	if b, err := json.MarshalIndent(d.known, "", "\t"); err == nil {
-		_ = renameio.WriteFile(d.file, b, 0o644, renameio.WithTempDir(filepath.Dir(d.file)))
-	}
 }

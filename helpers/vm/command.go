@@ -18,6 +18,7 @@ import (
 var (
 	bootTimeout    = 2 * time.Minute  // under emulation, with the host's CPUs busy
 	silenceTimeout = time.Minute      // pid 1 sends a message every two seconds
+	exitTimeout    = 10 * time.Second // for QEMU to end after the guest's control port has ended
 	drainTimeout   = 5 * time.Minute  // for the output that is still in the queues when the command has ended
 	timeoutMargin  = 90 * time.Second // after the test binary's own -test.timeout, which prints the goroutine dump
 )
@@ -62,10 +63,18 @@ func (s *Stopped) Error() string { return "stopped; the VM is gone" }
 // Run boots the VM, runs the command and waits for its end. An error means that nothing is known about the command: it
 // is a [*Stopped], or a failure of the machine such as a [*Fault].
 func (c *Command) Run(ctx context.Context) (*Result, error) {
+	result, err := c.run(ctx)
+	if stopped, ok := errors.AsType[*Stopped](context.Cause(ctx)); ok && err != nil {
+		return nil, stopped // and not what the stop broke
+	}
+	return result, err
+}
+
+func (c *Command) run(ctx context.Context) (*Result, error) {
 	program := shellProgram()
 	if len(c.Args) > 0 {
 		var err error
-		if program, err = testProgram(c.Args); err != nil {
+		if program, err = testProgram(ctx, c.Args); err != nil {
 			return nil, err
 		}
 	}
@@ -78,11 +87,16 @@ func (c *Command) Run(ctx context.Context) (*Result, error) {
 	if err := conf.check(); err != nil {
 		return nil, err
 	}
-	q, err := findQEMU()
+	release, err := c.Cache.use(ctx)
 	if err != nil {
 		return nil, err
 	}
-	init, err := c.Cache.buildInit()
+	defer release()
+	q, err := findQEMU(ctx)
+	if err != nil {
+		return nil, err
+	}
+	init, err := c.Cache.buildInit(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +104,7 @@ func (c *Command) Run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if conf.Accel, err = c.Cache.chooseAccelerator(q, conf.Accel, k, init, c.Log); err != nil {
+	if conf.Accel, err = c.Cache.chooseAccelerator(ctx, q, conf.Accel, k, init, c.Log); err != nil {
 		return nil, err
 	}
 	conf.setDefaultCPUs()
@@ -135,16 +149,22 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, tes
 		return 0, diskFault("create a file for the results", c.Cache.dir, err)
 	}
 	defer archive.Close()
+	left := make(chan struct{})
+	defer close(left)
+	messages, garbage := receiveMessages(m.ports[protocol.ControlPort], left)
+	// A guest that does not read its port must not hold up a run that was stopped.
+	stop := context.AfterFunc(ctx, func() { _ = m.ports[protocol.ControlPort].SetWriteDeadline(time.Now()) })
+	defer stop()
 	var (
-		stdout   = startCopy(m.ports[protocol.StdoutPort], io.MultiWriter(tests, c.Stdout))
-		stderr   = startCopy(m.ports[protocol.StderrPort], c.Stderr)
-		results  = startCopy(m.ports[protocol.ResultsPort], archive)
-		control  = json.NewEncoder(m.ports[protocol.ControlPort])
-		messages = receiveMessages(m.ports[protocol.ControlPort])
-		silence  = time.NewTimer(bootTimeout)
-		limit    = bootTimeout
-		ready    = false
-		tried    = "boot the VM"
+		stdout  = startCopy(m.ports[protocol.StdoutPort], io.MultiWriter(tests, c.Stdout))
+		stderr  = startCopy(m.ports[protocol.StderrPort], c.Stderr)
+		results = startCopy(m.ports[protocol.ResultsPort], &limitedWriter{archive, maxResultBytes})
+		control = json.NewEncoder(m.ports[protocol.ControlPort])
+		silence = time.NewTimer(bootTimeout)
+		limit   = bootTimeout
+		ready   = false
+		tried   = "boot the VM"
+		again   = "run it again. If it happens again, watch the console with CDB_VM_CONSOLE=1"
 	)
 	for {
 		select {
@@ -153,8 +173,12 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, tes
 			limit = silenceTimeout
 			switch {
 			case !ok:
-				<-m.exited
-				return 0, m.fault(tried, "the guest ended before it reported how the command ended: "+m.exitState(), "run it again. If it happens again, watch the console with CDB_VM_CONSOLE=1")
+				select {
+				case <-m.exited:
+				case <-ctx.Done():
+				case <-time.After(exitTimeout):
+				}
+				return 0, m.fault(tried, "the guest ended before it reported how the command ended: "+m.exitState(), again)
 			case msg.Ready && !ready:
 				ready, tried = true, "run "+job.Args[0]+" in the VM"
 				if err := control.Encode(job); err != nil {
@@ -170,13 +194,17 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, tes
 				c.Log("%s", msg.Note)
 			case msg.Fault != "":
 				return 0, m.fault(tried, "the guest reports: "+msg.Fault, "")
+			case msg.Exit != nil && !ready:
+				return 0, m.fault(tried, "the guest reported the end of a command before it had received one", again)
+			case msg.Exit != nil && msg.Exit.Results > maxResultBytes:
+				return 0, tooManyResults(fmt.Sprintf("the guest sent more than %d MiB", maxResultBytes>>20))
 			case msg.Exit != nil:
 				for _, output := range []struct {
 					name string
 					*copier
 					size int64
 				}{{"standard output", stdout, msg.Exit.Stdout}, {"standard error", stderr, msg.Exit.Stderr}, {"the result files", results, msg.Exit.Results}} {
-					if err := output.waitFor(output.size, drainTimeout); err != nil {
+					if err := output.waitFor(ctx, output.size, drainTimeout); err != nil {
 						return 0, m.fault("receive "+output.name, err.Error(), "check that the disk is not full, and run it again")
 					}
 				}
@@ -190,16 +218,20 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, tes
 				}
 				return msg.Exit.Code, nil
 			}
+		case err := <-garbage:
+			return 0, m.fault(tried, err.Error(), again)
+		case <-results.failed:
+			if err := results.waitFor(ctx, 0, 0); !errors.Is(err, errTooMuch) {
+				return 0, diskFault("receive the result files", c.Cache.dir, err)
+			}
+			return 0, tooManyResults(fmt.Sprintf("the guest sent more than %d MiB", maxResultBytes>>20))
 		case request := <-c.Requests:
 			if ready {
 				_ = control.Encode(request)
 			}
 		case <-silence.C:
-			return 0, m.fault(tried, fmt.Sprintf("the guest was silent for %v", limit), "run it again. If it happens again, watch the console with CDB_VM_CONSOLE=1, or use ACCEL=tcg")
+			return 0, m.fault(tried, fmt.Sprintf("the guest was silent for %v", limit), again+", or use ACCEL=tcg")
 		case <-ctx.Done():
-			if s, ok := errors.AsType[*Stopped](context.Cause(ctx)); ok {
-				return 0, s
-			}
 			return 0, m.fault(tried, context.Cause(ctx).Error(), "")
 		}
 	}

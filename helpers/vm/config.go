@@ -5,6 +5,7 @@ package vm
 import (
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"strconv"
@@ -19,6 +20,9 @@ type Config struct {
 	Accel  string // auto, kvm or tcg
 }
 
+// invalidNumber stands for an environment variable that should be a number and is none.
+const invalidNumber = math.MinInt
+
 // Flags adds a flag for each setting. The defaults come from CDB_KERNEL, CDB_CGROUP, CDB_MEM, CDB_CPUS and CDB_ACCEL,
 // because flags are hard to write into go test -exec.
 func (c *Config) Flags(set *flag.FlagSet) {
@@ -32,7 +36,7 @@ func (c *Config) Flags(set *flag.FlagSet) {
 		if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
 			return n
 		} else if os.Getenv(name) != "" {
-			return -1 // check reports it
+			return invalidNumber // check reports it
 		}
 		return fallback
 	}
@@ -59,12 +63,20 @@ func (c *Config) check() error {
 		return invalid("ACCEL", strconv.Quote(c.Accel), "use auto, kvm or tcg")
 	}
 	if c.Memory < 128 || c.Memory > 1<<20 {
-		return invalid("MEM", "not a number of MiB from 128 to 1048576", "use 512, which is enough for the whole lab")
+		return invalid("MEM", typed("CDB_MEM", c.Memory)+", not a number of MiB from 128 to 1048576", "use 512, which is enough for the whole lab")
 	}
 	if c.CPUs < 0 || c.CPUs > 64 {
-		return invalid("CPUS", "not a number from 0 to 64", fmt.Sprintf("this machine has %d", runtime.NumCPU()))
+		return invalid("CPUS", typed("CDB_CPUS", c.CPUs)+", not a number from 0 to 64", fmt.Sprintf("this machine has %d", runtime.NumCPU()))
 	}
 	return nil
+}
+
+// typed returns a number as the user typed it, into the environment variable or into a flag.
+func typed(env string, number int) string {
+	if number == invalidNumber {
+		return strconv.Quote(os.Getenv(env))
+	}
+	return strconv.Itoa(number)
 }
 
 // setDefaultCPUs chooses the number of CPUs if the setting is 0: two CPUs, if the host has two. More CPUs than the host has

@@ -10,6 +10,8 @@
 //	testbinary.go  a test binary: its arguments, its result files, its count of tests
 //	results.go     unpacks the result files that the guest sends
 //	cache.go       the directory .lab/vm, and its lock
+//	record.go      what a complete file of the cache contains, and the digests of files
+//	sweep.go       removes what the cache does not need any more
 //	kernel.go      the kernel and its modules: from the distribution's package, or from a path
 //	modules.go     which modules the guest gets, in which order
 //	initrd.go      the first root filesystem: pid 1 and the modules that it needs to reach the disks
@@ -19,6 +21,7 @@
 //	qemu.go        the machine and its command line
 //	probe.go       whether KVM really works here
 //	connection.go  the serial ports of the guest
+//	helper.go      commands that help: they have a deadline
 //	fault.go       a failure of the machine, as opposed to a failure of the command
 //
 // In the guest, the source tree of the module, the arguments of the command and all directories for results have the

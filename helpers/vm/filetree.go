@@ -46,7 +46,8 @@ func (t fileTree) has(name string) bool { _, ok := t[name]; return ok }
 func (t fileTree) names() []string      { return slices.Sorted(maps.Keys(t)) }
 
 // addHostDir adds a whole directory of the host. Files that cannot be read are left out, and so is everything that is
-// not a regular file, a directory or a symbolic link.
+// not a regular file, a directory or a symbolic link. The permissions are those that git stores, so that the guest does not
+// depend on the umask with which the source tree was checked out.
 func (t fileTree) addHostDir(name, hostDir string, skip func(rel string, d fs.DirEntry) bool) error {
 	return filepath.WalkDir(hostDir, func(p string, d fs.DirEntry, err error) error {
 		rel, _ := filepath.Rel(hostDir, p)
@@ -69,13 +70,17 @@ func (t fileTree) addHostDir(name, hostDir string, skip func(rel string, d fs.Di
 		at := path.Join(name, filepath.ToSlash(rel))
 		switch {
 		case d.IsDir():
-			t[at] = fileNode{mode: fs.ModeDir | info.Mode().Perm(), time: info.ModTime()}
+			t[at] = fileNode{mode: fs.ModeDir | 0o755, time: info.ModTime()}
 		case d.Type() == fs.ModeSymlink:
 			if target, err := os.Readlink(p); err == nil {
 				t.addSymlink(at, target)
 			}
 		case d.Type().IsRegular() && isReadable(p):
-			t[at] = fileNode{hostPath: p, mode: info.Mode().Perm(), time: info.ModTime()}
+			mode := fs.FileMode(0o644)
+			if info.Mode()&0o100 != 0 {
+				mode = 0o755
+			}
+			t[at] = fileNode{hostPath: p, mode: mode, time: info.ModTime()}
 		}
 		return nil
 	})

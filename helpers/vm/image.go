@@ -3,7 +3,6 @@
 package vm
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,27 +10,19 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
-	"time"
-
-	"github.com/google/renameio/v2"
 
 	"cdblab/helpers/tools"
 )
 
-// imageLayout is part of the image's key. It counts the changes of the image's layout.
-const imageLayout = "4"
+// imageLayout is part of the image's key. It counts the changes of what writeImage writes for the same tree of files.
+const imageLayout = "5"
 
 // toolsImage returns the image with the tools and the kernel's modules, and the environment variables that name the
 // tools in the guest. It makes the image if none of exactly this content exists.
 func (c *Cache) toolsImage(ctx context.Context, k *kernel, log func(string, ...any)) (file string, toolEnv []string, err error) {
-	digests := c.digests()
-	defer digests.save()
-	key := sha256.New()
-	fmt.Fprintln(key, imageLayout, k.release, k.modules)
 	t := fileTree{}
 	var busybox string
 	var pinned []string
@@ -43,7 +34,7 @@ func (c *Cache) toolsImage(ctx context.Context, k *kernel, log func(string, ...a
 		if hostPath == "" {
 			continue
 		}
-		if err := t.addProgram(tool.GuestPath, hostPath); err != nil {
+		if err := t.addProgram(ctx, tool.GuestPath, hostPath); err != nil {
 			return "", nil, err
 		}
 		if tool.Env != "" {
@@ -58,17 +49,15 @@ func (c *Cache) toolsImage(ctx context.Context, k *kernel, log func(string, ...a
 	}
 	// In the guest every tool is named by its variable. So the guest has to be told which tools are the pinned ones.
 	toolEnv = append(toolEnv, tools.PinnedEnv+"="+strings.Join(pinned, ","))
-	for _, name := range t.names() {
-		sum, err := digests.sha256(t[name].hostPath)
-		if err != nil {
-			return "", nil, err
-		}
-		fmt.Fprintln(key, name, sum)
+	if err := t.addSystemFiles(ctx, busybox); err != nil {
+		return "", nil, err
 	}
-	file = c.path("root-" + hex.EncodeToString(key.Sum(nil))[:16] + ".erofs")
-	if isComplete(file) {
-		now := time.Now()
-		_ = os.Chtimes(file, now, now) // sweepImages goes by the age
+	key, err := c.imageKey(t, k)
+	if err != nil {
+		return "", nil, err
+	}
+	file = c.path("root-" + key + ".erofs")
+	if c.check(file) == nil {
 		return file, toolEnv, nil
 	}
 	unlock, err := c.lock(ctx)
@@ -76,27 +65,52 @@ func (c *Cache) toolsImage(ctx context.Context, k *kernel, log func(string, ...a
 		return "", nil, err
 	}
 	defer unlock()
-	if isComplete(file) {
+	switch err := c.check(file); {
+	case err == nil:
 		return file, toolEnv, nil // another run made it while this run waited
-	}
-	if _, err := os.Stat(file); err == nil {
-		log("the image %s was cut short; making it again", filepath.Base(file))
-	} else {
+	case errors.Is(err, os.ErrNotExist):
 		log("making the image with the tools and the kernel's modules")
-	}
-	if err := t.addSystemFiles(busybox); err != nil {
-		return "", nil, err
+	default:
+		log("the image %s is damaged: %v; making it again", filepath.Base(file), err)
 	}
 	list, err := k.readModules(guestModules)
 	if err != nil {
 		return "", nil, err
 	}
 	t.addModules(k.release, list)
-	c.sweepImages()
-	if err := t.save(file); err != nil {
+	if err := c.saveImage(t, file); err != nil {
 		return "", nil, diskFault("make the image "+file, c.dir, err)
 	}
 	return file, toolEnv, nil
+}
+
+// imageKey returns a key for the content of the image: the files of the tree t, and the kernel's modules. Of the modules
+// the image has only some, but to find out which ones, all would have to be read.
+func (c *Cache) imageKey(t fileTree, k *kernel) (string, error) {
+	digests := c.digests()
+	defer digests.save()
+	key := sha256.New()
+	fmt.Fprintln(key, imageLayout, k.release, guestModules)
+	if k.modules != "" {
+		d, err := digests.digest(k.modules + "/kernel")
+		if err != nil {
+			return "", &Fault{Tried: "read the modules of the kernel " + k.release, Seen: err.Error(), Do: "name the directory of its modules, which contains the directory kernel: CDB_MODULES=…"}
+		}
+		fmt.Fprintln(key, d.Digest)
+	}
+	for _, name := range t.names() {
+		n := t[name]
+		fmt.Fprintf(key, "%q %v %q %q", name, n.mode, n.link, n.content)
+		if n.hostPath != "" {
+			d, err := digests.digest(n.hostPath)
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprint(key, d.Digest)
+		}
+		fmt.Fprintln(key)
+	}
+	return hex.EncodeToString(key.Sum(nil))[:16], nil
 }
 
 // findTool returns the path of a tool. It returns "" for a tool that is missing and that the lab runs without.
@@ -116,7 +130,7 @@ func findTool(t tools.Tool, module string) (string, error) {
 }
 
 // addSystemFiles adds the files and directories that make a tree of programs a Linux system.
-func (t fileTree) addSystemFiles(busybox string) error {
+func (t fileTree) addSystemFiles(ctx context.Context, busybox string) error {
 	for _, l := range []string{"bin", "sbin", "lib", "lib64"} {
 		t.addDir("/usr/" + l)
 		t.addSymlink("/"+l, "usr/"+l)
@@ -135,7 +149,7 @@ func (t fileTree) addSystemFiles(busybox string) error {
 	t.addContent("/etc/os-release", "ID=cdblab\nNAME=\"the lab's throw-away VM\"\n")
 	t.addContent("/etc/profile", "PS1='lab:\\w# '\nalias ll='ls -l'\n")
 
-	out, err := exec.Command(busybox, "--list-full").Output()
+	out, err := runHelper(ctx, quickLimit, nil, busybox, "--list-full")
 	if err != nil {
 		return &Fault{Tried: "list the applets of busybox", Seen: err.Error(), Do: "check that " + busybox + " --list-full works, or set CDB_BUSYBOX to another static busybox"}
 	}
@@ -153,7 +167,7 @@ func (c *Cache) workImage(files fileTree) (*os.File, error) {
 	f, err := unnamedFile(c.dir, nil)
 	if err == nil {
 		if err = files.writeImage(f, c.dir); err == nil {
-			err = writeTrailer(f)
+			err = fillSector(f)
 		}
 	}
 	if err != nil {
@@ -162,60 +176,31 @@ func (c *Cache) workImage(files fileTree) (*os.File, error) {
 	return f, nil
 }
 
-// save writes the image to a file, which is then complete or does not exist.
-func (t fileTree) save(file string) error {
-	f, err := renameio.NewPendingFile(file, renameio.WithTempDir(filepath.Dir(file)), renameio.WithStaticPermissions(0o644))
+// saveImage writes the image to a file of the cache, which is then complete or does not exist.
+func (c *Cache) saveImage(t fileTree, file string) error {
+	f, err := os.CreateTemp(c.dir, ".new-*")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Cleanup() }()
-	if err := t.writeImage(f.File, filepath.Dir(file)); err != nil {
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if err := f.Chmod(0o644); err != nil { // a run of another user can use it, too
 		return err
 	}
-	if err := writeTrailer(f.File); err != nil {
+	if err := t.writeImage(f, c.dir); err != nil {
 		return err
 	}
-	return f.CloseAtomicallyReplace()
+	if err := fillSector(f); err != nil {
+		return err
+	}
+	return c.commit(f.Name(), file)
 }
 
-// trailer is the end of every complete image. An image that was cut short, by a full disk or during a copy, has none.
-const trailer = "\ncdblab: this image is whole\n"
-
-// writeTrailer adds the trailer, and fills the image up to whole sectors: a disk has only whole sectors.
-func writeTrailer(f *os.File) error {
+// fillSector fills the image up to whole sectors: a disk has only whole sectors.
+func fillSector(f *os.File) error {
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
 	}
-	end := make([]byte, 512+(512-size%512)%512)
-	copy(end[len(end)-len(trailer):], trailer)
-	_, err = f.Write(end)
-	return err
-}
-
-// isComplete reports whether the image exists and has the trailer.
-func isComplete(file string) bool {
-	f, err := os.Open(file)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	end := make([]byte, len(trailer))
-	if _, err := f.Seek(-int64(len(end)), io.SeekEnd); err != nil {
-		return false
-	}
-	_, err = io.ReadFull(f, end)
-	return err == nil && bytes.Equal(end, []byte(trailer))
-}
-
-// sweepImages removes the images that no run has used for a week, and the temporary files of killed runs.
-func (c *Cache) sweepImages() {
-	for pattern, age := range map[string]time.Duration{"root-*.erofs": 7 * 24 * time.Hour, "init-*": 7 * 24 * time.Hour, ".root-*": time.Hour, "erofs-*": time.Hour} {
-		files, _ := filepath.Glob(c.path(pattern))
-		for _, f := range files {
-			if info, err := os.Stat(f); err == nil && time.Since(info.ModTime()) > age {
-				_ = os.Remove(f)
-			}
-		}
-	}
+	return f.Truncate((size + 511) / 512 * 512)
 }

@@ -4,50 +4,80 @@ package vm
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"cdblab/helpers/vm/protocol"
 )
 
-// buildInit returns the path of the guest's pid 1, and builds it if none of exactly these sources exists. Even a go
-// build that finds nothing to do costs an eighth of a second.
-func (c *Cache) buildInit() (string, error) {
+// initName returns the path of the guest's pid 1 that is built from exactly these sources. It need not exist.
+func (c *Cache) initName() (string, error) {
 	key := sha256.New()
 	fmt.Fprintln(key, runtime.Version(), runtime.GOARCH)
-	for _, pattern := range []string{"/cmd/lab-init/*.go", "/helpers/vm/protocol/*.go", "/go.sum"} {
-		files, _ := filepath.Glob(c.Module + pattern)
+	// Not filepath.Glob: the checkout's path may contain characters of a pattern.
+	module := os.DirFS(c.Module)
+	for _, pattern := range []string{"cmd/lab-init/*.go", "helpers/vm/protocol/*.go", "go.sum"} {
+		files, _ := fs.Glob(module, pattern)
+		if len(files) == 0 {
+			return "", &Fault{Tried: "read the sources of the guest's pid 1", Seen: "there is no " + pattern + " in " + c.Module, Do: "check that the checkout is complete, and that you can read it"}
+		}
 		for _, f := range files {
-			b, err := os.ReadFile(f)
+			b, err := fs.ReadFile(module, f)
 			if err != nil {
 				return "", err
 			}
-			fmt.Fprintf(key, "%s %d\n%s", filepath.Base(f), len(b), b)
+			fmt.Fprintf(key, "%s %d\n%s", f, len(b), b)
 		}
 	}
-	out := c.path("init-" + hex.EncodeToString(key.Sum(nil))[:16])
-	if _, err := os.Stat(out); err == nil {
+	return c.path("init-" + hex.EncodeToString(key.Sum(nil))[:16]), nil
+}
+
+// buildInit returns the path of the guest's pid 1, and builds it if none of exactly these sources exists. Even a go
+// build that finds nothing to do costs an eighth of a second.
+func (c *Cache) buildInit(ctx context.Context) (string, error) {
+	out, err := c.initName()
+	if err != nil {
+		return "", err
+	}
+	if c.check(out) == nil {
 		return out, nil
 	}
-	tmp := out + ".new-" + strconv.Itoa(os.Getpid())
+	unlock, err := c.lock(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if c.check(out) == nil {
+		return out, nil // another run built it while this run waited
+	}
+	tmp, err := filepath.Abs(c.path(".new-init")) // go build runs in another directory
+	if err != nil {
+		return "", err
+	}
 	defer os.Remove(tmp)
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tmp, "./cmd/lab-init")
-	build.Dir = c.Module
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux")
-	if output, err := build.CombinedOutput(); err != nil {
+	var output tailBuffer
+	set := func(build *exec.Cmd) {
+		build.Dir, build.Stderr = c.Module, &output
+		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux")
+	}
+	if _, err := runHelper(ctx, buildLimit, set, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tmp, "./cmd/lab-init"); err != nil {
 		return "", &Fault{
-			Tried: "build the guest's pid 1: go build ./cmd/lab-init", Seen: strings.TrimSpace(string(output) + "\n" + err.Error()),
-			Do: "check that go is on PATH, that the module builds, and that the disk is not full",
+			Tried: "build the guest's pid 1: go build ./cmd/lab-init", Seen: strings.TrimSpace(output.String() + "\n" + err.Error()),
+			Do: "check that go is on PATH, that HOME is set, that the module builds, and that the disk is not full",
 		}
 	}
-	return out, os.Rename(tmp, out)
+	if err := c.commit(tmp, out); err != nil {
+		return "", diskFault("build the guest's pid 1", c.dir, err)
+	}
+	return out, nil
 }
 
 // initrd returns the first root filesystem: pid 1 (the program init), and the modules that it loads before it can see

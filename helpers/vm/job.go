@@ -74,6 +74,9 @@ func guestEnv(dir, cgroup string, toolEnv []string) []string {
 	for _, e := range os.Environ() {
 		name, _, _ := strings.Cut(e, "=")
 		switch name {
+		case "CDB_JANITOR":
+			// It turns a test binary into the janitor of the run that it names, so the binary would ask nothing and exit 0.
+			continue
 		case "TERM", "GODEBUG", "GOTRACEBACK", "GORACE", "GOMAXPROCS":
 		default:
 			if set[name] || !strings.HasPrefix(name, "CDB_") {

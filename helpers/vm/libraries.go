@@ -3,9 +3,9 @@
 package vm
 
 import (
+	"context"
 	"debug/elf"
 	"fmt"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
@@ -13,9 +13,9 @@ import (
 
 // addProgram adds the program hostPath as guestPath, and the shared libraries that it needs. The libraries keep their
 // paths.
-func (t fileTree) addProgram(guestPath, hostPath string) error {
+func (t fileTree) addProgram(ctx context.Context, guestPath, hostPath string) error {
 	t.addHostFile(guestPath, hostPath, 0o755)
-	libs, err := sharedLibraries(hostPath)
+	libs, err := sharedLibraries(ctx, hostPath)
 	if err != nil {
 		return &Fault{Tried: "find the shared libraries of " + hostPath, Seen: err.Error(), Do: "check that it runs on this machine, or name a static one"}
 	}
@@ -37,7 +37,7 @@ func mergedUsr(p string) string {
 
 // sharedLibraries returns the program's dynamic loader and its shared libraries. It asks the loader itself, because only
 // the loader knows all the rules. A static program and a script have none.
-func sharedLibraries(program string) ([]string, error) {
+func sharedLibraries(ctx context.Context, program string) ([]string, error) {
 	f, err := elf.Open(program)
 	if err != nil {
 		return nil, nil
@@ -57,9 +57,9 @@ func sharedLibraries(program string) ([]string, error) {
 		return nil, nil
 	}
 	libs := []string{loader}
-	out, err := exec.Command(loader, "--list", program).CombinedOutput()
+	out, err := runHelper(ctx, quickLimit, nil, loader, "--list", program)
 	if err != nil {
-		return nil, fmt.Errorf("%s --list: %s", loader, lastLine(out))
+		return nil, fmt.Errorf("%s --list: %w", loader, err)
 	}
 	// "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f…)"
 	for line := range strings.Lines(string(out)) {

@@ -3,10 +3,14 @@
 package vm
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -15,14 +19,18 @@ import (
 )
 
 // A guest under KVM answers within a second. A guest that KVM cannot run never answers.
-const probeTimeout = 10 * time.Second
+var probeTimeout = 10 * time.Second
+
+// How long it is remembered that KVM does not work. The reason may go away without a reboot (another hypervisor uses the
+// processor's virtualisation, the host is too busy for a boot within probeTimeout), and a probe costs ten seconds at most.
+const noKVMAge = time.Hour
 
 // chooseAccelerator returns kvm or tcg (emulation). It logs why KVM is not used. want is auto, kvm or tcg.
 //
 // That /dev/kvm can be opened proves nothing: in a VM without nested virtualisation, or where that is broken, the guest
 // spins for ever. So KVM has to boot a guest once. The result is kept until QEMU or the host's kernel changes, or the
-// host boots again.
-func (c *Cache) chooseAccelerator(q *qemu, want string, k *kernel, init string, log func(string, ...any)) (string, error) {
+// host boots again; that KVM does not work is kept for an hour at most.
+func (c *Cache) chooseAccelerator(ctx context.Context, q *qemu, want string, k *kernel, init string, log func(string, ...any)) (string, error) {
 	if want == "tcg" {
 		return "tcg", nil
 	}
@@ -31,7 +39,7 @@ func (c *Cache) chooseAccelerator(q *qemu, want string, k *kernel, init string, 
 		problem = err.Error()
 	} else {
 		f.Close()
-		problem = c.probeKVM(q, k, init, log)
+		problem = c.probeKVM(ctx, q, k, init, log)
 	}
 	switch {
 	case problem == "":
@@ -44,23 +52,31 @@ func (c *Cache) chooseAccelerator(q *qemu, want string, k *kernel, init string, 
 }
 
 // probeKVM returns why KVM can't be used, or "".
-func (c *Cache) probeKVM(q *qemu, k *kernel, init string, log func(string, ...any)) string {
-	type verdict struct{ Key, Problem string }
+func (c *Cache) probeKVM(ctx context.Context, q *qemu, k *kernel, init string, log func(string, ...any)) string {
+	type verdict struct {
+		Key, Problem string
+		Time         time.Time
+	}
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	host, _ := os.ReadFile("/proc/version")
 	key := fmt.Sprintf("%s %s\n%s%s", q.path, q.version, host, boot)
 	file := c.path("kvm.json")
 	var v verdict
 	if b, err := os.ReadFile(file); err == nil && json.Unmarshal(b, &v) == nil && v.Key == key {
-		if v.Problem != "" {
+		if v.Problem == "" {
+			return ""
+		}
+		if age := time.Since(v.Time); age >= 0 && age < noKVMAge {
 			return v.Problem + " (result of an earlier probe; remove .lab/vm/kvm.json to probe again)"
 		}
-		return ""
 	}
 	log("checking whether KVM works here: a probe boot of at most %v", probeTimeout)
-	v = verdict{Key: key}
-	if _, err := minimalBoot(q, Config{Memory: 256, CPUs: 1, Accel: "kvm"}, k, init, probeTimeout); err != nil {
+	v = verdict{Key: key, Time: time.Now()}
+	if _, err := minimalBoot(ctx, q, Config{Memory: 256, CPUs: 1, Accel: "kvm"}, k, init, probeTimeout); err != nil {
 		v.Problem = "a probe boot with it failed: " + err.Error()
+		if _, ok := errors.AsType[*noAnswerError](err); !ok {
+			return v.Problem // this says nothing about KVM: for example the disk is full, or the run was stopped
+		}
 	}
 	if b, err := json.Marshal(v); err == nil {
 		_ = renameio.WriteFile(file, b, 0o644, renameio.WithTempDir(c.dir))
@@ -68,9 +84,14 @@ func (c *Cache) probeKVM(q *qemu, k *kernel, init string, log func(string, ...an
 	return v.Problem
 }
 
+// noAnswerError is the error of a probe boot in which QEMU started, and the guest did not answer.
+type noAnswerError struct{ seen string }
+
+func (e *noAnswerError) Error() string { return e.seen }
+
 // minimalBoot boots the kernel with a pid 1 that prints one line and resets the machine. It returns how long it took until
 // QEMU had ended: the lowest cost of a VM.
-func minimalBoot(q *qemu, conf Config, k *kernel, init string, timeout time.Duration) (time.Duration, error) {
+func minimalBoot(ctx context.Context, q *qemu, conf Config, k *kernel, init string, timeout time.Duration) (time.Duration, error) {
 	program, err := os.ReadFile(init)
 	if err != nil {
 		return 0, err
@@ -92,8 +113,10 @@ func minimalBoot(q *qemu, conf Config, k *kernel, init string, timeout time.Dura
 	defer m.kill()
 	select {
 	case <-m.exited:
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
 	case <-time.After(timeout):
-		return 0, fmt.Errorf("the guest was silent for %v", timeout)
+		return 0, &noAnswerError{fmt.Sprintf("the guest was silent for %v", timeout)}
 	}
 	took := time.Since(start)
 	// QEMU has ended, and its last output is still in the buffer of the connection. The reader needs a moment to read it.
@@ -105,5 +128,9 @@ func minimalBoot(q *qemu, conf Config, k *kernel, init string, timeout time.Dura
 	}
 	// QEMU's first line is enough. If KVM is broken, the text of a failed assertion follows.
 	firstLine, _, _ := strings.Cut(strings.TrimSpace(m.stderr.String()), "\n")
-	return 0, fmt.Errorf("%s before the guest answered: %s", m.exitState(), firstLine)
+	seen := fmt.Sprintf("%s before the guest answered: %s", m.exitState(), firstLine)
+	if exit, ok := errors.AsType[*exec.ExitError](m.err); ok && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
+		return 0, errors.New(seen) // another process killed QEMU, or the host ran out of memory
+	}
+	return 0, &noAnswerError{seen}
 }

@@ -3,7 +3,7 @@
 package vm
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,7 +11,11 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"cdblab/helpers/vm/protocol"
 )
@@ -22,13 +26,18 @@ type platform struct {
 	machine      string
 	console      string // the kernel's name of the first serial port
 	cpu          string // under emulation
+	boot         string // words for the kernel's command line, under emulation
 }
 
 var platforms = map[string]platform{
 	// Not microvm: under emulation its timer calibration hangs sometimes. Not -cpu max: it was slower than qemu64.
-	"amd64": {"qemu-system-x86_64", "qemu-system-x86", "q35", "ttyS0", "qemu64"},
-	"arm64": {"qemu-system-aarch64", "qemu-system-arm", "virt,gic-version=max", "ttyAMA0", "max"},
+	"amd64": {"qemu-system-x86_64", "qemu-system-x86", "q35", "ttyS0", "qemu64", emulatedX86},
+	"arm64": {"qemu-system-aarch64", "qemu-system-arm", "virt,gic-version=max", "ttyAMA0", "max", ""},
 }
+
+// On a busy host the emulated timer may be late. Then the kernel takes it for broken, and panics: "IO-APIC + timer doesn't
+// work!" (seen with Linux 6.1 beside two busy processes). Under KVM the kernel itself leaves that check out.
+const emulatedX86 = "no_timer_check "
 
 // minQEMUMajor is the oldest major version of QEMU that is known to work: 5.0, of 2020.
 const minQEMUMajor = 5
@@ -40,7 +49,7 @@ type qemu struct {
 	version string
 }
 
-func findQEMU() (*qemu, error) {
+func findQEMU(ctx context.Context) (*qemu, error) {
 	p, ok := platforms[runtime.GOARCH]
 	if !ok {
 		return nil, &Fault{Tried: "choose a machine type", Seen: "the lab has none for " + runtime.GOARCH, Do: "run the lab in your own disposable machine: make lab-here"}
@@ -50,9 +59,9 @@ func findQEMU() (*qemu, error) {
 	if err != nil {
 		return nil, &Fault{Tried: "find " + p.program, Seen: "it is not on PATH", Do: install}
 	}
-	out, err := exec.Command(path, "--version").CombinedOutput()
+	out, err := runHelper(ctx, quickLimit, nil, path, "--version")
 	if err != nil {
-		return nil, &Fault{Tried: path + " --version", Seen: err.Error() + ": " + lastLine(out), Do: install}
+		return nil, &Fault{Tried: path + " --version", Seen: err.Error(), Do: install}
 	}
 	q := &qemu{platform: p, path: path, version: parseVersion(string(out))}
 	major, _, _ := strings.Cut(q.version, ".")
@@ -75,10 +84,12 @@ func parseVersion(out string) string {
 type machine struct {
 	cmd     *exec.Cmd
 	console *tailBuffer
-	stderr  *bytes.Buffer
+	stderr  *tailBuffer            // bounded, and read while QEMU still writes
 	ports   map[string]*connection // by the port's name; "console" is the console
 	exited  chan struct{}          // closed when QEMU has ended
 	err     error                  // how QEMU ended
+	mu      sync.Mutex             // held while the process group is killed, or QEMU is reaped
+	reaped  bool                   // QEMU's process group may be another one's by now
 }
 
 // machineDisks are the images that a machine boots from.
@@ -94,7 +105,7 @@ func (q *qemu) start(conf Config, k *kernel, disks machineDisks, init string, po
 	if conf.Accel == "kvm" {
 		cpu = "host"
 	}
-	m = &machine{console: new(tailBuffer), stderr: new(bytes.Buffer), ports: map[string]*connection{}, exited: make(chan struct{})}
+	m = &machine{console: new(tailBuffer), stderr: new(tailBuffer), ports: map[string]*connection{}, exited: make(chan struct{})}
 	if os.Getenv("CDB_VM_CONSOLE") != "" {
 		m.console.copy = os.Stderr
 	}
@@ -155,6 +166,7 @@ func (q *qemu) start(conf Config, k *kernel, disks machineDisks, init string, po
 	m.cmd = exec.Command(q.path, args...)
 	m.cmd.ExtraFiles = files
 	m.cmd.Stderr = m.stderr
+	m.cmd.WaitDelay = time.Second // a process that left the group may hold stderr open
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{
 		Pdeathsig: syscall.SIGKILL, // the guest does not outlive the wrapper, however the wrapper dies
 		Setpgid:   true,            // Ctrl-C goes to the wrapper only, which then ends QEMU
@@ -167,7 +179,7 @@ func (q *qemu) start(conf Config, k *kernel, disks machineDisks, init string, po
 		err := m.cmd.Start()
 		started <- err
 		if err == nil {
-			m.err = m.cmd.Wait()
+			m.waitAndReap()
 			close(m.exited)
 		}
 	}()
@@ -183,7 +195,7 @@ func (q *qemu) kernelCommandLine(accel, init string) string {
 	line := "console=" + q.console + " quiet panic=-1 "
 	if accel == "tcg" {
 		// An emulated processor does not speculate, and the kernel's mitigations cost a tenth of the time.
-		line += "mitigations=off "
+		line += "mitigations=off " + q.boot
 	}
 	line += os.Getenv("CDB_VM_APPEND")
 	if init != "" {
@@ -192,9 +204,32 @@ func (q *qemu) kernelCommandLine(accel, init string) string {
 	return line
 }
 
-// kill kills QEMU and waits until it has ended.
+// waitAndReap waits until QEMU has ended, and ends what is left of its process group: a QEMU that is a script may have
+// started other processes, which hold our files open.
+func (m *machine) waitAndReap() {
+	for {
+		// WNOWAIT leaves the zombie: as long as it is there, no other process group can have its number.
+		if err := unix.Waitid(unix.P_PID, m.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
+			break
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.killGroup()
+	m.err = m.cmd.Wait()
+	m.reaped = true
+}
+
+// killGroup kills QEMU's process group. The caller holds m.mu, and QEMU is not reaped.
+func (m *machine) killGroup() { _ = syscall.Kill(-m.cmd.Process.Pid, syscall.SIGKILL) }
+
+// kill kills QEMU and the processes that it started, and waits until it has ended.
 func (m *machine) kill() {
-	_ = m.cmd.Process.Kill()
+	m.mu.Lock()
+	if !m.reaped {
+		m.killGroup()
+	}
+	m.mu.Unlock()
 	<-m.exited
 	for _, conn := range m.ports {
 		conn.Close()
@@ -236,7 +271,7 @@ func (m *machine) exitState() string {
 // console.
 func lastLines(console string, n int) string {
 	console = strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' {
+		if isControlCharacter(r) {
 			return -1
 		}
 		return r

@@ -4,6 +4,7 @@ package vm
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,15 +18,26 @@ func writeResults(archive *os.File, size int64, wanted []string) error {
 	if err == nil {
 		err = unpackResults(io.LimitReader(archive, size), wanted)
 	}
+	if _, ok := errors.AsType[*Fault](err); ok {
+		return err
+	}
 	if err != nil {
 		return &Fault{Tried: "write the result files of the command", Seen: err.Error(), Do: "check that the directory is yours, and that the disk is not full"}
 	}
 	return nil
 }
 
+func tooManyResults(seen string) error {
+	return &Fault{
+		Tried: "receive the result files of the command", Seen: seen,
+		Do: "run fewer questions at once (Q=…), or write fewer and smaller artifacts and profiles",
+	}
+}
+
 // unpackResults writes the guest's files to the wanted paths, or below them, and nowhere else. Neither a name with dots
 // nor a symbolic link that exists on the host leads out of these places.
 func unpackResults(r io.Reader, wanted []string) error {
+	files, left := 0, int64(maxResultBytes)
 	for archive := tar.NewReader(r); ; {
 		h, err := archive.Next()
 		if err == io.EOF {
@@ -34,10 +46,17 @@ func unpackResults(r io.Reader, wanted []string) error {
 		if err != nil {
 			return err
 		}
+		if files++; files > maxResultFiles {
+			return tooManyResults(fmt.Sprintf("the guest sent more than %d files", maxResultFiles))
+		}
+		// The size that the file will have here: the archive may hold a sparse file.
+		if left -= h.Size; left < 0 {
+			return tooManyResults(fmt.Sprintf("the files that the guest sent have more than %d MiB", maxResultBytes>>20))
+		}
 		name := filepath.Clean("/" + h.Name)
 		base, rel := splitTrusted(name, wanted)
 		if base == "" {
-			return fmt.Errorf("the guest sent %s, which the command's flags do not name", name)
+			return fmt.Errorf("the guest sent %q, which the command's flags do not name", name)
 		}
 		if err := unpackEntry(archive, h, base, rel); err != nil {
 			return err

@@ -4,6 +4,7 @@ package vm
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -16,7 +17,7 @@ import (
 
 // testProgram returns a test binary, argv[0], with its arguments and the source tree that it runs in. All paths in the
 // guest are those of the host.
-func testProgram(argv []string) (*guestProgram, error) {
+func testProgram(ctx context.Context, argv []string) (*guestProgram, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return nil, err
@@ -25,13 +26,16 @@ func testProgram(argv []string) (*guestProgram, error) {
 	if err != nil {
 		return nil, err
 	}
+	if info, err := os.Stat(binary); err != nil || !info.Mode().IsRegular() {
+		return nil, &Fault{Tried: "find the test binary " + binary, Seen: "there is no such file", Do: "run the lab with make lab, or with go test -exec 'lab exec'"}
+	}
 	sourceDir := moduleRoot(dir)
 	if sourceDir == "" {
 		sourceDir = dir
 	}
 	guestPath := protocol.ProgramDir + "/" + filepath.Base(binary)
 	files := fileTree{}
-	if err := files.addProgram(guestPath, binary); err != nil {
+	if err := files.addProgram(ctx, guestPath, binary); err != nil {
 		return nil, err
 	}
 	files.addDir(protocol.SourceTree)

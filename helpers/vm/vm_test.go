@@ -203,13 +203,13 @@ func TestBadInput(t *testing.T) {
 	}{
 		"kernel that is not there":   {func(c *Command) { c.Kernel = "/nonexistent" }, "there is no such file"},
 		"kernel that is a text file": {func(c *Command) { c.Kernel = text }, "it is not a kernel image"},
-		"kernel that is a folder":    {func(c *Command) { c.Kernel = "/" }, "it can't be read"},
+		"kernel that is a folder":    {func(c *Command) { c.Kernel = "/" }, "it is no regular file"},
 		"kernel that is not packed":  {func(c *Command) { c.Kernel = "2.4" }, "the package archive has none"},
 		"kernel that is cut short":   {func(c *Command) { c.Kernel = cut }, ""},
 		"cgroup mode":                {func(c *Command) { c.Cgroup = "v3" }, `CGROUP is "v3"`},
 		"accelerator":                {func(c *Command) { c.Accel = "hvf" }, `ACCEL is "hvf"`},
-		"memory":                     {func(c *Command) { c.Memory = 1 }, "MEM is not a number"},
-		"CPUs":                       {func(c *Command) { c.CPUs = -1 }, "CPUS is not a number"},
+		"memory":                     {func(c *Command) { c.Memory = 1 }, "MEM is 1, not a number"},
+		"CPUs":                       {func(c *Command) { c.CPUs = -1 }, "CPUS is -1, not a number"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			was := bootTimeout
@@ -240,9 +240,10 @@ func TestBadInput(t *testing.T) {
 		full := &Cache{Module: c.Cache.Module, dir: small}
 		assert.NilError(t, os.Symlink(c.Cache.path("kernel"), small+"/kernel"))
 		// The two megabytes of pid 1 do not fit either, but this test is about the image.
-		init, err := c.Cache.buildInit()
+		init, err := c.Cache.buildInit(t.Context())
 		assert.NilError(t, err)
 		assert.NilError(t, os.Symlink(init, filepath.Join(small, filepath.Base(init))))
+		assert.NilError(t, os.Symlink(recordOf(init), filepath.Join(small, filepath.Base(recordOf(init)))))
 		c.Cache = full
 		assert.Assert(t, isFault(c.run(built.guest), "make room on the disk"))
 		left, _ := filepath.Glob(small + "/*.erofs")
@@ -262,7 +263,7 @@ func TestImage_CutShortIsMadeAgain(t *testing.T) {
 	res := guest(t, nil, "-test.run=TestResults")
 	assert.NilError(t, res.err)
 	assert.Equal(t, res.code, 0)
-	assert.Assert(t, cmp.Contains(res.log, "was cut short; making it again"))
+	assert.Assert(t, cmp.Contains(res.log, "is damaged: it has "))
 }
 
 func TestOutput_NothingIsLost(t *testing.T) {
@@ -281,6 +282,22 @@ func TestOutput_NothingIsLost(t *testing.T) {
 		res := guest(t, nil, "-test.run=TestMisbehave", "-misbehave=bytes")
 		assert.NilError(t, res.err)
 		assert.Equal(t, strings.Count(res.stdout, "0123456789abcde\n"), 64<<16)
+	})
+	t.Run("slow reader", func(t *testing.T) {
+		c := newCommand(t, nil)
+		c.Stdout = &slowAtTheEnd{Writer: &c.stdout, quick: 600 << 10}
+		res := c.run(built.guest, "-test.run=TestMisbehave", "-misbehave=lines")
+		assert.NilError(t, res.err)
+		assert.Equal(t, strings.Count(res.stdout, "line "), 100_000)
+	})
+	t.Run("slow reader of a shell", func(t *testing.T) {
+		c := newCommand(t, nil)
+		c.Stdin = strings.NewReader("seq 100000; echo the la''st line; exit 7\n")
+		c.Stdout = &slowAtTheEnd{Writer: &c.stdout, quick: 350 << 10}
+		res := c.run()
+		assert.NilError(t, res.err)
+		assert.Equal(t, res.code, 7)
+		assert.Assert(t, cmp.Contains(res.stdout, "\r\n100000\r\nthe last line\r\n"))
 	})
 	t.Run("one file for both keeps their order", func(t *testing.T) {
 		res := guest(t, func(c *Command) { c.Stderr = c.Stdout }, "-test.run=TestMisbehave", "-misbehave=both")
@@ -412,6 +429,20 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// slowAtTheEnd is a reader of output that becomes slow after a number of bytes: the end of the output waits in the guest
+// for longer than pid 1 waits for a process that keeps the pipe open.
+type slowAtTheEnd struct {
+	io.Writer
+	quick int
+}
+
+func (s *slowAtTheEnd) Write(b []byte) (int, error) {
+	if s.quick -= len(b); s.quick < 0 {
+		time.Sleep(3 * time.Second)
+	}
+	return s.Writer.Write(b)
+}
+
 // qemuOf returns the pid of the QEMU that is a child of pid.
 func qemuOf(t *testing.T, pid int) int {
 	t.Helper()
@@ -428,14 +459,4 @@ func qemuOf(t *testing.T, pid int) int {
 	}
 	t.Fatalf("process %d has no child that is QEMU", pid)
 	return 0
-}
-
-// fakeQEMU puts a script into PATH in place of QEMU.
-func fakeQEMU(t *testing.T, script string) {
-	t.Helper()
-	dir := t.TempDir()
-	for _, p := range platforms {
-		assert.NilError(t, os.WriteFile(filepath.Join(dir, p.program), []byte("#!/bin/sh\n"+script+"\n"), 0o755))
-	}
-	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }

@@ -1,0 +1,68 @@
+//go:build linux
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"al.essio.dev/pkg/shellescape"
+
+	"cdblab/helpers/tools"
+)
+
+// toolsMain builds the pinned programs that are missing or stale, with the Go command that the variable GO names, or with
+// the one on PATH.
+func toolsMain([]string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	for _, t := range tools.All {
+		stale := t.Stale(".")
+		if stale == nil {
+			continue
+		}
+		if !errors.Is(stale, fs.ErrNotExist) {
+			logf("%s is built again: %v", t.Search[0], stale)
+		}
+		err := buildTool(ctx, t)
+		if err == nil {
+			err = t.Stale(".") // for example, another Go has built it than the one that built this program
+		}
+		if err != nil {
+			logf("build %s: %v\n  what to do: check that this is the root directory of the module cdblab, and run `make deps`", t.Name, err)
+			return 1
+		}
+	}
+	return 0
+}
+
+// buildTool builds a program beside its place in .lab/bin, and then moves it there: a build that was stopped leaves no
+// half a program.
+func buildTool(ctx context.Context, t tools.Tool) error {
+	bin, name := filepath.Split(t.Search[0])
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(bin, ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	out := filepath.Join(tmp, name)
+	env, args := t.Build.Command(out)
+	c := exec.CommandContext(ctx, cmp.Or(os.Getenv("GO"), "go"), args...)
+	c.Env, c.Stdout, c.Stderr = append(os.Environ(), env), os.Stderr, os.Stderr
+	_, shown := t.Build.Command(t.Search[0])
+	logf("%s go %s", env, shellescape.QuoteCommand(shown))
+	if err := c.Run(); err != nil {
+		return err
+	}
+	return os.Rename(out, t.Search[0])
+}

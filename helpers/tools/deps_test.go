@@ -1,0 +1,106 @@
+//go:build linux
+
+package tools
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+)
+
+// depsMachine is a machine for scripts/deps.sh: fake commands, apt's package lists, and a log of what was called.
+type depsMachine struct {
+	t              *testing.T
+	bin, dir, list string
+}
+
+// newDepsMachine returns a machine that lacks what `lab deps` prints as programs.
+func newDepsMachine(t *testing.T, programs string) *depsMachine {
+	t.Helper()
+	m := &depsMachine{t: t, bin: t.TempDir(), dir: t.TempDir()}
+	m.list = filepath.Join(m.dir, "lists")
+	assert.NilError(t, os.Mkdir(m.list, 0o755))
+	for _, name := range []string{"cc", "qemu-system-x86_64", "qemu-system-aarch64"} {
+		m.fake(name, "")
+	}
+	m.fake("go", "echo '"+programs+"'")
+	m.fake("id", "echo 0")
+	m.fake("apt-config", "echo \"lists='"+m.list+"'\"")
+	m.fake("apt-cache", "ls "+m.list+"/*_Packages") // it knows packages only if there are lists
+	m.fake("apt-get", "echo apt-get $* >> "+m.dir+"/log; [ $1 != update ] || touch "+m.list+"/main_Packages")
+	return m
+}
+
+func (m *depsMachine) fake(name, script string) {
+	assert.NilError(m.t, os.WriteFile(filepath.Join(m.bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755))
+}
+
+// run runs the script, and returns its output and the calls of apt-get.
+func (m *depsMachine) run() (output, calls string) {
+	m.t.Helper()
+	script, err := filepath.Abs("../../scripts/deps.sh")
+	assert.NilError(m.t, err)
+	_ = os.Remove(m.dir + "/log")
+	c := exec.Command(script)
+	c.Dir, c.Env = m.dir, []string{"PATH=" + m.bin + ":/usr/sbin:/usr/bin:/sbin:/bin"}
+	out, err := c.CombinedOutput()
+	assert.NilError(m.t, err, "%s", out)
+	b, _ := os.ReadFile(m.dir + "/log")
+	return string(out), string(b)
+}
+
+// A first run on a machine without package lists installs the same as a second one.
+func TestDeps_FetchesMissingListsBeforeItAsksForOptionalPrograms(t *testing.T) {
+	m := newDepsMachine(t, "optional criu")
+	_, calls := m.run()
+	assert.Assert(t, cmp.Contains(calls, "apt-get update -q\n"))
+	assert.Assert(t, cmp.Contains(calls, "install -y -q --no-install-recommends criu"))
+	_, calls = m.run()
+	assert.Assert(t, !strings.Contains(calls, "update"), calls)
+}
+
+func TestDeps_FetchesOldListsOnceAWeek(t *testing.T) {
+	m := newDepsMachine(t, "recommended strace\noptional criu")
+	assert.NilError(t, os.WriteFile(m.list+"/main_Packages", nil, 0o644))
+	_, calls := m.run()
+	assert.Assert(t, !strings.Contains(calls, "update"), calls)
+	assert.Assert(t, cmp.Contains(calls, "criu strace"))
+
+	old := time.Now().Add(-9 * 24 * time.Hour)
+	assert.NilError(t, os.Chtimes(m.list, old, old))
+	for _, want := range []int{1, 0} {
+		_, calls = m.run()
+		assert.Equal(t, strings.Count(calls, "update"), want, calls)
+		assert.NilError(t, os.Chtimes(m.list, old, old)) // the lists did not change
+	}
+}
+
+func TestDeps_GoesOnWithoutANetwork(t *testing.T) {
+	m := newDepsMachine(t, "optional criu")
+	m.fake("apt-get", "echo no route to host >&2; exit 100")
+	out, _ := m.run()
+	assert.Assert(t, cmp.Contains(out, "apt-get update failed; using the package lists that are there"))
+	assert.Assert(t, cmp.Contains(out, "deps: nothing is missing"))
+}
+
+// Optional programs are no reason to ask an ordinary user for a password.
+func TestDeps_OptionalProgramsAskForNoPassword(t *testing.T) {
+	m := newDepsMachine(t, "optional criu")
+	m.fake("id", "echo 1000")
+	m.fake("sudo", `test "$1" = -n`)
+	out, _ := m.run()
+	assert.Assert(t, cmp.Contains(out, "+ sudo -n apt-get update"))
+}
+
+func TestDeps_AsksNothingIfNothingIsMissing(t *testing.T) {
+	m := newDepsMachine(t, "")
+	out, calls := m.run()
+	assert.Equal(t, calls, "")
+	assert.Assert(t, cmp.Contains(out, "nothing is missing"))
+}

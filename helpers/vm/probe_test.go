@@ -1,0 +1,87 @@
+//go:build linux
+
+package vm
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/vm/protocol"
+)
+
+var timeInJSON = regexp.MustCompile(`"Time":"[^"]*"`)
+
+const answers = "echo " + protocol.ProbeReply + " >&3" // file 3 is the guest's console
+
+func TestProbe_RemembersOnlyWhatIsAboutKVM(t *testing.T) {
+	was := probeTimeout
+	probeTimeout = 500 * time.Millisecond
+	t.Cleanup(func() { probeTimeout = was })
+	init := filepath.Join(t.TempDir(), "init")
+	assert.NilError(t, os.WriteFile(init, []byte("pid 1"), 0o644))
+
+	for name, c := range map[string]struct {
+		boot       string // the script in the place of QEMU
+		prepare    func(t *testing.T) context.Context
+		problem    string
+		remembered bool
+	}{
+		"KVM works":                   {boot: answers, remembered: true},
+		"the guest is silent":         {boot: "sleep 1000", problem: "silent for 500ms", remembered: true},
+		"QEMU refuses KVM":            {boot: "echo failed to initialize kvm >&2; exit 1", problem: "failed to initialize kvm", remembered: true},
+		"another process killed QEMU": {boot: "kill -9 $$", problem: "signal: killed"},
+		"no room for the initrd": {boot: answers, problem: "no such file", prepare: func(t *testing.T) context.Context {
+			t.Setenv("TMPDIR", "/nonexistent")
+			return t.Context()
+		}},
+		"the run was stopped": {boot: "sleep 1000", problem: "stopped", prepare: func(t *testing.T) context.Context {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(&Stopped{Code: 130})
+			return ctx
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fakeQEMU(t, "case \"$*\" in *--version*) echo QEMU emulator version 9.0.0; exit;; esac\n"+c.boot)
+			q, err := findQEMU(t.Context())
+			assert.NilError(t, err)
+			cache := &Cache{dir: t.TempDir()}
+			ctx := t.Context()
+			if c.prepare != nil {
+				ctx = c.prepare(t)
+			}
+			got := cache.probeKVM(ctx, q, &kernel{image: "/dev/null"}, init, t.Logf)
+			assert.Assert(t, cmp.Contains(got, c.problem))
+			assert.Equal(t, got == "", c.problem == "")
+			_, err = os.Stat(cache.path("kvm.json"))
+			assert.Equal(t, err == nil, c.remembered, "%s", got)
+		})
+	}
+}
+
+func TestProbe_AsksAgainAfterAnHour(t *testing.T) {
+	init := filepath.Join(t.TempDir(), "init")
+	assert.NilError(t, os.WriteFile(init, []byte("pid 1"), 0o644))
+	works := filepath.Join(t.TempDir(), "works")
+	fakeQEMU(t, `case "$*" in *--version*) echo QEMU emulator version 9.0.0; exit;; esac
+test -e '`+works+`' && `+answers)
+	q, err := findQEMU(t.Context())
+	assert.NilError(t, err)
+	cache := &Cache{dir: t.TempDir()}
+	probe := func() string { return cache.probeKVM(t.Context(), q, &kernel{image: "/dev/null"}, init, t.Logf) }
+	assert.Assert(t, cmp.Contains(probe(), "before the guest answered"))
+	assert.NilError(t, os.WriteFile(works, nil, 0o644))
+	assert.Assert(t, cmp.Contains(probe(), "result of an earlier probe"))
+
+	b, err := os.ReadFile(cache.path("kvm.json"))
+	assert.NilError(t, err)
+	old := timeInJSON.ReplaceAll(b, []byte(`"Time":"`+time.Now().Add(-noKVMAge).Format(time.RFC3339)+`"`))
+	assert.NilError(t, os.WriteFile(cache.path("kvm.json"), old, 0o644))
+	assert.Equal(t, probe(), "")
+}
