@@ -49,7 +49,7 @@ WHERE ?= here
 steady: deps tools $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
 	$(if $(filter vm,$(WHERE)),$(VM) $(BIN)/lab steady -n $(N) $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
-		$(if $(filter-out 0,$(shell id -u)),sudo -E )$(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(Q),-test.run '$(Q)')
+		$(if $(filter-out 0,$(shell id -u)),sudo -E )$(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(value Q),-test.run $(call q,Q))
 
 # The questions import libcontainer. libcontainer needs cgo, and cgo needs a C compiler for arm64.
 ARM64_CC := $(shell command -v aarch64-linux-gnu-gcc)
