@@ -57,10 +57,10 @@ func Dead(id Identity) poll.Check {
 			return poll.Success()
 		}
 		stat, err := p.Stat()
-		if err != nil || Ticks(stat.Starttime) != id.Start || stat.State == "Z" || stat.State == "X" {
+		if err != nil || Ticks(stat.Starttime) != id.Start || hasEnded(stat) {
 			return poll.Success()
 		}
-		return poll.Continue("process %d (%s) is still alive, in state %s", id.PID, stat.Comm, stat.State)
+		return poll.Continue("process %d (%s) is still alive, in state %s, with %d threads", id.PID, stat.Comm, stat.State, stat.NumThreads)
 	}
 }
 
