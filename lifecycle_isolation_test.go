@@ -155,7 +155,7 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	pid := adopted.PID()
 	adopted.Start()
 	assert.Check(q, cmp.Equal(proc.Snapshot(q, pid).Parent, proc.PID(os.Getpid())))
-	proc.WaitFor(q, proc.Catches(pid, unix.SIGTERM))
+	proc.WaitFor(q, proc.Catches(pid, "sh", unix.SIGTERM))
 	adopted.Kill("TERM")
 	var status unix.WaitStatus
 	reaped, err := unix.Wait4(int(pid), &status, 0, nil)

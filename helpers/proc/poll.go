@@ -5,7 +5,6 @@ package proc
 import (
 	"errors"
 	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -100,20 +99,39 @@ func Reaped(id Identity) poll.Check {
 	}
 }
 
-// Catches returns a check that succeeds when the process has a handler for the signal.
-func Catches(pid PID, s unix.Signal) poll.Check {
+// Catches returns a check that succeeds when the process runs the program comm and has a handler for the signal. Both are
+// needed: `runc init`, which the process runs before the program, catches nearly every signal, because Go's runtime does. A
+// signal that is sent then arrives before the program has a handler, and the kernel drops it if the process is pid 1.
+func Catches(pid PID, comm string, s unix.Signal) poll.Check {
+	runs := Runs(pid, comm)
+	return func(t poll.LogT) poll.Result {
+		// In this order: execve(2) takes the handlers away before the process runs the program.
+		if result := runs(t); !result.Done() {
+			return result
+		}
+		caught, err := mask(pid, "SigCgt")
+		if err != nil {
+			return poll.Error(err)
+		}
+		if !caught.Signal(s) {
+			return poll.Continue("process %d (%s) has handlers for the signals %s, not yet for %v", pid, comm, caught, s)
+		}
+		return poll.Success()
+	}
+}
+
+// HandlesAllSignals returns a check that succeeds when a runtime that stays in the foreground has prepared for the signals
+// that it passes on. It looks at SIGTTOU: a program in Go catches most signals from its beginning, and ends by them; but it
+// catches TTOU only when it asks for all signals. A program in C or Rust blocks them, and reads them from a descriptor.
+func HandlesAllSignals(pid PID) poll.Check {
 	return func(poll.LogT) poll.Result {
-		data, err := os.ReadFile(path(pid, "status"))
-		if err != nil {
+		caught, err1 := mask(pid, "SigCgt")
+		blocked, err2 := mask(pid, "SigBlk")
+		if err := errors.Join(err1, err2); err != nil {
 			return poll.Error(err)
 		}
-		field, _ := statusField(string(data), "SigCgt")
-		caught, err := strconv.ParseUint(field, 16, 64)
-		if err != nil {
-			return poll.Error(err)
-		}
-		if !Mask(caught).Signal(s) {
-			return poll.Continue("process %d has handlers for the signals %s, not yet for %v", pid, Mask(caught), s)
+		if !caught.Signal(unix.SIGTTOU) && !blocked.Signal(unix.SIGTTOU) {
+			return poll.Continue("process %d catches the signals %s and blocks %s, not yet all", pid, caught, blocked)
 		}
 		return poll.Success()
 	}
