@@ -136,3 +136,24 @@ func HandlesAllSignals(pid PID) poll.Check {
 		return poll.Success()
 	}
 }
+
+// HasNoTerminal returns a check that succeeds when the process has no controlling terminal (tty_nr of proc_pid_stat(5)).
+// A hangup takes it from the processes of a session one after the other. It begins when the last descriptor of the master
+// is closed, and a program that is being started may have inherited one until it calls execve(2).
+func HasNoTerminal(pid PID) poll.Check {
+	return func(poll.LogT) poll.Result {
+		p, err := procfs.NewProc(int(pid))
+		if err != nil {
+			return poll.Error(err)
+		}
+		stat, err := p.Stat()
+		if err != nil {
+			return poll.Error(err)
+		}
+		if stat.TTY != 0 {
+			return poll.Continue("process %d (%s) still has the controlling terminal %d:%d", pid, stat.Comm,
+				unix.Major(uint64(stat.TTY)), unix.Minor(uint64(stat.TTY)))
+		}
+		return poll.Success()
+	}
+}
