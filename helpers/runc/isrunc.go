@@ -5,6 +5,9 @@ package runc
 import (
 	"strings"
 
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
 	"cdblab/helpers/lab"
 )
 
@@ -18,5 +21,14 @@ func SkipUnlessRunc(q *lab.Q, about string) {
 	q.Helper()
 	if !IsRunc(q) {
 		q.Skipf("this is about %s, which is runc's own, and the runtime under test is %s: unset CDB_RUNC", about, q.UnderTest("runc").Version)
+	}
+}
+
+// AssertMessage asserts that an error of the runtime matches a regular expression, in upper or lower case. It asserts this of
+// a runc only: the specification says when an operation has to fail, and not in which words.
+func AssertMessage(q *lab.Q, message, want string) {
+	q.Helper()
+	if IsRunc(q) {
+		assert.Check(q, cmp.Regexp("(?i)"+want, message), "the error does not name what is wrong or missing")
 	}
 }
