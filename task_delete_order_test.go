@@ -60,6 +60,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 		{"a namespace with contents", []string{"namespaces", "remove", d.Namespace}, "must be empty"},
 	} {
 		refused := d.Refused(r.words, r.argv...)
+		assert.Check(q, refused.Code != 0, "%s was deleted", r.what)
 		assert.Check(q, cmp.DeepEqual(task.Held(), held), "after %s was not deleted", r.what)
 		assert.Check(q, cmp.DeepEqual(d.CountContents(), contents), "after %s was not deleted", r.what)
 		q.Fact(r.what, ctrd.CtrError(refused))
