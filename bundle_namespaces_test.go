@@ -361,7 +361,7 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 		// To give the device its address back, runc opens a netlink socket of each of these families, and needs only one.
 		r := create(moved)
 		assert.Check(q, r.Code != 0, "runc moves a device although this kernel has %v:\n%s", err, r)
-		assert.Check(q, cmp.Contains(r.Stderr, "protocol not supported"))
+		runc.AssertMessage(q, r.Stderr, "protocol not supported")
 		q.Fact("linux.netDevices", runc.MaskPIDs(runc.LastLogMessage(r)))
 		q.Fact("the kernel has", err)
 		// runc fails after it has moved the device, and the container is not created. The device ends with its network namespace.

@@ -5,6 +5,7 @@ package cdblab
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,14 +51,15 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	ioClass := func(pid proc.PID) string { class, _ := proc.IOPriority(q, pid); return strconv.Itoa(class) }
 	ioPriority := func(pid proc.PID) string { _, priority := proc.IOPriority(q, pid); return strconv.Itoa(priority) }
 
-	// One row per field: what config.json says, where the kernel shows it, and what has to stand there.
-	rows := []struct {
+	type row struct {
 		covers lab.Fields
 		set    func(*specs.Spec)
 		where  string
 		read   func(proc.PID) string
 		want   string
-	}{
+	}
+	// One row per field: what config.json says, where the kernel shows it, and what has to stand there.
+	rows := []row{
 		{lab.Fields{"process.args"}, func(s *specs.Spec) { s.Process.Args = []string{"sleep", "301"} },
 			"cmdline", func(pid proc.PID) string { return fmt.Sprint(proc.Snapshot(q, pid).Args) }, "[sleep 301]"},
 		{lab.Fields{"process.env"}, func(s *specs.Spec) { s.Process.Env = []string{"PATH=/bin", "ROOM=process"} },
@@ -90,6 +92,12 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 			"personality", procFile("personality"), "00000008"},
 	}
 
+	if !hasPersonality(perLinux32) {
+		const field = "linux.personality.domain"
+		q.Fact(field, "not asked: this machine has no 32-bit mode, and the kernel refuses PER_LINUX32")
+		rows = slices.DeleteFunc(rows, func(r row) bool { return slices.Contains(r.covers, field) })
+	}
+
 	q.Step("one container with every field set")
 	set := runc.Variant(q, b, "set", func(s *specs.Spec) {
 		for _, row := range rows {
@@ -114,6 +122,20 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	}
 
 	q.Answer("In /proc/PID: `runc init` sets each field as an attribute of itself, and execve keeps them.")
+}
+
+// perLinux32 is PER_LINUX32 of linux/personality.h.
+const perLinux32 = 8
+
+// hasPersonality reports whether the kernel accepts a personality. An arm64 processor without AArch32 has no PER_LINUX32.
+func hasPersonality(domain uintptr) bool {
+	accepted := make(chan bool)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with its personality
+		_, _, errno := unix.RawSyscall(unix.SYS_PERSONALITY, domain, 0, 0)
+		accepted <- errno == 0
+	}()
+	return <-accepted
 }
 
 // Real-time and deadline scheduling: process.scheduler has a field for each argument of sched_setattr(2).

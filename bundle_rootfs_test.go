@@ -77,7 +77,7 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	q.LogCommand("cp %s bundle/rootfs/bin/dynamic", dynamic)
 	r := runc.Variant(q, b, "dynamic", bundle.Args("/bin/dynamic")).Try("run")
 	assert.Check(q, r.Code != 0, "a dynamic program runs without its interpreter:\n%s", r)
-	assert.Check(q, cmp.Contains(r.Stderr, "no such file or directory"))
+	runc.AssertMessage(q, r.Stderr, "no such file or directory")
 	assert.Check(q, file.Exists(b.Rootfs("bin", "dynamic")))
 	q.Fact("execve of the dynamic program: error", "no such file or directory")
 	static := runc.Variant(q, b, "static")

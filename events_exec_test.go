@@ -30,6 +30,7 @@ import (
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html, cgroup.freeze
 func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does an exec add? And a pause?")
+	clock := check.StartClock(q)
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
@@ -54,7 +55,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(second.Cgroups, init.Cgroups))
 	assert.Check(q, cmp.DeepEqual(second.NS, init.NS))
 	assert.Check(q, cmp.DeepEqual(g.Procs(), check.Sorted(init.PID, second.PID)))
-	check.InOrder(q, "start of the process", second.Start.At(q), "exec-started", events[1].Timestamp)
+	clock.InOrder(q, "start of the process", second.Start.At(q), "exec-started", events[1].Timestamp)
 	q.Fact("an exec", ctrd.Topics(events))
 	q.Fact("its pid, and the shim's other child", second.PID)
 

@@ -31,6 +31,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/pkg/filters/filter.go, https://github.com/containerd/containerd/blob/main/core/events/events.go
 func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Do `ctr events` and the client see the same?")
+	clock := check.StartClock(q)
 	d := ctrd.Shared(q)
 	other := d.InNamespace("cdb-other")
 	id := q.ID(ctrd.ContainerID)
@@ -98,8 +99,8 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	events := rows[0].stream.Events()
 	began := task.Start.At(q)
 	for _, e := range events {
-		check.InOrder(q, "start of the process", began, e.Topic, e.Timestamp)
-		check.InOrder(q, e.Topic, e.Timestamp, "received", received)
+		clock.InOrder(q, "start of the process", began, e.Topic, e.Timestamp)
+		clock.InOrder(q, e.Topic, e.Timestamp, "received", received)
 	}
 
 	q.Control("the daemon rejects an invalid filter, from ctr events and from the client")

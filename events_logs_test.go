@@ -36,6 +36,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md, "Logging"
 func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What do debug logs add?")
+	clock := check.StartClock(q)
 	logCopy := filepath.Join(q.Mkdir("kept"), "log.json")
 	// The shim calls it in the bundle. When create fails, the bundle and the log in it are soon deleted, so the log is
 	// copied.
@@ -62,8 +63,8 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	assert.Check(q, cmp.Equal(loop["pid"], fmt.Sprint(shim.PID)), "the shim's pid, in the log and in /proc/%d/stat", task.PID)
 	assert.Check(q, cmp.Equal(loop["path"], proc.Cwd(q, shim.PID)), "the shim's directory")
 	began := shim.Start.At(q)
-	check.InOrder(q, "get snapshot mounts", created.Time(q), "start of the shim", began)
-	check.InOrder(q, "start of the shim", began, "starting signal loop", loop.Time(q))
+	clock.InOrder(q, "get snapshot mounts", created.Time(q), "start of the shim", began)
+	clock.InOrder(q, "start of the shim", began, "starting signal loop", loop.Time(q))
 	q.Fact("messages of the shim", logMessages(atDebug, true))
 	q.Fact("pid in the line, and the shim's", shim.PID)
 

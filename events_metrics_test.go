@@ -105,19 +105,24 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	q.Fact("processor time", "between what the file has before and after")
 
 	q.Control("meanwhile the idle task's metrics do not grow")
+	// Not to the nanosecond and the byte: what the kernel does on its own account, such as an interrupt, may be charged to it.
 	stillAtRest := valuesFromClient(q, d, idle)
-	assert.Check(q, cmp.Equal(stillAtRest["cpu"], atRest["cpu"]), "processor time, in ns")
+	assert.Check(q, stillAtRest["cpu"]-atRest["cpu"] < (whileWorking["cpu"]-whileWaiting["cpu"])/10,
+		"processor time, in ns: %d, then %d", atRest["cpu"], stillAtRest["cpu"])
 	assert.Check(q, cmp.Equal(stillAtRest["pids"], atRest["pids"]))
-	assert.Check(q, stillAtRest["memory"] <= atRest["memory"], "memory: %d bytes, then %d", atRest["memory"], stillAtRest["memory"])
+	assert.Check(q, stillAtRest["memory"] < atRest["memory"]+1<<20, "memory: %d bytes, then %d", atRest["memory"], stillAtRest["memory"])
 	q.Fact("metrics of the idle task", "as before")
 
 	q.Control("paused, the task's processor time stays the same, while the lab uses some; resumed, it grows again")
 	d.PauseTask(busy)
 	assert.Check(q, busyGroup.Frozen())
 	whilePaused := valuesFromClient(q, d, busy)
-	proc.WaitFor(q, proc.HasUsed(proc.PID(os.Getpid()), proc.UsedTicks(q, proc.PID(os.Getpid()))+5))
-	assert.Check(q, cmp.Equal(valuesFromClient(q, d, busy)["cpu"], whilePaused["cpu"]), "processor time of the paused task, in ns")
-	assert.Check(q, cmp.Equal(valuesFromFiles(busyGroup)["cpu"], whilePaused["cpu"]), "processor time in the file, in ns")
+	const ownTicks = 5
+	proc.WaitFor(q, proc.HasUsed(proc.PID(os.Getpid()), proc.UsedTicks(q, proc.PID(os.Getpid()))+ownTicks))
+	const hardly = ownTicks * 1e7 / 10 // ns
+	byClient, byFile := valuesFromClient(q, d, busy)["cpu"], valuesFromFiles(busyGroup)["cpu"]
+	assert.Check(q, byClient-whilePaused["cpu"] < hardly, "processor time of the paused task, in ns: %d, then %d", whilePaused["cpu"], byClient)
+	assert.Check(q, byFile-whilePaused["cpu"] < hardly, "processor time in the file, in ns: %d, then %d", whilePaused["cpu"], byFile)
 	d.Ctr("tasks", "resume", busy)
 	proc.WaitFor(q, proc.HasUsed(pid, proc.UsedTicks(q, pid)+1))
 	assert.Check(q, valuesFromClient(q, d, busy)["cpu"] > whilePaused["cpu"], "processor time after resume")

@@ -54,8 +54,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 			`trap "exec dd if=/dev/zero of=/dev/null bs=64M count=1" USR1; sleep 300 & while :; do wait; done`)
 		d.StartTask(id)
 		pid := d.TaskPID(id)
-		proc.WaitFor(q, proc.Runs(pid, "sh"))
-		proc.WaitFor(q, proc.Catches(pid, unix.SIGUSR1))
+		proc.WaitFor(q, proc.Catches(pid, "sh", unix.SIGUSR1))
 		g := cgroup.Of(q, "/"+d.Namespace+"/"+id)
 		assert.Check(q, cmp.Equal(oomKills(g), uint64(0)))
 		return proc.Snapshot(q, pid), g

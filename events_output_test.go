@@ -111,7 +111,7 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 		q.Fact("the next write", "goes into a pipe that no process reads: the shim holds it open")
 	}
 	assert.Check(q, proc.Snapshot(q, init.PID).Same(init.Identity))
-	assert.Check(q, cmp.Equal(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)[2], "RUNNING"))
+	assert.Check(q, cmp.Equal(check.TableCell(q, d.Ctr("tasks", "ls").Stdout, id, 2), "RUNNING"))
 	assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(out, "logged")), environment+"\nstdout: word 1"))
 	q.Fact("the task", "RUNNING")
 

@@ -27,6 +27,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/events/exchange/exchange.go, https://github.com/containerd/containerd/blob/main/api/services/events/v1/events.proto
 func TestEvents_AreEventsReplayed(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Are events replayed?")
+	clock := check.StartClock(q)
 	d := ctrd.Start(q)
 	ref := d.PullImage()
 	ended, lasting := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-2")
@@ -62,8 +63,8 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, ended), []string{ended, fmt.Sprint(first.PID), "STOPPED"}))
 	status := d.TaskStatus(ended)
 	assert.Check(q, cmp.Equal(status.ExitStatus, uint32(128+9)))
-	check.InOrder(q, "start of the task", first.Start.At(q), "end of the task", status.ExitTime)
-	check.InOrder(q, "end of the task", status.ExitTime, "exit received", received)
+	clock.InOrder(q, "start of the task", first.Start.At(q), "end of the task", status.ExitTime)
+	clock.InOrder(q, "end of the task", status.ExitTime, "exit received", received)
 	q.Fact("status, asked for after the end", []any{status.Status, status.ExitStatus})
 
 	q.Step("the daemon dies: both subscriptions end, with an error")

@@ -28,6 +28,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
 func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can containerd tell us while the task is running?")
+	clock := check.StartClock(q)
 	d := ctrd.Start(q)
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
@@ -66,13 +67,13 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 
 	q.Step("the times agree: the kernel starts the process, then create is published, then start")
 	began := task.Start.At(q)
-	check.InOrder(q, "start of the process", began, "create", events[0].Timestamp)
-	check.InOrder(q, "create", events[0].Timestamp, "start", events[1].Timestamp)
+	clock.InOrder(q, "start of the process", began, "create", events[0].Timestamp)
+	clock.InOrder(q, "create", events[0].Timestamp, "start", events[1].Timestamp)
 	q.Fact("from the process to create", lab.Elapsed(events[0].Timestamp.Sub(began)))
 	q.Fact("from create to start", lab.Elapsed(events[1].Timestamp.Sub(events[0].Timestamp)))
 
 	q.Step("while it runs no more events are published: a client has to ask")
-	assert.Check(q, cmp.Equal(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)[2], "RUNNING"))
+	assert.Check(q, cmp.Equal(check.TableCell(q, d.Ctr("tasks", "ls").Stdout, id, 2), "RUNNING"))
 	d.Ctr("tasks", "ps", id)
 	d.Ctr("tasks", "metrics", id)
 	whileRunning := ctrd.Topics(stream.TakeEvents())
@@ -92,8 +93,8 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 		assert.Check(q, cmp.Equal(exit.ID, id), "the id of the task's own process is the container's")
 		assert.Check(q, cmp.Equal(exit.Pid, uint32(pid)))
 		assert.Check(q, cmp.Equal(exit.ExitStatus, uint32(128+9)))
-		check.InOrder(q, "kill", killed, "exited_at", exit.ExitedAt.AsTime())
-		check.InOrder(q, "exited_at", exit.ExitedAt.AsTime(), "exit received", received)
+		clock.InOrder(q, "kill", killed, "exited_at", exit.ExitedAt.AsTime())
+		clock.InOrder(q, "exited_at", exit.ExitedAt.AsTime(), "exit received", received)
 		q.Fact("exit status", exit.ExitStatus)
 
 		q.Step("delete: the shim's last event, if it is received")

@@ -53,6 +53,7 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	ref := d.PullImage()
 	pulled := takeEvents()
 	blobs := strings.Fields(d.Ctr("content", "ls", "-q").Stdout)
+	assert.Assert(q, len(blobs) > 0, "the pull has fetched no blob")
 	assertBlobsPublished(q, d, pulled, blobs)
 	topics := ctrd.Topics(pulled)
 	slices.Sort(topics) // layers are fetched and unpacked at once

@@ -100,7 +100,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	for _, operation := range []string{"state", "delete"} {
 		r := c.Try(operation)
 		assert.Check(q, r.Code != 0, "%s of a deleted container succeeds:\n%s", operation, r)
-		assert.Check(q, cmp.Contains(r.Stderr, "does not exist"))
+		runc.AssertMessage(q, r.Stderr, "does not exist")
 	}
 	c.Create()
 	second := c.Process()

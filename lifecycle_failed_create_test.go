@@ -81,7 +81,7 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 				q.Skip("this runtime accepts it")
 			}
 			assert.Assert(q, create.Code != 0, "create succeeds:\n%s", create)
-			assert.Check(q, cmp.Regexp(row.error, create.Stderr), "the error does not name the cause")
+			runc.AssertMessage(q, create.Stderr, row.error)
 			q.Fact(row.cause+": create's error", runc.LastLogMessage(create))
 			proc.WaitFor(q, c.NoLeftovers(before))
 			q.Fact(row.cause+": leftovers", c.Leftovers(before))

@@ -268,7 +268,7 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 				q.Fact(point.field+" fails: delete's exit code", deleted.Code)
 			}
 		} else {
-			assert.Check(q, cmp.Contains(create.Stderr, "exit status 3"), "create does not report the hook's exit code")
+			runc.AssertMessage(q, create.Stderr, "exit status 3")
 			q.Fact(point.field+" fails: create's error", runc.LastLogMessage(create))
 		}
 		entries := log.Entries()
@@ -384,9 +384,11 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	lateCreate := late.Try("create")
 	took := time.Since(begin)
 	assert.Check(q, lateCreate.Code != 0, "create succeeds:\n%s", lateCreate)
-	assert.Check(q, cmp.Regexp("(?i)time", lateCreate.Stderr))
+	runc.AssertMessage(q, lateCreate.Stderr, "time")
 	assert.Check(q, took >= time.Second, "create has failed after %v, before the timeout", took)
-	assert.Check(q, cmp.DeepEqual(lateLog.Entries(), []string{"hook"}), "the hook began")
+	// On a busy machine the hook may be killed before it has written anything.
+	entries := lateLog.Entries()
+	assert.Check(q, len(entries) == 0 || slices.Equal(entries, []string{"hook"}), "what ran besides the hook: %q", entries)
 	q.Covers("hooks.createRuntime[].timeout")
 	proc.WaitFor(q, late.NoLeftovers(before))
 	q.Fact("create's error", runc.LastLogMessage(lateCreate))

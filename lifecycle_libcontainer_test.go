@@ -40,6 +40,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html, https://man7.org/linux/man-pages/man2/wait.2.html
 func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Is runc more than libcontainer?")
+	runc.SkipUnlessRunc(q, "libcontainer")
 	b := bundle.Busybox(q, "sleep", "300")
 	b.Spec.Process.Capabilities.Ambient = nil // an older runc spec asks for some, without what they need
 
@@ -47,13 +48,13 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	c := runc.Variant(q, b, "command")
 	pidFile := filepath.Join(q.Dir, "root-command", "pid")
 	byCommand := observeLifecycle(q, c, operations{
-		create:  func() proc.PID { c.Must("create", "--pid-file", pidFile); return c.PID() },
-		start:   c.Start,
-		kill:    func() { c.Kill("KILL") },
-		wait:    func() {},
-		delete:  c.Delete,
-		status:  func() string { return string(c.State().Status) },
-		creator: q.UnderTest("runc").Digest,
+		create:        func() proc.PID { c.Must("create", "--pid-file", pidFile); return c.PID() },
+		start:         c.Start,
+		kill:          func() { c.Kill("KILL") },
+		wait:          func() {},
+		delete:        c.Delete,
+		status:        func() string { return string(c.State().Status) },
+		assertCreator: func(digest string) { q.Helper(); runc.AssertIsRuntime(q, b, digest) },
 	})
 	q.Fact("pid, runc", byCommand.pid)
 
@@ -88,7 +89,10 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 			assert.NilError(q, err)
 			return status.String()
 		},
-		creator: proc.ExeDigest(q, proc.PID(os.Getpid())),
+		assertCreator: func(digest string) {
+			q.Helper()
+			assert.Check(q, cmp.Equal(digest, proc.ExeDigest(q, proc.PID(os.Getpid()))), "libcontainer's init is not this program")
+		},
 	})
 	q.Fact("pid, libcontainer", byLibrary.pid)
 
@@ -167,7 +171,7 @@ type operations struct {
 	create                    func() proc.PID
 	start, kill, wait, delete func()
 	status                    func() string
-	creator                   string // digest of the program that creates the container
+	assertCreator             func(digest string) // that the digest is of the program that creates the container
 }
 
 // observations are what the kernel showed of a container from create to delete.
@@ -189,12 +193,13 @@ func observeLifecycle(q *lab.Q, c *runc.Container, do operations) observations {
 	facts["created: status"] = do.status()
 	facts["created: namespaces of its own"] = strings.Join(created.OwnNamespaces(proc.Self(q).Identity), " ")
 	check.OnlyProcessInCgroup(q, created.Identity, cgroupsPath)
+	assert.Assert(q, len(created.Args) > 0, "the process has no command line: its state is %s", created.State)
 	facts["created: last argument"] = created.Args[len(created.Args)-1]
 	facts["created: a mount of the host is visible"] = fmt.Sprint(check.SeesHostMounts(created))
 	opened, _ := runc.BlockedOpen(q, created)
 	facts["created: waits at"] = filepath.Base(opened)
 	initDigest := proc.ExeDigest(q, pid)
-	assert.Check(q, cmp.Equal(initDigest, do.creator), "the init process is not the program that created the container")
+	do.assertCreator(initDigest)
 
 	do.start()
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
@@ -239,7 +244,10 @@ func prepareWithLibcontainer(q *lab.Q, c *runc.Container) (*libcontainer.Contain
 		Init: true, Args: p.Args, Env: slices.Clone(p.Env), Cwd: p.Cwd,
 		UID: int(p.User.UID), GID: int(p.User.GID),
 		Capabilities: &capabilities, NoNewPrivileges: &p.NoNewPrivileges,
-		Rlimits: []configs.Rlimit{{Type: unix.RLIMIT_NOFILE, Hard: p.Rlimits[0].Hard, Soft: p.Rlimits[0].Soft}},
+	}
+	for _, limit := range p.Rlimits { // runc spec sets this one alone
+		assert.Assert(q, cmp.Equal(limit.Type, "RLIMIT_NOFILE"), "a limit in config.json that this question does not translate")
+		process.Rlimits = append(process.Rlimits, configs.Rlimit{Type: unix.RLIMIT_NOFILE, Hard: limit.Hard, Soft: limit.Soft})
 	}
 	q.Cleanup(func() {
 		if file.Exists(c.StateDir()) {

@@ -38,8 +38,10 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, https://man7.org/linux/man-pages/man7/cgroups.7.html
 func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does runc record of it?")
+	runc.SkipUnlessRunc(q, "the file state.json")
 	b := bundle.Busybox(q, "sleep", "300")
 	memory, pids := int64(64<<20), int64(50)
+	clock := check.StartClock(q)
 	before := time.Now()
 	c, sh, p := runc.StartWithShell(q, b, "recorded", func(s *specs.Spec) {
 		s.Annotations = map[string]string{"org.example.note": "kept"}
@@ -57,8 +59,8 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	assert.Check(q, cmp.Equal(record.ID, c.ID))
 	assert.Check(q, cmp.Equal(record.PID, p.PID))
 	assert.Check(q, cmp.Equal(record.Start, p.Start), "init_process_start is not field 22 of /proc/%d/stat", p.PID)
-	assert.Check(q, record.Created.After(before) && record.Created.Before(after),
-		"created %v is not between %v and %v", record.Created, before, after)
+	clock.InOrder(q, "call of create", before, "created", record.Created)
+	clock.InOrder(q, "created", record.Created, "return of create", after)
 	q.Fact("init_process_pid", record.PID)
 	q.Fact("init_process_start", record.Start)
 	q.Fact("created", "between the call and its return")
@@ -173,7 +175,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	check.DecodeJSON(q, lines[0], &line)
 	assert.Check(q, cmp.Equal(line.Level, "error"))
 	assert.Check(q, cmp.Contains(line.Msg, "does not exist"))
-	assert.Check(q, !line.Time.Before(before.Truncate(time.Second)), "time %v is before the question's beginning %v", line.Time, before)
+	clock.InOrder(q, "call of create", before.Truncate(time.Second), "line of the log", line.Time)
 	q.Fact("logged of a failure", line.Level+": "+line.Msg)
 	assert.Check(q, cmp.Len(runWithLog("state", c.ID), 0), "lines of a success")
 	q.Fact("logged of a success", "none")

@@ -93,7 +93,8 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 
 	q.Step("containerd is back: a client listens as soon as it answers")
 	d.Start()
-	const retryPeriod = (1 + 2 + 3 + 4 + 5) * time.Second // for so long a shim tries to publish an event
+	// For so long a shim tries to publish an event, beginning with the exit, which is later than died.
+	const retryPeriod = (1 + 2 + 3 + 4 + 5) * time.Second
 	gaveUp := time.Since(died) > retryPeriod
 	streamAfter := d.Listen()
 	for _, victim := range victims {

@@ -45,7 +45,10 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 			first, last := costs[0], costs[len(costs)-1]
 			assert.Check(q, now.AllShims > last.AllShims, "memory of %d shims is %v, of %d it was %v",
 				n, now.AllShims, last.Tasks, last.AllShims)
-			assert.Check(q, now.Shim < first.Shim, "a shim of %d has %v, a single one %v: they share nothing", n, now.Shim, first.Shim)
+			// Where another daemon's shims run the same file, the question's first shim shares with those already.
+			if len(tasks.Daemon.OtherShims()) == 0 {
+				assert.Check(q, now.Shim < first.Shim, "a shim of %d has %v, a single one %v: they share nothing", n, now.Shim, first.Shim)
+			}
 			daemonGrowth, moreTasks := now.Daemon-first.Daemon, proc.Bytes(n-first.Tasks)
 			assert.Check(q, daemonGrowth < moreTasks*now.Shim, "the daemon has grown by %v, as much as %d shims of %v",
 				daemonGrowth, moreTasks, now.Shim)
@@ -56,7 +59,7 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	// each further task what the last ones took.
 	skipUnlessRoomFor := func(q *lab.Q, n int) {
 		q.Helper()
-		const spare, patience = 64 << 20, 15 * time.Second
+		const spare, patience = 64 << 20, 15 * time.Second // no wait is as long: it is what a reader may be made to wait for
 		last := costs[len(costs)-1]
 		more := n - last.Tasks
 		need := proc.Bytes(more)*(last.Shim+last.Program)*3/2 + spare // half as much again for what the kernel needs for each

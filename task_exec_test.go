@@ -110,7 +110,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	proc.WaitFor(q, proc.Dead(exec.Identity))
 	proc.WaitFor(q, proc.Reaped(orphan.Identity))
 	code := ctr.ExitCode()
-	assert.Check(q, cmp.Equal(code, 128+int(unix.SIGKILL)), "exit code of ctr tasks exec: %s", ctr.Stderr.String())
+	assert.Check(q, cmp.Equal(code, 128+int(unix.SIGKILL)), "exit code of ctr tasks exec: %s", ctr.Stderr())
 	proc.WaitFor(q, d.TaskStopped(id))
 	q.Fact("exit code of the exec", code)
 

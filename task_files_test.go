@@ -43,7 +43,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	d.Ctr("images", "pull", "--hosts-dir", image.Serve(q).HostsDir(q), ref)
 
 	q.Step("the image's name leads to its layers, each by the digest of its bytes on disk")
-	target := digest.Digest(check.TableRow(q, d.Ctr("images", "ls").Stdout, ref)[2])
+	target := digest.Digest(check.TableCell(q, d.Ctr("images", "ls").Stdout, ref, 2))
 	var index v1.Index
 	d.DecodeBlob(target, &index)
 	assert.Assert(q, cmp.Len(index.Manifests, 1))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
+	snapshotsapi "github.com/containerd/containerd/v2/core/snapshots"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -38,10 +39,16 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 
 	q.Step("the image's layer, and four snapshots over it that differ in what refers to them")
 	ref := d.PullImage()
-	chain := strings.Fields(d.Ctr("snapshots", "ls").Stdout)[3] // after KEY PARENT KIND
-	if info, err := snapshots.Stat(ctx, chain); err == nil && info.Parent != "" {
+	var unpacked []string
+	assert.NilError(q, snapshots.Walk(ctx, func(_ context.Context, info snapshotsapi.Info) error {
+		unpacked = append(unpacked, info.Name)
+		return nil
+	}))
+	assert.Assert(q, len(unpacked) > 0, "the pull of %s has unpacked nothing: it has no snapshot", ref)
+	if len(unpacked) > 1 {
 		q.Skipf("%s has more than one layer, and this is about snapshots over one: unset CDB_IMAGE", ref)
 	}
+	chain := unpacked[0]
 	lease, err := d.Client().LeasesService().Create(ctx, leases.WithID("cdb-lease"), leases.WithExpiration(time.Hour))
 	assert.NilError(q, err)
 	q.LogCommand("ctr -n %s leases create --id %s --expires 1h   # and Prepare(by-lease) by a client that names it",
@@ -86,10 +93,9 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	// removeNamespace tries to remove the namespace, and returns from the refusal what the namespace still has.
 	removeNamespace := func() string {
 		q.Helper()
-		r := d.TryCtr("namespaces", "remove", d.Namespace)
-		at := strings.LastIndex(r.Stderr, "must be empty")
-		assert.Assert(q, r.Code != 0 && at >= 0, "this was to be refused, because of what the namespace has:\n%s", r)
-		return strings.TrimSpace(r.Stderr[at:])
+		const words = "must be empty"
+		r := d.Refused(words, "namespaces", "remove", d.Namespace)
+		return strings.TrimSpace(r.Stderr[max(0, strings.LastIndex(r.Stderr, words)):])
 	}
 	now := remaining()
 	assert.Assert(q, cmp.DeepEqual(now, []string{"layer", "by-container", "by-label", "by-lease", "by-nobody"}))
@@ -124,7 +130,9 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	assert.Check(q, cmp.Len(file.Names(q, d.BlobDir()), count))
 	assert.Check(q, cmp.Contains(remaining(), "layer"))
 	refused := removeNamespace()
-	assert.Check(q, strings.Contains(refused, "blobs") && strings.Contains(refused, "snapshots"), refused)
+	if q.Pinned() { // another version may have other words
+		assert.Check(q, strings.Contains(refused, "blobs") && strings.Contains(refused, "snapshots"), refused)
+	}
 	q.Fact("blobs on disk, without the image", len(file.Names(q, d.BlobDir())))
 	q.Fact("refusal of namespaces remove, without the image", refused)
 
@@ -135,7 +143,9 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	now = remaining()
 	assert.Check(q, cmp.DeepEqual(now, []string{"layer", "by-label"}))
 	refused = removeNamespace()
-	assert.Check(q, !strings.Contains(refused, "blobs") && strings.Contains(refused, "snapshots"), refused)
+	if q.Pinned() {
+		assert.Check(q, !strings.Contains(refused, "blobs") && strings.Contains(refused, "snapshots"), refused)
+	}
 	q.Fact("blobs on disk, collected", len(file.Names(q, d.BlobDir())))
 	q.Fact("snapshots, collected", now)
 	q.Fact("refusal of namespaces remove, collected", refused)

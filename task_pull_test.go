@@ -64,12 +64,20 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	q.Step("the tag is asked for once, and all else by its digest")
 	asked := pull(d)
 	const repository = "/v2/library/busybox/"
-	assert.Assert(q, cmp.Len(asked, 6), "%q", asked)
+	assert.Assert(q, len(asked) > 0, "the registry was asked for nothing")
 	assert.Check(q, cmp.Equal(asked[0], "HEAD "+repository+"manifests/layered"))
 	var fetched []digest.Digest // index and manifest in order, then config and layers as they come
+	for _, request := range asked[1:] {
+		assert.Check(q, strings.Contains(request, "sha256:"), "after the tag, another request than by digest: %s", request)
+		// A client asks for a blob once more if its connection was cut, or if it checks by a HEAD that the blob is there.
+		if blob := digest.Digest(path.Base(request)); strings.HasPrefix(request, "GET ") && !slices.Contains(fetched, blob) {
+			fetched = append(fetched, blob)
+		}
+	}
+	assert.Assert(q, cmp.Len(fetched, 5), "%q", asked)
 	for i, kind := range []string{"manifests/", "manifests/", "blobs/", "blobs/", "blobs/"} {
-		assert.Check(q, strings.HasPrefix(asked[i+1], "GET "+repository+kind+"sha256:"), "request %d is %s", i+2, asked[i+1])
-		fetched = append(fetched, digest.Digest(path.Base(asked[i+1])))
+		request := "GET " + repository + kind + fetched[i].String()
+		assert.Check(q, cmp.Contains(asked, request), "number %d of what was fetched", i+1)
 	}
 	head, ofTag := "HEAD "+repository+"manifests/layered", fetched[0]
 	q.Fact("asked", []string{head, "then 2 manifests and 3 blobs by digest"})
@@ -90,6 +98,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	check.DecodeJSON(q, contentOf[fetched[1]], &manifest)
 	var config v1.Image
 	check.DecodeJSON(q, contentOf[manifest.Config.Digest], &config)
+	assert.Assert(q, cmp.Len(config.RootFS.DiffIDs, 2))
 	chainIDs := identity.ChainIDs(slices.Clone(config.RootFS.DiffIDs))
 	want := map[digest.Digest]map[string]string{
 		ofTag:      {"gc.ref.content.m.0": fetched[1].String()},
@@ -135,7 +144,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	q.Fact("snapshots", 2)
 
 	q.Step("the image is a name for what the tag was, and no lease is needed any more")
-	assert.Check(q, cmp.Equal(check.TableRow(q, d.Ctr("images", "ls").Stdout, image.Layered)[2], ofTag.String()))
+	assert.Check(q, cmp.Equal(check.TableCell(q, d.Ctr("images", "ls").Stdout, image.Layered, 2), ofTag.String()))
 	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("leases", "ls", "-q").Stdout), ""))
 	d.CollectGarbage()
 	assert.Check(q, cmp.DeepEqual(file.Names(q, d.BlobDir()), encoded(fetched)), "after a garbage collection")

@@ -126,6 +126,8 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	q.LogCommand("kill -KILL %d   # the new program of %s", next.Pid(), restarted.ID)
 	assert.NilError(q, unix.Kill(int(next.Pid()), unix.SIGKILL))
 	proc.WaitFor(q, d.TaskStopped(restarted.ID))
+	// The shim publishes on a connection of its own: containerd may know of the exit before a client has received the event.
+	restarted.WaitForEventAfter(before, "exit init")
 	d.DeleteTask(restarted.ID)
 	proc.WaitFor(q, proc.Dead(shim.Identity))
 	stream.TakeEvents()

@@ -86,9 +86,20 @@ func (g Group) Read(controller, file string) string {
 	g.tb.Helper()
 	s, err := g.Try(controller, file)
 	if err != nil {
-		g.tb.Fatalf("read a file of cgroup %s: %v", g.Path, err)
+		g.tb.Fatalf("read a file of cgroup %s: %v%s", g.Path, err, g.retracted(controller))
 	}
 	return s
+}
+
+// retracted explains a missing file of a group on v2, whose parent has the controller no more. It returns "" otherwise.
+func (g Group) retracted(controller string) string {
+	list, err := os.ReadFile(filepath.Join(g.Dir(controller), "cgroup.controllers"))
+	if !g.V2 || err != nil || slices.Contains(append(strings.Fields(string(list)), "", "freezer", "devices"), controller) {
+		return ""
+	}
+	return fmt.Sprintf("\nThe group has the controllers %q, and %s is none of them. systemd retracts a controller that none of its own "+
+		"units needs, for instance at systemctl daemon-reload. Run the lab where systemd does not manage the cgroups, as in make lab.",
+		strings.TrimSpace(string(list)), controller)
 }
 
 // Stat returns the number for a key in a file that has a key and a number on each line, such as memory.stat.

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -71,18 +70,20 @@ func TableRow(tb testing.TB, table, first string) []string {
 	return nil
 }
 
+// TableCell returns a field of the line that [TableRow] returns, counted from 0.
+func TableCell(tb testing.TB, table, first string, column int) string {
+	tb.Helper()
+	row := TableRow(tb, table, first)
+	if column >= len(row) {
+		tb.Fatalf("expected at least %d columns in the line that begins with %q of this table:\n%s", column+1, first, table)
+	}
+	return row[column]
+}
+
 // LastLine returns the last line of a text.
 func LastLine(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return lines[len(lines)-1]
-}
-
-// InOrder asserts that the first moment is not later than the second. The kernel shows the start of a process in ticks of
-// 10 ms, so it may seem to be later by one tick.
-func InOrder(tb testing.TB, first string, firstTime time.Time, second string, secondTime time.Time) {
-	tb.Helper()
-	const tick = 10 * time.Millisecond
-	assert.Check(tb, !firstTime.After(secondTime.Add(tick)), "%s (%v) is later than %s (%v)", first, firstTime, second, secondTime)
 }
 
 // Sorted returns its arguments, sorted.

@@ -46,10 +46,10 @@ func (d *Daemon) cleanUp() {
 // that the question has there, down to its containerd namespaces. The directories of a private daemon are removed as a
 // whole.
 func (d *Daemon) deleteLeftovers() error {
-	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), proc.Patience)
 	defer cancel()
 	// A client of its own: those of the question are closed by now.
-	client, err := containerd.New(d.Address, containerd.WithTimeout(readyTimeout))
+	client, err := containerd.New(d.Address, containerd.WithTimeout(proc.Patience))
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ package ctrd
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
 
@@ -62,6 +63,7 @@ func Start(q *lab.Q, options ...Option) *Daemon {
 	q.LogCommandAs("cat > containerd/config.toml   # root, state, address and socket_dir below "+q.Dir,
 		"mkdir -p containerd "+s.SocketDir+" fifo && cat > containerd/config.toml <<'END'\n"+s.toml+"END")
 	q.Export("CONTAINERD_ADDRESS", d.Address)
+	d.useOverlayfs()
 	q.SuggestCommand("ctr -n " + Namespace + " tasks ls   # and, where the daemon has died: " +
 		"containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &")
 	d.registerCleanUp()
@@ -69,6 +71,15 @@ func Start(q *lab.Q, options ...Option) *Daemon {
 	d.connect()
 	q.Fact("containerd answers after", lab.Elapsed(d.StartupTime))
 	return d
+}
+
+// useOverlayfs makes the question's ctr use the snapshotter overlayfs, which is ctr's default, also if the caller's
+// environment names another one. Several questions look into its directories.
+func (d *Daemon) useOverlayfs() {
+	const env = "CONTAINERD_SNAPSHOTTER"
+	if os.Getenv(env) != "" {
+		d.q.Export(env, "overlayfs")
+	}
 }
 
 // registerCleanUp has [Daemon.cleanUp] called when the question ends. [Start] and [Shared] both call it before they
@@ -80,7 +91,7 @@ func (d *Daemon) registerCleanUp() { d.q.Cleanup(d.cleanUp) }
 // connect makes the question's Go client.
 func (d *Daemon) connect() {
 	d.q.Helper()
-	c, err := containerd.New(d.Address, containerd.WithDefaultNamespace(d.Namespace), containerd.WithTimeout(readyTimeout))
+	c, err := containerd.New(d.Address, containerd.WithDefaultNamespace(d.Namespace), containerd.WithTimeout(proc.Patience))
 	if err != nil {
 		d.q.Fatalf("connect to containerd at %s: %v", d.Address, err)
 	}

@@ -17,6 +17,7 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 
 	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
 )
 
 // server is the process of a containerd, and where its files are.
@@ -72,10 +73,7 @@ func (s *server) argv() []string {
 
 func (s *server) logPath() string { return filepath.Join(s.dir, "log") }
 
-// readyTimeout is how long a daemon may take to answer. It takes about 50 ms natively, and 3 s under emulation.
-const readyTimeout = time.Minute
-
-// start starts the process and waits until the daemon answers.
+// start starts the process and waits until the daemon answers. It takes about 50 ms natively, and 3 s under emulation.
 func (s *server) start() error {
 	log, err := os.OpenFile(s.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -99,7 +97,7 @@ func (s *server) start() error {
 }
 
 func (s *server) waitReady(begin time.Time) error {
-	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), proc.Patience)
 	defer cancel()
 	var client *containerd.Client
 	defer func() {
@@ -113,8 +111,8 @@ func (s *server) waitReady(begin time.Time) error {
 			s.exited <- err
 			return fmt.Errorf("containerd ended before it answered: %v; the end of its log:\n%s", err, s.endOfLog())
 		case <-ctx.Done():
-			return fmt.Errorf("containerd did not answer on %s within %v; the end of its log:\n%s", s.Address, readyTimeout, s.endOfLog())
-		case <-time.After(2 * time.Millisecond):
+			return fmt.Errorf("containerd did not answer on %s within %v; the end of its log:\n%s", s.Address, proc.Patience, s.endOfLog())
+		case <-time.After(2 * time.Millisecond): // the interval of proc.WaitFor, which needs a testing.TB
 		}
 		// gRPC dials only once the socket accepts a connection. After a failure to connect, because the daemon is not ready
 		// or because the socket is that of a daemon that has died, it would wait before it dials again.
@@ -125,7 +123,7 @@ func (s *server) waitReady(begin time.Time) error {
 		}
 		if client == nil {
 			var err error
-			if client, err = containerd.New(s.Address, containerd.WithTimeout(readyTimeout)); err != nil {
+			if client, err = containerd.New(s.Address, containerd.WithTimeout(proc.Patience)); err != nil {
 				return fmt.Errorf("connect to containerd at %s: %w", s.Address, err)
 			}
 		}

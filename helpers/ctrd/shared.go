@@ -56,6 +56,7 @@ func Shared(q *lab.Q) *Daemon {
 			s.toml+"END\ncontainerd --config containerd/config.toml --address "+s.Address+" 2>> containerd/log & sleep 1; }\n"+
 			"mkdir -p "+q.Dir+"/fifo; cd "+q.Dir)
 	q.Export("CONTAINERD_ADDRESS", s.Address)
+	d.useOverlayfs()
 	q.SuggestCommand("ctr -n " + d.Namespace + " tasks ls")
 	d.registerCleanUp()
 	d.connect()

@@ -25,6 +25,16 @@ func (d *Daemon) Shims() []proc.PID {
 	})
 }
 
+// OtherShims returns the processes of the shim's program that are not the question's: those of another daemon on this
+// host that runs the same file.
+func (d *Daemon) OtherShims() []proc.PID {
+	d.q.Helper()
+	return proc.Find(d.q, func(pid proc.PID, _ string, args []string) bool {
+		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		return err == nil && exe == d.shimProgram() && !d.isOwnShim(args)
+	})
+}
+
 // isOwnShim reports whether the arguments of a shim are those of a shim of the question.
 func (d *Daemon) isOwnShim(args []string) bool {
 	address, namespace := false, !d.shared

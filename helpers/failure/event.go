@@ -52,10 +52,14 @@ func (v *Victim) RememberEvents() {
 }
 
 // WaitForEvent waits until [Victim.Events] has one that begins with prefix: "exit init 7", "delete ".
-func (v *Victim) WaitForEvent(prefix string) {
+func (v *Victim) WaitForEvent(prefix string) { v.q.Helper(); v.WaitForEventAfter(0, prefix) }
+
+// WaitForEventAfter is [Victim.WaitForEvent] for an event that follows the first n.
+func (v *Victim) WaitForEventAfter(n int, prefix string) {
 	v.q.Helper()
 	proc.WaitFor(v.q, func(poll.LogT) poll.Result {
 		got := v.Events()
+		got = got[min(n, len(got)):]
 		if !slices.ContainsFunc(got, func(e string) bool { return strings.HasPrefix(e, prefix) }) {
 			return poll.Continue("events of %s: %q, and none that begins with %q yet", v.ID, got, prefix)
 		}

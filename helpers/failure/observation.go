@@ -54,7 +54,7 @@ func (v *Victim) observe(tasks string) Observation {
 	o["new client: task"], o["new client: exec"] = v.Statuses()
 	byCtr := "no task"
 	if strings.Contains(tasks, v.ID+" ") {
-		byCtr = check.TableRow(v.q, tasks, v.ID)[2]
+		byCtr = check.TableCell(v.q, tasks, v.ID, 2)
 	}
 	byClient := strings.TrimRight(o["new client: task"], " 0123456789") // without the exit status, which ctr does not list
 	assert.Check(v.q, cmp.Equal(byCtr, byClient), "the status of %s by ctr tasks ls, and by the Go client", v)

@@ -84,7 +84,7 @@ func NewVictim(q *lab.Q, d *ctrd.Daemon, image string, stream *ctrd.Stream, deat
 		v.Exec = &exec
 		return v
 	}
-	proc.WaitFor(q, proc.Catches(v.Init.PID, unix.SIGTERM))
+	proc.WaitFor(q, proc.Catches(v.Init.PID, v.Init.Comm, unix.SIGTERM))
 	q.LogCommand("kill -TERM %d   # the program of %s", v.Init.PID, v.ID)
 	assert.NilError(q, unix.Kill(int(v.Init.PID), unix.SIGTERM))
 	proc.WaitFor(q, d.TaskStopped(v.ID))
@@ -150,7 +150,7 @@ func (v *Victim) Kill() {
 		v.q.Fatalf("%s: a victim cannot kill %s: kill the daemon, by ctrd.Daemon.Kill or Stop", v, v.Killed)
 	}
 	if v.Killed == Init && v.Signal == unix.SIGTERM {
-		proc.WaitFor(v.q, proc.Catches(target.PID, unix.SIGTERM))
+		proc.WaitFor(v.q, proc.Catches(target.PID, v.Init.Comm, unix.SIGTERM))
 	}
 	v.q.LogCommand("kill -%s %d   # the %s of %s", v.SignalName(), target.PID, v.Killed, v.ID)
 	assert.NilError(v.q, unix.Kill(int(target.PID), v.Signal))

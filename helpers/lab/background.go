@@ -3,8 +3,8 @@
 package lab
 
 import (
-	"bytes"
 	"context"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -16,21 +16,19 @@ import (
 
 // Background is a command that runs beside the question.
 type Background struct {
-	Stderr bytes.Buffer // what the command wrote to stderr; read it after [Background.ExitCode]
-
-	q    *Q
-	cmd  *exec.Cmd
-	done chan error
+	q      *Q
+	cmd    *exec.Cmd
+	stderr *os.File // not a pipe: a container that is left behind keeps what it inherited, and a pipe would have no end then
+	done   chan error
 }
 
 // StartBackground starts a command and does not wait for its end. If it has not ended when the question ends, it is killed.
 func (q *Q) StartBackground(argv ...string) *Background {
 	q.Helper()
-	b := &Background{q: q, done: make(chan error, 1)}
+	b := &Background{q: q, stderr: q.memfd("stderr"), done: make(chan error, 1)}
+	q.TB.Cleanup(func() { b.stderr.Close() })
 	b.cmd = q.Cmd(context.Background(), argv...)
-	b.cmd.Stderr = &b.Stderr
-	// A container that is left behind keeps the pipe that it inherited: do not wait for the end of the pipe for ever.
-	b.cmd.WaitDelay = time.Second
+	b.cmd.Stderr = b.stderr
 	q.LogCommand("%s &", strings.Join(argv, " "))
 	if err := b.cmd.Start(); err != nil {
 		q.Fatalf("start %s: %v", b.cmd, err)
@@ -62,10 +60,13 @@ func (b *Background) ExitCode() int {
 	select {
 	case <-b.done:
 	case <-time.After(proc.Patience):
-		b.q.Fatalf("%s has not ended within %v", b.cmd, proc.Patience)
+		b.q.Fatalf("%s has not ended within %v. These processes run:\n%sstderr: %s", b.cmd, proc.Patience, b.q.running(), b.Stderr())
 	}
 	return b.cmd.ProcessState.ExitCode()
 }
+
+// Stderr returns what the command has written to stderr so far.
+func (b *Background) Stderr() string { b.q.Helper(); return readAll(b.q, b.stderr) }
 
 // Ended reports whether the command has ended.
 func (b *Background) Ended() bool {

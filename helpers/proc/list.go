@@ -18,7 +18,7 @@ func Children(tb testing.TB, pid PID) []PID {
 	}
 	var out []PID
 	for _, p := range all {
-		if stat, err := p.Stat(); err == nil && PID(stat.PPID) == pid && stat.State != "Z" {
+		if stat, err := p.Stat(); err == nil && PID(stat.PPID) == pid && !hasEnded(stat) {
 			out = append(out, PID(p.PID))
 		}
 	}
@@ -37,7 +37,7 @@ func Find(tb testing.TB, match func(pid PID, comm string, args []string) bool) [
 	for _, p := range all {
 		stat, err1 := p.Stat()
 		args, err2 := p.CmdLine()
-		if err1 == nil && err2 == nil && stat.State != "Z" && match(PID(p.PID), stat.Comm, args) {
+		if err1 == nil && err2 == nil && !hasEnded(stat) && match(PID(p.PID), stat.Comm, args) {
 			out = append(out, PID(p.PID))
 		}
 	}
@@ -52,7 +52,14 @@ func Alive(pid PID) bool {
 		return false
 	}
 	stat, err := p.Stat()
-	return err == nil && stat.State != "Z" && stat.State != "X"
+	return err == nil && !hasEnded(stat)
+}
+
+// hasEnded reports whether all threads of a process have ended. The state is that of the first thread. When a process with
+// several threads is killed, that thread may be a zombie while others still run: they keep descriptors open, and are the
+// parent of the process's children.
+func hasEnded(stat procfs.ProcStat) bool {
+	return stat.State == "X" || stat.State == "Z" && stat.NumThreads <= 1
 }
 
 // FirstExcept returns the first pid of a list that is not this one, or 0 if there is none.

@@ -5,7 +5,6 @@ package proc
 import (
 	"errors"
 	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -57,10 +56,10 @@ func Dead(id Identity) poll.Check {
 			return poll.Success()
 		}
 		stat, err := p.Stat()
-		if err != nil || Ticks(stat.Starttime) != id.Start || stat.State == "Z" || stat.State == "X" {
+		if err != nil || Ticks(stat.Starttime) != id.Start || hasEnded(stat) {
 			return poll.Success()
 		}
-		return poll.Continue("process %d (%s) is still alive, in state %s", id.PID, stat.Comm, stat.State)
+		return poll.Continue("process %d (%s) is still alive, in state %s, with %d threads", id.PID, stat.Comm, stat.State, stat.NumThreads)
 	}
 }
 
@@ -100,20 +99,60 @@ func Reaped(id Identity) poll.Check {
 	}
 }
 
-// Catches returns a check that succeeds when the process has a handler for the signal.
-func Catches(pid PID, s unix.Signal) poll.Check {
+// Catches returns a check that succeeds when the process runs the program comm and has a handler for the signal. Both are
+// needed: `runc init`, which the process runs before the program, catches nearly every signal, because Go's runtime does. A
+// signal that is sent then arrives before the program has a handler, and the kernel drops it if the process is pid 1.
+func Catches(pid PID, comm string, s unix.Signal) poll.Check {
+	runs := Runs(pid, comm)
+	return func(t poll.LogT) poll.Result {
+		// In this order: execve(2) takes the handlers away before the process runs the program.
+		if result := runs(t); !result.Done() {
+			return result
+		}
+		caught, err := mask(pid, "SigCgt")
+		if err != nil {
+			return poll.Error(err)
+		}
+		if !caught.Signal(s) {
+			return poll.Continue("process %d (%s) has handlers for the signals %s, not yet for %v", pid, comm, caught, s)
+		}
+		return poll.Success()
+	}
+}
+
+// HandlesAllSignals returns a check that succeeds when a runtime that stays in the foreground has prepared for the signals
+// that it passes on. It looks at SIGTTOU: a program in Go catches most signals from its beginning, and ends by them; but it
+// catches TTOU only when it asks for all signals. A program in C or Rust blocks them, and reads them from a descriptor.
+func HandlesAllSignals(pid PID) poll.Check {
 	return func(poll.LogT) poll.Result {
-		data, err := os.ReadFile(path(pid, "status"))
+		caught, err1 := mask(pid, "SigCgt")
+		blocked, err2 := mask(pid, "SigBlk")
+		if err := errors.Join(err1, err2); err != nil {
+			return poll.Error(err)
+		}
+		if !caught.Signal(unix.SIGTTOU) && !blocked.Signal(unix.SIGTTOU) {
+			return poll.Continue("process %d catches the signals %s and blocks %s, not yet all", pid, caught, blocked)
+		}
+		return poll.Success()
+	}
+}
+
+// HasNoTerminal returns a check that succeeds when the process has no controlling terminal (tty_nr of proc_pid_stat(5)).
+// A hangup takes it from the processes of a session one after the other. It begins when the last descriptor of the master
+// is closed, and a program that is being started may have inherited one until it calls execve(2).
+func HasNoTerminal(pid PID) poll.Check {
+	return func(poll.LogT) poll.Result {
+		p, err := procfs.NewProc(int(pid))
 		if err != nil {
 			return poll.Error(err)
 		}
-		field, _ := statusField(string(data), "SigCgt")
-		caught, err := strconv.ParseUint(field, 16, 64)
+		stat, err := p.Stat()
 		if err != nil {
 			return poll.Error(err)
 		}
-		if !Mask(caught).Signal(s) {
-			return poll.Continue("process %d has handlers for the signals %s, not yet for %v", pid, Mask(caught), s)
+		if stat.TTY != 0 {
+			return poll.Continue("process %d (%s) still has the controlling terminal %d:%d", pid, stat.Comm,
+				unix.Major(uint64(stat.TTY)), unix.Minor(uint64(stat.TTY)))
 		}
 		return poll.Success()
 	}

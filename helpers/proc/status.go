@@ -43,11 +43,24 @@ type Mask uint64
 // Bits returns a field of /proc/PID/status that is a mask, such as SigCgt or CapEff.
 func Bits(tb testing.TB, pid PID, key string) Mask {
 	tb.Helper()
-	m, err := strconv.ParseUint(Status(tb, pid, key), 16, 64)
+	m, err := mask(pid, key)
 	if err != nil {
-		tb.Fatalf("%s of process %d: %v", key, pid, err)
+		tb.Fatal(err)
 	}
-	return Mask(m)
+	return m
+}
+
+func mask(pid PID, key string) (Mask, error) {
+	data, err := os.ReadFile(path(pid, "status"))
+	if err != nil {
+		return 0, err
+	}
+	field, _ := statusField(string(data), key)
+	m, err := strconv.ParseUint(field, 16, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s of process %d: %w", key, pid, err)
+	}
+	return Mask(m), nil
 }
 
 // Has reports whether the bit of this number is set.

@@ -17,12 +17,18 @@ const ticksPerSecond = 100
 // At returns the wall-clock time of a time after boot. It is as exact as a tick: 10 ms, rounded down.
 func (t Ticks) At(tb testing.TB) time.Time {
 	tb.Helper()
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+	return BootTime(tb).Add(time.Duration(t) * time.Second / ticksPerSecond)
+}
+
+// BootTime returns the wall-clock time of the boot. It is another one when the wall clock has been set.
+func BootTime(tb testing.TB) time.Time {
+	tb.Helper()
+	var sinceBoot unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &sinceBoot); err != nil {
 		tb.Fatalf("read the time since boot: %v", err)
 	}
-	boot := time.Now().Add(-time.Duration(now.Nano()))
-	return boot.Add(time.Duration(t) * time.Second / ticksPerSecond)
+	now := time.Now().Round(0) // without the monotonic reading, which does not notice that the clock is set
+	return now.Add(-time.Duration(sinceBoot.Nano()))
 }
 
 // UsedTicks returns the processor time that the process has used, in user and kernel mode, in ticks of 1/100 s (utime and

@@ -51,6 +51,7 @@ func (r Recorder) Calls(q *lab.Q) []Call {
 	var out []Call
 	for line := range strings.Lines(file.Read(q, r.log)) {
 		f := strings.Fields(line)
+		assert.Assert(q, len(f) >= 2, "expected a pid and its parent's at the beginning of this line of %s: %q", r.log, line)
 		out = append(out, Call{PID: proc.PID(check.Int(q, f[0])), Parent: proc.PID(check.Int(q, f[1])), Args: f[2:]})
 	}
 	return out

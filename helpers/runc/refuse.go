@@ -24,7 +24,7 @@ func (c *Container) MustRefuse(wantError string) lab.Result {
 	c.q.Helper()
 	r := c.Try("create")
 	assert.Check(c.q, r.Code != 0, "create succeeds:\n%s", r)
-	assert.Check(c.q, cmp.Regexp("(?i)"+wantError, r.Stderr), "the error does not name what is wrong or missing")
+	AssertMessage(c.q, r.Stderr, wantError)
 	assert.Check(c.q, !file.Exists(c.StateDir()), "a refused create left its state: %s", c.StateDir())
 	return r
 }
