@@ -59,6 +59,28 @@ func TestBadInput_IsReported(t *testing.T) {
 	}
 }
 
+// ownRun gives a shell in a mount namespace of its own a /run of its own.
+const ownRun = "mount -t tmpfs -o mode=755 tmpfs /run"
+
+// Debian's initramfs mounts /run with noexec. The lab mounts a file system of its own on the run's directory then.
+func TestRunMountedNoexec_IsNoObstacle(t *testing.T) {
+	before := takeInventory(t)
+	lab, err := filepath.Abs(filepath.Join(root, testBinary))
+	assert.NilError(t, err)
+	for name, script := range map[string]string{
+		"a run":        lab + " -test.run=Lifecycle_WhatIsTheDifference",
+		"a killed run": lab + " -test.timeout=300ms -test.run=Lifecycle_WhatIsTheDifference; sleep 5; true",
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command("sh", "-c", ownRun+" && mount -o remount,noexec /run && cd "+root+" && { "+script+"; } && ! ls -d /run/cdb-lab && ! grep cdb-lab /proc/mounts")
+			cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
+			out, err := cmd.CombinedOutput()
+			assert.Check(t, err, "%s", out)
+			assertHostUnchanged(t, before)
+		})
+	}
+}
+
 // The lab refuses hosts on which it must not, or cannot, run. The test makes each such host in a mount namespace of its own.
 func TestBadHost_IsRefused(t *testing.T) {
 	cpuinfo := filepath.Join(t.TempDir(), "cpuinfo")
@@ -79,6 +101,10 @@ func TestBadHost_IsRefused(t *testing.T) {
 			[]string{"does not look like a virtual machine", "CDB_DISPOSABLE=yes make lab-here"}},
 		{"no null device", "mount --bind " + regular + " /dev/null", lab,
 			[]string{"/dev/null is no character device", "mknod -m 666 /dev/null c 1 3"}},
+		{"the lab's directory is a link", ownRun + " && mkdir /run/elsewhere && ln -s elsewhere /run/cdb-lab", lab,
+			[]string{"/run/cdb-lab is no directory, or a symbolic link"}},
+		{"the lab's directory is another user's", ownRun + " && mkdir /run/cdb-lab && chown 65534 /run/cdb-lab", lab,
+			[]string{"/run/cdb-lab belongs to uid 65534", "expected uid 0"}},
 		{"no space", "mkdir -p /run/cdb-lab && mount -t tmpfs -o size=1m tmpfs /run/cdb-lab", lab,
 			[]string{"MB free", "mount -t tmpfs"}},
 		{"no inodes", "mkdir -p /run/cdb-lab && mount -t tmpfs -o nr_inodes=200 tmpfs /run/cdb-lab", lab,

@@ -101,25 +101,36 @@ func leaveDefaultPlaces(run Owner) error {
 	return os.Remove(note)
 }
 
-func leaveDir(run Owner, dir string) error {
-	entries, _ := os.ReadDir(dir)
+func leaveDir(run Owner, path string) error {
+	dir, err := openDir(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		return err
+	}
 	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
+		below := filepath.Join(path, e.Name())
 		switch {
-		case run.Owns(path):
-			if err := os.RemoveAll(path); err != nil {
+		case run.Owns(below):
+			if _, err := removeAt(dir, e.Name()); err != nil {
 				return err
 			}
 		case e.IsDir() && strings.HasPrefix(e.Name(), "cdb-"): // a containerd namespace of the lab, which all runs use
-			if err := leaveDir(run, path); err != nil {
+			if err := leaveDir(run, below); err != nil {
 				return err
 			}
-		case e.Type()&os.ModeSocket != 0 && isStaleSocket(path):
-			_ = os.Remove(path)
+		case e.Type()&os.ModeSocket != 0 && isStaleSocket(below):
+			_ = unix.Unlinkat(int(dir.Fd()), e.Name(), 0)
 		}
 	}
-	if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT && err != unix.ENOTEMPTY {
-		return fmt.Errorf("remove %s: %w", dir, err)
+	if err := unix.Rmdir(path); err != nil && err != unix.ENOENT && err != unix.ENOTEMPTY && err != unix.EBUSY {
+		return fmt.Errorf("remove %s: %w", path, err)
 	}
 	return nil
 }

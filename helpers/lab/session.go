@@ -114,7 +114,7 @@ func (s *Session) Cmd(dir string, argv ...string) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(context.Background(), path, argv[1:]...)
 	cmd.Args[0] = argv[0]
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PATH="+s.binDir()+":"+os.Getenv("PATH"), host.OwnerEnv+"="+s.run.Dir())
+	cmd.Env = append(os.Environ(), "PATH="+s.binDir()+":"+os.Getenv("PATH"), host.OwnerEnv+"="+s.run.Mark())
 	return cmd, nil
 }
 
