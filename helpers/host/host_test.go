@@ -274,6 +274,14 @@ func TestTryLock_SucceedsAfterTheHolderHasClosedTheLock(t *testing.T) {
 	assert.NilError(t, again.Close())
 }
 
+func TestDescribeAccess_HasOwnerAndMode(t *testing.T) {
+	assert.Equal(t, describeAccess("/dev/null"), "char 1:3, mode 666, owner 0:0")
+	file := filepath.Join(t.TempDir(), "null")
+	assert.NilError(t, os.WriteFile(file, nil, 0o600))
+	assert.Check(t, cmp.Contains(describeAccess(file), "is no character device"))
+	assert.Check(t, cmp.Contains(describeAccess(file), "mode 600"))
+}
+
 func TestLock_OfADirectoryThatWasReplacedIsNone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "1")
 	assert.NilError(t, os.Mkdir(dir, dirMode))

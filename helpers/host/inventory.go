@@ -166,7 +166,7 @@ func (inv Inventory) addLoopDevices(*Owner) error {
 }
 
 func (inv Inventory) addDevices(*Owner) error {
-	inv.add("device", "/dev/null "+describeDevice("/dev/null"), "") // see CheckNullDevice
+	inv.add("device", "/dev/null "+describeAccess("/dev/null"), "") // see CheckNullDevice
 	return nil
 }
 

@@ -13,9 +13,6 @@ import (
 	"cdblab/helpers/host"
 )
 
-// disposableEnv is set to "yes" by a user who wants to use a machine that is not recognised as a virtual one.
-const disposableEnv = "CDB_DISPOSABLE"
-
 // minFreeBytes is the free space that a run needs below host.Dir. The chapter's five own questions were seen to need a third
 // of it.
 const minFreeBytes = 64 << 20

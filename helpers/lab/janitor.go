@@ -40,7 +40,7 @@ func startJanitor(run host.Owner) (stop func(), err error) {
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args[0] = janitorName
-	cmd.Env = os.Environ()
+	cmd.Env = cleanEnviron()
 	cmd.Stdin = r
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -36,6 +36,8 @@ func (s *Session) Run(m *testing.M) int {
 	if isSet("test.list") {
 		return m.Run() // a list of names needs no root and changes nothing
 	}
+	// The rootfs and the directories of the run must be readable for a container's user who is not root.
+	unix.Umask(0o022)
 	code, err := s.ask(m)
 	if err != nil {
 		fmt.Printf("\ncdblab: %s\n\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
@@ -45,6 +47,10 @@ func (s *Session) Run(m *testing.M) int {
 }
 
 func (s *Session) ask(m *testing.M) (code int, err error) {
+	if err := checkSettings(); err != nil {
+		return 1, err
+	}
+	s.keep, _ = parseKeep(os.Getenv(keepEnv))
 	if err := guard(); err != nil {
 		return 1, err
 	}
@@ -83,8 +89,9 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 	debug.SetGCPercent(400)
 	code = m.Run()
 
-	err = errors.Join(s.finish(before), s.counts.verify(s.syllabus))
+	err = errors.Join(s.finish(before), s.counts.verify(s.syllabus), s.skips.verify(s.maySkip))
 	s.clauses.print()
+	s.skips.print()
 	s.counts.print(time.Since(begin))
 	return code, err
 }

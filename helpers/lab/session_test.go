@@ -57,15 +57,6 @@ func TestSession_RunsCleanupsInReverseOrderAndReportsAllErrors(t *testing.T) {
 	assert.NilError(t, s.runCleanups(), "each runs once")
 }
 
-func TestKeepPolicyFromEnv(t *testing.T) {
-	for value, want := range map[string]keepPolicy{
-		"": keepNever, "0": keepNever, "no": keepNever, "failed": keepFailed, "1": keepAlways, "yes": keepAlways,
-	} {
-		t.Setenv(keepEnv, value)
-		assert.Check(t, cmp.Equal(keepPolicyFromEnv(), want), "%s=%q", keepEnv, value)
-	}
-}
-
 func TestKeepsState_FollowsThePolicy(t *testing.T) {
 	for policy, want := range map[keepPolicy][2]bool{keepNever: {false, false}, keepFailed: {false, true}, keepAlways: {true, true}} {
 		for i, failed := range []bool{false, true} {
