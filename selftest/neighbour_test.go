@@ -97,9 +97,15 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 		identities = append(identities, proc.Snapshot(t, pid).Identity)
 	}
 
-	code, out := newLab(chapterQuestions).run(t)
+	code, out := newLab("CDB_DISPOSABLE=no", chapterQuestions).run(t)
+	assert.Check(t, code != 0, "the lab runs beside containers of others without asking")
+	for _, words := range []string{"containers: ", "make lab", "CDB_DISPOSABLE=yes make lab-here"} {
+		assert.Check(t, cmp.Contains(out, words))
+	}
+
+	code, out = newLab("CDB_DISPOSABLE=yes", chapterQuestions).run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
-	killed := newLab(chapterQuestions)
+	killed := newLab("CDB_DISPOSABLE=yes", chapterQuestions)
 	killed.startUntil(t, "tasks metrics", 1)
 	kill(t, janitorOf(t, killed.Process.Pid), unix.SIGKILL)
 	kill(t, killed.Process.Pid, unix.SIGKILL)

@@ -111,7 +111,9 @@ func TestParseMark_AcceptsOnlyTheMarkOfARun(t *testing.T) {
 	run, err := ParseMark("/run/cdb-lab/7:0123456789abcdef")
 	assert.NilError(t, err)
 	assert.Equal(t, run.Run, "7")
-	for _, bad := range []string{"", "1", "../../home/x", "/run/cdb-lab/7", "/run/cdb-lab/7:", "/run/cdb-lab/../x:1", "/run/cdb-lab/7/q1:1", "/home/7:1"} {
+	for _, bad := range []string{
+		"", "1", "../../home/x", "/run/cdb-lab/7", "/run/cdb-lab/7:", "/run/cdb-lab/../x:1", "/run/cdb-lab/7/q1:1", "/home/7:1",
+	} {
 		_, err := ParseMark(bad)
 		assert.Check(t, err != nil, "%q", bad)
 	}

@@ -34,7 +34,8 @@ func NewOwner(run, question string) Owner {
 	// beginning of the text or after a separator: the cgroup /docker/1f/cdb-lab/1/q3 belongs to another lab, in a container.
 	const begin, end = `(^|[:= @])`, `([^0-9A-Za-z]|$)`
 	id := `cdb-[0-9a-z-]*-` + suffix
-	o.names = regexp.MustCompile(begin + `((/run)?` + Cgroup + `/` + path + `|(` + Cgroup + `|/(run|var|etc|opt|tmp)(/[^ ]*)?)?/` + id + `)` + end)
+	places := `(/run)?` + Cgroup + `/` + path + `|(` + Cgroup + `|/(run|var|etc|opt|tmp)(/[^ ]*)?)?/` + id
+	o.names = regexp.MustCompile(begin + `(` + places + `)` + end)
 	o.cgroups = regexp.MustCompile(`^(` + Cgroup + `/` + path + end + `|(` + Cgroup + `)?/` + id + `(/|$))`)
 	return o
 }
