@@ -98,6 +98,7 @@ func (q *Q) Run(name string, ask func(q *Q)) bool {
 		sub := *q
 		sub.TB = t
 		sub.notes = q.notes.subtest(t)
+		defer sub.Recover()
 		ask(&sub)
 	})
 }

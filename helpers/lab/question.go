@@ -111,6 +111,7 @@ func (q *Q) keepsState() bool {
 // Cleanup registers a teardown as testing.TB does. It is not called for a question whose state is kept.
 func (q *Q) Cleanup(f func()) {
 	q.TB.Cleanup(func() {
+		defer q.Recover()
 		if !q.keepsState() {
 			f()
 		}

@@ -73,3 +73,17 @@ type failing struct {
 }
 
 func (f failing) Failed() bool { return f.failed }
+
+func TestRecover_FailsTheQuestionAndShowsTheStack(t *testing.T) {
+	q, errors, _ := recordedQuestion(t)
+	func() {
+		defer q.Recover()
+		var none []int
+		t.Log(none[len(errors.errors)])
+	}()
+	assert.Assert(t, cmp.Len(errors.errors, 1))
+	assert.Check(t, cmp.Contains(errors.errors[0], "the question panicked: runtime error: index out of range"))
+	assert.Check(t, cmp.Contains(errors.errors[0], "TestRecover_FailsTheQuestionAndShowsTheStack"))
+	func() { defer q.Recover() }()
+	assert.Check(t, cmp.Len(errors.errors, 1), "no panic is no failure")
+}
