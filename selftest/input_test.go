@@ -161,7 +161,7 @@ func TestCallersEnvironment_ChangesNothing(t *testing.T) {
 	before := takeInventory(t)
 	lab, err := filepath.Abs(filepath.Join(root, testBinary))
 	assert.NilError(t, err)
-	cmd := exec.Command("sh", "-c", "umask 077 && exec "+lab+" "+chapterQuestions+" 2>&1")
+	cmd := exec.Command("sh", "-c", "umask 077 && exec "+lab+" '"+chapterQuestions+"' 2>&1")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET=/run/no-such-socket", "CONTAINERD_NAMESPACE=other", "CONTAINERD_SNAPSHOTTER=none",
 		"CONTAINERD_ADDRESS=/run/none", "XDG_RUNTIME_DIR=/none", "LISTEN_FDS=1", "LISTEN_PID=1", "RUNC_DEBUG=1")

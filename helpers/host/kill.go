@@ -19,13 +19,15 @@ type killer struct {
 	kill   func(Process) error
 	now    func() time.Duration // since boot
 	killed []string
+
+	sockets []string // in default places, at which those that were killed listened
 }
 
-// killAll kills every process of the owner, until there is none.
-func killAll(owner Owner) (killed []string, err error) {
+// killAll kills every process of the owner, until there is none. It also returns the sockets that they had in default places.
+func killAll(owner Owner) (killed, sockets []string, err error) {
 	k := killer{list: Processes, kill: Process.kill, now: sinceBoot}
 	err = k.killAll(owner)
-	return k.killed, err
+	return k.killed, k.sockets, err
 }
 
 // killAll kills every process of the owner, until there is none.
@@ -64,6 +66,7 @@ func (k *killer) killAll(owner Owner) error {
 			name := fmt.Sprintf("%d (%s)", p.PID, p.Comm)
 			if !slices.Contains(k.killed, name) {
 				k.killed = append(k.killed, name)
+				k.sockets = append(k.sockets, defaultSockets(p.PID)...)
 			}
 			if err = k.kill(p); err != nil {
 				return true

@@ -37,10 +37,12 @@ func (s Swept) String() string {
 // SweepOwner removes everything of an owner: its processes, mounts, cgroups and files.
 func SweepOwner(owner Owner) (Swept, error) {
 	s := Swept{Dir: owner.Dir()}
-	var err error
-	if s.Processes, err = killAll(owner); err != nil {
+	sockets := noted(owner)
+	killed, alsoSockets, err := killAll(owner)
+	if s.Processes = killed; err != nil {
 		return s, err
 	}
+	removeSockets(append(sockets, alsoSockets...))
 	dir, err := openDir(owner.Dir())
 	gone := errors.Is(err, os.ErrNotExist)
 	if err != nil && !gone {

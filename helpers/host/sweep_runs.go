@@ -55,6 +55,25 @@ func Sweep(keptToo bool) ([]Swept, error) {
 	return all, errors.Join(append(errs, removeRootIfIdle())...)
 }
 
+// RunsInProgress returns the owners of the runs whose locks other processes hold.
+func RunsInProgress() ([]Owner, error) {
+	runs, err := runNumbers()
+	if err != nil {
+		return nil, err
+	}
+	var out []Owner
+	for _, run := range runs {
+		lock, err := tryLock(filepath.Join(Dir, run))
+		if err == nil {
+			lock.Close()
+		}
+		if errors.Is(err, errLocked) {
+			out = append(out, ownerOf(run))
+		}
+	}
+	return out, nil
+}
+
 // ParseMark returns the owner of the run whose [Owner.Mark] is mark.
 func ParseMark(mark string) (run Owner, err error) {
 	number, ok := runOfMark(mark)
