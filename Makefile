@@ -39,7 +39,9 @@ include vm.mk
 
 .PHONY: lab-here
 lab-here: deps tools ## run the questions on this machine, as root; only in a disposable VM
+	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null || { echo 'lab-here needs root, and there is no sudo: run it as root, or run "make lab"' >&2; exit 1; }
 	$(results)
+	@echo 'compiling the tests: minutes at the first time, without output'
 	$(TEST) $(SUDO) $(FLAGS) .
 
 # How often, and where: make steady N=60, or make steady N=6 WHERE=vm

@@ -20,6 +20,6 @@ var chapter embed.FS
 var session *lab.Session
 
 func TestMain(m *testing.M) {
-	session = lab.NewSession(chapter)
+	session = lab.NewSession(chapter, maySkip...)
 	os.Exit(session.Run(m))
 }

@@ -15,6 +15,7 @@ $(BIN)/lab:
 .PHONY: lab
 lab: deps tools $(BIN)/lab ## run the questions in a throw-away VM; needs no root and no KVM
 	$(results)
+	@echo 'compiling the tests: minutes at the first time, without output'
 	$(VM) $(TEST) -exec '$(BIN)/lab exec' $(FLAGS) .
 
 .PHONY: shell

@@ -45,6 +45,12 @@ func TestBadInput_IsReported(t *testing.T) {
 			[]string{"containerd ended before it answered", "broken"}},
 		{"port is taken", []string{"-test.run=Task", "CDB_REGISTRY_ADDR=" + taken.Addr().String()},
 			[]string{"cannot listen on " + taken.Addr().String(), "address already in use"}},
+		{"registry for everybody", []string{"CDB_REGISTRY_ADDR=0.0.0.0:0"}, []string{"CDB_REGISTRY_ADDR=0.0.0.0:0 has no meaning", "loopback"}},
+		{"CDB_KEEP has no meaning", []string{"CDB_KEEP=flase"}, []string{"CDB_KEEP=flase has no meaning", "unset CDB_KEEP"}},
+		{"CDB_TIMEOUT has no meaning", []string{"CDB_TIMEOUT=5"}, []string{"CDB_TIMEOUT=5 has no meaning", "90s"}},
+		{"CDB_DISPOSABLE has no meaning", []string{"CDB_DISPOSABLE=sure"}, []string{"CDB_DISPOSABLE=sure has no meaning", "yes"}},
+		{"all that was asked was skipped", []string{"-test.run=Task_WhatDoesAPull", "CDB_IMAGE=localhost/none:1"},
+			[]string{"no question was answered", "unset CDB_IMAGE"}},
 		{"no such question", []string{"-test.run=NoSuchQuestion"}, []string{"no question was asked", "make syllabus"}},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
@@ -54,6 +60,29 @@ func TestBadInput_IsReported(t *testing.T) {
 			for _, words := range bad.want {
 				assert.Check(t, cmp.Contains(out, words))
 			}
+			assertHostUnchanged(t, before)
+		})
+	}
+}
+
+// ownRun gives a shell in a mount namespace of its own a /run of its own.
+const ownRun = "mount -t tmpfs -o mode=755 tmpfs /run"
+
+// Debian's initramfs mounts /run with noexec. The lab mounts a file system of its own on the run's directory then.
+func TestRunMountedNoexec_IsNoObstacle(t *testing.T) {
+	before := takeInventory(t)
+	lab, err := filepath.Abs(filepath.Join(root, testBinary))
+	assert.NilError(t, err)
+	for name, script := range map[string]string{
+		"a run":        lab + " -test.run=Lifecycle_WhatIsTheDifference",
+		"a killed run": lab + " -test.timeout=300ms -test.run=Lifecycle_WhatIsTheDifference; sleep 5; true",
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command("sh", "-c", ownRun+" && mount -o remount,noexec /run && cd "+root+" && { "+script+"; } && "+
+				"! ls -d /run/cdb-lab && ! grep cdb-lab /proc/mounts")
+			cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
+			out, err := cmd.CombinedOutput()
+			assert.Check(t, err, "%s", out)
 			assertHostUnchanged(t, before)
 		})
 	}
@@ -79,6 +108,10 @@ func TestBadHost_IsRefused(t *testing.T) {
 			[]string{"does not look like a virtual machine", "CDB_DISPOSABLE=yes make lab-here"}},
 		{"no null device", "mount --bind " + regular + " /dev/null", lab,
 			[]string{"/dev/null is no character device", "mknod -m 666 /dev/null c 1 3"}},
+		{"the lab's directory is a link", ownRun + " && mkdir /run/elsewhere && ln -s elsewhere /run/cdb-lab", lab,
+			[]string{"/run/cdb-lab is no directory, or a symbolic link"}},
+		{"the lab's directory is another user's", ownRun + " && mkdir /run/cdb-lab && chown 65534 /run/cdb-lab", lab,
+			[]string{"/run/cdb-lab belongs to uid 65534", "expected uid 0"}},
 		{"no space", "mkdir -p /run/cdb-lab && mount -t tmpfs -o size=1m tmpfs /run/cdb-lab", lab,
 			[]string{"MB free", "mount -t tmpfs"}},
 		{"no inodes", "mkdir -p /run/cdb-lab && mount -t tmpfs -o nr_inodes=200 tmpfs /run/cdb-lab", lab,
@@ -98,6 +131,43 @@ func TestBadHost_IsRefused(t *testing.T) {
 			assertHostUnchanged(t, before)
 		})
 	}
+}
+
+// A janitor is started by a run alone. Nothing that a caller sets makes the lab answer nothing and succeed, or sweep a directory.
+func TestJanitor_IsStartedByARunAlone(t *testing.T) {
+	before := takeInventory(t)
+	code, out := newLab("CDB_JANITOR=1", "-test.run=NoSuchQuestion").run(t)
+	assert.Check(t, code != 0, "%s", out)
+	assert.Check(t, cmp.Contains(out, "CDB_JANITOR"))
+
+	precious := filepath.Join(t.TempDir(), "file")
+	assert.NilError(t, os.WriteFile(precious, nil, 0o644))
+	dir := filepath.Dir(precious)
+	for _, mark := range []string{"", "1\n", dir + ":0123456789abcdef\n", "/run/cdb-lab/../.." + dir + ":1\n"} {
+		janitor := newLab()
+		janitor.Args[0] = "cdb-lab-janitor"
+		janitor.Stdin = strings.NewReader(mark)
+		code, _ := janitor.run(t)
+		assert.Check(t, code != 0, "%q", mark)
+		_, err := os.Stat(precious)
+		assert.NilError(t, err)
+	}
+	assertHostUnchanged(t, before)
+}
+
+// What the caller's service manager, shell or containerd sets does not reach the programs under test, and a strict umask does not
+// reach the files.
+func TestCallersEnvironment_ChangesNothing(t *testing.T) {
+	before := takeInventory(t)
+	lab, err := filepath.Abs(filepath.Join(root, testBinary))
+	assert.NilError(t, err)
+	cmd := exec.Command("sh", "-c", "umask 077 && exec "+lab+" '"+chapterQuestions+"' 2>&1")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET=/run/no-such-socket", "CONTAINERD_NAMESPACE=other", "CONTAINERD_SNAPSHOTTER=none",
+		"CONTAINERD_ADDRESS=/run/none", "XDG_RUNTIME_DIR=/none", "LISTEN_FDS=1", "LISTEN_PID=1", "RUNC_DEBUG=1")
+	out, err := cmd.CombinedOutput()
+	assert.Check(t, err, "%s", out)
+	assertHostUnchanged(t, before)
 }
 
 // In go test -json, the notes of a question are attr events of its test.

@@ -97,14 +97,23 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 		identities = append(identities, proc.Snapshot(t, pid).Identity)
 	}
 
-	code, out := newLab(chapterQuestions).run(t)
+	code, out := newLab("CDB_DISPOSABLE=no", chapterQuestions).run(t)
+	assert.Check(t, code != 0, "the lab runs beside containers of others without asking")
+	for _, words := range []string{"containers: ", "make lab", "CDB_DISPOSABLE=yes make lab-here"} {
+		assert.Check(t, cmp.Contains(out, words))
+	}
+
+	code, out = newLab("CDB_DISPOSABLE=yes", chapterQuestions).run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
-	killed := newLab(chapterQuestions)
-	killed.startUntil(t, "tasks metrics", 1)
-	kill(t, janitorOf(t, killed.Process.Pid), unix.SIGKILL)
-	kill(t, killed.Process.Pid, unix.SIGKILL)
-	_ = killed.Wait()
-	t.Log(sweep(t))
+	// An older containerd puts its shims' sockets and its runtime's state where the host's own containerd has them.
+	for _, variables := range [][]string{nil, olderContainerd(t)} {
+		killed := newLab(append(variables, "CDB_DISPOSABLE=yes", chapterQuestions)...)
+		killed.startUntil(t, "tasks metrics", 1)
+		kill(t, janitorOf(t, killed.Process.Pid), unix.SIGKILL)
+		kill(t, killed.Process.Pid, unix.SIGKILL)
+		_ = killed.Wait()
+		t.Log(sweep(t))
+	}
 
 	for i, pid := range containers {
 		assert.Check(t, cmp.DeepEqual(proc.Snapshot(t, pid).Identity, identities[i]))

@@ -5,6 +5,7 @@ package ctrd
 import (
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -64,5 +65,7 @@ func askFeatures(session *lab.Session) (features, error) {
 	if f.SocketDir && f.RuncRoot {
 		return f, nil
 	}
-	return f, host.UseDefaultPlace(session.Owner(), defaultPlace, defaultSocketDir, defaultRuncRoot)
+	// The runtime makes a directory for each containerd namespace, and never removes it. This one has no name of a run.
+	inRuncRoot := filepath.Join(defaultRuncRoot, Namespace)
+	return f, host.UseDefaultPlace(session.Owner(), defaultPlace, defaultSocketDir, inRuncRoot, defaultRuncRoot)
 }

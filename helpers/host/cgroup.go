@@ -3,6 +3,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -43,7 +44,7 @@ func thaw(owner Owner) {
 	hierarchies, _ := cgroup.Hierarchies()
 	for _, h := range hierarchies {
 		for _, path := range labCgroups(h) {
-			if state := filepath.Join(h.Path(path), "freezer.state"); !h.V2 && owner.Owns(path) && exists(state) {
+			if state := filepath.Join(h.Path(path), "freezer.state"); !h.V2 && owner.OwnsCgroup(path) && exists(state) {
 				_ = os.WriteFile(state, []byte("THAWED"), 0o644)
 			}
 		}
@@ -61,7 +62,7 @@ func removeCgroups(owner Owner) (removed []string, err error) {
 		paths := labCgroups(h)
 		slices.Reverse(paths) // children first
 		for _, path := range paths {
-			if !owner.Owns(path) {
+			if !owner.OwnsCgroup(path) {
 				continue
 			}
 			if err := removeCgroup(h.Path(path)); err != nil {
@@ -73,6 +74,32 @@ func removeCgroups(owner Owner) (removed []string, err error) {
 		}
 	}
 	return removed, nil
+}
+
+// removeEmptyCgroups removes the owner's cgroups that have no processes, and returns an error that names the others.
+func removeEmptyCgroups(owner Owner) (Swept, error) {
+	s := Swept{Dir: owner.Dir()}
+	hierarchies, err := cgroup.Hierarchies()
+	errs := []error{err}
+	for _, h := range hierarchies {
+		paths := labCgroups(h)
+		slices.Reverse(paths) // children first
+		for _, path := range paths {
+			if !owner.OwnsCgroup(path) {
+				continue
+			}
+			switch err := unix.Rmdir(h.Path(path)); err {
+			case nil:
+				s.Cgroups = append(s.Cgroups, h.Name+":"+path)
+			case unix.ENOENT:
+			default:
+				errs = append(errs, fmt.Errorf("cgroup %s was not removed (%w): the directory of its run, %s, is gone, so nothing "+
+					"proves that its processes %v are the lab's; end them by hand, and sweep again",
+					h.Path(path), err, owner.Dir(), cgroup.ProcsIn(h.Path(path))))
+			}
+		}
+	}
+	return s, errors.Join(errs...)
 }
 
 // isQuestionCgroup reports whether a cgroup is the own cgroup of a question of the run, and not one that an experiment made.

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/renameio/v2"
+
 	"cdblab/helpers/cgroup"
 )
 
@@ -37,11 +39,12 @@ func noteControllers() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(note, data, 0o644)
+	return renameio.WriteFile(note, data, 0o644)
 }
 
 // restoreControllers disables the controllers that noteControllers has not seen, and removes its note. A runtime enables, from
-// the root down, the controllers that a container needs.
+// the root down, the controllers that a container needs. A controller that the host uses by now stays enabled. The caller removes
+// Cgroup afterwards.
 func restoreControllers() error {
 	note := filepath.Join(Dir, controllersFile)
 	h, ok := v2Hierarchy()
@@ -53,11 +56,37 @@ func restoreControllers() error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
+	if err := os.Mkdir(h.Path(Cgroup), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err // it shows the defaults
+	}
 	for controller := range strings.FieldsSeq(string(now)) {
 		if !slices.Contains(strings.Fields(string(before)), controller) {
-			// If another program uses the controller by now, the kernel refuses to disable it, and it stays.
-			_ = os.WriteFile(h.Path(controllersFile), []byte("-"+controller), 0o644)
+			// The kernel refuses this only if a child has enabled the controller for its own children.
+			if !usesController(h.Mountpoint, h.Path(Cgroup), controller) {
+				_ = os.WriteFile(h.Path(controllersFile), []byte("-"+controller), 0o644)
+			}
 		}
 	}
 	return os.Remove(note)
+}
+
+// usesController reports whether a cgroup below root, except the lab's own ones, has a setting of the controller that differs
+// from the default. The default is what the lab's own cgroup has, which has never been configured.
+func usesController(root, own, controller string) bool {
+	settings, _ := filepath.Glob(filepath.Join(root, "*", controller+".*"))
+	return slices.ContainsFunc(settings, func(setting string) bool {
+		dir, name := filepath.Split(setting)
+		info, err := os.Stat(setting)
+		if err != nil || info.Mode()&0o200 == 0 || strings.HasPrefix(filepath.Base(dir), filepath.Base(Cgroup)) {
+			return false
+		}
+		for _, measured := range []string{".peak", ".pressure", ".reclaim"} { // one can write to them, but they limit nothing
+			if strings.HasSuffix(name, measured) {
+				return false
+			}
+		}
+		value, err1 := os.ReadFile(setting)
+		usual, err2 := os.ReadFile(filepath.Join(own, name))
+		return err1 == nil && (err2 != nil || string(value) != string(usual))
+	})
 }

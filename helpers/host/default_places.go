@@ -8,11 +8,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"cdblab/helpers/proc"
 )
 
 // DefaultPlaces are the directories that runc and containerd use by default. The lab configures other directories, so
@@ -22,8 +25,12 @@ var DefaultPlaces = []string{
 	"/run/nri", "/opt/nri", "/run/runc", "/run/crun",
 }
 
-// madeFile in a run's directory lists the directories of [DefaultPlaces] that the run has made.
-const madeFile = "default-places"
+// madeFile in a run's directory lists the directories of [DefaultPlaces] that the run has made, one a line. usedFile lists those
+// that it uses and that were there before, because the host's own containerd uses them as well.
+const (
+	madeFile = "default-places"
+	usedFile = "default-places-of-the-host"
+)
 
 // places is a set of default places.
 type places struct {
@@ -48,16 +55,19 @@ func UseDefaultPlace(run Owner, place string, dirs ...string) error {
 	if usedPlaces.all[place] {
 		return nil
 	}
-	var missing []string
+	var missing, there []string
 	for _, dir := range append(dirs, place) {
 		// Of two runs at the same time, the run that ends last removes what the first one has made.
 		if !exists(dir) || madeByARun(dir) {
 			missing = append(missing, dir)
+		} else if dir != place {
+			there = append(there, dir)
 		}
 	}
-	note := filepath.Join(Dir, run.Run, madeFile)
-	if err := os.WriteFile(note, []byte(strings.Join(missing, "\n")), 0o644); err != nil {
-		return fmt.Errorf("note that the run uses %s: %w", place, err)
+	for note, list := range map[string][]string{madeFile: missing, usedFile: there} {
+		if err := os.WriteFile(filepath.Join(Dir, run.Run, note), []byte(strings.Join(list, "\n")), 0o644); err != nil {
+			return fmt.Errorf("note that the run uses %s: %w", place, err)
+		}
 	}
 	usedPlaces.all[place] = true
 	for _, dir := range append([]string{place}, dirs...) {
@@ -79,47 +89,70 @@ func madeByARun(dir string) bool {
 
 // leaveDefaultPlaces removes the directories that a run has made in default places, the entries whose name shows that the
 // run owns them, and the sockets at which no process listens any more. A directory stays if other programs have entries in
-// it by now.
+// it by now. In a directory that was there before, it removes only what has the run's name.
 func leaveDefaultPlaces(run Owner) error {
-	note := filepath.Join(Dir, run.Run, madeFile)
-	data, err := os.ReadFile(note)
-	if run.Question != "" || errors.Is(err, os.ErrNotExist) {
+	if run.Question != "" {
+		return nil
+	}
+	for _, note := range []string{usedFile, madeFile} {
+		path := filepath.Join(Dir, run.Run, note)
+		data, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for dir := range strings.FieldsSeq(string(data)) {
+			if !slices.ContainsFunc(DefaultPlaces, func(place string) bool { return pathBegins(dir, place) }) {
+				return fmt.Errorf("%s names %s, which is no directory that the lab makes: it is not removed; look at the file and remove it by hand",
+					path, dir)
+			}
+			if err := leaveDir(run, dir, note == madeFile); err != nil {
+				return err
+			}
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leaveDir removes from a directory what the run has made there, and the directory itself if the lab has made it and it is empty.
+func leaveDir(run Owner, path string, made bool) error {
+	dir, err := openDir(path)
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	for dir := range strings.FieldsSeq(string(data)) {
-		if !slices.ContainsFunc(DefaultPlaces, func(place string) bool { return pathBegins(dir, place) }) {
-			return fmt.Errorf("%s names %s, which is no directory that the lab makes: it is not removed; look at the file and remove it by hand",
-				note, dir)
-		}
-		if err := leaveDir(run, dir); err != nil {
-			return err
-		}
+	defer dir.Close()
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		return err
 	}
-	return os.Remove(note)
-}
-
-func leaveDir(run Owner, dir string) error {
-	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
+		below := filepath.Join(path, e.Name())
 		switch {
-		case run.Owns(path):
-			if err := os.RemoveAll(path); err != nil {
+		case run.Owns(below):
+			if _, err := removeAt(dir, e.Name()); err != nil {
 				return err
 			}
 		case e.IsDir() && strings.HasPrefix(e.Name(), "cdb-"): // a containerd namespace of the lab, which all runs use
-			if err := leaveDir(run, path); err != nil {
+			if err := leaveDir(run, below, made); err != nil {
 				return err
 			}
-		case e.Type()&os.ModeSocket != 0 && isStaleSocket(path):
-			_ = os.Remove(path)
+		case made && e.Type()&os.ModeSocket != 0 && isStaleSocket(below):
+			_ = unix.Unlinkat(int(dir.Fd()), e.Name(), 0)
 		}
 	}
-	if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT && err != unix.ENOTEMPTY {
-		return fmt.Errorf("remove %s: %w", dir, err)
+	if !made {
+		return nil
+	}
+	if err := unix.Rmdir(path); err != nil && err != unix.ENOENT && err != unix.ENOTEMPTY && err != unix.EBUSY {
+		return fmt.Errorf("remove %s: %w", path, err)
 	}
 	return nil
 }
@@ -131,4 +164,69 @@ func isStaleSocket(socket string) bool {
 		conn.Close()
 	}
 	return errors.Is(err, unix.ECONNREFUSED)
+}
+
+// defaultSockets returns the sockets in default places that belong to a process: those at which it listens.
+func defaultSockets(pid proc.PID) []string {
+	data, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return nil
+	}
+	paths := map[string]string{} // inode → path; see addSockets
+	for line := range strings.SplitSeq(string(data), "\n") {
+		if f := strings.Fields(line); len(f) == 8 && inDefaultPlace(f[7]) {
+			paths[f[6]] = f[7]
+		}
+	}
+	if len(paths) == 0 {
+		return nil
+	}
+	var out []string
+	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, fd := range fds {
+		target, _ := os.Readlink(fd)
+		inode, _ := strings.CutPrefix(strings.TrimSuffix(target, "]"), "socket:[")
+		if path, ok := paths[inode]; ok {
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
+// shimSocket matches the address of a shim in the files address and bootstrap.json of a task's bundle.
+var shimSocket = regexp.MustCompile(`unix://(/[^"\s]+)`)
+
+// noted returns the sockets in default places that the bundles of the owner's tasks name, also those of shims that were killed.
+func noted(owner Owner) []string {
+	var out []string
+	for _, daemon := range []string{"*", "*/*"} {
+		for _, name := range []string{"address", "bootstrap.json"} {
+			files, _ := filepath.Glob(filepath.Join(owner.Dir(), daemon, "state/io.containerd.runtime.v2.task/*/*", name))
+			for _, f := range files {
+				data, _ := os.ReadFile(f)
+				if m := shimSocket.FindSubmatch(data); m != nil && inDefaultPlace(string(m[1])) {
+					out = append(out, string(m[1]))
+				}
+			}
+		}
+	}
+	return out
+}
+
+func inDefaultPlace(path string) bool {
+	return slices.ContainsFunc(DefaultPlaces, func(place string) bool { return pathBegins(path, place) })
+}
+
+// removeSockets removes those of the sockets at which no process listens any more.
+func removeSockets(sockets []string) {
+	for _, socket := range sockets {
+		info, err := os.Lstat(socket)
+		if err != nil || info.Mode()&os.ModeSocket == 0 || !isStaleSocket(socket) {
+			continue
+		}
+		if dir, err := openDir(filepath.Dir(socket)); err == nil {
+			_ = unix.Unlinkat(int(dir.Fd()), filepath.Base(socket), 0)
+			dir.Close()
+		}
+	}
 }

@@ -27,3 +27,13 @@ func describeDevice(path string) string {
 	}
 	return fmt.Sprintf("char %d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
 }
+
+// describeAccess returns the owner and the mode of a device. A runtime that makes devices in a container can change those of the
+// host's by mistake.
+func describeAccess(path string) string {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("%s, mode %o, owner %d:%d", describeDevice(path), st.Mode&0o7777, st.Uid, st.Gid)
+}

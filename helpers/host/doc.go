@@ -4,11 +4,12 @@
 // devices there are. An [Inventory] before an experiment and one after it show what the experiment left behind. [Sweep]
 // removes the leftovers of killed runs.
 //
-// Everything that the lab makes has a name by which its [Owner] can be recognised: it lies below [Dir], or in a cgroup below
-// [Cgroup], or it has the owner's suffix (see [Owner.ID]). Everything else belongs to the host and is never touched.
+// Everything that the lab makes can be recognised as its [Owner]'s: it lies below [Dir], or in a cgroup below [Cgroup], or it has
+// the owner's suffix (see [Owner.ID]). A process has the owner's mark in its environment (see [Owner.Mark]). Everything else
+// belongs to the host and is never touched.
 //
-// Read the files in this order: owner.go, process.go, cgroup.go, default_places.go, device.go, controllers.go, inventory.go,
-// sweep.go, lock.go, run.go, sweep_runs.go. The file vm.go stands alone.
+// Read the files in this order: owner.go, process.go, cgroup.go, directory.go, default_places.go, device.go, controllers.go,
+// inventory.go, kill.go, sweep.go, lock.go, run.go, sweep_runs.go. The files vm.go and in_use.go stand alone.
 package host
 
 // Dir holds one directory for each run of the lab. A run makes all its files below its directory.
@@ -18,5 +19,5 @@ const Dir = "/run/cdb-lab"
 const Cgroup = "/cdb-lab"
 
 // OwnerEnv is the environment variable by which a process that the lab started is recognised, also when its parent has
-// ended. Its value is the directory of the run, or of the question.
+// ended. Its value is [Owner.Mark].
 const OwnerEnv = "CDB_RUN"

@@ -3,11 +3,21 @@
 package host
 
 import (
+	"errors"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/proc"
 )
 
 func TestOwner_OwnsByNameAlone(t *testing.T) {
@@ -27,6 +37,13 @@ func TestOwner_OwnsByNameAlone(t *testing.T) {
 		{"pids:/cdb-lab/cdb-task-1-q2/below", true, true},
 		{"pids:/cdb-lab/cdb-task-1-q20", true, false},
 		{"pids:/cdb-lab/cdb-task-11-q2", false, false},
+		{"/cdb-lab-1-q2", true, true}, // a containerd namespace
+		{"from tmpfs /cdb-lab/1/q2/bundle", true, true},
+		{"/run/containerd/runc/cdb-lab-1-q2/cdb-task", true, true},
+		{"/var/lib/containerd/x/cdb-task-1-q2", true, true},
+		{"unified:/docker/1f2e/cdb-lab/1/q2", false, false}, // another lab, in a container
+		{"unified:/system.slice/cdb-replica-1-q2.service", false, false},
+		{"unified:/docker/1f2e/cdb-lab-1-q2/cdb-task", false, false},
 		{"pids:/cdb-lab/cdb-task", false, false}, // the host's own containerd may have a container with the chapter's id
 		{"/sys/fs/cgroup/pids", false, false},
 		{"", false, false},
@@ -34,6 +51,163 @@ func TestOwner_OwnsByNameAlone(t *testing.T) {
 		assert.Check(t, cmp.Equal(run.Owns(c.s), c.run), "run 1, %q", c.s)
 		assert.Check(t, cmp.Equal(question.Owns(c.s), c.question), "question 2 of run 1, %q", c.s)
 	}
+}
+
+// Processes are killed by their cgroup, so a cgroup must begin at the lab's own root.
+func TestOwner_OwnsCgroupsBelowTheLabsOwnRootOnly(t *testing.T) {
+	run, question := NewOwner("1", ""), NewOwner("1", "q2")
+	for _, c := range []struct {
+		path          string
+		run, question bool
+	}{
+		{"/cdb-lab/1", true, false},
+		{"/cdb-lab/1/q2/bundle", true, true},
+		{"/cdb-lab/1/q20", true, false},
+		{"/cdb-lab/10/q2", false, false},
+		{"/cdb-lab/cdb-task-1-q2", true, true},
+		{"/cdb-lab-1-q2/cdb-task", true, true},
+		{"/cdb-lab-1-q2.service", false, false},
+		{"/cdb-lab-1-q20/cdb-task", true, false},
+		{"/docker/1f2e/cdb-lab/1/q2", false, false},
+		{"/../cdb-lab/1/q2", false, false}, // outside of this process's cgroup namespace
+		{"/system.slice/cdb-replica-1-q2.service", false, false},
+		{"/kubepods/cdb-lab-1-q2/cdb-task", false, false},
+		{"/cdb-lab", false, false},
+	} {
+		assert.Check(t, cmp.Equal(run.OwnsCgroup(c.path), c.run), "run 1, %q", c.path)
+		assert.Check(t, cmp.Equal(question.OwnsCgroup(c.path), c.question), "question 2 of run 1, %q", c.path)
+	}
+}
+
+func TestProcess_BelongsToARunByDirectoryAndID(t *testing.T) {
+	run := NewOwner("1", "").withID("0123456789abcdef")
+	question := run.OfQuestion("q2")
+	inCgroup := []string{"8:pids:/cdb-lab/1/q2/c", "0::/cdb-lab/1/q2/c"}
+	for _, c := range []struct {
+		mark          string
+		cgroups       []string
+		run, question bool
+	}{
+		{run.Mark(), nil, true, false},
+		{question.Mark(), nil, true, true},
+		{"/run/cdb-lab/1/q2:fedcba9876543210", nil, false, false}, // an earlier run with the same number
+		{"/run/cdb-lab/1/q2", nil, false, false},
+		{"/run/cdb-lab/10:0123456789abcdef", nil, false, false},
+		{"", inCgroup, true, true},
+		{"/run/cdb-lab/1/q2:fedcba9876543210", inCgroup, false, false},
+		{"", []string{"0::/docker/1f2e/cdb-lab/1/q2/c"}, false, false},
+		{"", []string{"0::/"}, false, false},
+	} {
+		p := Process{PID: 7, Comm: ":/cdb-lab/1/q2", Cgroup: strings.Join(c.cgroups, " "), cgroups: c.cgroups, Mark: c.mark}
+		assert.Check(t, cmp.Equal(p.OwnedBy(run), c.run), "%s", p)
+		assert.Check(t, cmp.Equal(p.OwnedBy(question), c.question), "%s", p)
+		assert.Check(t, cmp.Equal(run.ownsProcess(p.String()), c.run), "%s", p)
+	}
+	unknown := Process{Mark: "/run/cdb-lab/1:"}
+	assert.Check(t, !unknown.OwnedBy(NewOwner("1", "")), "an owner without an id owns no process")
+}
+
+func TestParseMark_AcceptsOnlyTheMarkOfARun(t *testing.T) {
+	run, err := ParseMark("/run/cdb-lab/7:0123456789abcdef")
+	assert.NilError(t, err)
+	assert.Equal(t, run.Run, "7")
+	for _, bad := range []string{
+		"", "1", "../../home/x", "/run/cdb-lab/7", "/run/cdb-lab/7:", "/run/cdb-lab/../x:1", "/run/cdb-lab/7/q1:1", "/home/7:1",
+	} {
+		_, err := ParseMark(bad)
+		assert.Check(t, err != nil, "%q", bad)
+	}
+}
+
+func TestFreeNumber_RunOfMark(t *testing.T) {
+	run, ok := runOfMark("/run/cdb-lab/7/q1:0123")
+	assert.Check(t, ok)
+	assert.Equal(t, run, "7")
+	_, ok = runOfMark("/home/7:0123")
+	assert.Check(t, !ok)
+}
+
+// Beside a shell's loop there is always a young process without an environment. killAll does not wait for the end of the loop.
+func TestKillAll_EndsBesideALoopOfProcessesWithoutEnvironment(t *testing.T) {
+	owner := NewOwner("1", "").withID("0123456789abcdef")
+	begin := sinceBoot()
+	pid := proc.PID(1000)
+	hidden := Process{PID: 7, Comm: "hidden", NoEnvironment: true, Start: proc.Ticks(begin / tick)}
+	looks := 0
+	k := killer{now: sinceBoot, kill: func(Process) error { return nil }, list: func() ([]Process, error) {
+		pid++
+		looks++
+		all := []Process{{PID: pid, Comm: "loop", NoEnvironment: true, Start: proc.Ticks(sinceBoot() / tick)}}
+		switch {
+		case looks == 1: // it is in the middle of execve(2)
+			all = append(all, hidden)
+		case looks == 2: // now it has its environment
+			found := hidden
+			found.NoEnvironment, found.Mark = false, owner.Mark()
+			all = append(all, found)
+		}
+		return all, nil
+	}}
+	assert.NilError(t, k.killAll(owner))
+	assert.DeepEqual(t, k.killed, []string{"7 (hidden)"})
+	assert.Check(t, sinceBoot()-begin < 8*time.Second, "it took %v", sinceBoot()-begin)
+}
+
+// A cgroup whose name is the lab's proves nothing about its processes, unless the directory of the run is there as well.
+func TestRemoveEmptyCgroups_KillsNothing(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may make cgroups: run the test as root")
+	}
+	owner := NewOwner("987654", "")
+	hierarchies, err := cgroup.Hierarchies()
+	assert.NilError(t, err)
+	if len(hierarchies) == 0 {
+		t.Skip("no cgroup hierarchy is mounted: mount -t cgroup2 none /sys/fs/cgroup")
+	}
+	h := hierarchies[len(hierarchies)-1]
+	empty, used := h.Path(owner.Cgroup()+"/q1"), h.Path(owner.Cgroup()+"/q2")
+	if err := errors.Join(os.MkdirAll(empty, 0o755), os.MkdirAll(used, 0o755)); err != nil {
+		t.Skipf("this machine allows no cgroups to be made: %v", err)
+	}
+	sleep := exec.Command("sleep", "60")
+	assert.NilError(t, sleep.Start())
+	defer func() {
+		_ = sleep.Process.Kill()
+		_ = sleep.Wait()
+		_, err := removeCgroups(owner)
+		assert.Check(t, err)
+		_ = os.Remove(h.Path(Cgroup)) // it stays if another run uses it
+	}()
+	assert.NilError(t, os.WriteFile(filepath.Join(used, "cgroup.procs"), []byte(strconv.Itoa(sleep.Process.Pid)), 0o644))
+	swept, err := removeEmptyCgroups(owner)
+	assert.ErrorContains(t, err, "nothing proves that its processes")
+	assert.DeepEqual(t, swept.Cgroups, []string{h.Name + ":" + owner.Cgroup() + "/q1"})
+	assert.NilError(t, sleep.Process.Signal(unix.Signal(0)))
+}
+
+func TestUsesController_LooksForSettingsThatAreNotTheDefault(t *testing.T) {
+	root := t.TempDir()
+	set := func(path, value string, mode os.FileMode) {
+		t.Helper()
+		path = filepath.Join(root, path)
+		assert.NilError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		assert.NilError(t, os.WriteFile(path, []byte(value), 0o644))
+		assert.NilError(t, os.Chmod(path, mode))
+	}
+	uses := func(controller string) bool { return usesController(root, filepath.Join(root, "cdb-lab"), controller) }
+	for _, dir := range []string{"cdb-lab", "cdb-lab-1-q2", "system.slice"} {
+		set(dir+"/memory.max", "max\n", 0o644)
+		set(dir+"/memory.current", dir, 0o444)
+		set(dir+"/memory.peak", dir, 0o644)
+		set(dir+"/pids.max", "max\n", 0o644)
+	}
+	set("cdb-lab-1-q2/memory.max", "4096\n", 0o644)
+	assert.Check(t, !uses("memory"), "only the lab's own cgroups have limits")
+	set("system.slice/memory.max", "1073741824\n", 0o644)
+	assert.Check(t, uses("memory"), "the host has set a limit")
+	assert.Check(t, !uses("pids"))
+	set("system.slice/io.max", "", 0o644)
+	assert.Check(t, uses("io"), "the default is not known")
 }
 
 func TestRunOf_FindsTheRunInTheNameOfAnEntry(t *testing.T) {
@@ -100,6 +274,61 @@ func TestTryLock_SucceedsAfterTheHolderHasClosedTheLock(t *testing.T) {
 	again, err := tryLock(dir)
 	assert.NilError(t, err)
 	assert.NilError(t, again.Close())
+}
+
+func TestDescribeAccess_HasOwnerAndMode(t *testing.T) {
+	assert.Equal(t, describeAccess("/dev/null"), "char 1:3, mode 666, owner 0:0")
+	file := filepath.Join(t.TempDir(), "null")
+	assert.NilError(t, os.WriteFile(file, nil, 0o600))
+	assert.Check(t, cmp.Contains(describeAccess(file), "is no character device"))
+	assert.Check(t, cmp.Contains(describeAccess(file), "mode 600"))
+}
+
+func TestLock_OfADirectoryThatWasReplacedIsNone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "1")
+	assert.NilError(t, os.Mkdir(dir, dirMode))
+	lock, err := tryLock(dir)
+	assert.NilError(t, err)
+	defer lock.Close()
+	assert.Check(t, isAt(lock, dir))
+	assert.NilError(t, os.Rename(dir, dir+".old"))
+	assert.NilError(t, os.Mkdir(dir, dirMode))
+	assert.Check(t, !isAt(lock, dir))
+}
+
+// The lab runs as root, so it must not write or delete where a link leads, or where another user can put one.
+func TestOpenOwnDir_RefusesLinksAndOtherWriters(t *testing.T) {
+	dir := t.TempDir()
+	assert.NilError(t, os.Mkdir(dir+"/real", dirMode))
+	assert.NilError(t, os.Mkdir(dir+"/open", 0o755))
+	assert.NilError(t, os.Chmod(dir+"/open", 0o777))
+	assert.NilError(t, os.Symlink("real", dir+"/link"))
+	assert.NilError(t, os.WriteFile(dir+"/file", nil, 0o644))
+	f, err := openOwnDir(dir + "/real")
+	assert.NilError(t, err)
+	f.Close()
+	for name, want := range map[string]string{
+		"link": "symbolic link", "file": "no directory", "open": "mode 777, expected uid", "none": "no such file",
+	} {
+		_, err := openOwnDir(filepath.Join(dir, name))
+		assert.Check(t, cmp.ErrorContains(err, want), name)
+	}
+}
+
+func TestRemove_FollowsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	assert.NilError(t, os.MkdirAll(dir+"/host/below", 0o755))
+	assert.NilError(t, os.WriteFile(dir+"/host/below/file", nil, 0o644))
+	assert.NilError(t, os.MkdirAll(dir+"/lab/1", 0o755))
+	assert.NilError(t, os.Symlink(dir+"/host", dir+"/lab/1/link"))
+	files, err := Remove(dir + "/lab")
+	assert.NilError(t, err)
+	assert.Equal(t, files, 1, "the link")
+	assert.NilError(t, os.Symlink(dir+"/host", dir+"/lab"))
+	_, err = Remove(dir + "/lab")
+	assert.NilError(t, err)
+	_, err = os.Stat(dir + "/host/below/file")
+	assert.NilError(t, err)
 }
 
 func TestRemove_CountsEntriesThatAreNoDirectories(t *testing.T) {

@@ -166,7 +166,7 @@ func (inv Inventory) addLoopDevices(*Owner) error {
 }
 
 func (inv Inventory) addDevices(*Owner) error {
-	inv.add("device", "/dev/null "+describeDevice("/dev/null"), "") // see CheckNullDevice
+	inv.add("device", "/dev/null "+describeAccess("/dev/null"), "") // see CheckNullDevice
 	return nil
 }
 
@@ -217,11 +217,11 @@ func isOwnedBy(c Change, before Inventory, owner Owner) bool {
 	if c.Gone {
 		return false
 	}
+	if c.Kind == "process" || c.Kind == "namespace" {
+		return owner.ownsProcess(c.Description)
+	}
 	if owner.Owns(c.Name) || owner.Owns(c.Description) {
 		return true
-	}
-	if c.Kind == "process" || c.Kind == "namespace" {
-		return false // its description has every name by which an owner could be recognised
 	}
 	for _, place := range DefaultPlaces {
 		if pathBegins(c.Name, place) {

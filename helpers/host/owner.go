@@ -11,15 +11,18 @@ import (
 	"strings"
 )
 
-// Owner owns what the lab makes: it is a run of the lab, or one question of a run. The owner of a process, a mount or a
-// cgroup is recognised by names alone, so it can be found after the process that made it has died.
+// Owner owns what the lab makes: it is a run of the lab, or one question of a run. What an owner has made can be recognised
+// after the process that made it has died: a file and a cgroup by their path, a process by its [Owner.Mark].
 type Owner struct {
 	Run      string // the run's number
 	Question string // q1, q2, …; "" for the whole run
-	pattern  *regexp.Regexp
+	id       string // the run's random id; "" if it is not known, and then no process is provably the owner's
+	names    *regexp.Regexp
+	cgroups  *regexp.Regexp
 }
 
-// NewOwner returns the owner for a question of a run, or for the whole run if question is "".
+// NewOwner returns the owner for a question of a run, or for the whole run if question is "". The owner does not know the
+// run's id, so it owns no process.
 func NewOwner(run, question string) Owner {
 	o := Owner{Run: run, Question: question}
 	path, suffix := regexp.QuoteMeta(run), regexp.QuoteMeta(run)+`-q[0-9]+`
@@ -27,10 +30,24 @@ func NewOwner(run, question string) Owner {
 		path += "/" + regexp.QuoteMeta(question)
 		suffix = regexp.QuoteMeta(run + "-" + question)
 	}
-	// A name ends where neither a letter nor a digit follows: the names of run 10 do not match run 1.
-	o.pattern = regexp.MustCompile(`(` + Cgroup + `/` + path + `|/cdb-[0-9a-z-]*-` + suffix + `)([^0-9A-Za-z]|$)`)
+	// A name ends where neither a letter nor a digit follows: the names of run 10 do not match run 1. A path begins at the
+	// beginning of the text or after a separator: the cgroup /docker/1f/cdb-lab/1/q3 belongs to another lab, in a container.
+	const begin, end = `(^|[:= @])`, `([^0-9A-Za-z]|$)`
+	id := `cdb-[0-9a-z-]*-` + suffix
+	places := `(/run)?` + Cgroup + `/` + path + `|(` + Cgroup + `|/(run|var|etc|opt|tmp)(/[^ ]*)?)?/` + id
+	o.names = regexp.MustCompile(begin + `(` + places + `)` + end)
+	o.cgroups = regexp.MustCompile(`^(` + Cgroup + `/` + path + end + `|(` + Cgroup + `)?/` + id + `(/|$))`)
 	return o
 }
+
+// withID returns the owner with the random id of its run.
+func (o Owner) withID(id string) Owner {
+	o.id = id
+	return o
+}
+
+// OfQuestion returns the owner for a question of the same run.
+func (o Owner) OfQuestion(question string) Owner { return NewOwner(o.Run, question).withID(o.id) }
 
 // Dir returns the directory below which the owner makes all its files.
 func (o Owner) Dir() string { return filepath.Join(Dir, o.Run, o.Question) }
@@ -42,8 +59,23 @@ func (o Owner) Cgroup() string { return filepath.Join(Cgroup, o.Run, o.Question)
 // its namespace and the container's id alone (/cdb-lab/<id>). Without the suffix, two runs would use the same cgroup.
 func (o Owner) ID(id string) string { return fmt.Sprintf("%s-%s-%s", id, o.Run, o.Question) }
 
-// Owns reports whether s names something of the owner. s is a path, or the description of a process.
-func (o Owner) Owns(s string) bool { return o.pattern.MatchString(s) }
+// Mark returns the value of [OwnerEnv] for the owner's processes: its directory and the random id of its run. A number is
+// used again by later runs, the id is not.
+func (o Owner) Mark() string { return o.Dir() + ":" + o.id }
+
+// ownsMark reports whether a value of [OwnerEnv] is the mark of the owner, or of one of its questions.
+func (o Owner) ownsMark(mark string) bool {
+	dir, id, _ := strings.Cut(mark, ":")
+	return o.id != "" && id == o.id && pathBegins(dir, o.Dir())
+}
+
+// Owns reports whether the name of something (a path, a cgroup, a mount with its source) shows that the owner has made it.
+// Nothing is killed or removed by this alone.
+func (o Owner) Owns(name string) bool { return o.names.MatchString(name) }
+
+// OwnsCgroup reports whether the owner has made a cgroup. The path is relative to the root of the hierarchy as this process
+// sees it, and the lab's own cgroups begin there.
+func (o Owner) OwnsCgroup(path string) bool { return o.cgroups.MatchString(path) }
 
 // hasOwner matches a path with an id of [Owner.ID], of any run.
 var hasOwner = regexp.MustCompile(`/cdb-[0-9a-z-]*-[0-9]+-q[0-9]+`)

@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/prometheus/procfs"
-	"golang.org/x/sys/unix"
 
 	"cdblab/helpers/proc"
 )
@@ -24,18 +23,39 @@ type Process struct {
 	Comm          string
 	State         string
 	Cgroup        string       // /proc/PID/cgroup, lines joined by spaces
-	OwnerDir      string       // value of [OwnerEnv] in its environment; "" without
+	Mark          string       // value of [OwnerEnv] in its environment; "" without
+	cgroups       []string     // lines of /proc/PID/cgroup
 	NoEnvironment bool         // it has no environment at all, or not yet: it is in the middle of execve(2)
 	Namespaces    []proc.Inode // in no particular order
 }
 
-// String describes the process for the message of a failure. [Owner.Owns] recognises a leftover process by this text.
+// String describes the process for the message of a failure. An inventory has this text, and isOwnedBy reads it.
 func (p Process) String() string {
-	owner := ""
-	if p.OwnerDir != "" {
-		owner = " " + OwnerEnv + "=" + p.OwnerDir
+	mark := ""
+	if p.Mark != "" {
+		mark = " " + OwnerEnv + "=" + p.Mark
 	}
-	return fmt.Sprintf("pid %d (%s) state %s parent %d cgroup %s%s", p.PID, p.Comm, p.State, p.Parent, p.Cgroup, owner)
+	// A process chooses its name, so the name must not look like a path of the lab.
+	comm := strings.ReplaceAll(p.Comm, "/", "?")
+	return fmt.Sprintf("pid %d (%s) state %s parent %d cgroup %s%s", p.PID, comm, p.State, p.Parent, p.Cgroup, mark)
+}
+
+// ownsProcess reports whether a text of [Process.String] describes a process of the owner, as [Process.OwnedBy] does.
+func (o Owner) ownsProcess(description string) bool {
+	text, mark, marked := strings.Cut(description, " "+OwnerEnv+"=")
+	if marked {
+		return o.ownsMark(mark)
+	}
+	_, cgroups, _ := strings.Cut(text, " cgroup ")
+	return o.ownsOneOf(strings.Fields(cgroups))
+}
+
+// ownsOneOf reports whether the owner owns the cgroup of one of the lines of /proc/PID/cgroup (cgroups(7)).
+func (o Owner) ownsOneOf(lines []string) bool {
+	return slices.ContainsFunc(lines, func(line string) bool {
+		f := strings.SplitN(line, ":", 3)
+		return len(f) == 3 && o.OwnsCgroup(f[2])
+	})
 }
 
 // kthreadd is the parent of all kernel threads. No owner has kernel threads.
@@ -89,12 +109,13 @@ func readProcess(pid int) (Process, bool) {
 	}
 	if cgroups, err := os.ReadFile(dir + "/cgroup"); err == nil {
 		p.Cgroup = strings.Join(strings.Fields(string(cgroups)), " ")
+		p.cgroups = strings.Split(strings.TrimSpace(string(cgroups)), "\n")
 	}
 	if env, err := os.ReadFile(dir + "/environ"); err == nil {
 		p.NoEnvironment = len(env) == 0
 		for variable := range strings.SplitSeq(string(env), "\x00") {
 			if value, ok := strings.CutPrefix(variable, OwnerEnv+"="); ok {
-				p.OwnerDir = value
+				p.Mark = value
 			}
 		}
 	}
@@ -118,35 +139,11 @@ func parseStat(stat string) (Process, error) {
 	return Process{Comm: stat[open+1 : end], State: fields[0], Parent: proc.PID(parent), Start: proc.Ticks(start)}, errors.Join(err1, err2)
 }
 
-// age returns how long the process has lived.
-func (p Process) age() time.Duration {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-		return 0
+// OwnedBy reports whether the process belongs to the owner: by the mark in its environment, which has the random id of the
+// run, or if it has no mark, as a container's process, by its cgroup.
+func (p Process) OwnedBy(owner Owner) bool {
+	if p.Mark != "" {
+		return owner.ownsMark(p.Mark)
 	}
-	const tick = 10 * time.Millisecond // of USER_HZ
-	return time.Duration(now.Nano()) - time.Duration(p.Start)*tick
-}
-
-// OwnedBy reports whether the process belongs to the owner.
-func (p Process) OwnedBy(owner Owner) bool { return owner.Owns(p.OwnerDir) || owner.Owns(p.Cgroup) }
-
-// kill sends SIGKILL to exactly this process: through a pidfd, and only if pid and start time still agree. So another
-// process that the kernel gave the pid to in the meantime is safe.
-func (p Process) kill() error {
-	fd, err := unix.PidfdOpen(int(p.PID), 0)
-	if err == unix.ESRCH {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("pidfd_open %d (%s): %w", p.PID, p.Comm, err)
-	}
-	defer unix.Close(fd)
-	if now, ok := readProcess(int(p.PID)); !ok || now.Start != p.Start {
-		return nil
-	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
-		return fmt.Errorf("kill %d (%s): %w", p.PID, p.Comm, err)
-	}
-	return nil
+	return owner.ownsOneOf(p.cgroups)
 }

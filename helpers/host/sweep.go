@@ -3,11 +3,11 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -37,12 +37,22 @@ func (s Swept) String() string {
 // SweepOwner removes everything of an owner: its processes, mounts, cgroups and files.
 func SweepOwner(owner Owner) (Swept, error) {
 	s := Swept{Dir: owner.Dir()}
-	var err error
-	if s.Processes, err = killAll(owner); err != nil {
+	sockets := noted(owner)
+	killed, alsoSockets, err := killAll(owner)
+	if s.Processes = killed; err != nil {
 		return s, err
 	}
-	if s.Mounts, err = unmountAll(owner.Dir()); err != nil {
+	removeSockets(append(sockets, alsoSockets...))
+	dir, err := openDir(owner.Dir())
+	gone := errors.Is(err, os.ErrNotExist)
+	if err != nil && !gone {
 		return s, err
+	}
+	if !gone {
+		dir.Close()
+		if s.Mounts, err = unmountBelow(owner.Dir()); err != nil {
+			return s, err
+		}
 	}
 	if s.Cgroups, err = removeCgroups(owner); err != nil {
 		return s, err
@@ -50,11 +60,49 @@ func SweepOwner(owner Owner) (Swept, error) {
 	if err := leaveDefaultPlaces(owner); err != nil {
 		return s, err
 	}
-	s.Files, err = Remove(owner.Dir())
+	if !gone {
+		s.Files, err = removeOwnDir(owner)
+	}
 	return s, err
 }
 
-// RemoveEmpty removes the directory and the empty cgroups of an owner that has nothing else left.
+// removeOwnDir removes the owner's directory, and returns how many files of experiments it had.
+func removeOwnDir(owner Owner) (files int, err error) {
+	if owner.Question == "" {
+		if err := os.Remove(idPath(owner.Run)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return 0, err
+		}
+		below, err := unmountDir(owner.Dir())
+		if err != nil {
+			return below, err
+		}
+		files += below
+	}
+	below, err := Remove(owner.Dir())
+	return files + below, err
+}
+
+// unmountDir unmounts what [mountExec] has mounted on the directory of a run, and counts its files. The caller holds the lock
+// of the directory, and so an open file in the mount: MNT_DETACH does not mind.
+func unmountDir(dir string) (files int, err error) {
+	for {
+		mounted, err := mountinfo.Mounted(dir)
+		if err != nil || !mounted {
+			return files, err
+		}
+		_ = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				files++
+			}
+			return nil
+		})
+		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return files, fmt.Errorf("unmount %s: %w", dir, err)
+		}
+	}
+}
+
+// RemoveEmpty removes the directory and the empty cgroups of a question that has nothing else left.
 func RemoveEmpty(owner Owner) error {
 	if _, err := removeCgroups(owner); err != nil {
 		return err
@@ -63,57 +111,14 @@ func RemoveEmpty(owner Owner) error {
 	return err
 }
 
-// killAll kills every process of the owner, until there is none.
-//
-// One look is not enough. A process that was about to fork may leave a child with a lower pid, which the look has already
-// passed. And a process in the middle of execve(2) has no environment for a moment, by which its owner could be recognised.
-// So killAll ends after several looks in a row that find no process of the owner, and no young process without environment.
-func killAll(owner Owner) (killed []string, err error) {
-	const cleanLooksNeeded, young = 3, 2 * time.Second
-	cleanLooks := 0
-	var found []Process
-	ended := retry.Until(patience, func() bool {
-		var all []Process
-		if all, err = Processes(); err != nil {
-			return true
-		}
-		found = nil
-		cleanLooks++
-		for _, p := range all {
-			switch {
-			case int(p.PID) == os.Getpid():
-			case p.OwnedBy(owner):
-				found = append(found, p)
-				cleanLooks = 0
-			case p.NoEnvironment && p.age() < young:
-				cleanLooks = 0
-			}
-		}
-		if len(found) > 0 {
-			thaw(owner)
-		}
-		for _, p := range found {
-			name := fmt.Sprintf("%d (%s)", p.PID, p.Comm)
-			if !slices.Contains(killed, name) {
-				killed = append(killed, name)
-			}
-			if err = p.kill(); err != nil {
-				return true
-			}
-		}
-		return cleanLooks == cleanLooksNeeded
-	})
-	if !ended {
-		return killed, fmt.Errorf("still alive %v after SIGKILL: %v", patience, found)
-	}
-	return killed, err
-}
-
-// unmountAll unmounts everything at and below dir, the latest mount first.
-func unmountAll(dir string) (unmounted []string, err error) {
+// unmountBelow unmounts everything below dir, the latest mount first.
+func unmountBelow(dir string) (unmounted []string, err error) {
 	var mounts []*mountinfo.Info
+	below := func(m *mountinfo.Info) (skip, stop bool) {
+		return m.Mountpoint == dir || !pathBegins(m.Mountpoint, dir), false
+	}
 	ended := retry.Until(patience, func() bool {
-		if mounts, err = mountinfo.GetMounts(mountinfo.PrefixFilter(dir)); err != nil || len(mounts) == 0 {
+		if mounts, err = mountinfo.GetMounts(below); err != nil || len(mounts) == 0 {
 			return true
 		}
 		slices.Reverse(mounts)
@@ -133,23 +138,4 @@ func unmountAll(dir string) (unmounted []string, err error) {
 		return unmounted, fmt.Errorf("still mounted and busy after %v: %s", patience, mounts[0].Mountpoint)
 	}
 	return unmounted, err
-}
-
-// Remove removes a directory with everything in it, and counts the entries that are no directories. It removes nothing while
-// anything is mounted there, because it would delete files of others through the mount.
-func Remove(dir string) (files int, err error) {
-	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
-	if err != nil {
-		return 0, err
-	}
-	if len(mounts) > 0 {
-		return 0, fmt.Errorf("not removed: %s is still mounted", mounts[0].Mountpoint)
-	}
-	_ = filepath.Walk(dir, func(_ string, info os.FileInfo, err error) error {
-		if err == nil && !info.IsDir() {
-			files++
-		}
-		return nil
-	})
-	return files, os.RemoveAll(dir)
 }

@@ -4,8 +4,10 @@ package host
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"cdblab/helpers/retry"
 )
@@ -34,25 +36,60 @@ func Sweep(keptToo bool) ([]Swept, error) {
 			continue
 		case errors.Is(err, os.ErrNotExist):
 			// The run has cgroups only. Either its directory was removed by hand, or it is a run in progress in another mount
-			// namespace, with its own /run. Only a person who calls `make sweep` can know which.
-			if !keptToo {
-				continue
+			// namespace, with its own /run. A person who calls `make sweep` wants the empty cgroups to go, and must decide about the
+			// processes in the others: nothing proves that they are the lab's.
+			if keptToo {
+				swept, err := removeEmptyCgroups(NewOwner(run, ""))
+				all, errs = append(all, swept), append(errs, err)
 			}
+			continue
 		case err != nil:
 			errs = append(errs, err)
 			continue
 		default:
 			defer lock.Close()
 		}
-		swept, err := SweepOwner(NewOwner(run, ""))
+		swept, err := SweepOwner(ownerOf(run))
 		all, errs = append(all, swept), append(errs, err)
 	}
 	return all, errors.Join(append(errs, removeRootIfIdle())...)
 }
 
+// RunsInProgress returns the owners of the runs whose locks other processes hold.
+func RunsInProgress() ([]Owner, error) {
+	runs, err := runNumbers()
+	if err != nil {
+		return nil, err
+	}
+	var out []Owner
+	for _, run := range runs {
+		lock, err := tryLock(filepath.Join(Dir, run))
+		if err == nil {
+			lock.Close()
+		}
+		if errors.Is(err, errLocked) {
+			out = append(out, ownerOf(run))
+		}
+	}
+	return out, nil
+}
+
+// ParseMark returns the owner of the run whose [Owner.Mark] is mark.
+func ParseMark(mark string) (run Owner, err error) {
+	number, ok := runOfMark(mark)
+	_, id, _ := strings.Cut(mark, ":")
+	run = NewOwner(number, "").withID(id)
+	if !ok || id == "" || run.Mark() != mark {
+		return Owner{}, fmt.Errorf("%q is no mark of a run", mark)
+	}
+	return run, nil
+}
+
 // SweepRun waits until no process holds the lock of a run, and then removes what is left of the run, unless it is kept. A
-// process that was just killed may hold its lock for a moment longer than its pipes.
-func SweepRun(run string) error {
+// process that was just killed may hold its lock for a moment longer than its pipes. SweepRun does nothing if another run has
+// the number by now.
+func SweepRun(owner Owner) error {
+	run := owner.Run
 	var lock *os.File
 	var err error
 	retry.Until(patience, func() bool {
@@ -71,9 +108,9 @@ func SweepRun(run string) error {
 		return err
 	}
 	defer lab.Close()
-	if isKept(run) {
+	if isKept(run) || ownerOf(run).id != owner.id {
 		return nil
 	}
-	_, err = SweepOwner(NewOwner(run, ""))
+	_, err = SweepOwner(owner)
 	return errors.Join(err, removeRootIfIdle())
 }

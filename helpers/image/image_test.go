@@ -4,6 +4,8 @@ package image
 
 import (
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os/exec"
 	"testing"
 
@@ -69,4 +71,18 @@ func TestListen_NamesTheAddressAndHowToFindItsOwner(t *testing.T) {
 	_, err = Listen(l.Addr().String())
 	assert.ErrorContains(t, err, l.Addr().String())
 	assert.ErrorContains(t, err, "ss -ltnp")
+}
+
+// Other programs on the machine can reach the registry. They get images, and can change nothing.
+func TestRegistry_RefusesPushes(t *testing.T) {
+	reached := false
+	handler := readOnly(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true }))
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
+		reached = false
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(method, "/v2/library/busybox/blobs/uploads/", nil))
+		good := method == "GET" || method == "HEAD"
+		assert.Check(t, reached == good, method)
+		assert.Check(t, good == (w.Code == http.StatusOK), "%s: %d", method, w.Code)
+	}
 }

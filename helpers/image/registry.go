@@ -23,11 +23,7 @@ import (
 	"cdblab/helpers/rootfs"
 )
 
-// addrEnv is the variable that sets the address of the registry, for a machine on which the lab may use only certain
-// ports of loopback.
-const addrEnv = "CDB_REGISTRY_ADDR"
-
-// fixedAddress is held while a registry listens on the address that addrEnv sets.
+// fixedAddress is held while a registry listens on an address that the user has chosen.
 var fixedAddress sync.Mutex
 
 // Registry is a registry on loopback that has the lab's images.
@@ -62,6 +58,18 @@ func newHandler(fs *rootfs.FS) (http.Handler, error) {
 	return handler, nil
 }
 
+// readOnly returns a handler that refuses every request that would change the registry, such as a push.
+func readOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "the lab's registry serves images and accepts none", http.StatusMethodNotAllowed)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // inProcess is an HTTP transport to a handler in this process.
 type inProcess struct{ http.Handler }
 
@@ -81,10 +89,8 @@ func (h inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 // Serve starts a registry that has the lab's images. It serves until the question ends.
 func Serve(q *lab.Q) *Registry {
 	q.Helper()
-	addr := os.Getenv(addrEnv)
-	if addr == "" {
-		addr = "127.0.0.1:0" // the kernel picks a free port
-	} else {
+	addr, chosen := q.Session().RegistryAddr()
+	if chosen {
 		// Several questions cannot listen on one address at once: they use it one after the other.
 		fixedAddress.Lock()
 		q.TB.Cleanup(fixedAddress.Unlock)
@@ -98,7 +104,7 @@ func Serve(q *lab.Q) *Registry {
 		q.Fatal(err)
 	}
 	r := &Registry{Addr: l.Addr().String()}
-	server := &http.Server{Handler: r.record(handler), ErrorLog: log.New(io.Discard, "", 0)}
+	server := &http.Server{Handler: r.record(readOnly(handler)), ErrorLog: log.New(io.Discard, "", 0)}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
 	// Not q.Cleanup: the registry is part of this process, so it ends with it even if state is kept.
@@ -119,7 +125,7 @@ func Listen(addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("the registry cannot listen on %s: %w\n"+
-			"    to see which process does: ss -ltnp; to use another address: %s=127.0.0.1:0", addr, err, addrEnv)
+			"    to see which process does: ss -ltnp; to use another address: CDB_REGISTRY_ADDR=127.0.0.1:0", addr, err)
 	}
 	return l, nil
 }

@@ -75,7 +75,7 @@ func (s *Session) newQ(tb testing.TB) *Q {
 	if s.run == nil {
 		tb.Fatal("a question needs a run: call Session.Run in TestMain")
 	}
-	owner := host.NewOwner(s.run.Owner.Run, fmt.Sprintf("q%d", s.lastQuestion.Add(1)))
+	owner := s.run.OfQuestion(fmt.Sprintf("q%d", s.lastQuestion.Add(1)))
 	q := &Q{TB: tb, Dir: owner.Dir(), Cgroup: owner.Cgroup(), Owner: owner, session: s, env: &environment{}}
 	q.notes = newNotes(tb, owner, s.oneByOne)
 	before := q.TakeInventory()
@@ -83,7 +83,7 @@ func (s *Session) newQ(tb testing.TB) *Q {
 		tb.Fatalf("make the question's directory: %v", err)
 	}
 	tb.Cleanup(func() { q.verifyClean(before) }) // registered first, so it runs last
-	q.SetCommandEnv(host.OwnerEnv, q.Dir)
+	q.SetCommandEnv(host.OwnerEnv, q.Owner.Mark())
 	return q
 }
 
@@ -98,6 +98,7 @@ func (q *Q) Run(name string, ask func(q *Q)) bool {
 		sub := *q
 		sub.TB = t
 		sub.notes = q.notes.subtest(t)
+		defer sub.Recover()
 		ask(&sub)
 	})
 }

@@ -90,7 +90,8 @@ func (q *Q) Cmd(ctx context.Context, argv ...string) *exec.Cmd {
 	return cmd
 }
 
-// SetCommandEnv sets an environment variable for the question's commands. They inherit the test's own environment as well.
+// SetCommandEnv sets an environment variable for the question's commands. Of the caller's environment they inherit only PATH,
+// HOME and the like.
 func (q *Q) SetCommandEnv(key, value string) {
 	q.env.pairs = append(q.env.pairs, [2]string{key, value})
 }
@@ -104,7 +105,7 @@ func (q *Q) Export(key, value string) {
 
 // Environ returns the environment of the question's commands.
 func (q *Q) Environ() []string {
-	env := append(os.Environ(), "PATH="+q.session.binDir()+":"+os.Getenv("PATH"))
+	env := append(cleanEnviron(), "PATH="+q.session.binDir()+":"+os.Getenv("PATH"))
 	for _, p := range q.env.pairs {
 		env = append(env, p[0]+"="+p[1])
 	}

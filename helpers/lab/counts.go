@@ -43,10 +43,15 @@ func (c *counts) count(t *testing.T) {
 	})
 }
 
-// verify returns an error if a run asked no question, or if a run without a filter did not ask all questions.
+// verify returns an error if a run answered no question, or if a run without a filter did not ask all questions.
 func (c *counts) verify(all []syllabus.Question) error {
-	if isSet("test.bench") && isSet("test.run") {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if isSet("test.bench") && isSet("test.run") && c.asked == 0 {
 		return nil // -run '^$' is how a user asks for nothing but benchmarks
+	}
+	if c.asked > 0 && c.asked == c.skipped {
+		return fmt.Errorf("no question was answered: all %d that were asked were skipped. The reasons are above", c.asked)
 	}
 	if isSet("test.run") || isSet("test.skip") {
 		if c.asked == 0 {

@@ -6,15 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/host"
 )
-
-// disposableEnv is set to "yes" by a user who wants to use a machine that is not recognised as a virtual one.
-const disposableEnv = "CDB_DISPOSABLE"
 
 // minFreeBytes is the free space that a run needs below host.Dir. The chapter's five own questions were seen to need a third
 // of it.
@@ -31,6 +29,14 @@ func guard() error {
 	if _, virtual := host.Virtual(); !virtual && os.Getenv(disposableEnv) != "yes" {
 		return fmt.Errorf("this does not look like a virtual machine, and the lab changes the machine that it runs on\n"+
 			"  If it may be thrown away, say so:   %s=yes make lab-here", disposableEnv)
+	}
+	if signs := host.SignsOfUse(); len(signs) > 0 && os.Getenv(disposableEnv) != "yes" {
+		return fmt.Errorf("this machine looks as if it is used for something else than the lab\n    %s\n"+
+			"  The lab makes mounts, cgroups, network devices and namespaces, and removes them. It ends only processes of its own.\n"+
+			"  But it runs programs under test as root, and a broken one can do anything.\n"+
+			"  In a throw-away VM, which touches nothing here:   make lab\n"+
+			"  If this machine may be thrown away, say so:       %s=yes make lab-here",
+			strings.Join(signs, "\n    "), disposableEnv)
 	}
 	if err := host.CheckNullDevice(); err != nil {
 		return err

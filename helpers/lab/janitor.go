@@ -3,11 +3,13 @@
 package lab
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,23 +17,30 @@ import (
 	"cdblab/helpers/host"
 )
 
-// janitorEnv has the number of a run. With it, the test binary is the janitor of that run.
-const janitorEnv = "CDB_JANITOR"
+// janitorName is the name under which this program is the janitor of a run, and asks no question.
+const janitorName = "cdb-lab-janitor"
 
 // startJanitor starts a copy of this program. The janitor waits until the run's process ends, however it ends, and then sweeps
 // the run. A panic, a -timeout or a SIGKILL runs no t.Cleanup, but the kernel closes the process's end of the pipe.
 //
+// The janitor reads from the pipe which run it sweeps: the mark has the run's random id. An environment variable could be set
+// by a caller, and would be inherited.
+//
 // The janitor is in a session (setsid(2)) of its own, so that a Ctrl-C at the terminal ends the run but not the janitor. It
 // has no output, because go test would wait until that is closed.
-func startJanitor(run string) (stop func(), err error) {
+func startJanitor(run host.Owner) (stop func(), err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
+	// Before the start, so that the janitor knows it also if this process is killed at once. A pipe holds more than this.
+	if _, err := io.WriteString(w, run.Mark()+"\n"); err != nil {
+		return nil, fmt.Errorf("tell the janitor its run: %w", err)
+	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Args[0] = "cdb-lab-janitor"
-	cmd.Env = append(os.Environ(), janitorEnv+"="+run)
+	cmd.Args[0] = janitorName
+	cmd.Env = cleanEnviron()
 	cmd.Stdin = r
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -43,11 +52,20 @@ func startJanitor(run string) (stop func(), err error) {
 	}, nil
 }
 
-// janitor is what the janitor's process runs: it waits for the end of its standard input, and sweeps the run. After a run that
-// ended in order there is nothing to sweep. It returns the exit code.
-func janitor(run string) int {
+// janitor is what the janitor's process runs: it waits for the end of its standard input, and sweeps the run that the first line
+// names. After a run that ended in order there is nothing to sweep. It returns the exit code.
+func janitor() int {
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	_, _ = io.Copy(io.Discard, os.Stdin)
+	in := bufio.NewReader(os.Stdin)
+	line, err := in.ReadString('\n')
+	if err != nil {
+		return 1
+	}
+	run, err := host.ParseMark(strings.TrimSuffix(line, "\n"))
+	if err != nil {
+		return 1
+	}
+	_, _ = io.Copy(io.Discard, in)
 	if err := host.SweepRun(run); err != nil {
 		return 1
 	}

@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -86,13 +87,19 @@ func (q *Q) Fatalf(format string, args ...any) {
 	q.TB.Fatalf(format, args...)
 }
 
-// Skip is [Q.Log], and the question ends unanswered.
-func (q *Q) Skip(args ...any) { q.TB.Helper(); q.notes.out.flush(); q.TB.Skip(args...) }
+// Skip is [Q.Log], and the question ends unanswered. The end of the run repeats the arguments, which say why, and how to mend it.
+func (q *Q) Skip(args ...any) {
+	q.TB.Helper()
+	q.notes.out.flush()
+	q.session.skips.add(q.Name(), fmt.Sprintln(args...))
+	q.TB.Skip(args...)
+}
 
-// Skipf is [Q.Logf], and the question ends unanswered.
+// Skipf is [Q.Logf], and the question ends unanswered, as with [Q.Skip].
 func (q *Q) Skipf(format string, args ...any) {
 	q.TB.Helper()
 	q.notes.out.flush()
+	q.session.skips.add(q.Name(), fmt.Sprintf(format, args...))
 	q.TB.Skipf(format, args...)
 }
 
@@ -104,6 +111,7 @@ func (q *Q) keepsState() bool {
 // Cleanup registers a teardown as testing.TB does. It is not called for a question whose state is kept.
 func (q *Q) Cleanup(f func()) {
 	q.TB.Cleanup(func() {
+		defer q.Recover()
 		if !q.keepsState() {
 			f()
 		}

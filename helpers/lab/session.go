@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"cdblab/helpers/host"
 	"cdblab/helpers/rootfs"
@@ -32,6 +31,8 @@ type Session struct {
 	oneByOne     bool         // no two questions are asked at the same time
 	lastQuestion atomic.Int32 // number of the question that was begun last; its directory has this number
 	counts       counts
+	skips        skips
+	maySkip      []MaySkip
 	clauses      clauses
 	kept         keptDirs
 
@@ -40,9 +41,10 @@ type Session struct {
 	cleanups []func() error
 }
 
-// NewSession prepares a run of the questions in chapter, which has the chapter's source files.
-func NewSession(chapter fs.FS) *Session {
-	return &Session{chapter: chapter, keep: keepPolicyFromEnv(), shared: map[string]any{}}
+// NewSession prepares a run of the questions in chapter, which has the chapter's source files. The table has what may be skipped
+// where CDB_REQUIRE=all demands that all questions are answered.
+func NewSession(chapter fs.FS, table ...MaySkip) *Session {
+	return &Session{chapter: chapter, maySkip: table, shared: map[string]any{}}
 }
 
 // Owner returns the owner of what the questions of the run share.
@@ -114,16 +116,6 @@ func (s *Session) Cmd(dir string, argv ...string) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(context.Background(), path, argv[1:]...)
 	cmd.Args[0] = argv[0]
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PATH="+s.binDir()+":"+os.Getenv("PATH"), host.OwnerEnv+"="+s.run.Dir())
+	cmd.Env = append(cleanEnviron(), "PATH="+s.binDir()+":"+os.Getenv("PATH"), host.OwnerEnv+"="+s.run.Mark())
 	return cmd, nil
-}
-
-const timeoutEnv = "CDB_TIMEOUT"
-
-// commandTimeout returns how long one command may take. Even under emulation, no command takes a tenth of the default.
-func commandTimeout() time.Duration {
-	if d, err := time.ParseDuration(os.Getenv(timeoutEnv)); err == nil && d > 0 {
-		return d
-	}
-	return time.Minute
 }

@@ -57,15 +57,6 @@ func TestSession_RunsCleanupsInReverseOrderAndReportsAllErrors(t *testing.T) {
 	assert.NilError(t, s.runCleanups(), "each runs once")
 }
 
-func TestKeepPolicyFromEnv(t *testing.T) {
-	for value, want := range map[string]keepPolicy{
-		"": keepNever, "0": keepNever, "no": keepNever, "failed": keepFailed, "1": keepAlways, "yes": keepAlways,
-	} {
-		t.Setenv(keepEnv, value)
-		assert.Check(t, cmp.Equal(keepPolicyFromEnv(), want), "%s=%q", keepEnv, value)
-	}
-}
-
 func TestKeepsState_FollowsThePolicy(t *testing.T) {
 	for policy, want := range map[keepPolicy][2]bool{keepNever: {false, false}, keepFailed: {false, true}, keepAlways: {true, true}} {
 		for i, failed := range []bool{false, true} {
@@ -82,3 +73,17 @@ type failing struct {
 }
 
 func (f failing) Failed() bool { return f.failed }
+
+func TestRecover_FailsTheQuestionAndShowsTheStack(t *testing.T) {
+	q, errors, _ := recordedQuestion(t)
+	func() {
+		defer q.Recover()
+		var none []int
+		t.Log(none[len(errors.errors)])
+	}()
+	assert.Assert(t, cmp.Len(errors.errors, 1))
+	assert.Check(t, cmp.Contains(errors.errors[0], "the question panicked: runtime error: index out of range"))
+	assert.Check(t, cmp.Contains(errors.errors[0], "TestRecover_FailsTheQuestionAndShowsTheStack"))
+	func() { defer q.Recover() }()
+	assert.Check(t, cmp.Len(errors.errors, 1), "no panic is no failure")
+}

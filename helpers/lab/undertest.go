@@ -34,9 +34,6 @@ func (s *Session) RootFS() *rootfs.FS { return s.rootfs }
 // chapterImage is the reference of the image that the questions about containerd pull, as the chapter types it.
 const chapterImage = "docker.io/library/busybox:latest"
 
-// imageEnv has the reference of another image.
-const imageEnv = "CDB_IMAGE"
-
 // Image returns the reference of the image that questions pull, and whether it is the lab's own. The lab's registry serves the
 // lab's own image on loopback. The image that CDB_IMAGE names is pulled from its real registry.
 func (s *Session) Image() (ref string, ours bool) {

@@ -1,0 +1,126 @@
+//go:build linux
+
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The environment variables that a run reads, except those of the programs under test, which helpers/tools has. README.md
+// explains them.
+const (
+	disposableEnv = "CDB_DISPOSABLE"    // "yes": the lab may change this machine
+	imageEnv      = "CDB_IMAGE"         // the reference of another image
+	keepEnv       = "CDB_KEEP"          // whose state is kept, so that a reader can look at it: "1" of all questions, "failed"
+	registryEnv   = "CDB_REGISTRY_ADDR" // the address of the registry, for a machine on which only certain ports may be used
+	requireEnv    = "CDB_REQUIRE"       // "all": a skip is a failure, unless the table of [MaySkip] has it
+	timeoutEnv    = "CDB_TIMEOUT"       // how long one command, or one wait, may take
+)
+
+// defaultTimeout is how long one command may take. Even under emulation, no command takes a tenth of it.
+const defaultTimeout = time.Minute
+
+// checkSettings returns an error for each variable that has a value without a meaning. A value that would be ignored is worse
+// than an error: the user would believe that it holds.
+func checkSettings() error {
+	_, errKeep := parseKeep(os.Getenv(keepEnv))
+	_, errTimeout := parseTimeout(os.Getenv(timeoutEnv))
+	return errors.Join(errKeep, errTimeout,
+		checkWord(disposableEnv, "yes", "no"), checkWord(requireEnv, "all"),
+		checkRegistryAddr(os.Getenv(registryEnv)), checkUnset("CDB_JANITOR"))
+}
+
+// checkUnset returns an error if the variable is set. An older version of the lab read it, and answered no question then.
+func checkUnset(variable string) error {
+	if value := os.Getenv(variable); value != "" {
+		return fmt.Errorf("%s=%s has no meaning: a run starts its janitor by itself\n  Unset it:   unset %s", variable, value, variable)
+	}
+	return nil
+}
+
+// checkWord returns an error unless the variable is empty or one of the words.
+func checkWord(variable string, words ...string) error {
+	value := os.Getenv(variable)
+	if value == "" {
+		return nil
+	}
+	for _, word := range words {
+		if value == word {
+			return nil
+		}
+	}
+	return badValue(variable, value, strings.Join(words, " or "))
+}
+
+func badValue(variable, value, want string) error {
+	return fmt.Errorf("%s=%s has no meaning: expected %s, or nothing\n  Unset it:   unset %s", variable, value, want, variable)
+}
+
+// keepPolicy is which questions leave their state on the machine.
+type keepPolicy int
+
+const (
+	keepNever keepPolicy = iota
+	keepFailed
+	keepAlways
+)
+
+func parseKeep(value string) (keepPolicy, error) {
+	switch value {
+	case "", "0", "no", "false":
+		return keepNever, nil
+	case "failed":
+		return keepFailed, nil
+	case "1", "yes", "true":
+		return keepAlways, nil
+	}
+	return keepNever, badValue(keepEnv, value, "1 (the state of all questions), failed (of those that fail) or 0 (of none)")
+}
+
+func parseTimeout(value string) (time.Duration, error) {
+	if value == "" {
+		return defaultTimeout, nil
+	}
+	d, err := time.ParseDuration(value)
+	if err != nil || d <= 0 {
+		return defaultTimeout, badValue(timeoutEnv, value, "a duration such as 90s or 5m")
+	}
+	return d, nil
+}
+
+// commandTimeout returns how long one command may take. Session.Run has checked the value.
+func commandTimeout() time.Duration {
+	d, _ := parseTimeout(os.Getenv(timeoutEnv))
+	return d
+}
+
+// checkRegistryAddr returns an error unless the address is an IP address of loopback and a port. The registry asks nobody who he
+// is, so no other machine may reach it.
+func checkRegistryAddr(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+		return badValue(registryEnv, addr, "an IP address of loopback and a port, such as 127.0.0.1:5000")
+	}
+	return nil
+}
+
+// RegistryAddr returns the address on which the lab's registry listens, and whether the user has chosen it. Otherwise the
+// kernel picks a free port.
+func (s *Session) RegistryAddr() (addr string, chosen bool) {
+	if addr := os.Getenv(registryEnv); addr != "" {
+		return addr, true
+	}
+	return "127.0.0.1:0", false
+}

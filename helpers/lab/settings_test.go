@@ -1,0 +1,122 @@
+//go:build linux
+
+package lab
+
+import (
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/syllabus"
+)
+
+func TestCheckSettings_RefusesAValueWithoutAMeaning(t *testing.T) {
+	for _, variable := range []string{disposableEnv, keepEnv, registryEnv, requireEnv, timeoutEnv} {
+		t.Setenv(variable, "")
+	}
+	assert.NilError(t, checkSettings())
+	for variable, values := range map[string]map[string]bool{
+		keepEnv:       {"": true, "0": true, "no": true, "false": true, "failed": true, "1": true, "faild": false, "all ": false},
+		timeoutEnv:    {"": true, "90s": true, "5m": true, "5": false, "-1s": false, "0": false, "soon": false},
+		disposableEnv: {"": true, "yes": true, "no": true, "1": false, "YES": false},
+		requireEnv:    {"": true, "all": true, "some": false},
+		registryEnv: {
+			"": true, "127.0.0.1:5000": true, "127.0.0.1:0": true, "[::1]:5000": true,
+			"0.0.0.0:5000": false, ":5000": false, "192.0.2.1:5000": false, "127.0.0.1": false, "127.0.0.1:http": false,
+			"localhost:5000": false, // what it is decides /etc/hosts
+		},
+	} {
+		t.Run(variable, func(t *testing.T) {
+			for value, good := range values {
+				t.Setenv(variable, value)
+				err := checkSettings()
+				assert.Check(t, cmp.Equal(err == nil, good), "%s=%q: %v", variable, value, err)
+				if !good {
+					assert.Check(t, cmp.ErrorContains(err, variable+"="+value))
+					assert.Check(t, cmp.ErrorContains(err, "unset "+variable))
+				}
+			}
+		})
+	}
+}
+
+func TestParseKeep(t *testing.T) {
+	for value, want := range map[string]keepPolicy{
+		"": keepNever, "0": keepNever, "no": keepNever, "false": keepNever, "failed": keepFailed, "1": keepAlways, "yes": keepAlways,
+	} {
+		got, err := parseKeep(value)
+		assert.Check(t, err)
+		assert.Check(t, cmp.Equal(got, want), "%s=%q", keepEnv, value)
+	}
+}
+
+func TestCleanEnviron_ContainsNothingThatChangesTheProgramsUnderTest(t *testing.T) {
+	got := inheritedFrom([]string{
+		"PATH=/bin", "HOME=/root", "TMPDIR=/tmp", "LANG=C.UTF-8", "LC_ALL=C", "http_proxy=http://192.0.2.1:3128", "CDB_TIMEOUT=5m",
+		"NOTIFY_SOCKET=/run/notify", "LISTEN_FDS=1", "LISTEN_PID=7", "CONTAINERD_NAMESPACE=k8s.io", "CONTAINERD_SNAPSHOTTER=native",
+		"CONTAINERD_ADDRESS=/run/x", "RUNC_DEBUG=1", "XDG_RUNTIME_DIR=/run/user/0", "CDB_RUN=/run/cdb-lab/1:0123", "GRPC_TRACE=all",
+	})
+	assert.DeepEqual(t, got, []string{
+		"PATH=/bin", "HOME=/root", "TMPDIR=/tmp", "LANG=C.UTF-8", "LC_ALL=C", "http_proxy=http://192.0.2.1:3128", "CDB_TIMEOUT=5m",
+	})
+}
+
+// A run in which everything was skipped has shown nothing.
+func TestCounts_ARunWithoutAnAnswerIsRed(t *testing.T) {
+	question := []syllabus.Question{{Test: "TestTask_X"}}
+	for _, c := range []struct {
+		counts *counts
+		want   string // in the error
+	}{
+		{&counts{asked: 2, skipped: 2}, "no question was answered"},
+		{&counts{asked: 2, skipped: 1, answered: 1}, ""},
+		{&counts{asked: 2, skipped: 1, failed: 1}, ""}, // it is red already
+	} {
+		c.counts.names = map[string]bool{"TestTask_X": true}
+		err := c.counts.verify(question)
+		if c.want == "" {
+			assert.Check(t, err)
+		} else {
+			assert.Check(t, cmp.ErrorContains(err, c.want))
+		}
+	}
+}
+
+func TestSkips_AreFailuresWhereAllIsRequired(t *testing.T) {
+	var s skips
+	s.add("TestTask_X/erofs", "this kernel has no erofs: modprobe erofs\n")
+	s.add("TestBundle_X", "one CPU")
+	table := []MaySkip{{Test: "TestTask_X/.*", Reason: "the cloud kernel has no erofs"}}
+	t.Setenv(requireEnv, "")
+	assert.NilError(t, s.verify(table))
+	t.Setenv(requireEnv, "all")
+	err := s.verify(table)
+	assert.ErrorContains(t, err, "TestBundle_X was skipped, and CDB_REQUIRE=all demands an answer: one CPU")
+	assert.Check(t, !cmp.Contains(err.Error(), "erofs")().Success())
+	assert.NilError(t, s.verify(append(table, MaySkip{Test: "TestBundle_X"})))
+	assert.ErrorContains(t, s.verify([]MaySkip{{Test: "TestBundle_"}, {Test: "TestTask_X/.*"}}), "TestBundle_X was skipped",
+		"an entry matches the whole name")
+}
+
+// skipping is a testing.TB that records that it was skipped.
+type skipping struct {
+	testing.TB
+	skipped *bool
+}
+
+func (s skipping) Skip(...any)          { *s.skipped = true }
+func (s skipping) Skipf(string, ...any) { *s.skipped = true }
+
+func TestQ_RecordsWhyItWasSkipped(t *testing.T) {
+	q, _, _ := recordedQuestion(t)
+	var skipped bool
+	q.TB = skipping{t, &skipped}
+	q.Skipf("this machine has no %s", "crun")
+	q.Skip("one", "CPU")
+	assert.Check(t, skipped)
+	got := q.session.skips.sorted()
+	assert.Assert(t, cmp.Len(got, 2))
+	assert.Equal(t, got[0], skip{t.Name(), "this machine has no crun"})
+	assert.Equal(t, got[1], skip{t.Name(), "one CPU"})
+}
