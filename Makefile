@@ -25,7 +25,8 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -E')
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' vm.mk Makefile | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo 'Q=Lifecycle selects questions for lab, lab-here, steady and selftest. README.md has the other variables.'
 
 .PHONY: deps
 deps: ## install what is missing: compiler, libseccomp, busybox, QEMU, strace, crun, criu, mkfs.erofs
