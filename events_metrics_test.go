@@ -121,7 +121,7 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	proc.WaitFor(q, proc.HasUsed(proc.PID(os.Getpid()), proc.UsedTicks(q, proc.PID(os.Getpid()))+ownTicks))
 	const hardly = ownTicks * 1e7 / 10 // ns
 	byClient, byFile := valuesFromClient(q, d, busy)["cpu"], valuesFromFiles(busyGroup)["cpu"]
-	assert.Check(q, byClient-whilePaused["cpu"] < hardly, "processor time of the paused task, in ns: %d, then %d", whilePaused["cpu"], byClient)
+	assert.Check(q, byClient-whilePaused["cpu"] < hardly, "processor time while paused, in ns: %d, then %d", whilePaused["cpu"], byClient)
 	assert.Check(q, byFile-whilePaused["cpu"] < hardly, "processor time in the file, in ns: %d, then %d", whilePaused["cpu"], byFile)
 	d.Ctr("tasks", "resume", busy)
 	proc.WaitFor(q, proc.HasUsed(pid, proc.UsedTicks(q, pid)+1))

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -46,10 +47,12 @@ func (d *Daemon) cleanUp() {
 // that the question has there, down to its containerd namespaces. The directories of a private daemon are removed as a
 // whole.
 func (d *Daemon) deleteLeftovers() error {
-	ctx, cancel := context.WithTimeout(context.Background(), proc.Patience)
+	// At least a minute: a reader who makes the lab impatient (CDB_TIMEOUT=1s) wants a short question, and nothing left behind.
+	patience := max(proc.Patience, time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	// A client of its own: those of the question are closed by now.
-	client, err := containerd.New(d.Address, containerd.WithTimeout(proc.Patience))
+	client, err := containerd.New(d.Address, containerd.WithTimeout(patience))
 	if err != nil {
 		return err
 	}

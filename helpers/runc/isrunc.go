@@ -11,10 +11,15 @@ import (
 	"cdblab/helpers/lab"
 )
 
-// IsRunc reports whether the runtime under test is a runc, directly or behind a wrapper, by the version that it prints. Another
-// runtime has the specification in common with runc, but neither its files nor its way of waiting for start: crun and youki
-// keep no state.json of libcontainer's, and their init processes do not wait in open(2) of exec.fifo.
-func IsRunc(q *lab.Q) bool { return strings.HasPrefix(q.UnderTest("runc").Version, "runc ") }
+// IsRunc reports whether the runtime under test is a runc, directly or behind a wrapper. It is, unless it prints the version of
+// another runtime ("crun version 1.8.1"): a program that prints none is broken, and has to fail.
+//
+// Another runtime has the specification in common with runc, but neither its files nor its way of waiting for start: crun and
+// youki keep no state.json of libcontainer's, and their init processes do not wait in open(2) of exec.fifo.
+func IsRunc(q *lab.Q) bool {
+	name, _, ok := strings.Cut(q.UnderTest("runc").Version, " version ")
+	return !ok || name == "runc" || strings.Contains(name, " ") // a wrapper prints its own name: "NVIDIA Container Runtime"
+}
 
 // SkipUnlessRunc skips a question about what is runc's own.
 func SkipUnlessRunc(q *lab.Q, about string) {
