@@ -331,6 +331,43 @@ func TestRemove_FollowsNoLink(t *testing.T) {
 	assert.NilError(t, err)
 }
 
+// Through a bind mount, the lab would delete the host's files. The test mounts in a mount namespace of its own.
+func TestRemove_EntersNoMount(t *testing.T) {
+	const inside = "CDB_TEST_MOUNTS"
+	if os.Geteuid() != 0 {
+		t.Skip("only root may mount: run the test as root")
+	}
+	if os.Getenv(inside) == "" {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), inside+"=yes")
+		cmd.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+		out, err := cmd.CombinedOutput()
+		if errors.Is(err, unix.EPERM) {
+			t.Skip("this machine allows no mount namespace")
+		}
+		assert.NilError(t, err, "%s", out)
+		return
+	}
+	dir := t.TempDir()
+	assert.NilError(t, os.MkdirAll(dir+"/lab/1/mnt", 0o755))
+	assert.NilError(t, os.Mkdir(dir+"/host", 0o755))
+	assert.NilError(t, os.WriteFile(dir+"/host/file", nil, 0o644))
+	assert.NilError(t, unix.Mount(dir+"/host", dir+"/lab/1/mnt", "", unix.MS_BIND, ""))
+	_, err := Remove(dir + "/lab")
+	assert.Check(t, cmp.ErrorContains(err, "lab/1/mnt is still mounted"))
+	// The walk itself stops as well: something may be mounted after Remove has looked.
+	parent, err := openDir(dir)
+	assert.NilError(t, err)
+	defer parent.Close()
+	top, err := statAt(int(parent.Fd()), "", dir)
+	assert.NilError(t, err)
+	_, err = removeTree(int(parent.Fd()), "lab", dir+"/lab", top)
+	assert.Check(t, cmp.ErrorContains(err, "lab/1/mnt is still mounted"))
+	_, err = os.Stat(dir + "/host/file")
+	assert.Check(t, err)
+	assert.NilError(t, unix.Unmount(dir+"/lab/1/mnt", 0))
+}
+
 func TestRemove_CountsEntriesThatAreNoDirectories(t *testing.T) {
 	dir := t.TempDir() + "/d"
 	assert.NilError(t, os.MkdirAll(dir+"/below", 0o755))

@@ -48,11 +48,11 @@ func TestSignsOfUse_AreSeenOnMachinesThatAreUsed(t *testing.T) {
 	}{
 		"docker, cgroupfs":   {fakeProcess{60, 59, "nginx", "/docker/0123abcd", ""}, "containers: pid 60 (nginx)"},
 		"docker, systemd":    {fakeProcess{60, 59, "nginx", "/system.slice/docker-0123abcd.scope", ""}, "containers: pid 60 (nginx)"},
-		"kubernetes":         {fakeProcess{60, 59, "app", "/kubepods.slice/kubepods-pod1.slice/cri-containerd-01.scope", ""}, "containers: pid 60 (app)"},
+		"kubernetes":         {fakeProcess{60, 59, "app", "/kubepods.slice/cri-containerd-01.scope", ""}, "containers: pid 60 (app)"},
 		"podman":             {fakeProcess{60, 59, "app", "/machine.slice/libpod-01.scope/container", ""}, "containers: pid 60 (app)"},
 		"dockerd":            {fakeProcess{60, 1, "dockerd", "/system.slice/docker.service", ""}, "a container manager: pid 60 (dockerd)"},
 		"kubelet":            {fakeProcess{60, 1, "kubelet", "/system.slice/kubelet.service", ""}, "a container manager: pid 60 (kubelet)"},
-		"desktop":            {fakeProcess{60, 1, "gnome-shell", "/user.slice/user-1000.slice/session-2.scope", ""}, "a desktop: pid 60 (gnome-shell)"},
+		"desktop":            {fakeProcess{60, 1, "gnome-shell", "/user.slice/session-2.scope", ""}, "a desktop: pid 60 (gnome-shell)"},
 		"another lab inside": {fakeProcess{60, 59, "sleep", "/docker/0123abcd/cdb-lab/1/q2", ""}, "containers: pid 60 (sleep)"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -75,7 +75,8 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 	}
 	stopJanitor, err := startJanitor(s.run.Owner)
 	if err != nil {
-		return 1, err
+		_, closeErr := s.run.Close()
+		return 1, errors.Join(err, closeErr)
 	}
 	defer stopJanitor()
 	if err := s.prepare(); err != nil {
