@@ -35,6 +35,7 @@ import (
 // Spec: https://github.com/opencontainers/image-spec/blob/main/conversion.md
 func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does containerd's generated bundle relate to the hand-built one?")
+	defer q.Recover()
 	handBuilt := bundle.Busybox(q, "sleep", "300")
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ContainerID)
@@ -161,6 +162,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 // Kernel: https://man7.org/linux/man-pages/man5/proc.5.html
 func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Can runc run containerd's bundle by itself?")
+	defer q.Recover()
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ContainerID)
 

@@ -31,6 +31,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_environ.5.html
 func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Does editing config.json after create change the container?")
+	defer q.Recover()
 	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
 
 	q.Step("created, and then everything is edited: program, environment, directory, user, hostname, limits, hooks")

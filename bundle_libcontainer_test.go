@@ -44,6 +44,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man2/mount.2.html, https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
 func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does an OCI field become libcontainer's configuration?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	b.Spec.Process.Capabilities.Ambient = nil // an older runc spec asks for some, without what they need
 	const memoryLimit = int64(64 << 20)

@@ -36,6 +36,7 @@ import (
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#controllers, https://docs.kernel.org/admin-guide/cgroup-v1/index.html
 func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does each limit go?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 
 	// One row for a field: the controller, and for each version of cgroups the file into which the value goes and what the file
@@ -242,6 +243,7 @@ func wholeDisk() string {
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#pid
 func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What limits the number of processes?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	// In a subshell: a shell that cannot fork ends.
 	const forks = "(i=0; while [ $i -lt 30 ]; do sleep 300 & i=$((i+1)); done; echo all of them)"
@@ -282,6 +284,7 @@ func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory
 func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What limits its memory?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	if !cgroup.Of(q, q.Cgroup).Has("memory") {
 		q.Skip("this kernel has no memory controller in a hierarchy of this mode: look with CGROUP=v2")
@@ -331,6 +334,7 @@ func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 // Kernel: https://docs.kernel.org/scheduler/sched-bwc.html
 func TestBundle_WhatLimitsItsProcessorTime(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What limits its processor time?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sh", "-c", "while :; do :; done")
 
 	q.Step("a fifth of a processor, and a program that would use all of it")
@@ -382,6 +386,7 @@ func unusedMajor(q *lab.Q) int {
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#device-controller
 func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which devices may it open?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	const minor = 77
 	major := unusedMajor(q)
@@ -451,6 +456,7 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 // Kernel: https://man7.org/linux/man-pages/man2/set_mempolicy.2.html, https://man7.org/linux/man-pages/man5/proc_pid_numa_maps.5.html
 func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "From which nodes does its memory come?")
+	defer q.Recover()
 	if !file.Exists("/proc/self/numa_maps") {
 		q.Skip("this kernel is built without CONFIG_NUMA: look with the kernel of make lab")
 	}

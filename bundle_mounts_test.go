@@ -37,6 +37,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html, https://man7.org/linux/man-pages/man2/pivot_root.2.html
 func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which mounts does the container see?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	q.WriteLine(b.Rootfs("mark"), "the bundle's rootfs")
 	shelf := q.Mkdir("shelf")
@@ -142,6 +143,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 // Kernel: https://man7.org/linux/man-pages/man2/mount.2.html, https://man7.org/linux/man-pages/man2/mount_setattr.2.html
 func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which mounts may the container write to?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 
 	q.Step("on the host: a directory of what an option can forbid, and paths of the rootfs to be hidden")
@@ -299,6 +301,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 // Kernel: https://docs.kernel.org/filesystems/sharedsubtree.html
 func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Does a mount made later reach the other side?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 
 	q.Step("on the host: a shared mount, in which others can be made, and one that is made before the container")
@@ -402,6 +405,7 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 // Kernel: https://docs.kernel.org/filesystems/idmappings.html, https://man7.org/linux/man-pages/man2/mount_setattr.2.html
 func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who owns the files of an id-mapped mount?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	shelf := q.MountTmpfs(q.Mkdir("shelf"))
 	// Root has no CAP_DAC_OVERRIDE in the container, and at the mount another user owns the directory.

@@ -33,6 +33,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html
 func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does each namespace entry change?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	self := proc.Self(q)
 
@@ -214,6 +215,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 // Kernel: https://docs.kernel.org/admin-guide/sysctl/net.html, https://man7.org/linux/man-pages/man7/uts_namespaces.7.html
 func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which names and sysctls are the container's own?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	sysctl := func(key, value string) func(*specs.Spec) {
 		return func(s *specs.Spec) {
@@ -317,6 +319,7 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 // Kernel: https://man7.org/linux/man-pages/man7/network_namespaces.7.html
 func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does a network device come into the container?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	devices := func(sh *runc.Shell) []string { return strings.Fields(sh.Run("ls /sys/class/net").Out) }
 	hasDevice := func(sh *runc.Shell, name string) bool { return slices.Contains(devices(sh), name) }

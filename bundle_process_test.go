@@ -34,6 +34,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html, https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
 func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does the kernel show what process says?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	status := func(key string) func(proc.PID) string {
 		return func(pid proc.PID) string { return proc.Status(q, pid, key) }
@@ -149,6 +150,7 @@ func hasPersonality(domain uintptr) bool {
 // Kernel: https://man7.org/linux/man-pages/man7/sched.7.html
 func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which scheduler runs the program?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 
 	for _, row := range []struct {
@@ -216,6 +218,7 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 // Kernel: https://man7.org/linux/man-pages/man2/sched_setaffinity.2.html
 func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "On which CPUs does an executed program run?")
+	defer q.Recover()
 	var allowed unix.CPUSet // to the lab itself
 	assert.NilError(q, unix.SchedGetaffinity(0, &allowed))
 	var cpus []string
@@ -282,6 +285,7 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 // Kernel: https://man7.org/linux/man-pages/man7/capabilities.7.html
 func TestBundle_WhatMayRootDo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What may the container's root do?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 
 	sets := map[string][]string{
@@ -403,6 +407,7 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 // Kernel: https://docs.kernel.org/userspace-api/no_new_privs.html
 func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does noNewPrivileges prevent?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 
 	// Busybox gives up the rights of a setuid bit at once, except in few of its programs. In ping it opens the socket first.
@@ -478,6 +483,7 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 // Kernel: https://man7.org/linux/man-pages/man2/getrlimit.2.html
 func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What happens at a limit?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 
 	var rlimits []specs.POSIXRlimit

@@ -57,6 +57,7 @@ type badBundle struct {
 // Kernel: https://man7.org/linux/man-pages/man2/execve.2.html, https://man7.org/linux/man-pages/man3/errno.3.html
 func TestBundle_WhatDoesRuncRefuse(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does runc refuse?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	c := runc.New(q, b)
 	good, err := os.ReadFile(b.Config())
@@ -215,6 +216,7 @@ func readBadBundles(q *lab.Q) []badBundle {
 // Kernel: https://man7.org/linux/man-pages/man2/umask.2.html, https://man7.org/linux/man-pages/man2/getrlimit.2.html
 func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does runc accept though the specification forbids it?")
+	defer q.Recover()
 
 	type runningContainer struct {
 		*runc.Container
@@ -371,6 +373,7 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 // Kernel: https://man7.org/linux/man-pages/man7/path_resolution.7.html
 func TestBundle_WhichIDsMayAContainerHave(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which ids may a container have?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	root := q.Mkdir("root")
 	create := func(id string) lab.Result {

@@ -30,6 +30,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man2/execve.2.html, ENOENT
 func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does the rootfs come from?")
+	defer q.Recover()
 	if _, ours := q.Image(); !ours {
 		q.Skip("CDB_IMAGE names another image, whose files are not the hand-built ones: unset it")
 	}

@@ -34,6 +34,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man2/seccomp.2.html, https://docs.kernel.org/userspace-api/seccomp_filter.html
 func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which system calls does seccomp let through?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	// The kernel never returns EXDEV for these calls by itself: it comes from the filter.
 	filterErrno := uint(unix.EXDEV)
@@ -176,6 +177,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 // Kernel: https://man7.org/linux/man-pages/man2/seccomp_unotify.2.html
 func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who decides when seccomp asks?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	socket := filepath.Join(q.Mkdir("agent"), "sock")
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})

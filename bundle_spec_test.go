@@ -34,6 +34,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/user_namespaces.7.html, for --rootless
 func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does `runc spec` write?")
+	defer q.Recover()
 
 	rootless := specconv.Example()
 	specconv.ToRootless(rootless)
@@ -107,6 +108,7 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_exe.5.html
 func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which fields decide what will run?")
+	defer q.Recover()
 
 	q.Step("before anything runs: what config.json says")
 	b := bundle.Busybox(q, "sleep", "300")

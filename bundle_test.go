@@ -28,6 +28,7 @@ import (
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/bundle.md
 func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does runc need before it can create a container?")
+	defer q.Recover()
 	relative := func(path string) string { return strings.TrimPrefix(path, q.Dir+"/") }
 
 	q.Step("the two parts of the bundle")

@@ -31,6 +31,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/user_namespaces.7.html
 func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does a user namespace change?")
+	defer q.Recover()
 	if file.Exists("/proc/sys/user/max_user_namespaces") && file.Read(q, "/proc/sys/user/max_user_namespaces") == "0" {
 		q.Skip("this kernel allows no user namespace")
 	}

@@ -138,3 +138,17 @@ func TestSyllabus(t *testing.T) {
 	keepInStep(t, "doc.go", "// # The chapter\n//\n", "//\n// A section's first question", syllabus.TopicTable())
 	keepInStep(t, "README.md", "## Syllabus\n\n", "\n`make syllabus` prints", syllabus.Markdown(questions))
 }
+
+// Each question defers q.Recover: a panic in a question fails that question, and the run goes on.
+func TestQuestions_RecoverFromAPanic(t *testing.T) {
+	asked := map[string]int{}
+	for _, q := range questions(t) {
+		asked[q.File]++
+	}
+	for name, n := range asked {
+		source, err := os.ReadFile(name)
+		assert.NilError(t, err)
+		got := strings.Count(string(source), "\n\tdefer q.Recover()\n")
+		assert.Check(t, cmp.Equal(got, n), "%s: write `defer q.Recover()` in the line after session.Question", name)
+	}
+}

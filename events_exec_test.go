@@ -30,6 +30,7 @@ import (
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html, cgroup.freeze
 func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does an exec add? And a pause?")
+	defer q.Recover()
 	clock := check.StartClock(q)
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ContainerID)

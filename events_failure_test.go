@@ -31,6 +31,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man2/execve.2.html, ENOENT, ENOEXEC
 func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does a failure tell?")
+	defer q.Recover()
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()

@@ -31,6 +31,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/pkg/filters/filter.go, https://github.com/containerd/containerd/blob/main/core/events/events.go
 func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Do `ctr events` and the client see the same?")
+	defer q.Recover()
 	clock := check.StartClock(q)
 	d := ctrd.Shared(q)
 	other := d.InNamespace("cdb-other")

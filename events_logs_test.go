@@ -36,6 +36,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md, "Logging"
 func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What do debug logs add?")
+	defer q.Recover()
 	clock := check.StartClock(q)
 	logCopy := filepath.Join(q.Mkdir("kept"), "log.json")
 	// The shim calls it in the bundle. When create fails, the bundle and the log in it are soon deleted, so the log is

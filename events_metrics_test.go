@@ -37,6 +37,7 @@ import (
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
 func TestEvents_DoTheMetricsAgreeWithTheCgroup(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Do the metrics agree with the cgroup?")
+	defer q.Recover()
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
 	idle, busy := q.ID("cdb-idle"), q.ID("cdb-busy")

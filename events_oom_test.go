@@ -31,6 +31,7 @@ import (
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory, memory.events; https://docs.kernel.org/admin-guide/cgroup-v1/memory.html#oom-control
 func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does an OOM tell?")
+	defer q.Recover()
 	if !cgroup.Of(q, q.Cgroup).Has("memory") {
 		q.Skip("this kernel has no memory controller in a hierarchy of this mode: run the question with CGROUP=v2")
 	}

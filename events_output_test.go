@@ -39,6 +39,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/pipe.7.html, "Pipe capacity"
 func TestEvents_WhereDoesTheProgramsOutputGo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does the program's output go?")
+	defer q.Recover()
 	out := q.Mkdir("out")
 	logger := q.WriteWrapper("logger", `exec >> `+out+`/logged 2>&1
 echo "id=$CONTAINER_ID namespace=$CONTAINER_NAMESPACE arguments=$*"

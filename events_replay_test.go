@@ -27,6 +27,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/events/exchange/exchange.go, https://github.com/containerd/containerd/blob/main/api/services/events/v1/events.proto
 func TestEvents_AreEventsReplayed(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Are events replayed?")
+	defer q.Recover()
 	clock := check.StartClock(q)
 	d := ctrd.Start(q)
 	ref := d.PullImage()

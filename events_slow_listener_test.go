@@ -31,6 +31,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/events/exchange/exchange.go, https://github.com/docker/go-events/blob/master/queue.go
 func TestEvents_DoesASlowListenerHoldUpTheOthers(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Does a slow listener hold up the others?")
+	defer q.Recover()
 	// The garbage collector of Go lets the heap grow to twice of what is in use, so that the memory which a queue takes could
 	// hardly be told from that which waits for the collector. With this it grows by a tenth.
 	q.Export("GOGC", "10")

@@ -38,6 +38,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man2/pivot_root.2.html
 func TestEvents_WhatDoesStraceSee(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does strace see, from shim to runc to init?")
+	defer q.Recover()
 	strace.Require(q)
 	dir, hostNetDir := q.Mkdir("trace"), q.Mkdir("trace-hostnet")
 	// strace would hold the caller's pipes as long as the container lives. So strace gets no pipe, and the program that it

@@ -28,6 +28,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
 func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can containerd tell us while the task is running?")
+	defer q.Recover()
 	clock := check.StartClock(q)
 	d := ctrd.Start(q)
 	id := q.ID(ctrd.ContainerID)

@@ -36,6 +36,7 @@ import (
 // Spec: https://github.com/containerd/containerd/tree/main/api/events
 func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Is the stream empty without a task?")
+	defer q.Recover()
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ContainerID)
 	stream := d.Listen()

@@ -33,6 +33,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man2/clone.2.html, set_tid of clone3; https://criu.org/Checkpoint/Restore
 func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Can it be frozen to disk and thawed?")
+	defer q.Recover()
 	criu := q.LookPathOrSkip("criu")
 	if supported := q.Exec(criu, "check"); supported.Code != 0 {
 		q.Skipf("this CRIU cannot work with this kernel: %s; try another kernel: make lab KERNEL=6.1", check.LastLine(supported.Stderr))

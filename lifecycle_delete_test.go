@@ -32,6 +32,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html, "Namespace lifetime"
 func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does delete remove?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	neighbour := filepath.Join(q.Cgroup, "neighbour")
 	for _, dir := range cgroup.Of(q, neighbour).Dirs() {

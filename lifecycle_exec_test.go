@@ -33,6 +33,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man2/setns.2.html
 func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does `exec` join?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	b.Edit(func(s *specs.Spec) {
 		s.Process.Env = append(s.Process.Env, "LESSON=exec")

@@ -32,6 +32,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/cgroups.7.html
 func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What is left when create fails?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	c := runc.Variant(q, b, "failing")
 

@@ -91,6 +91,7 @@ func readReport(q *lab.Q, dir, name string) (report map[string]string, stdin spe
 // Kernel: https://man7.org/linux/man-pages/man2/pivot_root.2.html
 func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "When and where do hooks run?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	assert.NilError(q, os.WriteFile(b.Rootfs("bundle-is-visible"), nil, 0o644))
 	c, log := runc.WithHooks(q, b, "hooks", func(h *specs.Hooks, dir string) {
@@ -230,6 +231,7 @@ func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 // Kernel: https://man7.org/linux/man-pages/man3/exit.3.html
 func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What happens when a hook fails?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	for _, point := range hookPoints {
 		c, log := runc.WithHooks(q, b, "fails-"+point.name(), func(h *specs.Hooks, dir string) {
@@ -337,6 +339,7 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 // Kernel: https://man7.org/linux/man-pages/man2/waitpid.2.html
 func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What happens when a hook is slow, or missing?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	// The hook logs that it has begun, then waits until a line is written to the FIFO gate of its directory.
 	waitingHook := func(dir string, timeout *int) specs.Hook {

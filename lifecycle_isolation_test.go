@@ -35,6 +35,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html, https://man7.org/linux/man-pages/man7/cgroups.7.html
 func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does it live while it runs?")
+	defer q.Recover()
 	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
 	p := c.CreateAndStart()
 	self := proc.Self(q)
@@ -128,6 +129,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who is the parent of the container's process?",
 		lab.Alone("its control makes the test's process a subreaper, which would adopt other questions' orphans"))
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	adopter := proc.OrphanReaper(q)
 

@@ -29,6 +29,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/pid_namespaces.7.html, "The namespace init process"
 func TestLifecycle_WhatDoesKillDo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does kill do?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 
 	q.Step("a program that writes down the signals that it receives")

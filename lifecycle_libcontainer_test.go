@@ -40,6 +40,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html, https://man7.org/linux/man-pages/man2/wait.2.html
 func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Is runc more than libcontainer?")
+	defer q.Recover()
 	runc.SkipUnlessRunc(q, "libcontainer")
 	b := bundle.Busybox(q, "sleep", "300")
 	b.Spec.Process.Capabilities.Ambient = nil // an older runc spec asks for some, without what they need

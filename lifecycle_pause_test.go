@@ -29,6 +29,7 @@ import (
 // https://docs.kernel.org/admin-guide/cgroup-v1/freezer-subsystem.html
 func TestLifecycle_WhatDoesPauseStop(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does pause stop?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sh", "-c", "while :; do :; done")
 	c, twin := runc.Variant(q, b, "paused"), runc.Variant(q, b, "twin")
 	p, twinProcess := c.CreateAndStart(), twin.CreateAndStart()

@@ -32,6 +32,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man2/kill.2.html
 func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which transitions are refused?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	// The operations, and the states in which they succeed; in other states they are refused. The specification has the
 	// first five; pause, resume and exec are runc's own.

@@ -29,6 +29,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man2/waitpid.2.html
 func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does `run` add?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 
 	q.Step("the exit code is the program's, and what it prints is printed")

@@ -38,6 +38,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, https://man7.org/linux/man-pages/man7/cgroups.7.html
 func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does runc record of it?")
+	defer q.Recover()
 	runc.SkipUnlessRunc(q, "the file state.json")
 	b := bundle.Busybox(q, "sleep", "300")
 	memory, pids := int64(64<<20), int64(50)

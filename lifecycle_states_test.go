@@ -31,6 +31,7 @@ import (
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#core-interface-files, cgroup.freeze
 func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which states does a container pass through?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	seen := q.Mkdir("seen")
 	c := runc.Variant(q, b, "passing", func(s *specs.Spec) {

@@ -34,6 +34,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/pty.7.html, https://man7.org/linux/man-pages/man4/tty_ioctl.4.html
 func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does the terminal reach the caller?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	// The path of a socket has at most 107 bytes, so the sockets are in the question's directory, whose path is short.
 	dir := q.Mkdir("console")

@@ -32,6 +32,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/fifo.7.html, https://man7.org/linux/man-pages/man2/execve.2.html
 func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What is the difference between create and start?")
+	defer q.Recover()
 	runc.SkipUnlessRunc(q, "how `runc init` waits for start")
 	container := runc.New(q, bundle.Busybox(q, "sleep", "300"))
 	cgroupsPath := container.Bundle.Spec.Linux.CgroupsPath
@@ -166,6 +167,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 // Kernel: https://man7.org/linux/man-pages/man7/fifo.7.html
 func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What is the created process waiting for?")
+	defer q.Recover()
 	runc.SkipUnlessRunc(q, "how `runc init` waits for start")
 	b := bundle.Busybox(q, "sleep", "300")
 	startedByHand, untouched := runc.Variant(q, b, "opened"), runc.Variant(q, b, "untouched")

@@ -30,6 +30,7 @@ import (
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#pid-interface-files
 func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can be changed while it runs?")
+	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 	tenProcesses := bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} })
 	c, sh, p := runc.StartWithShell(q, b, "updated", tenProcesses)

@@ -31,6 +31,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/cgroups.7.html, "/proc files"
 func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which cgroup is it in, and the shim?")
+	defer q.Recover()
 	hs, err := cgroup.Hierarchies()
 	assert.NilError(q, err)
 	shimCgroup := q.Cgroup + "/shim"

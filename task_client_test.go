@@ -49,6 +49,7 @@ import (
 // Spec: https://github.com/containerd/containerd/tree/main/api/services
 func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which ctr command is which client call?")
+	defer q.Recover()
 	d := ctrd.Start(q) // what a pull asks for depends on what other namespaces have
 	ref, ours := q.Image()
 	hostsDir := ""

@@ -35,6 +35,7 @@ import (
 // Kernel: https://docs.kernel.org/filesystems/overlayfs.html, "Upper and Lower"
 func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Does creating a container start anything?")
+	defer q.Recover()
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
 	id, noProgram := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-none")

@@ -32,6 +32,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
 func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What survives when containerd dies?")
+	defer q.Recover()
 	d := ctrd.Start(q)
 	ref := d.PullImage()
 	var victims []*failure.Victim

@@ -36,6 +36,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
 func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What if the task ends while containerd is down?")
+	defer q.Recover()
 	// At this level its log has a line for each event that a shim publishes, whether any client listens or not.
 	d := ctrd.Start(q, ctrd.WithConfig("[debug]\n  level = \"trace\""))
 	ref := d.PullImage()

@@ -27,6 +27,7 @@ import (
 // Kernel: https://docs.kernel.org/filesystems/proc.html, smaps_rollup
 func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does the cost grow with tasks?", lab.Alone("it measures memory and time"))
+	defer q.Recover()
 	tasks := ctrd.NewTaskSet(q)
 	var costs []ctrd.Cost
 	var perTask time.Duration // of the last tasks that were started, on the wall, with some started at the same time

@@ -30,6 +30,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
 func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can be deleted in which order?")
+	defer q.Recover()
 	d := ctrd.Start(q, ctrd.WithConfig(ctrd.GarbageOnDemand))
 	ctx := context.Background()
 	id := q.ID(ctrd.ContainerID)

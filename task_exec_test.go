@@ -34,6 +34,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/pid_namespaces.7.html, "Adoption of orphaned children"
 func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does an exec go, and where do orphans go?")
+	defer q.Recover()
 	recorder := runc.WriteRecorder(q)
 	d := ctrd.Shared(q)
 	id, idWithoutPIDNS := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-open")

@@ -35,6 +35,7 @@ import (
 // Kernel: https://docs.kernel.org/filesystems/overlayfs.html
 func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where do the files come from?")
+	defer q.Recover()
 	d := ctrd.Shared(q)
 	if _, ours := q.Image(); !ours {
 		q.Skipf("this is about an image of two layers whose files the lab knows, its own: unset CDB_IMAGE")

@@ -33,6 +33,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
 func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who protects a snapshot from garbage collection?")
+	defer q.Recover()
 	d := ctrd.Start(q, ctrd.WithConfig(ctrd.GarbageOnDemand))
 	ctx := context.Background()
 	snapshots := d.Client().SnapshotService("overlayfs")

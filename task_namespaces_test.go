@@ -34,6 +34,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html
 func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What do containerd namespaces isolate?")
+	defer q.Recover()
 	d := ctrd.Start(q)
 	other := d.InNamespace("cdb-lab-other")
 	id := q.ID(ctrd.ContainerID)

@@ -33,6 +33,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man2/PR_SET_CHILD_SUBREAPER.2const.html, https://man7.org/linux/man-pages/man5/proc_pid_oom_score_adj.5.html
 func TestTask_WhoIsWhoseParent(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who is whose parent?")
+	defer q.Recover()
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()

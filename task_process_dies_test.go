@@ -30,6 +30,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/pid_namespaces.7.html, "The namespace init process"
 func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What happens to the task when its process dies?")
+	defer q.Recover()
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
 	stream := d.Listen()

@@ -31,6 +31,7 @@ import (
 // Spec: https://github.com/opencontainers/runtime-tools/blob/master/docs/command-line-interface.md
 func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where is runc in all this?")
+	defer q.Recover()
 	recorder := runc.WriteRecorder(q)
 	d := ctrd.Shared(q)
 	id, plain := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-plain")

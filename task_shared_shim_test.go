@@ -34,6 +34,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md#start
 func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Can two tasks share a shim?")
+	defer q.Recover()
 	const groupKey = "io.containerd.runc.v2.group"
 	var socket string
 	q.Cleanup(func() { // registered before the daemon's cleanup, so that it runs when no task is left

@@ -36,6 +36,7 @@ import (
 // Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
 func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What happens when the shim dies?")
+	defer q.Recover()
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
 	stream := d.Listen()

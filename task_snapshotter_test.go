@@ -35,6 +35,7 @@ import (
 // Kernel: https://docs.kernel.org/filesystems/erofs.html
 func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does another snapshotter change?")
+	defer q.Recover()
 	if _, ours := q.Image(); !ours {
 		q.Skipf("this measures an image whose size the lab knows, its own: unset CDB_IMAGE")
 	}

@@ -38,6 +38,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man7/unix.7.html, SO_PEERCRED
 func TestTask_HowIsTheShimReached(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How is the shim reached?")
+	defer q.Recover()
 	d := ctrd.Start(q)
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()

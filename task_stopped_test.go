@@ -33,6 +33,7 @@ import (
 // Kernel: https://docs.kernel.org/filesystems/overlayfs.html#upper-and-lower
 func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does a stopped task still hold, and what does delete free?")
+	defer q.Recover()
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()

@@ -32,6 +32,7 @@ import (
 // Kernel: https://man7.org/linux/man-pages/man2/PR_SET_CHILD_SUBREAPER.2const.html
 func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does the shim appear when containerd starts a task?")
+	defer q.Recover()
 	d := ctrd.Start(q)
 	id := q.ID(ctrd.ContainerID)
 	bundle := d.Bundle(id)
