@@ -34,6 +34,24 @@ type Chance string
 // Volatile returns the kind "chance".
 func (Chance) Volatile() string { return "chance" }
 
+// VolatileName is a name that is different in the next run, such as that of a blob or a directory.
+type VolatileName struct{ kind, name string }
+
+// VolatileNames returns the names of things of one kind ("digest", "directory") as the value of a fact. The reader sees the
+// names. Where two runs are compared, the first name of the kind is <kind 1>.
+func VolatileNames[S ~string](kind string, names ...S) []VolatileName {
+	var out []VolatileName
+	for _, name := range names {
+		out = append(out, VolatileName{kind, string(name)})
+	}
+	return out
+}
+
+// Volatile returns the word that stands for such a name where two runs are compared.
+func (n VolatileName) Volatile() string { return n.kind }
+
+func (n VolatileName) String() string { return n.name }
+
 // facts are the names of a question's facts, and the numbers of their volatile values.
 type facts struct {
 	mu      sync.Mutex
