@@ -155,3 +155,14 @@ func TestCopier_WaitsForEveryByte(t *testing.T) {
 	assert.NilError(t, conn.qemuEnd.Close())
 	assert.ErrorContains(t, c.waitFor(t.Context(), 6, time.Second), "only 5 of 6 bytes arrived")
 }
+
+// On one emulated CPU the tests run one at a time, and the caller's own flag comes later, so it counts.
+func TestJob_OneEmulatedCPUAsksOneByOne(t *testing.T) {
+	p := &guestProgram{args: []string{"/cdblab.test", "-test.parallel=4"}}
+	args := func(conf Config) []string { return newJob(p, conf, nil, false).Args }
+	assert.DeepEqual(t, args(Config{Accel: "tcg", CPUs: 1}), []string{"/cdblab.test", "-test.parallel=1", "-test.parallel=4"})
+	assert.DeepEqual(t, args(Config{Accel: "tcg", CPUs: 2}), p.args)
+	assert.DeepEqual(t, args(Config{Accel: "kvm", CPUs: 1}), p.args)
+	p.terminal = true
+	assert.DeepEqual(t, args(Config{Accel: "tcg", CPUs: 1}), p.args)
+}
