@@ -114,7 +114,7 @@ func TestBadHost_IsRefused(t *testing.T) {
 			[]string{"/run/cdb-lab belongs to uid 65534", "expected uid 0"}},
 		{"no space", "mkdir -p /run/cdb-lab && mount -t tmpfs -o size=1m tmpfs /run/cdb-lab", lab,
 			[]string{"MB free", "mount -t tmpfs"}},
-		{"no inodes", "mkdir -p /run/cdb-lab && mount -t tmpfs -o nr_inodes=200 tmpfs /run/cdb-lab", lab,
+		{"no inodes", "mkdir -p /run/cdb-lab && mount -t tmpfs -o nr_inodes=200,mode=755 tmpfs /run/cdb-lab", lab,
 			[]string{"no space left on device"}},
 		{"no cgroups", "umount -R /sys/fs/cgroup", lab, []string{"no cgroup hierarchy is mounted"}},
 	} {
