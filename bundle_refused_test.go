@@ -133,7 +133,8 @@ func TestBundle_WhatDoesRuncRefuse(t *testing.T) {
 	for _, by := range []string{byRunc, byKernel, byExecve} {
 		assert.Check(q, bundlesNoticedBy[by] > 0, "no broken bundle is noticed by %s", by)
 	}
-	q.Clause("Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.", lab.Met)
+	q.Clause("Create: If the runtime cannot apply a property as specified in the configuration, it MUST "+
+		"generate an error and a new container MUST NOT be created.", lab.Met)
 
 	q.Answer("What is wrong in config.json, and what the kernel refuses, fails create. " +
 		"What only execve can detect fails after start, and no runc command reports it.")
@@ -343,7 +344,8 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 		}
 	}
 	if slices.ContainsFunc(accepted, func(v forbiddenValue) bool { return !v.hasEffect }) {
-		q.Clause("Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.", lab.DeviatesUnless(false,
+		q.Clause("Create: If the runtime cannot apply a property as specified in the configuration, it MUST "+
+			"generate an error and a new container MUST NOT be created.", lab.DeviatesUnless(false,
 			"values that cannot be applied are left out, such as mappings without a user namespace"))
 	}
 
@@ -423,7 +425,9 @@ func TestBundle_WhichIDsMayAContainerHave(t *testing.T) {
 		}
 		q.Fact(row.why, longID.ReplaceAllString(runc.StableMessage(r.Stderr), "/aaa…"))
 	}
-	q.Clause("Create: If the ID provided is not unique across all containers within the scope of the runtime, or is not valid in any other way, the implementation MUST generate an error and a new container MUST NOT be created.", lab.Met)
+	q.Clause("Create: If the ID provided is not unique across all containers within the scope of the "+
+		"runtime, or is not valid in any other way, the implementation MUST generate an error and a "+
+		"new container MUST NOT be created.", lab.Met)
 
 	q.Step("allowed: its state is in a directory of that name, and of no other")
 	for _, id := range []string{"a", "0", "_", "+", "-a", "A_b-c+d.e", ".a", "...", strings.Repeat("a", 255)} {

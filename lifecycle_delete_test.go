@@ -110,7 +110,8 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 
 	q.Step("a created container can be deleted, without force")
 	deleteCreated := c.Try("delete")
-	q.Clause("Delete: Attempting to delete a container that is not stopped MUST have no effect on the container and MUST generate an error.",
+	q.Clause("Delete: Attempting to delete a container that is not stopped MUST have no effect on the "+
+		"container and MUST generate an error.",
 		lab.DeviatesUnless(deleteCreated.Code != 0, "a created container is killed and deleted; a running one is refused"))
 	if deleteCreated.Code != 0 {
 		c.Must("delete", "--force")

@@ -90,9 +90,13 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 			check.NoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
 		})
 	}
-	q.Clause("Lifecycle: If the runtime is unable to create the environment specified in the config.json, it MUST generate an error.", lab.Met)
-	q.Clause("Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.", lab.Met)
-	q.Clause("Errors: Unless otherwise stated, generating an error MUST leave the state of the environment as if the operation were never attempted - modulo any possible trivial ancillary changes such as logging.", lab.Met)
+	q.Clause("Lifecycle: If the runtime is unable to create the environment specified in the config.json, "+
+		"it MUST generate an error.", lab.Met)
+	q.Clause("Create: If the runtime cannot apply a property as specified in the configuration, it MUST "+
+		"generate an error and a new container MUST NOT be created.", lab.Met)
+	q.Clause("Errors: Unless otherwise stated, generating an error MUST leave the state of the environment "+
+		"as if the operation were never attempted - modulo any possible trivial ancillary changes "+
+		"such as logging.", lab.Met)
 
 	q.Control("the same id and a valid config.json: the container is created, and it is seen on the host")
 	before := q.TakeInventory()

@@ -291,26 +291,33 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 		stoppedWithError := failedOperation != "" && poststopRan
 		switch point.field {
 		case "hooks.prestart[]":
-			q.Clause("Lifecycle: If any prestart hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.",
+			q.Clause("Lifecycle: If any prestart hook fails, the runtime MUST generate an error, stop the "+
+				"container, and continue the lifecycle at step 12.",
 				lab.MetIf(stoppedWithError, "the poststop hooks do not run"))
 		case "hooks.createRuntime[]":
-			q.Clause("Lifecycle: If any createRuntime hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.",
+			q.Clause("Lifecycle: If any createRuntime hook fails, the runtime MUST generate an error, stop the "+
+				"container, and continue the lifecycle at step 12.",
 				lab.MetIf(stoppedWithError, "the poststop hooks do not run"))
 		case "hooks.createContainer[]":
-			q.Clause("Lifecycle: If any createContainer hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.",
+			q.Clause("Lifecycle: If any createContainer hook fails, the runtime MUST generate an error, stop the "+
+				"container, and continue the lifecycle at step 12.",
 				lab.MetIf(stoppedWithError, "the poststop hooks do not run"))
 		case "hooks.startContainer[]":
-			q.Clause("Lifecycle: If any startContainer hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.",
+			q.Clause("Lifecycle: If any startContainer hook fails, the runtime MUST generate an error, stop the "+
+				"container, and continue the lifecycle at step 12.",
 				lab.DeviatesUnless(stoppedWithError,
 					"start has returned 0 by then: the container is stopped and poststop hooks run, but no command reports an error"))
 		case "hooks.poststart[]":
-			q.Clause("Lifecycle: If any poststart hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.",
+			q.Clause("Lifecycle: If any poststart hook fails, the runtime MUST generate an error, stop the "+
+				"container, and continue the lifecycle at step 12.",
 				lab.MetIf(stoppedWithError, "the poststop hooks do not run"))
 		case "hooks.poststop[]":
-			q.Clause("Lifecycle: If any poststop hook fails, the runtime MUST log a warning, but the remaining hooks and lifecycle continue as if the hook had succeeded.",
+			q.Clause("Lifecycle: If any poststop hook fails, the runtime MUST log a warning, but the remaining "+
+				"hooks and lifecycle continue as if the hook had succeeded.",
 				lab.DeviatesUnless(secondRan,
 					"delete fails, and the next poststop hook does not run; the container is gone all the same"))
-			q.Clause("Warnings: Unless otherwise stated, logging a warning does not change the flow of the operation; it MUST continue as if the warning had not been logged.",
+			q.Clause("Warnings: Unless otherwise stated, logging a warning does not change the flow of the "+
+				"operation; it MUST continue as if the warning had not been logged.",
 				lab.DeviatesUnless(secondRan, "delete fails, where the failure of a poststop hook should only be logged as a warning"))
 		}
 	}

@@ -70,7 +70,8 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	assert.Check(q, refused.Code != 0, "kill of a stopped container succeeds:\n%s", refused)
 	assert.Check(q, cmp.Equal(listener.State().Status, specs.StateStopped))
 	q.Fact("kill of a stopped container: error", runc.LastLogMessage(refused))
-	q.Clause("Kill: Attempting to send a signal to a container that is neither created nor running MUST have no effect on the container and MUST generate an error.", lab.Met)
+	q.Clause("Kill: Attempting to send a signal to a container that is neither created nor running MUST "+
+		"have no effect on the container and MUST generate an error.", lab.Met)
 	listener.Delete()
 
 	q.Step("TERM to a pid 1 that has no handler: sent, and dropped")

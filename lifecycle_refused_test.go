@@ -115,7 +115,8 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 	for _, operation := range slices.Sorted(maps.Keys(allowedIn)) {
 		q.Fact(operation+" is allowed when", allowedIn[operation])
 	}
-	q.Clause("Start: Attempting to start a container that is not created MUST have no effect on the container and MUST generate an error.", lab.Met)
+	q.Clause("Start: Attempting to start a container that is not created MUST have no effect on the "+
+		"container and MUST generate an error.", lab.Met)
 	q.Clause("Query State: Attempting to query a container that does not exist MUST generate an error.", lab.Met)
 
 	q.Step("each operation without an id")
@@ -126,7 +127,8 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 	}
 	assert.Check(q, !file.Exists(c.StateDir()))
 	q.Clause("Start: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
-	q.Clause("Create: This operation MUST generate an error if it is not provided a path to the bundle and the container ID to associate with the container.", lab.Met)
+	q.Clause("Create: This operation MUST generate an error if it is not provided a path to the bundle and "+
+		"the container ID to associate with the container.", lab.Met)
 
 	q.Step("an id that is in use, and invalid ids")
 	first := runc.Variant(q, b, "first")
@@ -144,8 +146,11 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 		q.Fact(fmt.Sprintf("the id %.10q", id), "refused")
 	}
 	check.NoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
-	q.Clause("Create: If the ID provided is not unique across all containers within the scope of the runtime, or is not valid in any other way, the implementation MUST generate an error and a new container MUST NOT be created.", lab.Met)
-	q.Clause("Scope of a Container: The entity using a runtime to create a container MUST be able to use the operations defined in this specification against that same container.", lab.Met)
+	q.Clause("Create: If the ID provided is not unique across all containers within the scope of the "+
+		"runtime, or is not valid in any other way, the implementation MUST generate an error and a "+
+		"new container MUST NOT be created.", lab.Met)
+	q.Clause("Scope of a Container: The entity using a runtime to create a container MUST be able to use "+
+		"the operations defined in this specification against that same container.", lab.Met)
 	q.Clause("Operations: Unless otherwise stated, runtimes MUST support the following operations.", lab.Met)
 
 	q.Control("the same id below another root is another container: an id is unique within a root, and not on the host")

@@ -100,7 +100,8 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	q.Clause("State: When serialized in JSON, the format MUST adhere to the JSON Schema schema/state-schema.json.",
 		lab.DeviatesUnless(schema.Validate(q, stateSchema, paused) == nil,
 			"it does in creating, created, running and stopped; the schema has no status paused"))
-	q.Clause("State: Additional values MAY be defined by the runtime, however, they MUST be used to represent new runtime states not defined above.", lab.Met)
+	q.Clause("State: Additional values MAY be defined by the runtime, however, they MUST be used to "+
+		"represent new runtime states not defined above.", lab.Met)
 	c.Must("resume")
 	checkState(c.Must("state").Stdout, specs.StateRunning)
 	checkKernel("running after resume", kernelFacts{Alive: true})

@@ -55,7 +55,8 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q.Fact("namespaces after create: inodes", created.NS)
 	check.OnlyProcessInCgroup(q, created.Identity, cgroupsPath)
 	q.Fact("cgroup", cgroupsPath)
-	q.Clause("Lifecycle: The container's runtime environment MUST be created according to the configuration in config.json.", lab.Met)
+	q.Clause("Lifecycle: The container's runtime environment MUST be created according to the "+
+		"configuration in config.json.", lab.Met)
 	assert.Check(q, !check.SeesHostMounts(created), "a mount of the host is still visible after pivot_root: %q", created.Mounts)
 	q.Fact("mounts it sees", len(created.Mounts))
 
@@ -129,7 +130,8 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	mark := marking.Bundle.Rootfs("mark")
 	assert.Assert(q, !file.Exists(mark), "the program ran before start")
 	q.Fact("mark after create", "none")
-	q.Clause("Lifecycle: While the resources requested in the config.json MUST be created, the user-specified program (from process) MUST NOT be run at this time.", lab.Met)
+	q.Clause("Lifecycle: While the resources requested in the config.json MUST be created, the "+
+		"user-specified program (from process) MUST NOT be run at this time.", lab.Met)
 	q.Clause("Create: process.args MUST NOT be applied until triggered by the start operation.", lab.Met)
 	marking.Start()
 	markingPID := marking.PID()
