@@ -33,7 +33,7 @@ func TestEvents_DoesASlowListenerHoldUpTheOthers(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Does a slow listener hold up the others?")
 	defer q.Recover()
 	// The garbage collector of Go lets the heap grow to twice of what is in use, so that the memory which a queue takes could
-	// hardly be told from that which waits for the collector. With this it grows by a tenth.
+	// hardly be distinguished from the memory that waits for the collector. With this it grows by a tenth.
 	q.Export("GOGC", "10")
 	d := ctrd.Start(q)
 	const (

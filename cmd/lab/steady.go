@@ -49,6 +49,9 @@ func steadyMain(args []string) int {
 			logf("run %d: %v", i, err)
 			return 1
 		}
+		if ctx.Err() != nil {
+			break // it was stopped, which says nothing about the tests
+		}
 		logf("%s", r)
 		runs = append(runs, r)
 	}

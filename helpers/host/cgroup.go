@@ -30,7 +30,7 @@ func labRoots(h cgroup.Hierarchy) []string {
 	return out
 }
 
-// labCgroups lists the lab's cgroups in a hierarchy, whoever their owner is. Parents come first.
+// labCgroups lists the lab's cgroups in a hierarchy, of all owners. Parents come first.
 func labCgroups(h cgroup.Hierarchy) []string {
 	var out []string
 	for _, top := range labRoots(h) {

@@ -100,8 +100,8 @@ func commandTimeout() time.Duration {
 	return d
 }
 
-// checkRegistryAddr returns an error unless the address is an IP address of loopback and a port. The registry asks nobody who he
-// is, so no other machine may reach it.
+// checkRegistryAddr returns an error unless the address is an IP address of loopback and a port. The registry has no
+// authentication, so no other machine may reach it.
 func checkRegistryAddr(addr string) error {
 	if addr == "" {
 		return nil

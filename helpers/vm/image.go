@@ -47,7 +47,7 @@ func (c *Cache) toolsImage(ctx context.Context, k *kernel, log func(string, ...a
 			busybox = hostPath
 		}
 	}
-	// In the guest every tool is named by its variable. So the guest has to be told which tools are the pinned ones.
+	// In the guest every tool is named by its variable. So a variable tells the guest which tools are the pinned ones.
 	toolEnv = append(toolEnv, tools.PinnedEnv+"="+strings.Join(pinned, ","))
 	if err := t.addSystemFiles(ctx, busybox); err != nil {
 		return "", nil, err

@@ -62,8 +62,8 @@ func isMade(name string) bool {
 	return strings.HasPrefix(name, "root-") || strings.HasPrefix(name, "init-")
 }
 
-// sweepKernels removes the kernels that no version means any more, because the distribution has a newer one or because
-// nobody asked for the version.
+// sweepKernels removes the kernels that no version means any more, because the distribution has a newer one or because no
+// run has asked for the version for a long time.
 func (c *Cache) sweepKernels(now time.Time) {
 	dir := c.path("kernel")
 	chosen := map[string]bool{}
