@@ -46,7 +46,7 @@ func (s *Session) Question(t *testing.T, scope Scope, text string, opts ...Optio
 	}
 	s.counts.count(t) // first, so that its cleanup is the last one and counts what fails in the others
 	q := s.newQ(t)
-	q.notes.question(string(scope), text)
+	q.notes.question(string(scope), text, s.stack)
 	q.logSetUp("cd "+q.Dir, "mkdir -p "+q.Dir+" "+s.binDir()+" && cd "+q.Dir)
 	path := "export PATH=" + s.binDir() + ":$PATH"
 	q.logSetUp(path, s.linkTools()+path)

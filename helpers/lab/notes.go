@@ -10,9 +10,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"unicode/utf8"
 
 	"al.essio.dev/pkg/shellescape"
 
@@ -73,20 +75,71 @@ func attrWriter(t *testing.T) func(key, value string) {
 	return t.Attr
 }
 
-// attr emits an attr event for programs that read go test -json.
+// maxAttr is the length of a value that go test keeps whole: with the names around it, a line has less than 4096 bytes.
+const maxAttr = 3500
+
+// attr emits an attr event for programs that read go test -json. go test loses an attr with a longer line than 4096 bytes. So a
+// long value is cut into several events, and the key of the second and later ones ends with a plus sign.
 func (n *notes) attr(key, value string) {
-	if n.emit != nil {
-		n.emit(key, strings.ReplaceAll(value, "\n", "\\n"))
+	if n.emit == nil {
+		return
 	}
+	value = strings.ReplaceAll(value, "\n", " ")
+	for len(value) > maxAttr {
+		end := maxAttr
+		for !utf8.RuneStart(value[end]) {
+			end--
+		}
+		n.emit(key, value[:end])
+		value = value[end:]
+		key = strings.TrimSuffix(key, "+") + "+"
+	}
+	n.emit(key, value)
 }
 
 // attrJSON is [notes.attr] for a value that has several fields.
 func (n *notes) attrJSON(key string, value any) {
-	data, err := json.Marshal(value)
-	if err != nil {
+	if n.emit == nil {
+		return
+	}
+	var data bytes.Buffer
+	encoder := json.NewEncoder(&data)
+	encoder.SetEscapeHTML(false) // the stream is read by people as well
+	if err := encoder.Encode(value); err != nil {
 		panic(err) // the values are strings, numbers and booleans
 	}
-	n.attr(key, string(data))
+	n.attr(key, strings.TrimSuffix(data.String(), "\n"))
+}
+
+// message is the attr event of what a test logs besides its notes.
+type message struct {
+	Kind string `json:"kind"` // log, error or skip
+	Text string `json:"text"`
+	At   string `json:"at"` // lifecycle_test.go:63
+}
+
+// message notes a message of the test. An assertion logs its message, and then fails the test.
+func (n *notes) message(kind, text string) {
+	n.out.flush()
+	if n.emit != nil {
+		n.attrJSON("log", message{kind, n.facts.paths.Replace(strings.TrimSpace(text)), caller()})
+	}
+}
+
+// caller returns the file and line of the question that logs a message. It is the innermost place in a file of tests: helpers
+// are no place that a reader looks for.
+func caller() string {
+	pcs := make([]uintptr, 50)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs)])
+	for {
+		frame, more := frames.Next()
+		if strings.HasSuffix(frame.File, "_test.go") {
+			return fmt.Sprintf("%s:%d", filepath.Base(frame.File), frame.Line)
+		}
+		if !more {
+			return ""
+		}
+	}
 }
 
 // line writes a line for the reader, and a comment into the transcript.
@@ -101,11 +154,18 @@ func (n *notes) line(format string, args ...any) {
 	}
 }
 
-// question notes which question is asked.
-func (n *notes) question(scope, text string) {
+// question notes which question is asked, and what is tested: a program that reads the attr events of any question knows it.
+func (n *notes) question(scope, text string, stack any) {
 	n.attr("question", text)
 	n.attr("scope", scope)
+	n.attrJSON("stack", stack)
 	n.line("\nQ  %s   (%s)", text, scope)
+}
+
+// command is the attr event of a command.
+type command struct {
+	Shown  string `json:"shown,omitempty"` // what the reader sees, if it is shorter
+	Script string `json:"script"`
 }
 
 // command notes a command. The reader sees shown; the transcript has script, which can be pasted into a shell.
@@ -113,7 +173,11 @@ func (n *notes) command(shown, script string) {
 	if !n.taken {
 		return
 	}
-	n.attr("command", n.facts.paths.Replace(script))
+	c := command{Script: n.facts.paths.Replace(script)}
+	if shown != script {
+		c.Shown = n.facts.paths.Replace(shown)
+	}
+	n.attrJSON("command", c)
 	fmt.Fprintf(n.out, "     $ %s\n", shown)
 	fmt.Fprintln(n.transcript, script)
 }

@@ -58,39 +58,51 @@ func (q *Q) ID(id string) string { return q.Owner.ID(id) }
 // these methods of testing.TB print the notes first.
 
 // Log prints the notes taken so far, then its arguments.
-func (q *Q) Log(args ...any) { q.TB.Helper(); q.notes.out.flush(); q.TB.Log(args...) }
+func (q *Q) Log(args ...any) {
+	q.TB.Helper()
+	q.notes.message("log", fmt.Sprintln(args...))
+	q.TB.Log(args...)
+}
 
 // Logf prints the notes taken so far, then its arguments.
 func (q *Q) Logf(format string, args ...any) {
 	q.TB.Helper()
-	q.notes.out.flush()
+	q.notes.message("log", fmt.Sprintf(format, args...))
 	q.TB.Logf(format, args...)
 }
 
 // Error is [Q.Log], and the question has failed.
-func (q *Q) Error(args ...any) { q.TB.Helper(); q.notes.out.flush(); q.TB.Error(args...) }
+func (q *Q) Error(args ...any) {
+	q.TB.Helper()
+	q.notes.message("error", fmt.Sprintln(args...))
+	q.TB.Error(args...)
+}
 
 // Errorf is [Q.Logf], and the question has failed.
 func (q *Q) Errorf(format string, args ...any) {
 	q.TB.Helper()
-	q.notes.out.flush()
+	q.notes.message("error", fmt.Sprintf(format, args...))
 	q.TB.Errorf(format, args...)
 }
 
 // Fatal is [Q.Error], and the question ends.
-func (q *Q) Fatal(args ...any) { q.TB.Helper(); q.notes.out.flush(); q.TB.Fatal(args...) }
+func (q *Q) Fatal(args ...any) {
+	q.TB.Helper()
+	q.notes.message("error", fmt.Sprintln(args...))
+	q.TB.Fatal(args...)
+}
 
 // Fatalf is [Q.Errorf], and the question ends.
 func (q *Q) Fatalf(format string, args ...any) {
 	q.TB.Helper()
-	q.notes.out.flush()
+	q.notes.message("error", fmt.Sprintf(format, args...))
 	q.TB.Fatalf(format, args...)
 }
 
 // Skip is [Q.Log], and the question ends unanswered. The end of the run repeats the arguments, which say why, and how to mend it.
 func (q *Q) Skip(args ...any) {
 	q.TB.Helper()
-	q.notes.out.flush()
+	q.notes.message("skip", fmt.Sprintln(args...))
 	q.session.skips.add(q.Name(), fmt.Sprintln(args...))
 	q.TB.Skip(args...)
 }
@@ -98,7 +110,7 @@ func (q *Q) Skip(args ...any) {
 // Skipf is [Q.Logf], and the question ends unanswered, as with [Q.Skip].
 func (q *Q) Skipf(format string, args ...any) {
 	q.TB.Helper()
-	q.notes.out.flush()
+	q.notes.message("skip", fmt.Sprintf(format, args...))
 	q.session.skips.add(q.Name(), fmt.Sprintf(format, args...))
 	q.TB.Skipf(format, args...)
 }

@@ -25,6 +25,7 @@ type Session struct {
 	chapter      fs.FS
 	syllabus     []syllabus.Question
 	tools        map[string]tools.Program // by the name that the chapter types
+	stack        stack                    // see Session.describe
 	rootfs       *rootfs.FS
 	run          *host.Run // nil until Run has begun
 	keep         keepPolicy

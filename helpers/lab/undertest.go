@@ -43,24 +43,51 @@ func (s *Session) Image() (ref string, ours bool) {
 	return chapterImage, true
 }
 
-// printUnderTest prints the programs, the kernel and the image under test, so that a result can be understood a year later.
-func (s *Session) printUnderTest() {
+// stack is what is tested, as the attr event of each question says it.
+type stack struct {
+	Kernel   string    `json:"kernel"`  // release: 6.1.0-48-cloud-amd64
+	Machine  string    `json:"machine"` // x86_64
+	Cgroup   string    `json:"cgroup"`  // v1, v2 or hybrid
+	Programs []program `json:"programs"`
+}
+
+type program struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Path    string `json:"path"`
+	Digest  string `json:"digest"`
+	Pinned  bool   `json:"pinned"`
+}
+
+// describe finds out the versions of the programs, and what they run on.
+func (s *Session) describe() {
 	tools.Describe(s.tools)
 	var uts unix.Utsname
 	_ = unix.Uname(&uts)
 	hierarchies, _ := cgroup.Hierarchies()
+	s.stack = stack{
+		Kernel: unix.ByteSliceToString(uts.Release[:]), Machine: unix.ByteSliceToString(uts.Machine[:]),
+		Cgroup: string(cgroup.ModeOf(hierarchies)),
+	}
+	for _, tool := range tools.All {
+		if p, ok := s.tools[tool.Name]; ok {
+			s.stack.Programs = append(s.stack.Programs, program{p.Name, p.Version, p.Path, p.Digest, p.Pinned})
+		}
+	}
+}
+
+// printUnderTest prints the programs, the kernel and the image under test, so that a result can be understood a year later.
+func (s *Session) printUnderTest() {
+	s.describe()
 	vmEvidence, ok := host.Virtual()
 	if !ok {
 		vmEvidence = "not recognised as a VM; " + disposableEnv + "=yes"
 	}
 	fmt.Printf("cdblab: under test\n")
-	fmt.Printf("  %-24s %s %s (%s)\n", "kernel",
-		unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Machine[:]), vmEvidence)
-	fmt.Printf("  %-24s %s\n", "cgroup", cgroup.ModeOf(hierarchies))
-	for _, tool := range tools.All {
-		if p, ok := s.tools[tool.Name]; ok {
-			fmt.Printf("  %-24s %s\n  %-24s %s %s\n", p.Name, p.Version, "", p.Path, p.Digest)
-		}
+	fmt.Printf("  %-24s %s %s (%s)\n", "kernel", s.stack.Kernel, s.stack.Machine, vmEvidence)
+	fmt.Printf("  %-24s %s\n", "cgroup", s.stack.Cgroup)
+	for _, p := range s.stack.Programs {
+		fmt.Printf("  %-24s %s\n  %-24s %s %s\n", p.Name, p.Version, "", p.Path, p.Digest)
 	}
 	digest, err := s.rootfs.Digest()
 	if err != nil {

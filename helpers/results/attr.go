@@ -1,0 +1,113 @@
+package results
+
+import (
+	"encoding/json"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// attr reads an attr event. helpers/lab writes them. The value of most keys is JSON. go test loses an attr whose line has
+// more than 4096 bytes, so a long value has several events: the key of the second and later ones ends with a plus sign.
+func (r *Reader) attr(e event, t *test) Change {
+	key, continued := strings.CutSuffix(e.Key, "+")
+	if continued && key == t.key {
+		t.value += e.Value
+		// What was read of the first part is not complete JSON, so it was not taken.
+	} else {
+		t.key, t.value = key, e.Value
+	}
+	q := t.question
+	switch key {
+	case "question":
+		q.Text = plainText(t.value)
+		return Change{Kind: Began, Question: q}
+	case "scope":
+		q.Scope = plainText(t.value)
+	case "answer":
+		q.Answer = plainText(t.value)
+	case "covers":
+		q.Covers = append(q.Covers, plainText(t.value))
+	case "stack":
+		var s Stack
+		if r.decode(t, &s) {
+			r.run.Stack = &s
+		}
+	case "step", "control":
+		var s struct {
+			Number int
+			Text   string
+		}
+		if r.decode(t, &s) {
+			q.Steps = append(q.Steps, &Step{Number: s.Number, Control: key == "control", Text: plainText(s.Text), Subtest: t.path})
+			return Change{Kind: Stepped, Question: q}
+		}
+	case "command":
+		var c Command
+		if r.decode(t, &c) {
+			add(q, 0, Item{Command: &Command{Shown: plainText(c.Shown), Script: plainText(c.Script)}})
+		}
+	case "fact":
+		var f Fact
+		if r.decode(t, &f) {
+			add(q, f.Step, Item{Fact: &Fact{plainText(f.Name), plainText(f.Value), f.Step}})
+		}
+	case "clause":
+		var c Clause
+		if r.decode(t, &c) {
+			add(q, 0, Item{Clause: &Clause{plainText(c.Text), c.Met, plainText(c.Seen)}})
+		}
+	case "log":
+		var l Log
+		if r.decode(t, &l) {
+			l = Log{l.Kind, plainText(l.Text), plainText(l.At)}
+			q.Logs = append(q.Logs, l)
+			add(q, 0, Item{Log: &l})
+		}
+	}
+	return Change{}
+}
+
+// decode reads the JSON value of an attr event. It returns false for a value whose other parts are still to come.
+func (r *Reader) decode(t *test, into any) bool {
+	if err := json.Unmarshal([]byte(t.value), into); err != nil {
+		return false
+	}
+	t.key = ""
+	return true
+}
+
+// add adds an item to a step; with number 0, to the last one.
+func add(q *Question, number int, item Item) {
+	s := q.Steps[len(q.Steps)-1]
+	if number > 0 {
+		if of := q.Step(number); of != nil {
+			s = of
+		}
+	}
+	s.Items = append(s.Items, item)
+}
+
+// plainText returns text without what could change a terminal, or the order of the text on a page: control characters other than
+// newline and tab, and characters that set the direction of writing.
+func plainText(s string) string {
+	plain := true
+	for _, c := range s {
+		if c < ' ' && c != '\n' && c != '\t' || c >= 0x7f && !unicode.IsPrint(c) || c == utf8.RuneError {
+			plain = false
+			break
+		}
+	}
+	if plain {
+		return s
+	}
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c == '\n', c == '\t', unicode.IsPrint(c):
+			return c
+		case c == '\r':
+			return -1
+		}
+		return '�'
+	}, s)
+}

@@ -1,0 +1,187 @@
+package results
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Run is one run of the lab, as its stream tells it.
+type Run struct {
+	Stack     *Stack      // what was tested; nil before the first question has begun
+	Questions []*Question // in the order in which they were begun
+	Lines     []string    // what was printed outside of questions: by go, by the VM, by the lab itself
+	Verdict   Verdict     // of the test binary
+	Begin     time.Time   // of the first event
+	End       time.Time   // of the last event
+	Problems  []string    // what is wrong with the stream, in sentences
+}
+
+// A Verdict says how a question or a run has ended.
+type Verdict string
+
+// The verdicts. A question that has a verdict but Unfinished does not change any more.
+const (
+	Unfinished Verdict = "unfinished" // it has not ended, or the stream ends before it
+	Answered   Verdict = "answered"   // of a run: it passed
+	Failed     Verdict = "failed"
+	Skipped    Verdict = "skipped"
+)
+
+// A Stack is what was tested, and on what.
+type Stack struct {
+	Kernel   string    `json:"kernel"`  // release: 6.1.0-48-cloud-amd64
+	Machine  string    `json:"machine"` // x86_64
+	Cgroup   string    `json:"cgroup"`  // v1, v2 or hybrid
+	Programs []Program `json:"programs"`
+}
+
+// A Program is a program under test.
+type Program struct {
+	Name    string `json:"name"`    // as the chapter types it
+	Version string `json:"version"` // the first line that it prints of itself
+	Path    string `json:"path"`
+	Digest  string `json:"digest"` // sha256:…, of the file
+	Pinned  bool   `json:"pinned"` // it is the one that go.mod pins
+}
+
+// A Question is a question of a run.
+type Question struct {
+	Test     string // name of the test: TestLifecycle_WhatDoesKillDo
+	Text     string // "" for a test that is no question
+	Scope    string
+	Answer   string // "" if it was not answered
+	Verdict  Verdict
+	Begin    time.Time // when it first ran: not when it began to wait for its turn
+	Elapsed  time.Duration
+	Steps    []*Step // the first one is the set-up: its number is 0
+	Logs     []Log   // what the test printed besides its notes; of a failed question they have the failure
+	Output   []string
+	Subtests []*Subtest
+	Covers   []string // fields of config.json that it has followed to the kernel
+	Artifact string   // directory of its transcript; "" without -artifacts
+}
+
+// A Subtest is a part of a question that has a verdict of its own.
+type Subtest struct {
+	Name    string // below the question's: "sub" of TestX/sub
+	Verdict Verdict
+	Elapsed time.Duration
+}
+
+// A Step is a step of a question, or a control.
+type Step struct {
+	Number  int // steps and controls are numbered in one sequence
+	Control bool
+	Text    string // "" for the set-up
+	Subtest string // in which the step was done; "" for the question itself
+	Items   []Item // in the order of the stream
+}
+
+// An Item is what happened in a step. One of the fields is set.
+type Item struct {
+	Command *Command
+	Fact    *Fact
+	Clause  *Clause
+	Log     *Log
+}
+
+// A Command was executed, or is what a reader would type for what the lab did.
+type Command struct {
+	Shown  string `json:"shown,omitempty"` // a shorter form for the reader; "" if Script is short enough
+	Script string `json:"script"`          // can be pasted into a shell
+}
+
+// A Fact was observed and asserted.
+type Fact struct {
+	Name  string `json:"name"` // "subject: attribute", unique within the question
+	Value string `json:"value"`
+	Step  int    `json:"step"` // number of its step
+}
+
+// A Clause is a sentence of the runtime specification that a question has put to the test.
+type Clause struct {
+	Text string `json:"text"` // "Heading: sentence"
+	Met  bool   `json:"met"`
+	Seen string `json:"seen,omitempty"` // what was seen if it is not met
+}
+
+// A Log is a message of a test: an error, the reason of a skip, or something else.
+type Log struct {
+	Kind string `json:"kind"` // log, error or skip. An assertion logs its message before it fails
+	Text string `json:"text"`
+	At   string `json:"at"` // lifecycle_test.go:63; "" if it is not known
+}
+
+// Section returns the section of the chapter: Lifecycle for TestLifecycle_WhatDoesKillDo, "" for a test that has none.
+func (q *Question) Section() string {
+	section, _, ok := strings.Cut(strings.TrimPrefix(q.Test, "Test"), "_")
+	if !ok {
+		return ""
+	}
+	return section
+}
+
+// Facts returns the facts of a question, in the order in which they were observed.
+func (q *Question) Facts() []*Fact {
+	var out []*Fact
+	for _, s := range q.Steps {
+		for _, item := range s.Items {
+			if item.Fact != nil {
+				out = append(out, item.Fact)
+			}
+		}
+	}
+	return out
+}
+
+// Controls returns the number of controls of a question.
+func (q *Question) Controls() int {
+	n := 0
+	for _, s := range q.Steps {
+		if s.Control {
+			n++
+		}
+	}
+	return n
+}
+
+// Step returns the step with a number, or nil.
+func (q *Question) Step(number int) *Step {
+	for _, s := range q.Steps {
+		if s.Number == number {
+			return s
+		}
+	}
+	return nil
+}
+
+// Question returns the question of a test, or nil.
+func (r *Run) Question(test string) *Question {
+	for _, q := range r.Questions {
+		if q.Test == test {
+			return q
+		}
+	}
+	return nil
+}
+
+// Count returns how many questions have a verdict. Tests that are no questions do not count.
+func (r *Run) Count(v Verdict) int {
+	n := 0
+	for _, q := range r.Questions {
+		if q.Text != "" && q.Verdict == v {
+			n++
+		}
+	}
+	return n
+}
+
+// Sort sorts the questions in the order of the names of their tests. Tests that it does not name come last.
+func (r *Run) Sort(tests []string) {
+	place := map[string]int{}
+	for i, t := range tests {
+		place[t] = i - len(tests)
+	}
+	slices.SortStableFunc(r.Questions, func(a, b *Question) int { return place[a.Test] - place[b.Test] })
+}
