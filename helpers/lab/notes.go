@@ -158,6 +158,7 @@ func (n *notes) line(format string, args ...any) {
 func (n *notes) question(scope, text string, stack any) {
 	n.attr("question", text)
 	n.attr("scope", scope)
+	n.attr("source", caller())
 	n.attrJSON("stack", stack)
 	n.line("\nQ  %s   (%s)", text, scope)
 }

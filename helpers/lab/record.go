@@ -74,8 +74,9 @@ func (q *Q) Fact(name string, value any) {
 	q.notes.attrJSON("fact", struct {
 		Name  string `json:"name"`
 		Value string `json:"value"`
-		Step  int    `json:"step"` // number of the step or control; 0 before the first
-	}{name, q.notes.facts.normalize(value), q.notes.steps.last})
+		Step  int    `json:"step"`           // number of the step or control; 0 before the first
+		Data  any    `json:"data,omitempty"` // the value of a map or a slice, for the pictures of the notebook
+	}{name, q.notes.facts.normalize(value), q.notes.steps.last, q.notes.facts.data(value)})
 	q.notes.line("     · %-34s %s", name, plain(value))
 }
 
