@@ -106,7 +106,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	assert.Check(q, cmp.Equal(isReadonly, c.Bundle.Spec.Root.Readonly), "its / is mounted read-only: %q", p.Mounts[0])
 	q.Covers("root.readonly")
 	q.Fact("its / is", "the bundle's rootfs, the same inode")
-	q.Fact("mounts: the container's, and the host's", []int{len(p.Mounts), len(self.Mounts)})
+	q.Fact("mounts that the container sees", len(p.Mounts))
 
 	q.Control("a container whose config.json lists no network and no ipc namespace lives in the host's")
 	sharing := runc.Variant(q, c.Bundle, "shared", bundle.WithoutNamespace("network"), bundle.WithoutNamespace("ipc"))

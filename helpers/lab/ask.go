@@ -77,7 +77,7 @@ func (s *Session) newQ(tb testing.TB) *Q {
 	}
 	owner := s.run.OfQuestion(fmt.Sprintf("q%d", s.lastQuestion.Add(1)))
 	q := &Q{TB: tb, Dir: owner.Dir(), Cgroup: owner.Cgroup(), Owner: owner, session: s, env: &environment{}}
-	q.notes = newNotes(tb, owner, s.oneByOne)
+	q.notes = newNotes(tb, owner, s)
 	before := q.TakeInventory()
 	if err := os.Mkdir(q.Dir, 0o755); err != nil {
 		tb.Fatalf("make the question's directory: %v", err)

@@ -39,13 +39,14 @@ type steps struct {
 	controls int
 }
 
-func newNotes(tb testing.TB, owner host.Owner, oneByOne bool) *notes {
+func newNotes(tb testing.TB, owner host.Owner, s *Session) *notes {
 	t, ok := tb.(*testing.T)
 	if !ok {
 		return &notes{out: &output{to: io.Discard, direct: true}}
 	}
 	n := &notes{
-		taken: true, emit: attrWriter(t), out: &output{to: t.Output(), direct: oneByOne}, steps: &steps{}, facts: newFacts(owner),
+		taken: true, emit: attrWriter(t), out: &output{to: t.Output(), direct: s.oneByOne}, steps: &steps{},
+		facts: newFacts(owner, s.tools),
 	}
 	f, err := os.Create(filepath.Join(t.ArtifactDir(), "transcript.sh"))
 	if err != nil {

@@ -55,7 +55,7 @@ func (q *Q) Answer(format string, args ...any) {
 		q.notes.line("\nA  not supported by the facts above: %s\n", text)
 		return
 	}
-	q.notes.attr("answer", text)
+	q.notes.attr("answer", q.notes.facts.normalizeText(text))
 	q.notes.line("\nA  %s\n", text)
 }
 
@@ -68,6 +68,7 @@ func (q *Q) Fact(name string, value any) {
 	if !q.notes.taken {
 		return
 	}
+	name = q.notes.facts.paths.Replace(name)
 	if !q.notes.facts.isNew(name) {
 		q.Errorf("two facts of this question are named %q: a fact is found by its name, so give each its own", name)
 	}
@@ -96,7 +97,7 @@ func (q *Q) Clause(clause string, o Outcome) {
 		Text string `json:"text"`
 		Met  bool   `json:"met"`
 		Seen string `json:"seen,omitempty"`
-	}{clause, o.met, o.seen})
+	}{clause, o.met, q.notes.facts.normalizeText(o.seen)})
 	q.TB.Cleanup(func() {
 		if !q.Failed() {
 			q.session.clauses.add(clause, o.seen)
