@@ -12,11 +12,17 @@ q = '$(subst ','\'',$(value $1))'
 Q ?=
 RUN := $(if $(value Q),-run $(call q,Q))
 
+# STEP=1 stops at each step of a question, for a reader at a terminal. No deadline ends a run that waits.
+STEP ?=
+ifneq ($(value STEP),)
+export CDB_STEP := $(value STEP)
+endif
+
 # JUNIT=file writes a JUnit report. ARTIFACTS=dir stores the transcript of each question.
 JUNIT     ?=
 ARTIFACTS ?=
 TEST      := $(if $(value JUNIT),$(GO) tool gotestsum --format standard-verbose --junitfile $(call q,JUNIT) --,$(GO) test)
-FLAGS     := -tags vmlab -count=1 -timeout 40m -v $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
+FLAGS     := -tags vmlab -count=1 -timeout $(if $(value STEP),0,40m) -v $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
 results    = @mkdir -p -- $(if $(value ARTIFACTS),$(call q,ARTIFACTS)) $(if $(value JUNIT),"$$(dirname -- $(call q,JUNIT))") .lab
 
 # The questions need root. If you are not root, go test starts the finished test binary with sudo. go itself runs as you,
@@ -38,8 +44,12 @@ tools: $(BIN)/lab ## build runc, containerd, the shim and ctr in the versions th
 
 include vm.mk
 
+.PHONY: terminal
+terminal:
+	@( : </dev/tty ) 2>/dev/null || { echo 'STEP=1 stops at each step until you press a key, and this process has no terminal: type the command at a terminal' >&2; exit 1; }
+
 .PHONY: lab-here
-lab-here: deps tools ## run the questions on this machine, as root; only in a disposable VM
+lab-here: $(if $(value STEP),terminal) deps tools ## run the questions on this machine, as root; only in a disposable VM
 	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null || { echo 'lab-here needs root, and there is no sudo: run it as root, or run "make lab"' >&2; exit 1; }
 	$(results)
 	@echo 'compiling the tests: minutes at the first time, without output'
