@@ -3,7 +3,6 @@
 package lab
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -12,7 +11,7 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// checkSudo returns an error for each CDB_* variable that the caller has set, and that sudo has not passed on. Without this check
+// checkSudo returns an error if the caller has set a CDB_* variable that sudo has not passed on. Without this check
 // a run would test another program than the one that the caller has named. sudo passes none of them on by itself, and sudo-rs
 // ignores -E.
 func checkSudo() error {
@@ -37,18 +36,22 @@ func checkSudo() error {
 	return nil
 }
 
-// dropped returns an error for each CDB_* variable in given, the environment of sudo, that this process does not have.
+// dropped returns an error that names the CDB_* variables in given, the environment of sudo, that this process does not have.
 func dropped(sudo string, given []string) error {
-	var errs []error
+	var variables []string
 	for _, variable := range given {
-		name, value, _ := strings.Cut(variable, "=")
-		if _, passed := os.LookupEnv(name); passed || !strings.HasPrefix(name, "CDB_") {
-			continue
+		name, _, _ := strings.Cut(variable, "=")
+		if _, passed := os.LookupEnv(name); !passed && strings.HasPrefix(name, "CDB_") {
+			variables = append(variables, variable)
 		}
-		errs = append(errs, fmt.Errorf("%s=%s was set for %s, which did not pass it on\n"+
-			"  Name it after sudo:    sudo %s=… go test …\n"+
-			"  Or let make do that:   make lab-here\n"+
-			"  Or unset it:           unset %s", name, value, sudo, name, name))
 	}
-	return errors.Join(errs...)
+	if variables == nil {
+		return nil
+	}
+	slices.Sort(variables)
+	name, _, _ := strings.Cut(variables[0], "=")
+	return fmt.Errorf("%s did not pass on the variables that it was started with:\n    %s\n"+
+		"  Let make pass them on:   make lab-here\n"+
+		"  Or name each once more:  %s %s=value … go test …\n"+
+		"  Or unset it before:      unset %s", sudo, strings.Join(variables, "\n    "), sudo, name, name)
 }
