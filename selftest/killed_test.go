@@ -130,3 +130,20 @@ func TestLock_IsOutOfReachOfOtherUsers(t *testing.T) {
 	assert.NilError(t, err)
 	assertHostUnchanged(t, before)
 }
+
+// After the run and its janitor were killed, the next run sweeps, and says so.
+func TestKilled_TheNextRunSweeps(t *testing.T) {
+	before := takeInventory(t)
+	l := newLab(chapterQuestions)
+	l.startUntil(t, "/root create", 1)
+	kill(t, janitorOf(t, l.Process.Pid), unix.SIGKILL)
+	kill(t, l.Process.Pid, unix.SIGKILL)
+	_ = l.Wait()
+	code, out := newLab("-test.run=Lifecycle_WhatDoesKillDo").run(t)
+	assert.Check(t, cmp.Equal(code, 0), "%s", out)
+	others, err := host.RunsInProgress()
+	assert.NilError(t, err)
+	swept := strings.Contains(out, "swept the leftovers of a killed run: /run/cdb-lab/")
+	assert.Check(t, len(others) > 0 || swept, "the next run did not sweep:\n%s", out) // another run may have been faster
+	assertHostUnchanged(t, before)
+}
