@@ -10,6 +10,11 @@ if ! command -v go >/dev/null; then
 	exit 1
 fi
 
+if [ -z "${HOME-}" ] && { [ -z "${GOCACHE-}${XDG_CACHE_HOME-}" ] || [ -z "${GOMODCACHE-}${GOPATH-}" ]; }; then
+	echo 'deps: HOME is not set, and go keeps its caches below it. Set it, for example: export HOME=/root' >&2
+	exit 1
+fi
+
 arch=$(uname -m)
 missing=
 

@@ -14,7 +14,7 @@ import (
 // A saboteur is a runtime or a client that breaks one promise. The lab must fail, with a message that shows the broken promise.
 // Each saboteur is a shell script around the real program ($real). In it, $verb is the runtime's operation.
 func TestSaboteur_FailsTheLab(t *testing.T) {
-	const timeout = "CDB_TIMEOUT=5s"
+	const timeout = "CDB_TIMEOUT=10s" // some saboteurs cost a whole timeout; on a busy machine a command takes seconds
 	for _, s := range []struct {
 		name, env, tool, script, question string
 		want                              string // in the output

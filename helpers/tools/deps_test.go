@@ -18,13 +18,14 @@ import (
 type depsMachine struct {
 	t              *testing.T
 	bin, dir, list string
+	home           string
 	onlyFakes      bool // PATH has the fake commands, and links to the few real ones that the script needs
 }
 
 // newDepsMachine returns a machine that lacks what `lab deps` prints as programs.
 func newDepsMachine(t *testing.T, programs string) *depsMachine {
 	t.Helper()
-	m := &depsMachine{t: t, bin: t.TempDir(), dir: t.TempDir()}
+	m := &depsMachine{t: t, bin: t.TempDir(), dir: t.TempDir(), home: t.TempDir()}
 	m.list = filepath.Join(m.dir, "lists")
 	assert.NilError(t, os.Mkdir(m.list, 0o755))
 	for _, name := range []string{"cc", "qemu-system-x86_64", "qemu-system-aarch64"} {
@@ -58,14 +59,14 @@ func (m *depsMachine) try() (output, calls string, err error) {
 	assert.NilError(m.t, err)
 	_ = os.Remove(m.dir + "/log")
 	c := exec.Command(script)
-	c.Dir, c.Env = m.dir, []string{"PATH=" + m.bin + ":/usr/sbin:/usr/bin:/sbin:/bin"}
+	c.Dir, c.Env = m.dir, []string{"PATH=" + m.bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + m.home}
 	if m.onlyFakes {
 		for _, name := range []string{"sh", "uname", "grep", "sed", "sort", "tr", "find", "ls", "env"} {
 			path, err := exec.LookPath(name)
 			assert.NilError(m.t, err)
 			assert.NilError(m.t, os.Symlink(path, filepath.Join(m.bin, name)))
 		}
-		c.Env = []string{"PATH=" + m.bin}
+		c.Env[0] = "PATH=" + m.bin
 	}
 	out, err := c.CombinedOutput()
 	b, _ := os.ReadFile(m.dir + "/log")
@@ -134,6 +135,15 @@ func TestDeps_SaysWhatToDoIfAptCannotInstall(t *testing.T) {
 	assert.Check(t, err != nil)
 	assert.Check(t, cmp.Contains(out, "deps: apt-get could not install strace"))
 	assert.Check(t, cmp.Contains(out, "check the network"))
+}
+
+// go itself says only that it has no module cache.
+func TestDeps_NeedsHome(t *testing.T) {
+	m := newDepsMachine(t, "")
+	m.home = ""
+	out, _, err := m.try()
+	assert.Check(t, err != nil)
+	assert.Check(t, cmp.Contains(out, "HOME is not set"))
 }
 
 // Without a package manager that it knows, the script says what to install.
