@@ -92,7 +92,7 @@ func SweepRun(owner Owner) error {
 	run := owner.Run
 	var lock *os.File
 	var err error
-	retry.Until(patience, func() bool {
+	retry.Until(patience(), func() bool {
 		lock, err = tryLock(filepath.Join(Dir, run))
 		return !errors.Is(err, errLocked)
 	})
