@@ -15,7 +15,6 @@ import (
 // The control of the saboteurs: a wrapper that breaks no promise, as nvidia-container-runtime is one. The lab must not fail. These are
 // the questions that look at the runtime itself: at its bytes, its processes, its system calls, and its parent.
 func TestSaboteur_AnHonestWrapperPasses(t *testing.T) {
-	before := takeInventory(t)
 	real, err := filepath.Abs(filepath.Join(root, ".lab", "bin", "runc"))
 	assert.NilError(t, err)
 	path := filepath.Join(t.TempDir(), "honest-runtime")
@@ -25,7 +24,6 @@ func TestSaboteur_AnHonestWrapperPasses(t *testing.T) {
 	assert.Check(t, code == 0, "the lab fails with a wrapper that only executes runc:\n%s", out)
 	assert.Check(t, strings.Contains(out, path), "the wrapper was not under test:\n%s", out)
 	assert.Check(t, strings.Contains(out, "5 questions asked: 5 answered"), "%s", out)
-	assertHostUnchanged(t, before)
 }
 
 // A saboteur is a runtime or a client that breaks one promise. The lab must fail, with a message that shows the broken promise.
