@@ -97,7 +97,7 @@ func SweepRun(owner Owner) error {
 		return !errors.Is(err, errLocked)
 	})
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return sweepBehind(owner)
 	}
 	if err != nil {
 		return err
@@ -113,5 +113,23 @@ func SweepRun(owner Owner) error {
 		return nil
 	}
 	_, err = SweepOwner(owner)
+	return errors.Join(err, removeRootIfIdle())
+}
+
+// sweepBehind removes what a run has made after its directory was removed. When a signal ends a run, its questions go on while it is
+// swept, and a runtime that was about to create a container makes the container's cgroups behind the sweep.
+func sweepBehind(owner Owner) error {
+	lab, err := lockLab()
+	if err != nil {
+		return err
+	}
+	defer lab.Close()
+	if exists(owner.Dir()) {
+		return removeRootIfIdle() // another run has the number by now
+	}
+	_, _, err = killAll(owner) // by the random id, so none of another run
+	if err == nil {
+		_, err = removeEmptyCgroups(owner)
+	}
 	return errors.Join(err, removeRootIfIdle())
 }
