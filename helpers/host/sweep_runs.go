@@ -127,7 +127,8 @@ func sweepBehind(owner Owner) error {
 	if exists(owner.Dir()) {
 		return removeRootIfIdle() // another run has the number by now
 	}
-	_, _, err = killAll(owner) // by the random id, so none of another run
+	// By the random id, and runc init, which has no mark, by its cgroup. No other run has the number: its directory would be there.
+	_, _, err = killAll(owner)
 	if err == nil {
 		_, err = removeEmptyCgroups(owner)
 	}
