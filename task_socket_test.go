@@ -78,7 +78,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	assert.Check(q, cmp.ErrorIs(check.Dial(socketPath(d.Namespace+"-other", id)), unix.ENOENT), "another containerd namespace")
 
 	q.Step("containerd is killed: the shim is asked without it")
-	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
+	d.ExecDetached(id, "second", "sleep", "301")
 	second := proc.FirstExcept(pid, proc.Children(q, shim.PID))
 	proc.WaitFor(q, proc.Runs(second, "sleep"))
 	exec := proc.Snapshot(q, second)

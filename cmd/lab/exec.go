@@ -58,6 +58,7 @@ func execMain(args []string) int {
 
 // runInVM runs the command, with the cache of the module.
 func runInVM(ctx context.Context, command *vm.Command) (*vm.Result, error) {
+	vm.AllowForSlowness()
 	cache, err := vm.OpenCache()
 	if err != nil {
 		return nil, err

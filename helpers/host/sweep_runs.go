@@ -92,12 +92,12 @@ func SweepRun(owner Owner) error {
 	run := owner.Run
 	var lock *os.File
 	var err error
-	retry.Until(patience, func() bool {
+	retry.Until(patience(), func() bool {
 		lock, err = tryLock(filepath.Join(Dir, run))
 		return !errors.Is(err, errLocked)
 	})
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return sweepBehind(owner)
 	}
 	if err != nil {
 		return err
@@ -113,5 +113,24 @@ func SweepRun(owner Owner) error {
 		return nil
 	}
 	_, err = SweepOwner(owner)
+	return errors.Join(err, removeRootIfIdle())
+}
+
+// sweepBehind removes what a run has made after its directory was removed. When a signal ends a run, its questions go on while it is
+// swept, and a runtime that was about to create a container makes the container's cgroups behind the sweep.
+func sweepBehind(owner Owner) error {
+	lab, err := lockLab()
+	if err != nil {
+		return err
+	}
+	defer lab.Close()
+	if exists(owner.Dir()) {
+		return removeRootIfIdle() // another run has the number by now
+	}
+	// By the random id, and runc init, which has no mark, by its cgroup. No other run has the number: its directory would be there.
+	_, _, err = killAll(owner)
+	if err == nil {
+		_, err = removeEmptyCgroups(owner)
+	}
 	return errors.Join(err, removeRootIfIdle())
 }

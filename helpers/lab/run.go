@@ -74,6 +74,7 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	measureSlowness(s.tools["runc"].Path)
 	proc.Patience = commandTimeout()
 	begin := time.Now()
 	if s.run, err = host.NewRun(); err != nil {

@@ -4,10 +4,12 @@ package lab
 
 import (
 	"testing"
+	"time"
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/slowness"
 	"cdblab/helpers/syllabus"
 )
 
@@ -119,4 +121,13 @@ func TestQ_RecordsWhyItWasSkipped(t *testing.T) {
 	assert.Assert(t, cmp.Len(got, 2))
 	assert.Equal(t, got[0], skip{t.Name(), "this machine has no crun"})
 	assert.Equal(t, got[1], skip{t.Name(), "one CPU"})
+}
+
+func TestCommandTimeout_IsLongerOnASlowMachineUnlessTheUserSetsIt(t *testing.T) {
+	slowness.Set(3)
+	t.Cleanup(func() { slowness.Set(1) })
+	t.Setenv(timeoutEnv, "")
+	assert.Check(t, commandTimeout() == 3*defaultTimeout, "it is %v", commandTimeout())
+	t.Setenv(timeoutEnv, "5s")
+	assert.Check(t, commandTimeout() == 5*time.Second, "it is %v", commandTimeout())
 }

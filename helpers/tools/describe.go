@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"cdblab/helpers/slowness"
 )
 
 // Describe asks every found program for its version and computes its digest, all at once.
@@ -40,7 +42,7 @@ func Describe(found map[string]Program) {
 // version returns the first line of the version that a program prints. A program that prints none may still be the
 // program that the reader wants to test, so this is no error.
 func version(path string, args []string) string {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), slowness.Scale(10*time.Second))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second
