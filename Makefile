@@ -17,7 +17,7 @@ RUN := $(if $(value Q),-run $(call q,Q))
 V         ?=
 JUNIT     ?=
 ARTIFACTS ?=
-FLAGS     := -tags vmlab -count=1 -timeout 40m -v $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
+FLAGS     := -tags vmlab -count=1 -timeout 40m $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
 
 # lab run shows the run while it goes on, and leaves its results in .lab/results.
 TEST      := $(BIN)/lab run $(if $(filter-out 0,$(value V)),-v) $(if $(value JUNIT),-junit $(call q,JUNIT)) -- $(GO) test

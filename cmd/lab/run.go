@@ -113,7 +113,9 @@ func withResults(argv []string, dir string) ([]string, error) {
 	if err := os.MkdirAll(filepath.Join(out, "_artifacts"), 0o755); err != nil {
 		return nil, err
 	}
-	return slices.Insert(slices.Clone(argv), slices.Index(argv, "test")+1, flags...), nil
+	// With -v of its own, a test writes no attr events.
+	argv = slices.DeleteFunc(slices.Clone(argv), func(a string) bool { return a == "-v" || a == "-v=true" })
+	return slices.Insert(argv, slices.Index(argv, "test")+1, flags...), nil
 }
 
 // flagOf returns the value of a flag of go test, or "".
