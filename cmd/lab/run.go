@@ -81,6 +81,7 @@ type labRun struct {
 
 	mu     sync.Mutex // guards what the lines of both pipes change
 	reader *results.Reader
+	begun  bool // the test binary has printed something
 }
 
 func newLabRun(argv []string) (*labRun, error) {
@@ -204,17 +205,23 @@ func (r *labRun) line(line []byte) {
 func (r *labRun) stderrLine(line []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.show(r.reader.Print(strings.TrimRight(string(line), "\r\n")))
+	change := r.reader.Print(strings.TrimRight(string(line), "\r\n"))
+	if r.begun {
+		r.show(change)
+	} else {
+		r.display.Prepare(change.Line)
+	}
 }
 
-// show shows a change. What the VM says before the first question tells how it is prepared.
+// show shows a change. What the VM says before the test binary prints anything tells how the run is prepared.
 func (r *labRun) show(c results.Change) {
-	run := r.reader.Run()
-	if what, ok := strings.CutPrefix(c.Line, "lab: "); ok && c.Kind == results.Printed && len(run.Questions) == 0 {
+	what, ofVM := strings.CutPrefix(c.Line, "lab: ")
+	if c.Kind == results.Printed && ofVM && !r.begun {
 		r.display.Prepare(what)
 		return
 	}
-	r.display.Update(run, c)
+	r.begun = r.begun || c.Kind != results.Nothing
+	r.display.Update(r.reader.Run(), c)
 }
 
 // store writes the results, and where a CI wants to have them.

@@ -45,7 +45,7 @@ type (
 	}
 	junitMessage struct {
 		Message string `xml:"message,attr"` // its first line, which is all that some programs show
-		Text    string `xml:",chardata"`
+		Text    string `xml:",cdata"`
 	}
 )
 
@@ -84,7 +84,10 @@ func WriteJUnit(w io.Writer, run *Run) error {
 func newJUnitCase(q *Question) junitCase {
 	c := junitCase{
 		Classname: strings.TrimSuffix("cdblab."+q.Section(), "."), Name: q.Test, Time: seconds(q.Elapsed),
-		Properties: []junitProperty{{"question", q.Text}, {"answer", q.Answer}},
+		Properties: []junitProperty{{"question", q.Text}},
+	}
+	if q.Answer != "" {
+		c.Properties = append(c.Properties, junitProperty{"answer", q.Answer})
 	}
 	text := strings.Join(q.Messages(), "\n")
 	switch q.Verdict {

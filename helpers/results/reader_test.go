@@ -69,7 +69,7 @@ func TestRead_ReadsAStreamOfTheLab(t *testing.T) {
 	assert.Equal(t, q.Verdict, Answered)
 	assert.Equal(t, len(q.Steps), 1+8) // the set-up and eight
 	assert.Equal(t, q.Controls(), 1)
-	assert.Equal(t, len(q.Facts()), 22)
+	assert.Equal(t, len(q.Facts()), 24)
 	commands := 0
 	for _, s := range q.Steps {
 		for _, item := range s.Items {
