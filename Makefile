@@ -18,12 +18,17 @@ ifneq ($(value STEP),)
 export CDB_STEP := $(value STEP)
 endif
 
-# JUNIT=file writes a JUnit report. ARTIFACTS=dir stores the transcript of each question.
+# V=1 shows the notes of all questions. JUNIT=file writes the JUnit report there as well. ARTIFACTS=dir stores there what go test
+# -artifacts stores.
+V         ?=
 JUNIT     ?=
 ARTIFACTS ?=
-TEST      := $(if $(value JUNIT),$(GO) tool gotestsum --format standard-verbose --junitfile $(call q,JUNIT) --,$(GO) test)
-FLAGS     := -tags vmlab -count=1 -timeout $(if $(value STEP),0,40m) -v $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
-results    = @mkdir -p -- $(if $(value ARTIFACTS),$(call q,ARTIFACTS)) $(if $(value JUNIT),"$$(dirname -- $(call q,JUNIT))") .lab
+FLAGS     := -tags vmlab -count=1 -timeout $(if $(value STEP),0 -v,40m) $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
+
+# lab run shows the run while it goes on, and leaves its results in .lab/results. With STEP the reader at the terminal talks to the
+# questions themselves.
+RUNNER    := $(BIN)/lab run $(if $(filter-out 0,$(value V)),-v) $(if $(value JUNIT),-junit $(call q,JUNIT)) --
+TEST      := $(if $(value STEP),,$(RUNNER)) $(GO) test
 
 # The questions need root. go test starts the finished test binary with sudo, and with your CDB_* variables. go itself runs as
 # you, because sudo often does not find go, and go's caches would belong to root. The path is relative, as that of LAB in vm.mk.
@@ -49,11 +54,9 @@ terminal:
 	@( : </dev/tty ) 2>/dev/null || { echo 'STEP=1 stops at each step until you press a key, and this process has no terminal: type the command at a terminal' >&2; exit 1; }
 
 .PHONY: lab-here
-lab-here: $(if $(value STEP),terminal) deps tools ## run the questions on this machine, as root; only in a disposable VM
-	@$(AS_ROOT) true
-	$(results)
-	@echo 'compiling the tests: minutes at the first time, without output'
-	$(TEST) -exec $(AS_ROOT) $(FLAGS) .
+lab-here: $(if $(value STEP),terminal) deps tools $(BIN)/lab ## run the questions on this machine, as root; only in a disposable VM
+	@$(AS_ROOT) true # sudo asks for the password before the live display begins
+	@$(TEST) -exec $(AS_ROOT) $(FLAGS) .
 
 # How often, and where: make steady N=60, or make steady N=6 WHERE=vm
 N     ?= 10
@@ -85,7 +88,7 @@ syllabus: ## list the questions
 	@$(GO) run ./cmd/lab syllabus
 
 .PHONY: sweep
-sweep: $(BIN)/lab ## remove the leftovers of killed runs, and kept runs, from this machine
+sweep: $(BIN)/lab ## remove the leftovers of killed runs, kept runs, and the results of all but the newest 20 runs
 	@$(AS_ROOT) $(BIN)/lab sweep
 
 # How long each fuzz target runs: make fuzz FUZZTIME=30s
