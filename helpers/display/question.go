@@ -144,9 +144,12 @@ func (s style) notes(q *results.Question) []string {
 
 // failure returns all that is known of a question that failed, or that has no verdict.
 func (s style) failure(q *results.Question) []string {
+	what := "failed"
+	if q.Verdict == results.Unfinished {
+		what = "has no verdict, because the run ended before it"
+	}
 	out := s.ended(q)
-	name := strings.TrimPrefix(q.Test, "Test")
-	out = append(out, s.indented(q.Test+" failed. Ask only it: Q="+name, 2)...)
+	out = append(out, s.indented(fmt.Sprintf("%s %s. Ask only it: Q=%s", q.Test, what, strings.TrimPrefix(q.Test, "Test")), 2)...)
 	return append(out, s.notes(q)...)
 }
 

@@ -22,17 +22,11 @@ func (s style) of(q *results.Question, verbose bool) []string {
 	return s.ended(q)
 }
 
-// summary returns the end of a display: what failed, in full; the five questions of the chapter; the numbers.
+// summary returns the end of a display: what was skipped; the five questions of the chapter; what failed, in full; the numbers.
 func (s style) summary(run *results.Run, skipped []string, where string) []string {
 	var out []string
 	heading := func(format string, args ...any) {
 		out = append(out, "", s.bold(fmt.Sprintf(format, args...)), "")
-	}
-	if bad := failed(run); len(bad) > 0 {
-		heading("What failed")
-		for _, q := range bad {
-			out = append(out, s.failure(q)...)
-		}
 	}
 	if len(skipped) > 0 {
 		heading("What was skipped, and why")
@@ -45,6 +39,12 @@ func (s style) summary(run *results.Run, skipped []string, where string) []strin
 		heading("The questions of the chapter")
 		for _, q := range chapter {
 			out = append(out, s.ended(q)...)
+		}
+	}
+	if bad := failed(run); len(bad) > 0 {
+		heading("What failed")
+		for _, q := range bad {
+			out = append(out, s.failure(q)...)
 		}
 	}
 	out = append(out, "")
