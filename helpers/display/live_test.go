@@ -70,7 +70,7 @@ func TestLive_FitsIntoAnyTerminal(t *testing.T) {
 	stream := read(t, "testdata/stream.json")
 	stream = strings.ReplaceAll(stream, "the process: it is", "界界界界界界界界界界界界界界界界界界界界界界界界界界界界界")
 	for _, width := range []int{20, 39, 40, 60, 80, 100, 113} {
-		for _, height := range []int{2, 5, 24} {
+		for _, height := range []int{1, 2, 5, 24} {
 			term := &terminal{T: t, width: width, height: height}
 			showLive(term, stream, Options{Expected: expected(stream)}, func(l *live, _ int) {
 				assert.Check(t, l.screen.rows(width) < height, "%dx%d: the redrawn lines do not fit:\n%s", width, height, strings.Join(l.screen.live, "\n"))
