@@ -1,6 +1,7 @@
 package display
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -64,11 +65,12 @@ func TestPlain_CountsWhatHasNoVerdictAsFailed(t *testing.T) {
 {"Action":"run","Test":"TestTask_Y"}
 {"Action":"run","Test":"TestTask_Waits"}
 {"Action":"attr","Test":"TestTask_X","Key":"question","Value":"What is x?"}
+{"Action":"attr","Test":"TestTask_X","Key":"step","Value":"{\"number\":1,\"text\":\"look at x\"}"}
 {"Action":"fail","Test":"TestTask_Y","Elapsed":0.1}
 {"Action":"fail"}
 `, Options{})
 	for _, want := range []string{
-		"NO VERDICT  Task      What is x?",
+		"NO VERDICT  Task      What is x?\n  TestTask_X has no verdict, because the run ended before it, in the step: look at x. ",
 		"FAILED    Task      TestTask_Y", // it failed before it asked its question
 		"1 question without a verdict: the run ended first. They count as failed.",
 		"1 question had no turn: the run ended first.",
@@ -76,6 +78,21 @@ func TestPlain_CountsWhatHasNoVerdictAsFailed(t *testing.T) {
 	} {
 		assert.Check(t, cmp.Contains(log, want))
 	}
+}
+
+func TestPlain_CutsTheStacksOfAPanic(t *testing.T) {
+	var stacks strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&stacks, `{"Action":"output","Test":"TestTask_X","Output":"goroutine %d [select]:\n"}`+"\n", i)
+	}
+	log := showPlain(`{"Action":"run","Test":"TestTask_X"}
+{"Action":"attr","Test":"TestTask_X","Key":"question","Value":"What is x?"}
+{"Action":"output","Test":"TestTask_X","Output":"    1. look at x\n"}
+{"Action":"output","Test":"TestTask_X","Output":"panic: test timed out after 10m0s\n"}
+`+stacks.String()+`{"Action":"fail"}
+`, Options{})
+	assert.Check(t, cmp.Contains(log, "    1. look at x\npanic: test timed out after 10m0s\ngoroutine 0 "))
+	assert.Check(t, cmp.Contains(log, "\ngoroutine 38 [select]:\n… 61 more lines are in the results, in stream.json\n"))
 }
 
 func TestPlain_SaysThatARunFailedWithoutAQuestion(t *testing.T) {
