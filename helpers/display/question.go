@@ -31,11 +31,11 @@ func (s style) ended(q *results.Question) []string {
 		return append([]string{line}, s.reason(q)...)
 	}
 	result := strings.Join(numbers(q), ", ")
-	if s.width >= 100 {
+	switch {
+	case q.Verdict != results.Answered:
+		result = strings.Join(append([]string{word(q)}, numbers(q)...), ", ")
+	case s.width >= 100:
 		result = columns(numbers(q))
-	}
-	if q.Verdict != results.Answered {
-		result = strings.TrimRight(word(q)+", "+result, ", ")
 	}
 	const indent = 2 + section
 	room := min(s.width, widest) - 1 - indent
@@ -100,7 +100,7 @@ func (s style) verdict(q *results.Question, text string) string {
 	return s.red(text)
 }
 
-// numbers are the time, and the numbers of facts and controls if the question has any.
+// numbers are the time, if the question has ended, and the numbers of facts and controls if the question has any.
 func numbers(q *results.Question) []string {
 	var out []string
 	if q.Verdict != results.Unfinished {
@@ -115,7 +115,7 @@ func numbers(q *results.Question) []string {
 	return out
 }
 
-// columns returns numbers of questions so that they stand below each other.
+// columns returns the numbers of a question so that those of several questions stand below each other.
 func columns(numbers []string) string {
 	for len(numbers) < 3 {
 		numbers = append(numbers, "")
@@ -171,7 +171,7 @@ func (s style) failure(q *results.Question) []string {
 	if q.Verdict == results.Unfinished {
 		what = "has no verdict, because the run ended before it"
 		if last := q.Steps[len(q.Steps)-1]; last.Text != "" {
-			what += ", in the step: " + last.Text
+			what += ", in the step: " + oneLine(last.Text)
 		}
 	}
 	out := s.ended(q)
