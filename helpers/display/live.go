@@ -18,7 +18,6 @@ type live struct {
 	screen   *screen
 	progress *progress
 	printed  printed
-	frame    int  // number of the next picture of the spinner
 	stack    bool // what is under test was shown
 	done     chan struct{}
 }
@@ -102,9 +101,8 @@ var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "
 
 // draw writes lines that stay, and redraws what goes on below them.
 func (l *live) draw(permanent ...string) {
-	spin := spinner[l.frame%len(spinner)]
-	l.frame++
 	p, s := l.progress, l.style()
+	spin := spinner[p.now().UnixMilli()/100%int64(len(spinner))]
 	_, height := l.screen.size()
 	var lines []string
 	switch {

@@ -40,7 +40,7 @@ func (r *Reader) attr(e event, t *test) Change {
 	case "stack":
 		var s Stack
 		if r.decode(t, &s) {
-			r.run.Stack = &s
+			r.run.Stack = s.plain()
 		}
 	case "step", "control":
 		var s struct {
