@@ -23,6 +23,10 @@ results    = @mkdir -p -- $(if $(value ARTIFACTS),$(call q,ARTIFACTS)) $(if $(va
 # because sudo often does not find go, and go's caches would belong to root.
 SUDO := $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -E')
 
+# RUNC=1.2.5 CONTAINERD=1.7.27 CTR= SHIM= name what is tested: a release, a program on PATH (RUNC=crun) or a path. make exports
+# them to $(RELEASE), which builds the release and hands on its path. If one can't be built, the command does not run.
+RELEASE := $(BIN)/lab release
+
 .PHONY: help
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' vm.mk Makefile | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -51,8 +55,8 @@ WHERE ?= here
 .PHONY: steady
 steady: deps tools $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
-	$(if $(filter vm,$(WHERE)),$(VM) $(BIN)/lab steady -n $(N) $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
-		$(if $(filter-out 0,$(shell id -u)),sudo -E )$(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(value Q),-test.run $(call q,Q))
+	$(if $(filter vm,$(WHERE)),$(VM) $(RELEASE) $(BIN)/lab steady -n $(N) $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
+		$(RELEASE) $(if $(filter-out 0,$(shell id -u)),sudo -E )$(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(value Q),-test.run $(call q,Q))
 
 # The questions import libcontainer. libcontainer needs cgo, and cgo needs a C compiler for arm64.
 ARM64_CC := $(shell command -v aarch64-linux-gnu-gcc)
@@ -92,4 +96,4 @@ bench: deps tools ## measure the lab's helpers against the same commands without
 .PHONY: selftest
 selftest: deps tools $(BIN)/lab ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
-	$(GO) test $(SUDO) -tags 'vmlab selftest' -count=1 -v -timeout 20m $(RUN) ./selftest
+	$(RELEASE) $(GO) test $(SUDO) -tags 'vmlab selftest' -count=1 -v -timeout 20m $(RUN) ./selftest
