@@ -36,6 +36,7 @@ func described(s Spec) []string {
 
 func TestParse(t *testing.T) {
 	whole := programs(t, "containerd", "ctr", "containerd-shim-runc-v2", "my-runc")
+	noShim := programs(t, "containerd", "ctr")
 	t.Setenv("PATH", whole)
 	t.Chdir(whole)
 	const shim = "containerd-shim-runc-v2"
@@ -55,8 +56,8 @@ func TestParse(t *testing.T) {
 		{"CONTAINERD=2.1.5 CTR=ctr", []string{"containerd 2.1.5", "ctr " + whole + "/ctr", shim + " 2.1.5"}},
 		{"CONTAINERD=containerd", []string{"containerd " + whole + "/containerd", "ctr " + whole + "/ctr", shim + " " + whole + "/" + shim}},
 		{"CONTAINERD=" + whole, []string{"containerd " + whole + "/containerd", "ctr " + whole + "/ctr", shim + " " + whole + "/" + shim}},
-		{"CONTAINERD=" + whole + "/containerd SHIM=1.7.27",
-			[]string{"containerd " + whole + "/containerd", "ctr " + whole + "/ctr", shim + " 1.7.27"}},
+		{"CONTAINERD=" + noShim + "/containerd SHIM=1.7.27",
+			[]string{"containerd " + noShim + "/containerd", "ctr " + noShim + "/ctr", shim + " 1.7.27"}},
 		{"RUNC=1.2.5 CGROUP=v1 KERNEL=6.12", []string{"runc 1.2.5", "CDB_CGROUP=v1", "CDB_KERNEL=6.12"}},
 	} {
 		t.Run(row.given, func(t *testing.T) {

@@ -117,7 +117,7 @@ func TestStore_BuildsARelease(t *testing.T) {
 	useProxy(t,
 		ctr("v1.7.27", emptyProgram, "\nexclude example.org/excluded v1.0.0\n\nreplace "+v1+"/api => ./api\n"),
 		ctr("v2.0.5", emptyProgram, "\ngodebug default=go1.22\n\nreplace example.org/missing => example.org/other v1.0.0\n"))
-	t.Setenv("GOFLAGS", "-mod=vendor -tags=none")
+	t.Setenv("GOFLAGS", "-mod=vendor -tags=none -modfile=/no/such/go.mod")
 	t.Setenv("GOWORK", "/no/such/go.work")
 	t.Setenv("GOARCH", "riscv64")
 	t.Setenv("GOTOOLCHAIN", "local")
