@@ -28,11 +28,15 @@ FLAGS     := -tags vmlab -count=1 -timeout $(if $(value STEP),0 -v,40m) $(RUN) $
 # lab run shows the run while it goes on, and leaves its results in .lab/results. With STEP the reader at the terminal talks to the
 # questions themselves.
 RUNNER    := $(BIN)/lab run $(if $(filter-out 0,$(value V)),-v) $(if $(value JUNIT),-junit $(call q,JUNIT)) --
-TEST      := $(if $(value STEP),,$(RUNNER)) $(GO) test
+TEST      = $(if $(value STEP),$(RELEASE),$(RUNNER)) $(GO) test
 
 # The questions need root. go test starts the finished test binary with sudo, and with your CDB_* variables. go itself runs as
 # you, because sudo often does not find go, and go's caches would belong to root. The path is relative, as that of LAB in vm.mk.
 AS_ROOT := scripts/as-root.sh
+
+# RUNC=1.2.5 CONTAINERD=1.7.27 CTR= SHIM= name what is tested: a release, a program on PATH (RUNC=crun) or a path. make exports
+# them to $(RELEASE), which builds the release and hands on its path. If one can't be built, the command does not run.
+RELEASE := $(BIN)/lab release
 
 .PHONY: help
 help: ## list the targets
@@ -64,8 +68,8 @@ WHERE ?= here
 .PHONY: steady
 steady: deps tools $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
-	$(if $(filter vm,$(WHERE)),$(VM) $(BIN)/lab steady -n $(N) $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
-		$(AS_ROOT) $(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(value Q),-test.run $(call q,Q))
+	$(if $(filter vm,$(WHERE)),$(VM) $(RELEASE) $(BIN)/lab steady -n $(N) $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
+		$(RELEASE) $(AS_ROOT) $(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(value Q),-test.run $(call q,Q))
 
 # The questions import libcontainer. libcontainer needs cgo, and cgo needs a C compiler for arm64.
 ARM64_CC := $(shell command -v aarch64-linux-gnu-gcc)
@@ -105,4 +109,4 @@ bench: deps tools ## measure the lab's helpers against the same commands without
 .PHONY: selftest
 selftest: deps tools $(BIN)/lab ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
-	$(GO) test -exec ../$(AS_ROOT) -tags 'vmlab selftest' -count=1 -v -timeout 40m $(RUN) ./selftest
+	$(RELEASE) $(GO) test -exec ../$(AS_ROOT) -tags 'vmlab selftest' -count=1 -v -timeout 40m $(RUN) ./selftest
