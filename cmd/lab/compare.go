@@ -67,7 +67,7 @@ The exit code is 0 if the runs are equal, 1 if something differs, and 2 if they 
 		logf("compare: %v", err)
 		return exitNotCompared
 	}
-	if len(c.Questions) > 0 {
+	if !c.Equal() {
 		return exitDifferent
 	}
 	return exitSame

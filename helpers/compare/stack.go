@@ -79,3 +79,33 @@ func (c *Comparison) same() string {
 	}
 	return strings.Join(out, ", ")
 }
+
+// Tested returns a row for each part of the stack: what each run has tested.
+func (m *Matrix) Tested() []Row {
+	var names []string
+	stacks := make([][]part, len(m.Columns))
+	for i, c := range m.Columns {
+		if c.Run == nil {
+			continue
+		}
+		stacks[i] = parts(c.Run.Stack)
+		for _, p := range stacks[i] {
+			if !slices.Contains(names, p.name) {
+				names = append(names, p.name)
+			}
+		}
+	}
+	var out []Row
+	for _, name := range names {
+		r := Row{Kind: Fact, Name: name}
+		for i := range m.Columns {
+			cell := Cell{Missing: noRun}
+			if at := slices.IndexFunc(stacks[i], func(p part) bool { return p.name == name }); at >= 0 {
+				cell = Cell{Value: stacks[i][at].shown}
+			}
+			r.Cells = append(r.Cells, cell)
+		}
+		out = append(out, r)
+	}
+	return out
+}
