@@ -133,7 +133,7 @@ func TestExcerpt_ShowsWhereLongValuesDiffer(t *testing.T) {
 	long := strings.Repeat("word ", 30)
 	for _, row := range [][4]string{
 		{"one two", "one three", "one two", "one three"}, // short values are shown in full
-		{long + "x" + " " + long + "end", long + "y z" + " " + long + "end", "… word word word x word word word word …", "… word word word y z word word word word …"},
+		{long + "x" + " " + long + "end", long + "y z" + " " + long + "end", "… word word word x word word word …", "… word word word y z word word word …"},
 		{long, "other", long, "other"},
 		{long, long + "more", "… word word word ", "… word word word more"},
 		{"", "", "", ""},
