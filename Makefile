@@ -12,16 +12,22 @@ q = '$(subst ','\'',$(value $1))'
 Q ?=
 RUN := $(if $(value Q),-run $(call q,Q))
 
+# STEP=1 stops at each step of a question, for a reader at a terminal. No deadline ends a run that waits.
+STEP ?=
+ifneq ($(value STEP),)
+export CDB_STEP := $(value STEP)
+endif
+
 # JUNIT=file writes a JUnit report. ARTIFACTS=dir stores the transcript of each question.
 JUNIT     ?=
 ARTIFACTS ?=
 TEST      := $(if $(value JUNIT),$(GO) tool gotestsum --format standard-verbose --junitfile $(call q,JUNIT) --,$(GO) test)
-FLAGS     := -tags vmlab -count=1 -timeout 40m -v $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
+FLAGS     := -tags vmlab -count=1 -timeout $(if $(value STEP),0,40m) -v $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
 results    = @mkdir -p -- $(if $(value ARTIFACTS),$(call q,ARTIFACTS)) $(if $(value JUNIT),"$$(dirname -- $(call q,JUNIT))") .lab
 
-# The questions need root. If you are not root, go test starts the finished test binary with sudo. go itself runs as you,
-# because sudo often does not find go, and go's caches would belong to root.
-SUDO := $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -E')
+# The questions need root. go test starts the finished test binary with sudo, and with your CDB_* variables. go itself runs as
+# you, because sudo often does not find go, and go's caches would belong to root. The path is relative, as that of LAB in vm.mk.
+AS_ROOT := scripts/as-root.sh
 
 .PHONY: help
 help: ## list the targets
@@ -38,12 +44,16 @@ tools: $(BIN)/lab ## build runc, containerd, the shim and ctr in the versions th
 
 include vm.mk
 
+.PHONY: terminal
+terminal:
+	@( : </dev/tty ) 2>/dev/null || { echo 'STEP=1 stops at each step until you press a key, and this process has no terminal: type the command at a terminal' >&2; exit 1; }
+
 .PHONY: lab-here
-lab-here: deps tools ## run the questions on this machine, as root; only in a disposable VM
-	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null || { echo 'lab-here needs root, and there is no sudo: run it as root, or run "make lab"' >&2; exit 1; }
+lab-here: $(if $(value STEP),terminal) deps tools ## run the questions on this machine, as root; only in a disposable VM
+	@$(AS_ROOT) true
 	$(results)
 	@echo 'compiling the tests: minutes at the first time, without output'
-	$(TEST) $(SUDO) $(FLAGS) .
+	$(TEST) -exec $(AS_ROOT) $(FLAGS) .
 
 # How often, and where: make steady N=60, or make steady N=6 WHERE=vm
 N     ?= 10
@@ -52,7 +62,7 @@ WHERE ?= here
 steady: deps tools $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
 	$(if $(filter vm,$(WHERE)),$(VM) $(BIN)/lab steady -n $(N) $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
-		$(if $(filter-out 0,$(shell id -u)),sudo -E )$(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(value Q),-test.run $(call q,Q))
+		$(AS_ROOT) $(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(value Q),-test.run $(call q,Q))
 
 # The questions import libcontainer. libcontainer needs cgo, and cgo needs a C compiler for arm64.
 ARM64_CC := $(shell command -v aarch64-linux-gnu-gcc)
@@ -76,7 +86,7 @@ syllabus: ## list the questions
 
 .PHONY: sweep
 sweep: $(BIN)/lab ## remove the leftovers of killed runs, and kept runs, from this machine
-	@$(if $(filter-out 0,$(shell id -u)),sudo )$(BIN)/lab sweep
+	@$(AS_ROOT) $(BIN)/lab sweep
 
 # How long each fuzz target runs: make fuzz FUZZTIME=30s
 FUZZTIME ?= 10s
@@ -87,9 +97,9 @@ fuzz: ## fuzz the lab's own parsers: mountinfo, cgroups, status, system calls, r
 
 .PHONY: bench
 bench: deps tools ## measure the lab's helpers against the same commands without them, as a ratio
-	$(GO) test $(SUDO) -tags vmlab -count=1 -run '^$$' -bench . -benchtime 20x .
+	$(GO) test -exec $(AS_ROOT) -tags vmlab -count=1 -run '^$$' -bench . -benchtime 20x .
 
 .PHONY: selftest
 selftest: deps tools $(BIN)/lab ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
-	$(GO) test $(SUDO) -tags 'vmlab selftest' -count=1 -v -timeout 20m $(RUN) ./selftest
+	$(GO) test -exec ../$(AS_ROOT) -tags 'vmlab selftest' -count=1 -v -timeout 40m $(RUN) ./selftest

@@ -81,6 +81,10 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	assert.Check(q, cmp.Equal(proc.InnerPID(q, task.PID), 1))
 	assert.Check(q, proc.InnerPID(q, exec.PID) > 1, "the exec is pid 1 of a pid namespace")
 	q.Fact("namespaces in common", exec.SharedNamespaces(task.Identity))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, shim).NS, proc.Self(q).NS), "the shim's namespaces, against the host's")
+	q.Fact("shim, on the host: namespaces", proc.Snapshot(q, shim).NS)
+	q.Fact("task: namespaces", task.NS)
+	q.Fact("exec: namespaces", exec.NS)
 	q.Fact("parent of both", shim)
 	// Which pid it gets depends on the number of threads that the runtime has just had in the namespace.
 	q.Fact("pids in the namespace", []any{1, proc.PID(proc.InnerPID(q, exec.PID))})

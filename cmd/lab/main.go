@@ -21,6 +21,7 @@ var commands = []struct {
 	{"steady", "run a test binary many times, shuffled, and print which tests failed in which run", steadyMain},
 	{"busy", "keep a CPU or the disk busy; lab steady starts it", busyMain},
 	{"tools", "build the pinned programs that are missing or stale, into .lab/bin; the same as make tools", toolsMain},
+	{"release", "run a command that tests other releases: lab release RUNC=1.2.5 CONTAINERD=1.7.27 go test …", releaseMain},
 	{"deps", "list the missing packaged programs; make deps installs them", depsMain},
 }
 

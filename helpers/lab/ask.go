@@ -44,6 +44,9 @@ func (s *Session) Question(t *testing.T, scope Scope, text string, opts ...Optio
 	if o.alone == "" {
 		t.Parallel()
 	}
+	if s.stepping != nil && s.stepping.ended.Load() {
+		t.Skip("the reader has ended the run")
+	}
 	s.counts.count(t) // first, so that its cleanup is the last one and counts what fails in the others
 	q := s.newQ(t)
 	q.notes.question(string(scope), text, s.stack)
@@ -78,11 +81,11 @@ func (s *Session) newQ(tb testing.TB) *Q {
 	owner := s.run.OfQuestion(fmt.Sprintf("q%d", s.lastQuestion.Add(1)))
 	q := &Q{TB: tb, Dir: owner.Dir(), Cgroup: owner.Cgroup(), Owner: owner, session: s, env: &environment{}}
 	q.notes = newNotes(tb, owner, s)
-	before := q.TakeInventory()
+	q.before = q.TakeInventory()
 	if err := os.Mkdir(q.Dir, 0o755); err != nil {
 		tb.Fatalf("make the question's directory: %v", err)
 	}
-	tb.Cleanup(func() { q.verifyClean(before) }) // registered first, so it runs last
+	tb.Cleanup(func() { q.verifyClean(q.before) }) // registered first, so it runs last
 	q.SetCommandEnv(host.OwnerEnv, q.Owner.Mark())
 	return q
 }

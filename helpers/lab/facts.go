@@ -113,6 +113,35 @@ func (f *facts) normalizeText(text string) string {
 
 var sha256 = regexp.MustCompile(`\bsha256:[0-9a-f]{64}\b`)
 
+// data returns a map or a slice with the elements as [facts.normalize] renders them. Of another value it returns nil.
+// It is called after normalize, so that the volatile values have their numbers.
+func (f *facts) data(value any) any {
+	if _, ok := value.(Volatile); ok {
+		return nil
+	}
+	element := func(v reflect.Value) any {
+		if data := f.data(v.Interface()); data != nil {
+			return data
+		}
+		return f.normalize(v.Interface())
+	}
+	switch rv := reflect.ValueOf(value); rv.Kind() {
+	case reflect.Slice:
+		list := []any{}
+		for i := range rv.Len() {
+			list = append(list, element(rv.Index(i)))
+		}
+		return list
+	case reflect.Map:
+		table := map[string]any{}
+		for _, k := range rv.MapKeys() {
+			table[fmt.Sprint(k)] = element(rv.MapIndex(k))
+		}
+		return table
+	}
+	return nil
+}
+
 func (f *facts) number(v Volatile) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

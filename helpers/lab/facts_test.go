@@ -49,5 +49,8 @@ func TestNormalize_NumbersVolatileValuesByKind(t *testing.T) {
 	} {
 		assert.Check(t, cmp.Equal(facts.normalize(c.value), c.want))
 	}
+	assert.DeepEqual(t, facts.data(map[string][]pid{"a": {12, 4711}, "b": nil}),
+		map[string]any{"a": []any{"<pid 2>", "<pid 1>"}, "b": []any{}})
+	assert.Equal(t, facts.data(pid(12)), nil)
 	assert.Equal(t, plain([]pid{12, 4711}), "12 4711", "the reader sees volatile values as they are")
 }

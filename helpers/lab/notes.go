@@ -37,6 +37,9 @@ type notes struct {
 type steps struct {
 	last     int // number of the last step or control; 0 before the first
 	controls int
+
+	setUpShown int  // how many of the commands in notes.setup a stop has shown
+	tornDown   bool // the step that takes the state down has begun
 }
 
 func newNotes(tb testing.TB, owner host.Owner, s *Session) *notes {
@@ -159,6 +162,7 @@ func (n *notes) line(format string, args ...any) {
 func (n *notes) question(scope, text string, stack any) {
 	n.attr("question", text)
 	n.attr("scope", scope)
+	n.attr("source", caller())
 	n.attrJSON("stack", stack)
 	n.line("\nQ  %s   (%s)", text, scope)
 }

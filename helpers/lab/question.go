@@ -28,6 +28,7 @@ type Q struct {
 	session *Session
 	notes   *notes
 	env     *environment
+	before  host.Inventory // of the host, when the question began
 }
 
 // environment is what a question adds to the environment of its commands, in order.
@@ -89,14 +90,16 @@ func (q *Q) Errorf(format string, args ...any) {
 func (q *Q) Fatal(args ...any) {
 	q.TB.Helper()
 	q.notes.message("error", fmt.Sprintln(args...))
-	q.TB.Fatal(args...)
+	q.TB.Error(args...)
+	q.FailNow()
 }
 
 // Fatalf is [Q.Errorf], and the question ends.
 func (q *Q) Fatalf(format string, args ...any) {
 	q.TB.Helper()
 	q.notes.message("error", fmt.Sprintf(format, args...))
-	q.TB.Fatalf(format, args...)
+	q.TB.Errorf(format, args...)
+	q.FailNow()
 }
 
 // Skip is [Q.Log], and the question ends unanswered. The end of the run repeats the arguments, which say why, and how to mend it.

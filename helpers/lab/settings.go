@@ -20,6 +20,7 @@ const (
 	keepEnv       = "CDB_KEEP"          // whose state is kept, so that a reader can look at it: "1" of all questions, "failed"
 	registryEnv   = "CDB_REGISTRY_ADDR" // the address of the registry, for a machine on which only certain ports may be used
 	requireEnv    = "CDB_REQUIRE"       // "all": a skip is a failure, unless the table of [MaySkip] has it
+	stepEnv       = "CDB_STEP"          // "1": stop at each step, for a reader at a terminal
 	timeoutEnv    = "CDB_TIMEOUT"       // how long one command, or one wait, may take
 )
 
@@ -32,7 +33,7 @@ func checkSettings() error {
 	_, errKeep := parseKeep(os.Getenv(keepEnv))
 	_, errTimeout := parseTimeout(os.Getenv(timeoutEnv))
 	return errors.Join(errKeep, errTimeout,
-		checkWord(disposableEnv, "yes", "no"), checkWord(requireEnv, "all"),
+		checkWord(disposableEnv, "yes", "no"), checkWord(requireEnv, "all"), checkWord(stepEnv, "1", "0"),
 		checkRegistryAddr(os.Getenv(registryEnv)), checkUnset("CDB_JANITOR"))
 }
 

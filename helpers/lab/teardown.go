@@ -19,6 +19,9 @@ func (q *Q) TearDown(step string, f func()) {
 	if q.keepsState() {
 		return
 	}
+	if q.notes.taken {
+		q.notes.steps.tornDown = true
+	}
 	q.Step("%s", step)
 	f()
 }

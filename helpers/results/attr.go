@@ -24,6 +24,8 @@ func (r *Reader) attr(e event, t *test) Change {
 		return Change{Kind: Began, Question: q}
 	case "scope":
 		q.Scope = plainText(t.value)
+	case "source":
+		q.Source = plainText(t.value)
 	case "answer":
 		q.Answer = plainText(t.value)
 	case "covers":
@@ -50,7 +52,7 @@ func (r *Reader) attr(e event, t *test) Change {
 	case "fact":
 		var f Fact
 		if r.decode(t, &f) {
-			add(q, f.Step, Item{Fact: &Fact{plainText(f.Name), plainText(f.Value), f.Step}})
+			add(q, f.Step, Item{Fact: &Fact{plainText(f.Name), plainText(f.Value), f.Step, plainData(f.Data)}})
 		}
 	case "clause":
 		var c Clause
@@ -86,6 +88,26 @@ func add(q *Question, number int, item Item) {
 		}
 	}
 	s.Items = append(s.Items, item)
+}
+
+// plainData returns the data of a fact with [plainText] as its keys and values.
+func plainData(data any) any {
+	switch data := data.(type) {
+	case string:
+		return plainText(data)
+	case []any:
+		for i := range data {
+			data[i] = plainData(data[i])
+		}
+		return data
+	case map[string]any:
+		out := map[string]any{}
+		for k, v := range data {
+			out[plainText(k)] = plainData(v)
+		}
+		return out
+	}
+	return nil
 }
 
 // plainText returns text without what could change a terminal, or the order of the text on a page: control characters other than

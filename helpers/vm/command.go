@@ -27,13 +27,16 @@ var (
 // runs it.
 type Command struct {
 	Config
-	Args    []string // a test binary and its arguments; none: a shell on a terminal
-	Cache   *Cache
-	Log     func(format string, args ...any) // reports progress to the person at the terminal
-	Stdout  io.Writer
-	Stderr  io.Writer // may be the same file as Stdout; the order of the lines is then kept
-	Stdin   io.Reader // for a shell; may be nil
-	OnReady func()    // called when the guest has booted; may be nil
+	Args   []string // a test binary and its arguments; none: a shell on a terminal
+	Cache  *Cache
+	Log    func(format string, args ...any) // reports progress to the person at the terminal
+	Stdout io.Writer
+	Stderr io.Writer // may be the same file as Stdout; the order of the lines is then kept
+	Stdin  io.Reader // for a command on a terminal; may be nil
+
+	Terminal bool // a test binary gets a terminal: Stdin and Stdout. A shell always has one.
+
+	OnReady func() // called when the guest has booted; may be nil
 
 	// Requests to the command: signals, and the size of the terminal. May be nil.
 	Requests <-chan protocol.Request
@@ -77,6 +80,7 @@ func (c *Command) run(ctx context.Context) (*Result, error) {
 		if program, err = testProgram(ctx, c.Args); err != nil {
 			return nil, err
 		}
+		program.terminal = c.Terminal
 	}
 	if limit := program.timeout; limit > 0 {
 		var cancel context.CancelFunc
