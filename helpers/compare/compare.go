@@ -131,7 +131,9 @@ func (c *Comparison) add(a, b *results.Question) {
 // verdicts compares the verdicts of a question and of its subtests.
 func (q *Question) verdicts(a, b *results.Question) {
 	va, vb := verdict(a), verdict(b)
-	if a.Verdict != b.Verdict || a.Verdict == results.Skipped && va != vb {
+	// A facts.json has no reasons.
+	otherReason := a.Verdict == results.Skipped && va != vb && len(a.Logs) > 0 && len(b.Logs) > 0
+	if a.Verdict != b.Verdict || otherReason {
 		q.Differences = append(q.Differences, Difference{Kind: Verdict, Change: Changed, A: va, B: vb})
 	}
 	for _, sa := range a.Subtests {
