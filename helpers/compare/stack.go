@@ -63,10 +63,12 @@ func parts(s *results.Stack) []part {
 // Version returns the version of a program without the words that say nothing: its own name, and how it was built.
 func Version(p results.Program) string {
 	v, _, _ := strings.Cut(p.Version, " (build tags ")
+	v, _, _ = strings.Cut(v, " multi-call binary")
 	words := slices.DeleteFunc(strings.Fields(v), func(w string) bool {
-		return w == p.Name || w == "version" || w == "Version:" || strings.HasPrefix(w, "github.com/")
+		return strings.EqualFold(w, p.Name) || w == "version" || w == "Version:" || strings.HasPrefix(w, "github.com/")
 	})
-	return cmp.Or(strings.Join(words, " "), "unknown version")
+	// containerd adds a word for the commit, which a build from a module does not know.
+	return cmp.Or(strings.TrimSuffix(strings.Join(words, " "), "+unknown"), "unknown version")
 }
 
 // same lists what is the same in both stacks.
