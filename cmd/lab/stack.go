@@ -157,7 +157,7 @@ func (r *runner) runMake(ctx context.Context, args ...string) error {
 // withoutMake returns an environment without what the make that has called this program hands on to another make: A=, B=, RUNC='1 2'.
 func withoutMake(environ []string) []string {
 	names := append(release.Variables(), "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MAKE_TERMOUT", "MAKE_TERMERR",
-		"A", "B", "Q", "WHERE", "JUNIT", "ARTIFACTS")
+		"A", "B", "Q", "WHERE", "JUNIT", "ARTIFACTS", "STEP", "CDB_STEP")
 	return slices.DeleteFunc(slices.Clone(environ), func(e string) bool {
 		name, _, _ := strings.Cut(e, "=")
 		return slices.Contains(names, name)
