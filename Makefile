@@ -71,6 +71,24 @@ steady: deps tools $(BIN)/lab ## run all questions N times, shuffled, every seco
 	$(if $(filter vm,$(WHERE)),$(VM) $(RELEASE) $(BIN)/lab steady -n $(N) $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
 		$(RELEASE) $(AS_ROOT) $(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(value Q),-test.run $(call q,Q))
 
+# A='RUNC=1.3.4' B='RUNC=1.3.5' name runs: variables of make, results, or a facts.json. A= is the pinned stack. FORMAT=markdown prints
+# Markdown. FRESH=1 makes each run again. The runs are made in the VM, with WHERE=here on this machine.
+A      ?=
+B      ?=
+FORMAT ?= text
+FRESH  ?=
+compare_flags = -where $(if $(filter file,$(origin WHERE)),vm,$(call q,WHERE)) $(RUN) $(if $(filter-out 0,$(value FRESH)),-fresh)
+.PHONY: compare
+compare: $(BIN)/lab ## say what differs between two runs: make compare A='RUNC=1.3.4' B='RUNC=1.3.5'
+	@MAKE=$(call q,MAKE) $(BIN)/lab compare $(compare_flags) -format $(call q,FORMAT) -html .lab/compare/index.html $(call q,A) $(call q,B)
+
+# The variables of a stack, with several values each. RESULTS= adds results, or facts.json, of other runs.
+RESULTS ?=
+.PHONY: matrix
+matrix: $(BIN)/lab ## make a table of what differs between many runs: make matrix RUNC='1.2.5 1.3.4' CGROUP='v1 v2'
+	@MAKE=$(call q,MAKE) $(BIN)/lab matrix $(compare_flags) \
+		$(foreach v,RUNC CONTAINERD CTR SHIM KERNEL CGROUP MEM CPUS ACCEL,$(if $(value $(v)),$(v)=$(call q,$(v)))) $(value RESULTS)
+
 # The questions import libcontainer. libcontainer needs cgo, and cgo needs a C compiler for arm64.
 ARM64_CC := $(shell command -v aarch64-linux-gnu-gcc)
 VET_ARM64 := $(if $(ARM64_CC),GOARCH=arm64 CGO_ENABLED=1 CC=$(ARM64_CC) $(GO) vet -tags vmlab ./...,\

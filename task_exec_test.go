@@ -4,6 +4,7 @@ package cdblab
 
 import (
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -87,7 +88,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Fact("exec: namespaces", exec.NS)
 	q.Fact("parent of both", shim)
 	// Which pid it gets depends on the number of threads that the runtime has just had in the namespace.
-	q.Fact("pids in the namespace", []any{1, proc.PID(proc.InnerPID(q, exec.PID))})
+	q.Fact("pids in the namespace", []any{1, lab.VolatileNames("inner pid", strconv.Itoa(proc.InnerPID(q, exec.PID)))})
 
 	q.Step("an exit code of its own, which is ctr's own as well; the task runs on")
 	exit9 := d.TryCtr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "nine", id, "sh", "-c", "exit 9")

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -61,13 +63,14 @@ The exit code is 0 if the runs are equal, 1 if something differs, and 2 if they 
 		err = write(os.Stdout, c)
 	}
 	if err == nil && *page != "" {
-		err = writeFile(*page, func(w io.Writer) error { return compare.WriteHTML(w, c) })
+		err = createFile(*page, func(w io.Writer) error { return compare.WriteHTML(w, c) })
+		logf("page: %s", *page)
 	}
 	if err != nil {
 		logf("compare: %v", err)
 		return exitNotCompared
 	}
-	if len(c.Questions) > 0 {
+	if !c.Equal() {
 		return exitDifferent
 	}
 	return exitSame
@@ -81,7 +84,7 @@ func (r *runner) compare(ctx context.Context, a, b string) (*compare.Comparison,
 		if err != nil {
 			return nil, err
 		}
-		sides[i] = compare.Side{Name: name, Run: run}
+		sides[i] = compare.Side{Name: cmp.Or(strings.TrimSpace(name), "pinned"), Run: run}
 	}
 	return compare.Runs(sides[0], sides[1])
 }
@@ -96,7 +99,8 @@ func (r *runner) results(ctx context.Context, name string) (*results.Run, error)
 	if err != nil {
 		return nil, err
 	}
-	selected, err := regexp.Compile(r.questions)
+	question, _, _ := strings.Cut(r.questions, "/") // the rest selects subtests
+	selected, err := regexp.Compile(question)
 	if err != nil {
 		return nil, fmt.Errorf("-run: %w", err)
 	}
@@ -120,11 +124,15 @@ func isVariables(name string) bool {
 	if _, err := os.Stat(name); err == nil {
 		return false
 	}
-	return variable.MatchString(strings.TrimSpace(name)) || strings.TrimSpace(name) == ""
+	name = strings.TrimSpace(name)
+	return name == "" || name == "pinned" || variable.MatchString(name)
 }
 
-// writeFile writes a file, and reports also what goes wrong at its end.
-func writeFile(name string, write func(io.Writer) error) error {
+// createFile writes a file. The disk may turn out to be full only when the file is closed.
+func createFile(name string, write func(io.Writer) error) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
 	f, err := os.Create(name)
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ var commands = []struct {
 	{"sweep", "remove the leftovers of killed runs, and kept runs, from this machine", sweepMain},
 	{"syllabus", "list the questions", syllabusMain},
 	{"compare", "say what differs between two runs", compareMain},
+	{"matrix", "make a table of what differs between many runs", matrixMain},
 	{"steady", "run a test binary many times, shuffled, and print which tests failed in which run", steadyMain},
 	{"busy", "keep a CPU or the disk busy; lab steady starts it", busyMain},
 	{"tools", "build the pinned programs that are missing or stale, into .lab/bin; the same as make tools", toolsMain},

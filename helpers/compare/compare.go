@@ -13,6 +13,8 @@ import (
 // A Comparison is what differs between two runs, A and B.
 type Comparison struct {
 	A, B      Side
+	OnlyA     []string   // questions that only A has asked
+	OnlyB     []string   // questions that only B has asked
 	Both      int        // number of questions that both runs have asked
 	Facts     int        // number of facts that both runs have observed
 	Questions []Question // those in which something differs
@@ -79,9 +81,11 @@ func Runs(a, b Side) (*Comparison, error) {
 	c := &Comparison{A: a, B: b}
 	for _, qa := range a.Run.Questions {
 		qb := b.Run.Question(qa.Test)
-		if qb != nil {
-			c.Both++
+		if qb == nil {
+			c.OnlyA = append(c.OnlyA, qa.Test)
+			continue
 		}
+		c.Both++
 		c.add(qa, qb)
 	}
 	if c.Both == 0 {
@@ -89,11 +93,14 @@ func Runs(a, b Side) (*Comparison, error) {
 	}
 	for _, qb := range b.Run.Questions {
 		if a.Run.Question(qb.Test) == nil {
-			c.add(nil, qb)
+			c.OnlyB = append(c.OnlyB, qb.Test)
 		}
 	}
 	return c, nil
 }
+
+// Equal reports whether nothing differs.
+func (c *Comparison) Equal() bool { return len(c.Questions)+len(c.OnlyA)+len(c.OnlyB) == 0 }
 
 func problems(r *results.Run) string {
 	if len(r.Problems) == 0 {
@@ -107,19 +114,9 @@ func nothingInCommon(a, b Side) string {
 		a.Name, len(a.Run.Questions), a.Run.Questions[0].Test, b.Name, len(b.Run.Questions), b.Run.Questions[0].Test)
 }
 
-// add adds what differs in a question. One of the two is nil if its run has not asked the question.
+// add adds what differs in a question that both runs have asked.
 func (c *Comparison) add(a, b *results.Question) {
-	q := Question{}
-	if a == nil || b == nil {
-		of, d := b, Difference{Kind: Verdict, Change: Appeared, B: "asked in B only"}
-		if b == nil {
-			of, d = a, Difference{Kind: Verdict, Change: Vanished, A: "asked in A only"}
-		}
-		q.Test, q.Text, q.Differences = of.Test, of.Text, []Difference{d}
-		c.Questions = append(c.Questions, q)
-		return
-	}
-	q.Test, q.Text = b.Test, b.Text
+	q := Question{Test: b.Test, Text: b.Text}
 	q.verdicts(a, b)
 	c.Facts += q.facts(a, b)
 	q.clauses(a, b)
@@ -134,7 +131,9 @@ func (c *Comparison) add(a, b *results.Question) {
 // verdicts compares the verdicts of a question and of its subtests.
 func (q *Question) verdicts(a, b *results.Question) {
 	va, vb := verdict(a), verdict(b)
-	if a.Verdict != b.Verdict || a.Verdict == results.Skipped && va != vb {
+	// A facts.json has no reasons.
+	otherReason := a.Verdict == results.Skipped && va != vb && len(a.Logs) > 0 && len(b.Logs) > 0
+	if a.Verdict != b.Verdict || otherReason {
 		q.Differences = append(q.Differences, Difference{Kind: Verdict, Change: Changed, A: va, B: vb})
 	}
 	for _, sa := range a.Subtests {
@@ -233,14 +232,14 @@ type fact struct {
 	subtest string
 }
 
-// facts are the facts of a question, by name. The names are in the order in which the question observes them.
-type facts struct {
+// observed are the facts or the clauses of a question, by name. The names are in the order in which the question observes them.
+type observed struct {
 	names []string
 	facts map[string]fact
 }
 
-func factsOf(q *results.Question) facts {
-	out := facts{facts: map[string]fact{}}
+func factsOf(q *results.Question) observed {
+	out := observed{facts: map[string]fact{}}
 	for _, s := range q.Steps {
 		for _, item := range s.Items {
 			if f := item.Fact; f != nil {
@@ -256,51 +255,49 @@ func factsOf(q *results.Question) facts {
 
 // clauses compares the outcomes of the clauses of the specification.
 func (q *Question) clauses(a, b *results.Question) {
-	textsA, outcomesA := clausesOf(a)
-	textsB, outcomesB := clausesOf(b)
-	for _, text := range textsA {
-		oa := outcomesA[text]
-		ob, ok := outcomesB[text]
-		d := Difference{Kind: Clause, Change: Changed, Step: oa.step, Name: text, A: oa.value, B: ob.value}
-		if !ok {
-			d.Change = Vanished
-		}
-		if ok && oa.value != ob.value || !ok && complete(b, oa) {
-			q.Differences = append(q.Differences, d)
+	fromA, fromB := clausesOf(a), clausesOf(b)
+	for _, text := range fromA.names {
+		ca := fromA.facts[text]
+		cb, ok := fromB.facts[text]
+		switch {
+		case !ok && complete(b, ca):
+			q.Differences = append(q.Differences, Difference{Kind: Clause, Change: Vanished, Step: ca.step, Name: text, A: ca.value})
+		case ok && ca.value != cb.value:
+			q.Differences = append(q.Differences, Difference{Kind: Clause, Change: Changed, Step: cb.step, Name: text, A: ca.value, B: cb.value})
 		}
 	}
-	for _, text := range textsB {
-		ob := outcomesB[text]
-		if _, ok := outcomesA[text]; !ok && complete(a, ob) {
-			q.Differences = append(q.Differences, Difference{Kind: Clause, Change: Appeared, Step: ob.step, Name: text, B: ob.value})
+	for _, text := range fromB.names {
+		cb := fromB.facts[text]
+		if _, ok := fromA.facts[text]; !ok && complete(a, cb) {
+			q.Differences = append(q.Differences, Difference{Kind: Clause, Change: Appeared, Step: cb.step, Name: text, B: cb.value})
 		}
 	}
 }
 
-// clausesOf returns the clauses of a question, in order, and their outcomes. A clause that a question tests several times is
-// met if it is met each time.
-func clausesOf(q *results.Question) (texts []string, outcomes map[string]fact) {
-	outcomes = map[string]fact{}
+// clausesOf returns the clauses of a question. A clause that a question tests several times is met if it is met each time.
+func clausesOf(q *results.Question) observed {
+	const met = "met"
+	out := observed{facts: map[string]fact{}}
 	for _, s := range q.Steps {
 		for _, item := range s.Items {
 			c := item.Clause
 			if c == nil {
 				continue
 			}
-			o := fact{"met", Step{s.Control, s.Text}, s.Subtest}
+			o := fact{met, Step{s.Control, s.Text}, s.Subtest}
 			if !c.Met {
 				o.value = "not met: " + c.Seen
 			}
-			known, twice := outcomes[c.Text]
+			known, twice := out.facts[c.Text]
 			if !twice {
-				texts = append(texts, c.Text)
+				out.names = append(out.names, c.Text)
 			}
-			if !twice || known.value == "met" {
-				outcomes[c.Text] = o
+			if !twice || known.value == met {
+				out.facts[c.Text] = o
 			}
 		}
 	}
-	return texts, outcomes
+	return out
 }
 
 // Count returns how many differences have a kind and a change.

@@ -7,13 +7,25 @@ import (
 )
 
 //go:embed compare.html
-var page string
+var comparePage string
 
-// html/template escapes all that comes from a run, so no text of a run is code in the page. The page allows no script at all.
-var pageTemplate = template.Must(template.New("compare").Funcs(template.FuncMap{"split": splitForPage}).Parse(page))
+//go:embed matrix.html
+var matrixPage string
+
+// html/template escapes all that comes from a run, so no text of a run is code in a page. The pages allow no script at all.
+var (
+	compareTemplate = template.Must(template.New("compare").Funcs(template.FuncMap{"split": splitForPage}).Parse(comparePage))
+	matrixTemplate  = template.Must(template.New("matrix").Funcs(template.FuncMap{
+		"columns": func(m *Matrix) int { return len(m.Columns) + 1 },
+		"groups":  func() []int { return []int{1, 2, 3, 4, 5, 6} },
+	}).Parse(matrixPage))
+)
 
 // WriteHTML writes a comparison as a page without references to other files.
-func WriteHTML(w io.Writer, c *Comparison) error { return pageTemplate.Execute(w, c) }
+func WriteHTML(w io.Writer, c *Comparison) error { return compareTemplate.Execute(w, c) }
+
+// WriteMatrixHTML writes a matrix as a page without references to other files.
+func WriteMatrixHTML(w io.Writer, m *Matrix) error { return matrixTemplate.Execute(w, m) }
 
 // pieces are two values with what differs between them.
 type pieces struct{ Prefix, A, B, Suffix string }

@@ -63,10 +63,12 @@ func parts(s *results.Stack) []part {
 // Version returns the version of a program without the words that say nothing: its own name, and how it was built.
 func Version(p results.Program) string {
 	v, _, _ := strings.Cut(p.Version, " (build tags ")
+	v, _, _ = strings.Cut(v, " multi-call binary")
 	words := slices.DeleteFunc(strings.Fields(v), func(w string) bool {
-		return w == p.Name || w == "version" || w == "Version:" || strings.HasPrefix(w, "github.com/")
+		return strings.EqualFold(w, p.Name) || w == "version" || w == "Version:" || strings.HasPrefix(w, "github.com/")
 	})
-	return cmp.Or(strings.Join(words, " "), "unknown version")
+	// containerd adds a word for the commit, which a build from a module does not know.
+	return cmp.Or(strings.TrimSuffix(strings.Join(words, " "), "+unknown"), "unknown version")
 }
 
 // same lists what is the same in both stacks.
@@ -78,4 +80,34 @@ func (c *Comparison) same() string {
 		}
 	}
 	return strings.Join(out, ", ")
+}
+
+// Tested returns a row for each part of the stack: what each run has tested.
+func (m *Matrix) Tested() []Row {
+	var names []string
+	stacks := make([][]part, len(m.Columns))
+	for i, c := range m.Columns {
+		if c.Run == nil {
+			continue
+		}
+		stacks[i] = parts(c.Run.Stack)
+		for _, p := range stacks[i] {
+			if !slices.Contains(names, p.name) {
+				names = append(names, p.name)
+			}
+		}
+	}
+	var out []Row
+	for _, name := range names {
+		r := Row{Kind: Fact, Name: name}
+		for i := range m.Columns {
+			cell := Cell{Missing: noRun}
+			if at := slices.IndexFunc(stacks[i], func(p part) bool { return p.name == name }); at >= 0 {
+				cell = Cell{Value: stacks[i][at].shown}
+			}
+			r.Cells = append(r.Cells, cell)
+		}
+		out = append(out, r)
+	}
+	return out
 }

@@ -100,6 +100,12 @@ func (c *Comparison) Warnings() []string {
 			out = append(out, s.letter+": "+p)
 		}
 	}
+	if n := len(c.OnlyA); n > 0 {
+		out = append(out, fmt.Sprintf("%s in A only: %s.", asked(n), list(c.OnlyA)))
+	}
+	if n := len(c.OnlyB); n > 0 {
+		out = append(out, fmt.Sprintf("%s in B only: %s.", asked(n), list(c.OnlyB)))
+	}
 	for _, q := range c.A.Run.Questions {
 		if other := c.B.Run.Question(q.Test); other != nil && q.Verdict == results.Failed && other.Verdict == results.Failed {
 			out = append(out, fmt.Sprintf("%s failed in both runs: what it did not observe is not compared.", q.Test))
@@ -108,9 +114,28 @@ func (c *Comparison) Warnings() []string {
 	return out
 }
 
+func asked(n int) string {
+	if n == 1 {
+		return "1 question is asked"
+	}
+	return fmt.Sprintf("%d questions are asked", n)
+}
+
+// list returns the first names of a list.
+func list(names []string) string {
+	const shown = 5
+	if len(names) > shown {
+		return strings.Join(names[:shown], ", ") + ", …"
+	}
+	return strings.Join(names, ", ")
+}
+
 // Summary counts the differences in a sentence.
 func (c *Comparison) Summary() string {
 	total := fmt.Sprintf("%s and %s are in both runs", count(c.Both, "question"), count(c.Facts, "fact"))
+	if len(c.Questions) == 0 && !c.Equal() {
+		return "No difference in the questions that both ask: " + total + "."
+	}
 	if len(c.Questions) == 0 {
 		return "No difference: " + total + "."
 	}
@@ -122,7 +147,14 @@ func (c *Comparison) Summary() string {
 			}
 		}
 	}
-	return fmt.Sprintf("%s differ: %s. %s.", count(len(c.Questions), "question"), strings.Join(parts, ", "), total)
+	return fmt.Sprintf("%s: %s. %s.", differ(len(c.Questions)), strings.Join(parts, ", "), total)
+}
+
+func differ(n int) string {
+	if n == 1 {
+		return "1 question differs"
+	}
+	return fmt.Sprintf("%d questions differ", n)
 }
 
 func count(n int, what string) string {
