@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"cdblab/helpers/retry"
 )
 
@@ -72,6 +74,37 @@ func RunsInProgress() ([]Owner, error) {
 		}
 	}
 	return out, nil
+}
+
+// LeftRuns returns the directories of the runs that were killed and not swept, and of those that were kept. It changes nothing.
+func LeftRuns() (killed, kept []string, err error) {
+	lab, err := lockDir(Dir, unix.LOCK_EX) // so that no run begins now: it would find its new directory locked
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	defer lab.Close()
+	runs, err := runNumbers()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, run := range runs {
+		dir := filepath.Join(Dir, run)
+		lock, err := tryLock(dir)
+		if err == nil {
+			lock.Close()
+		}
+		switch {
+		case errors.Is(err, errLocked):
+		case err == nil && isKept(run):
+			kept = append(kept, dir)
+		default:
+			killed = append(killed, dir)
+		}
+	}
+	return killed, kept, nil
 }
 
 // ParseMark returns the owner of the run whose [Owner.Mark] is mark.

@@ -47,7 +47,7 @@ func (s *Session) Run(m *testing.M) int {
 }
 
 func (s *Session) ask(m *testing.M) (code int, err error) {
-	if err := checkSettings(); err != nil {
+	if _, err := checkSettings(); err != nil {
 		return 1, err
 	}
 	s.keep, _ = parseKeep(os.Getenv(keepEnv))
