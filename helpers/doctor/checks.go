@@ -215,7 +215,7 @@ func checkEarlierRuns(context.Context) (string, error) {
 	}
 	killed, kept, err := host.LeftRuns()
 	if err != nil {
-		return "", fmt.Errorf("%w\nmake sweep", err)
+		return "", err
 	}
 	var seen []string
 	if len(killed) > 0 {

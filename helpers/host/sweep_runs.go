@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"cdblab/helpers/retry"
 )
 
@@ -78,11 +76,13 @@ func RunsInProgress() ([]Owner, error) {
 
 // LeftRuns returns the directories of the runs that were killed and not swept, and of those that were kept. It changes nothing.
 func LeftRuns() (killed, kept []string, err error) {
-	lab, err := lockDir(Dir, unix.LOCK_EX) // so that no run begins now: it would find its new directory locked
-	if errors.Is(err, os.ErrNotExist) {
+	lab, err := tryLock(Dir) // so that no run begins now: it would find its new directory locked
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return nil, nil, nil
-	}
-	if err != nil {
+	case errors.Is(err, errLocked):
+		return nil, nil, errors.New("a run begins or ends at this moment: ask again")
+	case err != nil:
 		return nil, nil, err
 	}
 	defer lab.Close()
