@@ -15,7 +15,7 @@ import (
 const differenceQuestion = "-test.run=Lifecycle_WhatIsTheDifference"
 
 // stepPrompt is where the reader types.
-const stepPrompt = "a shell command that runs here:\r\n     > "
+const stepPrompt = "     > "
 
 // A run with CDB_STEP=1 stops before each step. The reader looks at the state with commands, and takes longer than go test's
 // deadline allows.
@@ -26,15 +26,15 @@ func TestStepping_StopsAtEachStepUntilTheReaderGoesOn(t *testing.T) {
 	reader.Sees(stepPrompt)
 	reader.Types("\r")
 	reader.Sees("stopped before step 2\r\n")
-	for _, text := range []string{"runc init   (child of ", "/q1/cdb-runc", "nsenter -t ", stepPrompt} {
+	for _, text := range []string{"runc init   (child of ", "/q1/cdb-runc", "nsenter -t ", "runs here:", stepPrompt} {
 		reader.Sees(text)
 	}
 	reader.Types("runc --root root state cdb-runc\r")
 	reader.Sees(`"status": "created"`)
-	reader.Sees("\n     > ")
+	reader.Sees(stepPrompt)
 	reader.Types("sleep 6\r") // longer than -test.timeout
 	for _, next := range []string{"before step 3", "before step 4", "before step 5", "before step 6", "before this control", "before step 7"} {
-		reader.Sees("\n     > ")
+		reader.Sees(stepPrompt)
 		reader.Types("\r")
 		reader.Sees("stopped " + next)
 	}

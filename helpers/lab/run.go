@@ -105,7 +105,7 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 
 // verify returns an error if the questions were not answered as the user of the run expects.
 func (s *Session) verify() error {
-	if s.stepping != nil && s.stepping.ended.Load() {
+	if s.stepping.hasEnded() {
 		return errors.New("the reader ended the run, so its result says nothing about the programs under test")
 	}
 	return errors.Join(s.counts.verify(s.syllabus), s.skips.verify(s.maySkip))
