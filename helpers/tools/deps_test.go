@@ -42,12 +42,12 @@ func (m *depsMachine) fake(name, script string) {
 }
 
 // run runs the script, and returns its output and the calls of apt-get.
-func (m *depsMachine) run() (output, calls string) {
+func (m *depsMachine) run(args ...string) (output, calls string) {
 	m.t.Helper()
 	script, err := filepath.Abs("../../scripts/deps.sh")
 	assert.NilError(m.t, err)
 	_ = os.Remove(m.dir + "/log")
-	c := exec.Command(script)
+	c := exec.Command(script, args...)
 	c.Dir, c.Env = m.dir, []string{"PATH=" + m.bin + ":/usr/sbin:/usr/bin:/sbin:/bin"}
 	out, err := c.CombinedOutput()
 	assert.NilError(m.t, err, "%s", out)
@@ -103,4 +103,15 @@ func TestDeps_AsksNothingIfNothingIsMissing(t *testing.T) {
 	out, calls := m.run()
 	assert.Equal(t, calls, "")
 	assert.Assert(t, cmp.Contains(out, "nothing is missing"))
+}
+
+// `lab doctor` asks what is missing.
+func TestDeps_CheckPrintsWhatIsMissingAndInstallsNothing(t *testing.T) {
+	m := newDepsMachine(t, "required busybox")
+	out, calls := m.run("check")
+	assert.Equal(t, out+calls, "")
+	m.fake("cc", "exit 1")
+	out, calls = m.run("check")
+	assert.Equal(t, out, "seccomp\n")
+	assert.Equal(t, calls, "")
 }
