@@ -40,7 +40,7 @@ RELEASE := $(BIN)/lab release
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' vm.mk Makefile | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' vm.mk Makefile | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
 	@echo 'Q=Lifecycle selects questions for lab, lab-here, steady and selftest. README.md has the other variables.'
 
 .PHONY: deps
@@ -105,9 +105,22 @@ test: ## run go vet, staticcheck, and the unit tests with the race detector; nee
 	$(GO) tool staticcheck -tags 'vmlab selftest vmtest' ./...
 	$(GO) test -race ./...
 
+# A=1 prints the answers as well.
 .PHONY: syllabus
-syllabus: ## list the questions
-	@$(GO) run ./cmd/lab syllabus
+syllabus: ## list the questions; with A=1, and their answers
+	@$(GO) run ./cmd/lab syllabus $(if $(value A),-a)
+
+.PHONY: doctor doctor-here
+doctor: ## check what `make lab` needs, and say what mends it
+doctor-here: ## check what `make lab-here` needs
+doctor doctor-here:
+	@command -v $(GO) >/dev/null || { echo 'missing: $(GO). Install Go: https://go.dev/doc/install' >&2; exit 1; }
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/lab ./cmd/lab
+	@$(VM) GO=$(call q,GO) $(BIN)/lab doctor $(if $(filter doctor-here,$@),here)
+
+.PHONY: watch
+watch: $(BIN)/lab ## ask again each time when a Go file changes: make watch Q=Pause, or WHERE=vm
+	@$(BIN)/lab watch $(MAKE) --no-print-directory $(if $(filter vm,$(WHERE)),lab,lab-here)
 
 .PHONY: sweep
 sweep: $(BIN)/lab ## remove the leftovers of killed runs, kept runs, and the results of all but the newest 20 runs

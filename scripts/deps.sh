@@ -1,6 +1,8 @@
 #!/bin/sh
 # Installs the programs and libraries that the lab needs beyond Go, and only the missing ones.
 #
+# With the argument "check" the script installs nothing. It prints which of the compiler, libseccomp and QEMU is missing.
+#
 # With apt the script installs the packages, with sudo if you are not root. With dnf, apk, pacman and zypper it prints
 # the command to paste, because this script was not tried with them.
 set -eu
@@ -66,6 +68,11 @@ case $arch in
 aarch64) need qemu have qemu-system-aarch64 ;;
 *) need qemu have qemu-system-x86_64 ;;
 esac
+
+if [ "${1-}" = check ]; then
+	for n in $missing; do echo "$n"; done
+	exit 0
+fi
 
 # sudo for the commands that need it.
 if [ "$(id -u)" = 0 ]; then sudo=; else sudo='sudo '; fi

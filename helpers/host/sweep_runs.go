@@ -74,6 +74,39 @@ func RunsInProgress() ([]Owner, error) {
 	return out, nil
 }
 
+// LeftRuns returns the directories of the runs that were killed and not swept, and of those that were kept. It changes nothing.
+func LeftRuns() (killed, kept []string, err error) {
+	lab, err := tryLock(Dir) // so that no run begins now: it would find its new directory locked
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, nil, nil
+	case errors.Is(err, errLocked):
+		return nil, nil, errors.New("a run begins or ends at this moment: ask again")
+	case err != nil:
+		return nil, nil, err
+	}
+	defer lab.Close()
+	runs, err := runNumbers()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, run := range runs {
+		dir := filepath.Join(Dir, run)
+		lock, err := tryLock(dir)
+		if err == nil {
+			lock.Close()
+		}
+		switch {
+		case errors.Is(err, errLocked):
+		case err == nil && isKept(run):
+			kept = append(kept, dir)
+		default:
+			killed = append(killed, dir)
+		}
+	}
+	return killed, kept, nil
+}
+
 // ParseMark returns the owner of the run whose [Owner.Mark] is mark.
 func ParseMark(mark string) (run Owner, err error) {
 	number, ok := runOfMark(mark)

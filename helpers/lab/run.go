@@ -47,7 +47,8 @@ func (s *Session) Run(m *testing.M) int {
 }
 
 func (s *Session) ask(m *testing.M) (code int, err error) {
-	if err := errors.Join(checkSettings(), checkSudo()); err != nil {
+	_, err = checkSettings()
+	if err := errors.Join(err, checkSudo()); err != nil {
 		return 1, err
 	}
 	s.keep, _ = parseKeep(os.Getenv(keepEnv))
@@ -106,7 +107,7 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 
 // verify returns an error if the questions were not answered as the user of the run expects.
 func (s *Session) verify() error {
-	if s.stepping != nil && s.stepping.ended.Load() {
+	if s.stepping.hasEnded() {
 		return errors.New("the reader ended the run, so its result says nothing about the programs under test")
 	}
 	return errors.Join(s.counts.verify(s.syllabus), s.skips.verify(s.maySkip))

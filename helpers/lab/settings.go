@@ -32,10 +32,10 @@ const defaultTimeout = time.Minute
 
 // checkSettings returns an error for each variable that has a value without a meaning. A value that would be ignored is worse
 // than an error: the user would believe that it holds.
-func checkSettings() error {
+func checkSettings() (seen string, err error) {
 	_, errKeep := parseKeep(os.Getenv(keepEnv))
 	_, errTimeout := parseTimeout(os.Getenv(timeoutEnv))
-	return errors.Join(errKeep, errTimeout,
+	return "every CDB_ variable has a meaning", errors.Join(errKeep, errTimeout,
 		checkWord(disposableEnv, "yes", "no"), checkWord(requireEnv, "all"), checkWord(stepEnv, "1", "0"),
 		checkRegistryAddr(os.Getenv(registryEnv)), checkUnset("CDB_JANITOR"))
 }

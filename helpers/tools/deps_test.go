@@ -45,20 +45,20 @@ func (m *depsMachine) fake(name, script string) {
 }
 
 // run runs the script, and returns its output and the calls of apt-get. The script must succeed.
-func (m *depsMachine) run() (output, calls string) {
+func (m *depsMachine) run(args ...string) (output, calls string) {
 	m.t.Helper()
-	output, calls, err := m.try()
+	output, calls, err := m.try(args...)
 	assert.NilError(m.t, err, "%s", output)
 	return output, calls
 }
 
 // try runs the script, which may fail.
-func (m *depsMachine) try() (output, calls string, err error) {
+func (m *depsMachine) try(args ...string) (output, calls string, err error) {
 	m.t.Helper()
 	script, err := filepath.Abs("../../scripts/deps.sh")
 	assert.NilError(m.t, err)
 	_ = os.Remove(m.dir + "/log")
-	c := exec.Command(script)
+	c := exec.Command(script, args...)
 	c.Dir, c.Env = m.dir, []string{"PATH=" + m.bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + m.home}
 	if m.onlyFakes {
 		for _, name := range []string{"sh", "uname", "grep", "sed", "sort", "tr", "find", "ls", "env"} {
@@ -161,4 +161,15 @@ func TestDeps_AsksNothingIfNothingIsMissing(t *testing.T) {
 	out, calls := m.run()
 	assert.Equal(t, calls, "")
 	assert.Assert(t, cmp.Contains(out, "nothing is missing"))
+}
+
+// `lab doctor` asks what is missing.
+func TestDeps_CheckPrintsWhatIsMissingAndInstallsNothing(t *testing.T) {
+	m := newDepsMachine(t, "required busybox")
+	out, calls := m.run("check")
+	assert.Equal(t, out+calls, "")
+	m.fake("cc", "exit 1")
+	out, calls = m.run("check")
+	assert.Equal(t, out, "seccomp\n")
+	assert.Equal(t, calls, "")
 }
