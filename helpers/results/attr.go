@@ -33,6 +33,7 @@ func (r *Reader) attr(e event, t *test) Change {
 	case "stack":
 		var s Stack
 		if r.decode(t, &s) {
+			s.plain()
 			r.run.Stack = &s
 		}
 	case "step", "control":
@@ -88,6 +89,14 @@ func add(q *Question, number int, item Item) {
 		}
 	}
 	s.Items = append(s.Items, item)
+}
+
+// plain makes every text of a stack [plainText]. A program under test says its own version.
+func (s *Stack) plain() {
+	s.Kernel, s.Machine, s.Cgroup = plainText(s.Kernel), plainText(s.Machine), plainText(s.Cgroup)
+	for i, p := range s.Programs {
+		s.Programs[i] = Program{plainText(p.Name), plainText(p.Version), plainText(p.Path), plainText(p.Digest), p.Pinned}
+	}
 }
 
 // plainData returns the data of a fact with [plainText] as its keys and values.

@@ -139,14 +139,14 @@ func (r *Reader) test(e event) *test {
 		return t
 	}
 	top, path, isSubtest := strings.Cut(e.Test, "/")
-	t := &test{path: path}
+	t := &test{path: plainText(path)}
 	if isSubtest {
 		parent := r.test(event{Test: top, Time: e.Time})
 		t.question = parent.question
-		t.subtest = &Subtest{Name: path, Verdict: Unfinished}
+		t.subtest = &Subtest{Name: t.path, Verdict: Unfinished}
 		t.question.Subtests = append(t.question.Subtests, t.subtest)
 	} else {
-		t.question = &Question{Test: top, Verdict: Unfinished, Begin: e.Time, Steps: []*Step{{}}}
+		t.question = &Question{Test: plainText(top), Verdict: Unfinished, Begin: e.Time, Steps: []*Step{{}}}
 		r.run.Questions = append(r.run.Questions, t.question)
 	}
 	r.tests[e.Test] = t
