@@ -52,7 +52,7 @@ func deaths(q *results.Question) (picture, error) {
 		}
 		p.Table = append(p.Table, cells)
 	}
-	p.Drawing = drawTable(p.Table, 22, 2, func(row, column int) string {
+	p.Drawing = drawTable(p.Table, (pageWidth-160)/len(columns)/8-2, 3, func(row, column int) string {
 		if row == 0 || column == 0 {
 			return "title"
 		}

@@ -68,10 +68,22 @@ func (d *drawing) centered(class string, x, y int, lines ...string) {
 	d.grow(x+widest(lines...)/2+2, 0)
 }
 
-// box is a rectangle with lines of text in its middle.
+// box is a rectangle with lines of text in its middle. A line that is too long for it is cut.
 func (d *drawing) box(class string, x, y, w, h int, lines ...string) {
 	d.rect(class, x, y, w, h)
-	d.centered(class, x+w/2, y+(h-len(lines)*lineHeight)/2, lines...)
+	d.centered(class, x+w/2, y+(h-len(lines)*lineHeight)/2, cut(w, lines...)...)
+}
+
+// cut cuts lines so that they are not wider than w. A line that is cut ends with ….
+func cut(w int, lines ...string) []string {
+	var out []string
+	for _, l := range lines {
+		if r, n := []rune(l), int(float64(w)/charWidth); len(r) > n {
+			l = string(r[:n-1]) + "…"
+		}
+		out = append(out, l)
+	}
+	return out
 }
 
 // wrap breaks a text into lines of at most n characters: at spaces, and within longer words.

@@ -44,19 +44,24 @@ func layers(q *results.Question) (picture, error) {
 
 func drawLayers(rows [][]string, v map[string]string) *drawing {
 	d := &drawing{}
-	const width, gap, height = 118, 40, 2*lineHeight + 12
-	d.text("title", 1, 10, "image")
-	left := textWidth("upperdir") + 16
-	for i, name := range []string{"index", "manifest", "config"} {
-		x := left + i*(width+gap)
-		d.box("root", x, 2, width, height, name, v[name])
-		if i > 0 {
-			arrow(d, x-gap, 2+height/2, x)
-		}
-	}
+	const width, gap, height, first = 112, 34, 2*lineHeight + 12, 92
+	left := 2 + first + gap
 	upper := 2 + height + 44
 	wide := 2*width + gap
 	last := left + 3*(width+gap)
+	// The manifest names the blobs, and the config the DiffIDs. Boxes are drawn over these lines.
+	for i := range 2 {
+		x := left + i*(width+gap) + width/2
+		for row := range rows {
+			down(d, x, 2+height, upper+(row+1)*(height+22))
+		}
+	}
+	d.box("root", 2, 2, first, height, cut(first, "index", v["index"])...)
+	for i, name := range []string{"manifest", "config"} {
+		x := left + i*(width+gap)
+		d.box("root", x, 2, width, height, name, v[name])
+		arrow(d, x-gap, 2+height/2, x)
+	}
 	d.text("title", 1, upper+(height-lineHeight)/2, "upperdir")
 	d.centered("label", last+width/2, upper-lineHeight-6, "/ of the first")
 	d.centered("label", last+width+gap+width/2, upper-lineHeight-6, "/ of the second")
@@ -73,10 +78,14 @@ func drawLayers(rows [][]string, v map[string]string) *drawing {
 		}
 		d.box(fmt.Sprintf("color%d", i), last, y, wide, height, "lowerdir: "+row[4], row[5]+" files, read only")
 		for _, x := range []int{last + width/2, last + width + gap + width/2} {
-			d.path("edge arrow", fmt.Sprintf("M%d %dV%dl-4 -6m4 6l4 -6", x, y-22, y-3))
+			down(d, x, y-22, y)
 		}
 	}
 	return d
+}
+
+func down(d *drawing, x, y, to int) {
+	d.path("edge arrow", fmt.Sprintf("M%d %dV%dl-4 -6m4 6l4 -6", x, y, to-3))
 }
 
 func arrow(d *drawing, x, y, to int) {

@@ -72,7 +72,7 @@ func drawMatrix(table [][]string) *drawing {
 			x := left + j*(cell+gap)
 			switch {
 			case i == 0:
-				d.centered("title", x+cell/2, y+(height-lineHeight)/2, value)
+				d.centered("title", x+cell/2, y+(height-lineHeight)/2, cut(cell, value)...)
 			case value == "none":
 				d.box("dead", x, y, cell, height-gap, value)
 			default:

@@ -18,13 +18,13 @@ import (
 
 var (
 	//go:embed page.html
-	html string
+	markup string
 	//go:embed page.css
 	style string
 	//go:embed page.js
 	script string
 
-	page = template.Must(template.New("page").Parse(html))
+	page = template.Must(template.New("page").Funcs(template.FuncMap{"spans": spans}).Parse(markup))
 )
 
 // Write writes the page of a run. A run of which something is missing gives a page that says what is missing.

@@ -77,6 +77,12 @@
     }
     const experiment = article.querySelector(".experiment");
     if (experiment) experiment.open = true;
+    for (const link of all("nav li a")) {
+      const here = link.parentElement.dataset.question === article.id;
+      if (here) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+      if (here && getComputedStyle(link.closest("nav")).position === "sticky") link.scrollIntoView({ block: "nearest" });
+    }
     article.scrollIntoView();
     article.focus({ preventScroll: true });
   };

@@ -1,6 +1,7 @@
 package notebook
 
-// drawTable draws a table whose first row and first column are headings. The class of a cell is what class returns.
+// drawTable draws a table whose first row and first column are headings. A column has at most so many characters (the first one
+// twice as many), and a cell so many lines. The class of a cell is what class returns.
 func drawTable(table [][]string, width, lines int, class func(row, column int) string) *drawing {
 	d := &drawing{}
 	cells := make([][][]string, len(table))
@@ -8,7 +9,11 @@ func drawTable(table [][]string, width, lines int, class func(row, column int) s
 	for i, row := range table {
 		height := 1
 		for j, value := range row {
-			text := wrapTo(lines, value, width)
+			most := max(width, 8)
+			if j == 0 {
+				most *= 2
+			}
+			text := wrapTo(lines, value, most)
 			cells[i] = append(cells[i], text)
 			if j == len(widths) {
 				widths = append(widths, 0)

@@ -77,7 +77,7 @@ func lastVerb(q *results.Question, before *results.Fact) string {
 
 func drawStates(moments []moment, lanes []string) *drawing {
 	d := &drawing{}
-	const box, arrow, lane = 86, 62, 26
+	const box, arrow, lane = 80, 54, 26
 	left := widest(lanes...) + 16
 	d.text("title", 1, 4+(boxHeight-lineHeight)/2+lineHeight, "runc state")
 	for j, name := range lanes {
@@ -92,13 +92,15 @@ func drawStates(moments []moment, lanes []string) *drawing {
 		d.box("process", x, top, box, boxHeight, m.name)
 		for j, seen := range m.lanes {
 			y := 66 + j*(lane+8)
-			from, width := x, box
-			if i > 0 && seen == "true" && moments[i-1].lanes[j] == "true" {
-				from, width = x-arrow, box+arrow
-			}
 			switch seen {
 			case "true":
-				d.rect(fmt.Sprintf("bar color%d", j), from, y, width, lane)
+				last := i // of the states in a row in which it is so: they have one bar
+				for last+1 < len(moments) && moments[last+1].lanes[j] == "true" {
+					last++
+				}
+				if i == 0 || moments[i-1].lanes[j] != "true" {
+					d.rect(fmt.Sprintf("color%d", j), x, y, box+(last-i)*(box+arrow), lane)
+				}
 				d.centered("color", x+box/2, y+(lane-lineHeight)/2, "yes")
 			case "false":
 				d.centered("quiet", x+box/2, y+(lane-lineHeight)/2, "no")
@@ -193,19 +195,19 @@ func drawEvents(periods []period) *drawing {
 	for i, y := range []int{askedTop, barTop + 4, eventTop + 5} {
 		d.text("title", 1, y, rows[i])
 	}
-	x := left
+	x, barFrom := left, 0
 	for i, p := range periods {
 		width := max(widest(p.asked...), widest(p.published...)+2*pad, widest(p.name), 84)
 		d.text("title", x, 2, p.name)
 		d.text("label", x, askedTop, p.asked...)
 		if p.runs {
-			last := i+1 == len(periods) || !periods[i+1].runs
-			bar := width + gap
-			if last {
-				bar = width
+			if i == 0 || !periods[i-1].runs {
+				barFrom = x
 			}
-			d.rect("bar color0", x, barTop, bar, 26)
-			d.text("color", x+pad, barTop+4, "runs")
+			if i+1 == len(periods) || !periods[i+1].runs {
+				d.rect("color0", barFrom, barTop, x+width-barFrom, 26)
+				d.text("color", barFrom+pad, barTop+4, "runs")
+			}
 		} else {
 			d.text("quiet", x, barTop+4, "–")
 		}
@@ -214,7 +216,7 @@ func drawEvents(periods []period) *drawing {
 		}
 		class := "adopted"
 		if p.maybe {
-			class = "dead"
+			class = "maybe"
 		}
 		for j, topic := range p.published {
 			d.box(class, x, eventTop+j*(boxHeight+6), textWidth(topic)+2*pad, boxHeight, topic)

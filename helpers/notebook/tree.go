@@ -56,11 +56,16 @@ func parents(q *results.Question) (picture, error) {
 			p.Table = append(p.Table, []string{strings.Join(now.title, "; "), process, parent})
 		}
 	}
-	if slices.ContainsFunc(panels, func(p *panel) bool { return len(p.dead) > 0 }) {
-		p.Note = "A dashed box with ✗ is a process that has died. A double line is a process that has been adopted."
+	if slices.ContainsFunc(panels, func(p *panel) bool { return hasTrue(p.dead) }) {
+		p.Note = "A dashed box with ✗ is a process that has died: it stands where it was."
+	}
+	if slices.ContainsFunc(panels, func(p *panel) bool { return hasTrue(p.adopted) }) {
+		p.Note += " A thick line leads to an orphan that was adopted."
 	}
 	return p, nil
 }
+
+func hasTrue(m map[string]bool) bool { return slices.Contains(slices.Collect(maps.Values(m)), true) }
 
 // tableNamed returns the elements of the fact with a name, or nil.
 func tableNamed(q *results.Question, name string) map[string]string {
@@ -217,6 +222,9 @@ func (p *panel) drawAt(d *drawing, process string, x, y, depth int) int {
 			class = "edge gone"
 		} else if p.adopted[child] {
 			class = "edge new"
+		}
+		if to-middle <= 1 && middle-to <= 1 {
+			to = middle // rounding would bend the line
 		}
 		half := y + boxHeight + levelGap/2
 		d.path(class, fmt.Sprintf("M%d %dV%dH%dV%d", middle, y+boxHeight, half, to, y+boxHeight+levelGap))
