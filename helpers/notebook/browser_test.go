@@ -28,6 +28,7 @@ import (
 
 var (
 	runFlag  = flag.String("run-of", "testdata/run.json", "the run whose page is tested: a stream, or a directory of results")
+	picFlag  = flag.String("picture", "", "the file of the picture for the README")
 	shotFlag = flag.String("screenshots", "", "a directory for pictures of the page")
 
 	//go:embed testdata/checks.js
@@ -186,6 +187,25 @@ func TestBrowser(t *testing.T) {
 	})
 }
 
+// -picture writes the picture for the README: the question whose pictures show most.
+func TestBrowser_Picture(t *testing.T) {
+	if *picFlag == "" {
+		t.Skip("no -picture file is given: make notebook-png")
+	}
+	const test, limit = "TestTask_WhatHappensWhenTheShimDies", 300_000
+	run := loadRun(t)
+	assert.Assert(t, run.Question(test) != nil, "the run has not asked %s: record it with make lab, and ask again", test)
+	b := openBrowser(t)
+	b.open(t, run)
+	b.resize(t, 1180, 860)
+	b.do(t, chromedp.Evaluate[chromedp.Void](`location.hash = "`+test+`"`))
+	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	assert.NilError(t, err)
+	assert.Check(t, len(png) < limit, "the picture has %d bytes, and %d are allowed", len(png), limit)
+	assert.NilError(t, os.MkdirAll(filepath.Dir(*picFlag), 0o755))
+	assert.NilError(t, os.WriteFile(*picFlag, png, 0o644))
+}
+
 // -screenshots writes what there is to look at before the page is changed.
 func TestBrowser_Screenshots(t *testing.T) {
 	if *shotFlag == "" {
@@ -206,9 +226,9 @@ func TestBrowser_Screenshots(t *testing.T) {
 			b.resize(t, width, 1000)
 			b.do(t, chromedp.Reload()) // at this width the syllabus may be folded
 			shoot(fmt.Sprintf("%s-%d-top", scheme, width), `location.hash = ""; scrollTo(0, 0)`)
-			for test := range pictures {
-				if run.Question(test) != nil {
-					shoot(fmt.Sprintf("%s-%d-%s", scheme, width, test), `location.hash = "`+test+`"`)
+			for _, q := range run.Questions {
+				if pictures[q.Test] != nil || q.Verdict != results.Answered {
+					shoot(fmt.Sprintf("%s-%d-%s", scheme, width, q.Test), `location.hash = "`+q.Test+`"`)
 				}
 			}
 		}

@@ -51,21 +51,25 @@ func (d *drawing) path(class, path string) {
 	d.Shapes = append(d.Shapes, shape{Kind: "path", Class: class, Path: path})
 }
 
-// text writes lines below each other. The first line begins at x, and y is the upper end.
+// text writes lines below each other. They begin at x, and y is the upper end.
 func (d *drawing) text(class string, x, y int, lines ...string) {
-	for i, l := range lines {
-		if l == "" {
-			continue
-		}
-		d.Shapes = append(d.Shapes, shape{Kind: "text", Class: class, X: x, Y: y + i*lineHeight + 13, Text: l})
-		d.grow(x+textWidth(l)+2, y+(i+1)*lineHeight)
-	}
+	d.lines(class, x, y, lines)
+	d.grow(x+widest(lines...)+2, 0)
 }
 
 // centered is text whose lines have their middle at x.
 func (d *drawing) centered(class string, x, y int, lines ...string) {
-	d.text(class+" middle", x, y, lines...)
+	d.lines(class+" middle", x, y, lines)
 	d.grow(x+widest(lines...)/2+2, 0)
+}
+
+func (d *drawing) lines(class string, x, y int, lines []string) {
+	for i, l := range lines {
+		if l != "" {
+			d.Shapes = append(d.Shapes, shape{Kind: "text", Class: class, X: x, Y: y + i*lineHeight + 13, Text: l})
+			d.grow(0, y+(i+1)*lineHeight)
+		}
+	}
 }
 
 // box is a rectangle with lines of text in its middle. A line that is too long for it is cut.

@@ -21,8 +21,7 @@ type view struct {
 	Elapsed  string
 	Sections []section
 	Others   []*question // tests that are no questions
-	Lines    []string    // the last lines that were printed outside of questions
-	Dropped  int         // how many lines were printed before Lines
+	Lines    output      // what was printed outside of questions
 }
 
 // section is a section of the chapter, with those of its questions that the run has asked.
@@ -44,21 +43,30 @@ type question struct {
 	SetUp    []block // step 0
 	Rows     []row
 	Pictures []picture
+	Printed  output // by a question that was not answered
 }
 
-// maxLines is how many lines outside of questions the page has. A VM may print its whole console.
-const maxLines = 300
+// output is the end of what was printed.
+type output struct {
+	Lines   []string
+	Dropped int // how many lines were printed before
+}
+
+// maxLines is how many lines of an output the page has. A VM may print its whole console.
+const maxLines = 1000
+
+func endOf(lines []string) output {
+	n := max(len(lines)-maxLines, 0)
+	return output{lines[n:], n}
+}
 
 func newView(run *results.Run) *view {
 	v := &view{
-		Run: run, Verdict: words[run.Verdict], Counts: counts(run), Lines: run.Lines,
+		Run: run, Verdict: words[run.Verdict], Counts: counts(run), Lines: endOf(run.Lines),
 		Elapsed: duration(run.End.Sub(run.Begin)),
 	}
 	if !run.Begin.IsZero() {
 		v.Begin = run.Begin.Format("2006-01-02 15:04:05 MST")
-	}
-	if n := len(run.Lines) - maxLines; n > 0 {
-		v.Lines, v.Dropped = run.Lines[n:], n
 	}
 	bySection := map[string][]*question{}
 	for _, q := range run.Questions {
@@ -136,6 +144,9 @@ func newQuestion(q *results.Question) *question {
 		case l.Kind == "skip":
 			out.Skips = append(out.Skips, l)
 		}
+	}
+	if q.Verdict == results.Failed || q.Verdict == results.Unfinished {
+		out.Printed = endOf(q.Output)
 	}
 	var steps []*results.Step
 	for _, s := range q.Steps {

@@ -45,6 +45,8 @@ function bySearch() {
 
 async function searchIsLeftByAnAnchor() {
   setQuery("zzzz");
+  location.hash = "";
+  await frame();
   const article = list("article").at(-1);
   location.hash = article.id;
   await frame();
