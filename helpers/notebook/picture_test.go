@@ -1,6 +1,8 @@
 package notebook
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -94,12 +96,22 @@ func TestPictures_SayWhichFactIsMissing(t *testing.T) {
 	}
 }
 
-func TestParents_EndsWhereProcessesAreTheirOwnAncestors(t *testing.T) {
-	cycle := map[string]any{"a": "b", "b": "a", "c": "c", "d": "e"}
-	q := &results.Question{Steps: []*results.Step{{Items: []results.Item{{Fact: &results.Fact{Name: "x: parents", Data: cycle}}}}}}
+func TestParents_DrawsWhateverTheFactSays(t *testing.T) {
+	tree := map[string]any{"a": "b", "b": "a", "c": "c", "d": "e", "f": "d"}
+	q := &results.Question{Steps: []*results.Step{{Items: []results.Item{{Fact: &results.Fact{Name: "x: parents", Data: tree}}}}}}
 	p, err := parents(q)
 	assert.NilError(t, err)
-	assert.Check(t, len(p.Drawing.Shapes) < 100)
+	var drawn []string
+	for _, s := range p.Drawing.Shapes {
+		drawn = append(drawn, s.Text)
+	}
+	assert.Check(t, cmp.Contains(drawn, "f"))
+	assert.Check(t, !slices.Contains(drawn, "a"), "a process that is its own ancestor is drawn")
+	for i := range 100 {
+		tree[fmt.Sprint(i)] = fmt.Sprint(i + 1)
+	}
+	_, err = parents(q)
+	assert.ErrorContains(t, err, "105 processes")
 }
 
 // The browser test measures the real texts; this one needs no browser.

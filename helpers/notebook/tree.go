@@ -27,6 +27,9 @@ func parents(q *results.Question) (picture, error) {
 		if tree == nil {
 			continue
 		}
+		if len(tree) > maxProcesses {
+			return p, fmt.Errorf("the fact %q has %d processes, and a picture has room for %d", f.Name, len(tree), maxProcesses)
+		}
 		of, when, _ := strings.Cut(f.Name, ": parents")
 		title := of
 		if when = strings.TrimSpace(when); when != "" {
@@ -100,10 +103,13 @@ func (p *panel) equal(other *panel) bool {
 }
 
 const (
+	maxProcesses = 30
+
 	boxHeight  = lineHeight + 10
 	levelGap   = 26 // between a parent and its children
+	treeGap    = 16
 	panelGap   = 34
-	panelWidth = 24 // characters of a title's line
+	panelWidth = 30 // characters of a title's line
 	pageWidth  = 860
 )
 
@@ -114,7 +120,7 @@ func drawPanels(panels []*panel) *drawing {
 	for _, p := range panels {
 		var lines []string
 		for _, t := range p.title {
-			lines = append(lines, wrap(t, max(panelWidth, 30))...)
+			lines = append(lines, wrap(t, panelWidth)...)
 		}
 		width := max(widest(lines...), p.width())
 		if x > 1 && x+width > pageWidth {
@@ -124,7 +130,7 @@ func drawPanels(panels []*panel) *drawing {
 		top, left := y+len(lines)*lineHeight+10, x
 		for _, root := range p.roots() {
 			p.draw(d, root, left, top)
-			left += p.span(root, 0) + 16
+			left += p.span(root) + treeGap
 		}
 		x += width + panelGap
 		bottom = max(bottom, d.Height)
@@ -157,9 +163,9 @@ func (p *panel) width() int {
 	w := 0
 	for i, root := range p.roots() {
 		if i > 0 {
-			w += 16
+			w += treeGap
 		}
-		w += p.span(root, 0)
+		w += p.span(root)
 	}
 	return w
 }
@@ -172,26 +178,27 @@ func (p *panel) label(process string) string {
 }
 
 // span returns the width of a process and its descendants.
-func (p *panel) span(process string, depth int) int {
+func (p *panel) span(process string) int {
+	return max(p.spanOfChildren(process), textWidth(p.label(process))+2*pad)
+}
+
+const siblingGap = 14
+
+func (p *panel) spanOfChildren(process string) int {
 	w := 0
-	if depth < 20 { // facts that are not of the lab might have a cycle
-		for i, child := range p.children(process) {
-			if i > 0 {
-				w += 14
-			}
-			w += p.span(child, depth+1)
+	for i, child := range p.children(process) {
+		if i > 0 {
+			w += siblingGap
 		}
+		w += p.span(child)
 	}
-	return max(w, textWidth(p.label(process))+2*pad)
+	return w
 }
 
-func (p *panel) draw(d *drawing, process string, x, y int) {
-	p.drawAt(d, process, x, y, 0)
-}
-
-// drawAt draws a process and its descendants, and returns the middle of its box.
-func (p *panel) drawAt(d *drawing, process string, x, y, depth int) int {
-	span, w := p.span(process, depth), textWidth(p.label(process))+2*pad
+// draw draws a process and its descendants, and returns the middle of its box. It ends: a root is no descendant of itself, and
+// each other process has one parent.
+func (p *panel) draw(d *drawing, process string, x, y int) int {
+	span, w := p.span(process), textWidth(p.label(process))+2*pad
 	middle := x + span/2
 	class := "process"
 	if _, known := p.parents[process]; !known {
@@ -204,19 +211,9 @@ func (p *panel) drawAt(d *drawing, process string, x, y, depth int) int {
 		class = "adopted"
 	}
 	d.box(class, middle-w/2, y, w, boxHeight, p.label(process))
-	if depth >= 20 {
-		return middle
-	}
-	children, total := p.children(process), 0
-	for i, child := range children {
-		if i > 0 {
-			total += 14
-		}
-		total += p.span(child, depth+1)
-	}
-	left := x + (span-total)/2
-	for _, child := range children {
-		to := p.drawAt(d, child, left, y+boxHeight+levelGap, depth+1)
+	left := x + (span-p.spanOfChildren(process))/2
+	for _, child := range p.children(process) {
+		to := p.draw(d, child, left, y+boxHeight+levelGap)
 		class := "edge"
 		if p.dead[child] {
 			class = "edge gone"
@@ -228,7 +225,7 @@ func (p *panel) drawAt(d *drawing, process string, x, y, depth int) int {
 		}
 		half := y + boxHeight + levelGap/2
 		d.path(class, fmt.Sprintf("M%d %dV%dH%dV%d", middle, y+boxHeight, half, to, y+boxHeight+levelGap))
-		left += p.span(child, depth+1) + 14
+		left += p.span(child) + siblingGap
 	}
 	return middle
 }
