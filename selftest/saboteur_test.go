@@ -29,7 +29,7 @@ func TestSaboteur_AnHonestWrapperPasses(t *testing.T) {
 // Each saboteur is a shell script around the real program ($real). In it, $verb is the runtime's operation, and $socket a
 // socket that can be copied.
 func TestSaboteur_FailsTheLab(t *testing.T) {
-	const timeout = "CDB_TIMEOUT=10s" // some saboteurs cost a whole timeout; on a busy machine a command takes seconds
+	const timeout = "CDB_TIMEOUT=10s"              // some saboteurs cost a whole timeout; on a busy machine a command takes seconds
 	socket := filepath.Join(t.TempDir(), "socket") // no shell command makes one, but cp -a copies one
 	listener, err := net.Listen("unix", socket)
 	assert.NilError(t, err)
