@@ -83,6 +83,13 @@ func TestLive_FitsIntoAnyTerminal(t *testing.T) {
 	}
 }
 
+// What was prepared when the run ended must stay on the screen: it is what failed.
+func TestLive_FailsBeforeTheFirstQuestion(t *testing.T) {
+	term := &terminal{T: t, width: 80, height: 24}
+	showLive(term, `{"Action":"fail"}`+"\n", Options{}, nil)
+	assert.Check(t, cmp.Contains(term.text(), "✓ building runc, containerd, the shim and ctr  2.0s\n✗ compiling the tests  0.0s\n"))
+}
+
 func TestLive_ManyQuestionsRunAtTheSameTime(t *testing.T) {
 	var b strings.Builder
 	for i := range 30 {

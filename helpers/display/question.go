@@ -52,7 +52,7 @@ func (s style) ended(q *results.Question) []string {
 	for i := range lines[1:] {
 		lines[i+1] = strings.Repeat(" ", indent) + lines[i+1]
 	}
-	lines[0] = s.mark(q) + " " + pad(q.Section(), section) + lines[0]
+	lines[0] = s.mark(q.Verdict) + " " + pad(q.Section(), section) + lines[0]
 	return append(lines, s.reason(q)...)
 }
 
@@ -78,9 +78,9 @@ func word(q *results.Question) string {
 	return string(q.Verdict)
 }
 
-// mark is the verdict as a sign.
-func (s style) mark(q *results.Question) string {
-	switch q.Verdict {
+// mark is a verdict as a sign.
+func (s style) mark(v results.Verdict) string {
+	switch v {
 	case results.Answered:
 		return s.green("✓")
 	case results.Skipped:
