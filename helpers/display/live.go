@@ -62,7 +62,7 @@ func (l *live) Update(run *results.Run, c results.Change) {
 	switch c.Kind {
 	case results.Printed:
 		if l.printed.sort(c.Line) == other {
-			lines = append(lines, c.Line)
+			lines = append(lines, l.style().folded(c.Line)...)
 		}
 	case results.Began:
 		lines = append(lines, l.prepared("", results.Answered)...)

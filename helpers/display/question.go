@@ -130,21 +130,14 @@ var message = regexp.MustCompile(`^    \S+\.go:\d+: `)
 func (s style) notes(q *results.Question) []string {
 	var out []string
 	for _, line := range shorten(q.Output) {
-		line = strings.TrimRight(line, " ")
-		text := strings.TrimLeft(line, " ")
-		switch {
-		case message.MatchString(line):
-			for i, part := range s.indented(text, 4) {
-				if i == 0 {
-					part = "  > " + part[4:]
-				}
-				out = append(out, s.red(part))
+		parts := s.folded(strings.TrimRight(line, " "))
+		if message.MatchString(line) {
+			parts[0] = "  > " + parts[0][4:]
+			for i := range parts {
+				parts[i] = s.red(parts[i])
 			}
-		case strings.HasPrefix(text, "$ "):
-			out = append(out, line) // the terminal folds it, and a reader can copy it in one piece
-		default:
-			out = append(out, s.indented(text, len(line)-len(text))...)
 		}
+		out = append(out, parts...)
 	}
 	return append(out, "")
 }
