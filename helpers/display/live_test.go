@@ -45,7 +45,8 @@ func TestLive_ShowsARun(t *testing.T) {
 		rule := strings.Repeat("=", width) + "\n"
 		showLive(term, stream, Options{Expected: expected(stream)}, func(l *live, ended int) {
 			first := len(pictures) == 0
-			if first || len(pictures) == 1 && ended == 1 && len(l.progress.running) == 3 && l.progress.running[1].step != "" {
+			asked := l.progress.running
+			if first || len(pictures) == 1 && ended == 1 && len(asked) == 3 && asked[1].step != "" {
 				pictures = append(pictures, term.text())
 			}
 		})
@@ -73,14 +74,23 @@ func TestLive_FitsIntoAnyTerminal(t *testing.T) {
 		for _, height := range []int{1, 2, 5, 24} {
 			term := &terminal{T: t, width: width, height: height}
 			showLive(term, stream, Options{Expected: expected(stream)}, func(l *live, _ int) {
-				assert.Check(t, l.screen.rows(width) < height, "%dx%d: the redrawn lines do not fit:\n%s", width, height, strings.Join(l.screen.live, "\n"))
-				assert.Check(t, cmp.Len(l.screen.live, l.screen.rows(width)), "%dx%d: a redrawn line is too long", width, height)
+				rows, lines := l.screen.rows(width), l.screen.live
+				assert.Check(t, rows < height, "%dx%d: the redrawn lines do not fit:\n%s", width, height, strings.Join(lines, "\n"))
+				assert.Check(t, cmp.Len(lines, rows), "%dx%d: a redrawn line is too long", width, height)
 			})
 			text := term.text()
-			assert.Check(t, !strings.ContainsAny(text, "▸"+strings.Join(spinner, "")), "%dx%d: a redrawn line is left:\n%s", width, height, text)
+			redrawn := strings.ContainsAny(text, "▸"+strings.Join(spinner, ""))
+			assert.Check(t, !redrawn, "%dx%d: a redrawn line is left:\n%s", width, height, text)
 			assert.Check(t, cmp.Equal(strings.Count(text, "✓ Bundle"), 1), "%dx%d:\n%s", width, height, text)
 		}
 	}
+}
+
+// What was prepared when the run ended must stay on the screen: it is what failed.
+func TestLive_FailsBeforeTheFirstQuestion(t *testing.T) {
+	term := &terminal{T: t, width: 80, height: 24}
+	showLive(term, `{"Action":"fail"}`+"\n", Options{}, nil)
+	assert.Check(t, cmp.Contains(term.text(), "✓ building runc, containerd, the shim and ctr  2.0s\n✗ compiling the tests  0.0s\n"))
 }
 
 func TestLive_ManyQuestionsRunAtTheSameTime(t *testing.T) {
@@ -108,7 +118,8 @@ func TestDisplay_NoEscapeSequenceOfATestReachesTheTerminal(t *testing.T) {
 {"Action":"output","Output":"lab: printed E\n"}
 {"Action":"run","Test":"TestTask_X"}
 {"Action":"attr","Test":"TestTask_X","Key":"question","Value":"What is E?"}
-{"Action":"attr","Test":"TestTask_X","Key":"stack","Value":"{\"kernel\":\"6J\",\"machine\":\"J\",\"cgroup\":\"vJ\",\"programs\":[{\"name\":\"runcJ\",\"version\":\"1.2J\",\"path\":\"/J\"}]}"}
+{"Action":"attr","Test":"TestTask_X","Key":"stack","Value":"{\"kernel\":\"6J\",\"machine\":\"J\",\"cgroup\":\"vJ\","}
+{"Action":"attr","Test":"TestTask_X","Key":"stack+","Value":"\"programs\":[{\"name\":\"runcJ\",\"version\":\"1.2J\",\"path\":\"/J\"}]}"}
 {"Action":"attr","Test":"TestTask_X","Key":"step","Value":"{\"number\":1,\"text\":\"look J\\nat\\tJ\"}"}
 {"Action":"attr","Test":"TestTask_X","Key":"log","Value":"{\"kind\":\"skip\",\"text\":\"skipped J\",\"at\":\"J\"}"}
 {"Action":"run","Test":"TestTask_X/sub E"}

@@ -52,7 +52,7 @@ func (s style) ended(q *results.Question) []string {
 	for i := range lines[1:] {
 		lines[i+1] = strings.Repeat(" ", indent) + lines[i+1]
 	}
-	lines[0] = s.mark(q) + " " + pad(q.Section(), section) + lines[0]
+	lines[0] = s.mark(q.Verdict) + " " + pad(q.Section(), section) + lines[0]
 	return append(lines, s.reason(q)...)
 }
 
@@ -78,9 +78,9 @@ func word(q *results.Question) string {
 	return string(q.Verdict)
 }
 
-// mark is the verdict as a sign.
-func (s style) mark(q *results.Question) string {
-	switch q.Verdict {
+// mark is a verdict as a sign.
+func (s style) mark(v results.Verdict) string {
+	switch v {
 	case results.Answered:
 		return s.green("✓")
 	case results.Skipped:
@@ -130,21 +130,14 @@ var message = regexp.MustCompile(`^    \S+\.go:\d+: `)
 func (s style) notes(q *results.Question) []string {
 	var out []string
 	for _, line := range shorten(q.Output) {
-		line = strings.TrimRight(line, " ")
-		text := strings.TrimLeft(line, " ")
-		switch {
-		case message.MatchString(line):
-			for i, part := range s.indented(text, 4) {
-				if i == 0 {
-					part = "  > " + part[4:]
-				}
-				out = append(out, s.red(part))
+		parts := s.folded(strings.TrimRight(line, " "))
+		if message.MatchString(line) {
+			parts[0] = "  > " + parts[0][4:]
+			for i := range parts {
+				parts[i] = s.red(parts[i])
 			}
-		case strings.HasPrefix(text, "$ "):
-			out = append(out, line) // the terminal folds it, and a reader can copy it in one piece
-		default:
-			out = append(out, s.indented(text, len(line)-len(text))...)
 		}
+		out = append(out, parts...)
 	}
 	return append(out, "")
 }

@@ -31,8 +31,7 @@ func (s style) summary(run *results.Run, skipped []string, where string) []strin
 	if len(skipped) > 0 {
 		heading("What was skipped, and why")
 		for _, line := range skipped {
-			text := strings.TrimLeft(line, " ")
-			out = append(out, s.indented(text, len(line)-len(text))...)
+			out = append(out, s.folded(line)...)
 		}
 	}
 	if chapter := chapter(run); 0 < len(chapter) && len(chapter) < len(run.Questions) {

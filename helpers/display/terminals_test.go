@@ -94,7 +94,8 @@ func startTmux(t *testing.T, width, height int, command string) *tmux {
 		t.Skip("this machine has no tmux: install it to try the live display in a real terminal")
 	}
 	m := &tmux{t, filepath.Join(t.TempDir(), "tmux")}
-	m.run("new-session", "-d", "-s", "s", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height), "sh -c '"+command+"; echo THE END; exec sleep 600'")
+	m.run("new-session", "-d", "-s", "s", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height),
+		"sh -c '"+command+"; echo THE END; exec sleep 600'")
 	t.Cleanup(func() { m.run("kill-server") })
 	return m
 }
