@@ -12,23 +12,35 @@ q = '$(subst ','\'',$(value $1))'
 Q ?=
 RUN := $(if $(value Q),-run $(call q,Q))
 
+# STEP=1 stops at each step of a question, for a reader at a terminal. No deadline ends a run that waits.
+STEP ?=
+ifneq ($(value STEP),)
+export CDB_STEP := $(value STEP)
+endif
+
 # V=1 shows the notes of all questions. JUNIT=file writes the JUnit report there as well. ARTIFACTS=dir stores there what go test
 # -artifacts stores.
 V         ?=
 JUNIT     ?=
 ARTIFACTS ?=
-FLAGS     := -tags vmlab -count=1 -timeout 40m $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
+FLAGS     := -tags vmlab -count=1 -timeout $(if $(value STEP),0 -v,40m) $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
 
-# lab run shows the run while it goes on, and leaves its results in .lab/results.
-TEST      := $(BIN)/lab run $(if $(filter-out 0,$(value V)),-v) $(if $(value JUNIT),-junit $(call q,JUNIT)) -- $(GO) test
+# lab run shows the run while it goes on, and leaves its results in .lab/results. With STEP the reader at the terminal talks to the
+# questions themselves.
+RUNNER    := $(BIN)/lab run $(if $(filter-out 0,$(value V)),-v) $(if $(value JUNIT),-junit $(call q,JUNIT)) --
+TEST      = $(if $(value STEP),$(RELEASE),$(RUNNER)) $(GO) test
 
-# The questions need root. If you are not root, go test starts the finished test binary with sudo. go itself runs as you,
-# because sudo often does not find go, and go's caches would belong to root.
-SUDO := $(if $(filter-out 0,$(shell id -u)),-exec 'sudo -E')
+# The questions need root. go test starts the finished test binary with sudo, and with your CDB_* variables. go itself runs as
+# you, because sudo often does not find go, and go's caches would belong to root. The path is relative, as that of LAB in vm.mk.
+AS_ROOT := scripts/as-root.sh
+
+# RUNC=1.2.5 CONTAINERD=1.7.27 CTR= SHIM= name what is tested: a release, a program on PATH (RUNC=crun) or a path. make exports
+# them to $(RELEASE), which builds the release and hands on its path. If one can't be built, the command does not run.
+RELEASE := $(BIN)/lab release
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' vm.mk Makefile | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' vm.mk Makefile | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
 	@echo 'Q=Lifecycle selects questions for lab, lab-here, steady and selftest. README.md has the other variables.'
 
 .PHONY: deps
@@ -41,11 +53,14 @@ tools: $(BIN)/lab ## build runc, containerd, the shim and ctr in the versions th
 
 include vm.mk
 
+.PHONY: terminal
+terminal:
+	@( : </dev/tty ) 2>/dev/null || { echo 'STEP=1 stops at each step until you press a key, and this process has no terminal: type the command at a terminal' >&2; exit 1; }
+
 .PHONY: lab-here
-lab-here: deps tools $(BIN)/lab ## run the questions on this machine, as root; only in a disposable VM
-	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null || { echo 'lab-here needs root, and there is no sudo: run it as root, or run "make lab"' >&2; exit 1; }
-	@[ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || sudo -v # it asks for the password before the live display begins
-	@$(TEST) $(SUDO) $(FLAGS) .
+lab-here: $(if $(value STEP),terminal) deps tools $(BIN)/lab ## run the questions on this machine, as root; only in a disposable VM
+	@$(AS_ROOT) true # sudo asks for the password before the live display begins
+	@$(TEST) -exec $(AS_ROOT) $(FLAGS) .
 
 # How often, and where: make steady N=60, or make steady N=6 WHERE=vm
 N     ?= 10
@@ -53,8 +68,26 @@ WHERE ?= here
 .PHONY: steady
 steady: deps tools $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
-	$(if $(filter vm,$(WHERE)),$(VM) $(BIN)/lab steady -n $(N) $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
-		$(if $(filter-out 0,$(shell id -u)),sudo -E )$(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(value Q),-test.run $(call q,Q))
+	$(if $(filter vm,$(WHERE)),$(VM) $(RELEASE) $(BIN)/lab steady -n $(N) $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
+		$(RELEASE) $(AS_ROOT) $(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(value Q),-test.run $(call q,Q))
+
+# A='RUNC=1.3.4' B='RUNC=1.3.5' name runs: variables of make, results, or a facts.json. A= is the pinned stack. FORMAT=markdown prints
+# Markdown. FRESH=1 makes each run again. The runs are made in the VM, with WHERE=here on this machine.
+A      ?=
+B      ?=
+FORMAT ?= text
+FRESH  ?=
+compare_flags = -where $(if $(filter file,$(origin WHERE)),vm,$(call q,WHERE)) $(RUN) $(if $(filter-out 0,$(value FRESH)),-fresh)
+.PHONY: compare
+compare: $(BIN)/lab ## say what differs between two runs: make compare A='RUNC=1.3.4' B='RUNC=1.3.5'
+	@MAKE=$(call q,MAKE) $(BIN)/lab compare $(compare_flags) -format $(call q,FORMAT) -html .lab/compare/index.html $(call q,A) $(call q,B)
+
+# The variables of a stack, with several values each. RESULTS= adds results, or facts.json, of other runs.
+RESULTS ?=
+.PHONY: matrix
+matrix: $(BIN)/lab ## make a table of what differs between many runs: make matrix RUNC='1.2.5 1.3.4' CGROUP='v1 v2'
+	@MAKE=$(call q,MAKE) $(BIN)/lab matrix $(compare_flags) \
+		$(foreach v,RUNC CONTAINERD CTR SHIM KERNEL CGROUP MEM CPUS ACCEL,$(if $(value $(v)),$(v)=$(call q,$(v)))) $(value RESULTS)
 
 # The questions import libcontainer. libcontainer needs cgo, and cgo needs a C compiler for arm64.
 ARM64_CC := $(shell command -v aarch64-linux-gnu-gcc)
@@ -72,13 +105,26 @@ test: ## run go vet, staticcheck, and the unit tests with the race detector; nee
 	$(GO) tool staticcheck -tags 'vmlab selftest vmtest' ./...
 	$(GO) test -race ./...
 
+# A=1 prints the answers as well.
 .PHONY: syllabus
-syllabus: ## list the questions
-	@$(GO) run ./cmd/lab syllabus
+syllabus: ## list the questions; with A=1, and their answers
+	@$(GO) run ./cmd/lab syllabus $(if $(value A),-a)
+
+.PHONY: doctor doctor-here
+doctor: ## check what `make lab` needs, and say what mends it
+doctor-here: ## check what `make lab-here` needs
+doctor doctor-here:
+	@command -v $(GO) >/dev/null || { echo 'missing: $(GO). Install Go: https://go.dev/doc/install' >&2; exit 1; }
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/lab ./cmd/lab
+	@$(VM) GO=$(call q,GO) $(BIN)/lab doctor $(if $(filter doctor-here,$@),here)
+
+.PHONY: watch
+watch: $(BIN)/lab ## ask again each time when a Go file changes: make watch Q=Pause, or WHERE=vm
+	@$(BIN)/lab watch $(MAKE) --no-print-directory $(if $(filter vm,$(WHERE)),lab,lab-here)
 
 .PHONY: sweep
 sweep: $(BIN)/lab ## remove the leftovers of killed runs, kept runs, and the results of all but the newest 20 runs
-	@$(if $(filter-out 0,$(shell id -u)),sudo )$(BIN)/lab sweep
+	@$(AS_ROOT) $(BIN)/lab sweep
 
 # How long each fuzz target runs: make fuzz FUZZTIME=30s
 FUZZTIME ?= 10s
@@ -89,9 +135,9 @@ fuzz: ## fuzz the lab's own parsers: mountinfo, cgroups, status, system calls, r
 
 .PHONY: bench
 bench: deps tools ## measure the lab's helpers against the same commands without them, as a ratio
-	$(GO) test $(SUDO) -tags vmlab -count=1 -run '^$$' -bench . -benchtime 20x .
+	$(GO) test -exec $(AS_ROOT) -tags vmlab -count=1 -run '^$$' -bench . -benchtime 20x .
 
 .PHONY: selftest
 selftest: deps tools $(BIN)/lab ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
-	$(GO) test $(SUDO) -tags 'vmlab selftest' -count=1 -v -timeout 20m $(RUN) ./selftest
+	$(RELEASE) $(GO) test -exec ../$(AS_ROOT) -tags 'vmlab selftest' -count=1 -v -timeout 40m $(RUN) ./selftest

@@ -193,7 +193,11 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 			assert.Check(q, !asExpected(r.unlimited), "control: %s reads %q without the limit, too", r.file, r.unlimited)
 		}
 		q.Covers(r.covers...)
-		q.Fact(field, r.file+" = "+strings.Join(strings.Fields(got), " "))
+		content := strings.Join(strings.Fields(got), " ")
+		if strings.Contains(field, "throttle") {
+			content = strings.Replace(content, disk, "<disk>", 1) // another machine's has another number
+		}
+		q.Fact(field, r.file+" = "+content)
 	}
 	q.Clause("Create: All of the properties configured in config.json except for process MUST be applied.", lab.Met)
 

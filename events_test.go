@@ -96,6 +96,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 		assert.Check(q, cmp.Equal(exit.ExitStatus, uint32(128+9)))
 		clock.InOrder(q, "kill", killed, "exited_at", exit.ExitedAt.AsTime())
 		clock.InOrder(q, "exited_at", exit.ExitedAt.AsTime(), "exit received", received)
+		q.Fact("topics after kill", ctrd.Topics(events))
 		q.Fact("exit status", exit.ExitStatus)
 
 		q.Step("delete: the shim's last event, if it is received")

@@ -83,7 +83,7 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 			}
 			assert.Assert(q, create.Code != 0, "create succeeds:\n%s", create)
 			runc.AssertMessage(q, create.Stderr, row.error)
-			q.Fact(row.cause+": create's error", runc.LastLogMessage(create))
+			q.Fact(row.cause+": create's error", runc.StableMessage(create.Stderr))
 			proc.WaitFor(q, c.NoLeftovers(before))
 			q.Fact(row.cause+": leftovers", c.Leftovers(before))
 			assert.Check(q, !file.Exists(c.StateDir()), "the state directory is left")

@@ -49,6 +49,8 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(p.OwnNamespaces(self.Identity), wanted))
 	q.Fact("its own", p.OwnNamespaces(self.Identity))
 	q.Fact("the host's", p.SharedNamespaces(self.Identity))
+	q.Fact("test, on the host: namespaces", self.NS)
+	q.Fact("container: namespaces", p.NS)
 
 	var record runc.StateRecord
 	if runc.IsRunc(q) {
@@ -104,7 +106,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	assert.Check(q, cmp.Equal(isReadonly, c.Bundle.Spec.Root.Readonly), "its / is mounted read-only: %q", p.Mounts[0])
 	q.Covers("root.readonly")
 	q.Fact("its / is", "the bundle's rootfs, the same inode")
-	q.Fact("mounts: the container's, and the host's", []int{len(p.Mounts), len(self.Mounts)})
+	q.Fact("mounts that the container sees", len(p.Mounts))
 
 	q.Control("a container whose config.json lists no network and no ipc namespace lives in the host's")
 	sharing := runc.Variant(q, c.Bundle, "shared", bundle.WithoutNamespace("network"), bundle.WithoutNamespace("ipc"))
@@ -113,6 +115,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	assert.Check(q, cmp.Equal(other.NS["ipc"], self.NS["ipc"]))
 	assert.Check(q, other.NS["pid"] != p.NS["pid"], "two containers that each asked for a new pid namespace share one")
 	q.Fact("the host's, of the other container", other.SharedNamespaces(self.Identity))
+	q.Fact("container without entries for network and ipc: namespaces", other.NS)
 
 	q.Answer("In the namespaces and the cgroup that config.json asks for, over its rootfs; all else is the host's.")
 }
@@ -144,6 +147,8 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	assert.Check(q, cmp.Len(remaining, 0), "processes of the runtime")
 	q.Fact("parent", adopter)
 	q.Fact("processes of runc", remaining)
+	names := map[string]proc.PID{"runc init": created.PID, "adopter of orphans": adopter}
+	q.Fact("after create: parents", proc.Parents(q, names))
 
 	q.Step("start changes nothing of that: it did not fork the program, it let `runc init` go on")
 	c.Start()
@@ -151,6 +156,8 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	started := proc.Snapshot(q, created.PID)
 	assert.Check(q, cmp.Equal(started.Parent, adopter))
 	assert.Check(q, started.Same(created.Identity))
+	names = map[string]proc.PID{"container's process": started.PID, "adopter of orphans": adopter}
+	q.Fact("after start: parents", proc.Parents(q, names))
 	c.KillAndDelete(started)
 
 	q.Control("with a nearer subreaper, the orphan becomes a child of the subreaper, and only that learns the exit code")
@@ -161,6 +168,8 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	pid := adopted.PID()
 	adopted.Start()
 	assert.Check(q, cmp.Equal(proc.Snapshot(q, pid).Parent, proc.PID(os.Getpid())))
+	names = map[string]proc.PID{"container's process": pid, "test, a subreaper": proc.PID(os.Getpid())}
+	q.Fact("with a nearer subreaper: parents", proc.Parents(q, names))
 	proc.WaitFor(q, proc.Catches(pid, "sh", unix.SIGTERM))
 	adopted.Kill("TERM")
 	var status unix.WaitStatus

@@ -62,7 +62,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 		q.Helper()
 		got := kernelFacts{proc.Alive(pid), file.Exists(c.Fifo()), g.Frozen()}
 		assert.Check(q, cmp.DeepEqual(got, want), "what the kernel shows of a container that is %s", status)
-		q.Fact(status, got)
+		q.Fact(status, map[string]bool{"process alive": got.Alive, "exec.fifo": got.FIFO, "frozen": got.Frozen})
 	}
 	checkSchema := func(document string) {
 		q.Helper()

@@ -106,7 +106,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 		assert.Check(q, refused.Code != 0, "memory is limited to less than is used:\n%s", refused)
 		assert.Check(q, proc.Alive(p.PID), "the update has killed the container")
 		q.Covers("linux.resources.memory.checkBeforeUpdate")
-		q.Fact("linux.resources.memory.checkBeforeUpdate", runc.LastLogMessage(refused))
+		q.Fact("linux.resources.memory.checkBeforeUpdate", runc.StableMessage(refused.Stderr))
 	}
 
 	q.Step("the process is the same, config.json too; only the runtime's own record changes")

@@ -4,6 +4,7 @@ package cdblab
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 
@@ -69,7 +70,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	q.Fact("containerd's children of the task", len(childrenOfTask))
 
 	q.Step("an exec's parent is the shim, too")
-	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
+	d.ExecDetached(id, "second", "sleep", "301")
 	children := proc.Children(q, shim.PID)
 	assert.Assert(q, cmp.Len(children, 2), "children of the shim")
 	second := proc.FirstExcept(init, children)
@@ -77,6 +78,14 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, second).Args, []string{"sleep", "301"}))
 	assert.Check(q, cmp.DeepEqual(proc.Ancestry(q, second)[1:], ancestors[1:]), "upwards from the exec")
 	q.Fact("the shim's children", children)
+	names := map[string]proc.PID{
+		"task": init, "exec": second, "shim": shim.PID, "containerd": d.PID(), "test": proc.PID(os.Getpid()),
+		"adopter of orphans": adopter,
+	}
+	parents := proc.Parents(q, names)
+	assert.Check(q, cmp.Equal(parents["containerd"], "test"), "who has started containerd: %v", parents)
+	delete(parents, "test") // which process has started it depends on how the lab is run
+	q.Fact("the task runs: parents", parents)
 
 	q.Step("what is inherited tells where they come from: the session, and oom_score_adj")
 	daemon := proc.Stat(q, d.PID())
@@ -99,6 +108,8 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	assert.Check(q, cmp.Equal(withoutShim.Parent, adopter), "the parent of a process that runc made without a shim")
 	assert.Check(q, cmp.Equal(proc.File(q, withoutShim.PID, "oom_score_adj"), proc.File(q, proc.Self(q).PID, "oom_score_adj")))
 	q.Fact("parent without a shim", withoutShim.Parent)
+	parents = proc.Parents(q, map[string]proc.PID{"container's process": withoutShim.PID, "adopter of orphans": adopter})
+	q.Fact("without a shim: parents", parents)
 	c.KillAndDelete(withoutShim)
 
 	q.TearDown("the parent learns of the death: the shim has the exec's status, and the task's", func() {
@@ -112,6 +123,10 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 		proc.WaitFor(q, d.TaskStopped(id))
 		assert.Check(q, proc.Alive(shim.PID), "the shim has ended with its child")
 		q.Fact("reaped by the shim", "both, the shim lives on")
+		parents := proc.Parents(q, names)
+		delete(parents, "test")
+		assert.Check(q, cmp.DeepEqual(parents, map[string]string{"shim": "adopter of orphans", "containerd": "test"}))
+		q.Fact("task and exec have died: parents", parents)
 	})
 
 	q.Answer("init and execs → shim → pid 1 or the nearest subreaper. containerd is the parent of none of them.")

@@ -13,7 +13,7 @@ $(BIN)/lab:
 # go test runs the wrapper in the directory of the package. The path is relative, because -exec can't quote all characters
 # that the directory of the checkout may have.
 .PHONY: lab
-lab: deps tools $(BIN)/lab ## run the questions in a throw-away VM; needs no root and no KVM
+lab: $(if $(value STEP),terminal) deps tools $(BIN)/lab ## run the questions in a throw-away VM; needs no root and no KVM
 	@$(VM) $(TEST) -exec '$(BIN)/lab exec' $(FLAGS) .
 
 .PHONY: shell

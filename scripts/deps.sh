@@ -1,12 +1,19 @@
 #!/bin/sh
 # Installs the programs and libraries that the lab needs beyond Go, and only the missing ones.
 #
+# With the argument "check" the script installs nothing. It prints which of the compiler, libseccomp and QEMU is missing.
+#
 # With apt the script installs the packages, with sudo if you are not root. With dnf, apk, pacman and zypper it prints
 # the command to paste, because this script was not tried with them.
 set -eu
 
 if ! command -v go >/dev/null; then
 	echo "deps: no go on PATH. Install Go $(sed -n 's/^go //p' go.mod) or later: https://go.dev/doc/install" >&2
+	exit 1
+fi
+
+if [ -z "${HOME-}" ] && { [ -z "${GOCACHE-}${XDG_CACHE_HOME-}" ] || [ -z "${GOMODCACHE-}${GOPATH-}" ]; }; then
+	echo 'deps: HOME is not set, and go keeps its caches below it. Set it, for example: export HOME=/root' >&2
 	exit 1
 fi
 
@@ -62,8 +69,18 @@ aarch64) need qemu have qemu-system-aarch64 ;;
 *) need qemu have qemu-system-x86_64 ;;
 esac
 
+if [ "${1-}" = check ]; then
+	for n in $missing; do echo "$n"; done
+	exit 0
+fi
+
 # sudo for the commands that need it.
 if [ "$(id -u)" = 0 ]; then sudo=; else sudo='sudo '; fi
+
+# With these options apt ends with an error, after minutes at most, where a mirror does not answer or another apt holds the lock.
+# apt-get update counts a list that it could not fetch as an error only with Error-Mode=any.
+limits='-o Acquire::http::Timeout=15 -o Acquire::https::Timeout=15 -o Acquire::Retries=1 -o DPkg::Lock::Timeout=300'
+limits="$limits -o APT::Update::Error-Mode=any"
 
 # fresh_lists fetches apt's package lists if there are none (as in a container image), or if they are old. Without them apt
 # offers no optional program, and a first run would ask less than a second one. Old lists are fetched once a week at most:
@@ -76,12 +93,13 @@ fresh_lists() {
 	if ls "$lists" 2>/dev/null | grep -q _Packages; then
 		if [ -n "$(find "$lists" $stamp -maxdepth 0 -mtime -7 2>/dev/null)" ]; then return; fi
 	fi
-	update="${sudo}apt-get update -q"
+	update="${sudo}apt-get $limits update -q"
 	if [ -n "$sudo" ] && [ -z "$missing" ] && ! echo "$programs" | grep -qv '^optional '; then
-		update="sudo -n apt-get update -q"
+		update="sudo -n apt-get $limits update -q"
 	fi
 	echo "+ $update"
-	$update || echo "deps: apt-get update failed; using the package lists that are there" >&2
+	# shellcheck disable=SC2086 # the command must be split into words
+	$update </dev/null || echo "deps: apt-get update failed; using the package lists that are there" >&2
 	{ mkdir -p .lab && touch $stamp; } || true
 }
 
@@ -123,10 +141,16 @@ for manager in apt-get dnf apk pacman zypper; do
 	apt-get)
 		list=$(packages apt)
 		echo "+ ${sudo}apt-get install -y --no-install-recommends $list"
-		install="env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends"
+		install="env DEBIAN_FRONTEND=noninteractive apt-get $limits install -y -q --no-install-recommends $list"
 		# If the package lists have become old within the week, the first try fails.
-		# shellcheck disable=SC2086 # the lists must be split into words
-		${sudo}$install $list || { ${sudo}apt-get update -q && ${sudo}$install $list; }
+		# shellcheck disable=SC2086 # the commands must be split into words
+		${sudo}$install </dev/null || { ${sudo}apt-get $limits update -q </dev/null && ${sudo}$install </dev/null; } || {
+			echo "deps: apt-get could not install $list
+  If a mirror did not answer: check the network, the proxy, and the mirrors in /etc/apt, and run this again.
+  If another apt holds the lock: wait until it has ended, and run this again.
+  Or install the packages yourself: this installs nothing that is already there." >&2
+			exit 1
+		}
 		exit
 		;;
 	dnf) how="dnf install -y" ;;

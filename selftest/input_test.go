@@ -3,18 +3,22 @@
 package selftest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/host"
 )
 
 // Bad input fails the run with a message that has the cause and the remedy, and nothing is left.
@@ -39,8 +43,8 @@ func TestBadInput_IsReported(t *testing.T) {
 		{"busybox is no ELF", []string{"CDB_BUSYBOX=" + script("busybox", "exit 0")}, []string{"no ELF"}},
 		{"runtime exits 1 at once", []string{chapterQuestions, "CDB_RUNC=" + script("runc", "echo broken >&2; exit 1")},
 			[]string{"exit code 1", "stderr: broken"}},
-		{"runtime hangs", []string{"CDB_TIMEOUT=1s", "-test.run=Lifecycle_WhatIsTheDifference", "CDB_RUNC=" + script("runc", "exec sleep 1000")},
-			[]string{"the command had not ended after 1s", "(sleep)"}},
+		{"runtime hangs", []string{"CDB_TIMEOUT=3s", "-test.run=Lifecycle_WhatIsTheDifference", "CDB_RUNC=" + script("runc", "exec sleep 1000")},
+			[]string{"the command had not ended after 3s", "(sleep)"}},
 		{"daemon exits 1 at once", []string{"-test.run=Task", "CDB_CONTAINERD=" + script("containerd", "echo broken >&2; exit 1")},
 			[]string{"containerd ended before it answered", "broken"}},
 		{"port is taken", []string{"-test.run=Task", "CDB_REGISTRY_ADDR=" + taken.Addr().String()},
@@ -71,15 +75,13 @@ const ownRun = "mount -t tmpfs -o mode=755 tmpfs /run"
 // Debian's initramfs mounts /run with noexec. The lab mounts a file system of its own on the run's directory then.
 func TestRunMountedNoexec_IsNoObstacle(t *testing.T) {
 	before := takeInventory(t)
-	lab, err := filepath.Abs(filepath.Join(root, testBinary))
-	assert.NilError(t, err)
 	for name, script := range map[string]string{
-		"a run":        lab + " -test.run=Lifecycle_WhatIsTheDifference",
-		"a killed run": lab + " -test.timeout=300ms -test.run=Lifecycle_WhatIsTheDifference; sleep 5; true",
+		"a run":        `"$LAB" -test.run=Lifecycle_WhatIsTheDifference`,
+		"a killed run": `"$LAB" -test.timeout=300ms -test.run=Lifecycle_WhatIsTheDifference; for i in $(seq 60); do ls -d /run/cdb-lab/[0-9]* || break; sleep 1; done`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command("sh", "-c", ownRun+" && mount -o remount,noexec /run && cd "+root+" && { "+script+"; } && "+
-				"! ls -d /run/cdb-lab && ! grep cdb-lab /proc/mounts")
+			cmd := shell(t, ownRun+" && mount -o remount,noexec /run && { "+script+"; } && "+
+				"! ls -d /run/cdb-lab/[0-9]* && ! grep '^cdb-lab ' /proc/mounts")
 			cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
 			out, err := cmd.CombinedOutput()
 			assert.Check(t, err, "%s", out)
@@ -87,6 +89,21 @@ func TestRunMountedNoexec_IsNoObstacle(t *testing.T) {
 		})
 	}
 }
+
+// The path of the checkout may have any characters, and a run writes nothing into the checkout.
+func TestCheckout_OddNameAndReadOnly(t *testing.T) {
+	before := takeInventory(t)
+	cmd := shell(t, `odd="$DIR/it's a [1] \"dir\"" && mkdir "$odd" && mount --bind . "$odd" && mount -o remount,bind,ro "$odd" && cd "$odd" &&
+		! mkdir .lab/x && ./`+testBinary+` -test.run=Lifecycle_WhatDoesKillDo`)
+	cmd.Env = append(cmd.Env, "DIR="+t.TempDir())
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	assert.Check(t, err, "%s", out)
+	assertHostUnchanged(t, before)
+}
+
+// hideHypervisor hides the directories in which Xen, the firmware and the device tree say that this is a virtual machine.
+const hideHypervisor = `for d in /sys/hypervisor /sys/class/dmi/id /proc/device-tree/hypervisor; do [ ! -d $d ] || mount -t tmpfs tmpfs $d; done`
 
 // The lab refuses hosts on which it must not, or cannot, run. The test makes each such host in a mount namespace of its own.
 func TestBadHost_IsRefused(t *testing.T) {
@@ -96,15 +113,14 @@ func TestBadHost_IsRefused(t *testing.T) {
 	assert.NilError(t, os.WriteFile(cpuinfo, []byte(strings.ReplaceAll(string(data), " hypervisor", "")), 0o644))
 	regular := filepath.Join(t.TempDir(), "null")
 	assert.NilError(t, os.WriteFile(regular, nil, 0o666))
-	lab, err := filepath.Abs(filepath.Join(root, testBinary))
-	assert.NilError(t, err)
+	const lab = `"$LAB"`
 	for _, bad := range []struct {
 		name, prepare, run string
 		want               []string // in the output
 	}{
 		{"no root", ":", "setpriv --reuid 65534 --regid 65534 --clear-groups " + lab,
 			[]string{"needs root; you are uid 65534", "sudo go test -tags vmlab ./..."}},
-		{"no VM", "unset CDB_DISPOSABLE && mount --bind " + cpuinfo + " /proc/cpuinfo", lab,
+		{"no VM", "export CDB_DISPOSABLE=no && mount --bind " + cpuinfo + " /proc/cpuinfo && " + hideHypervisor, lab,
 			[]string{"does not look like a virtual machine", "CDB_DISPOSABLE=yes make lab-here"}},
 		{"no null device", "mount --bind " + regular + " /dev/null", lab,
 			[]string{"/dev/null is no character device", "mknod -m 666 /dev/null c 1 3"}},
@@ -120,7 +136,7 @@ func TestBadHost_IsRefused(t *testing.T) {
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			before := takeInventory(t)
-			cmd := exec.Command("sh", "-c", bad.prepare+" && cd "+root+" && exec "+bad.run)
+			cmd := shell(t, bad.prepare+" && exec "+bad.run)
 			cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
 			out, err := cmd.CombinedOutput()
 			assert.Check(t, err != nil, "%s", out)
@@ -156,14 +172,11 @@ func TestJanitor_IsStartedByARunAlone(t *testing.T) {
 }
 
 // What the caller's service manager, shell or containerd sets does not reach the programs under test, and a strict umask does not
-// reach the files.
+// reach the files. No program needs HOME.
 func TestCallersEnvironment_ChangesNothing(t *testing.T) {
 	before := takeInventory(t)
-	lab, err := filepath.Abs(filepath.Join(root, testBinary))
-	assert.NilError(t, err)
-	cmd := exec.Command("sh", "-c", "umask 077 && exec "+lab+" '"+chapterQuestions+"' 2>&1")
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET=/run/no-such-socket", "CONTAINERD_NAMESPACE=other", "CONTAINERD_SNAPSHOTTER=none",
+	cmd := shell(t, `umask 077 && unset HOME && exec "$LAB" '`+chapterQuestions+"' 2>&1")
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET=/run/no-such-socket", "CONTAINERD_NAMESPACE=other", "CONTAINERD_SNAPSHOTTER=none",
 		"CONTAINERD_ADDRESS=/run/none", "XDG_RUNTIME_DIR=/none", "LISTEN_FDS=1", "LISTEN_PID=1", "RUNC_DEBUG=1")
 	out, err := cmd.CombinedOutput()
 	assert.Check(t, err, "%s", out)
@@ -195,12 +208,24 @@ func TestTranscript_CanBeRunAgain(t *testing.T) {
 	scripts, err := filepath.Glob(filepath.Join(dir, "_artifacts", "*", "transcript.sh"))
 	assert.NilError(t, err)
 	assert.Assert(t, cmp.Len(scripts, 1))
-	output, err := exec.Command("sh", scripts[0]).CombinedOutput()
+	script, err := os.ReadFile(scripts[0])
+	assert.NilError(t, err)
+	// Another run may have the number by now, and would sweep what is not its own. So the script gets the number of a run that
+	// this test holds.
+	own, err := host.NewRun()
+	assert.NilError(t, err)
+	defer func() {
+		_, err := own.Close()
+		assert.Check(t, err)
+		assertHostUnchanged(t, before)
+	}()
+	cmd := exec.Command("sh")
+	cmd.Stdin = bytes.NewReader(regexp.MustCompile(`/cdb-lab/\d+/`).ReplaceAll(script, []byte("/cdb-lab/"+own.Owner.Run+"/")))
+	cmd.Env = append(os.Environ(), host.OwnerEnv+"="+own.Mark())
+	output, err := cmd.CombinedOutput()
 	var exit *exec.ExitError // the last command asks for the state of a deleted container, and fails
 	assert.Check(t, errors.As(err, &exit), "%v\n%s", err, output)
 	for _, words := range []string{`"status": "created"`, `"status": "running"`, "container does not exist"} {
 		assert.Check(t, cmp.Contains(string(output), words))
 	}
-	sweep(t)
-	assertHostUnchanged(t, before)
 }

@@ -4,6 +4,7 @@ package selftest
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -17,7 +18,7 @@ import (
 // CDB_KEEP=1 keeps the state, and the run prints how to look at it. The next run does not touch it. A sweep removes it.
 func TestKept_StaysUntilItIsSwept(t *testing.T) {
 	before := takeInventory(t)
-	code, out := newLab("CDB_KEEP=1", "-test.v", "-test.run=Lifecycle_WhatIsTheDifference|Task").run(t)
+	code, out := newLab("CDB_KEEP=1", "-test.v", "-test.run=Lifecycle_WhatIsTheDifference|Task_WhereDo").run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
 	assert.Check(t, cmp.Contains(out, "make sweep"))
 	dirs := regexp.MustCompile(`cd (/run/cdb-lab/[0-9]+/q[0-9]+)\n`).FindAllStringSubmatch(out, -1)
@@ -28,7 +29,7 @@ func TestKept_StaysUntilItIsSwept(t *testing.T) {
 	assert.NilError(t, err)
 	var alive []string
 	for _, p := range processes {
-		if strings.Contains(p.Cgroup, "/cdb-lab/") {
+		if strings.Contains(p.Cgroup, filepath.Dir(strings.TrimPrefix(dirs[0][1], "/run"))+"/") {
 			alive = append(alive, p.Comm)
 		}
 	}

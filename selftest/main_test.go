@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -50,6 +51,10 @@ func TestMain(m *testing.M) {
 // behind.
 const chapterQuestions = "-test.run=WhatDoesRuncNeed|GeneratedBundleRelate|WhatIsTheDifference|WhereDoesTheShimAppear|WhatCanContainerdTell"
 
+// testMark is in the environment of each run of this test, and so in that of the programs that the run starts. A run of another
+// user at the same time does not have it.
+var testMark = fmt.Sprintf("CDB_SELFTEST=%d.%d", os.Getpid(), time.Now().UnixNano())
+
 // lab is a run of the lab, in a process of its own.
 type lab struct {
 	*exec.Cmd
@@ -60,7 +65,7 @@ type lab struct {
 func newLab(flagsAndVariables ...string) *lab {
 	l := &lab{Cmd: exec.Command("./" + testBinary)}
 	l.Dir = root
-	l.Env = os.Environ()
+	l.Env = append(os.Environ(), testMark)
 	for _, word := range flagsAndVariables {
 		if strings.HasPrefix(word, "-") {
 			l.Args = append(l.Args, word)
@@ -70,6 +75,27 @@ func newLab(flagsAndVariables ...string) *lab {
 	}
 	l.Stdout, l.Stderr = &l.out, &l.out
 	return l
+}
+
+// shell prepares a shell script that may call the lab's test binary as "$LAB". It works in the root directory of the module.
+func shell(t *testing.T, script string) *exec.Cmd {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join(root, testBinary))
+	assert.NilError(t, err)
+	cmd := exec.Command("sh", "-c", script)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), testMark, "LAB="+path)
+	return cmd
+}
+
+// tool returns a path of a program in .lab/bin without spaces and quotes, which the path of the checkout may have.
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join(root, ".lab", "bin", name))
+	assert.NilError(t, err)
+	link := filepath.Join(t.TempDir(), name)
+	assert.NilError(t, os.Symlink(path, link))
+	return link
 }
 
 // run runs the lab, waits for its end, and returns its exit code and its output.
@@ -118,12 +144,13 @@ func runsOf(inventory host.Inventory) []host.Owner {
 }
 
 // assertHostUnchanged asserts that the host is as it was: nothing of the lab is left, and nothing else has changed either. It
-// ignores other programs' processes and sockets, because those come and go on any host. It ignores what belongs to runs that were
-// in progress before, or are in progress now: the runs of the test itself have ended.
+// ignores what comes and goes on any host by itself, and what belongs to runs that were in progress before, or are in progress
+// now: the runs of the test itself have ended.
 func assertHostUnchanged(t *testing.T, before host.Inventory) {
 	t.Helper()
 	var changes []host.Change
-	retry.Until(15*time.Second, func() bool {
+	// The janitor needs seconds on a busy machine. A host that is as it was costs no time.
+	retry.Until(time.Minute, func() bool {
 		others, err := host.RunsInProgress()
 		assert.NilError(t, err)
 		changes = slices.DeleteFunc(host.Diff(before, takeInventory(t)), func(c host.Change) bool {
@@ -131,17 +158,8 @@ func assertHostUnchanged(t *testing.T, before host.Inventory) {
 			if c.Gone {
 				runs = append(runsOf(before), others...)
 			}
-			if len(runs) > 0 && (c.Name == host.Dir || strings.HasSuffix(c.Name, ":"+host.Cgroup)) ||
-				slices.ContainsFunc(runs, func(o host.Owner) bool { return o.Owns(c.Name) || o.Owns(c.Description) }) {
-				return true
-			}
-			switch c.Kind {
-			case "socket": // of a terminal, of an agent: any program on the host may open one
-				return !strings.Contains(c.Name, "cdb") && !strings.Contains(c.Name, "containerd")
-			case "process", "namespace":
-				return c.Gone || !isOfTheLab(c.Description)
-			}
-			return false
+			return isOfOthers(c) || len(runs) > 0 && isOfAnyRun(c) ||
+				slices.ContainsFunc(runs, func(o host.Owner) bool { return o.Owns(c.Name) || o.Owns(c.Description) })
 		})
 		return len(changes) == 0
 	})
@@ -150,11 +168,45 @@ func assertHostUnchanged(t *testing.T, before host.Inventory) {
 	}
 }
 
-// isOfTheLab reports whether the description of a process names the lab, or one of the programs that the lab runs.
-func isOfTheLab(description string) bool {
-	return slices.ContainsFunc([]string{"cdb-lab", "(runc", "(containerd", "(ctr)", "(lab.test)", "(exe)"}, func(name string) bool {
-		return strings.Contains(description, name)
-	})
+// isOfAnyRun reports whether a change is of what all runs of the lab share while one is in progress.
+func isOfAnyRun(c host.Change) bool {
+	return c.Name == host.Dir || strings.HasSuffix(c.Name, ":"+host.Cgroup) ||
+		c.Kind == "cgroup controller" || c.Name == filepath.Join(host.Dir, "cgroup.subtree_control")
+}
+
+// Where service managers, sessions, container managers and snapd make cgroups and mounts at any time.
+var (
+	othersCgroups = regexp.MustCompile(`:/(system|user|machine|init)\.(slice|scope)(/|$)`)
+	othersMounts  = regexp.MustCompile(`^/(run/(user|credentials|systemd|docker|snapd)|proc/sys/fs|snap|var/(snap|lib/(docker|snapd)))(/| )`)
+)
+
+// isOfOthers reports whether a change is of what other programs do on any host, for example when a timer starts a service.
+func isOfOthers(c host.Change) bool {
+	switch c.Kind {
+	case "process", "namespace":
+		return c.Gone || !isOfTheTest(c.Description)
+	case "socket": // of a terminal, of an agent
+		return !strings.Contains(c.Name, "cdb") && !strings.Contains(c.Name, "containerd")
+	case "cgroup":
+		return othersCgroups.MatchString(c.Name) && !strings.Contains(c.Name, "cdb")
+	case "mount":
+		return othersMounts.MatchString(c.Name)
+	case "loop device":
+		return !strings.Contains(c.Description, "cdb") && !strings.Contains(c.Description, "containerd")
+	}
+	return false
+}
+
+// isOfTheTest reports whether the description of a process is of one that a run of this test has started. The lab passes CDB_*
+// variables on to the programs that it runs. A container has another environment, and a cgroup of the lab.
+func isOfTheTest(description string) bool {
+	if strings.Contains(description, "cdb-lab") {
+		return true
+	}
+	_, pid, _ := strings.Cut(description, "pid ")
+	pid, _, _ = strings.Cut(pid, " ")
+	environ, _ := os.ReadFile(filepath.Join("/proc", pid, "environ"))
+	return bytes.Contains(environ, []byte(testMark))
 }
 
 // sweep runs `lab sweep` and returns its output.
@@ -165,6 +217,17 @@ func sweep(t *testing.T) string {
 	out, err := cmd.CombinedOutput()
 	assert.NilError(t, err, "%s", out)
 	return strings.TrimSpace(string(out))
+}
+
+// sweepKilled runs `lab sweep` after a run was killed, and asserts that the sweep has found the leftovers. A run of another user
+// sweeps as well when it begins, and may have been faster.
+func sweepKilled(t *testing.T) {
+	t.Helper()
+	swept := sweep(t)
+	t.Log(swept)
+	others, err := host.RunsInProgress()
+	assert.NilError(t, err)
+	assert.Check(t, len(others) > 0 || strings.Contains(swept, "swept /run/cdb-lab/"), "the sweep has found nothing: %q", swept)
 }
 
 // janitorOf returns the pid of a run's janitor, which is a child of the run's process until that dies.

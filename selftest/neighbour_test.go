@@ -18,6 +18,7 @@ import (
 	"cdblab/helpers/host"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/rootfs"
+	"cdblab/helpers/tools"
 )
 
 // The host's own containerd, in its default places and with running containers, is not touched: not by a run, not by a killed
@@ -36,7 +37,9 @@ func TestNeighbour_TheHostsOwnContainerdRunsOnUnharmed(t *testing.T) {
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
   "io.containerd.podsandbox.controller.v1.podsandbox", "io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt"]
 `), 0o644))
-	fs, err := rootfs.Busybox("/bin/busybox")
+	programs, err := tools.FindRequired(root)
+	assert.NilError(t, err)
+	fs, err := rootfs.Busybox(programs["busybox"].Path)
 	assert.NilError(t, err)
 	assert.NilError(t, os.Mkdir(filepath.Join(dir, "rootfs"), 0o755))
 	assert.NilError(t, fs.WriteDir(filepath.Join(dir, "rootfs")))
@@ -73,8 +76,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 		return poll.Success()
 	})
 	// One of them has the chapter's own id, in the chapter's own namespace.
-	ctr("run", "-d", "--rootfs", filepath.Join(dir, "rootfs"), "own", "/bin/sleep", "1000")
-	ctr("-n", "cdb-lab", "run", "-d", "--rootfs", filepath.Join(dir, "rootfs"), "cdb-task", "/bin/sleep", "1000")
+	ctr("run", "-d", "--rootfs", filepath.Join(dir, "rootfs"), "own", "/bin/sleep", "86123")
+	ctr("-n", "cdb-lab", "run", "-d", "--rootfs", filepath.Join(dir, "rootfs"), "cdb-task", "/bin/sleep", "86123")
 	t.Cleanup(func() {
 		for _, c := range [][]string{{"default", "own"}, {"cdb-lab", "cdb-task"}} {
 			ctr("-n", c[0], "tasks", "delete", "-f", c[1])
@@ -84,7 +87,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 	var containers []proc.PID
 	proc.WaitFor(t, func(poll.LogT) poll.Result {
 		containers = proc.Find(t, func(_ proc.PID, comm string, args []string) bool {
-			return comm == "sleep" && len(args) == 2 && args[1] == "1000"
+			return comm == "sleep" && len(args) == 2 && args[1] == "86123"
 		})
 		if len(containers) != 2 {
 			return poll.Continue("the host's own containers have the processes %v, expected two", containers)

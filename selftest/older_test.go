@@ -18,14 +18,12 @@ import (
 func olderContainerd(t *testing.T) []string {
 	t.Helper()
 	var vars []string
-	for variable, tool := range map[string][2]string{
+	for variable, fake := range map[string][2]string{
 		"CDB_CONTAINERD": {"containerd", `[ "$1 $2" = "config default" ] && { $real "$@" | grep -v socket_dir; exit; }`},
 		"CDB_CTR":        {"ctr", `case "$*" in *--help*) $real "$@" | grep -v runc-root; exit;; esac`},
 	} {
-		real, err := filepath.Abs(filepath.Join(root, ".lab", "bin", tool[0]))
-		assert.NilError(t, err)
-		path := filepath.Join(t.TempDir(), tool[0])
-		script := fmt.Sprintf("#!/bin/sh\nreal=%s\n%s\nexec $real \"$@\"\n", real, tool[1])
+		path := filepath.Join(t.TempDir(), fake[0])
+		script := fmt.Sprintf("#!/bin/sh\nreal=%s\n%s\nexec $real \"$@\"\n", tool(t, fake[0]), fake[1])
 		assert.NilError(t, os.WriteFile(path, []byte(script), 0o755))
 		vars = append(vars, variable+"="+path)
 	}

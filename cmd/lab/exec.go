@@ -35,7 +35,20 @@ func execMain(args []string) int {
 	start := time.Now()
 	ctx, requests := forwardSignals()
 	command.Args, command.Requests = flags.Args(), requests
+	detach := func() {}
+	if os.Getenv("CDB_STEP") == "1" {
+		// go test gives a program no terminal as standard input, so a run that stops at each step opens it by its name.
+		terminal, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+		if err != nil {
+			logf("CDB_STEP=1 stops at each step until the reader presses a key, and this process has no terminal: %v\n"+
+				"  at a terminal: make lab Q=Lifecycle_WhatIsTheDifference STEP=1", err)
+			return vm.FaultCode
+		}
+		command.Stdout, command.Stderr = terminal, terminal
+		detach = attachTerminal(command, terminal, requests)
+	}
 	result, err := runInVM(ctx, command)
+	detach()
 	if err == nil {
 		logf("%s; Linux %s, cgroup %s, %s, %d MB, %d CPUs; %.1f s", result.TestSummary(), result.Release,
 			result.Config.Cgroup, result.Config.Accel, result.Config.Memory, result.Config.CPUs, time.Since(start).Seconds())
@@ -45,6 +58,7 @@ func execMain(args []string) int {
 
 // runInVM runs the command, with the cache of the module.
 func runInVM(ctx context.Context, command *vm.Command) (*vm.Result, error) {
+	vm.AllowForSlowness()
 	cache, err := vm.OpenCache()
 	if err != nil {
 		return nil, err
@@ -72,7 +86,7 @@ func exitCode(result *vm.Result, err error) int {
 
 // forwardSignals returns a context that ends with SIGINT, SIGTERM or SIGHUP, and requests that forward SIGQUIT to the
 // command: a Go program answers SIGQUIT with the stacks of its goroutines.
-func forwardSignals() (context.Context, <-chan protocol.Request) {
+func forwardSignals() (context.Context, chan protocol.Request) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	requests := make(chan protocol.Request)
 	signals := make(chan os.Signal, 4)

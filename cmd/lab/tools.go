@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"al.essio.dev/pkg/shellescape"
 
@@ -23,6 +24,7 @@ import (
 func toolsMain([]string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	sweepBuilds(filepath.Join(".lab", "bin"))
 	for _, t := range tools.All {
 		stale := t.Stale(".")
 		if stale == nil {
@@ -43,6 +45,26 @@ func toolsMain([]string) int {
 	return 0
 }
 
+// buildDir is the pattern of the directory in which a program is built.
+const buildDir = ".new-*"
+
+// sweepBuilds removes the directories of builds that were killed. A directory of the last hour may belong to a build in progress.
+func sweepBuilds(bin string) {
+	entries, _ := os.ReadDir(bin) // without a directory there is nothing to remove
+	for _, e := range entries {
+		if match, _ := filepath.Match(buildDir, e.Name()); !match {
+			continue
+		}
+		path := filepath.Join(bin, e.Name())
+		if info, err := e.Info(); err != nil || time.Since(info.ModTime()) < time.Hour {
+			continue
+		}
+		if err := os.RemoveAll(path); err != nil {
+			logf("a build that was killed has left %s: %v\n  what to do: remove it", path, err)
+		}
+	}
+}
+
 // buildTool builds a program beside its place in .lab/bin, and then moves it there: a build that was stopped leaves no
 // half a program.
 func buildTool(ctx context.Context, t tools.Tool) error {
@@ -50,7 +72,7 @@ func buildTool(ctx context.Context, t tools.Tool) error {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(bin, ".new-*")
+	tmp, err := os.MkdirTemp(bin, buildDir)
 	if err != nil {
 		return err
 	}

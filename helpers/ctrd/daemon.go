@@ -115,8 +115,13 @@ func (d *Daemon) Start() {
 	}
 }
 
-// PID returns the daemon's process.
-func (d *Daemon) PID() proc.PID { return proc.PID(d.cmd.Process.Pid) }
+// PID returns the daemon's process, or 0 while there is none.
+func (d *Daemon) PID() proc.PID {
+	if d.cmd == nil {
+		return 0
+	}
+	return proc.PID(d.cmd.Process.Pid)
+}
 
 // Kill ends the daemon with SIGKILL and waits until its process has ended.
 func (d *Daemon) Kill() {

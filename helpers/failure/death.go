@@ -17,6 +17,9 @@ const (
 	Exec       = "exec"       // a second process in the task
 )
 
+// Adopter is the process that adopts orphans: the nearest subreaper above the shim, or pid 1.
+const Adopter = "adopter of orphans"
+
 // When it is killed: a value of [Death].When.
 const (
 	Running = "running" // the task runs

@@ -44,6 +44,9 @@ func (s *Session) Question(t *testing.T, scope Scope, text string, opts ...Optio
 	if o.alone == "" {
 		t.Parallel()
 	}
+	if s.stepping.hasEnded() {
+		t.Skip("the reader has ended the run")
+	}
 	s.counts.count(t) // first, so that its cleanup is the last one and counts what fails in the others
 	q := s.newQ(t)
 	q.notes.question(string(scope), text, s.stack)
@@ -77,12 +80,12 @@ func (s *Session) newQ(tb testing.TB) *Q {
 	}
 	owner := s.run.OfQuestion(fmt.Sprintf("q%d", s.lastQuestion.Add(1)))
 	q := &Q{TB: tb, Dir: owner.Dir(), Cgroup: owner.Cgroup(), Owner: owner, session: s, env: &environment{}}
-	q.notes = newNotes(tb, owner, s.oneByOne)
-	before := q.TakeInventory()
+	q.notes = newNotes(tb, owner, s)
+	q.before = q.TakeInventory()
 	if err := os.Mkdir(q.Dir, 0o755); err != nil {
 		tb.Fatalf("make the question's directory: %v", err)
 	}
-	tb.Cleanup(func() { q.verifyClean(before) }) // registered first, so it runs last
+	tb.Cleanup(func() { q.verifyClean(q.before) }) // registered first, so it runs last
 	q.SetCommandEnv(host.OwnerEnv, q.Owner.Mark())
 	return q
 }
@@ -94,6 +97,7 @@ func (q *Q) Run(name string, ask func(q *Q)) bool {
 	if !ok {
 		q.Fatal("a benchmark has no subtests")
 	}
+	defer q.endIfEnded()
 	return t.Run(name, func(t *testing.T) {
 		sub := *q
 		sub.TB = t

@@ -7,12 +7,14 @@ import (
 	"maps"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"cdblab/helpers/host"
+	"cdblab/helpers/tools"
 )
 
 // Volatile is a value that is different in each run, such as a pid. The method returns the kind of value, "pid". The first pid
@@ -20,11 +22,21 @@ import (
 // runs still shows that a pid is the same as before.
 type Volatile interface{ Volatile() string }
 
+// Measured is a volatile value that is measured, such as a size. Two of them may be equal by chance, so they are recorded without
+// a number: <size>.
+type Measured interface {
+	Volatile
+	Measured()
+}
+
 // Elapsed is how long something took.
 type Elapsed time.Duration
 
 // Volatile returns the kind "duration".
 func (Elapsed) Volatile() string { return "duration" }
+
+// Measured marks a duration as measured.
+func (Elapsed) Measured() {}
 
 func (e Elapsed) String() string { return time.Duration(e).Round(100 * time.Microsecond).String() }
 
@@ -33,6 +45,9 @@ type Chance string
 
 // Volatile returns the kind "chance".
 func (Chance) Volatile() string { return "chance" }
+
+// Measured marks an outcome as measured: two outcomes may be equal by chance.
+func (Chance) Measured() {}
 
 // VolatileName is a name that is different in the next run, such as that of a blob or a directory.
 type VolatileName struct{ kind, name string }
@@ -60,9 +75,19 @@ type facts struct {
 	numbers map[string]map[string]int // kind → value → number
 }
 
-func newFacts(owner host.Owner) *facts {
+// newFacts returns the record of a question's facts. The programs under test are found by their path: two runs of the same
+// program are the same, whatever directory has it.
+func newFacts(owner host.Owner, programs map[string]tools.Program) *facts {
+	paths := []string{owner.Dir(), "$Q", owner.Cgroup(), "$CGROUP", owner.ID(""), "", filepath.Dir(owner.Dir()), "$RUN"}
+	// The path of containerd is the beginning of the path of containerd-shim-runc-v2, so the longer name is looked for first.
+	for _, p := range slices.Backward(slices.Sorted(maps.Keys(programs))) {
+		// /bin/busybox is also the path of a program in each container.
+		if path := programs[p].Path; path != "" && p != "busybox" {
+			paths = append(paths, path, p)
+		}
+	}
 	return &facts{
-		paths:   strings.NewReplacer(owner.Dir(), "$Q", owner.Cgroup(), "$CGROUP", owner.ID(""), "", filepath.Dir(owner.Dir()), "$RUN"),
+		paths:   strings.NewReplacer(paths...),
 		names:   map[string]bool{},
 		numbers: map[string]map[string]int{},
 	}
@@ -77,13 +102,53 @@ func (f *facts) isNew(name string) bool {
 	return !known
 }
 
-// normalize renders a value so that two runs can be compared: volatile values by kind and number, paths relative to the run.
-func (f *facts) normalize(value any) string { return f.paths.Replace(render(value, f.number)) }
+// normalize renders a value so that two runs can be compared: volatile values by kind and number, paths relative to the run,
+// and programs under test by their name.
+func (f *facts) normalize(value any) string { return f.normalizeText(render(value, f.number)) }
+
+func (f *facts) normalizeText(text string) string {
+	// A digest depends on the busybox of this machine. Which digests are the same, and which are not, does not.
+	return sha256.ReplaceAllStringFunc(f.paths.Replace(text), func(digest string) string { return f.number(VolatileName{"digest", digest}) })
+}
+
+var sha256 = regexp.MustCompile(`\bsha256:[0-9a-f]{64}\b`)
+
+// data returns a map or a slice with the elements as [facts.normalize] renders them. Of another value it returns nil.
+// It is called after normalize, so that the volatile values have their numbers.
+func (f *facts) data(value any) any {
+	if _, ok := value.(Volatile); ok {
+		return nil
+	}
+	element := func(v reflect.Value) any {
+		if data := f.data(v.Interface()); data != nil {
+			return data
+		}
+		return f.normalize(v.Interface())
+	}
+	switch rv := reflect.ValueOf(value); rv.Kind() {
+	case reflect.Slice:
+		list := []any{}
+		for i := range rv.Len() {
+			list = append(list, element(rv.Index(i)))
+		}
+		return list
+	case reflect.Map:
+		table := map[string]any{}
+		for _, k := range rv.MapKeys() {
+			table[fmt.Sprint(k)] = element(rv.MapIndex(k))
+		}
+		return table
+	}
+	return nil
+}
 
 func (f *facts) number(v Volatile) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	kind, key := v.Volatile(), fmt.Sprint(v)
+	if _, ok := v.(Measured); ok {
+		return fmt.Sprintf("<%s>", kind)
+	}
 	if f.numbers[kind] == nil {
 		f.numbers[kind] = map[string]int{}
 	}

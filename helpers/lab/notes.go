@@ -36,15 +36,19 @@ type notes struct {
 type steps struct {
 	last     int // number of the last step or control; 0 before the first
 	controls int
+
+	setUpShown int  // how many of the commands in notes.setup a stop has shown
+	tornDown   bool // the step that takes the state down has begun
 }
 
-func newNotes(tb testing.TB, owner host.Owner, oneByOne bool) *notes {
+func newNotes(tb testing.TB, owner host.Owner, s *Session) *notes {
 	t, ok := tb.(*testing.T)
 	if !ok {
 		return &notes{out: &output{to: io.Discard, direct: true}}
 	}
 	n := &notes{
-		taken: true, emit: attrWriter(t), out: &output{to: t.Output(), direct: oneByOne}, steps: &steps{}, facts: newFacts(owner),
+		taken: true, emit: attrWriter(t), out: &output{to: t.Output(), direct: s.oneByOne}, steps: &steps{},
+		facts: newFacts(owner, s.tools),
 	}
 	f, err := createTranscript(t)
 	if err != nil {
@@ -157,6 +161,7 @@ func (n *notes) line(format string, args ...any) {
 func (n *notes) question(scope, text string, stack any) {
 	n.attr("question", text)
 	n.attr("scope", scope)
+	n.attr("source", caller())
 	n.attrJSON("stack", stack)
 	n.line("\nQ  %s   (%s)", text, scope)
 }

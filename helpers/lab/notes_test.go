@@ -29,7 +29,7 @@ func recordedQuestion(t *testing.T) (q *Q, errors *recorder, attrs *[]string) {
 	errors, attrs = &recorder{TB: t}, new([]string)
 	q = &Q{TB: errors, session: &Session{}, notes: &notes{
 		taken: true, emit: func(key, value string) { *attrs = append(*attrs, key+" "+value) },
-		out: &output{to: io.Discard, direct: true}, facts: newFacts(host.NewOwner("1", "q1")), steps: &steps{},
+		out: &output{to: io.Discard, direct: true}, facts: newFacts(host.NewOwner("1", "q1"), nil), steps: &steps{},
 		transcript: io.Discard,
 	}}
 	return q, errors, attrs

@@ -28,6 +28,7 @@ type Q struct {
 	session *Session
 	notes   *notes
 	env     *environment
+	before  host.Inventory // of the host, when the question began
 }
 
 // environment is what a question adds to the environment of its commands, in order.
@@ -89,14 +90,16 @@ func (q *Q) Errorf(format string, args ...any) {
 func (q *Q) Fatal(args ...any) {
 	q.TB.Helper()
 	q.notes.message("error", fmt.Sprintln(args...))
-	q.TB.Fatal(args...)
+	q.TB.Error(args...)
+	q.FailNow()
 }
 
 // Fatalf is [Q.Errorf], and the question ends.
 func (q *Q) Fatalf(format string, args ...any) {
 	q.TB.Helper()
 	q.notes.message("error", fmt.Sprintf(format, args...))
-	q.TB.Fatalf(format, args...)
+	q.TB.Errorf(format, args...)
+	q.FailNow()
 }
 
 // Skip is [Q.Log], and the question ends unanswered. The end of the run repeats the arguments, which say why, and how to mend it.
@@ -139,11 +142,25 @@ func (q *Q) Mkdir(name string) string {
 		q.Fatalf("make a directory for the question: %v", err)
 	}
 	q.Cleanup(func() {
+		q.reportSpecialFiles(dir)
 		if _, err := host.Remove(dir); err != nil {
 			q.Errorf("remove %s: %v", dir, err)
 		}
 	})
 	return dir
+}
+
+// reportSpecialFiles fails the question if there are sockets, FIFOs or devices below a directory that is about to be removed.
+// The inventory at the end of the question would not see them any more.
+func (q *Q) reportSpecialFiles(dir string) {
+	q.Helper()
+	left, err := host.SpecialFiles(dir)
+	if err != nil {
+		q.Errorf("look for leftovers in %s: %v", dir, err)
+	}
+	for _, file := range left {
+		q.Errorf("the question left something behind: %s", file)
+	}
 }
 
 // TakeInventory returns the inventory of the host, limited to what the question can have changed.

@@ -27,6 +27,7 @@ type step struct {
 
 // Step begins a step of the experiment. Its text says what is done now, and what is expected.
 func (q *Q) Step(format string, args ...any) {
+	q.Helper()
 	if !q.notes.taken {
 		return
 	}
@@ -34,10 +35,12 @@ func (q *Q) Step(format string, args ...any) {
 	s.last++
 	q.notes.attrJSON("step", step{s.last, text})
 	q.notes.line("\n  %d. %s", s.last-s.controls, text)
+	q.stopBefore(fmt.Sprintf("step %d", s.last-s.controls))
 }
 
 // Control begins a step in which the cause is removed, so that the effect must go.
 func (q *Q) Control(format string, args ...any) {
+	q.Helper()
 	if !q.notes.taken {
 		return
 	}
@@ -46,16 +49,20 @@ func (q *Q) Control(format string, args ...any) {
 	s.controls++
 	q.notes.attrJSON("control", step{s.last, text})
 	q.notes.line("\n  C. control: %s", text)
+	q.stopBefore("this control")
 }
 
 // Answer ends the question with its answer, in one to three sentences.
 func (q *Q) Answer(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
+	if q.notes.taken && !q.notes.steps.tornDown {
+		q.stop("before the answer; afterwards, what the question made is taken down")
+	}
 	if q.Failed() {
 		q.notes.line("\nA  not supported by the facts above: %s\n", text)
 		return
 	}
-	q.notes.attr("answer", text)
+	q.notes.attr("answer", q.notes.facts.normalizeText(text))
 	q.notes.line("\nA  %s\n", text)
 }
 
@@ -68,14 +75,16 @@ func (q *Q) Fact(name string, value any) {
 	if !q.notes.taken {
 		return
 	}
+	name = q.notes.facts.paths.Replace(name)
 	if !q.notes.facts.isNew(name) {
 		q.Errorf("two facts of this question are named %q: a fact is found by its name, so give each its own", name)
 	}
 	q.notes.attrJSON("fact", struct {
 		Name  string `json:"name"`
 		Value string `json:"value"`
-		Step  int    `json:"step"` // number of the step or control; 0 before the first
-	}{name, q.notes.facts.normalize(value), q.notes.steps.last})
+		Step  int    `json:"step"`           // number of the step or control; 0 before the first
+		Data  any    `json:"data,omitempty"` // the value of a map or a slice, for the pictures of the notebook
+	}{name, q.notes.facts.normalize(value), q.notes.steps.last, q.notes.facts.data(value)})
 	q.notes.line("     · %-34s %s", name, plain(value))
 }
 
@@ -95,7 +104,7 @@ func (q *Q) Clause(clause string, o Outcome) {
 		Text string `json:"text"`
 		Met  bool   `json:"met"`
 		Seen string `json:"seen,omitempty"`
-	}{clause, o.met, o.seen})
+	}{clause, o.met, q.notes.facts.normalizeText(o.seen)})
 	q.TB.Cleanup(func() {
 		if !q.Failed() {
 			q.session.clauses.add(clause, o.seen)

@@ -47,10 +47,17 @@ func (s *Session) Run(m *testing.M) int {
 }
 
 func (s *Session) ask(m *testing.M) (code int, err error) {
-	if err := checkSettings(); err != nil {
+	_, err = checkSettings()
+	if err := errors.Join(err, checkSudo()); err != nil {
 		return 1, err
 	}
 	s.keep, _ = parseKeep(os.Getenv(keepEnv))
+	if os.Getenv(stepEnv) == "1" {
+		if s.stepping, err = openStepping(); err != nil {
+			return 1, err
+		}
+		defer s.stepping.terminal.Close()
+	}
 	if err := guard(); err != nil {
 		return 1, err
 	}
@@ -68,6 +75,7 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	measureSlowness(s.tools["runc"].Path)
 	proc.Patience = commandTimeout()
 	begin := time.Now()
 	if s.run, err = host.NewRun(); err != nil {
@@ -90,11 +98,19 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 	debug.SetGCPercent(400)
 	code = m.Run()
 
-	err = errors.Join(s.finish(before), s.counts.verify(s.syllabus), s.skips.verify(s.maySkip))
+	err = errors.Join(s.finish(before), s.verify())
 	s.clauses.print()
 	s.skips.print()
 	s.counts.print(time.Since(begin))
 	return code, err
+}
+
+// verify returns an error if the questions were not answered as the user of the run expects.
+func (s *Session) verify() error {
+	if s.stepping.hasEnded() {
+		return errors.New("the reader ended the run, so its result says nothing about the programs under test")
+	}
+	return errors.Join(s.counts.verify(s.syllabus), s.skips.verify(s.maySkip))
 }
 
 // load reads the syllabus and finds the programs under test.
@@ -102,7 +118,11 @@ func (s *Session) load() (err error) {
 	if s.syllabus, err = syllabus.Read(s.chapter); err != nil {
 		return err
 	}
-	if !isGiven("test.parallel") {
+	if s.stepping != nil {
+		// One question at a time has the terminal, and no deadline of go test ends a run that waits for its reader.
+		_ = flag.Set("test.parallel", "1")
+		_ = flag.Set("test.timeout", "0")
+	} else if !isGiven("test.parallel") {
 		// Questions often wait until a process ends or until the kernel releases something. So more of them are asked at the same
 		// time than there are processors.
 		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))

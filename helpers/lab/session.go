@@ -29,6 +29,7 @@ type Session struct {
 	rootfs       *rootfs.FS
 	run          *host.Run // nil until Run has begun
 	keep         keepPolicy
+	stepping     *stepping    // nil: the run does not stop at each step
 	oneByOne     bool         // no two questions are asked at the same time
 	lastQuestion atomic.Int32 // number of the question that was begun last; its directory has this number
 	counts       counts

@@ -16,6 +16,9 @@ type Bytes int64
 // Volatile returns the kind "size" (see lab.Volatile).
 func (Bytes) Volatile() string { return "size" }
 
+// Measured marks an amount as measured: two amounts may be equal by chance.
+func (Bytes) Measured() {}
+
 func (b Bytes) String() string { return fmt.Sprintf("%.1f MB", float64(b)/(1<<20)) }
 
 // PSS returns the process's proportional share of memory (proc_pid_smaps(5), smaps_rollup). A page that n processes share

@@ -5,6 +5,7 @@ package proc
 import (
 	"testing"
 
+	"github.com/prometheus/procfs"
 	"gotest.tools/v3/poll"
 )
 
@@ -31,4 +32,26 @@ func IsChildOf(id Identity, parent PID) poll.Check {
 		}
 		return poll.Success()
 	}
+}
+
+// Parents maps the name of each process that is alive to the name of its parent. Both are keys of names. A process whose parent
+// has no name is left out.
+func Parents(tb testing.TB, names map[string]PID) map[string]string {
+	tb.Helper()
+	nameOf := map[PID]string{}
+	for name, pid := range names {
+		nameOf[pid] = name
+	}
+	out := map[string]string{}
+	for name, pid := range names {
+		p, err := procfs.NewProc(int(pid))
+		if err != nil {
+			continue // it is dead
+		}
+		stat, err := p.Stat()
+		if parent := nameOf[PID(stat.PPID)]; err == nil && !hasEnded(stat) && parent != "" {
+			out[name] = parent
+		}
+	}
+	return out
 }

@@ -29,6 +29,8 @@ func (r *Reader) attr(e event, t *test) Change {
 		return Change{Kind: Began, Question: q}
 	case "scope":
 		q.Scope = plainText(t.value)
+	case "source":
+		q.Source = plainText(t.value)
 	case "answer":
 		q.Answer = plainText(t.value)
 	case "covers":
@@ -38,7 +40,7 @@ func (r *Reader) attr(e event, t *test) Change {
 	case "stack":
 		var s Stack
 		if r.decode(t, &s) {
-			r.run.Stack = &s
+			r.run.Stack = s.plain()
 		}
 	case "step", "control":
 		var s struct {
@@ -59,7 +61,7 @@ func (r *Reader) attr(e event, t *test) Change {
 	case "fact":
 		var f Fact
 		if r.decode(t, &f) {
-			r.add(t, f.Step, Item{Fact: &Fact{plainText(f.Name), plainText(f.Value), f.Step}})
+			r.add(t, f.Step, Item{Fact: &Fact{plainText(f.Name), plainText(f.Value), f.Step, plainData(f.Data)}})
 		}
 	case "clause":
 		var c Clause
@@ -115,6 +117,26 @@ func (r *Reader) add(t *test, number int, item Item) bool {
 	}
 	s.Items = append(s.Items, item)
 	return true
+}
+
+// plainData returns the data of a fact with [plainText] as its keys and values.
+func plainData(data any) any {
+	switch data := data.(type) {
+	case string:
+		return plainText(data)
+	case []any:
+		for i := range data {
+			data[i] = plainData(data[i])
+		}
+		return data
+	case map[string]any:
+		out := map[string]any{}
+		for k, v := range data {
+			out[plainText(k)] = plainData(v)
+		}
+		return out
+	}
+	return nil
 }
 
 // plainText returns text without what could change a terminal, or the order of the text on a page: control characters other than

@@ -36,12 +36,13 @@ func TestRead_ReadsAQuestion(t *testing.T) {
 		`"Action":"start","Package":"cdblab"`,
 		`"Action":"run","Test":"T"`,
 		`"Action":"attr","Test":"T","Key":"question","Value":"What does kill do?"`,
+		`"Action":"attr","Test":"T","Key":"source","Value":"lifecycle_kill_test.go:63"`,
 		`"Action":"attr","Test":"T","Key":"command","Value":"{\"script\":\"cat <<END\\n"`,
 		`"Action":"output","Test":"T","Output":"=== ATTR  T command {\"script\":\"cat"`,
 		`"Action":"output","Test":"T","Output":" <<END\\n\n"`,
 		`"Action":"attr","Test":"T","Key":"command+","Value":"END\\n\"}"`,
 		`"Action":"attr","Test":"T","Key":"step","Value":"{\"number\":1,\"text\":\"kill it\"}"`,
-		`"Action":"attr","Test":"T","Key":"fact","Value":"{\"name\":\"state\",\"value\":\"stopped\",\"step\":1}"`,
+		`"Action":"attr","Test":"T","Key":"fact","Value":"{\"name\":\"state\",\"value\":\"stopped\",\"step\":1,\"data\":{\"a\\u0000\":[\"b\"]}}"`,
 		`"Action":"output","Test":"T","Output":"a long "`,
 		`"Action":"output","Test":"T","Output":"line\n"`,
 		`"Action":"pass","Test":"T","Elapsed":1.5`,
@@ -53,8 +54,9 @@ func TestRead_ReadsAQuestion(t *testing.T) {
 	q := run.Question("TestLifecycle_WhatDoesKillDo")
 	assert.Equal(t, q.Text, "What does kill do?")
 	assert.Equal(t, q.Section(), "Lifecycle")
+	assert.Equal(t, q.Source, "lifecycle_kill_test.go:63")
 	assert.Equal(t, q.Steps[0].Items[0].Command.Script, "cat <<END\nEND\n")
-	assert.DeepEqual(t, q.Facts(), []*Fact{{Name: "state", Value: "stopped", Step: 1}})
+	assert.DeepEqual(t, q.Facts(), []*Fact{{Name: "state", Value: "stopped", Step: 1, Data: map[string]any{"a�": []any{"b"}}}})
 	assert.DeepEqual(t, q.Output, []string{"a long line"})
 	assert.DeepEqual(t, run.Lines, []string{"ok"})
 }

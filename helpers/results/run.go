@@ -52,6 +52,7 @@ type Question struct {
 	Test     string // name of the test: TestLifecycle_WhatDoesKillDo
 	Text     string // "" for a test that is no question
 	Scope    string
+	Source   string // where the question is: lifecycle_kill_test.go:63; "" if it is not known
 	Answer   string // "" if it was not answered
 	Verdict  Verdict
 	Begin    time.Time // when it first ran: not when it began to wait for its turn
@@ -99,7 +100,8 @@ type Command struct {
 type Fact struct {
 	Name  string `json:"name"` // "subject: attribute", unique within the question
 	Value string `json:"value"`
-	Step  int    `json:"step"` // number of its step
+	Step  int    `json:"step"`           // number of its step
+	Data  any    `json:"data,omitempty"` // of a map or a slice: map[string]any or []any, of these and strings
 }
 
 // A Clause is a sentence of the runtime specification that a question has put to the test.

@@ -5,6 +5,7 @@ package runc
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -77,11 +78,14 @@ func (c Call) Option(name string) string {
 	return ""
 }
 
-// String returns the command with its arguments, without the global options.
+// String returns the command with its arguments, without the global options. The shim hands over the process of an exec in a
+// temporary file, whose directory and name depend on the machine and on chance.
 func (c Call) String() string {
 	at := slices.Index(c.Args, c.Command())
-	return strings.Join(c.Args[max(0, at):], " ")
+	return processFile.ReplaceAllString(strings.Join(c.Args[max(0, at):], " "), "--process FILE")
 }
+
+var processFile = regexp.MustCompile(`--process \S*/runc-process[0-9]+`)
 
 // Commands returns the command of each call, in order.
 func Commands(calls []Call) []string {

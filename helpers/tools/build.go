@@ -19,6 +19,7 @@ type Build struct {
 	Package string // the program's package
 	Tags    string // build tags, separated by commas
 	Cgo     bool   // with cgo, and then linked statically by the C compiler's linker
+	LDFlags string // further flags for the linker; "" for none
 }
 
 var (
@@ -40,8 +41,12 @@ var (
 // the same bytes, and the digests of two runs can be compared.
 func (b *Build) Command(out string) (env string, args []string) {
 	args = []string{"build", "-trimpath", "-tags", b.Tags}
+	ldflags := b.LDFlags
 	if b.Cgo {
-		args = append(args, "-ldflags", "-linkmode external -extldflags -static")
+		ldflags = strings.TrimSpace(ldflags + " -linkmode external -extldflags -static")
+	}
+	if ldflags != "" {
+		args = append(args, "-ldflags", ldflags)
 	}
 	return "CGO_ENABLED=" + b.cgoEnabled(), append(args, "-o", out, b.Package)
 }
@@ -72,6 +77,12 @@ func (b *Build) check(path, module string) error {
 		return err
 	}
 	version, replaced := required(string(goMod), b.Module)
+	return b.Check(path, version, replaced)
+}
+
+// Check compares the build information in the program path with the version of the module that it should have, and with the
+// Go that built this lab.
+func (b *Build) Check(path, version string, replaced bool) error {
 	info, err := readBuildInfo(path)
 	if err != nil {
 		return err

@@ -18,12 +18,14 @@ import (
 type depsMachine struct {
 	t              *testing.T
 	bin, dir, list string
+	home           string
+	onlyFakes      bool // PATH has the fake commands, and links to the few real ones that the script needs
 }
 
 // newDepsMachine returns a machine that lacks what `lab deps` prints as programs.
 func newDepsMachine(t *testing.T, programs string) *depsMachine {
 	t.Helper()
-	m := &depsMachine{t: t, bin: t.TempDir(), dir: t.TempDir()}
+	m := &depsMachine{t: t, bin: t.TempDir(), dir: t.TempDir(), home: t.TempDir()}
 	m.list = filepath.Join(m.dir, "lists")
 	assert.NilError(t, os.Mkdir(m.list, 0o755))
 	for _, name := range []string{"cc", "qemu-system-x86_64", "qemu-system-aarch64"} {
@@ -33,7 +35,8 @@ func newDepsMachine(t *testing.T, programs string) *depsMachine {
 	m.fake("id", "echo 0")
 	m.fake("apt-config", "echo \"lists='"+m.list+"'\"")
 	m.fake("apt-cache", "ls "+m.list+"/*_Packages") // it knows packages only if there are lists
-	m.fake("apt-get", "echo apt-get $* >> "+m.dir+"/log; [ $1 != update ] || touch "+m.list+"/main_Packages")
+	m.fake("apt-get", `while [ "$1" = -o ]; do options="$options $2"; shift 2; done
+		echo apt-get $* >> `+m.dir+`/log; echo $options >> `+m.dir+`/options; [ $1 != update ] || touch `+m.list+"/main_Packages")
 	return m
 }
 
@@ -41,18 +44,33 @@ func (m *depsMachine) fake(name, script string) {
 	assert.NilError(m.t, os.WriteFile(filepath.Join(m.bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755))
 }
 
-// run runs the script, and returns its output and the calls of apt-get.
-func (m *depsMachine) run() (output, calls string) {
+// run runs the script, and returns its output and the calls of apt-get. The script must succeed.
+func (m *depsMachine) run(args ...string) (output, calls string) {
+	m.t.Helper()
+	output, calls, err := m.try(args...)
+	assert.NilError(m.t, err, "%s", output)
+	return output, calls
+}
+
+// try runs the script, which may fail.
+func (m *depsMachine) try(args ...string) (output, calls string, err error) {
 	m.t.Helper()
 	script, err := filepath.Abs("../../scripts/deps.sh")
 	assert.NilError(m.t, err)
 	_ = os.Remove(m.dir + "/log")
-	c := exec.Command(script)
-	c.Dir, c.Env = m.dir, []string{"PATH=" + m.bin + ":/usr/sbin:/usr/bin:/sbin:/bin"}
+	c := exec.Command(script, args...)
+	c.Dir, c.Env = m.dir, []string{"PATH=" + m.bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + m.home}
+	if m.onlyFakes {
+		for _, name := range []string{"sh", "uname", "grep", "sed", "sort", "tr", "find", "ls", "env"} {
+			path, err := exec.LookPath(name)
+			assert.NilError(m.t, err)
+			assert.NilError(m.t, os.Symlink(path, filepath.Join(m.bin, name)))
+		}
+		c.Env[0] = "PATH=" + m.bin
+	}
 	out, err := c.CombinedOutput()
-	assert.NilError(m.t, err, "%s", out)
 	b, _ := os.ReadFile(m.dir + "/log")
-	return string(out), string(b)
+	return string(out), string(b), err
 }
 
 // A first run on a machine without package lists installs the same as a second one.
@@ -95,7 +113,47 @@ func TestDeps_OptionalProgramsAskForNoPassword(t *testing.T) {
 	m.fake("id", "echo 1000")
 	m.fake("sudo", `test "$1" = -n`)
 	out, _ := m.run()
-	assert.Assert(t, cmp.Contains(out, "+ sudo -n apt-get update"))
+	assert.Assert(t, cmp.Contains(out, "+ sudo -n apt-get -o"))
+}
+
+// A mirror that does not answer, and a lock that another apt holds, end apt with an error.
+func TestDeps_EachCallOfAptHasADeadline(t *testing.T) {
+	m := newDepsMachine(t, "recommended strace")
+	_, calls := m.run()
+	assert.Equal(t, strings.Count(calls, "\n"), 2, "expected an update and an install: %s", calls)
+	options, err := os.ReadFile(m.dir + "/options")
+	assert.NilError(t, err)
+	for _, option := range []string{"Acquire::http::Timeout=", "Acquire::https::Timeout=", "Acquire::Retries=", "DPkg::Lock::Timeout="} {
+		assert.Check(t, strings.Count(string(options), option) == 2, "%s is not an option of both calls: %s", option, options)
+	}
+}
+
+func TestDeps_SaysWhatToDoIfAptCannotInstall(t *testing.T) {
+	m := newDepsMachine(t, "recommended strace")
+	m.fake("apt-get", "exit 100")
+	out, _, err := m.try()
+	assert.Check(t, err != nil)
+	assert.Check(t, cmp.Contains(out, "deps: apt-get could not install strace"))
+	assert.Check(t, cmp.Contains(out, "check the network"))
+}
+
+// go itself says only that it has no module cache.
+func TestDeps_NeedsHome(t *testing.T) {
+	m := newDepsMachine(t, "")
+	m.home = ""
+	out, _, err := m.try()
+	assert.Check(t, err != nil)
+	assert.Check(t, cmp.Contains(out, "HOME is not set"))
+}
+
+// Without a package manager that it knows, the script says what to install.
+func TestDeps_WithoutAptNamesThePackages(t *testing.T) {
+	m := newDepsMachine(t, "recommended strace")
+	assert.NilError(t, os.Remove(filepath.Join(m.bin, "apt-get")))
+	m.onlyFakes = true
+	out, _, err := m.try()
+	assert.Check(t, err != nil)
+	assert.Check(t, cmp.Contains(out, "does not know the package manager of this machine. Please install: strace"))
 }
 
 func TestDeps_AsksNothingIfNothingIsMissing(t *testing.T) {
@@ -103,4 +161,15 @@ func TestDeps_AsksNothingIfNothingIsMissing(t *testing.T) {
 	out, calls := m.run()
 	assert.Equal(t, calls, "")
 	assert.Assert(t, cmp.Contains(out, "nothing is missing"))
+}
+
+// `lab doctor` asks what is missing.
+func TestDeps_CheckPrintsWhatIsMissingAndInstallsNothing(t *testing.T) {
+	m := newDepsMachine(t, "required busybox")
+	out, calls := m.run("check")
+	assert.Equal(t, out+calls, "")
+	m.fake("cc", "exit 1")
+	out, calls = m.run("check")
+	assert.Equal(t, out, "seccomp\n")
+	assert.Equal(t, calls, "")
 }

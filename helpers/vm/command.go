@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"cdblab/helpers/slowness"
 	"cdblab/helpers/vm/protocol"
 )
 
@@ -23,17 +24,31 @@ var (
 	timeoutMargin  = 90 * time.Second // after the test binary's own -test.timeout, which prints the goroutine dump
 )
 
+// AllowForSlowness makes the deadlines longer where this machine is slow. cmd/lab calls it once, before it runs a command.
+func AllowForSlowness() {
+	// `true` is a hundredth of the work of a boot, but every machine has it. A busy machine starts it ten times as slowly as usual.
+	slowness.Set(slowness.Measure("true"))
+	for _, deadline := range []*time.Duration{
+		&bootTimeout, &silenceTimeout, &exitTimeout, &drainTimeout, &timeoutMargin, &probeTimeout, &quickLimit, &aptLimit, &buildLimit,
+	} {
+		*deadline = slowness.Scale(*deadline)
+	}
+}
+
 // A Command is a command that runs in a throw-away VM. Like an exec.Cmd, it holds the input of one run, and [Command.Run]
 // runs it.
 type Command struct {
 	Config
-	Args    []string // a test binary and its arguments; none: a shell on a terminal
-	Cache   *Cache
-	Log     func(format string, args ...any) // reports progress to the person at the terminal
-	Stdout  io.Writer
-	Stderr  io.Writer // may be the same file as Stdout; the order of the lines is then kept
-	Stdin   io.Reader // for a shell; may be nil
-	OnReady func()    // called when the guest has booted; may be nil
+	Args   []string // a test binary and its arguments; none: a shell on a terminal
+	Cache  *Cache
+	Log    func(format string, args ...any) // reports progress to the person at the terminal
+	Stdout io.Writer
+	Stderr io.Writer // may be the same file as Stdout; the order of the lines is then kept
+	Stdin  io.Reader // for a command on a terminal; may be nil
+
+	Terminal bool // a test binary gets a terminal: Stdin and Stdout. A shell always has one.
+
+	OnReady func() // called when the guest has booted; may be nil
 
 	// Requests to the command: signals, and the size of the terminal. May be nil.
 	Requests <-chan protocol.Request
@@ -77,6 +92,7 @@ func (c *Command) run(ctx context.Context) (*Result, error) {
 		if program, err = testProgram(ctx, c.Args); err != nil {
 			return nil, err
 		}
+		program.terminal = c.Terminal
 	}
 	if limit := program.timeout; limit > 0 {
 		var cancel context.CancelFunc

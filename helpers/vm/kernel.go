@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -124,6 +125,20 @@ func (c *Cache) findKernel(ctx context.Context, want string, log func(string, ..
 	}
 	_, k, err := c.choice(version)
 	return k, err
+}
+
+// KernelName returns a name of the kernel that want names: a version, a path, or "" for the distribution's default. Two kernels
+// of the same name are the same: it is the name of the package with its version, or a digest of the user's own image.
+func (c *Cache) KernelName(ctx context.Context, want string, log func(string, ...any)) (string, error) {
+	k, err := c.findKernel(ctx, want, log)
+	if err != nil {
+		return "", err
+	}
+	if k.dir != "" {
+		return filepath.Base(k.dir), nil
+	}
+	image, err := os.ReadFile(k.image)
+	return fmt.Sprintf("%s sha256:%x", k.release, sha256.Sum256(image)), err
 }
 
 // fetchKernel unpacks the distribution's newest package of a version into the cache, unless it is there, and returns the

@@ -1,0 +1,196 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/compare"
+	"cdblab/helpers/tools"
+)
+
+// stream returns the stream of a run that has tested a runc, and observed one fact.
+func stream(runcDigest, value string) string {
+	return fmt.Sprintf(`{"Action":"run","Test":"TestX"}
+{"Action":"attr","Test":"TestX","Key":"question","Value":"What is there?"}
+{"Action":"attr","Test":"TestX","Key":"stack","Value":"{\"kernel\":\"6.1\",\"cgroup\":\"v2\",\"programs\":[{\"name\":\"runc\",\"digest\":\"%s\"}]}"}
+{"Action":"attr","Test":"TestX","Key":"fact","Value":"{\"name\":\"fifo\",\"value\":\"%s\",\"step\":0}"}
+{"Action":"pass","Test":"TestX"}
+{"Action":"pass"}
+`, runcDigest, value)
+}
+
+// module makes a directory of the module its working directory. It has the programs that a run needs, and a make that leaves a
+// stream as the results of a run.
+func module(t *testing.T) *runner {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if !slices.ContainsFunc(tools.All, func(tool tools.Tool) bool { return tool.Name == "busybox" && tool.Installed(".") }) {
+		t.Skip("there is no static busybox, which each run needs; make deps installs it")
+	}
+	for _, env := range []string{"CDB_RUNC", "CDB_CONTAINERD", "CDB_CTR", "CDB_SHIM"} {
+		program := filepath.Join(dir, env)
+		assert.NilError(t, os.WriteFile(program, []byte("#!/bin/sh\n# "+env+"\n"), 0o755))
+		t.Setenv(env, program)
+	}
+	assert.NilError(t, os.WriteFile("go.mod", []byte("module cdblab\n"), 0o644))
+	return &runner{where: "here", make: filepath.Join(dir, "make")}
+}
+
+// makeLeaves writes a make that logs its arguments, and leaves a stream.
+func makeLeaves(t *testing.T, stream string) {
+	t.Helper()
+	assert.NilError(t, os.WriteFile("next.json", []byte(stream), 0o644))
+	script := `#!/bin/sh
+echo "$*" >> make.log
+case "$*" in *tools*) exit 0;; esac
+n=$(wc -l < make.log)
+mkdir -p .lab/results/$n && cp next.json .lab/results/$n/stream.json && ln -sfn $n .lab/results/latest
+`
+	assert.NilError(t, os.WriteFile("make", []byte(script), 0o755))
+}
+
+func calls(t *testing.T) []string {
+	t.Helper()
+	data, err := os.ReadFile("make.log")
+	assert.NilError(t, err)
+	return strings.Split(strings.TrimSpace(string(data)), "\n")
+}
+
+func runcDigest(t *testing.T) string {
+	t.Helper()
+	digest, err := fileDigest(os.Getenv("CDB_RUNC"))
+	assert.NilError(t, err)
+	return digest
+}
+
+func TestRunner_MakesTheSameRunOnce(t *testing.T) {
+	r := module(t)
+	makeLeaves(t, stream(runcDigest(t), "there"))
+	want := []string{"--no-print-directory --silent tools", "--no-print-directory lab-here"}
+	for range 2 {
+		run, err := r.run(t.Context(), "pinned")
+		assert.NilError(t, err)
+		assert.Equal(t, run.Questions[0].Facts()[0].Value, "there")
+		assert.DeepEqual(t, calls(t), want)
+	}
+	// The results of all questions serve a comparison of some of them, too.
+	r.questions = "X"
+	_, err := r.run(t.Context(), "")
+	assert.NilError(t, err)
+	assert.DeepEqual(t, calls(t), want)
+	// Another program is another run.
+	r.questions = ""
+	assert.NilError(t, os.WriteFile(os.Getenv("CDB_RUNC"), []byte("#!/bin/sh\n# 2\n"), 0o755))
+	makeLeaves(t, stream(runcDigest(t), "gone"))
+	run, err := r.run(t.Context(), "")
+	assert.NilError(t, err)
+	assert.Equal(t, run.Questions[0].Facts()[0].Value, "gone")
+	// And -fresh makes a run again.
+	r.fresh = true
+	_, err = r.run(t.Context(), "")
+	assert.NilError(t, err)
+	assert.Equal(t, len(calls(t)), 4)
+}
+
+func TestRunner_RefusesResultsThatAreNotOfThisRun(t *testing.T) {
+	for _, row := range []struct{ name, stream, want string }{
+		{"another program", stream("sha256:other", "there"), "are of another run: they are of runc sha256:other, expected sha256:"},
+		{"cut short", strings.TrimSuffix(stream("", ""), "{\"Action\":\"pass\"}\n"), "did not come to its end: The stream ends before the run does"},
+		{"empty", "", "did not come to its end: The stream is empty."},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			r := module(t)
+			makeLeaves(t, row.stream)
+			_, err := r.run(t.Context(), "")
+			assert.ErrorContains(t, err, row.want)
+			_, err = os.Stat(compareDir)
+			assert.Check(t, os.IsNotExist(err), "results that are no use are kept")
+		})
+	}
+	r := module(t)
+	assert.NilError(t, os.WriteFile("make", []byte("#!/bin/sh\ncase $* in *tools) exit 0;; esac; exit 2\n"), 0o755))
+	_, err := r.run(t.Context(), "")
+	assert.ErrorContains(t, err, "make lab-here has left no results in .lab/results (exit status 2)")
+}
+
+func TestRunner_RefusesWhatItDoesNotKnow(t *testing.T) {
+	r := module(t)
+	makeLeaves(t, "")
+	for variables, want := range map[string]string{
+		"CGROUP=v1":              "CDB_CGROUP=v1 is a setting of the VM",
+		"WHERE=there":            `WHERE is "there", expected vm or here`,
+		"NONSENSE=1":             "NONSENSE=1: expected a variable and its value",
+		"RUNC=/no/such/file":     "/no/such/file",
+		"RUNC=1.2 RUNC=1.3":      "RUNC has a value already",
+		"RUNC=1.3.4 CONTAINERD=": "the value is empty",
+	} {
+		_, err := r.run(t.Context(), variables)
+		assert.Check(t, cmp.ErrorContains(err, want), variables)
+	}
+}
+
+func TestCompare_ExitCodes(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for name, content := range map[string]string{
+		"a.json": stream("sha256:1", "there"), "b.json": stream("sha256:2", "gone"),
+		"other.json": strings.ReplaceAll(stream("", ""), "TestX", "TestY"), "garbage.json": "garbage\n",
+	} {
+		assert.NilError(t, os.WriteFile(name, []byte(content), 0o644))
+	}
+	for _, row := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"a.json", "a.json"}, exitSame},
+		{[]string{"-html", "dir/page.html", "a.json", "b.json"}, exitDifferent},
+		{[]string{"-format", "markdown", "a.json", "b.json"}, exitDifferent},
+		{[]string{"-run", "Nothing", "a.json", "b.json"}, exitNotCompared},
+		{[]string{"a.json", "other.json"}, exitNotCompared},
+		{[]string{"a.json", "garbage.json"}, exitNotCompared},
+		{[]string{"a.json", "missing.json"}, exitNotCompared},
+		{[]string{"-format", "yaml", "a.json", "b.json"}, exitNotCompared},
+		{[]string{"-run", "(", "a.json", "b.json"}, exitNotCompared},
+		{[]string{"a.json"}, exitNotCompared},
+	} {
+		assert.Check(t, cmp.Equal(compareMain(row.args), row.want), "%q", row.args)
+	}
+	page, err := os.ReadFile("dir/page.html")
+	assert.NilError(t, err)
+	assert.Check(t, bytes.Contains(page, []byte("What is there?")))
+}
+
+func TestCombinations_AreAllOfThem(t *testing.T) {
+	got, err := combinations([]string{"RUNC=pinned 1.3.4", "CGROUP=v1 v2", "facts.json"})
+	assert.NilError(t, err)
+	assert.DeepEqual(t, got, []string{"CGROUP=v1", "CGROUP=v2", "RUNC=1.3.4 CGROUP=v1", "RUNC=1.3.4 CGROUP=v2", "facts.json"})
+	got, err = combinations([]string{"RUNC=pinned 1.3.4"})
+	assert.NilError(t, err)
+	assert.DeepEqual(t, got, []string{"pinned", "RUNC=1.3.4"})
+	got, err = combinations([]string{"a.json", "b.json"})
+	assert.NilError(t, err)
+	assert.DeepEqual(t, got, []string{"a.json", "b.json"})
+	_, err = combinations([]string{"RUNK=1"})
+	assert.ErrorContains(t, err, "RUNK is no variable of a stack")
+}
+
+func TestMatrix_GoesOnWithoutARun(t *testing.T) {
+	r := module(t)
+	makeLeaves(t, stream(runcDigest(t), "there"))
+	written := 0
+	m, err := r.matrix(t.Context(), []string{"pinned", "RUNC=/no/such/runc"}, func(*compare.Matrix) error { written++; return nil })
+	assert.NilError(t, err)
+	assert.Equal(t, len(m.Missing()), 1)
+	assert.Check(t, cmp.Contains(m.Missing()[0], "/no/such/runc"))
+	assert.Equal(t, written, 2)
+	assert.NilError(t, writeMatrix("out", m))
+}

@@ -1,0 +1,196 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/results"
+	"cdblab/helpers/tools"
+	"cdblab/helpers/vm"
+)
+
+// compareDir has the results of the runs that were compared.
+const compareDir = ".lab/compare"
+
+// A runKey is all that the facts of a run depend on. Two runs with the same key have the same facts, so one is enough.
+type runKey struct {
+	Source    string            // digest of the lab's own source
+	Programs  map[string]string // name → digest, of the programs under test and of those that questions use
+	Where     string            // vm or here
+	Kernel    string
+	Cgroup    string   // here: how this machine mounts the hierarchies
+	Settings  []string // of the VM, and of the lab: CDB_CGROUP=v1
+	Questions string   // regular expression; "" for all
+}
+
+// settingsOfRun are the variables of the environment that change what a run does.
+var settingsOfRun = []string{"CDB_CGROUP", "CDB_MEM", "CDB_CPUS", "CDB_IMAGE"}
+
+// newRunKey returns the key of a run in an environment.
+func newRunKey(ctx context.Context, where string, environ []string) (runKey, error) {
+	get := func(name string) string {
+		for _, e := range environ {
+			if value, ok := strings.CutPrefix(e, name+"="); ok {
+				return value
+			}
+		}
+		return ""
+	}
+	k := runKey{Where: where, Programs: map[string]string{}}
+	for _, name := range settingsOfRun {
+		if value := get(name); value != "" {
+			k.Settings = append(k.Settings, name+"="+value)
+		}
+	}
+	var err error
+	if k.Source, err = sourceDigest("."); err != nil {
+		return k, err
+	}
+	for _, t := range tools.All {
+		path := get(t.Env)
+		if t.Env == "" || path == "" {
+			p, err := t.Find(".")
+			if err != nil && t.Need == tools.Required {
+				return k, err
+			}
+			path = p.Path
+		}
+		if path == "" {
+			continue // the questions that need it are skipped
+		}
+		if k.Programs[t.Name], err = fileDigest(path); err != nil {
+			return k, err
+		}
+	}
+	if where == "here" {
+		return k, k.here()
+	}
+	cache, err := vm.OpenCache()
+	if err != nil {
+		return k, err
+	}
+	k.Kernel, err = cache.KernelName(ctx, get("CDB_KERNEL"), logf)
+	return k, err
+}
+
+// here adds what a run on this machine depends on.
+func (k *runKey) here() error {
+	for _, s := range k.Settings {
+		if !strings.HasPrefix(s, "CDB_IMAGE=") {
+			return fmt.Errorf("%s is a setting of the VM, and the run is to be made on this machine\n  what to do: leave it out, or use WHERE=vm", s)
+		}
+	}
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		return err
+	}
+	k.Kernel = unix.ByteSliceToString(uts.Release[:]) + " " + unix.ByteSliceToString(uts.Version[:])
+	hierarchies, err := cgroup.Hierarchies()
+	k.Cgroup = string(cgroup.ModeOf(hierarchies))
+	return err
+}
+
+// name says in a few words what the run tests.
+func (k runKey) name() string {
+	place := "in the VM with " + k.Kernel
+	if k.Where == "here" {
+		place = "on this machine"
+	}
+	return fmt.Sprintf("run %s %s", filepath.Base(k.dir()), place)
+}
+
+func (k runKey) dir() string {
+	data, err := json.Marshal(k) // the keys of maps are sorted
+	if err != nil {
+		panic(err) // strings can always be encoded
+	}
+	digest := sha256.Sum256(data)
+	return filepath.Join(compareDir, fmt.Sprintf("%x", digest[:6]))
+}
+
+// store keeps a stream for the next comparison. The file is linked, so it takes no room while the results of the run are there.
+func (k runKey) store(stream string) error {
+	dir := k.dir()
+	data, err := json.MarshalIndent(k, "", "  ")
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(dir, results.StreamFile)
+	err = errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "key.json"), append(data, '\n'), 0o644))
+	if err == nil {
+		err = os.Remove(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	if err == nil {
+		err = os.Link(stream, file)
+	}
+	if err != nil {
+		return fmt.Errorf("keep the results for the next comparison: %w", err)
+	}
+	return nil
+}
+
+// check reports whether a run has tested the programs of the key.
+func (k runKey) check(s *results.Stack) error {
+	if s == nil {
+		return errors.New("they do not say what was tested")
+	}
+	for _, p := range s.Programs {
+		if want := k.Programs[p.Name]; want != p.Digest {
+			return fmt.Errorf("they are of %s %s, expected %s", p.Name, p.Digest, want)
+		}
+	}
+	return nil
+}
+
+func fileDigest(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("sha256:%x", h.Sum(nil)), nil
+}
+
+// sourceDigest returns a digest of all files that the test binary is built of.
+func sourceDigest(module string) (string, error) {
+	h := sha256.New()
+	err := filepath.WalkDir(module, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if path != module && (strings.HasPrefix(d.Name(), ".") || d.Name() == "selftest") {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		isData := strings.Contains(path, "testdata"+string(filepath.Separator))
+		if name := d.Name(); !isData && filepath.Ext(name) != ".go" && name != "go.mod" && name != "go.sum" {
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		fmt.Fprintf(h, "%s %x\n", filepath.ToSlash(path), sha256.Sum256(data))
+		return err
+	})
+	return fmt.Sprintf("sha256:%x", h.Sum(nil)), err
+}

@@ -1,0 +1,165 @@
+//go:build linux
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"cdblab/helpers/release"
+	"cdblab/helpers/results"
+)
+
+// latestResults is the link to the results of the last run.
+const latestResults = ".lab/results/latest"
+
+// A runner makes the runs that are compared, by the targets of the Makefile. It keeps their results in .lab/compare: the same
+// run is not made twice.
+type runner struct {
+	questions string // regular expression that selects questions; "" for all
+	where     string // vm or here
+	fresh     bool   // make each run again
+	make      string // the command make
+	ready     bool   // the pinned programs are built
+}
+
+func (r *runner) flags(set *flag.FlagSet) {
+	set.StringVar(&r.questions, "run", "", "ask and compare only the questions that match this regular `expression`")
+	set.StringVar(&r.where, "where", "vm", "where runs are made: vm, or here, which is only for a disposable machine")
+	set.BoolVar(&r.fresh, "fresh", false, "make each run again, also if its results are there")
+	r.make = cmp.Or(os.Getenv("MAKE"), "make")
+}
+
+// run returns the results of the run that the variables describe, such as "RUNC=1.3.4 CGROUP=v1". The word "pinned", or nothing,
+// stands for the programs that go.mod pins.
+func (r *runner) run(ctx context.Context, variables string) (*results.Run, error) {
+	words := strings.Fields(variables)
+	where := r.where
+	words = slices.DeleteFunc(words, func(w string) bool {
+		value, ok := strings.CutPrefix(w, "WHERE=")
+		if ok {
+			where = value
+		}
+		return ok || w == "pinned"
+	})
+	target := map[string]string{"vm": "lab", "here": "lab-here"}[where]
+	if target == "" {
+		return nil, fmt.Errorf("WHERE is %q, expected vm or here", where)
+	}
+	spec, err := release.Parse(words)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.prepare(ctx); err != nil {
+		return nil, err
+	}
+	env, err := spec.Environ(ctx, withoutMake(os.Environ()))
+	if err != nil {
+		return nil, err
+	}
+	key, err := newRunKey(ctx, where, env)
+	if err != nil {
+		return nil, err
+	}
+	if run := r.stored(key); run != nil {
+		return run, nil
+	}
+	if r.questions != "" {
+		words = append(words, "Q="+r.questions)
+	}
+	return r.make1(ctx, key, append([]string{target}, words...))
+}
+
+// stored returns the results of the same run if they are there: those of the selected questions, or of all.
+func (r *runner) stored(key runKey) *results.Run {
+	if r.fresh {
+		return nil
+	}
+	for _, questions := range slices.Compact([]string{r.questions, ""}) {
+		key.Questions = questions
+		file := filepath.Join(key.dir(), results.StreamFile)
+		run, err := results.Load(file)
+		if err != nil || !isWhole(run) {
+			continue
+		}
+		logf("%s: its results of %s are there, in %s; it is not run again", key.name(), run.Begin.Local().Format(time.DateTime), key.dir())
+		return run
+	}
+	return nil
+}
+
+// make1 makes a run, and stores its results.
+func (r *runner) make1(ctx context.Context, key runKey, args []string) (*results.Run, error) {
+	before, _ := os.Readlink(latestResults)
+	logf("%s: running make %s", key.name(), strings.Join(args, " "))
+	makeErr := r.runMake(ctx, args...)
+	if err := context.Cause(ctx); err != nil {
+		return nil, fmt.Errorf("make %s: %w", args[0], err)
+	}
+	after, err := os.Readlink(latestResults)
+	if err != nil || after == before {
+		return nil, fmt.Errorf("make %s has left no results in %s (%w)\n  what to do: see what it printed above",
+			strings.Join(args, " "), filepath.Dir(latestResults), cmp.Or(makeErr, err, errors.New("the link latest is the old one")))
+	}
+	dir := filepath.Join(filepath.Dir(latestResults), after)
+	run, err := results.Load(dir)
+	if err != nil {
+		return nil, err
+	}
+	if !isWhole(run) {
+		return nil, fmt.Errorf("make %s did not come to its end: %s\n  what to do: see %s",
+			strings.Join(args, " "), cmp.Or(strings.Join(run.Problems, " "), "no question was asked"), dir)
+	}
+	if err := key.check(run.Stack); err != nil {
+		return nil, fmt.Errorf("the results in %s are of another run: %w\n  what to do: make no other run at the same time", dir, err)
+	}
+	key.Questions = r.questions
+	return run, key.store(filepath.Join(dir, results.StreamFile))
+}
+
+// isWhole reports whether a run has come to its end. That questions failed does not matter.
+func isWhole(run *results.Run) bool {
+	return len(run.Questions) > 0 && run.Verdict != results.Unfinished
+}
+
+// prepare builds the pinned programs, once.
+func (r *runner) prepare(ctx context.Context) error {
+	if r.ready {
+		return nil
+	}
+	if err := r.runMake(ctx, "--silent", "tools"); err != nil {
+		return fmt.Errorf("make tools: %w", err)
+	}
+	r.ready = true
+	return nil
+}
+
+// runMake runs a target of the Makefile. What it prints goes to stderr: stdout has the comparison alone.
+func (r *runner) runMake(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, r.make, append([]string{"--no-print-directory"}, args...)...)
+	cmd.Env = withoutMake(os.Environ())
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stderr, os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Minute // the run cleans up before it ends
+	return cmd.Run()
+}
+
+// withoutMake returns an environment without what the make that has called this program hands on to another make: A=, B=, RUNC='1 2'.
+func withoutMake(environ []string) []string {
+	names := append(release.Variables(), "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MAKE_TERMOUT", "MAKE_TERMERR",
+		"A", "B", "Q", "WHERE", "JUNIT", "ARTIFACTS", "STEP", "CDB_STEP")
+	return slices.DeleteFunc(slices.Clone(environ), func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		return slices.Contains(names, name)
+	})
+}

@@ -1,0 +1,240 @@
+package compare
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/results"
+)
+
+// question returns a question with one step, in which the facts were observed. The facts are names and values, in turn.
+func question(test string, facts ...string) *results.Question {
+	step := &results.Step{Number: 1, Text: "start the container"}
+	for i := 0; i < len(facts); i += 2 {
+		step.Items = append(step.Items, results.Item{Fact: &results.Fact{Name: facts[i], Value: facts[i+1], Step: 1}})
+	}
+	return &results.Question{
+		Test: test, Text: "What does " + test + " show?", Verdict: results.Answered, Answer: "It shows it.",
+		Steps: []*results.Step{{}, step},
+	}
+}
+
+func withClause(q *results.Question, text string, met bool, seen string) *results.Question {
+	q.Steps[1].Items = append(q.Steps[1].Items, results.Item{Clause: &results.Clause{Text: text, Met: met, Seen: seen}})
+	return q
+}
+
+func ended(q *results.Question, v results.Verdict, kind, message string) *results.Question {
+	q.Verdict, q.Answer = v, ""
+	q.Logs = append(q.Logs, results.Log{Kind: kind, Text: message, At: "kill_test.go:7"})
+	return q
+}
+
+func run(questions ...*results.Question) *results.Run {
+	return &results.Run{Questions: questions, Verdict: results.Answered, Stack: &results.Stack{Kernel: "6.1", Machine: "x86_64", Cgroup: "v2"}}
+}
+
+func mustCompare(t *testing.T, a, b *results.Run) *Comparison {
+	t.Helper()
+	c, err := Runs(Side{"RUNC=1", a}, Side{"RUNC=2", b})
+	assert.NilError(t, err)
+	return c
+}
+
+// told returns the differences, each on a line.
+func told(c *Comparison) string {
+	var out []string
+	for _, q := range c.Questions {
+		for _, d := range q.Differences {
+			out = append(out, fmt.Sprintf("%s %s %s %s: %s: %q %q", q.Test, d.Kind, d.Change, d.Step.Text, d.Name, d.A, d.B))
+		}
+		for _, u := range q.Unobserved {
+			out = append(out, q.Test+" "+u)
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+func TestRuns_TellsWhatDiffers(t *testing.T) {
+	two := func(r *results.Run) *results.Run {
+		r.Questions = append(r.Questions, question("TestOther", "always", "the same"))
+		return r
+	}
+	answers := func(q *results.Question, answer string) *results.Question { q.Answer = answer; return q }
+	subtest := func(q *results.Question, v results.Verdict) *results.Question {
+		q.Subtests = []*results.Subtest{{Name: "part", Verdict: v}}
+		q.Steps[1].Subtest = "part"
+		return q
+	}
+	for _, row := range []struct {
+		name string
+		a, b *results.Question
+		want string
+	}{
+		{"nothing", question("TestX", "fifo", "there"), question("TestX", "fifo", "there"), ""},
+		{"a fact changed", question("TestX", "fifo", "there", "pid", "1"), question("TestX", "fifo", "gone", "pid", "1"),
+			`TestX fact changed start the container: fifo: "there" "gone"`},
+		{"a fact vanished and one appeared", question("TestX", "fifo", "there"), question("TestX", "socket", "there"),
+			"TestX fact vanished start the container: fifo: \"there\" \"\"\nTestX fact appeared start the container: socket: \"\" \"there\""},
+		{"the order of facts is no difference", question("TestX", "a", "1", "b", "2"), question("TestX", "b", "2", "a", "1"), ""},
+		{"an answer", question("TestX"), answers(question("TestX"), "It does not."), `TestX answer changed : : "It shows it." "It does not."`},
+		{"a deviation came", withClause(question("TestX"), "Kill: MUST", true, ""), withClause(question("TestX"), "Kill: MUST", false, "it does not"),
+			`TestX clause changed start the container: Kill: MUST: "met" "not met: it does not"`},
+		{"a clause that is tested twice is met if it is met twice",
+			withClause(withClause(question("TestX"), "Kill: MUST", true, ""), "Kill: MUST", false, "once not"),
+			withClause(question("TestX"), "Kill: MUST", false, "once not"), ""},
+		{"a clause appeared", question("TestX"), withClause(question("TestX"), "Kill: MUST", true, ""),
+			`TestX clause appeared start the container: Kill: MUST: "" "met"`},
+		{"a failure hides the facts after it", question("TestX", "fifo", "there", "a", "1", "b", "2"),
+			ended(question("TestX", "fifo", "gone"), results.Failed, "error", "no such pid"),
+			"TestX verdict changed : : \"answered\" \"failed: kill_test.go:7: no such pid\"\n" +
+				"TestX fact changed start the container: fifo: \"there\" \"gone\"\n" +
+				"TestX 2 of A's facts were not observed in B: there the question is failed."},
+		{"a skip", ended(question("TestX"), results.Skipped, "skip", "no criu here"), question("TestX", "a", "1"),
+			"TestX verdict changed : : \"skipped: no criu here\" \"answered\"\n" +
+				"TestX 1 of B's facts were not observed in A: there the question is skipped."},
+		{"skips for two reasons", ended(question("TestX"), results.Skipped, "skip", "no criu"), ended(question("TestX"), results.Skipped, "skip", "no v2"),
+			`TestX verdict changed : : "skipped: no criu" "skipped: no v2"`},
+		{"messages of failures have pids", ended(question("TestX"), results.Failed, "error", "pid 7"), ended(question("TestX"), results.Failed, "error", "pid 8"), ""},
+		{"a part that is skipped hides its facts", subtest(question("TestX", "a", "1"), results.Answered), subtest(question("TestX"), results.Skipped),
+			"TestX verdict changed : part: \"answered\" \"skipped\"\n" +
+				"TestX 1 of A's facts were not observed in B: a part of the question has no answer there."},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c := mustCompare(t, two(run(row.a)), two(run(row.b)))
+			assert.Equal(t, told(c), row.want)
+			assert.Equal(t, c.Equal(), row.want == "")
+		})
+	}
+}
+
+func TestRuns_TellsQuestionsOfOneRun(t *testing.T) {
+	c := mustCompare(t, run(question("TestX"), question("TestA")), run(question("TestX"), question("TestB")))
+	assert.DeepEqual(t, []any{c.OnlyA, c.OnlyB, c.Both, c.Equal()}, []any{[]string{"TestA"}, []string{"TestB"}, 1, false})
+	var out strings.Builder
+	assert.NilError(t, WriteText(&out, c))
+	assert.Check(t, cmp.Contains(out.String(), "! 1 question is asked in A only: TestA."))
+	assert.Check(t, cmp.Contains(out.String(), "No difference in the questions that both ask: 1 question and 0 facts are in both runs."))
+}
+
+func TestRuns_RefusesRunsWithNothingInCommon(t *testing.T) {
+	_, err := Runs(Side{"a", run(question("TestA"))}, Side{"b", run(question("TestB"))})
+	assert.ErrorContains(t, err, "no question in common: a asks 1 questions (TestA …), b asks 1 (TestB …)")
+	_, err = Runs(Side{"a", &results.Run{Problems: []string{"The stream is empty."}}}, Side{"b", run(question("TestB"))})
+	assert.ErrorContains(t, err, "a has no questions: The stream is empty.")
+}
+
+func TestExcerpt_ShowsWhereLongValuesDiffer(t *testing.T) {
+	long := strings.Repeat("word ", 30)
+	for _, row := range [][4]string{
+		{"one two", "one three", "one two", "one three"}, // short values are shown in full
+		{long + "x" + " " + long + "end", long + "y z" + " " + long + "end", "… word word word x word word word …", "… word word word y z word word word …"},
+		{long, "other", long, "other"},
+		{long, long + "more", "… word word word ", "… word word word more"},
+		{"", "", "", ""},
+	} {
+		a, b := Excerpt(row[0], row[1])
+		assert.Check(t, cmp.Equal(a, row[2]))
+		assert.Check(t, cmp.Equal(b, row[3]))
+	}
+}
+
+// A hostile run: its texts are code in HTML, in Markdown and in a spreadsheet.
+const hostile = "=<script>alert(1)</script> | ` [x](javascript:alert(1)) \"'>"
+
+func hostileComparison(t *testing.T) (*results.Run, *results.Run, *Comparison) {
+	q := func(value string) *results.Question {
+		out := withClause(question("TestX", hostile, value), hostile, value == hostile, hostile)
+		out.Text, out.Answer, out.Steps[1].Text = hostile, value, hostile
+		return out
+	}
+	a, b := run(q(hostile)), run(q(""))
+	b.Stack.Kernel = hostile
+	a.Problems = []string{hostile}
+	return a, b, mustCompare(t, a, b)
+}
+
+func TestPages_ExecuteNothingOfARun(t *testing.T) {
+	a, b, c := hostileComparison(t)
+	var page, markdown, table, matrix strings.Builder
+	assert.NilError(t, WriteHTML(&page, c))
+	assert.NilError(t, WriteMarkdown(&markdown, c))
+	m := NewMatrix([]Column{{Name: hostile, Run: a}, {Name: "B", Run: b}, {Name: "C", Err: errors.New(hostile)}})
+	assert.NilError(t, WriteMatrixHTML(&matrix, m))
+	assert.NilError(t, WriteCSV(&table, m))
+	for name, out := range map[string]string{"page": page.String(), "Markdown": markdown.String(), "matrix": matrix.String()} {
+		assert.Check(t, !strings.Contains(out, "<script"), "%s:\n%s", name, out)
+		assert.Check(t, cmp.Contains(out, "&lt;script&gt;"), name)
+	}
+	for _, out := range []string{page.String(), matrix.String()} {
+		assert.Check(t, !strings.Contains(out, "src=") && !strings.Contains(out, "href="), "the page refers to something:\n%s", out)
+	}
+	for line := range strings.Lines(markdown.String()) {
+		assert.Check(t, !strings.ContainsAny(line, "[]"), "a link in Markdown: %s", line)
+		if strings.HasPrefix(line, "| changed") {
+			assert.Check(t, cmp.Equal(strings.Count(line, "|"), 5), "cells of %s", line)
+		}
+	}
+	assert.Check(t, !strings.Contains(table.String(), ",\"=") && !strings.Contains(table.String(), ",="), "a formula:\n%s", table.String())
+}
+
+func TestWriteText_NamesQuestionAndStep(t *testing.T) {
+	a, b := run(question("TestX", "fifo", "there")), run(question("TestX", "fifo", "gone"))
+	a.Stack.Programs = []results.Program{{Name: "runc", Version: "runc version 1.3.4 (build tags seccomp)", Digest: "sha256:a"}}
+	b.Stack.Programs = []results.Program{{Name: "runc", Version: "runc version 1.3.5 (build tags seccomp)", Digest: "sha256:b"}}
+	var out strings.Builder
+	assert.NilError(t, WriteText(&out, mustCompare(t, a, b)))
+	assert.Equal(t, out.String(), `      A       B
+      RUNC=1  RUNC=2
+runc  1.3.4   1.3.5
+the same in both: kernel 6.1 x86_64, cgroup v2
+
+What does TestX show?
+TestX
+  start the container
+    ~ fifo
+        A  there
+        B  gone
+
+1 question differs: 1 fact changed. 1 question and 1 fact are in both runs.
+`)
+}
+
+func TestMatrix_HasTheRowsThatDiffer(t *testing.T) {
+	m := NewMatrix([]Column{
+		{Name: "1", Run: run(question("TestX", "fifo", "there", "same", "x", "old", "1"))},
+		{Name: "2", Run: run(question("TestX", "fifo", "there", "same", "x"))},
+		{Name: "3", Run: run(ended(question("TestX", "fifo", "gone"), results.Failed, "error", "it broke"))},
+		{Name: "4", Err: errors.New("it does not build")},
+	})
+	var out strings.Builder
+	assert.NilError(t, WriteCSV(&out, m))
+	assert.Equal(t, out.String(), `question,test,step,kind,name,1,2,3,4
+What does TestX show?,TestX,,verdict,verdict,answered,answered,failed: kill_test.go:7: it broke,no run
+What does TestX show?,TestX,start the container,fact,fifo,there,there,gone,no run
+What does TestX show?,TestX,start the container,fact,old,1,no such fact,not observed,no run
+`)
+	assert.Equal(t, m.Summary(), "3 of 4 runs. The runs have 3 facts; 3 rows differ, in 1 question.")
+	assert.DeepEqual(t, m.Questions[0].Rows[1].Spans(), []Span{
+		{Cell{Value: "there"}, 2, 1}, {Cell{Value: "gone"}, 1, 2}, {Cell{Missing: "no run"}, 1, 0},
+	})
+}
+
+func TestVersion_LeavesOutWhatSaysNothing(t *testing.T) {
+	for _, row := range [][3]string{
+		{"runc", "runc version 1.5.2 (build tags seccomp netgo)", "1.5.2"},
+		{"containerd", "containerd github.com/containerd/containerd/v2 2.4.2+unknown (build tags no_cri)", "2.4.2"},
+		{"containerd-shim-runc-v2", "Version: 1.6.20~ds1", "1.6.20~ds1"},
+		{"busybox", "BusyBox v1.35.0 (Debian 1:1.35.0-4) multi-call binary.", "v1.35.0 (Debian 1:1.35.0-4)"},
+		{"runc", "crun version 1.8.1", "crun 1.8.1"}, // not the program that its name promises
+		{"runc", "runc version unknown", "unknown"},
+		{"runc", "", "unknown version"},
+	} {
+		assert.Check(t, cmp.Equal(Version(results.Program{Name: row[0], Version: row[1]}), row[2]))
+	}
+}

@@ -1,0 +1,265 @@
+package compare
+
+import (
+	"cmp"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"cdblab/helpers/results"
+)
+
+// A Matrix compares any number of runs. Its columns are the runs, and its rows are what differs between them.
+type Matrix struct {
+	Columns   []Column
+	Facts     int // number of facts of all runs, a fact that several runs have counted once
+	Questions []MatrixQuestion
+}
+
+// A Column is a run of a matrix.
+type Column struct {
+	Name string
+	Run  *results.Run // nil if there is none
+	Err  error        // why there is none
+}
+
+// A MatrixQuestion is a question in which something differs.
+type MatrixQuestion struct {
+	Test, Text string
+	Rows       []Row
+}
+
+// A Row is a fact, a clause or a verdict that differs between the runs.
+type Row struct {
+	Kind  Kind
+	Step  Step
+	Name  string
+	Cells []Cell // one for each column
+}
+
+// A Cell is what one run has of a row.
+type Cell struct {
+	Value   string
+	Missing string // why there is no value; "" if there is one
+}
+
+// Reasons why a cell has no value.
+const (
+	noRun       = "no run"
+	notAsked    = "not asked"
+	notObserved = "not observed" // the question, or its part, ended before
+	noSuchFact  = "no such fact"
+)
+
+// NewMatrix compares runs.
+func NewMatrix(columns []Column) *Matrix {
+	m := &Matrix{Columns: columns}
+	for _, test := range m.tests() {
+		questions := make([]*results.Question, len(columns))
+		var q MatrixQuestion
+		for i, c := range columns {
+			if c.Run == nil {
+				continue
+			}
+			if questions[i] = c.Run.Question(test); questions[i] != nil {
+				q.Test, q.Text = test, questions[i].Text
+			}
+		}
+		q.Rows = append(q.Rows, m.verdictRow(questions))
+		facts := m.rows(Fact, questions, factsOf)
+		m.Facts += len(facts)
+		q.Rows = append(q.Rows, facts...)
+		q.Rows = append(q.Rows, m.rows(Clause, questions, clausesOf)...)
+		q.Rows = slices.DeleteFunc(q.Rows, func(r Row) bool { return r.isSame() })
+		if len(q.Rows) > 0 {
+			m.Questions = append(m.Questions, q)
+		}
+	}
+	return m
+}
+
+// tests returns the tests of all runs. They are in the order of the first run; the tests that it lacks follow.
+func (m *Matrix) tests() []string {
+	var out []string
+	known := map[string]bool{}
+	for _, c := range m.Columns {
+		if c.Run == nil {
+			continue
+		}
+		for _, q := range c.Run.Questions {
+			if !known[q.Test] {
+				known[q.Test] = true
+				out = append(out, q.Test)
+			}
+		}
+	}
+	return out
+}
+
+func (m *Matrix) verdictRow(questions []*results.Question) Row {
+	r := Row{Kind: Verdict, Name: string(Verdict)}
+	for i, q := range questions {
+		switch {
+		case m.Columns[i].Run == nil:
+			r.Cells = append(r.Cells, Cell{Missing: noRun})
+		case q == nil:
+			r.Cells = append(r.Cells, Cell{Missing: notAsked})
+		default:
+			r.Cells = append(r.Cells, Cell{Value: verdict(q)})
+		}
+	}
+	return r
+}
+
+// rows returns a row for each fact, or clause, that one of the questions has.
+func (m *Matrix) rows(kind Kind, questions []*results.Question, of func(*results.Question) observed) []Row {
+	all := make([]observed, len(questions))
+	var out []Row
+	known := map[string]bool{}
+	for i, q := range questions {
+		if q == nil {
+			continue
+		}
+		all[i] = of(q)
+	}
+	for _, seen := range all {
+		for _, name := range seen.names {
+			if known[name] {
+				continue
+			}
+			known[name] = true
+			one := seen.facts[name]
+			r := Row{Kind: kind, Step: one.step, Name: name}
+			for i, q := range questions {
+				r.Cells = append(r.Cells, m.cell(i, q, all[i], name, one))
+			}
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func (m *Matrix) cell(column int, q *results.Question, seen observed, name string, elsewhere fact) Cell {
+	f, ok := seen.facts[name]
+	switch {
+	case m.Columns[column].Run == nil:
+		return Cell{Missing: noRun}
+	case q == nil:
+		return Cell{Missing: notAsked}
+	case ok:
+		return Cell{Value: f.value}
+	case !complete(q, elsewhere):
+		return Cell{Missing: notObserved}
+	}
+	return Cell{Missing: noSuchFact}
+}
+
+// isSame reports whether no two runs differ in the row. A run that did not come to it says nothing about it.
+func (r Row) isSame() bool {
+	var first *Cell
+	for _, c := range r.Cells {
+		if c.Missing != "" && c.Missing != noSuchFact {
+			continue
+		}
+		if first == nil {
+			first = &c
+		}
+		if c != *first {
+			return false
+		}
+	}
+	return true
+}
+
+// A Span is a cell of the page: neighbours of the same value are one.
+type Span struct {
+	Cell
+	Columns int
+	Group   int // cells of the same value have the same group, counted from 1; 0 for a missing value
+}
+
+// Spans returns the cells of a row, with neighbours of the same value as one.
+func (r Row) Spans() []Span {
+	groups := map[string]int{}
+	var out []Span
+	for _, c := range r.Cells {
+		if n := len(out); n > 0 && out[n-1].Cell == c {
+			out[n-1].Columns++
+			continue
+		}
+		if groups[c.Value] == 0 && c.Missing == "" {
+			groups[c.Value] = len(groups) + 1
+		}
+		out = append(out, Span{Cell: c, Columns: 1, Group: min(groups[c.Value], 6)})
+	}
+	return out
+}
+
+// String returns the value, or why there is none.
+func (c Cell) String() string { return cmp.Or(c.Value, c.Missing) }
+
+// Label says what the row is about.
+func (r Row) Label() string { return Difference{Kind: r.Kind, Name: r.Name}.rowLabel() }
+
+func (d Difference) rowLabel() string {
+	if d.Kind == Verdict {
+		return string(Verdict)
+	}
+	return d.Label()
+}
+
+// Summary counts the rows in a sentence.
+func (m *Matrix) Summary() string {
+	rows, made := 0, 0
+	for _, q := range m.Questions {
+		rows += len(q.Rows)
+	}
+	for _, c := range m.Columns {
+		if c.Run != nil {
+			made++
+		}
+	}
+	return fmt.Sprintf("%d of %s. The runs have %s; %s differ, in %s.", made, count(len(m.Columns), "run"), count(m.Facts, "fact"),
+		count(rows, "row"), count(len(m.Questions), "question"))
+}
+
+// Missing returns a sentence for each column that has no run.
+func (m *Matrix) Missing() []string {
+	var out []string
+	for _, c := range m.Columns {
+		if c.Err != nil {
+			out = append(out, fmt.Sprintf("%s: %v", c.Name, c.Err))
+		}
+	}
+	return out
+}
+
+// WriteCSV writes a matrix for a spreadsheet. A value that a spreadsheet would compute as a formula has an apostrophe before it.
+func WriteCSV(w io.Writer, m *Matrix) error {
+	out := csv.NewWriter(w)
+	header := []string{"question", "test", "step", "kind", "name"}
+	for _, c := range m.Columns {
+		header = append(header, text(c.Name))
+	}
+	_ = out.Write(header) // the writer keeps its first error
+	for _, q := range m.Questions {
+		for _, r := range q.Rows {
+			record := []string{text(q.Text), text(q.Test), text(r.Step.String()), string(r.Kind), text(r.Name)}
+			for _, c := range r.Cells {
+				record = append(record, text(c.String()))
+			}
+			_ = out.Write(record)
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+func text(s string) string {
+	if strings.HasPrefix(s, "=") || strings.HasPrefix(s, "+") || strings.HasPrefix(s, "-") || strings.HasPrefix(s, "@") {
+		return "'" + s
+	}
+	return s
+}

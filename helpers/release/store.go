@@ -1,0 +1,151 @@
+//go:build linux
+
+package release
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/semver"
+
+	"cdblab/helpers/tools"
+	"cdblab/helpers/vm"
+)
+
+// A store is the directory .lab/releases of the module, in which each release that was built has a directory.
+type store struct {
+	dir string
+	gocmd
+	log func(format string, args ...any)
+}
+
+// openStore returns the store of the module cdblab, and the go command that the variable GO names.
+func openStore() (*store, error) {
+	cache, err := vm.OpenCache() // it finds the module
+	if err != nil {
+		return nil, err
+	}
+	return &store{
+		dir: filepath.Join(cache.Module, ".lab/releases"), gocmd: gocmd(cmp.Or(os.Getenv("GO"), "go")),
+		log: func(format string, args ...any) { fmt.Fprintf(os.Stderr, "lab: "+format+"\n", args...) },
+	}, nil
+}
+
+// get returns the path of a release's program. It builds the program if it is not there, or if its build information shows
+// that it is another one.
+func (s *store) get(ctx context.Context, p program) (string, error) {
+	b := buildOf(p.tool, p.version)
+	dir := filepath.Join(s.dir, directory(&b, p.version))
+	path := filepath.Join(dir, p.tool.Name)
+	if b.Check(path, p.version, false) == nil {
+		return path, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", s.diskError(p, err)
+	}
+	// Two runs at once: the second one waits, and finds what the first one has built.
+	lock := flock.New(filepath.Join(dir, ".lock"), flock.SetPermissions(0o644))
+	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
+		return "", s.diskError(p, cmp.Or(context.Cause(ctx), err))
+	}
+	defer func() { _ = lock.Unlock() }()
+	switch err := b.Check(path, p.version, false); {
+	case err == nil:
+		return path, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		s.log("%s is built again: %v", path, err)
+	}
+	err := s.build(ctx, p, &b, path)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause // not what go says when it is interrupted
+	}
+	return path, err
+}
+
+// build builds a program beside its place, and then moves it there: a build that was stopped leaves no half a program.
+func (s *store) build(ctx context.Context, p program, b *tools.Build, path string) error {
+	// A build that was killed may have left its directory. It is not in use: this process has the lock.
+	killed, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".new-*"))
+	for _, dir := range killed {
+		_ = os.RemoveAll(dir)
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return s.diskError(p, err)
+	}
+	defer os.RemoveAll(tmp)
+	start := time.Now()
+	s.log("building %s %s: a minute or more, once. It is kept in %s", p.tool.Name, number(p.version), filepath.Dir(path))
+	out := filepath.Join(tmp, p.tool.Name)
+	if err := s.gocmd.build(ctx, p, b, tmp, out); err != nil {
+		return err
+	}
+	if err := b.Check(out, p.version, false); err != nil {
+		return &Error{p.given + ": build " + p.tool.Name, err.Error(), "check that GO names the go command that built this lab"}
+	}
+	if err := publish(out, path); err != nil {
+		return s.diskError(p, err)
+	}
+	s.log("built %s %s in %.0f s", p.tool.Name, number(p.version), time.Since(start).Seconds())
+	return nil
+}
+
+// publish moves a finished file to its place. The data is on the disk before the name is.
+func publish(from, to string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(from, to)
+}
+
+func (s *store) diskError(p program, err error) error {
+	return &Error{p.given + ": keep the program in " + s.dir, err.Error(), "make this directory writable for you, and make room on its disk"}
+}
+
+// buildOf returns how a release of a tool is built: as helpers/tools says for the release that go.mod pins. The path of the
+// module ends with the major version, from 2 on.
+func buildOf(t tools.Tool, version string) tools.Build {
+	b := *t.Build
+	prefix, _, _ := module.SplitPathVersion(b.Module)
+	newModule := prefix
+	if major := semver.Major(version); semver.Compare(major, "v2") >= 0 {
+		newModule += "/" + major
+	}
+	b.Package = newModule + strings.TrimPrefix(b.Package, b.Module)
+	b.Module = newModule
+	if t.Name == "runc" {
+		// Up to 1.2 the Makefile of runc sets the version, and without it the program prints "unknown". Later releases
+		// embed it, and the flag is without effect.
+		b.LDFlags = "-X main.version=" + number(version)
+	}
+	return b
+}
+
+// directory returns the name of a release's directory. It says what the release is, and has a digest of how it is built.
+func directory(b *tools.Build, version string) string {
+	env, args := b.Command("")
+	args = args[:len(args)-1] // not the package: the programs of a release lie side by side, as containerd expects it
+	digest := sha256.Sum256(fmt.Append(nil, runtime.Version(), runtime.GOARCH, env, args))
+	goVersion, _, _ := strings.Cut(runtime.Version(), " ") // without experiments
+	prefix, _, _ := module.SplitPathVersion(b.Module)
+	return fmt.Sprintf("%s-%s-%s-%x", filepath.Base(prefix), number(version), goVersion, digest[:4])
+}
+
+// number returns a version without the v.
+func number(version string) string { return strings.TrimPrefix(version, "v") }
