@@ -48,7 +48,7 @@ func runMain(args []string) int {
 		logf("%v\n  what to do: make %s writable for you (a run as root may have created it)", err, results.Dir)
 		return 1
 	}
-	r.display = display.Plain(os.Stdout, display.Options{Verbose: *verbose, Expected: results.Times(results.Dir, r.kind())})
+	r.display = display.New(os.Stdout, display.Options{Verbose: *verbose, Expected: results.Times(results.Dir, r.kind())})
 	r.display.Prepare("compiling the tests (minutes at the first time)")
 	run := r.read()
 	code := verdict(run, r.code)
