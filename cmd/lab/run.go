@@ -52,8 +52,9 @@ func runMain(args []string) int {
 	r.display.Prepare("compiling the tests (minutes at the first time)")
 	run := r.read()
 	code := verdict(run, r.code)
-	if s := r.stopped.Load(); s != 0 {
+	if s := syscall.Signal(r.stopped.Load()); s != 0 {
 		code = 128 + int(s)
+		run.Problems = append(run.Problems, fmt.Sprintf("The run was stopped (%v). What failed after that says nothing.", s))
 	}
 	if err := r.store(run, *junit); err != nil {
 		run.Problems = append(run.Problems, fmt.Sprintf("The results could not be written in full: %v", err))
@@ -234,7 +235,7 @@ func (r *labRun) store(run *results.Run, junit string) error {
 	if summary := os.Getenv("GITHUB_STEP_SUMMARY"); summary != "" {
 		errs = append(errs, appendSummary(summary, run))
 	}
-	if len(run.Asked()) > 0 {
+	if len(run.Asked()) > 0 && r.stopped.Load() == 0 {
 		errs = append(errs, results.SaveTimes(results.Dir, r.kind(), run))
 	}
 	errs = append(errs,

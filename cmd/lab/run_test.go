@@ -103,6 +103,13 @@ func TestRun_TheExitCode(t *testing.T) {
 	}
 }
 
+func TestRun_SaysThatItWasStopped(t *testing.T) {
+	fakeGo(t, "kill -INT $PPID; sleep 0.2; cat $STREAM; exit 1")
+	assert.Equal(t, runMain([]string{"./go", "test", "."}), 130)
+	assert.Check(t, cmp.Contains(readFile(t, latest(results.SummaryFile)), "The run was stopped (interrupt)"))
+	assert.Equal(t, len(results.Times(results.Dir, "exec=")), 0, "its times say nothing about the next run")
+}
+
 // Without go there is a message and no run.
 func TestRun_WithoutGo(t *testing.T) {
 	t.Chdir(t.TempDir())

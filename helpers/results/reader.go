@@ -95,6 +95,9 @@ func (r *Reader) Line(line []byte) Change {
 		return Change{}
 	}
 	r.lines++
+	if isCopyOfAttr(line) {
+		return Change{}
+	}
 	var e event
 	if err := json.Unmarshal(line, &e); err != nil || e.Action == "" {
 		r.garbage++
@@ -238,6 +241,12 @@ func (r *Reader) output(test, piece string) (line string, complete bool) {
 func isFrame(line string) bool {
 	return strings.HasPrefix(line, "=== ") || strings.HasPrefix(strings.TrimSpace(line), "--- PASS: ") ||
 		strings.HasPrefix(strings.TrimSpace(line), "--- FAIL: ") || strings.HasPrefix(strings.TrimSpace(line), "--- SKIP: ")
+}
+
+// isCopyOfAttr reports whether a line is the output that go test writes besides an attr event. More than half of a stream is that,
+// and reading it takes long. A copy that has several lines is dropped later: see isFrame.
+func isCopyOfAttr(line []byte) bool {
+	return bytes.HasSuffix(line, []byte(`\n"}`)) && bytes.Contains(line, []byte(`,"Output":"=== ATTR  `))
 }
 
 // isOfLab reports whether the lab or the VM has written a line, and not a test. Where a machine fails in the middle of a
