@@ -80,13 +80,13 @@ FRESH  ?=
 compare_flags = -where $(if $(filter file,$(origin WHERE)),vm,$(call q,WHERE)) $(RUN) $(if $(filter-out 0,$(value FRESH)),-fresh)
 .PHONY: compare
 compare: $(BIN)/lab ## say what differs between two runs: make compare A='RUNC=1.3.4' B='RUNC=1.3.5'
-	@MAKE=$(call q,MAKE) $(BIN)/lab compare $(compare_flags) -format $(call q,FORMAT) -html .lab/compare/index.html $(call q,A) $(call q,B)
+	@MAKE=$(call q,MAKE_COMMAND) $(BIN)/lab compare $(compare_flags) -format $(call q,FORMAT) -html .lab/compare/index.html $(call q,A) $(call q,B)
 
 # The variables of a stack, with several values each. RESULTS= adds results, or facts.json, of other runs.
 RESULTS ?=
 .PHONY: matrix
 matrix: $(BIN)/lab ## make a table of what differs between many runs: make matrix RUNC='1.2.5 1.3.4' CGROUP='v1 v2'
-	@MAKE=$(call q,MAKE) $(BIN)/lab matrix $(compare_flags) \
+	@MAKE=$(call q,MAKE_COMMAND) $(BIN)/lab matrix $(compare_flags) \
 		$(foreach v,RUNC CONTAINERD CTR SHIM KERNEL CGROUP MEM CPUS ACCEL,$(if $(value $(v)),$(v)=$(call q,$(v)))) $(value RESULTS)
 
 # The questions import libcontainer. libcontainer needs cgo, and cgo needs a C compiler for arm64.

@@ -103,15 +103,6 @@ func (k *runKey) here() error {
 	return err
 }
 
-// name says in a few words what the run tests.
-func (k runKey) name() string {
-	place := "in the VM with " + k.Kernel
-	if k.Where == "here" {
-		place = "on this machine"
-	}
-	return fmt.Sprintf("run %s %s", filepath.Base(k.dir()), place)
-}
-
 func (k runKey) dir() string {
 	data, err := json.Marshal(k) // the keys of maps are sorted
 	if err != nil {

@@ -71,17 +71,18 @@ func (r *runner) run(ctx context.Context, variables string) (*results.Run, error
 	if err != nil {
 		return nil, err
 	}
-	if run := r.stored(key); run != nil {
+	name := cmp.Or(strings.TrimSpace(variables), "pinned")
+	if run := r.stored(key, name); run != nil {
 		return run, nil
 	}
 	if r.questions != "" {
 		words = append(words, "Q="+r.questions)
 	}
-	return r.make1(ctx, key, append([]string{target}, words...))
+	return r.make1(ctx, key, name, append([]string{target}, words...))
 }
 
 // stored returns the results of the same run if they are there: those of the selected questions, or of all.
-func (r *runner) stored(key runKey) *results.Run {
+func (r *runner) stored(key runKey, name string) *results.Run {
 	if r.fresh {
 		return nil
 	}
@@ -92,16 +93,16 @@ func (r *runner) stored(key runKey) *results.Run {
 		if err != nil || !isWhole(run) {
 			continue
 		}
-		logf("%s: its results of %s are there, in %s; it is not run again", key.name(), run.Begin.Local().Format(time.DateTime), key.dir())
+		logf("%s: not run again, its results of %s are in %s", name, run.Begin.Local().Format(time.DateTime), key.dir())
 		return run
 	}
 	return nil
 }
 
 // make1 makes a run, and stores its results.
-func (r *runner) make1(ctx context.Context, key runKey, args []string) (*results.Run, error) {
+func (r *runner) make1(ctx context.Context, key runKey, name string, args []string) (*results.Run, error) {
 	before, _ := os.Readlink(latestResults)
-	logf("%s: running make %s", key.name(), strings.Join(args, " "))
+	logf("%s: running make %s", name, strings.Join(args, " "))
 	makeErr := r.runMake(ctx, args...)
 	if err := context.Cause(ctx); err != nil {
 		return nil, fmt.Errorf("make %s: %w", args[0], err)
