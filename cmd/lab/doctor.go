@@ -32,14 +32,14 @@ func doctorMain(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	cache, err := vm.OpenCache()
-	if err != nil {
-		logf("%v", err)
+	cache, cacheErr := vm.OpenCache()
+	if cache == nil {
+		logf("%v", cacheErr)
 		return 1
 	}
 	print := func(g doctor.Group) map[doctor.Level]int { return doctor.Print(os.Stdout, g.Title, g.Run(ctx)) }
 	both := print(doctor.Both(cache.Module))
-	inVM := print(doctor.InVM(conf, cache, logf))
+	inVM := print(doctor.InVM(conf, cache, cacheErr, logf))
 	onHost := print(doctor.Here())
 	if ctx.Err() != nil {
 		return 1

@@ -37,15 +37,19 @@ func watchMain(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := watch(ctx, ".", set.Args()); err != nil {
+	// Ctrl-C reaches the command as well: both are in the foreground of the terminal. Other signals have to be passed on.
+	command, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if err := watch(ctx, command, ".", set.Args()); err != nil {
 		logf("watch: %v", err)
 		return 1
 	}
 	return 0
 }
 
-// watch runs the command at once and after each change below the directory root, until ctx ends.
-func watch(ctx context.Context, root string, argv []string) error {
+// watch runs the command at once and after each change below the directory root, until ctx ends. The command is asked to end
+// when the context command ends.
+func watch(ctx, command context.Context, root string, argv []string) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("%w\n  what to do: allow more inotify instances: sysctl fs.inotify.max_user_instances=512", err)
@@ -55,7 +59,7 @@ func watch(ctx context.Context, root string, argv []string) error {
 		return err
 	}
 	for {
-		if err := runWatched(ctx, argv); err != nil {
+		if err := runWatched(command, argv); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -108,11 +112,11 @@ func nextChange(ctx context.Context, watcher *fsnotify.Watcher) ([]string, error
 				if sources, err = watchBelow(watcher, event.Name); err != nil {
 					return nil, err
 				}
-			} else if isSource(event.Name) && !event.Has(fsnotify.Chmod) {
+			} else if isSource(event.Name) {
 				sources = []string{event.Name}
 			}
 			for _, name := range sources {
-				changed[name] = true
+				changed[filepath.Clean(name)] = true
 				still.Reset(quiet)
 			}
 		case err := <-watcher.Errors:
@@ -132,8 +136,7 @@ func isSource(path string) bool {
 		(strings.HasSuffix(name, ".go") || name == "go.mod")
 }
 
-// runWatched runs the command, and says how it ended. The command is in the foreground of the terminal with this process, so a
-// Ctrl-C reaches both. If ctx ends for another reason, the command is asked to end: a run of the lab cleans up then.
+// runWatched runs the command. If ctx ends, the command is asked to end: a run of the lab cleans up then.
 func runWatched(ctx context.Context, argv []string) error {
 	c := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/poll"
@@ -27,7 +28,7 @@ func startWatch(t *testing.T) *watched {
 	w.write("a.go")
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- watch(ctx, w.dir, []string{"sh", "-c", "echo run >> " + w.runs + "; exit 1"}) }()
+	go func() { ended <- watch(ctx, ctx, w.dir, []string{"sh", "-c", "echo run >> " + w.runs + "; exit 1"}) }()
 	t.Cleanup(func() {
 		cancel()
 		assert.Check(t, <-ended)
@@ -68,7 +69,9 @@ func TestWatch_RunsAgainAfterAChangeOfAGoFile(t *testing.T) {
 	w.waitForRuns(3)
 	w.write("new/b.go")
 	w.waitForRuns(4)
-	assert.Equal(t, w.count(), 4)
+	assert.NilError(t, os.Chtimes(filepath.Join(w.dir, "a.go"), time.Now(), time.Now())) // touch(1): run again without a change
+	w.waitForRuns(5)
+	assert.Equal(t, w.count(), 5)
 }
 
 // What else is written is no reason to run: results, caches, an editor's own files. The last change shows that the others were seen.
@@ -83,6 +86,6 @@ func TestWatch_IgnoresWhatIsNoSource(t *testing.T) {
 }
 
 func TestWatch_SaysWhichCommandCannotBeStarted(t *testing.T) {
-	err := watch(t.Context(), t.TempDir(), []string{"/nonexistent/make"})
+	err := watch(t.Context(), t.Context(), t.TempDir(), []string{"/nonexistent/make"})
 	assert.ErrorContains(t, err, "start /nonexistent/make")
 }

@@ -48,10 +48,11 @@ func Both(module string) Group {
 	)}
 }
 
-// InVM returns what a run in the VM needs besides.
-func InVM(conf vm.Config, cache *vm.Cache, log func(string, ...any)) Group {
+// InVM returns what a run in the VM needs besides. cacheErr says why the cache cannot be used.
+func InVM(conf vm.Config, cache *vm.Cache, cacheErr error, log func(string, ...any)) Group {
 	return Group{"In the VM (make lab)", []Check{
 		{"settings", func(context.Context) (string, error) { return conf.CheckSettings() }, Missing},
+		{"cache", func(context.Context) (string, error) { return ".lab/vm can be written to", cacheErr }, Missing},
 		{"QEMU", vm.CheckQEMU, Missing},
 		{"kernel", func(ctx context.Context) (string, error) { return cache.CheckKernel(ctx, conf.Kernel, log) }, Missing},
 		{"KVM", func(ctx context.Context) (string, error) { return cache.CheckKVM(ctx, conf, log) }, Warning},

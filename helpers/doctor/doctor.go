@@ -77,10 +77,15 @@ func split(err error) (seen string, do []string) {
 		return e.Seen, []string{e.Do}
 	}
 	lines := strings.Split(err.Error(), "\n")
+	seen = lines[0]
 	for _, line := range lines[1:] {
-		do = append(do, strings.TrimSpace(line))
+		if detail, ok := strings.CutPrefix(line, "    "); ok {
+			seen += ": " + strings.TrimSpace(detail)
+		} else {
+			do = append(do, strings.TrimSpace(line))
+		}
 	}
-	return lines[0], do
+	return seen, do
 }
 
 // Print prints the findings of a group, and returns how many have each level.

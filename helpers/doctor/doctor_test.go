@@ -87,9 +87,10 @@ func TestInVM_NamesWhatIsMissing(t *testing.T) {
 	emptyPath(t)
 	t.Setenv("CDB_MODULES", "")
 	conf := vm.Config{Cgroup: "v3", Memory: 512, Accel: "auto", Kernel: "/nonexistent/vmlinuz"}
-	findings := InVM(conf, &vm.Cache{Module: module}, t.Logf).Run(t.Context())
+	findings := InVM(conf, &vm.Cache{Module: module}, &vm.Fault{Seen: "read-only", Do: "copy the checkout"}, t.Logf).Run(t.Context())
 	for name, want := range map[string]Finding{
 		"settings": {Level: Missing, Seen: `CGROUP is "v3"`, Do: []string{"use v2, v1 or hybrid"}},
+		"cache":    {Level: Missing, Seen: "read-only", Do: []string{"copy the checkout"}},
 		"QEMU":     {Level: Missing, Seen: "it is not on PATH", Do: []string{"make deps"}},
 		"kernel":   {Level: Missing, Seen: "there is no such file", Do: []string{"name a version"}},
 		"KVM":      {Level: Warning, Seen: "Emulation is slower", Do: []string{""}},
@@ -127,7 +128,7 @@ func TestChecks_ReportTooLittleMemoryAndAWrongClock(t *testing.T) {
 func TestPrint_CountsTheLevels(t *testing.T) {
 	g := Group{"Title", []Check{
 		{"good", func(context.Context) (string, error) { return "seen", nil }, Missing},
-		{"bad", func(context.Context) (string, error) { return "", errors.New("nothing\n  mend it") }, Missing},
+		{"bad", func(context.Context) (string, error) { return "", errors.New("nothing\n    at all\n  mend it") }, Missing},
 		{"slow", func(context.Context) (string, error) { return "", errors.New("something") }, Warning},
 		{"tight", func(context.Context) (string, error) { return "", warning{errors.New("little")} }, Missing},
 	}}
@@ -136,7 +137,7 @@ func TestPrint_CountsTheLevels(t *testing.T) {
 	assert.DeepEqual(t, count, map[Level]int{OK: 1, Missing: 1, Warning: 2})
 	assert.Equal(t, out.String(), `Title
   ok       good                     seen
-  missing  bad                      nothing
+  missing  bad                      nothing: at all
                                       -> mend it
   warning  slow                     something
   warning  tight                    little

@@ -92,7 +92,9 @@ func (c *Command) run(ctx context.Context) (*Result, error) {
 		if program, err = testProgram(ctx, c.Args); err != nil {
 			return nil, err
 		}
-		program.terminal = c.Terminal
+		if program.terminal = c.Terminal; c.Terminal {
+			program.timeout = 0 // a person at the terminal has no deadline
+		}
 	}
 	if limit := program.timeout; limit > 0 {
 		var cancel context.CancelFunc
