@@ -30,7 +30,7 @@ var outputs = []struct {
 // reportMain makes the outputs of a run again from its stream: also of a stream that a CI has stored.
 func reportMain(args []string) int {
 	set := flag.NewFlagSet("lab report", flag.ExitOnError)
-	to := set.String("o", "", "the directory for the outputs. By default it is that of the results; for a stream, a new one in "+results.Dir)
+	to := set.String("o", "", "the directory for the outputs; by default that of the results, and for a stream a new one in "+results.Dir)
 	set.Usage = func() {
 		fmt.Fprintln(set.Output(), "usage: lab report [-o DIR] [DIR|STREAM]   the default is the last run")
 		set.PrintDefaults()
@@ -66,7 +66,8 @@ func report(from, to string) (dir string, run *results.Run, err error) {
 			to = from
 		}
 		if _, err := os.Stat(stream); err != nil {
-			return "", nil, fmt.Errorf("there is no %s, from which the outputs are made\n  what to do: name a directory or a stream that `make lab` has written", stream)
+			return "", nil, fmt.Errorf("there is no %s, from which the outputs are made\n"+
+				"  what to do: name a directory or a stream that `make lab` has written", stream)
 		}
 	}
 	if run, err = results.Load(stream); err != nil {

@@ -111,7 +111,8 @@ func readFacts(data []byte) (*Run, error) {
 	}
 	if version.Format != Format {
 		return nil, fmt.Errorf("it has format %d, and this lab reads format %d\n  what to do: if the run's %s is there, "+
-			"make the file again with this lab: lab report DIRECTORY; otherwise read it with the lab that has written it", version.Format, Format, StreamFile)
+			"make the file again with this lab: lab report DIRECTORY; otherwise read it with the lab that has written it",
+			version.Format, Format, StreamFile)
 	}
 	var file factsFile
 	if err := json.Unmarshal(data, &file); err != nil {

@@ -71,8 +71,8 @@ func loadDir(dir string) (*Run, error) {
 			return load(file)
 		}
 	}
-	return nil, fmt.Errorf("the directory has no results: neither %s nor %s\n  what to do: name a directory below .lab/results; `make lab` makes them",
-		StreamFile, FactsFile)
+	return nil, fmt.Errorf("the directory has no results: neither %s nor %s\n"+
+		"  what to do: name a directory below .lab/results; `make lab` makes them", StreamFile, FactsFile)
 }
 
 // isFacts reports whether a file that begins so is a facts.json.

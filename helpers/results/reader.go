@@ -276,7 +276,8 @@ func (r *Reader) Close() *Run {
 		r.problem("%d of the %d lines are no events of `go test -json`.", r.garbage, r.lines)
 	}
 	if events > 0 && run.Verdict == Unfinished {
-		r.problem("The stream ends before the run does: %d questions have no verdict, and %d were not begun.", run.Count(Unfinished), run.NotBegun())
+		r.problem("The stream ends before the run does: %d questions have no verdict, and %d were not begun.",
+			run.Count(Unfinished), run.NotBegun())
 	}
 	if len(run.Questions) > 0 && !asked {
 		r.problem("The stream has %d tests, and none is a question of the lab. Go before 1.25 writes no attr events.", len(run.Questions))

@@ -36,7 +36,8 @@ func writeStack(b *strings.Builder, s *Stack) {
 		b.WriteString("No question was begun, so the programs under test are not known.\n\n")
 		return
 	}
-	fmt.Fprintf(b, "| under test | version |\n|---|---|\n| kernel | %s %s, cgroup %s |\n", markdown(s.Kernel), markdown(s.Machine), markdown(s.Cgroup))
+	b.WriteString("| under test | version |\n|---|---|\n")
+	fmt.Fprintf(b, "| kernel | %s %s, cgroup %s |\n", markdown(s.Kernel), markdown(s.Machine), markdown(s.Cgroup))
 	for _, p := range s.Programs {
 		version := markdown(p.Version)
 		if p.Pinned {
