@@ -40,7 +40,7 @@ func Describe(found map[string]Program) {
 // version returns the first line of the version that a program prints. A program that prints none may still be the
 // program that the reader wants to test, so this is no error.
 func version(path string, args []string) string {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // 10 s were too short in the VM of a busy machine
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second
