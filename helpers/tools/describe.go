@@ -45,9 +45,10 @@ func version(path string, args []string) string {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
-	// The shim prints its name and a colon first, and its version on the second line.
-	line := strings.TrimSpace(strings.ReplaceAll(string(out), "containerd-shim-runc-v2:\n", ""))
-	line, _, _ = strings.Cut(line, "\n")
+	line, rest, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	if strings.HasSuffix(line, ":") { // The shim prints its name first, and up to containerd 1.6 its path.
+		line, _, _ = strings.Cut(rest, "\n")
+	}
 	if line = strings.TrimSpace(line); line == "" {
 		line = "prints no version"
 	}
