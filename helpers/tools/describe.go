@@ -42,14 +42,16 @@ func Describe(found map[string]Program) {
 // version returns the first line of the version that a program prints. A program that prints none may still be the
 // program that the reader wants to test, so this is no error.
 func version(path string, args []string) string {
-	ctx, cancel := context.WithTimeout(context.Background(), slowness.Scale(10*time.Second))
+	// 10 s were too short in the VM of a busy machine.
+	ctx, cancel := context.WithTimeout(context.Background(), slowness.Scale(30*time.Second))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
-	// The shim prints its name and a colon first, and its version on the second line.
-	line := strings.TrimSpace(strings.ReplaceAll(string(out), "containerd-shim-runc-v2:\n", ""))
-	line, _, _ = strings.Cut(line, "\n")
+	line, rest, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	if strings.HasSuffix(line, ":") { // The shim prints its name first, and up to containerd 1.6 its path.
+		line, _, _ = strings.Cut(rest, "\n")
+	}
 	if line = strings.TrimSpace(line); line == "" {
 		line = "prints no version"
 	}

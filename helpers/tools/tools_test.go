@@ -99,6 +99,13 @@ func TestVersion_OfAProgramThatPrintsNone(t *testing.T) {
 	assert.Check(t, cmp.Contains(version("/bin/false", nil), "prints no version (exit status 1)"))
 }
 
+// The shim of containerd 1.6 prints its path, the others print their name.
+func TestVersion_OfAShim(t *testing.T) {
+	script := executable(t, t.TempDir()+"/shim")
+	assert.NilError(t, os.WriteFile(script, []byte("#!/bin/sh\nprintf '%s:\\n  Version:  1.6.36\\n  Revision: \\n' \"$0\"\n"), 0o755))
+	assert.Equal(t, version(script, []string{"-v"}), "Version:  1.6.36")
+}
+
 func TestDescribe(t *testing.T) {
 	script := executable(t, t.TempDir()+"/script")
 	found := map[string]Program{"runc": {Name: "runc", Path: script}, "ctr": {Name: "ctr", Path: script, Pinned: true}}
