@@ -192,7 +192,7 @@ func TestWriteText_NamesQuestionAndStep(t *testing.T) {
 	assert.Equal(t, out.String(), `      A       B
       RUNC=1  RUNC=2
 runc  1.3.4   1.3.5
-the same in both: kernel 6.1 x86_64, cgroup v2
+the same in both: questions 1 answered, kernel 6.1 x86_64, cgroup v2
 
 What does TestX show?
 TestX
