@@ -130,12 +130,13 @@ func TestRuns_RefusesRunsWithNothingInCommon(t *testing.T) {
 }
 
 func TestExcerpt_ShowsWhereLongValuesDiffer(t *testing.T) {
-	long := strings.Repeat("word ", 30)
+	long := strings.TrimSpace(strings.Repeat("word ", 30))
 	for _, row := range [][4]string{
 		{"one two", "one three", "one two", "one three"}, // short values are shown in full
-		{long + "x" + " " + long + "end", long + "y z" + " " + long + "end", "… word word word x word word word …", "… word word word y z word word word …"},
+		{long + " x " + long, long + " y z " + long, "… word word word word x word word word word …", "… word word word word y z word word word word …"},
+		{"x " + long + " x", "y " + long + " y", "x word word word word … word word word word x", "y word word word word … word word word word y"},
 		{long, "other", long, "other"},
-		{long, long + "more", "… word word word ", "… word word word more"},
+		{long, long + " more", long, "… word word word word more"},
 		{"", "", "", ""},
 	} {
 		a, b := Excerpt(row[0], row[1])

@@ -45,8 +45,9 @@ func version(path string, args []string) string {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
-	// The shim prints its name and a colon first, and its version on the second line.
-	line := strings.TrimSpace(strings.ReplaceAll(string(out), "containerd-shim-runc-v2:\n", ""))
+	// The shim prints its name, or its path, and a colon first, and its version on the second line.
+	line := strings.ReplaceAll(strings.ReplaceAll(string(out), path+":\n", ""), "containerd-shim-runc-v2:\n", "")
+	line = strings.TrimSpace(line)
 	line, _, _ = strings.Cut(line, "\n")
 	if line = strings.TrimSpace(line); line == "" {
 		line = "prints no version"
