@@ -18,20 +18,29 @@ ifneq ($(value STEP),)
 export CDB_STEP := $(value STEP)
 endif
 
-# JUNIT=file writes a JUnit report. ARTIFACTS=dir stores the transcript of each question.
+# V=1 shows the notes of all questions. JUNIT=file writes the JUnit report there as well. ARTIFACTS=dir stores there what go test
+# -artifacts stores.
+V         ?=
 JUNIT     ?=
 ARTIFACTS ?=
-TEST      := $(if $(value JUNIT),$(GO) tool gotestsum --format standard-verbose --junitfile $(call q,JUNIT) --,$(GO) test)
-FLAGS     := -tags vmlab -count=1 -timeout $(if $(value STEP),0,40m) -v $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
-results    = @mkdir -p -- $(if $(value ARTIFACTS),$(call q,ARTIFACTS)) $(if $(value JUNIT),"$$(dirname -- $(call q,JUNIT))") .lab
+FLAGS     := -tags vmlab -count=1 -timeout $(if $(value STEP),0 -v,40m) $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
+
+# lab run shows the run while it goes on, and leaves its results in .lab/results. With STEP the reader at the terminal talks to the
+# questions themselves.
+RUNNER    := $(BIN)/lab run $(if $(filter-out 0,$(value V)),-v) $(if $(value JUNIT),-junit $(call q,JUNIT)) --
+TEST      = $(if $(value STEP),$(RELEASE),$(RUNNER)) $(GO) test
 
 # The questions need root. go test starts the finished test binary with sudo, and with your CDB_* variables. go itself runs as
 # you, because sudo often does not find go, and go's caches would belong to root. The path is relative, as that of LAB in vm.mk.
 AS_ROOT := scripts/as-root.sh
 
+# RUNC=1.2.5 CONTAINERD=1.7.27 CTR= SHIM= name what is tested: a release, a program on PATH (RUNC=crun) or a path. make exports
+# them to $(RELEASE), which builds the release and hands on its path. If one can't be built, the command does not run.
+RELEASE := $(BIN)/lab release
+
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' vm.mk Makefile | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' vm.mk Makefile | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
 	@echo 'Q=Lifecycle selects questions for lab, lab-here, steady and selftest. README.md has the other variables.'
 
 .PHONY: deps
@@ -49,11 +58,9 @@ terminal:
 	@( : </dev/tty ) 2>/dev/null || { echo 'STEP=1 stops at each step until you press a key, and this process has no terminal: type the command at a terminal' >&2; exit 1; }
 
 .PHONY: lab-here
-lab-here: $(if $(value STEP),terminal) deps tools ## run the questions on this machine, as root; only in a disposable VM
-	@$(AS_ROOT) true
-	$(results)
-	@echo 'compiling the tests: minutes at the first time, without output'
-	$(TEST) -exec $(AS_ROOT) $(FLAGS) .
+lab-here: $(if $(value STEP),terminal) deps tools $(BIN)/lab ## run the questions on this machine, as root; only in a disposable VM
+	@$(AS_ROOT) true # sudo asks for the password before the live display begins
+	@$(TEST) -exec $(AS_ROOT) $(FLAGS) .
 
 # How often, and where: make steady N=60, or make steady N=6 WHERE=vm
 N     ?= 10
@@ -61,8 +68,8 @@ WHERE ?= here
 .PHONY: steady
 steady: deps tools $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
-	$(if $(filter vm,$(WHERE)),$(VM) $(BIN)/lab steady -n $(N) $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
-		$(AS_ROOT) $(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(value Q),-test.run $(call q,Q))
+	$(if $(filter vm,$(WHERE)),$(VM) $(RELEASE) $(BIN)/lab steady -n $(N) $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
+		$(RELEASE) $(AS_ROOT) $(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(value Q),-test.run $(call q,Q))
 
 # A='RUNC=1.3.4' B='RUNC=1.3.5' name runs: variables of make, results, or a facts.json. A= is the pinned stack. FORMAT=markdown prints
 # Markdown. FRESH=1 makes each run again. The runs are made in the VM, with WHERE=here on this machine.
@@ -91,19 +98,43 @@ VET_ARM64 := $(if $(ARM64_CC),GOARCH=arm64 CGO_ENABLED=1 CC=$(ARM64_CC) $(GO) ve
 test: ## run go vet, staticcheck, and the unit tests with the race detector; needs no root
 	$(GO) vet ./...
 	$(GO) vet -tags vmlab ./...
-	$(GO) vet -tags 'vmlab selftest vmtest' ./...
+	$(GO) vet -tags 'vmlab selftest vmtest browser' ./...
 	GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
 	$(VET_ARM64)
 	$(GO) tool staticcheck ./...
-	$(GO) tool staticcheck -tags 'vmlab selftest vmtest' ./...
+	$(GO) tool staticcheck -tags 'vmlab selftest vmtest browser' ./...
 	$(GO) test -race ./...
 
+.PHONY: test-page
+test-page: ## test the notebook in a browser; needs Chromium, which make deps does not install (Debian: apt-get install chromium)
+	$(GO) test -tags browser -count=1 -v -run Browser ./helpers/notebook
+
+# RUN_OF is the run that the picture shows: a directory of results, or a stream.
+RUN_OF ?= .lab/results/latest
+.PHONY: notebook-png
+notebook-png: ## make docs/notebook.png, the README's picture of the notebook, of the last run; needs Chromium
+	$(GO) test -tags browser -count=1 -v -run Browser_Picture ./helpers/notebook \
+		-run-of "$$(realpath -- $(call q,RUN_OF))" -picture $(call q,CURDIR)/docs/notebook.png
+
+# A=1 prints the answers as well.
 .PHONY: syllabus
-syllabus: ## list the questions
-	@$(GO) run ./cmd/lab syllabus
+syllabus: ## list the questions; with A=1, and their answers
+	@$(GO) run ./cmd/lab syllabus $(if $(value A),-a)
+
+.PHONY: doctor doctor-here
+doctor: ## check what `make lab` needs, and say what mends it
+doctor-here: ## check what `make lab-here` needs
+doctor doctor-here:
+	@command -v $(GO) >/dev/null || { echo 'missing: $(GO). Install Go: https://go.dev/doc/install' >&2; exit 1; }
+	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/lab ./cmd/lab
+	@$(VM) GO=$(call q,GO) $(BIN)/lab doctor $(if $(filter doctor-here,$@),here)
+
+.PHONY: watch
+watch: $(BIN)/lab ## ask again each time when a Go file changes: make watch Q=Pause, or WHERE=vm
+	@$(BIN)/lab watch $(MAKE) --no-print-directory $(if $(filter vm,$(WHERE)),lab,lab-here)
 
 .PHONY: sweep
-sweep: $(BIN)/lab ## remove the leftovers of killed runs, and kept runs, from this machine
+sweep: $(BIN)/lab ## remove the leftovers of killed runs, kept runs, and the results of all but the newest 20 runs
 	@$(AS_ROOT) $(BIN)/lab sweep
 
 # How long each fuzz target runs: make fuzz FUZZTIME=30s
@@ -120,4 +151,4 @@ bench: deps tools ## measure the lab's helpers against the same commands without
 .PHONY: selftest
 selftest: deps tools $(BIN)/lab ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
-	$(GO) test -exec ../$(AS_ROOT) -tags 'vmlab selftest' -count=1 -v -timeout 40m $(RUN) ./selftest
+	$(RELEASE) $(GO) test -exec ../$(AS_ROOT) -tags 'vmlab selftest' -count=1 -v -timeout 40m $(RUN) ./selftest

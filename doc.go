@@ -42,6 +42,7 @@
 //	helpers/host, tools, seccomp                  what on the host is the lab's, and its removal; programs under test; filters
 //	helpers/cgroup, rootfs                        hierarchies and groups; the busybox root file system
 //	helpers/proc, file, pipe, retry, schema       what the kernel shows of processes, files and pipes; small helpers
+//	helpers/slowness                              how slow this machine is, and so how long its deadlines are
 //
 //	helpers/syllabus                              reads the list of questions out of the source
 //	helpers/containerinit                         lets libcontainer re-execute the test binary as `init`

@@ -42,7 +42,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	g := cgroup.Of(q, "/"+d.Namespace+"/"+id)
 
 	q.Step("an exec: added, then started, as the process that the kernel shows")
-	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
+	d.ExecDetached(id, "second", "sleep", "301")
 	proc.WaitFor(q, stream.Received("/tasks/exec-started", 1))
 	events := stream.TakeEvents()
 	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exec-added", "/tasks/exec-started"})

@@ -91,6 +91,7 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	q.Fact("status of the task that runs, asked for", "RUNNING, the same pid")
 	// What a daemon does at its start with a task that ended before is another question, so nothing is asserted about it.
 	q.Fact("the ended task, after the restart", listedStatus(q, d, ended))
+	q.Cleanup(func() { d.RemoveFIFOs(ended) }) // if the daemon has deleted it, no client does
 
 	q.Control("the new subscription works: it receives the next event")
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", lasting)

@@ -353,7 +353,10 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 		script := "echo hook >> $1/order; read -r x < $1/gate"
 		return specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", script, "sh", dir}, Timeout: timeout}
 	}
-	makeGate := func(log runc.HookLog) { q.Must("mkfifo", filepath.Join(log.Dir, "gate")) }
+	makeGate := func(log runc.HookLog) {
+		q.Must("mkfifo", filepath.Join(log.Dir, "gate"))
+		q.Cleanup(func() { file.Remove(q, filepath.Join(log.Dir, "gate")) })
+	}
 	openGate := func(log runc.HookLog) {
 		q.Helper()
 		path := filepath.Join(log.Dir, "gate")

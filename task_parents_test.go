@@ -70,7 +70,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	q.Fact("containerd's children of the task", len(childrenOfTask))
 
 	q.Step("an exec's parent is the shim, too")
-	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
+	d.ExecDetached(id, "second", "sleep", "301")
 	children := proc.Children(q, shim.PID)
 	assert.Assert(q, cmp.Len(children, 2), "children of the shim")
 	second := proc.FirstExcept(init, children)

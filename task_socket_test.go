@@ -78,7 +78,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	assert.Check(q, cmp.ErrorIs(check.Dial(socketPath(d.Namespace+"-other", id)), unix.ENOENT), "another containerd namespace")
 
 	q.Step("containerd is killed: the shim is asked without it")
-	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "sleep", "301")
+	d.ExecDetached(id, "second", "sleep", "301")
 	second := proc.FirstExcept(pid, proc.Children(q, shim.PID))
 	proc.WaitFor(q, proc.Runs(second, "sleep"))
 	exec := proc.Snapshot(q, second)
@@ -88,14 +88,18 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	creds := proc.PeerCredentials(q, conn)
 	client := ttrpc.NewClient(conn)
 	q.TB.Cleanup(func() { client.Close() })
-	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), d.Namespace), proc.Patience)
-	defer cancel()
+	// Each call has a deadline of its own: with CDB_STEP=1 a reader takes any time between two steps.
+	deadline := func() context.Context {
+		ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), d.Namespace), proc.Patience)
+		q.TB.Cleanup(cancel)
+		return ctx
+	}
 	// Between versions 2 and 3 of the service the messages have not changed.
 	service := func(version int) string { return fmt.Sprintf("containerd.task.v%d.Task", version) }
 	call := func(method string, request, response any) {
 		q.Helper()
 		q.LogCommand("# TTRPC client: %s %s", service(bootstrap.Version), method)
-		assert.NilError(q, client.Call(ctx, service(bootstrap.Version), method, request, response))
+		assert.NilError(q, client.Call(deadline(), service(bootstrap.Version), method, request, response))
 	}
 	pidsOfShim := func() []proc.PID {
 		q.Helper()
@@ -141,7 +145,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 
 	q.Control("the other version of the protocol: the shim answers, but has no such service")
 	other := service(5 - bootstrap.Version)
-	err = client.Call(ctx, other, "Connect", &shimapi.ConnectRequest{ID: id}, &connected)
+	err = client.Call(deadline(), other, "Connect", &shimapi.ConnectRequest{ID: id}, &connected)
 	assert.Check(q, cmp.ErrorContains(err, other), "error of the other version of the protocol")
 	q.Fact("error of the other version of the protocol", fmt.Sprint(err))
 

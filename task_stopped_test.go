@@ -93,7 +93,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 
 	q.Step("what an exec in the background leaves: its FIFOs, which no process removes")
 	before := file.Names(q, d.FifoDir)
-	d.Ctr("tasks", "exec", "-d", "--fifo-dir", d.FifoDir, "--exec-id", "aside", id, "true")
+	d.ExecDetached(id, "aside", "true")
 	ofExec := slices.DeleteFunc(file.Names(q, d.FifoDir), func(dir string) bool { return slices.Contains(before, dir) })
 	recordLeftovers(q, d, id, second, ofExec)
 

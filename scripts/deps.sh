@@ -1,12 +1,19 @@
 #!/bin/sh
 # Installs the programs and libraries that the lab needs beyond Go, and only the missing ones.
 #
+# With the argument "check" the script installs nothing. It prints which of the compiler, libseccomp and QEMU is missing.
+#
 # With apt the script installs the packages, with sudo if you are not root. With dnf, apk, pacman and zypper it prints
 # the command to paste, because this script was not tried with them.
 set -eu
 
 if ! command -v go >/dev/null; then
 	echo "deps: no go on PATH. Install Go $(sed -n 's/^go //p' go.mod) or later: https://go.dev/doc/install" >&2
+	exit 1
+fi
+
+if [ -z "${HOME-}" ] && { [ -z "${GOCACHE-}${XDG_CACHE_HOME-}" ] || [ -z "${GOMODCACHE-}${GOPATH-}" ]; }; then
+	echo 'deps: HOME is not set, and go keeps its caches below it. Set it, for example: export HOME=/root' >&2
 	exit 1
 fi
 
@@ -61,6 +68,11 @@ case $arch in
 aarch64) need qemu have qemu-system-aarch64 ;;
 *) need qemu have qemu-system-x86_64 ;;
 esac
+
+if [ "${1-}" = check ]; then
+	for n in $missing; do echo "$n"; done
+	exit 0
+fi
 
 # sudo for the commands that need it.
 if [ "$(id -u)" = 0 ]; then sudo=; else sudo='sudo '; fi

@@ -90,6 +90,21 @@ func TestRunMountedNoexec_IsNoObstacle(t *testing.T) {
 	}
 }
 
+// The path of the checkout may have any characters, and a run writes nothing into the checkout.
+func TestCheckout_OddNameAndReadOnly(t *testing.T) {
+	before := takeInventory(t)
+	cmd := shell(t, `odd="$DIR/it's a [1] \"dir\"" && mkdir "$odd" && mount --bind . "$odd" && mount -o remount,bind,ro "$odd" && cd "$odd" &&
+		! mkdir .lab/x && ./`+testBinary+` -test.run=Lifecycle_WhatDoesKillDo`)
+	cmd.Env = append(cmd.Env, "DIR="+t.TempDir())
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	assert.Check(t, err, "%s", out)
+	assertHostUnchanged(t, before)
+}
+
+// hideHypervisor hides the directories in which Xen, the firmware and the device tree say that this is a virtual machine.
+const hideHypervisor = `for d in /sys/hypervisor /sys/class/dmi/id /proc/device-tree/hypervisor; do [ ! -d $d ] || mount -t tmpfs tmpfs $d; done`
+
 // The lab refuses hosts on which it must not, or cannot, run. The test makes each such host in a mount namespace of its own.
 func TestBadHost_IsRefused(t *testing.T) {
 	cpuinfo := filepath.Join(t.TempDir(), "cpuinfo")
@@ -105,7 +120,7 @@ func TestBadHost_IsRefused(t *testing.T) {
 	}{
 		{"no root", ":", "setpriv --reuid 65534 --regid 65534 --clear-groups " + lab,
 			[]string{"needs root; you are uid 65534", "sudo go test -tags vmlab ./..."}},
-		{"no VM", "export CDB_DISPOSABLE=no && mount --bind " + cpuinfo + " /proc/cpuinfo", lab,
+		{"no VM", "export CDB_DISPOSABLE=no && mount --bind " + cpuinfo + " /proc/cpuinfo && " + hideHypervisor, lab,
 			[]string{"does not look like a virtual machine", "CDB_DISPOSABLE=yes make lab-here"}},
 		{"no null device", "mount --bind " + regular + " /dev/null", lab,
 			[]string{"/dev/null is no character device", "mknod -m 666 /dev/null c 1 3"}},
@@ -157,10 +172,10 @@ func TestJanitor_IsStartedByARunAlone(t *testing.T) {
 }
 
 // What the caller's service manager, shell or containerd sets does not reach the programs under test, and a strict umask does not
-// reach the files.
+// reach the files. No program needs HOME.
 func TestCallersEnvironment_ChangesNothing(t *testing.T) {
 	before := takeInventory(t)
-	cmd := shell(t, `umask 077 && exec "$LAB" '`+chapterQuestions+"' 2>&1")
+	cmd := shell(t, `umask 077 && unset HOME && exec "$LAB" '`+chapterQuestions+"' 2>&1")
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET=/run/no-such-socket", "CONTAINERD_NAMESPACE=other", "CONTAINERD_SNAPSHOTTER=none",
 		"CONTAINERD_ADDRESS=/run/none", "XDG_RUNTIME_DIR=/none", "LISTEN_FDS=1", "LISTEN_PID=1", "RUNC_DEBUG=1")
 	out, err := cmd.CombinedOutput()

@@ -18,7 +18,7 @@ import (
 // CDB_KEEP=1 keeps the state, and the run prints how to look at it. The next run does not touch it. A sweep removes it.
 func TestKept_StaysUntilItIsSwept(t *testing.T) {
 	before := takeInventory(t)
-	code, out := newLab("CDB_KEEP=1", "-test.v", "-test.run=Lifecycle_WhatIsTheDifference|Task").run(t)
+	code, out := newLab("CDB_KEEP=1", "-test.v", "-test.run=Lifecycle_WhatIsTheDifference|Task_WhereDo").run(t)
 	assert.Check(t, cmp.Equal(code, 0), "%s", out)
 	assert.Check(t, cmp.Contains(out, "make sweep"))
 	dirs := regexp.MustCompile(`cd (/run/cdb-lab/[0-9]+/q[0-9]+)\n`).FindAllStringSubmatch(out, -1)

@@ -3,12 +3,17 @@
 package selftest
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/host"
 )
 
 // moments are ten moments of a run: the run has noted the nth command that contains the text, and is about to run it.
@@ -91,5 +96,54 @@ func TestTwoRunsAtTheSameTime_BothSucceed(t *testing.T) {
 	errA, errB := a.Wait(), b.Wait()
 	assert.Check(t, errA, "%s", a.out.String())
 	assert.Check(t, errB, "%s", b.out.String())
+	assertHostUnchanged(t, before)
+}
+
+// A number is used again when a run has ended. A run that has lost its number sweeps nothing of the run that has it now.
+func TestClose_SweepsNothingOfTheRunThatHasTheNumberNow(t *testing.T) {
+	before := takeInventory(t)
+	run, err := host.NewRun()
+	assert.NilError(t, err)
+	id := filepath.Join(run.Dir(), "id")
+	assert.NilError(t, os.WriteFile(id, []byte("0123456789abcdef"), 0o600))
+	_, err = run.Close()
+	assert.Check(t, cmp.ErrorContains(err, "is not the directory of this run any more"))
+	_, err = os.Stat(id)
+	assert.Check(t, err, "the file of the other run was removed")
+
+	_, err = host.SweepOwner(run.Owner)
+	assert.NilError(t, err)
+	assertHostUnchanged(t, before)
+}
+
+// Who can open a file can lock it. If another user could lock a run's directory, root's sweep would wait for that user.
+func TestLock_IsOutOfReachOfOtherUsers(t *testing.T) {
+	before := takeInventory(t)
+	run, err := host.NewRun()
+	assert.NilError(t, err)
+	for _, dir := range []string{host.Dir, run.Dir()} {
+		out, err := exec.Command("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "ls", dir).CombinedOutput()
+		assert.Check(t, err != nil, "another user can open %s", dir)
+		assert.Check(t, cmp.Contains(string(out), "Permission denied"))
+	}
+	_, err = run.Close()
+	assert.NilError(t, err)
+	assertHostUnchanged(t, before)
+}
+
+// After the run and its janitor were killed, the next run sweeps, and says so.
+func TestKilled_TheNextRunSweeps(t *testing.T) {
+	before := takeInventory(t)
+	l := newLab(chapterQuestions)
+	l.startUntil(t, "/root create", 1)
+	kill(t, janitorOf(t, l.Process.Pid), unix.SIGKILL)
+	kill(t, l.Process.Pid, unix.SIGKILL)
+	_ = l.Wait()
+	code, out := newLab("-test.run=Lifecycle_WhatDoesKillDo").run(t)
+	assert.Check(t, cmp.Equal(code, 0), "%s", out)
+	others, err := host.RunsInProgress()
+	assert.NilError(t, err)
+	swept := strings.Contains(out, "swept the leftovers of a killed run: /run/cdb-lab/")
+	assert.Check(t, len(others) > 0 || swept, "the next run did not sweep:\n%s", out) // another run may have been faster
 	assertHostUnchanged(t, before)
 }

@@ -3,6 +3,7 @@
 package selftest
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,10 +12,28 @@ import (
 	"gotest.tools/v3/assert"
 )
 
+// The control of the saboteurs: a wrapper that breaks no promise, as nvidia-container-runtime is one. The lab must not fail. These are
+// the questions that look at the runtime itself: at its bytes, its processes, its system calls, and its parent.
+func TestSaboteur_AnHonestWrapperPasses(t *testing.T) {
+	real := tool(t, "runc")
+	path := filepath.Join(t.TempDir(), "honest-runtime")
+	assert.NilError(t, os.WriteFile(path, []byte("#!/bin/sh\nexec "+real+" \"$@\"\n"), 0o755))
+	code, out := newLab("CDB_RUNC="+path,
+		"-test.run=WhatIsTheDifferenceBetweenCreateAndStart|IsRuncMoreThanLibcontainer|WhoIsTheParent|WhatDoesStraceSee|WhereIsRunc").run(t)
+	assert.Check(t, code == 0, "the lab fails with a wrapper that only executes runc:\n%s", out)
+	assert.Check(t, strings.Contains(out, path), "the wrapper was not under test:\n%s", out)
+	assert.Check(t, strings.Contains(out, "5 questions asked: 5 answered"), "%s", out)
+}
+
 // A saboteur is a runtime or a client that breaks one promise. The lab must fail, with a message that shows the broken promise.
-// Each saboteur is a shell script around the real program ($real). In it, $verb is the runtime's operation.
+// Each saboteur is a shell script around the real program ($real). In it, $verb is the runtime's operation, and $socket a
+// socket that can be copied.
 func TestSaboteur_FailsTheLab(t *testing.T) {
-	const timeout = "CDB_TIMEOUT=5s"
+	const timeout = "CDB_TIMEOUT=10s"              // some saboteurs cost a whole timeout; on a busy machine a command takes seconds
+	socket := filepath.Join(t.TempDir(), "socket") // no shell command makes one, but cp -a copies one
+	listener, err := net.Listen("unix", socket)
+	assert.NilError(t, err)
+	t.Cleanup(func() { assert.Check(t, listener.Close()) })
 	for _, s := range []struct {
 		name, env, tool, script, question string
 		want                              string // in the output
@@ -94,13 +113,19 @@ func TestSaboteur_FailsTheLab(t *testing.T) {
 			"Task_WhatHappensWhenTheShim", "shim KILL, running: the init"},
 		{"a stopped task is reported as running", "CDB_CTR", "ctr", `case "$*" in *"tasks ls"*) $real "$@" | sed s/STOPPED/RUNNING/; exit;; esac; exec $real "$@"`,
 			"Task_WhatHappensWhenIts", "by ctr tasks ls, and by the Go client"},
+		{"create leaves a file beside its state", "CDB_RUNC", "runc", `[ $verb != create ] || : > "$2/left"; exec $real "$@"`,
+			"Lifecycle_WhatIsTheDifference", "the question left something behind in the runtime's state directory: /run/cdb-lab/"},
+		{"start leaves a socket in the bundle", "CDB_RUNC", "runc", `[ $verb != start ] || cp -a $socket bundle/left; exec $real "$@"`,
+			"Lifecycle_WhatIsTheDifference", "the question left something behind: socket file /run/cdb-lab/"},
+		{"start leaves a FIFO in the bundle", "CDB_RUNC", "runc", `[ $verb != start ] || mkfifo bundle/left 2>/dev/null; exec $real "$@"`,
+			"Lifecycle_WhatIsTheDifference", "the question left something behind: FIFO /run/cdb-lab/"},
 		{"runc does not log", "CDB_RUNC", "runc", `exec $real $(echo "$@" | sed 's,--log [^ ]*,--log /dev/null,')`,
 			"Events_WhatDoDebugLogs", "log.json"},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			before := takeInventory(t)
 			path := filepath.Join(t.TempDir(), s.tool)
-			script := "#!/bin/sh\nreal=" + tool(t, s.tool) + "\ncase \"$*\" in *--help*) exec $real \"$@\";; esac\nverb=$1; [ \"$1\" != --root ] || verb=$3\n" + s.script + "\n"
+			script := "#!/bin/sh\nreal=" + tool(t, s.tool) + " socket=" + socket + "\ncase \"$*\" in *--help*) exec $real \"$@\";; esac\nverb=$1; [ \"$1\" != --root ] || verb=$3\n" + s.script + "\n"
 			assert.NilError(t, os.WriteFile(path, []byte(script), 0o755))
 			code, out := newLab(s.env+"="+path, timeout, "-test.run="+s.question).run(t)
 			assert.Check(t, code != 0, "the lab succeeds with this saboteur:\n%s", out)

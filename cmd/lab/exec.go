@@ -58,6 +58,7 @@ func execMain(args []string) int {
 
 // runInVM runs the command, with the cache of the module.
 func runInVM(ctx context.Context, command *vm.Command) (*vm.Result, error) {
+	vm.AllowForSlowness()
 	cache, err := vm.OpenCache()
 	if err != nil {
 		return nil, err
@@ -65,6 +66,9 @@ func runInVM(ctx context.Context, command *vm.Command) (*vm.Result, error) {
 	command.Cache = cache
 	return command.Run(ctx)
 }
+
+// machineFailed is what lab run finds in the output of a run whose machine failed: go test has exit code 1 then.
+const machineFailed = "the machine failed, so nothing is known about the tests"
 
 // exitCode returns the command's exit code. If the run was stopped, or if the machine failed, it reports the error and
 // returns an exit code that says so.
@@ -76,7 +80,7 @@ func exitCode(result *vm.Result, err error) int {
 	if stopped, ok := errors.AsType[*vm.Stopped](err); ok {
 		return stopped.Code
 	}
-	logf("the machine failed, so nothing is known about the tests (exit code %d)", vm.FaultCode)
+	logf("%s (exit code %d)", machineFailed, vm.FaultCode)
 	return vm.FaultCode
 }
 

@@ -13,16 +13,20 @@ var commands = []struct {
 	name, help string
 	run        func(args []string) int
 }{
+	{"run", "run go test, show the run while it goes on, and store its results: make lab, make lab-here", runMain},
+	{"report", "make the results of a run again from its stream: lab report [DIR|STREAM]", reportMain},
 	{"exec", "run a test binary in a throw-away VM: go test -exec 'lab exec' …", execMain},
 	{"shell", "run a shell in a throw-away VM that has the tools and the chapter's bundle", shellMain},
 	{"sweep", "remove the leftovers of killed runs, and kept runs, from this machine", sweepMain},
 	{"syllabus", "list the questions", syllabusMain},
+	{"watch", "run a command again each time when a Go file of the module has changed", watchMain},
 	{"compare", "say what differs between two runs", compareMain},
 	{"matrix", "make a table of what differs between many runs", matrixMain},
 	{"steady", "run a test binary many times, shuffled, and print which tests failed in which run", steadyMain},
 	{"busy", "keep a CPU or the disk busy; lab steady starts it", busyMain},
 	{"tools", "build the pinned programs that are missing or stale, into .lab/bin; the same as make tools", toolsMain},
 	{"release", "run a command that tests other releases: lab release RUNC=1.2.5 CONTAINERD=1.7.27 go test …", releaseMain},
+	{"doctor", "check what a run needs, and say which command provides what is missing", doctorMain},
 	{"deps", "list the missing packaged programs; make deps installs them", depsMain},
 }
 

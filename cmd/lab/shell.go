@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/term"
 
+	"cdblab/helpers/release"
 	"cdblab/helpers/vm"
 	"cdblab/helpers/vm/protocol"
 )
@@ -29,6 +30,10 @@ func shellMain(args []string) int {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		logf("lab shell needs a terminal, but its standard input is none. To run a command without a terminal, write a test: go test -exec 'lab exec'")
 		return 2
+	}
+	if err := release.Resolve(context.Background()); err != nil {
+		logf("%v", err)
+		return vm.FaultCode
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	stop := make(chan os.Signal, 1)

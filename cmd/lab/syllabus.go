@@ -3,6 +3,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
 
@@ -10,12 +11,19 @@ import (
 )
 
 // syllabusMain prints the list of questions.
-func syllabusMain([]string) int {
+func syllabusMain(args []string) int {
+	set := flag.NewFlagSet("lab syllabus", flag.ExitOnError)
+	answers := set.Bool("a", false, "print the answers as well")
+	_ = set.Parse(args)
 	questions, err := syllabus.Read(os.DirFS("."))
 	if err != nil {
 		logf("%v\n  run this command in the root directory of the module cdblab", err)
 		return 1
 	}
-	fmt.Print(syllabus.Text(questions))
+	if *answers {
+		fmt.Print(syllabus.TextWithAnswers(questions))
+	} else {
+		fmt.Print(syllabus.Text(questions))
+	}
 	return 0
 }

@@ -39,9 +39,13 @@ func Of(tb testing.TB, path string) Group {
 func (g Group) Has(controller string) bool { return g.hierarchy(controller) != nil }
 
 // hierarchy returns the hierarchy that has the controller, or nil.
-func (g Group) hierarchy(controller string) *Hierarchy {
-	for _, h := range g.hierarchies {
-		if h.V2 && g.V2 {
+func (g Group) hierarchy(controller string) *Hierarchy { return With(g.hierarchies, controller) }
+
+// With returns the hierarchy that has the controller, or nil.
+func With(hierarchies []Hierarchy, controller string) *Hierarchy {
+	v2 := ModeOf(hierarchies) == ModeV2
+	for _, h := range hierarchies {
+		if h.V2 && v2 {
 			list, _ := os.ReadFile(h.Path("cgroup.controllers"))
 			// The freezer and the device filter are part of v2 itself. They are no controllers there.
 			if slices.Contains(append(strings.Fields(string(list)), "", "freezer", "devices"), controller) {

@@ -11,11 +11,13 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/proc"
+	"cdblab/helpers/slowness"
 )
 
 // cleanUp deletes what the question has left in the daemon. It stops the daemon if the daemon is the question's own.
@@ -48,7 +50,7 @@ func (d *Daemon) cleanUp() {
 // whole.
 func (d *Daemon) deleteLeftovers() error {
 	// At least a minute: a reader who makes the lab impatient (CDB_TIMEOUT=1s) wants a short question, and nothing left behind.
-	patience := max(proc.Patience, time.Minute)
+	patience := max(proc.Patience, slowness.Scale(time.Minute))
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	// A client of its own: those of the question are closed by now.
@@ -75,9 +77,18 @@ func (d *Daemon) deleteLeftovers() error {
 			// namespace that the question has named.
 			for _, ns := range own {
 				if d.q.Owner.Owns("/" + ns) {
-					errs = append(errs, os.RemoveAll(filepath.Join(d.RuncRoot, ns)))
+					errs = append(errs, removeEmpty(filepath.Join(d.RuncRoot, ns)))
 				}
 			}
+			return errors.Join(errs...)
+		}
+		for _, ns := range own {
+			for _, dir := range d.namespaceDirs(ns) {
+				errs = append(errs, removeEmpty(dir))
+			}
+		}
+		if len(own) > 0 { // so that the files of the containers are gone, too: one may have made a FIFO
+			errs = append(errs, collectGarbage(namespaces.WithNamespace(ctx, own[0]), client))
 		}
 		return errors.Join(errs...)
 	}
@@ -91,13 +102,34 @@ func (d *Daemon) deleteLeftovers() error {
 		if err := client.NamespaceService().Delete(ctx, ns); err != nil && !errdefs.IsNotFound(err) {
 			errs = append(errs, fmt.Errorf("delete containerd namespace %s: %w", ns, err))
 		}
-		// Empty directories, which containerd makes for a namespace and never removes.
-		errs = append(errs, os.RemoveAll(filepath.Join(d.RuncRoot, ns)))
-		for _, parent := range []string{d.State, d.Root} {
-			errs = append(errs, os.RemoveAll(filepath.Join(parent, "io.containerd.runtime.v2.task", ns)))
+		for _, dir := range d.namespaceDirs(ns) {
+			errs = append(errs, removeEmpty(dir))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// namespaceDirs returns the directories of a containerd namespace, in which each task has a directory: its runtime's state, and
+// its bundle. containerd makes them and never removes them.
+func (d *Daemon) namespaceDirs(ns string) []string {
+	return []string{
+		filepath.Join(d.RuncRoot, ns),
+		filepath.Join(d.State, "io.containerd.runtime.v2.task", ns),
+		filepath.Join(d.Root, "io.containerd.runtime.v2.task", ns),
+	}
+}
+
+// removeEmpty removes a directory, if it exists. It returns an error that names what the directory has: all tasks are deleted, so
+// something was left behind.
+func removeEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		err = errors.Join(err, fmt.Errorf("left behind, though all tasks are deleted: %s", filepath.Join(dir, e.Name())))
+	}
+	return errors.Join(err, os.RemoveAll(dir))
 }
 
 // deleteContainers deletes the tasks, the containers and the snapshots of a containerd namespace.
@@ -105,7 +137,8 @@ func (d *Daemon) deleteContainers(ctx context.Context, client *containerd.Client
 	containers, err := client.Containers(ctx)
 	errs := []error{err}
 	for _, c := range containers {
-		if task, err := c.Task(ctx, nil); err == nil {
+		// With its FIFOs, as ctr loads a task: they are removed with the task.
+		if task, err := c.Task(ctx, cio.Load); err == nil {
 			_, err = task.Delete(ctx, containerd.WithProcessKill)
 			errs = append(errs, ignoreNotFound(err))
 		}

@@ -3,7 +3,9 @@
 package ctrd
 
 import (
+	"bytes"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -55,6 +57,13 @@ func askFeatures(session *lab.Session) (features, error) {
 		}
 		f.SocketDir = strings.Contains(string(out), "socket_dir")
 	}
+	if tool := session.UnderTest("containerd-shim-runc-v2"); !tool.Pinned && f.SocketDir {
+		shim, err := os.ReadFile(tool.Path)
+		if err != nil {
+			return f, err
+		}
+		f.SocketDir = readsSocketDir(shim)
+	}
 	if tool := session.UnderTest("ctr"); !tool.Pinned {
 		out, err := exec.Command(tool.Path, "containers", "create", "--help").Output()
 		if err != nil {
@@ -68,4 +77,11 @@ func askFeatures(session *lab.Session) (features, error) {
 	// The runtime makes a directory for each containerd namespace, and never removes it. This one has no name of a run.
 	inRuncRoot := filepath.Join(defaultRuncRoot, Namespace)
 	return f, host.UseDefaultPlace(session.Owner(), defaultPlace, defaultSocketDir, inRuncRoot, defaultRuncRoot)
+}
+
+// readsSocketDir reports whether a shim reads from containerd where its socket should be. The shim of an older release ignores
+// what a newer containerd tells it. No option shows it, but the description of the message that the shim reads has the name of the
+// field. A script is taken for a wrapper of a shim that does.
+func readsSocketDir(shim []byte) bool {
+	return bytes.HasPrefix(shim, []byte("#!")) || bytes.Contains(shim, []byte("socket_dir"))
 }

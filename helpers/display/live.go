@@ -18,7 +18,6 @@ type live struct {
 	screen   *screen
 	progress *progress
 	printed  printed
-	frame    int  // number of the next picture of the spinner
 	stack    bool // what is under test was shown
 	done     chan struct{}
 }
@@ -36,18 +35,18 @@ func (l *live) style() style {
 func (l *live) Prepare(what string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.draw(l.prepared(what)...)
+	l.draw(l.prepared(what, results.Answered)...)
 }
 
-// prepared begins to prepare something, and returns the line of what was prepared until now.
-func (l *live) prepared(what string) []string {
+// prepared begins to prepare something. It returns the lines of what was prepared until now, with the sign of a verdict.
+func (l *live) prepared(what string, v results.Verdict) []string {
 	before, took := l.progress.prepare(what)
 	if before == "" {
 		return nil
 	}
 	s := l.style()
 	lines := s.indented(before+"  "+duration(took), 2)
-	lines[0] = s.green("✓") + lines[0][1:]
+	lines[0] = s.mark(v) + lines[0][1:]
 	return lines
 }
 
@@ -63,10 +62,10 @@ func (l *live) Update(run *results.Run, c results.Change) {
 	switch c.Kind {
 	case results.Printed:
 		if l.printed.sort(c.Line) == other {
-			lines = append(lines, c.Line)
+			lines = append(lines, l.style().folded(c.Line)...)
 		}
 	case results.Began:
-		lines = append(lines, l.prepared("")...)
+		lines = append(lines, l.prepared("", results.Answered)...)
 	case results.Ended:
 		lines = append(lines, l.style().of(c.Question, l.Verbose || l.progress.only())...)
 	}
@@ -79,7 +78,8 @@ func (l *live) Done(run *results.Run, where string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	close(l.done)
-	l.screen.draw(l.style().summary(run, l.printed.skipped, where), nil)
+	lines := l.prepared("", run.Verdict) // a run that ends before its first question has failed in what was prepared
+	l.screen.draw(append(lines, l.style().summary(run, l.printed.skipped, where)...), nil)
 }
 
 // animate redraws the lines at the bottom, until the display is done.
@@ -102,9 +102,8 @@ var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "
 
 // draw writes lines that stay, and redraws what goes on below them.
 func (l *live) draw(permanent ...string) {
-	spin := spinner[l.frame%len(spinner)]
-	l.frame++
 	p, s := l.progress, l.style()
+	spin := spinner[p.now().UnixMilli()/100%int64(len(spinner))]
 	_, height := l.screen.size()
 	var lines []string
 	switch {

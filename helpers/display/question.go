@@ -3,6 +3,7 @@ package display
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,15 +24,18 @@ func (s style) ended(q *results.Question) []string {
 		text = q.Test
 	}
 	if s.width == 0 {
-		line := fmt.Sprintf("%-8s  %s%s  (%s)", word(q), pad(q.Section(), section), text, strings.Join(numbers(q), ", "))
+		line := fmt.Sprintf("%-8s  %s%s", word(q), pad(q.Section(), section), text)
+		if n := numbers(q); len(n) > 0 {
+			line += "  (" + strings.Join(n, ", ") + ")"
+		}
 		return append([]string{line}, s.reason(q)...)
 	}
 	result := strings.Join(numbers(q), ", ")
-	if s.width >= 100 {
+	switch {
+	case q.Verdict != results.Answered:
+		result = strings.Join(append([]string{word(q)}, numbers(q)...), ", ")
+	case s.width >= 100:
 		result = columns(numbers(q))
-	}
-	if q.Verdict != results.Answered {
-		result = word(q) + ", " + result
 	}
 	const indent = 2 + section
 	room := min(s.width, widest) - 1 - indent
@@ -48,7 +52,7 @@ func (s style) ended(q *results.Question) []string {
 	for i := range lines[1:] {
 		lines[i+1] = strings.Repeat(" ", indent) + lines[i+1]
 	}
-	lines[0] = s.mark(q) + " " + pad(q.Section(), section) + lines[0]
+	lines[0] = s.mark(q.Verdict) + " " + pad(q.Section(), section) + lines[0]
 	return append(lines, s.reason(q)...)
 }
 
@@ -74,9 +78,9 @@ func word(q *results.Question) string {
 	return string(q.Verdict)
 }
 
-// mark is the verdict as a sign.
-func (s style) mark(q *results.Question) string {
-	switch q.Verdict {
+// mark is a verdict as a sign.
+func (s style) mark(v results.Verdict) string {
+	switch v {
 	case results.Answered:
 		return s.green("✓")
 	case results.Skipped:
@@ -96,9 +100,12 @@ func (s style) verdict(q *results.Question, text string) string {
 	return s.red(text)
 }
 
-// numbers are the time, and the numbers of facts and controls if the question has any.
+// numbers are the time, if the question has ended, and the numbers of facts and controls if the question has any.
 func numbers(q *results.Question) []string {
-	out := []string{duration(q.Elapsed)}
+	var out []string
+	if q.Verdict != results.Unfinished {
+		out = append(out, duration(q.Elapsed))
+	}
 	if n := len(q.Facts()); n > 0 {
 		out = append(out, count(n, "fact"))
 	}
@@ -108,7 +115,7 @@ func numbers(q *results.Question) []string {
 	return out
 }
 
-// columns returns numbers of questions so that they stand below each other.
+// columns returns the numbers of a question so that those of several questions stand below each other.
 func columns(numbers []string) string {
 	for len(numbers) < 3 {
 		numbers = append(numbers, "")
@@ -122,31 +129,46 @@ var message = regexp.MustCompile(`^    \S+\.go:\d+: `)
 // notes returns what a question has printed: its notes, with the messages in their places. An arrow stands before each message.
 func (s style) notes(q *results.Question) []string {
 	var out []string
-	for _, line := range q.Output {
-		line = strings.TrimRight(line, " ")
-		text := strings.TrimLeft(line, " ")
-		switch {
-		case message.MatchString(line):
-			for i, part := range s.indented(text, 4) {
-				if i == 0 {
-					part = "  > " + part[4:]
-				}
-				out = append(out, s.red(part))
+	for _, line := range shorten(q.Output) {
+		parts := s.folded(strings.TrimRight(line, " "))
+		if message.MatchString(line) {
+			parts[0] = "  > " + parts[0][4:]
+			for i := range parts {
+				parts[i] = s.red(parts[i])
 			}
-		case strings.HasPrefix(text, "$ "):
-			out = append(out, line) // the terminal folds it, and a reader can copy it in one piece
-		default:
-			out = append(out, s.indented(text, len(line)-len(text))...)
 		}
+		out = append(out, parts...)
 	}
 	return append(out, "")
 }
 
+// maxStacks is how many lines of the stacks of a panic are shown. The first goroutine has panicked, and a run that was too slow has
+// hundreds of others.
+const maxStacks = 40
+
+// shorten cuts the stacks of a panic.
+func shorten(output []string) []string {
+	i := slices.IndexFunc(output, func(line string) bool {
+		return strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") || strings.HasPrefix(line, "SIGQUIT: ")
+	})
+	if i < 0 || len(output) <= i+maxStacks {
+		return output
+	}
+	more := len(output) - i - maxStacks
+	return append(slices.Clone(output[:i+maxStacks]), fmt.Sprintf("… %d more lines are in the results, in %s", more, results.StreamFile))
+}
+
 // failure returns all that is known of a question that failed, or that has no verdict.
 func (s style) failure(q *results.Question) []string {
+	what := "failed"
+	if q.Verdict == results.Unfinished {
+		what = "has no verdict, because the run ended before it"
+		if last := q.Steps[len(q.Steps)-1]; last.Text != "" {
+			what += ", in the step: " + oneLine(last.Text)
+		}
+	}
 	out := s.ended(q)
-	name := strings.TrimPrefix(q.Test, "Test")
-	out = append(out, s.indented(q.Test+" failed. Ask only it: Q="+name, 2)...)
+	out = append(out, s.indented(fmt.Sprintf("%s %s. Ask only it: Q=%s", q.Test, what, strings.TrimPrefix(q.Test, "Test")), 2)...)
 	return append(out, s.notes(q)...)
 }
 

@@ -22,9 +22,10 @@ func (s *screen) draw(permanent, live []string) {
 	var b strings.Builder
 	if up := min(s.rows(width), height-1); up > 0 {
 		b.WriteString("\r" + ansi.CursorUp(up))
-	}
-	if len(permanent) > 0 {
-		b.WriteString(ansi.EraseScreenBelow)
+		if len(permanent) > 0 {
+			// Row by row: tmux keeps what is erased from the first row on, in its history.
+			b.WriteString(strings.Repeat(ansi.EraseLineRight+"\n", up) + ansi.CursorUp(up))
+		}
 	}
 	for _, line := range permanent {
 		b.WriteString(line + "\n")
@@ -38,12 +39,15 @@ func (s *screen) draw(permanent, live []string) {
 		s.live = append(s.live, line)
 		b.WriteString(ansi.EraseLineRight + line + "\n")
 	}
+	if b.Len() == 0 {
+		return
+	}
 	b.WriteString(ansi.EraseScreenBelow)
 	_, _ = io.WriteString(s.out, b.String()) // in one piece, so that the terminal does not show half of it
 }
 
 // rows returns how many rows the live lines have on the screen. A terminal that became narrower since they were drawn has folded
-// them.
+// them. Rows that have left the screen by that cannot be redrawn: they stay in the terminal's history.
 func (s *screen) rows(width int) int {
 	rows := 0
 	for _, line := range s.live {

@@ -68,5 +68,15 @@ func (s style) indented(text string, indent int) []string {
 	return out
 }
 
+// folded returns a line that was printed, in as many lines as it needs. The parts have the indent of the line. A command is left to
+// the terminal, so that a reader can copy it in one piece.
+func (s style) folded(line string) []string {
+	text := strings.TrimLeft(line, " ")
+	if strings.HasPrefix(text, "$ ") {
+		return []string{line}
+	}
+	return s.indented(text, len(line)-len(text))
+}
+
 // oneLine returns a text without newlines and tabs, which would move the lines of a live display.
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -22,29 +22,28 @@ func (s style) of(q *results.Question, verbose bool) []string {
 	return s.ended(q)
 }
 
-// summary returns the end of a display: what failed, in full; the five questions of the chapter; the numbers.
+// summary returns the end of a display: what was skipped; the five questions of the chapter; what failed, in full; the numbers.
 func (s style) summary(run *results.Run, skipped []string, where string) []string {
 	var out []string
 	heading := func(format string, args ...any) {
 		out = append(out, "", s.bold(fmt.Sprintf(format, args...)), "")
 	}
-	if bad := failed(run); len(bad) > 0 {
-		heading("What failed")
-		for _, q := range bad {
-			out = append(out, s.failure(q)...)
-		}
-	}
 	if len(skipped) > 0 {
 		heading("What was skipped, and why")
 		for _, line := range skipped {
-			text := strings.TrimLeft(line, " ")
-			out = append(out, s.indented(text, len(line)-len(text))...)
+			out = append(out, s.folded(line)...)
 		}
 	}
 	if chapter := chapter(run); 0 < len(chapter) && len(chapter) < len(run.Questions) {
 		heading("The questions of the chapter")
 		for _, q := range chapter {
 			out = append(out, s.ended(q)...)
+		}
+	}
+	if bad := failed(run); len(bad) > 0 {
+		heading("What failed")
+		for _, q := range bad {
+			out = append(out, s.failure(q)...)
 		}
 	}
 	out = append(out, "")
@@ -54,7 +53,7 @@ func (s style) summary(run *results.Run, skipped []string, where string) []strin
 	out = append(out, s.total(run)...)
 	out = append(out, s.closing(run))
 	if where != "" {
-		out = append(out, where)
+		out = append(out, "results: "+where)
 	}
 	return out
 }
@@ -81,7 +80,8 @@ func chapter(run *results.Run) []*results.Question {
 	return out
 }
 
-// total returns the numbers of the run, and what is wrong with it besides its questions.
+// total returns the numbers of the run, and what is wrong with it besides its questions. Of a stream that ends before the run, the
+// problems of the run have told that already.
 func (s style) total(run *results.Run) []string {
 	questions, waiting, facts, controls := 0, 0, 0, 0
 	for _, q := range run.Questions {
@@ -96,10 +96,10 @@ func (s style) total(run *results.Run) []string {
 	}
 	out := s.indented(fmt.Sprintf("%s in %s: %s, %s.", count(questions, "question"), duration(run.End.Sub(run.Begin)),
 		count(facts, "fact"), count(controls, "control")), 0)
-	if n := run.Count(results.Unfinished); n > 0 {
+	if n := run.Count(results.Unfinished); n > 0 && run.Verdict != results.Unfinished {
 		out = append(out, s.indented(fmt.Sprintf("%s without a verdict: the run ended first. They count as failed.", count(n, "question")), 0)...)
 	}
-	if waiting > 0 {
+	if waiting > 0 && run.Verdict != results.Unfinished {
 		out = append(out, s.indented(fmt.Sprintf("%s had no turn: the run ended first.", count(waiting, "question")), 0)...)
 	}
 	if run.Verdict == results.Failed && len(failed(run)) == 0 {

@@ -14,10 +14,11 @@ import (
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/retry"
+	"cdblab/helpers/slowness"
 )
 
-// patience is how long a sweep waits until the kernel has released what was killed or unmounted.
-const patience = 10 * time.Second
+// patience returns how long a sweep waits until the kernel has released what was killed or unmounted.
+func patience() time.Duration { return slowness.Scale(10 * time.Second) }
 
 // labRoots lists the cgroups at the root of a hierarchy below which the lab's cgroups are: Cgroup, and the cgroups of
 // containerd namespaces whose names begin with it.
@@ -107,7 +108,7 @@ func isQuestionCgroup(run Owner, path string) bool { return filepath.Dir(path) =
 
 func removeCgroup(dir string) error {
 	var err error
-	retry.Until(patience, func() bool {
+	retry.Until(patience(), func() bool {
 		// EBUSY: a process that has just died may count as a member for a moment longer.
 		err = unix.Rmdir(dir)
 		return err != unix.EBUSY

@@ -4,18 +4,21 @@ package host
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 
 	"cdblab/helpers/cgroup"
 )
 
 // controllersFile is the file of the v2 hierarchy's root that lists the controllers which are enabled for its children. The
-// file of the same name in Dir has the controllers that were enabled before the lab's first run.
+// file of the same name in Dir is the lab's note: its first line has the controllers that were enabled before the lab's first run,
+// and each further line has a cgroup that was there, by name and inode.
 const controllersFile = "cgroup.subtree_control"
 
 // v2Hierarchy returns the mounted v2 hierarchy, if there is one.
@@ -35,37 +38,62 @@ func noteControllers() error {
 	if !ok || exists(note) {
 		return nil
 	}
-	data, err := os.ReadFile(h.Path(controllersFile))
+	controllers, err := os.ReadFile(h.Path(controllersFile))
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(note, data, 0o644)
+	lines := append([]string{strings.TrimSpace(string(controllers))}, topCgroups(h)...)
+	return renameio.WriteFile(note, []byte(strings.Join(lines, "\n")+"\n"), 0o644)
+}
+
+// topCgroups lists the cgroups at the root of a hierarchy, by name and inode, except the lab's own ones. A cgroup that is made
+// again under the same name has another inode.
+func topCgroups(h cgroup.Hierarchy) []string {
+	entries, _ := os.ReadDir(h.Mountpoint)
+	var out []string
+	for _, e := range entries {
+		var st unix.Stat_t
+		path := filepath.Join(h.Mountpoint, e.Name())
+		if e.IsDir() && !strings.HasPrefix(e.Name(), filepath.Base(Cgroup)) && unix.Lstat(path, &st) == nil {
+			out = append(out, fmt.Sprintf("%s %d", e.Name(), st.Ino))
+		}
+	}
+	return out
 }
 
 // restoreControllers disables the controllers that noteControllers has not seen, and removes its note. A runtime enables, from
-// the root down, the controllers that a container needs. A controller that the host uses by now stays enabled. The caller removes
-// Cgroup afterwards.
+// the root down, the controllers that a container needs. A controller that the host uses by now stays enabled. So all controllers
+// stay enabled if the host has made a cgroup since: it may only measure, and nothing would show that. The caller removes Cgroup
+// afterwards.
 func restoreControllers() error {
 	note := filepath.Join(Dir, controllersFile)
 	h, ok := v2Hierarchy()
 	if !ok || !exists(note) {
 		return nil
 	}
-	before, err1 := os.ReadFile(note)
+	data, err1 := os.ReadFile(note)
 	now, err2 := os.ReadFile(h.Path(controllersFile))
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
+	before := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+	controllers, cgroups := strings.Fields(before[0]), before[1:]
+	isNew := func(name string) bool { return !slices.Contains(cgroups, name) }
+	if slices.ContainsFunc(topCgroups(h), isNew) {
+		return os.Remove(note)
+	}
+	// The cgroup is made again: it shows the defaults then, and it has no controllers enabled for children of its own, because of
+	// which the kernel would refuse to disable them at the root. It stays if another program has cgroups below it.
+	_ = unix.Rmdir(h.Path(Cgroup))
 	if err := os.Mkdir(h.Path(Cgroup), 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-		return err // it shows the defaults
+		return err
 	}
 	for controller := range strings.FieldsSeq(string(now)) {
-		if !slices.Contains(strings.Fields(string(before)), controller) {
-			// The kernel refuses this only if a child has enabled the controller for its own children.
-			if !usesController(h.Mountpoint, h.Path(Cgroup), controller) {
-				_ = os.WriteFile(h.Path(controllersFile), []byte("-"+controller), 0o644)
-			}
+		if slices.Contains(controllers, controller) || usesController(h.Mountpoint, h.Path(Cgroup), controller) {
+			continue
 		}
+		// The kernel refuses this only if a child has enabled the controller for its own children: then the host uses it.
+		_ = os.WriteFile(h.Path(controllersFile), []byte("-"+controller), 0o644)
 	}
 	return os.Remove(note)
 }

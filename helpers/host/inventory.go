@@ -124,16 +124,7 @@ func (inv Inventory) addFiles(owner *Owner) error {
 			if err != nil {
 				return nil //nolint:nilerr // it does not exist, or it was removed during the walk
 			}
-			kind := "file"
-			switch {
-			case d.Type()&fs.ModeNamedPipe != 0:
-				kind = "FIFO"
-			case d.Type()&fs.ModeSocket != 0:
-				kind = "socket file"
-			case d.IsDir():
-				kind = "directory"
-			}
-			inv.add(kind, path, d.Type().String())
+			inv.add(kindOf(d.Type()), path, d.Type().String())
 			// Deep enough for <state>/<plugin>/<namespace>/<id>. A rootfs has thousands of files, which show nothing more.
 			if d.IsDir() && strings.Count(strings.TrimPrefix(path, root), "/") >= walkDepth(root) {
 				return fs.SkipDir

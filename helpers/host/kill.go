@@ -41,7 +41,7 @@ func (k *killer) killAll(owner Owner) error {
 	const cleanLooksNeeded, young, lookInterval = 3, 2 * time.Second, 5 * time.Millisecond
 	cleanLooks := 0
 	lastAlive := k.now()
-	for deadline := lastAlive + patience; ; time.Sleep(lookInterval) {
+	for deadline := lastAlive + patience(); ; time.Sleep(lookInterval) {
 		all, err := k.list()
 		if err != nil {
 			return err
@@ -73,7 +73,7 @@ func (k *killer) killAll(owner Owner) error {
 		}
 		// On a busy machine a look takes seconds, so there is no deadline for the last looks: they are few.
 		if len(found) > 0 && now > deadline {
-			return fmt.Errorf("still alive %v after SIGKILL: %v", patience, found)
+			return fmt.Errorf("still alive %v after SIGKILL: %v", patience(), found)
 		}
 	}
 }

@@ -78,17 +78,22 @@ func prepareDir(run Owner) (lock *os.File, err error) {
 // mountExec mounts a tmpfs on the directory of a run if its file system forbids to execute programs, as Debian's initramfs
 // mounts /run. The programs in a bundle's rootfs are below the directory. A sweep of the run unmounts it.
 func mountExec(dir string) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return &os.PathError{Op: "statfs", Path: dir, Err: err}
-	}
-	if st.Flags&unix.ST_NOEXEC == 0 {
-		return nil
+	if forbids, err := ForbidsExec(dir); err != nil || !forbids {
+		return err
 	}
 	if err := unix.Mount("cdb-lab", dir, "tmpfs", 0, fmt.Sprintf("mode=%o", dirMode)); err != nil {
 		return fmt.Errorf("%s is on a file system that forbids to execute programs, and a tmpfs cannot be mounted there: %w", dir, err)
 	}
 	return nil
+}
+
+// ForbidsExec reports whether the file system of a directory forbids to execute programs.
+func ForbidsExec(dir string) (bool, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return false, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return st.Flags&unix.ST_NOEXEC != 0, nil
 }
 
 // newID returns a new random id of a run.

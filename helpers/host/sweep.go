@@ -117,7 +117,7 @@ func unmountBelow(dir string) (unmounted []string, err error) {
 	below := func(m *mountinfo.Info) (skip, stop bool) {
 		return m.Mountpoint == dir || !pathBegins(m.Mountpoint, dir), false
 	}
-	ended := retry.Until(patience, func() bool {
+	ended := retry.Until(patience(), func() bool {
 		if mounts, err = mountinfo.GetMounts(below); err != nil || len(mounts) == 0 {
 			return true
 		}
@@ -135,7 +135,7 @@ func unmountBelow(dir string) (unmounted []string, err error) {
 		return false
 	})
 	if !ended {
-		return unmounted, fmt.Errorf("still mounted and busy after %v: %s", patience, mounts[0].Mountpoint)
+		return unmounted, fmt.Errorf("still mounted and busy after %v: %s", patience(), mounts[0].Mountpoint)
 	}
 	return unmounted, err
 }

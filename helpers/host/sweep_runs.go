@@ -74,6 +74,39 @@ func RunsInProgress() ([]Owner, error) {
 	return out, nil
 }
 
+// LeftRuns returns the directories of the runs that were killed and not swept, and of those that were kept. It changes nothing.
+func LeftRuns() (killed, kept []string, err error) {
+	lab, err := tryLock(Dir) // so that no run begins now: it would find its new directory locked
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, nil, nil
+	case errors.Is(err, errLocked):
+		return nil, nil, errors.New("a run begins or ends at this moment: ask again")
+	case err != nil:
+		return nil, nil, err
+	}
+	defer lab.Close()
+	runs, err := runNumbers()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, run := range runs {
+		dir := filepath.Join(Dir, run)
+		lock, err := tryLock(dir)
+		if err == nil {
+			lock.Close()
+		}
+		switch {
+		case errors.Is(err, errLocked):
+		case err == nil && isKept(run):
+			kept = append(kept, dir)
+		default:
+			killed = append(killed, dir)
+		}
+	}
+	return killed, kept, nil
+}
+
 // ParseMark returns the owner of the run whose [Owner.Mark] is mark.
 func ParseMark(mark string) (run Owner, err error) {
 	number, ok := runOfMark(mark)
@@ -92,12 +125,12 @@ func SweepRun(owner Owner) error {
 	run := owner.Run
 	var lock *os.File
 	var err error
-	retry.Until(patience, func() bool {
+	retry.Until(patience(), func() bool {
 		lock, err = tryLock(filepath.Join(Dir, run))
 		return !errors.Is(err, errLocked)
 	})
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return sweepBehind(owner)
 	}
 	if err != nil {
 		return err
@@ -113,5 +146,24 @@ func SweepRun(owner Owner) error {
 		return nil
 	}
 	_, err = SweepOwner(owner)
+	return errors.Join(err, removeRootIfIdle())
+}
+
+// sweepBehind removes what a run has made after its directory was removed. When a signal ends a run, its questions go on while it is
+// swept, and a runtime that was about to create a container makes the container's cgroups behind the sweep.
+func sweepBehind(owner Owner) error {
+	lab, err := lockLab()
+	if err != nil {
+		return err
+	}
+	defer lab.Close()
+	if exists(owner.Dir()) {
+		return removeRootIfIdle() // another run has the number by now
+	}
+	// By the random id, and runc init, which has no mark, by its cgroup. No other run has the number: its directory would be there.
+	_, _, err = killAll(owner)
+	if err == nil {
+		_, err = removeEmptyCgroups(owner)
+	}
 	return errors.Join(err, removeRootIfIdle())
 }

@@ -44,7 +44,7 @@ func (s *Session) Question(t *testing.T, scope Scope, text string, opts ...Optio
 	if o.alone == "" {
 		t.Parallel()
 	}
-	if s.stepping != nil && s.stepping.ended.Load() {
+	if s.stepping.hasEnded() {
 		t.Skip("the reader has ended the run")
 	}
 	s.counts.count(t) // first, so that its cleanup is the last one and counts what fails in the others
@@ -97,6 +97,7 @@ func (q *Q) Run(name string, ask func(q *Q)) bool {
 	if !ok {
 		q.Fatal("a benchmark has no subtests")
 	}
+	defer q.endIfEnded()
 	return t.Run(name, func(t *testing.T) {
 		sub := *q
 		sub.TB = t

@@ -6,5 +6,6 @@
 //
 // Read the files in this order: flags.go, settings.go, environ.go, guard.go, janitor.go, keep.go, clauses.go, counts.go, skips.go,
 // facts.go, notes.go, session.go, undertest.go and run.go for the session; then question.go, recover.go, record.go, command.go,
-// background.go, process.go, wrapper.go, teardown.go and ask.go for a question.
+// background.go, process.go, wrapper.go, teardown.go and ask.go for a question, and stepping.go and state.go for a run that stops at each
+// step.
 package lab

@@ -9,12 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"cdblab/helpers/host"
+	"cdblab/helpers/slowness"
 )
 
 // janitorName is the name under which this program is the janitor of a run, and asks no question.
@@ -23,8 +23,8 @@ const janitorName = "cdb-lab-janitor"
 // startJanitor starts a copy of this program. The janitor waits until the run's process ends, however it ends, and then sweeps
 // the run. A panic, a -timeout or a SIGKILL runs no t.Cleanup, but the kernel closes the process's end of the pipe.
 //
-// The janitor reads from the pipe which run it sweeps: the mark has the run's random id. An environment variable could be set
-// by a caller, and would be inherited.
+// The janitor reads from the pipe which run it sweeps, and how slow this machine is. The mark of the run has its random id. An
+// environment variable could be set by a caller, and would be inherited.
 //
 // The janitor is in a session (setsid(2)) of its own, so that a Ctrl-C at the terminal ends the run but not the janitor. It
 // has no output, because go test would wait until that is closed.
@@ -35,7 +35,7 @@ func startJanitor(run host.Owner) (stop func(), err error) {
 	}
 	defer r.Close()
 	// Before the start, so that the janitor knows it also if this process is killed at once. A pipe holds more than this.
-	if _, err := io.WriteString(w, run.Mark()+"\n"); err != nil {
+	if _, err := fmt.Fprintf(w, "%s %d\n", run.Mark(), slowness.Factor()); err != nil {
 		return nil, fmt.Errorf("tell the janitor its run: %w", err)
 	}
 	cmd := exec.Command("/proc/self/exe")
@@ -61,10 +61,16 @@ func janitor() int {
 	if err != nil {
 		return 1
 	}
-	run, err := host.ParseMark(strings.TrimSuffix(line, "\n"))
+	var mark string
+	var factor int
+	if _, err := fmt.Sscan(line, &mark, &factor); err != nil {
+		return 1
+	}
+	run, err := host.ParseMark(mark)
 	if err != nil {
 		return 1
 	}
+	slowness.Set(factor)
 	_, _ = io.Copy(io.Discard, in)
 	if err := host.SweepRun(run); err != nil {
 		return 1

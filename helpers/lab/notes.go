@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -51,7 +50,7 @@ func newNotes(tb testing.TB, owner host.Owner, s *Session) *notes {
 		taken: true, emit: attrWriter(t), out: &output{to: t.Output(), direct: s.oneByOne}, steps: &steps{},
 		facts: newFacts(owner, s.tools),
 	}
-	f, err := os.Create(filepath.Join(t.ArtifactDir(), "transcript.sh"))
+	f, err := createTranscript(t)
 	if err != nil {
 		t.Fatalf("open the transcript: %v", err)
 	}

@@ -142,11 +142,25 @@ func (q *Q) Mkdir(name string) string {
 		q.Fatalf("make a directory for the question: %v", err)
 	}
 	q.Cleanup(func() {
+		q.reportSpecialFiles(dir)
 		if _, err := host.Remove(dir); err != nil {
 			q.Errorf("remove %s: %v", dir, err)
 		}
 	})
 	return dir
+}
+
+// reportSpecialFiles fails the question if there are sockets, FIFOs or devices below a directory that is about to be removed.
+// The inventory at the end of the question would not see them any more.
+func (q *Q) reportSpecialFiles(dir string) {
+	q.Helper()
+	left, err := host.SpecialFiles(dir)
+	if err != nil {
+		q.Errorf("look for leftovers in %s: %v", dir, err)
+	}
+	for _, file := range left {
+		q.Errorf("the question left something behind: %s", file)
+	}
 }
 
 // TakeInventory returns the inventory of the host, limited to what the question can have changed.

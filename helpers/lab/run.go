@@ -47,7 +47,8 @@ func (s *Session) Run(m *testing.M) int {
 }
 
 func (s *Session) ask(m *testing.M) (code int, err error) {
-	if err := errors.Join(checkSettings(), checkSudo()); err != nil {
+	_, err = checkSettings()
+	if err := errors.Join(err, checkSudo()); err != nil {
 		return 1, err
 	}
 	s.keep, _ = parseKeep(os.Getenv(keepEnv))
@@ -74,6 +75,7 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	measureSlowness(s.tools["runc"].Path)
 	proc.Patience = commandTimeout()
 	begin := time.Now()
 	if s.run, err = host.NewRun(); err != nil {
@@ -105,7 +107,7 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 
 // verify returns an error if the questions were not answered as the user of the run expects.
 func (s *Session) verify() error {
-	if s.stepping != nil && s.stepping.ended.Load() {
+	if s.stepping.hasEnded() {
 		return errors.New("the reader ended the run, so its result says nothing about the programs under test")
 	}
 	return errors.Join(s.counts.verify(s.syllabus), s.skips.verify(s.maySkip))

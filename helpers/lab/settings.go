@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"cdblab/helpers/slowness"
 )
 
 // The environment variables that a run reads, except those of the programs under test, which helpers/tools has. README.md
@@ -24,15 +26,16 @@ const (
 	timeoutEnv    = "CDB_TIMEOUT"       // how long one command, or one wait, may take
 )
 
-// defaultTimeout is how long one command may take. Even under emulation, no command takes a tenth of it.
+// defaultTimeout is how long one command, or one wait, may take on a quiet machine. None takes a tenth of it. On a slow machine it is
+// longer by the factor of [slowness.Scale].
 const defaultTimeout = time.Minute
 
 // checkSettings returns an error for each variable that has a value without a meaning. A value that would be ignored is worse
 // than an error: the user would believe that it holds.
-func checkSettings() error {
+func checkSettings() (seen string, err error) {
 	_, errKeep := parseKeep(os.Getenv(keepEnv))
 	_, errTimeout := parseTimeout(os.Getenv(timeoutEnv))
-	return errors.Join(errKeep, errTimeout,
+	return "every CDB_ variable has a meaning", errors.Join(errKeep, errTimeout,
 		checkWord(disposableEnv, "yes", "no"), checkWord(requireEnv, "all"), checkWord(stepEnv, "1", "0"),
 		checkRegistryAddr(os.Getenv(registryEnv)), checkUnset("CDB_JANITOR"))
 }
@@ -95,10 +98,23 @@ func parseTimeout(value string) (time.Duration, error) {
 	return d, nil
 }
 
-// commandTimeout returns how long one command may take. Session.Run has checked the value.
+// commandTimeout returns how long one command may take. Session.Run has checked the value. A value of the user is taken as it is.
 func commandTimeout() time.Duration {
-	d, _ := parseTimeout(os.Getenv(timeoutEnv))
+	value := os.Getenv(timeoutEnv)
+	if value == "" {
+		return slowness.Scale(defaultTimeout)
+	}
+	d, _ := parseTimeout(value)
 	return d
+}
+
+// measureSlowness measures how slow this machine is, and prints it if deadlines are longer because of it. The program is the
+// runtime under test, because it is what the lab waits for most often.
+func measureSlowness(runtime string) {
+	slowness.Set(slowness.Measure(runtime, "--version"))
+	if n := slowness.Factor(); n > 1 {
+		fmt.Printf("cdblab: this machine starts a program %d times as slowly as a quiet one: deadlines are %d times as long\n", n, n)
+	}
 }
 
 // checkRegistryAddr returns an error unless the address is an IP address of loopback and a port. The registry has no

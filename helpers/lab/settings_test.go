@@ -4,23 +4,27 @@ package lab
 
 import (
 	"testing"
+	"time"
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/slowness"
 	"cdblab/helpers/syllabus"
 )
 
 func TestCheckSettings_RefusesAValueWithoutAMeaning(t *testing.T) {
-	for _, variable := range []string{disposableEnv, keepEnv, registryEnv, requireEnv, timeoutEnv} {
+	for _, variable := range []string{disposableEnv, keepEnv, registryEnv, requireEnv, stepEnv, timeoutEnv} {
 		t.Setenv(variable, "")
 	}
-	assert.NilError(t, checkSettings())
+	_, err := checkSettings()
+	assert.NilError(t, err)
 	for variable, values := range map[string]map[string]bool{
 		keepEnv:       {"": true, "0": true, "no": true, "false": true, "failed": true, "1": true, "faild": false, "all ": false},
 		timeoutEnv:    {"": true, "90s": true, "5m": true, "5": false, "-1s": false, "0": false, "soon": false},
 		disposableEnv: {"": true, "yes": true, "no": true, "1": false, "YES": false},
 		requireEnv:    {"": true, "all": true, "some": false},
+		stepEnv:       {"": true, "1": true, "0": true, "yes": false},
 		registryEnv: {
 			"": true, "127.0.0.1:5000": true, "127.0.0.1:0": true, "[::1]:5000": true,
 			"0.0.0.0:5000": false, ":5000": false, "192.0.2.1:5000": false, "127.0.0.1": false, "127.0.0.1:http": false,
@@ -30,7 +34,7 @@ func TestCheckSettings_RefusesAValueWithoutAMeaning(t *testing.T) {
 		t.Run(variable, func(t *testing.T) {
 			for value, good := range values {
 				t.Setenv(variable, value)
-				err := checkSettings()
+				_, err := checkSettings()
 				assert.Check(t, cmp.Equal(err == nil, good), "%s=%q: %v", variable, value, err)
 				if !good {
 					assert.Check(t, cmp.ErrorContains(err, variable+"="+value))
@@ -119,4 +123,13 @@ func TestQ_RecordsWhyItWasSkipped(t *testing.T) {
 	assert.Assert(t, cmp.Len(got, 2))
 	assert.Equal(t, got[0], skip{t.Name(), "this machine has no crun"})
 	assert.Equal(t, got[1], skip{t.Name(), "one CPU"})
+}
+
+func TestCommandTimeout_IsLongerOnASlowMachineUnlessTheUserSetsIt(t *testing.T) {
+	slowness.Set(3)
+	t.Cleanup(func() { slowness.Set(1) })
+	t.Setenv(timeoutEnv, "")
+	assert.Check(t, commandTimeout() == 3*defaultTimeout, "it is %v", commandTimeout())
+	t.Setenv(timeoutEnv, "5s")
+	assert.Check(t, commandTimeout() == 5*time.Second, "it is %v", commandTimeout())
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"cdblab/helpers/host"
 )
@@ -105,12 +106,9 @@ func (q *Q) processesOfRun() []host.Process {
 func describeProcess(q *Q, p host.Process) string {
 	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))
 	argv := strings.Split(strings.TrimRight(string(data), "\x00"), "\x00")
-	command := strings.Join(argv, " ")
+	command := printable(strings.Join(argv, " "))
 	if command == "" {
-		command = p.Comm
-	}
-	if len(command) > 90 {
-		command = command[:90] + "…"
+		command = printable(p.Comm)
 	}
 	line := fmt.Sprintf("%-7d %s   (child of %d)", p.PID, command, p.Parent)
 	if len(argv) == 2 && filepath.Base(argv[0]) == "sleep" {
@@ -120,6 +118,21 @@ func describeProcess(q *Q, p host.Process) string {
 		}
 	}
 	return line
+}
+
+// printable returns the beginning of a command line without the characters that control a terminal: a process may have any name.
+func printable(command string) string {
+	const most = 90
+	runes := []rune(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, command))
+	if len(runes) > most {
+		return string(runes[:most]) + "…"
+	}
+	return string(runes)
 }
 
 // cgroupsOf returns the cgroups among the changes, each once. A cgroup of v1 exists in many hierarchies.

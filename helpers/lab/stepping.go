@@ -28,12 +28,15 @@ func openStepping() (*stepping, error) {
 	return &stepping{terminal: terminal}, nil
 }
 
+// hasEnded reports whether the reader has ended the run.
+func (s *stepping) hasEnded() bool { return s != nil && s.ended.Load() }
+
 // stop shows what exists now and waits for the reader. It returns at once in a run that does not stop, and after the reader has
-// ended the run. Where says at which place the question is. It reports whether to go on.
+// ended the run. where says at which place the question is. stop reports whether to go on.
 func (q *Q) stop(where string) (goOn bool) {
 	s := q.session.stepping
-	if s == nil || !q.notes.taken || s.ended.Load() {
-		return true
+	if s == nil || !q.notes.taken || s.hasEnded() {
+		return !s.hasEnded()
 	}
 	q.notes.out.flush()
 	fmt.Fprintf(s.terminal, "\n     -- stopped %s\n%s", where, q.describeState())
@@ -49,6 +52,14 @@ func (q *Q) stopBefore(where string) {
 	q.Helper()
 	if !q.stop("before "+where) && !q.notes.steps.tornDown {
 		q.Skipf("the reader ended the run before %s", where)
+	}
+}
+
+// endIfEnded ends the question if the reader has ended the run in a subtest of it.
+func (q *Q) endIfEnded() {
+	q.Helper()
+	if q.session.stepping.hasEnded() && !q.notes.steps.tornDown {
+		q.Skip("the reader ended the run")
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"cdblab/helpers/host"
 	"cdblab/helpers/retry"
+	"cdblab/helpers/slowness"
 )
 
 // TearDown is the last step of a question. It takes down what was built, by the chapter's own commands, and asserts that it
@@ -41,8 +42,8 @@ func (q *Q) printKept() {
 	q.notes.line("\n     %s", b.String())
 }
 
-// leftoverTimeout is how long a question's leftovers may take to disappear. The kernel and the shim take a moment to release
-// everything.
+// leftoverTimeout is how long a question's leftovers may take to disappear on a quiet machine. The kernel and the shim take a
+// moment to release everything.
 const leftoverTimeout = 5 * time.Second
 
 // verifyClean fails the question if it left something behind, and sweeps it. If the question's state is kept, verifyClean
@@ -54,7 +55,7 @@ func (q *Q) verifyClean(before host.Inventory) {
 		return
 	}
 	var leftovers []host.Change
-	clean := retry.Until(leftoverTimeout, func() bool {
+	clean := retry.Until(slowness.Scale(leftoverTimeout), func() bool {
 		leftovers = q.ignoreOwnDirs(host.OwnedBy(host.Diff(before, q.TakeInventory()), before, q.Owner))
 		return len(leftovers) == 0
 	})

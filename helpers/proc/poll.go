@@ -63,7 +63,7 @@ func Dead(id Identity) poll.Check {
 	}
 }
 
-// Patience is how long [WaitFor] waits. Even under emulation, nothing takes a tenth of it.
+// Patience is how long [WaitFor] waits. A run of the lab sets it to the deadline of a command, which is longer on a slow machine.
 var Patience = time.Minute
 
 // WaitFor waits until check succeeds. After [Patience], it fails the test with the check's last message.

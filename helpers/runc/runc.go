@@ -41,6 +41,13 @@ func Named(q *lab.Q, b *bundle.Bundle, root, id string) *Container {
 		if _, err := os.Stat(c.StateDir()); err == nil {
 			c.Must("delete", "--force")
 		}
+		left, err := os.ReadDir(c.Root)
+		if err != nil {
+			q.Errorf("look for leftovers of the runtime: %v", err)
+		}
+		for _, entry := range left {
+			q.Errorf("the question left something behind in the runtime's state directory: %s", filepath.Join(c.Root, entry.Name()))
+		}
 	})
 	return c
 }
@@ -69,7 +76,12 @@ func (c *Container) Try(operation string, args ...string) lab.Result {
 // Must is [Container.Try] for an operation that has to succeed.
 func (c *Container) Must(operation string, args ...string) lab.Result {
 	c.q.Helper()
-	return c.q.Must(c.argv(operation, args)...)
+	result := c.q.Must(c.argv(operation, args)...)
+	// Here, because a delete --force at the end of the question would remove what this delete has left.
+	if _, err := os.Lstat(c.StateDir()); operation == "delete" && err == nil {
+		c.q.Errorf("the state directory still exists after delete: %s", c.StateDir())
+	}
+	return result
 }
 
 // Argv returns the command line of an operation, for a command that runs in the background.

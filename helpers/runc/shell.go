@@ -63,6 +63,11 @@ func (s *Shell) makeFIFO(path string) *os.File {
 		s.q.Fatalf("open a FIFO: %v", err)
 	}
 	s.q.TB.Cleanup(func() { f.Close() })
+	s.q.Cleanup(func() {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // the same path may be used twice
+			s.q.Errorf("remove a FIFO: %v", err)
+		}
+	})
 	s.q.LogCommand("mkfifo -m 666 %s", strings.TrimPrefix(path, s.q.Dir+"/"))
 	return f
 }

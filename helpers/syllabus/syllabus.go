@@ -74,6 +74,7 @@ type Question struct {
 	Scope   string // the constant's name: MutatesVM, InspectsOnly, NoRoot
 	Doc     string // the doc comment: the answer
 	File    string
+	Answers []string // what it answers, by q.Answer: see answer
 	Clauses []Clause // the clauses of the runtime specification that it tests
 	Covers  []string // the fields of config.json that it follows to the kernel
 }
@@ -131,6 +132,7 @@ func readFile(dir fs.FS, section, file string) ([]Question, error) {
 				q.Text, _ = strconv.Unquote(call.Args[2].(*ast.BasicLit).Value)
 			} else if ok {
 				q.Clauses = append(q.Clauses, clauses(call)...)
+				q.Answers = append(q.Answers, answer(call)...)
 			}
 			q.Covers = append(q.Covers, covers(n)...)
 			if id, ok := n.(*ast.Ident); ok {

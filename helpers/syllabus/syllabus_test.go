@@ -1,6 +1,8 @@
 package syllabus
 
 import (
+	"os"
+	"slices"
 	"testing"
 	"testing/fstest"
 
@@ -34,6 +36,18 @@ func TestRead_ListsQuestionsInTheOrderOfTheChapter(t *testing.T) {
 	assert.DeepEqual(t, qs[0], Question{
 		Section: "Bundle", Test: "TestBundle_D", Text: "D?", Scope: "MutatesVM", Doc: "The answer.", File: "bundle_test.go",
 	})
+}
+
+func TestChapter_HasQuestionsOfTheSyllabus(t *testing.T) {
+	questions, err := Read(os.DirFS("../.."))
+	assert.NilError(t, err)
+	for _, test := range Chapter {
+		assert.Check(t, slices.ContainsFunc(questions, func(q Question) bool { return q.Test == test }), "the syllabus has no %s", test)
+	}
+	for _, section := range Sections { // the first question of a section is the chapter's own
+		first := questions[slices.IndexFunc(questions, func(q Question) bool { return q.Section == section.Name })].Test
+		assert.Check(t, slices.Contains(Chapter, first), "the chapter has no %s", first)
+	}
 }
 
 func TestRead_RefusesFilesAndTestsThatAreNoQuestions(t *testing.T) {

@@ -18,13 +18,14 @@ import (
 type depsMachine struct {
 	t              *testing.T
 	bin, dir, list string
+	home           string
 	onlyFakes      bool // PATH has the fake commands, and links to the few real ones that the script needs
 }
 
 // newDepsMachine returns a machine that lacks what `lab deps` prints as programs.
 func newDepsMachine(t *testing.T, programs string) *depsMachine {
 	t.Helper()
-	m := &depsMachine{t: t, bin: t.TempDir(), dir: t.TempDir()}
+	m := &depsMachine{t: t, bin: t.TempDir(), dir: t.TempDir(), home: t.TempDir()}
 	m.list = filepath.Join(m.dir, "lists")
 	assert.NilError(t, os.Mkdir(m.list, 0o755))
 	for _, name := range []string{"cc", "qemu-system-x86_64", "qemu-system-aarch64"} {
@@ -44,28 +45,28 @@ func (m *depsMachine) fake(name, script string) {
 }
 
 // run runs the script, and returns its output and the calls of apt-get. The script must succeed.
-func (m *depsMachine) run() (output, calls string) {
+func (m *depsMachine) run(args ...string) (output, calls string) {
 	m.t.Helper()
-	output, calls, err := m.try()
+	output, calls, err := m.try(args...)
 	assert.NilError(m.t, err, "%s", output)
 	return output, calls
 }
 
 // try runs the script, which may fail.
-func (m *depsMachine) try() (output, calls string, err error) {
+func (m *depsMachine) try(args ...string) (output, calls string, err error) {
 	m.t.Helper()
 	script, err := filepath.Abs("../../scripts/deps.sh")
 	assert.NilError(m.t, err)
 	_ = os.Remove(m.dir + "/log")
-	c := exec.Command(script)
-	c.Dir, c.Env = m.dir, []string{"PATH=" + m.bin + ":/usr/sbin:/usr/bin:/sbin:/bin"}
+	c := exec.Command(script, args...)
+	c.Dir, c.Env = m.dir, []string{"PATH=" + m.bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + m.home}
 	if m.onlyFakes {
 		for _, name := range []string{"sh", "uname", "grep", "sed", "sort", "tr", "find", "ls", "env"} {
 			path, err := exec.LookPath(name)
 			assert.NilError(m.t, err)
 			assert.NilError(m.t, os.Symlink(path, filepath.Join(m.bin, name)))
 		}
-		c.Env = []string{"PATH=" + m.bin}
+		c.Env[0] = "PATH=" + m.bin
 	}
 	out, err := c.CombinedOutput()
 	b, _ := os.ReadFile(m.dir + "/log")
@@ -136,6 +137,15 @@ func TestDeps_SaysWhatToDoIfAptCannotInstall(t *testing.T) {
 	assert.Check(t, cmp.Contains(out, "check the network"))
 }
 
+// go itself says only that it has no module cache.
+func TestDeps_NeedsHome(t *testing.T) {
+	m := newDepsMachine(t, "")
+	m.home = ""
+	out, _, err := m.try()
+	assert.Check(t, err != nil)
+	assert.Check(t, cmp.Contains(out, "HOME is not set"))
+}
+
 // Without a package manager that it knows, the script says what to install.
 func TestDeps_WithoutAptNamesThePackages(t *testing.T) {
 	m := newDepsMachine(t, "recommended strace")
@@ -151,4 +161,15 @@ func TestDeps_AsksNothingIfNothingIsMissing(t *testing.T) {
 	out, calls := m.run()
 	assert.Equal(t, calls, "")
 	assert.Assert(t, cmp.Contains(out, "nothing is missing"))
+}
+
+// `lab doctor` asks what is missing.
+func TestDeps_CheckPrintsWhatIsMissingAndInstallsNothing(t *testing.T) {
+	m := newDepsMachine(t, "required busybox")
+	out, calls := m.run("check")
+	assert.Equal(t, out+calls, "")
+	m.fake("cc", "exit 1")
+	out, calls = m.run("check")
+	assert.Equal(t, out, "seccomp\n")
+	assert.Equal(t, calls, "")
 }

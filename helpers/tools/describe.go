@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"cdblab/helpers/slowness"
 )
 
 // Describe asks every found program for its version and computes its digest, all at once.
@@ -25,7 +27,7 @@ func Describe(found map[string]Program) {
 			continue
 		}
 		wg.Go(func() {
-			p.Version, p.Digest = version(p.Path, t.VersionArgs)+buildTags(p.Path), digest(p.Path)
+			p.Version, p.Digest = version(p.Path, t.VersionArgs)+howBuilt(p.Path), digest(p.Path)
 			described[i] = p
 		})
 	}
@@ -40,7 +42,7 @@ func Describe(found map[string]Program) {
 // version returns the first line of the version that a program prints. A program that prints none may still be the
 // program that the reader wants to test, so this is no error.
 func version(path string, args []string) string {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), slowness.Scale(10*time.Second))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second
@@ -58,19 +60,18 @@ func version(path string, args []string) string {
 	return line
 }
 
-// buildTags returns the build tags of a Go program, which show what was left out of it. It returns "" for a program
-// without build tags, and for a program that was not built by Go.
-func buildTags(path string) string {
+// howBuilt returns the Go that a Go program was built with, and its build tags, which show what was left out of it: both can
+// change what it does. It returns "" for a program that was not built by Go.
+func howBuilt(path string) string {
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {
 		return ""
 	}
-	for _, s := range info.Settings {
-		if s.Key == "-tags" {
-			return " (build tags " + s.Value + ")"
-		}
+	how := info.GoVersion
+	if tags := setting(info, "-tags"); tags != "" {
+		how += ", build tags " + tags
 	}
-	return ""
+	return " (" + how + ")"
 }
 
 func digest(path string) string {

@@ -178,11 +178,11 @@ func (t Tool) named() (string, error) {
 		path, err = filepath.Abs(path)
 	}
 	if err != nil {
-		return "", &NotFoundError{
-			Seen:  fmt.Sprintf("%s=%s names no executable: %v", t.Env, value, err),
-			Do:    fmt.Sprintf("name one, or unset %s to test the pinned %s", t.Env, t.Name),
-			cause: err,
+		do := fmt.Sprintf("name one, or unset %s to test the pinned %s", t.Env, t.Name)
+		if t.Build != nil {
+			do += fmt.Sprintf(". To test a release by its number, write: make lab %s=1.2.3", strings.TrimPrefix(t.Env, "CDB_"))
 		}
+		return "", &NotFoundError{Seen: fmt.Sprintf("%s=%s names no executable: %v", t.Env, value, err), Do: do, cause: err}
 	}
 	if err := t.checkStatic(path); err != nil {
 		return "", &NotFoundError{

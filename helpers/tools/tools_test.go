@@ -42,6 +42,7 @@ func TestFind_NamesTheRemedy(t *testing.T) {
 	_, err = runc.Find(dir)
 	assert.ErrorContains(t, err, "names no executable")
 	assert.ErrorContains(t, err, plain)
+	assert.ErrorContains(t, err, "make lab RUNC=1.2.3")
 	assert.ErrorIs(t, err, os.ErrPermission)
 
 	assert.NilError(t, os.Chmod(plain, 0o755))

@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"cdblab/helpers/slowness"
 	"cdblab/helpers/vm/protocol"
 )
 
@@ -22,6 +23,17 @@ var (
 	drainTimeout   = 5 * time.Minute  // for the output that is still in the queues when the command has ended
 	timeoutMargin  = 90 * time.Second // after the test binary's own -test.timeout, which prints the goroutine dump
 )
+
+// AllowForSlowness makes the deadlines longer where this machine is slow. cmd/lab calls it once, before it runs a command.
+func AllowForSlowness() {
+	// `true` is a hundredth of the work of a boot, but every machine has it. A busy machine starts it ten times as slowly as usual.
+	slowness.Set(slowness.Measure("true"))
+	for _, deadline := range []*time.Duration{
+		&bootTimeout, &silenceTimeout, &exitTimeout, &drainTimeout, &timeoutMargin, &probeTimeout, &quickLimit, &aptLimit, &buildLimit,
+	} {
+		*deadline = slowness.Scale(*deadline)
+	}
+}
 
 // A Command is a command that runs in a throw-away VM. Like an exec.Cmd, it holds the input of one run, and [Command.Run]
 // runs it.
@@ -80,7 +92,9 @@ func (c *Command) run(ctx context.Context) (*Result, error) {
 		if program, err = testProgram(ctx, c.Args); err != nil {
 			return nil, err
 		}
-		program.terminal = c.Terminal
+		if program.terminal = c.Terminal; c.Terminal {
+			program.timeout = 0 // a person at the terminal has no deadline
+		}
 	}
 	if limit := program.timeout; limit > 0 {
 		var cancel context.CancelFunc

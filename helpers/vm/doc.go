@@ -23,6 +23,7 @@
 //	connection.go  the serial ports of the guest
 //	helper.go      commands that help: they have a deadline
 //	fault.go       a failure of the machine, as opposed to a failure of the command
+//	doctor.go      the checks of `lab doctor`: the steps of a run, without the boot
 //
 // In the guest, the source tree of the module, the arguments of the command and all directories for results have the
 // paths that they have on the host. So no path has to be translated, and a path in a panic leads to the right file.

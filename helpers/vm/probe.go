@@ -34,11 +34,8 @@ func (c *Cache) chooseAccelerator(ctx context.Context, q *qemu, want string, k *
 	if want == "tcg" {
 		return "tcg", nil
 	}
-	problem := ""
-	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err != nil {
-		problem = err.Error()
-	} else {
-		f.Close()
+	problem := openKVM()
+	if problem == "" {
 		problem = c.probeKVM(ctx, q, k, init, log)
 	}
 	switch {
@@ -49,6 +46,16 @@ func (c *Cache) chooseAccelerator(ctx context.Context, q *qemu, want string, k *
 	}
 	log("KVM is not used: %s. Emulation is slower, with the same results", problem)
 	return "tcg", nil
+}
+
+// openKVM returns why /dev/kvm can't be opened, or "".
+func openKVM() (problem string) {
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return err.Error()
+	}
+	f.Close()
+	return ""
 }
 
 // probeKVM returns why KVM can't be used, or "".

@@ -28,6 +28,7 @@ import (
 var built struct {
 	lab   string // cmd/lab
 	guest string // the tests of ./guesttest
+	host  string // the tests of ../host, of which some run in a VM only
 }
 
 func TestMain(m *testing.M) {
@@ -35,10 +36,12 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	built.lab, built.guest = dir+"/lab", dir+"/guesttest.test"
+	built.lab, built.guest, built.host = dir+"/lab", dir+"/guesttest.test", dir+"/host.test"
+	AllowForSlowness()
 	for _, args := range [][]string{
 		{"build", "-o", built.lab, "cdblab/cmd/lab"},
 		{"test", "-c", "-tags", "vmtest", "-o", built.guest, "cdblab/helpers/vm/guesttest"},
+		{"test", "-c", "-tags", "vmtest", "-o", built.host, "cdblab/helpers/host"},
 	} {
 		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "go %v: %v\n%s", args, err, out)
@@ -123,6 +126,14 @@ func isFault(res outcome, seen string) cmp.Comparison {
 		}
 		return cmp.ResultSuccess
 	}
+}
+
+// The controllers of the v2 hierarchy's root are the whole machine's, so these tests of helpers/host run in the VM.
+func TestControllers(t *testing.T) {
+	res := newCommand(t, func(c *Command) { c.Cgroup = "v2" }).run(built.host, "-test.v", "-test.run=TestControllers")
+	assert.NilError(t, res.err)
+	assert.Equal(t, res.code, 0, "%s%s", res.stdout, res.stderr)
+	assert.Check(t, strings.Count(res.stdout, "\n--- PASS: TestControllers") >= 3 && !strings.Contains(res.stdout, "--- SKIP"), "%s", res.stdout)
 }
 
 func TestVerdict_IsTheCommandsOwn(t *testing.T) {

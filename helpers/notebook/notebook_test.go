@@ -1,0 +1,247 @@
+package notebook
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/html"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/results"
+)
+
+// recorded returns the run in testdata: the twelve questions that have pictures.
+func recorded(t testing.TB) *results.Run {
+	t.Helper()
+	run, err := results.Load("testdata/run.json")
+	assert.NilError(t, err)
+	return run
+}
+
+func write(t testing.TB, run *results.Run) string {
+	t.Helper()
+	var out bytes.Buffer
+	assert.NilError(t, Write(&out, run))
+	return out.String()
+}
+
+func TestWrite_HasTheQuestionsInTheOrderOfTheChapter(t *testing.T) {
+	page := write(t, recorded(t))
+	order := regexp.MustCompile(`<article id="(\w+)"`).FindAllStringSubmatch(page, -1)
+	var tests []string
+	for _, m := range order {
+		tests = append(tests, m[1])
+	}
+	assert.DeepEqual(t, tests, []string{
+		"TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne",
+		"TestLifecycle_WhichStatesDoesAContainerPassThrough",
+		"TestLifecycle_WhereDoesItLiveWhileItRuns",
+		"TestLifecycle_WhoIsTheParentOfTheContainersProcess",
+		"TestTask_WhoIsWhoseParent",
+		"TestTask_WhatSurvivesWhenContainerdDies",
+		"TestTask_WhatHappensWhenTheShimDies",
+		"TestTask_WhatHappensWhenItsProcessDies",
+		"TestTask_WhatIfTheTaskEndsWhileContainerdIsDown",
+		"TestTask_WhereDoTheFilesComeFrom",
+		"TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo",
+		"TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning",
+	})
+}
+
+func TestWrite_SaysWhatIsMissing(t *testing.T) {
+	stream, err := os.ReadFile("testdata/run.json")
+	assert.NilError(t, err)
+	for _, c := range []struct{ name, stream, want string }{
+		{"nothing", "", "The stream is empty."},
+		{"no stream", "hello\n", "no line of it is an event"},
+		{"the tests do not compile", `{"Action":"build-output","Output":"x.go:1: no such thing\n"}` + "\n" + `{"Action":"fail"}`, "x.go:1: no such thing"},
+		{"cut in the middle", string(stream[:len(stream)/2]), "The stream ends before the run does"},
+		{"cut in the first question", string(stream[:3000]), "This question has no verdict"},
+	} {
+		run, err := results.Read(strings.NewReader(c.stream))
+		assert.NilError(t, err)
+		page := html.UnescapeString(write(t, run))
+		assert.Check(t, cmp.Contains(page, c.want), c.name)
+		assert.Check(t, strings.HasSuffix(strings.TrimSpace(page), "</html>") || strings.Contains(page, "</html>"), c.name)
+	}
+}
+
+// hostile would be markup in an element, an attribute, a script, a style or a picture if it were not escaped.
+const hostile = "</style></script></svg><script>alert(1)</script><img src=x onerror=alert(1)>\"onload=alert(1) 'onclick=alert(1) " +
+	"javascript:alert(1) `${alert(1)}` {{.}} --> url(http://example.com) \u202etxt.exe\u0000"
+
+// The names and values of a run come from programs under test. Whatever they are, they are text on the page.
+func TestWrite_NothingFromARunIsMarkup(t *testing.T) {
+	page := write(t, spoiled(t))
+	assert.Check(t, strings.Count(page, "alert(1)") > 300, "the page does not show the hostile text")
+	for line := range strings.Lines(page) {
+		assert.Check(t, !strings.ContainsAny(line, "\u202e\u0000"), "NUL, or a character that changes the direction of text: %q", line)
+	}
+
+	count := map[string]int{}
+	for tokens := html.NewTokenizer(strings.NewReader(page)); ; {
+		kind := tokens.Next()
+		if kind == html.ErrorToken {
+			assert.Equal(t, tokens.Err(), io.EOF)
+			break
+		}
+		token := tokens.Token()
+		if kind != html.StartTagToken && kind != html.SelfClosingTagToken {
+			continue
+		}
+		count[token.Data]++
+		for _, a := range token.Attr {
+			assert.Check(t, !strings.HasPrefix(a.Key, "on"), "a handler: %s", token)
+			assert.Check(t, a.Key != "style" && a.Key != "src", "the page refers to something outside, or has a style of its own: %s", token)
+			if a.Key == "href" {
+				assert.Check(t, strings.HasPrefix(a.Val, "#") || a.Val == "data:," || source.MatchString(a.Val), "a link: %s", token)
+			}
+		}
+	}
+	assert.DeepEqual(t, []int{count["script"], count["style"], count["meta"], count["img"], count["iframe"]}, []int{1, 1, 4, 0, 0})
+}
+
+var source = regexp.MustCompile(`^\.\./\.\./\.\./\w+_test\.go$`)
+
+// spoiled returns the run in testdata with hostile text in each value that a program under test could have printed.
+func spoiled(t *testing.T) *results.Run {
+	t.Helper()
+	stream, err := os.ReadFile("testdata/run.json")
+	assert.NilError(t, err)
+	var lines []string
+	for line := range strings.Lines(string(stream)) {
+		lines = append(lines, spoil(t, line))
+	}
+	lines = append(lines, event("run", "Test"+hostile, "", ""), event("attr", "Test"+hostile, "question", hostile),
+		event("attr", "Test"+hostile, "source", "javascript:alert(1)//x_test.go:1"), event("output", "", "", hostile+"\n"),
+		event("run", "TestNo"+hostile, "", ""), event("output", "TestNo"+hostile, "", hostile+"\n"), hostile)
+	run, err := results.Read(strings.NewReader(strings.Join(lines, "\n")))
+	assert.NilError(t, err)
+	return run
+}
+
+// spoil puts hostile text into the values of a line of the stream.
+func spoil(t *testing.T, line string) string {
+	var e map[string]any
+	assert.NilError(t, json.Unmarshal([]byte(line), &e))
+	value, _ := e["Value"].(string)
+	var fields any
+	if json.Unmarshal([]byte(value), &fields) == nil && strings.HasPrefix(value, "{") {
+		data, err := json.Marshal(spoilValues(fields))
+		assert.NilError(t, err)
+		e["Value"] = string(data)
+	} else if value != "" && e["Key"] != "source" {
+		e["Value"] = value + hostile
+	}
+	data, err := json.Marshal(e)
+	assert.NilError(t, err)
+	return string(data)
+}
+
+func spoilValues(v any) any {
+	switch v := v.(type) {
+	case string:
+		return v + hostile
+	case []any:
+		for i := range v {
+			v[i] = spoilValues(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			if k != "name" || strings.HasPrefix(fmt.Sprint(v[k]), "+ ") { // pictures find their facts by name
+				v[k] = spoilValues(v[k])
+			}
+		}
+	}
+	return v
+}
+
+func event(action, test, key, value string) string {
+	data, _ := json.Marshal(map[string]any{
+		"Action": action, "Test": test, "Key": key, "Value": value, "Output": value, "Time": time.Unix(0, 0),
+	})
+	return string(data)
+}
+
+func TestWrite_AllowsNoOtherScriptAndStyle(t *testing.T) {
+	page := write(t, recorded(t))
+	policy := html.UnescapeString(regexp.MustCompile(`Content-Security-Policy" content="([^"]*)"`).FindStringSubmatch(page)[1])
+	assert.Check(t, strings.HasPrefix(policy, "default-src 'none'; "), policy)
+	for _, element := range []string{"style", "script"} {
+		text := regexp.MustCompile(`(?s)<` + element + `>(.*?)</` + element + `>`).FindStringSubmatch(page)[1]
+		assert.Check(t, cmp.Contains(policy, element+"-src '"+hash(text)+"';"), "the policy does not allow the page's own %s", element)
+	}
+}
+
+func TestWrite_OfAFailedQuestionShowsTheFailure(t *testing.T) {
+	run := recorded(t)
+	q := run.Questions[0]
+	q.Verdict, q.Answer = results.Failed, ""
+	q.Logs = []results.Log{{Kind: "error", Text: "expected two events\nand saw <one>", At: "events_test.go:63"}}
+	q.Output = []string{"all that was printed"}
+	page := write(t, run)
+	article := page[strings.Index(page, `<article id="`+q.Test):]
+	article = article[:strings.Index(article, "</article>")]
+	for _, want := range []string{
+		"<b>events_test.go:63</b> expected two events\nand saw &lt;one&gt;", "all that was printed", `<details class="experiment" open>`,
+		`make lab Q=&#39;^` + q.Test + `$&#39;`,
+	} {
+		assert.Check(t, cmp.Contains(article, want))
+	}
+}
+
+func TestRows_SetAControlBesideTheStepBeforeIt(t *testing.T) {
+	step := func(n int, control bool) *results.Step { return &results.Step{Number: n, Control: control} }
+	var got []string
+	for _, r := range rows([]*results.Step{step(1, true), step(2, false), step(3, false), step(4, true), step(5, true), step(6, false)}) {
+		text := ""
+		if r.Experiment != nil {
+			text = r.Experiment.Label + ":" + fmt.Sprint(r.Experiment.Number)
+		}
+		for _, c := range r.Controls {
+			text += fmt.Sprintf(" control:%d", c.Number)
+		}
+		got = append(got, text)
+	}
+	assert.DeepEqual(t, got, []string{"1:2 control:1", "2:3 control:4 control:5", "3:6"})
+}
+
+func TestNewCommand_FoldsWhatIsLong(t *testing.T) {
+	assert.DeepEqual(t, newCommand(&results.Command{Script: "runc state x"}), &command{Shown: "runc state x", Script: "runc state x"})
+	assert.DeepEqual(t, newCommand(&results.Command{Script: "cat <<END\nEND"}), &command{"cat <<END …", "cat <<END\nEND", true})
+	assert.DeepEqual(t, newCommand(&results.Command{Shown: "cd q1", Script: "cd /run/q1"}), &command{"cd q1", "cd /run/q1", true})
+}
+
+// bigRun is a run of as many questions as the lab has, with as much to show.
+func bigRun(t testing.TB) *results.Run {
+	run := recorded(t)
+	questions := run.Questions
+	for i := 0; len(run.Questions) < 86; i++ {
+		q := *questions[i%len(questions)]
+		q.Test = fmt.Sprintf("%sAgain%d", q.Test, i)
+		run.Questions = append(slices.Clip(run.Questions), &q)
+	}
+	return run
+}
+
+func TestWrite_OfAllQuestionsIsSmall(t *testing.T) {
+	const limit = 3 << 20
+	page := write(t, bigRun(t))
+	assert.Check(t, len(page) < limit, "the page has %d bytes", len(page))
+}
+
+func BenchmarkWrite(b *testing.B) {
+	run := bigRun(b)
+	for b.Loop() {
+		assert.NilError(b, Write(io.Discard, run))
+	}
+}

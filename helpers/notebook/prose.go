@@ -1,0 +1,23 @@
+package notebook
+
+import "strings"
+
+// span is a piece of a sentence.
+type span struct {
+	Text string
+	Code bool
+}
+
+// spans cuts a sentence at its backquotes, between which it has code, as in Markdown. A backquote without its counterpart is text.
+func spans(s string) []span {
+	var out []span
+	for {
+		before, rest, found := strings.Cut(s, "`")
+		code, after, closed := strings.Cut(rest, "`")
+		if !found || !closed {
+			return append(out, span{Text: s})
+		}
+		out = append(out, span{Text: before}, span{code, true})
+		s = after
+	}
+}
