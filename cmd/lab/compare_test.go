@@ -194,3 +194,23 @@ func TestMatrix_GoesOnWithoutARun(t *testing.T) {
 	assert.Equal(t, written, 2)
 	assert.NilError(t, writeMatrix("out", m))
 }
+
+func TestSourceDigest_IsOfTheTestBinary(t *testing.T) {
+	t.Chdir(t.TempDir())
+	digest := func(file string) string {
+		assert.NilError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		assert.NilError(t, os.WriteFile(file, []byte("x"), 0o644))
+		d, err := sourceDigest()
+		assert.NilError(t, err)
+		return d
+	}
+	last := digest("go.mod")
+	for _, file := range []string{"task_test.go", "helpers/lab/run.go", "testdata/death.golden"} {
+		next := digest(file)
+		assert.Check(t, next != last, "%s does not count", file)
+		last = next
+	}
+	for _, file := range []string{"README.md", "cmd/lab/run.go", "helpers/lab/run_test.go", ".lab/results/x.go", "selftest/x_test.go"} {
+		assert.Check(t, cmp.Equal(digest(file), last), "%s counts", file)
+	}
+}

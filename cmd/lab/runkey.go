@@ -56,7 +56,7 @@ func newRunKey(ctx context.Context, where string, environ []string) (runKey, err
 		}
 	}
 	var err error
-	if k.Source, err = sourceDigest("."); err != nil {
+	if k.Source, err = sourceDigest(); err != nil {
 		return k, err
 	}
 	for _, t := range tools.All {
@@ -162,21 +162,24 @@ func fileDigest(path string) (string, error) {
 	return fmt.Sprintf("sha256:%x", h.Sum(nil)), nil
 }
 
-// sourceDigest returns a digest of all files that the test binary is built of.
-func sourceDigest(module string) (string, error) {
+// sourceDigest returns a digest of the files that the test binary is built of. The commands are no part of it, nor are the unit
+// tests of the helpers.
+func sourceDigest() (string, error) {
 	h := sha256.New()
-	err := filepath.WalkDir(module, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if d.IsDir() {
-			if path != module && (strings.HasPrefix(d.Name(), ".") || d.Name() == "selftest") {
+			if path != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "selftest" || d.Name() == "cmd") {
 				return fs.SkipDir
 			}
 			return nil
 		}
 		isData := strings.Contains(path, "testdata"+string(filepath.Separator))
-		if name := d.Name(); !isData && filepath.Ext(name) != ".go" && name != "go.mod" && name != "go.sum" {
+		isUnitTest := strings.HasPrefix(path, "helpers") && strings.HasSuffix(path, "_test.go")
+		isSource := filepath.Ext(path) == ".go" || path == "go.mod" || path == "go.sum"
+		if !isData && (!isSource || isUnitTest) {
 			return nil
 		}
 		data, err := os.ReadFile(path)

@@ -130,12 +130,13 @@ func TestRuns_RefusesRunsWithNothingInCommon(t *testing.T) {
 }
 
 func TestExcerpt_ShowsWhereLongValuesDiffer(t *testing.T) {
-	long := strings.Repeat("word ", 30)
+	long := strings.TrimSpace(strings.Repeat("word ", 30))
 	for _, row := range [][4]string{
 		{"one two", "one three", "one two", "one three"}, // short values are shown in full
-		{long + "x" + " " + long + "end", long + "y z" + " " + long + "end", "… word word word x word word word …", "… word word word y z word word word …"},
+		{long + " x " + long, long + " y z " + long, "… word word word word x word word word word …", "… word word word word y z word word word word …"},
+		{"x " + long + " x", "y " + long + " y", "x word word word word … word word word word x", "y word word word word … word word word word y"},
 		{long, "other", long, "other"},
-		{long, long + "more", "… word word word ", "… word word word more"},
+		{long, long + " more", long, "… word word word word more"},
 		{"", "", "", ""},
 	} {
 		a, b := Excerpt(row[0], row[1])
@@ -192,7 +193,7 @@ func TestWriteText_NamesQuestionAndStep(t *testing.T) {
 	assert.Equal(t, out.String(), `      A       B
       RUNC=1  RUNC=2
 runc  1.3.4   1.3.5
-the same in both: kernel 6.1 x86_64, cgroup v2
+the same in both: questions 1 answered, kernel 6.1 x86_64, cgroup v2
 
 What does TestX show?
 TestX

@@ -27,13 +27,10 @@ func WriteHTML(w io.Writer, c *Comparison) error { return compareTemplate.Execut
 // WriteMatrixHTML writes a matrix as a page without references to other files.
 func WriteMatrixHTML(w io.Writer, m *Matrix) error { return matrixTemplate.Execute(w, m) }
 
-// pieces are two values with what differs between them.
-type pieces struct{ Prefix, A, B, Suffix string }
+// sides are two values with what differs between them.
+type sides struct{ A, B []Segment }
 
-func splitForPage(d Difference) pieces {
-	if d.Change != Changed {
-		return pieces{A: d.A, B: d.B}
-	}
-	p, a, b, s := Split(d.A, d.B)
-	return pieces{p, a, b, s}
+func splitForPage(d Difference) sides {
+	a, b := Segments(d.A, d.B)
+	return sides{a, b}
 }

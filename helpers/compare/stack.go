@@ -2,6 +2,7 @@ package compare
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -15,10 +16,11 @@ type StackRow struct {
 	Same bool
 }
 
-// Stacks returns what the two runs have tested, part by part.
+// Stacks returns what the two runs have tested, part by part, and how they ended.
 func (c *Comparison) Stacks() []StackRow {
 	a, b := parts(c.A.Run.Stack), parts(c.B.Run.Stack)
-	var rows []StackRow
+	va, vb := verdicts(c.A.Run), verdicts(c.B.Run)
+	rows := []StackRow{{"questions", va, vb, va == vb}}
 	for _, p := range a {
 		row := StackRow{Name: p.name, A: p.shown, B: "not told"}
 		if i := slices.IndexFunc(b, func(o part) bool { return o.name == p.name }); i >= 0 {
@@ -35,6 +37,17 @@ func (c *Comparison) Stacks() []StackRow {
 		}
 	}
 	return rows
+}
+
+// verdicts counts the questions of a run by their verdict.
+func verdicts(run *results.Run) string {
+	var out []string
+	for _, v := range []results.Verdict{results.Answered, results.Failed, results.Skipped, results.Unfinished} {
+		if n := run.Count(v); n > 0 {
+			out = append(out, fmt.Sprintf("%d %s", n, v))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // part is a part of a stack.
@@ -97,7 +110,15 @@ func (m *Matrix) Tested() []Row {
 			}
 		}
 	}
-	var out []Row
+	ended := Row{Kind: Fact, Name: "questions"}
+	for _, c := range m.Columns {
+		cell := Cell{Missing: noRun}
+		if c.Run != nil {
+			cell = Cell{Value: verdicts(c.Run)}
+		}
+		ended.Cells = append(ended.Cells, cell)
+	}
+	out := []Row{ended}
 	for _, name := range names {
 		r := Row{Kind: Fact, Name: name}
 		for i := range m.Columns {
