@@ -12,12 +12,15 @@ q = '$(subst ','\'',$(value $1))'
 Q ?=
 RUN := $(if $(value Q),-run $(call q,Q))
 
-# JUNIT=file writes a JUnit report. ARTIFACTS=dir stores the transcript of each question.
+# V=1 shows the notes of all questions. JUNIT=file writes the JUnit report there as well. ARTIFACTS=dir stores there what go test
+# -artifacts stores.
+V         ?=
 JUNIT     ?=
 ARTIFACTS ?=
-TEST      := $(if $(value JUNIT),$(GO) tool gotestsum --format standard-verbose --junitfile $(call q,JUNIT) --,$(GO) test)
-FLAGS     := -tags vmlab -count=1 -timeout 40m -v $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
-results    = @mkdir -p -- $(if $(value ARTIFACTS),$(call q,ARTIFACTS)) $(if $(value JUNIT),"$$(dirname -- $(call q,JUNIT))") .lab
+FLAGS     := -tags vmlab -count=1 -timeout 40m $(RUN) $(if $(value ARTIFACTS),-artifacts -outputdir $(call q,ARTIFACTS))
+
+# lab run shows the run while it goes on, and leaves its results in .lab/results.
+TEST      := $(BIN)/lab run $(if $(filter-out 0,$(value V)),-v) $(if $(value JUNIT),-junit $(call q,JUNIT)) -- $(GO) test
 
 # The questions need root. If you are not root, go test starts the finished test binary with sudo. go itself runs as you,
 # because sudo often does not find go, and go's caches would belong to root.
@@ -39,11 +42,10 @@ tools: $(BIN)/lab ## build runc, containerd, the shim and ctr in the versions th
 include vm.mk
 
 .PHONY: lab-here
-lab-here: deps tools ## run the questions on this machine, as root; only in a disposable VM
+lab-here: deps tools $(BIN)/lab ## run the questions on this machine, as root; only in a disposable VM
 	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null || { echo 'lab-here needs root, and there is no sudo: run it as root, or run "make lab"' >&2; exit 1; }
-	$(results)
-	@echo 'compiling the tests: minutes at the first time, without output'
-	$(TEST) $(SUDO) $(FLAGS) .
+	@[ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || sudo -v # it asks for the password before the live display begins
+	@$(TEST) $(SUDO) $(FLAGS) .
 
 # How often, and where: make steady N=60, or make steady N=6 WHERE=vm
 N     ?= 10
@@ -86,7 +88,7 @@ syllabus: ## list the questions
 	@$(GO) run ./cmd/lab syllabus
 
 .PHONY: sweep
-sweep: $(BIN)/lab ## remove the leftovers of killed runs, and kept runs, from this machine
+sweep: $(BIN)/lab ## remove the leftovers of killed runs, kept runs, and the results of all but the newest 20 runs
 	@$(if $(filter-out 0,$(shell id -u)),sudo )$(BIN)/lab sweep
 
 # How long each fuzz target runs: make fuzz FUZZTIME=30s

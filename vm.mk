@@ -14,9 +14,7 @@ $(BIN)/lab:
 # that the directory of the checkout may have.
 .PHONY: lab
 lab: deps tools $(BIN)/lab ## run the questions in a throw-away VM; needs no root and no KVM
-	$(results)
-	@echo 'compiling the tests: minutes at the first time, without output'
-	$(VM) $(TEST) -exec '$(BIN)/lab exec' $(FLAGS) .
+	@$(VM) $(TEST) -exec '$(BIN)/lab exec' $(FLAGS) .
 
 .PHONY: shell
 shell: deps tools $(BIN)/lab ## run a shell in a throw-away VM that has the tools and the chapter's bundle

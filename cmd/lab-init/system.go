@@ -29,11 +29,6 @@ func setUpSystem(job *protocol.Job) (notes []string, err error) {
 	if len(missing) > 0 {
 		notes = append(notes, fmt.Sprintf("this kernel can't mount the cgroup v1 controllers %v: questions that need them are skipped; use CGROUP=v2 or an older kernel", missing))
 	}
-	for _, d := range job.Mkdir {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return nil, err
-		}
-	}
 	if job.SourceDir != "" {
 		if err := os.MkdirAll(job.SourceDir, 0o755); err != nil {
 			return nil, err
@@ -41,6 +36,12 @@ func setUpSystem(job *protocol.Job) (notes []string, err error) {
 		// A bind mount, not a directory of the work disk: the path may lie below one of the mounts above.
 		if err := unix.Mount(protocol.SourceTree, job.SourceDir, "", unix.MS_BIND, ""); err != nil {
 			return nil, fmt.Errorf("bind %s: %w", job.SourceDir, err)
+		}
+	}
+	// After the mount, which would hide a directory below the source.
+	for _, d := range job.Mkdir {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, err
 		}
 	}
 	if err := unix.Sethostname([]byte("lab")); err != nil {

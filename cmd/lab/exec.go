@@ -53,6 +53,9 @@ func runInVM(ctx context.Context, command *vm.Command) (*vm.Result, error) {
 	return command.Run(ctx)
 }
 
+// machineFailed is what lab run finds in the output of a run whose machine failed: go test has exit code 1 then.
+const machineFailed = "the machine failed, so nothing is known about the tests"
+
 // exitCode returns the command's exit code. If the run was stopped, or if the machine failed, it reports the error and
 // returns an exit code that says so.
 func exitCode(result *vm.Result, err error) int {
@@ -63,7 +66,7 @@ func exitCode(result *vm.Result, err error) int {
 	if stopped, ok := errors.AsType[*vm.Stopped](err); ok {
 		return stopped.Code
 	}
-	logf("the machine failed, so nothing is known about the tests (exit code %d)", vm.FaultCode)
+	logf("%s (exit code %d)", machineFailed, vm.FaultCode)
 	return vm.FaultCode
 }
 

@@ -13,6 +13,8 @@ var commands = []struct {
 	name, help string
 	run        func(args []string) int
 }{
+	{"run", "run go test, show the run while it goes on, and store its results: make lab, make lab-here", runMain},
+	{"report", "make the results of a run again from its stream: lab report [DIR|STREAM]", reportMain},
 	{"exec", "run a test binary in a throw-away VM: go test -exec 'lab exec' …", execMain},
 	{"shell", "run a shell in a throw-away VM that has the tools and the chapter's bundle", shellMain},
 	{"sweep", "remove the leftovers of killed runs, and kept runs, from this machine", sweepMain},

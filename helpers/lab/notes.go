@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -47,7 +46,7 @@ func newNotes(tb testing.TB, owner host.Owner, oneByOne bool) *notes {
 	n := &notes{
 		taken: true, emit: attrWriter(t), out: &output{to: t.Output(), direct: oneByOne}, steps: &steps{}, facts: newFacts(owner),
 	}
-	f, err := os.Create(filepath.Join(t.ArtifactDir(), "transcript.sh"))
+	f, err := createTranscript(t)
 	if err != nil {
 		t.Fatalf("open the transcript: %v", err)
 	}

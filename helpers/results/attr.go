@@ -11,11 +11,16 @@ import (
 // more than 4096 bytes, so a long value has several events: the key of the second and later ones ends with a plus sign.
 func (r *Reader) attr(e event, t *test) Change {
 	key, continued := strings.CutSuffix(e.Key, "+")
-	if continued && key == t.key {
-		t.value += e.Value
-		// What was read of the first part is not complete JSON, so it was not taken.
-	} else {
+	switch {
+	case !continued:
+		r.endNote(t)
 		t.key, t.value = key, e.Value
+	case key == t.key && len(t.value)+len(e.Value) <= maxLine:
+		t.value += e.Value
+	default: // its first part is missing, or there is no end of it
+		r.broken++
+		t.key = ""
+		return Change{}
 	}
 	q := t.question
 	switch key {
@@ -29,7 +34,9 @@ func (r *Reader) attr(e event, t *test) Change {
 	case "answer":
 		q.Answer = plainText(t.value)
 	case "covers":
-		q.Covers = append(q.Covers, plainText(t.value))
+		if r.keep(len(t.value)) {
+			q.Covers = append(q.Covers, plainText(t.value))
+		}
 	case "stack":
 		var s Stack
 		if r.decode(t, &s) {
@@ -42,37 +49,54 @@ func (r *Reader) attr(e event, t *test) Change {
 			Text   string
 		}
 		if r.decode(t, &s) {
-			q.Steps = append(q.Steps, &Step{Number: s.Number, Control: key == "control", Text: plainText(s.Text), Subtest: t.path})
+			if r.keep(len(s.Text)) {
+				q.Steps = append(q.Steps, &Step{Number: s.Number, Control: key == "control", Text: plainText(s.Text), Subtest: t.path})
+			}
 			return Change{Kind: Stepped, Question: q}
 		}
 	case "command":
 		var c Command
 		if r.decode(t, &c) {
-			add(q, 0, Item{Command: &Command{Shown: plainText(c.Shown), Script: plainText(c.Script)}})
+			r.add(t, 0, Item{Command: &Command{Shown: plainText(c.Shown), Script: plainText(c.Script)}})
 		}
 	case "fact":
 		var f Fact
 		if r.decode(t, &f) {
-			add(q, f.Step, Item{Fact: &Fact{plainText(f.Name), plainText(f.Value), f.Step, plainData(f.Data)}})
+			r.add(t, f.Step, Item{Fact: &Fact{plainText(f.Name), plainText(f.Value), f.Step, plainData(f.Data)}})
 		}
 	case "clause":
 		var c Clause
 		if r.decode(t, &c) {
-			add(q, 0, Item{Clause: &Clause{plainText(c.Text), c.Met, plainText(c.Seen)}})
+			r.add(t, 0, Item{Clause: &Clause{plainText(c.Text), c.Met, plainText(c.Seen)}})
 		}
 	case "log":
 		var l Log
 		if r.decode(t, &l) {
-			l = Log{l.Kind, plainText(l.Text), plainText(l.At)}
-			q.Logs = append(q.Logs, l)
-			add(q, 0, Item{Log: &l})
+			l = Log{plainText(l.Kind), plainText(l.Text), plainText(l.At)}
+			if r.add(t, 0, Item{Log: &l}) {
+				q.Logs = append(q.Logs, l)
+			}
+			if l.Kind == "skip" && t.subtest != nil {
+				t.subtest.Reason = l.Text
+			}
 		}
 	}
 	return Change{}
 }
 
+// endNote counts a note that has not been read although all its parts were.
+func (r *Reader) endNote(t *test) {
+	switch t.key {
+	case "stack", "step", "control", "command", "fact", "clause", "log": // the other values are no JSON
+		r.broken++
+	}
+}
+
 // decode reads the JSON value of an attr event. It returns false for a value whose other parts are still to come.
 func (r *Reader) decode(t *test, into any) bool {
+	if !strings.HasSuffix(t.value, "}") {
+		return false // reading a long value again with each part of it would take long
+	}
 	if err := json.Unmarshal([]byte(t.value), into); err != nil {
 		return false
 	}
@@ -80,15 +104,20 @@ func (r *Reader) decode(t *test, into any) bool {
 	return true
 }
 
-// add adds an item to a step; with number 0, to the last one.
-func add(q *Question, number int, item Item) {
-	s := q.Steps[len(q.Steps)-1]
+// add adds an item to a step of a question; with number 0, to the last one. It returns false if the run can't hold more.
+func (r *Reader) add(t *test, number int, item Item) bool {
+	if !r.keep(len(t.value)) {
+		return false
+	}
+	steps := t.question.Steps
+	s := steps[len(steps)-1]
 	if number > 0 {
-		if of := q.Step(number); of != nil {
+		if of := t.question.Step(number); of != nil {
 			s = of
 		}
 	}
 	s.Items = append(s.Items, item)
+	return true
 }
 
 // plain makes every text of a stack [plainText]. A program under test says its own version.

@@ -1,11 +1,11 @@
 package results
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -50,8 +50,19 @@ type Reader struct {
 	tests   map[string]*test
 	partial map[string]string // test → a line of its output that is not complete yet; "" for the run
 	lines   int
-	garbage int
+	garbage int  // lines that are no events
+	broken  int  // values of attr events that are incomplete
+	limit   int  // bytes of the stream that the run may hold
+	kept    int  // bytes that it holds
+	dropped int  // lines and notes that it does not hold, because the limit is reached
+	ofLab   bool // the last line of output was the lab's or the VM's, whatever test it was printed in
 }
+
+// Bounds, so that no stream takes more memory than a machine has. A whole run has 6 MB of stream and no line of 10 kB.
+const (
+	maxLine = 1 << 20
+	maxKept = 64 << 20
+)
 
 // test is a test or subtest of the stream.
 type test struct {
@@ -64,25 +75,14 @@ type test struct {
 
 // NewReader returns a reader that has read nothing.
 func NewReader() *Reader {
-	return &Reader{run: &Run{Verdict: Unfinished}, tests: map[string]*test{}, partial: map[string]string{}}
+	return &Reader{run: &Run{Verdict: Unfinished}, tests: map[string]*test{}, partial: map[string]string{}, limit: maxKept}
 }
 
 // Read reads a whole stream. The error is an error of the input; what is wrong with the stream is in Run.Problems.
 func Read(in io.Reader) (*Run, error) {
 	r := NewReader()
-	lines := bufio.NewReader(in)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if len(line) > 0 {
-			r.Line(line)
-		}
-		if err == io.EOF {
-			return r.Close(), nil
-		}
-		if err != nil {
-			return r.Close(), err
-		}
-	}
+	err := EachLine(in, func(line []byte) { r.Line(line) })
+	return r.Close(), err
 }
 
 // Run returns what was read so far. It changes with the next line.
@@ -98,9 +98,7 @@ func (r *Reader) Line(line []byte) Change {
 	var e event
 	if err := json.Unmarshal(line, &e); err != nil || e.Action == "" {
 		r.garbage++
-		text := plainText(string(line))
-		r.run.Lines = append(r.run.Lines, text)
-		return Change{Kind: Printed, Line: text}
+		return r.printed(plainText(string(line)))
 	}
 	if !e.Time.IsZero() {
 		if r.run.Begin.IsZero() {
@@ -122,13 +120,36 @@ func (r *Reader) ofRun(e event) Change {
 		if !complete || line == "" {
 			return Change{}
 		}
-		r.run.Lines = append(r.run.Lines, line)
-		return Change{Kind: Printed, Line: line}
+		return r.printed(line)
 	case "pass", "fail", "skip":
-		r.run.Verdict = verdicts[e.Action]
+		if r.run.Verdict != Failed { // a stream of several packages has several verdicts
+			r.run.Verdict = verdicts[e.Action]
+		}
 		return Change{Kind: Finished}
 	}
 	return Change{}
+}
+
+// Print adds a line that was printed beside the stream, by go itself.
+func (r *Reader) Print(line string) Change { return r.printed(plainText(line)) }
+
+// printed adds a line that was printed outside of the questions.
+func (r *Reader) printed(line string) Change {
+	if r.keep(len(line)) {
+		r.run.Lines = append(r.run.Lines, line)
+	}
+	return Change{Kind: Printed, Line: line}
+}
+
+// keep reports whether the run may hold so many more bytes.
+func (r *Reader) keep(bytes int) bool {
+	const overhead = 64 // of a string in a slice
+	if r.kept+bytes+overhead > r.limit {
+		r.dropped++
+		return false
+	}
+	r.kept += bytes + overhead
+	return true
 }
 
 var verdicts = map[string]Verdict{"pass": Answered, "fail": Failed, "skip": Skipped}
@@ -140,16 +161,23 @@ func (r *Reader) test(e event) *test {
 	}
 	top, path, isSubtest := strings.Cut(e.Test, "/")
 	t := &test{path: plainText(path)}
+	keep := r.keep(len(e.Test) + 512)
 	if isSubtest {
 		parent := r.test(event{Test: top, Time: e.Time})
 		t.question = parent.question
 		t.subtest = &Subtest{Name: t.path, Verdict: Unfinished}
-		t.question.Subtests = append(t.question.Subtests, t.subtest)
+		if keep {
+			t.question.Subtests = append(t.question.Subtests, t.subtest)
+		}
 	} else {
 		t.question = &Question{Test: plainText(top), Verdict: Unfinished, Begin: e.Time, Steps: []*Step{{}}}
-		r.run.Questions = append(r.run.Questions, t.question)
+		if keep {
+			r.run.Questions = append(r.run.Questions, t.question)
+		}
 	}
-	r.tests[e.Test] = t
+	if keep {
+		r.tests[e.Test] = t
+	}
 	return t
 }
 
@@ -159,25 +187,28 @@ func (r *Reader) ofTest(e event, t *test) Change {
 	if e.Action == "attr" {
 		return r.attr(e, t)
 	}
-	t.key = ""
 	switch e.Action {
-	case "run":
-		return Change{Kind: Began, Question: q}
-	case "cont":
-		if t.subtest == nil {
-			q.Begin = e.Time
+	case "run", "cont":
+		if t.subtest != nil {
+			return Change{}
 		}
+		q.Begin = e.Time
 		return Change{Kind: Began, Question: q}
 	case "output":
 		line, complete := r.output(e.Test, e.Output)
 		if !complete || isFrame(line) {
 			return Change{}
 		}
-		q.Output = append(q.Output, line)
+		if r.ofLab = isOfLab(line) || r.ofLab && strings.HasPrefix(line, "  "); r.ofLab {
+			return r.printed(line)
+		}
+		if r.keep(len(line)) {
+			q.Output = append(q.Output, line)
+		}
 		return Change{Kind: Noted, Question: q, Line: line}
 	case "artifacts":
 		if t.subtest == nil {
-			q.Artifact = e.Path
+			q.Artifact = plainText(e.Path)
 		}
 	case "pass", "fail", "skip":
 		elapsed := time.Duration(e.Elapsed * float64(time.Second))
@@ -195,7 +226,7 @@ func (r *Reader) ofTest(e event, t *test) Change {
 // into several events.
 func (r *Reader) output(test, piece string) (line string, complete bool) {
 	line = r.partial[test] + piece
-	if !strings.HasSuffix(line, "\n") {
+	if !strings.HasSuffix(line, "\n") && len(line) < maxLine {
 		r.partial[test] = line
 		return "", false
 	}
@@ -209,24 +240,45 @@ func isFrame(line string) bool {
 		strings.HasPrefix(strings.TrimSpace(line), "--- FAIL: ") || strings.HasPrefix(strings.TrimSpace(line), "--- SKIP: ")
 }
 
+// isOfLab reports whether the lab or the VM has written a line, and not a test. Where a machine fails in the middle of a
+// question, go test takes what is said about it for output of this question.
+func isOfLab(line string) bool {
+	return strings.HasPrefix(line, "lab: ") || strings.HasPrefix(line, "cdblab: ") || strings.HasPrefix(line, "FAIL\t") ||
+		strings.HasPrefix(line, "exit status ") || strings.HasPrefix(line, "signal: ")
+}
+
 // Close ends the reading, and notes what is missing at the end of the stream.
 func (r *Reader) Close() *Run {
 	if rest := r.partial[""]; rest != "" {
-		r.run.Lines = append(r.run.Lines, plainText(rest))
+		r.printed(plainText(rest))
 		delete(r.partial, "")
 	}
+	for _, t := range r.tests {
+		r.endNote(t)
+	}
+	events, run := r.lines-r.garbage, r.run
+	asked := slices.ContainsFunc(run.Questions, func(q *Question) bool { return q.Text != "" })
 	switch {
 	case r.lines == 0:
 		r.problem("The stream is empty.")
-	case r.garbage == r.lines:
+	case events == 0:
 		r.problem("This is no stream of `go test -json`: no line of it is an event.")
 	case r.garbage > 0:
 		r.problem("%d of the %d lines are no events of `go test -json`.", r.garbage, r.lines)
 	}
-	if r.lines > r.garbage && r.run.Verdict == Unfinished {
-		r.problem("The stream ends before the run does: %d questions have no verdict.", r.run.Count(Unfinished))
+	if events > 0 && run.Verdict == Unfinished {
+		r.problem("The stream ends before the run does: %d questions have no verdict, and %d were not begun.", run.Count(Unfinished), run.NotBegun())
 	}
-	return r.run
+	if len(run.Questions) > 0 && !asked {
+		r.problem("The stream has %d tests, and none is a question of the lab. Go before 1.25 writes no attr events.", len(run.Questions))
+	}
+	if r.broken > 0 {
+		r.problem("%d notes are incomplete, and are left out.", r.broken)
+	}
+	if r.dropped > 0 {
+		r.problem("The stream has more than a run can hold (%d bytes): %d lines and notes are left out.", r.limit, r.dropped)
+	}
+	return run
 }
 
 func (r *Reader) problem(format string, args ...any) {

@@ -1,36 +1,129 @@
 package results
 
 import (
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 
 	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
 )
 
-func TestRead_ReadsAQuestion(t *testing.T) {
-	run, err := Read(strings.NewReader(`{"Action":"start","Package":"cdblab"}
-{"Action":"run","Test":"TestLifecycle_WhatDoesKillDo"}
-{"Action":"attr","Test":"TestLifecycle_WhatDoesKillDo","Key":"question","Value":"What does kill do?"}
-{"Action":"attr","Test":"TestLifecycle_WhatDoesKillDo","Key":"source","Value":"lifecycle_kill_test.go:63"}
-{"Action":"attr","Test":"TestLifecycle_WhatDoesKillDo","Key":"command","Value":"{\"script\":\"cat <<END\\n"}
-{"Action":"attr","Test":"TestLifecycle_WhatDoesKillDo","Key":"command+","Value":"END\\n\"}"}
-{"Action":"attr","Test":"TestLifecycle_WhatDoesKillDo","Key":"step","Value":"{\"number\":1,\"text\":\"kill it\"}"}
-{"Action":"attr","Test":"TestLifecycle_WhatDoesKillDo","Key":"fact","Value":"{\"name\":\"state\",\"value\":\"stopped\",\"step\":1,\"data\":{\"a\\u0000\":[\"b\"]}}"}
-{"Action":"output","Test":"TestLifecycle_WhatDoesKillDo","Output":"a long "}
-{"Action":"output","Test":"TestLifecycle_WhatDoesKillDo","Output":"line\n"}
-{"Action":"pass","Test":"TestLifecycle_WhatDoesKillDo","Elapsed":1.5}
-{"Action":"output","Output":"ok\n"}
-{"Action":"pass"}
-`))
+// read reads a stream. Each event is a line without its braces, and T is a question's name.
+func read(t *testing.T, events ...string) *Run {
+	t.Helper()
+	var b strings.Builder
+	for _, e := range events {
+		fmt.Fprintf(&b, "{%s}\n", strings.ReplaceAll(e, `"Test":"T`, `"Test":"TestLifecycle_WhatDoesKillDo`))
+	}
+	run, err := Read(strings.NewReader(b.String()))
 	assert.NilError(t, err)
+	return run
+}
+
+// sample reads testdata/stream.json: runc is a wrapper that does not pause. One question failed, one was skipped, one answered.
+func sample(t *testing.T) *Run {
+	t.Helper()
+	run, err := Load("testdata/stream.json")
+	assert.NilError(t, err)
+	assert.DeepEqual(t, run.Problems, []string(nil))
+	return run
+}
+
+func TestRead_ReadsAQuestion(t *testing.T) {
+	run := read(t,
+		`"Action":"start","Package":"cdblab"`,
+		`"Action":"run","Test":"T"`,
+		`"Action":"attr","Test":"T","Key":"question","Value":"What does kill do?"`,
+		`"Action":"attr","Test":"T","Key":"source","Value":"lifecycle_kill_test.go:63"`,
+		`"Action":"attr","Test":"T","Key":"command","Value":"{\"script\":\"cat <<END\\n"`,
+		`"Action":"output","Test":"T","Output":"=== ATTR  T command {\"script\":\"cat"`,
+		`"Action":"output","Test":"T","Output":" <<END\\n\n"`,
+		`"Action":"attr","Test":"T","Key":"command+","Value":"END\\n\"}"`,
+		`"Action":"attr","Test":"T","Key":"step","Value":"{\"number\":1,\"text\":\"kill it\"}"`,
+		`"Action":"attr","Test":"T","Key":"fact","Value":"{\"name\":\"state\",\"value\":\"stopped\",\"step\":1,\"data\":{\"a\\u0000\":[\"b\"]}}"`,
+		`"Action":"output","Test":"T","Output":"a long "`,
+		`"Action":"output","Test":"T","Output":"line\n"`,
+		`"Action":"pass","Test":"T","Elapsed":1.5`,
+		`"Action":"output","Output":"ok\n"`,
+		`"Action":"pass"`,
+	)
 	assert.Equal(t, len(run.Problems), 0, "%v", run.Problems)
 	assert.Equal(t, run.Verdict, Answered)
 	q := run.Question("TestLifecycle_WhatDoesKillDo")
 	assert.Equal(t, q.Text, "What does kill do?")
 	assert.Equal(t, q.Section(), "Lifecycle")
-	assert.Equal(t, q.Source, "lifecycle_kill_test.go:63")
 	assert.Equal(t, q.Steps[0].Items[0].Command.Script, "cat <<END\nEND\n")
-	assert.DeepEqual(t, q.Facts(), []*Fact{{Name: "state", Value: "stopped", Step: 1, Data: map[string]any{"a�": []any{"b"}}}})
+	assert.Equal(t, q.Source, "lifecycle_kill_test.go:63")
+	assert.DeepEqual(t, q.Facts(), []*Fact{{Name: "state", Value: "stopped", Step: 1, Data: map[string]any{"a\ufffd": []any{"b"}}}})
 	assert.DeepEqual(t, q.Output, []string{"a long line"})
 	assert.DeepEqual(t, run.Lines, []string{"ok"})
+}
+
+// go test writes notes and their copies in the output. Each command is read once, and whole.
+func TestRead_ReadsAStreamOfTheLab(t *testing.T) {
+	run := sample(t)
+	assert.Equal(t, run.Verdict, Failed)
+	assert.Equal(t, run.Stack.Kernel, "6.12.57-cloud-amd64")
+	assert.Equal(t, len(run.Stack.Programs), 5)
+	q := run.Question("TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart")
+	assert.Equal(t, q.Verdict, Answered)
+	assert.Equal(t, len(q.Steps), 1+8) // the set-up and eight
+	assert.Equal(t, q.Controls(), 1)
+	assert.Equal(t, len(q.Facts()), 24)
+	commands := 0
+	for _, s := range q.Steps {
+		for _, item := range s.Items {
+			if c := item.Command; c != nil {
+				commands++
+				assert.Check(t, c.Script != "")
+			}
+		}
+	}
+	data, err := os.ReadFile("testdata/stream.json")
+	assert.NilError(t, err)
+	assert.Equal(t, commands, strings.Count(string(data), `"Test":"TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart","Key":"command",`))
+}
+
+func TestRead_TellsWhyAQuestionFailedOrWasSkipped(t *testing.T) {
+	run := sample(t)
+	assert.Assert(t, cmp.Len(run.Question("TestLifecycle_WhatDoesPauseStop").Messages(), 5))
+	assert.Check(t, cmp.Contains(run.Question("TestLifecycle_WhatDoesPauseStop").Messages()[0], "lifecycle_pause_test.go:"))
+	skips := run.Question("TestLifecycle_CanItBeFrozenToDiskAndThawed").Skips()
+	assert.Assert(t, cmp.Len(skips, 1))
+	assert.Check(t, cmp.Contains(skips[0].Reason, "try another kernel: make lab"))
+}
+
+func TestRead_TellsWhyAPartOfAQuestionWasSkipped(t *testing.T) {
+	run := read(t,
+		`"Action":"run","Test":"T"`,
+		`"Action":"attr","Test":"T","Key":"question","Value":"Q?"`,
+		`"Action":"run","Test":"T/crun"`,
+		`"Action":"attr","Test":"T/crun","Key":"log","Value":"{\"kind\":\"skip\",\"text\":\"no crun: make deps\"}"`,
+		`"Action":"skip","Test":"T/crun"`,
+		`"Action":"pass","Test":"T"`,
+		`"Action":"pass"`,
+	)
+	assert.DeepEqual(t, run.Questions[0].Skips(), []Skip{{"TestLifecycle_WhatDoesKillDo/crun", "no crun: make deps"}})
+}
+
+// go test takes what the VM says about its own failure for output of the question that is asked then.
+func TestRead_WhatTheMachineSaysIsNoOutputOfAQuestion(t *testing.T) {
+	run := read(t,
+		`"Action":"run","Test":"T"`,
+		`"Action":"output","Test":"T","Output":"    a note\n"`,
+		`"Action":"output","Test":"T","Output":"lab: run the tests: the guest was silent for 1m0s\n"`,
+		`"Action":"output","Test":"T","Output":"  what to do: try again\n"`,
+		`"Action":"output","Output":"FAIL\tcdblab\t3s\n"`,
+		`"Action":"fail"`,
+	)
+	assert.DeepEqual(t, run.Lines, []string{"lab: run the tests: the guest was silent for 1m0s", "  what to do: try again", "FAIL\tcdblab\t3s"})
+	assert.DeepEqual(t, run.Questions[0].Output, []string{"    a note"})
+}
+
+// A package that fails is not forgotten when a later one passes.
+func TestRead_OneFailedPackageFailsTheRun(t *testing.T) {
+	run := read(t, `"Action":"fail","Package":"a"`, `"Action":"pass","Package":"b"`)
+	assert.Equal(t, run.Verdict, Failed)
 }

@@ -1,6 +1,8 @@
 package results
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -67,6 +69,7 @@ type Question struct {
 type Subtest struct {
 	Name    string // below the question's: "sub" of TestX/sub
 	Verdict Verdict
+	Reason  string // why it was skipped
 	Elapsed time.Duration
 }
 
@@ -137,6 +140,71 @@ func (q *Question) Facts() []*Fact {
 	return out
 }
 
+// Clauses returns the clauses that a question has put to the test.
+func (q *Question) Clauses() []*Clause {
+	var out []*Clause
+	for _, s := range q.Steps {
+		for _, item := range s.Items {
+			if item.Clause != nil {
+				out = append(out, item.Clause)
+			}
+		}
+	}
+	return out
+}
+
+// Messages returns what a question that failed, or did not end, says about it, each message with its place.
+func (q *Question) Messages() []string {
+	var out []string
+	if last := q.Steps[len(q.Steps)-1]; q.Verdict == Unfinished && last.Number > 0 {
+		out = append(out, "It did not end. Its last step: "+last.Text)
+	}
+	for _, l := range q.Logs {
+		if l.Kind != "skip" {
+			out = append(out, strings.TrimPrefix(l.At+": "+l.Text, ": "))
+		}
+	}
+	if len(q.Logs) == 0 || q.Verdict == Unfinished {
+		out = append(out, q.panicked()...)
+	}
+	return out
+}
+
+// panicked returns what the test binary printed when it panicked in a question.
+func (q *Question) panicked() []string {
+	const shown = 20 // lines; they have the first goroutine, which panicked
+	i := slices.IndexFunc(q.Output, func(line string) bool {
+		return strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ")
+	})
+	if i < 0 {
+		return nil
+	}
+	return []string{strings.Join(q.Output[i:min(len(q.Output), i+shown)], "\n")}
+}
+
+// Skips returns why a question was skipped, or its parts: the name of the test or subtest, and the reason, with the remedy.
+func (q *Question) Skips() []Skip {
+	var out []Skip
+	for _, s := range q.Subtests {
+		if s.Verdict == Skipped {
+			out = append(out, Skip{q.Test + "/" + s.Name, s.Reason})
+		}
+	}
+	if q.Verdict == Skipped {
+		reason := ""
+		for _, l := range q.Logs {
+			if l.Kind == "skip" {
+				reason = l.Text
+			}
+		}
+		out = append(out, Skip{q.Test, reason})
+	}
+	return out
+}
+
+// A Skip is a question, or a subtest of one, that was skipped.
+type Skip struct{ Test, Reason string }
+
 // Controls returns the number of controls of a question.
 func (q *Question) Controls() int {
 	n := 0
@@ -150,7 +218,7 @@ func (q *Question) Controls() int {
 
 // Step returns the step with a number, or nil.
 func (q *Question) Step(number int) *Step {
-	for _, s := range q.Steps {
+	for _, s := range slices.Backward(q.Steps) { // nearly always it is the last one
 		if s.Number == number {
 			return s
 		}
@@ -179,11 +247,59 @@ func (r *Run) Count(v Verdict) int {
 	return n
 }
 
-// Sort sorts the questions in the order of the names of their tests. Tests that it does not name come last.
+// Sort sorts the questions in the order of the names of their tests. Tests that it does not name come last, by their names.
 func (r *Run) Sort(tests []string) {
 	place := map[string]int{}
 	for i, t := range tests {
 		place[t] = i - len(tests)
 	}
-	slices.SortStableFunc(r.Questions, func(a, b *Question) int { return place[a.Test] - place[b.Test] })
+	slices.SortStableFunc(r.Questions, func(a, b *Question) int {
+		return cmp.Or(place[a.Test]-place[b.Test], strings.Compare(a.Test, b.Test))
+	})
+}
+
+// Asked returns the questions of a run, without the tests that are no questions.
+func (r *Run) Asked() []*Question {
+	return slices.DeleteFunc(slices.Clone(r.Questions), func(q *Question) bool { return q.Text == "" })
+}
+
+// Headline says how a run has ended, in one line.
+func (r *Run) Headline() string {
+	word := map[Verdict]string{Answered: "passed", Failed: "failed", Skipped: "skipped", Unfinished: "did not end"}[r.Verdict]
+	line := fmt.Sprintf("%s: %d questions, %d answered, %d failed, %d skipped", word, len(r.Asked()),
+		r.Count(Answered), r.Count(Failed), r.Count(Skipped))
+	if n := r.Count(Unfinished); n > 0 {
+		line += fmt.Sprintf(", %d without a verdict", n)
+	}
+	if n := r.NotBegun(); n > 0 {
+		line += fmt.Sprintf(", %d not begun", n)
+	}
+	if d := r.End.Sub(r.Begin); d > 0 {
+		line += fmt.Sprintf(", in %.1f s", d.Seconds())
+	}
+	return line
+}
+
+// NotBegun returns how many tests wait for their turn. What they ask is not known yet.
+func (r *Run) NotBegun() int {
+	n := 0
+	for _, q := range r.Questions {
+		if q.Text == "" && q.Verdict == Unfinished {
+			n++
+		}
+	}
+	return n
+}
+
+// NotMet returns the clauses that some question has not seen met, each once, in the order of the run.
+func (r *Run) NotMet() []Clause {
+	var out []Clause
+	for _, q := range r.Asked() {
+		for _, c := range q.Clauses() {
+			if !c.Met && !slices.ContainsFunc(out, func(o Clause) bool { return o.Text == c.Text }) {
+				out = append(out, *c)
+			}
+		}
+	}
+	return out
 }

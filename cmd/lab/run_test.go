@@ -1,0 +1,136 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/results"
+	"cdblab/helpers/vm"
+)
+
+// fakeGo makes a directory in which a script stands for go, and goes there. The script gets the arguments of go test; STREAM is a
+// stream of a run in which one question failed, one was skipped and one was answered.
+func fakeGo(t *testing.T, script string) {
+	t.Helper()
+	stream, err := filepath.Abs("../../helpers/results/testdata/stream.json")
+	assert.NilError(t, err)
+	t.Setenv("STREAM", stream)
+	t.Setenv("GITHUB_STEP_SUMMARY", "")
+	t.Chdir(t.TempDir())
+	assert.NilError(t, os.WriteFile("go", []byte("#!/bin/sh\n"+script+"\n"), 0o755))
+}
+
+// passed is a shell command that prints the stream of a run that has passed.
+const passed = `grep -v TestLifecycle_WhatDoesPauseStop $STREAM | sed 's/"Action":"fail"/"Action":"pass"/'`
+
+func latest(name string) string { return filepath.Join(results.Dir, results.Latest, name) }
+
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	assert.NilError(t, err)
+	return string(data)
+}
+
+func TestRun_LeavesItsResults(t *testing.T) {
+	fakeGo(t, "echo \"$@\" > args; echo 'go: downloading moon' >&2; cat $STREAM; exit 1")
+	summary := filepath.Join(t.TempDir(), "summary")
+	assert.NilError(t, os.WriteFile(summary, []byte("before\n"), 0o644))
+	t.Setenv("GITHUB_STEP_SUMMARY", summary)
+	assert.Equal(t, runMain([]string{"-junit", "reports/junit.xml", "--", "./go", "test", "-v", "-run", "Lifecycle", "."}), 1)
+
+	dir, err := filepath.Abs(results.Dir)
+	assert.NilError(t, err)
+	assert.Check(t, cmp.Regexp("^test -json -artifacts -outputdir "+dir+`/[-0-9T]+ -run Lifecycle \.\n$`, readFile(t, "args")))
+	assert.Equal(t, readFile(t, latest(results.StreamFile)), readFile(t, os.Getenv("STREAM")))
+	for _, name := range []string{results.FactsFile, results.NotebookFile, results.SummaryFile, results.JUnitFile} {
+		assert.Check(t, readFile(t, latest(name)) != "", name)
+	}
+	assert.Equal(t, readFile(t, "reports/junit.xml"), readFile(t, latest(results.JUnitFile)))
+	assert.Equal(t, readFile(t, summary), "before\n"+readFile(t, latest(results.SummaryFile)))
+	times := results.Times(results.Dir, "exec=")
+	assert.Check(t, times["TestLifecycle_WhatDoesPauseStop"] > 0)
+	assert.Check(t, cmp.Equal(len(times), 2), "a skipped question says nothing about the next run")
+}
+
+// The user's own directory for artifacts stays, and the transcripts are copied from there.
+func TestRun_KeepsTheUsersArtifacts(t *testing.T) {
+	fakeGo(t, `echo "$@" > args
+mkdir out/_artifacts/1 && echo runc > out/_artifacts/1/transcript.sh
+sed "s,/home/reader/cdblab/_results/_artifacts/[0-9]*,$PWD/out/_artifacts/1," $STREAM; exit 1`)
+	assert.Equal(t, runMain([]string{"./go", "test", "-artifacts", "-outputdir", "out", "."}), 1)
+	assert.Equal(t, readFile(t, "args"), "test -json -artifacts -outputdir out .\n")
+	assert.Equal(t, readFile(t, "out/_artifacts/1/transcript.sh"), "runc\n")
+	assert.Equal(t, readFile(t, latest("transcripts/TestLifecycle_WhatDoesPauseStop.sh")), "runc\n")
+}
+
+func TestRun_TheExitCode(t *testing.T) {
+	for name, test := range map[string]struct {
+		script string
+		want   int
+	}{
+		"passed":                     {passed, 0},
+		"failed":                     {"cat $STREAM; exit 1", 1},
+		"bad flag":                   {"echo 'flag provided but not defined: -moon' >&2; exit 2", 2},
+		"nothing":                    {"exit 0", 1},
+		"cut":                        {passed + "| head -200", 1},
+		"no question":                {`echo '{"Action":"pass","Package":"cdblab"}'`, 1},
+		"skipped":                    {passed + `| sed '/BetweenCreateAndStart/s/"Action":"pass"/"Action":"skip"/'`, 1},
+		"text instead of the stream": {"echo 'ok cdblab 3s'", 1},
+		"the machine failed":         {`printf '%s\n' '{"Action":"output","Test":"TestX","Output":"lab: the machine failed, so nothing is known about the tests (exit code 125)\n"}' '{"Action":"fail"}'; exit 1`, vm.FaultCode},
+		"killed":                     {"cat $STREAM; kill -KILL $$", 1},
+		"stopped":                    {"kill -INT $PPID; sleep 0.2; head -200 $STREAM; exit 1", 130},
+		"terminated":                 {"kill -TERM $PPID; exec sleep 60", 143},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fakeGo(t, test.script)
+			assert.Equal(t, runMain([]string{"./go", "test", "."}), test.want)
+			for _, name := range []string{results.StreamFile, results.SummaryFile, results.JUnitFile} {
+				_, err := os.Stat(latest(name))
+				assert.Check(t, err, "what was seen is stored, also of a run that did not end")
+			}
+		})
+	}
+}
+
+// Without go there is a message and no run.
+func TestRun_WithoutGo(t *testing.T) {
+	t.Chdir(t.TempDir())
+	assert.Equal(t, runMain([]string{"./moon", "test", "."}), 1)
+	assert.Check(t, cmp.Contains(readFile(t, latest(results.SummaryFile)), "start go test"))
+	assert.Equal(t, runMain([]string{"./moon"}), 2)
+}
+
+// If the stream can't be stored, the run goes on, and has failed at the end.
+func TestTee_GoesOnWithoutItsFile(t *testing.T) {
+	var shown bytes.Buffer
+	tee := &tee{in: strings.NewReader("a\nb\n"), to: failingWriter{}}
+	assert.NilError(t, results.EachLine(tee, func(l []byte) { shown.Write(l) }))
+	assert.Equal(t, shown.String(), "a\nb\n")
+	assert.Check(t, cmp.ErrorIs(tee.err, errFull))
+}
+
+var errFull = errors.New("no space left on device")
+
+type failingWriter struct{}
+
+func (failingWriter) Write([]byte) (int, error) { return 0, errFull }
+
+func TestWriteFile_SaysThatTheDiskIsFull(t *testing.T) {
+	err := writeFile("/dev/full", func(w io.Writer) error {
+		_, err := io.WriteString(w, "facts")
+		return err
+	})
+	assert.Check(t, cmp.ErrorContains(err, "write /dev/full: "))
+	assert.Check(t, cmp.ErrorContains(err, "no space left on device"))
+}

@@ -1,0 +1,66 @@
+package results
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"gotest.tools/v3/assert"
+)
+
+func TestNewDir_TwoRunsOfOneSecondAreApart(t *testing.T) {
+	all := filepath.Join(t.TempDir(), "results")
+	now := time.Date(2026, 11, 26, 17, 0, 0, 0, time.Local)
+	for _, want := range []string{"2026-11-26T17-00-00", "2026-11-26T17-00-00.2", "2026-11-26T17-00-00.3"} {
+		dir, err := NewDir(all, now)
+		assert.NilError(t, err)
+		assert.Equal(t, filepath.Base(dir), want)
+		assert.NilError(t, Link(all, dir))
+		target, err := os.Readlink(filepath.Join(all, Latest))
+		assert.NilError(t, err)
+		assert.Equal(t, target, want)
+	}
+}
+
+// What the user has renamed, the link and the file of the times stay.
+func TestPrune_KeepsTheNewestRuns(t *testing.T) {
+	all := t.TempDir()
+	for hour := range 5 {
+		dir, err := NewDir(all, time.Date(2026, 11, 26, hour, 0, 0, 0, time.Local))
+		assert.NilError(t, err)
+		assert.NilError(t, os.WriteFile(filepath.Join(dir, StreamFile), nil, 0o644))
+		assert.NilError(t, Link(all, dir))
+	}
+	assert.NilError(t, os.Mkdir(filepath.Join(all, "runc-1.2"), 0o755))
+	n, err := Prune(all, 2)
+	assert.NilError(t, err)
+	assert.Equal(t, n, 3)
+	entries, err := os.ReadDir(all)
+	assert.NilError(t, err)
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	assert.DeepEqual(t, got, []string{"2026-11-26T03-00-00", "2026-11-26T04-00-00", Latest, "runc-1.2"})
+
+	n, err = Prune(filepath.Join(all, "moon"), 2)
+	assert.NilError(t, err)
+	assert.Equal(t, n, 0)
+}
+
+func TestTimes_EachKindOfRunHasItsOwn(t *testing.T) {
+	all, run := t.TempDir(), sample(t)
+	assert.Equal(t, len(Times(all, "vm")), 0)
+	assert.NilError(t, SaveTimes(all, "vm", run))
+	run.Question("TestLifecycle_WhatDoesPauseStop").Elapsed = time.Second
+	assert.NilError(t, SaveTimes(all, "here", run))
+	assert.Equal(t, fmt.Sprint(Times(all, "vm")["TestLifecycle_WhatDoesPauseStop"]), "12.08")
+	assert.Equal(t, fmt.Sprint(Times(all, "here")["TestLifecycle_WhatDoesPauseStop"]), "1")
+
+	assert.NilError(t, os.WriteFile(filepath.Join(all, timesFile), []byte(`{"vm":`), 0o644))
+	assert.Equal(t, len(Times(all, "vm")), 0)
+	assert.NilError(t, SaveTimes(all, "vm", run)) // it is whole again
+	assert.Equal(t, len(Times(all, "vm")), 2)
+}

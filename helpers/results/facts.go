@@ -1,0 +1,202 @@
+package results
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+)
+
+// Format is the number of the format of facts.json. It changes when an older lab would misunderstand a newer file.
+const Format = 1
+
+// factsFile is what facts.json has of a run: nothing that differs between two runs of the same stack, such as times and paths.
+// So the file can be committed, and its difference can be read.
+type factsFile struct {
+	Format    int             `json:"format"`
+	Stack     *factsStack     `json:"stack,omitempty"`
+	Questions []factsQuestion `json:"questions"`
+}
+
+type factsStack struct {
+	Kernel   string         `json:"kernel"`
+	Machine  string         `json:"machine"`
+	Cgroup   string         `json:"cgroup"`
+	Programs []factsProgram `json:"programs"`
+}
+
+// factsProgram is a [Program] without its path, which belongs to one machine.
+type factsProgram struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Digest  string `json:"digest"`
+	Pinned  bool   `json:"pinned"`
+}
+
+type factsQuestion struct {
+	Test    string         `json:"test"`
+	Text    string         `json:"question"`
+	Verdict Verdict        `json:"verdict"`
+	Answer  string         `json:"answer,omitempty"`
+	Others  []factsSubtest `json:"subtests,omitempty"` // those that were not answered
+	Steps   []factsStep    `json:"steps"`
+}
+
+type factsSubtest struct {
+	Name    string  `json:"name"`
+	Verdict Verdict `json:"verdict"`
+}
+
+type factsStep struct {
+	Number  int      `json:"number"`
+	Control bool     `json:"control,omitempty"`
+	Text    string   `json:"text,omitempty"`
+	Subtest string   `json:"subtest,omitempty"`
+	Facts   pairs    `json:"facts,omitempty"`
+	Clauses []Clause `json:"clauses,omitempty"`
+}
+
+// pairs are names with values. In the file they are one object, in their order, so that a fact is one line.
+type pairs [][2]string
+
+// WriteFacts writes the facts.json of a run.
+func WriteFacts(w io.Writer, run *Run) error {
+	file := factsFile{Format: Format, Questions: []factsQuestion{}}
+	if s := run.Stack; s != nil {
+		file.Stack = &factsStack{Kernel: s.Kernel, Machine: s.Machine, Cgroup: s.Cgroup}
+		for _, p := range s.Programs {
+			file.Stack.Programs = append(file.Stack.Programs, factsProgram{p.Name, p.Version, p.Digest, p.Pinned})
+		}
+	}
+	for _, q := range run.Asked() {
+		file.Questions = append(file.Questions, newFactsQuestion(q))
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false) // the file is read by people as well
+	encoder.SetIndent("", " ")
+	return encoder.Encode(file)
+}
+
+func newFactsQuestion(q *Question) factsQuestion {
+	out := factsQuestion{Test: q.Test, Text: q.Text, Verdict: q.Verdict, Answer: q.Answer, Steps: []factsStep{}}
+	for _, s := range q.Subtests {
+		if s.Verdict != Answered {
+			out.Others = append(out.Others, factsSubtest{s.Name, s.Verdict})
+		}
+	}
+	for _, s := range q.Steps {
+		step := factsStep{Number: s.Number, Control: s.Control, Text: s.Text, Subtest: s.Subtest}
+		for _, item := range s.Items {
+			if item.Fact != nil {
+				step.Facts = append(step.Facts, [2]string{item.Fact.Name, item.Fact.Value})
+			}
+			if item.Clause != nil {
+				step.Clauses = append(step.Clauses, *item.Clause)
+			}
+		}
+		if s.Number > 0 || len(step.Facts)+len(step.Clauses) > 0 {
+			out.Steps = append(out.Steps, step)
+		}
+	}
+	return out
+}
+
+// readFacts reads a facts.json. What the file lacks stays empty: commands, messages, times.
+func readFacts(data []byte) (*Run, error) {
+	var version struct{ Format int }
+	if err := json.Unmarshal(data, &version); err != nil {
+		return nil, fmt.Errorf("it is no JSON, or it is cut short: %w", err)
+	}
+	if version.Format != Format {
+		return nil, fmt.Errorf("it has format %d, and this lab reads format %d\n  what to do: if the run's %s is there, "+
+			"make the file again with this lab: lab report DIRECTORY; otherwise read it with the lab that has written it", version.Format, Format, StreamFile)
+	}
+	var file factsFile
+	if err := json.Unmarshal(data, &file); err != nil {
+		return nil, fmt.Errorf("it is no facts.json of format %d: %w", Format, err)
+	}
+	run := &Run{Verdict: Answered}
+	if s := file.Stack; s != nil {
+		run.Stack = &Stack{Kernel: s.Kernel, Machine: s.Machine, Cgroup: s.Cgroup}
+		for _, p := range s.Programs {
+			run.Stack.Programs = append(run.Stack.Programs, Program{Name: p.Name, Version: p.Version, Digest: p.Digest, Pinned: p.Pinned})
+		}
+	}
+	for _, q := range file.Questions {
+		run.Questions = append(run.Questions, q.question())
+		if q.Verdict == Failed || q.Verdict == Unfinished {
+			run.Verdict = q.Verdict
+		}
+	}
+	return run, nil
+}
+
+func (q factsQuestion) question() *Question {
+	out := &Question{Test: q.Test, Text: q.Text, Verdict: q.Verdict, Answer: q.Answer, Steps: []*Step{{}}}
+	for _, s := range q.Others {
+		out.Subtests = append(out.Subtests, &Subtest{Name: s.Name, Verdict: s.Verdict})
+	}
+	for _, s := range q.Steps {
+		step := out.Steps[0]
+		if s.Number > 0 {
+			step = &Step{Number: s.Number, Control: s.Control, Text: s.Text, Subtest: s.Subtest}
+			out.Steps = append(out.Steps, step)
+		}
+		for _, f := range s.Facts {
+			step.Items = append(step.Items, Item{Fact: &Fact{Name: f[0], Value: f[1], Step: s.Number}})
+		}
+		for _, c := range s.Clauses {
+			step.Items = append(step.Items, Item{Clause: &c})
+		}
+	}
+	return out
+}
+
+// MarshalJSON writes the pairs as an object.
+func (p pairs) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	b.WriteByte('{')
+	for i, pair := range p {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		_ = encoder.Encode(pair[0]) // a string can always be encoded
+		b.WriteByte(':')
+		_ = encoder.Encode(pair[1])
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+// UnmarshalJSON reads an object in the order in which it is written. Two pairs may have the same name.
+func (p *pairs) UnmarshalJSON(data []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	var words []string
+	for {
+		token, err := decoder.Token()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		word, ok := token.(string)
+		if !ok && token != json.Delim('{') && token != json.Delim('}') {
+			return fmt.Errorf("facts are names with strings, and not %v", token)
+		}
+		if ok {
+			words = append(words, word)
+		}
+	}
+	if len(words)%2 != 0 {
+		return errors.New("a fact has no value")
+	}
+	for pair := range slices.Chunk(words, 2) {
+		*p = append(*p, [2]string{pair[0], pair[1]})
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package results
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/golden"
+)
+
+// facts returns the facts.json of a run.
+func facts(t *testing.T, run *Run) string {
+	t.Helper()
+	run.Sort(nil)
+	var b bytes.Buffer
+	assert.NilError(t, WriteFacts(&b, run))
+	return b.String()
+}
+
+func TestWriteFacts_IsWhatWasObserved(t *testing.T) {
+	golden.Assert(t, facts(t, sample(t)), "facts.golden")
+}
+
+// Times, paths and the order in which questions end differ from run to run, and facts.json does not.
+func TestWriteFacts_TheSameFactsAreTheSameBytes(t *testing.T) {
+	data, err := os.ReadFile("testdata/stream.json")
+	assert.NilError(t, err)
+	other := strings.NewReplacer("/home/reader/cdblab/_results", "/srv/lab", `path\":\"/home/reader`, `path\":\"/srv/lab`).Replace(string(data))
+	other = strings.ReplaceAll(other, "2026-11-26T17:0", "2027-01-02T03:0")
+	lines := strings.SplitAfter(strings.TrimSpace(other), "\n")
+	// One question after the other, the last one first.
+	slices.SortStableFunc(lines, func(a, b string) int { return strings.Compare(testOf(b), testOf(a)) })
+	run, err := Read(strings.NewReader(strings.Join(lines, "")))
+	assert.NilError(t, err)
+	assert.Equal(t, facts(t, run), facts(t, sample(t)))
+	assert.Check(t, !strings.Contains(facts(t, run), "/srv/lab"))
+}
+
+func testOf(line string) string {
+	_, after, _ := strings.Cut(line, `"Test":"`)
+	name, _, _ := strings.Cut(after, `"`)
+	return name
+}
+
+func TestLoad_ReadsWhatWriteFactsHasWritten(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "baseline.json")
+	want := facts(t, sample(t))
+	assert.NilError(t, os.WriteFile(file, []byte(want), 0o644))
+	run, err := Load(file)
+	assert.NilError(t, err)
+	assert.Equal(t, facts(t, run), want)
+	assert.Equal(t, run.Verdict, Failed)
+	q := run.Question("TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart")
+	assert.DeepEqual(t, q.Facts(), sample(t).Question(q.Test).Facts())
+}
+
+func TestLoad_SaysWhatIsWrong(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		file := filepath.Join(dir, name)
+		assert.NilError(t, os.WriteFile(file, []byte(content), 0o644))
+		return file
+	}
+	whole := facts(t, sample(t))
+	for name, test := range map[string]struct{ path, want string }{
+		"nothing there":     {dir + "/moon", "there is no such file or directory"},
+		"no results":        {dir, "the directory has no results: neither stream.json nor facts.json"},
+		"older format":      {write("old", strings.Replace(whole, `"format": 1`, `"format": 0`, 1)), "it has format 0, and this lab reads format 1"},
+		"newer format":      {write("new", `{"format":2,"questions":"moon"}`), "it has format 2, and this lab reads format 1"},
+		"cut":               {write("cut", whole[:len(whole)/2]), "cut short"},
+		"fact is no string": {write("kind", strings.Replace(whole, `"created"`, `7`, 1)), "names with strings, and not 7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Load(test.path)
+			assert.Check(t, cmp.ErrorContains(err, test.want))
+			assert.Check(t, cmp.ErrorContains(err, test.path))
+		})
+	}
+}
+
+// A directory whose stream was not stored is still read.
+func TestLoad_ReadsTheFactsOfADirectoryWithoutAStream(t *testing.T) {
+	dir := t.TempDir()
+	assert.NilError(t, os.WriteFile(filepath.Join(dir, FactsFile), []byte(facts(t, sample(t))), 0o644))
+	run, err := Load(dir)
+	assert.NilError(t, err)
+	assert.Equal(t, len(run.Questions), 3)
+}

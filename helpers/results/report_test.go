@@ -1,0 +1,85 @@
+package results
+
+import (
+	"bytes"
+	"encoding/xml"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/golden"
+)
+
+func TestWriteSummary_IsForThePageOfACIJob(t *testing.T) {
+	var b bytes.Buffer
+	assert.NilError(t, WriteSummary(&b, sample(t)))
+	golden.Assert(t, b.String(), "summary.golden")
+}
+
+// A message of a thousand lines would fill the page, and three backticks in it would end its block.
+func TestWriteSummary_ShowsTheBeginningOfALongMessage(t *testing.T) {
+	run := sample(t)
+	q := run.Question("TestLifecycle_WhatDoesPauseStop")
+	q.Logs = []Log{{Kind: "error", Text: "```\n" + strings.Repeat("line\n", 1000)}}
+	var b bytes.Buffer
+	assert.NilError(t, WriteSummary(&b, run))
+	assert.Check(t, strings.Count(b.String(), "line\n") < 2*maxMessage)
+	assert.Check(t, cmp.Contains(b.String(), "````\n"))
+	assert.Check(t, cmp.Contains(b.String(), "more lines: see stream.json"))
+}
+
+func TestWriteJUnit_HasACaseForEachQuestion(t *testing.T) {
+	var b bytes.Buffer
+	assert.NilError(t, WriteJUnit(&b, sample(t)))
+	golden.Assert(t, b.String(), "junit.golden")
+	var suites junitSuites
+	assert.NilError(t, xml.Unmarshal(b.Bytes(), &suites))
+	assert.Equal(t, len(suites.Suites[0].Cases), 3)
+}
+
+// A run in which no question was asked has failed, and its report says so.
+func TestWriteJUnit_ARunWithoutQuestionsHasAnError(t *testing.T) {
+	run := read(t, `"Action":"output","Output":"cdblab: this machine is no VM\n"`, `"Action":"fail"`)
+	var b bytes.Buffer
+	assert.NilError(t, WriteJUnit(&b, run))
+	assert.Check(t, cmp.Contains(b.String(), `<error message="cdblab: this machine is no VM">`))
+}
+
+func TestCopyTranscripts_CopiesEachUnderItsName(t *testing.T) {
+	run, artifacts, dir := sample(t), t.TempDir(), t.TempDir()
+	q := run.Questions[0]
+	q.Artifact = artifacts
+	assert.NilError(t, os.WriteFile(filepath.Join(artifacts, "transcript.sh"), []byte("runc state\n"), 0o644))
+	// This one was stored with the stream, on another machine.
+	here := filepath.Join(dir, "_artifacts", filepath.Base(run.Questions[1].Artifact))
+	assert.NilError(t, os.MkdirAll(here, 0o755))
+	assert.NilError(t, os.WriteFile(filepath.Join(here, "transcript.sh"), []byte("runc list\n"), 0o644))
+
+	assert.NilError(t, CopyTranscripts(dir, run))
+	for q, want := range map[*Question]string{q: "runc state\n", run.Questions[1]: "runc list\n"} {
+		got, err := os.ReadFile(filepath.Join(dir, TranscriptsDir, q.Test+".sh"))
+		assert.NilError(t, err)
+		assert.Equal(t, string(got), want)
+	}
+	assert.Check(t, cmp.Contains(strings.Join(run.Problems, "\n"), "The transcripts of 1 questions are missing"))
+
+	// They are still there when the results are made again, and the artifacts are gone.
+	assert.NilError(t, os.RemoveAll(artifacts))
+	again := sample(t)
+	assert.NilError(t, CopyTranscripts(dir, again))
+	assert.Check(t, cmp.Contains(strings.Join(again.Problems, "\n"), "The transcripts of 1 questions are missing"))
+}
+
+// A stream from elsewhere may name a FIFO, whose reading would never end.
+func TestCopyTranscripts_ReadsOnlyFiles(t *testing.T) {
+	run, artifacts := sample(t), t.TempDir()
+	run.Questions = run.Questions[:1]
+	run.Questions[0].Artifact = artifacts
+	assert.NilError(t, syscall.Mkfifo(filepath.Join(artifacts, "transcript.sh"), 0o644))
+	assert.NilError(t, CopyTranscripts(t.TempDir(), run))
+	assert.Check(t, cmp.Contains(strings.Join(run.Problems, "\n"), "are missing"))
+}
