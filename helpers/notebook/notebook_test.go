@@ -199,6 +199,13 @@ func TestWrite_OfAFailedQuestionShowsTheFailure(t *testing.T) {
 	}
 }
 
+func TestRaw_LeavesNoMarkup(t *testing.T) {
+	assert.Equal(t, string(raw(`a < b && "c" > 'd'`)), `a &lt; b &amp;&amp; "c" &gt; 'd'`)
+	for _, c := range raw(hostile) {
+		assert.Check(t, !strings.ContainsRune("<>\x00", c), "%q", c)
+	}
+}
+
 func TestRows_SetAControlBesideTheStepBeforeIt(t *testing.T) {
 	step := func(n int, control bool) *results.Step { return &results.Step{Number: n, Control: control} }
 	var got []string
