@@ -63,7 +63,10 @@ func TestWrite_SaysWhatIsMissing(t *testing.T) {
 	for _, c := range []struct{ name, stream, want string }{
 		{"nothing", "", "The stream is empty."},
 		{"no stream", "hello\n", "no line of it is an event"},
-		{"the tests do not compile", `{"Action":"build-output","Output":"x.go:1: no such thing\n"}` + "\n" + `{"Action":"fail"}`, "x.go:1: no such thing"},
+		{
+			"the tests do not compile", `{"Action":"build-output","Output":"x.go:1: no such thing\n"}` + "\n" + `{"Action":"fail"}`,
+			"x.go:1: no such thing",
+		},
 		{"cut in the middle", string(stream[:len(stream)/2]), "The stream ends before the run does"},
 		{"cut in the first question", string(stream[:3000]), "This question has no verdict"},
 	} {
