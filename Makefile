@@ -107,7 +107,7 @@ test: ## run go vet, staticcheck, and the unit tests with the race detector; nee
 
 .PHONY: test-page
 test-page: ## test the notebook in a browser; needs Chromium, which make deps does not install (Debian: apt-get install chromium)
-	$(GO) test -tags browser -count=1 -v -run Browser ./helpers/notebook
+	$(GO) test -tags browser -count=1 -v -run '^TestBrowser$$' ./helpers/notebook
 
 # RUN_OF is the run that the picture shows: a directory of results, or a stream.
 RUN_OF ?= .lab/results/latest

@@ -45,7 +45,7 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		death.When = failure.Stopped
 		stopped := failure.NewVictim(q, d, ref, stream, death)
 		stream.TakeEvents()
-		running.RecordParents("before", failure.ParentsOf(failure.Init, failure.Exec, failure.Shim))
+		running.RecordParents("before")
 		addressFile := file.VersionOf(q, ctrd.ShimAddressFile(running.Bundle))
 
 		q.Step("%s: containerd dies", name)

@@ -52,7 +52,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	}
 	ofInit, ofShim, ofExec := victims[:2], victims[2:4], victims[4:]
 	stream.TakeEvents()
-	ofShim[0].RecordParents("before", failure.ParentsOf(failure.Init, failure.Exec, failure.Shim))
+	ofShim[0].RecordParents("before")
 
 	q.Step("containerd is killed, and then one process of each task")
 	d.Kill()
@@ -79,7 +79,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 		}
 		assert.Check(q, file.Exists(victim.Bundle) && victim.HasCgroup(), "%s: bundle or cgroup is gone", victim)
 	}
-	ofShim[0].RecordParents("while containerd is down", map[string]string{failure.Init: failure.Adopter, failure.Exec: failure.Adopter})
+	ofShim[0].RecordParents("while containerd is down", failure.Init, failure.Exec)
 	q.Fact("while it is down, without a shim", "init and exec live")
 	q.Fact("while it is down, without a shim: parent of init and exec", adopter)
 	logBefore := len(d.Log())

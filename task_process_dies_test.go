@@ -48,7 +48,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	}
 	victims := slices.Concat(ofInit, ofExec)
 	stream.TakeEvents()
-	ofInit[0].RecordParents("before", failure.ParentsOf(failure.Init, failure.Exec, failure.Shim))
+	ofInit[0].RecordParents("before")
 
 	q.Control("TERM to a pid 1 that has no handler for it: the kernel drops it, and no event is published")
 	withoutHandler := ofExec[0]

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -79,11 +78,6 @@ func (v *Victim) observe(tasks string) Observation {
 
 // eventRow returns the row of the i-th event, counted from 0.
 func eventRow(i int) string { return fmt.Sprint("event ", i+1) }
-
-// alive returns the processes that are alive.
-func (o Observation) alive() []string {
-	return slices.DeleteFunc([]string{Init, Exec, Shim}, func(process string) bool { return o[process] != "alive" })
-}
 
 func aliveOrDead(id proc.Identity) string {
 	if id.Alive() {

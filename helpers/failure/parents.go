@@ -4,6 +4,7 @@ package failure
 
 import (
 	"os"
+	"slices"
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -11,33 +12,32 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// RecordParents records as a fact which process of the victim is whose parent now. In want are the processes that have to be
-// alive, with the names of their parents, except for containerd, which the test has started. The parent of the shim adopts
-// orphans.
-func (v *Victim) RecordParents(when string, want map[string]string) {
+// RecordParents records as a fact which process of the victim is whose parent now. The shim has to be the parent of init and exec
+// while they are alive, except of those that were adopted. The parent of the shim is the process that adopts orphans.
+func (v *Victim) RecordParents(when string, adopted ...string) {
 	v.q.Helper()
-	names := map[string]proc.PID{
-		Shim: v.Shim.PID, Init: v.Init.PID, Adopter: v.Shim.Parent, "test": proc.PID(os.Getpid()),
+	processes := map[string]proc.Identity{Shim: v.Shim.Identity, Init: v.Init.Identity}
+	if v.Exec != nil {
+		processes[Exec] = v.Exec.Identity
+	}
+	names := map[string]proc.PID{Adopter: v.Shim.Parent, "test": proc.PID(os.Getpid())}
+	for name, process := range processes {
+		names[name] = process.PID
 	}
 	if pid := v.d.PID(); pid != 0 {
 		names[Containerd] = pid
 	}
-	if v.Exec != nil {
-		names[Exec] = v.Exec.PID
-	}
 	parents := proc.Parents(v.q, names)
 	delete(parents, "test") // which process has started it depends on how the lab is run
-	v.q.Fact(v.String()+": parents "+when, parents)
-	delete(parents, Containerd)
-	assert.Check(v.q, cmp.DeepEqual(parents, want), "%s: the parent of each process that is alive, %s", v, when)
-}
-
-// ParentsOf returns the parents of a task's processes that are alive, where no orphan was adopted.
-func ParentsOf(alive ...string) map[string]string {
-	parent := map[string]string{Shim: Adopter, Init: Shim, Exec: Shim}
-	out := map[string]string{}
-	for _, name := range alive {
-		out[name] = parent[name]
+	for name, process := range processes {
+		if _, known := parents[name]; !known && !process.Alive() {
+			continue
+		}
+		want := Shim
+		if name == Shim || slices.Contains(adopted, name) {
+			want = Adopter
+		}
+		assert.Check(v.q, cmp.Equal(parents[name], want), "%s: the parent of %s, %s: %v", v, name, when, parents)
 	}
-	return out
+	v.q.Fact(v.String()+": parents "+when, parents)
 }

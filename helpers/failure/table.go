@@ -29,7 +29,7 @@ func Tabulate(q *lab.Q, d *ctrd.Daemon, path string, victims []*Victim) map[*Vic
 	observed := map[*Victim]Observation{}
 	for _, v := range victims {
 		observed[v] = v.observe(tasks)
-		v.RecordParents("after", ParentsOf(observed[v].alive()...))
+		v.RecordParents("after")
 	}
 	var columns []string
 	table := map[string]Observation{}

@@ -162,6 +162,12 @@ func TestBrowser(t *testing.T) {
 		}
 		b.check(t, "switchesScheme()")
 	})
+	t.Run("prints what is folded", func(t *testing.T) {
+		b.open(t, run)
+		_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Media: "print"})
+		assert.NilError(t, err)
+		b.check(t, "prints()")
+	})
 	t.Run("needs no mouse and no screen", func(t *testing.T) {
 		b.open(t, run)
 		b.check(t, "structure()")
@@ -197,7 +203,7 @@ func TestBrowser_Picture(t *testing.T) {
 	assert.Assert(t, run.Question(test) != nil, "the run has not asked %s: record it with make lab, and ask again", test)
 	b := openBrowser(t)
 	b.open(t, run)
-	b.resize(t, 1180, 860)
+	b.resize(t, 1280, 860)
 	b.do(t, chromedp.Evaluate[chromedp.Void](`location.hash = "`+test+`"`))
 	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 	assert.NilError(t, err)

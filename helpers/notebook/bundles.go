@@ -11,7 +11,8 @@ import (
 // bundles draws the differences of two bundles. The facts "- FIELD" are of the hand-built one, the facts "+ FIELD" of containerd's.
 func bundles(q *results.Question) (picture, error) {
 	p := picture{
-		Title: "The two bundles, field by field", Note: "Fields that are equal in both bundles are left out. A cell without text: the bundle does not have it.",
+		Title: "The two bundles, field by field",
+		Note:  "Fields that are equal in both bundles are left out. Where a cell has no text, the bundle does not have the field.",
 	}
 	var fields []string
 	by := map[string]map[string][]string{"-": {}, "+": {}} // side → field → values

@@ -62,7 +62,7 @@ func drawMatrix(table [][]string) *drawing {
 	left, y := 0, 4
 	names := make([][]string, len(table))
 	for i, row := range table {
-		names[i] = wrap(row[0], 30)
+		names[i] = wrap(row[0], 20)
 		left = max(left, widest(names[i]...)+14)
 	}
 	for i, row := range table {

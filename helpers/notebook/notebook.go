@@ -24,7 +24,7 @@ var (
 	//go:embed page.js
 	script string
 
-	page = template.Must(template.New("page").Funcs(template.FuncMap{"spans": spans}).Parse(markup))
+	page = template.Must(template.New("page").Funcs(template.FuncMap{"spans": spans, "raw": raw}).Parse(markup))
 )
 
 // Write writes the page of a run. A run of which something is missing gives a page that says what is missing.

@@ -63,7 +63,10 @@ func TestWrite_SaysWhatIsMissing(t *testing.T) {
 	for _, c := range []struct{ name, stream, want string }{
 		{"nothing", "", "The stream is empty."},
 		{"no stream", "hello\n", "no line of it is an event"},
-		{"the tests do not compile", `{"Action":"build-output","Output":"x.go:1: no such thing\n"}` + "\n" + `{"Action":"fail"}`, "x.go:1: no such thing"},
+		{
+			"the tests do not compile", `{"Action":"build-output","Output":"x.go:1: no such thing\n"}` + "\n" + `{"Action":"fail"}`,
+			"x.go:1: no such thing",
+		},
 		{"cut in the middle", string(stream[:len(stream)/2]), "The stream ends before the run does"},
 		{"cut in the first question", string(stream[:3000]), "This question has no verdict"},
 	} {
@@ -196,6 +199,13 @@ func TestWrite_OfAFailedQuestionShowsTheFailure(t *testing.T) {
 		`make lab Q=&#39;^` + q.Test + `$&#39;`,
 	} {
 		assert.Check(t, cmp.Contains(article, want))
+	}
+}
+
+func TestRaw_LeavesNoMarkup(t *testing.T) {
+	assert.Equal(t, string(raw(`a < b && "c" > 'd'`)), `a &lt; b &amp;&amp; "c" &gt; 'd'`)
+	for _, c := range raw(hostile) {
+		assert.Check(t, !strings.ContainsRune("<>\x00", c), "%q", c)
 	}
 }
 

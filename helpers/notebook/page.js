@@ -89,7 +89,14 @@
   addEventListener("hashchange", show);
   show();
 
-  // Copying. Without a clipboard, as on a page that is not secure, the command is selected.
+  // Copying. The buttons are made here, as there are thousands. Without a clipboard, as on a page that is not secure, the command is selected.
+  for (const command of all(".command")) {
+    const button = document.createElement("button");
+    button.className = "copy";
+    button.ariaLabel = "Copy the command";
+    button.textContent = "Copy";
+    command.append(button);
+  }
   addEventListener("click", async (e) => {
     const button = e.target.closest(".copy");
     if (!button) return;

@@ -45,7 +45,10 @@ func TestPictures_SayTheSameInWords(t *testing.T) {
 		},
 		{"TestLifecycle_WhichStatesDoesAContainerPassThrough", 0, []string{"paused", "pause", "yes", "no", "yes"}},
 		{"TestTask_WhatHappensWhenTheShimDies", 1, []string{"shim's socket", "there", "gone", "there", "gone"}},
-		{"TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning", 0, []string{"it runs", "tasks ls, tasks ps, tasks metrics", "nothing", "yes"}},
+		{
+			"TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning", 0,
+			[]string{"it runs", "tasks ls, tasks ps, tasks metrics", "nothing", "yes"},
+		},
 		{"TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne", 0, []string{"hostname", `"runc"`, ""}},
 	} {
 		table := picturesOf(run.Question(c.test))[c.picture].Table

@@ -1,6 +1,9 @@
 package notebook
 
-import "strings"
+import (
+	"html/template"
+	"strings"
+)
 
 // span is a piece of a sentence.
 type span struct {
@@ -20,4 +23,10 @@ func spans(s string) []span {
 		out = append(out, span{Text: before}, span{code, true})
 		s = after
 	}
+}
+
+// raw escapes a text that stands between two tags. Other than html/template it keeps quotation marks, which mean nothing there: the
+// many config.json would have five bytes for each.
+func raw(s string) template.HTML {
+	return template.HTML(strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "\x00", "\ufffd").Replace(s))
 }

@@ -77,7 +77,7 @@ func lastVerb(q *results.Question, before *results.Fact) string {
 
 func drawStates(moments []moment, lanes []string) *drawing {
 	d := &drawing{}
-	const box, arrow, lane = 80, 54, 26
+	const box, arrow, lane = 78, 50, 26
 	left := widest(lanes...) + 16
 	d.text("title", 1, 4+(boxHeight-lineHeight)/2+lineHeight, "runc state")
 	for j, name := range lanes {

@@ -11,7 +11,8 @@ import (
 
 // panel is one of the trees of processes of a picture.
 type panel struct {
-	title   []string
+	when    string            // "before", "after", or "" where the title says all
+	title   []string          // equal trees are one panel, and each has a line
 	parents map[string]string // process → parent
 	dead    map[string]bool   // processes that have died; they are drawn where they were
 	adopted map[string]bool   // processes that have another parent than before
@@ -35,10 +36,10 @@ func parents(q *results.Question) (picture, error) {
 		if when = strings.TrimSpace(when); when != "" {
 			title = when + ": " + of
 		}
-		now := &panel{title: []string{title}, parents: tree, dead: map[string]bool{}, adopted: map[string]bool{}}
+		now := &panel{when: when, title: []string{title}, parents: tree, dead: map[string]bool{}, adopted: map[string]bool{}}
 		if len(panels) > 0 {
 			now.compare(panels[0], tableNamed(q, of))
-			if i := slices.IndexFunc(panels, func(p *panel) bool { return len(p.title) > 0 && when != "" && p.equal(now) }); i > 0 {
+			if i := slices.IndexFunc(panels, func(p *panel) bool { return p.equal(now) }); i >= 0 && when != "" {
 				panels[i].title = append(panels[i].title, title)
 				continue
 			}
@@ -99,7 +100,7 @@ func (p *panel) compare(before *panel, seen map[string]string) {
 }
 
 func (p *panel) equal(other *panel) bool {
-	return maps.Equal(p.parents, other.parents) && maps.Equal(p.dead, other.dead)
+	return p.when == other.when && maps.Equal(p.parents, other.parents) && maps.Equal(p.dead, other.dead)
 }
 
 const (

@@ -54,9 +54,9 @@ func TestRead_ReadsAQuestion(t *testing.T) {
 	q := run.Question("TestLifecycle_WhatDoesKillDo")
 	assert.Equal(t, q.Text, "What does kill do?")
 	assert.Equal(t, q.Section(), "Lifecycle")
-	assert.Equal(t, q.Source, "lifecycle_kill_test.go:63")
 	assert.Equal(t, q.Steps[0].Items[0].Command.Script, "cat <<END\nEND\n")
-	assert.DeepEqual(t, q.Facts(), []*Fact{{Name: "state", Value: "stopped", Step: 1, Data: map[string]any{"a�": []any{"b"}}}})
+	assert.Equal(t, q.Source, "lifecycle_kill_test.go:63")
+	assert.DeepEqual(t, q.Facts(), []*Fact{{Name: "state", Value: "stopped", Step: 1, Data: map[string]any{"a\ufffd": []any{"b"}}}})
 	assert.DeepEqual(t, q.Output, []string{"a long line"})
 	assert.DeepEqual(t, run.Lines, []string{"ok"})
 }

@@ -204,3 +204,15 @@ function elements(scripts, styles) {
   }
   return wrong;
 }
+
+// On paper nothing can be unfolded, and nothing can be pressed.
+function prints() {
+  const wrong = [];
+  for (const e of list("nav, .tools, .copy")) {
+    if (e.checkVisibility()) wrong.push("printed: " + e.outerHTML.slice(0, 100));
+  }
+  for (const e of list(".experiment dd, .script, figure table")) {
+    if (!e.checkVisibility()) wrong.push("not printed: " + e.outerHTML.slice(0, 100));
+  }
+  return wrong.slice(0, 10);
+}
