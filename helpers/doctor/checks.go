@@ -196,7 +196,8 @@ func checkControllers(context.Context) (string, error) {
 	}
 	if len(missing) > 0 {
 		return "", fmt.Errorf("no controller %s: questions about it are skipped\n"+
-			"make lab, whose VM has it; or enable it on the kernel's command line (cgroup_enable=memory), and boot again", strings.Join(missing, ", "))
+			"make lab, whose VM has it; or enable it on the kernel's command line (cgroup_enable=memory), and boot again",
+			strings.Join(missing, ", "))
 	}
 	return strings.Join(found, " "), nil
 }
