@@ -21,7 +21,8 @@ func doctorMain(args []string) int {
 	set := flag.NewFlagSet("lab doctor", flag.ExitOnError)
 	conf.Flags(set)
 	set.Usage = func() {
-		fmt.Fprintln(set.Output(), "usage: lab doctor [FLAG...] [here]   checks what a run needs; the exit code is 1 if a run in the VM (here: on this machine) would fail")
+		fmt.Fprintln(set.Output(), "usage: lab doctor [FLAG...] [here]   checks what a run needs; "+
+			"the exit code is 1 if a run in the VM (here: on this machine) would fail")
 		set.PrintDefaults()
 	}
 	_ = set.Parse(args)

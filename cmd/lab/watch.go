@@ -28,7 +28,7 @@ const quiet = 300 * time.Millisecond
 func watchMain(args []string) int {
 	set := flag.NewFlagSet("lab watch", flag.ExitOnError)
 	set.Usage = func() {
-		fmt.Fprintln(set.Output(), "usage: lab watch COMMAND [ARGUMENT...]   runs a command again each time when a Go file of this module has changed")
+		fmt.Fprintln(set.Output(), "usage: lab watch COMMAND [ARGUMENT...]   runs a command again each time when a Go file has changed")
 	}
 	_ = set.Parse(args)
 	if set.NArg() == 0 {

@@ -149,7 +149,8 @@ func checkMemory(want int) (string, error) {
 	}
 	available := int(*info.MemAvailable >> 10)
 	if available < want {
-		return "", fmt.Errorf("%d MiB available, and %d MiB are needed (the compiler takes most)\nend other programs, or add swap space", available, want)
+		return "", fmt.Errorf("%d MiB available, and %d MiB are needed (the compiler takes most)\n"+
+			"end other programs, or add swap space", available, want)
 	}
 	return fmt.Sprintf("%d MiB available", available), nil
 }
@@ -161,7 +162,8 @@ func checkClock(module string) (string, error) {
 		return "", err
 	}
 	if now := time.Now(); now.Before(info.ModTime()) {
-		return "", fmt.Errorf("the clock shows %s, and go.mod was written at %s: certificates and go's cache go by the clock\nset it: date -s …, or start the time service",
+		return "", fmt.Errorf("the clock shows %s, and go.mod was written at %s: certificates and go's cache go by the clock\n"+
+			"set it: date -s …, or start the time service",
 			now.Format(time.DateTime), info.ModTime().Format(time.DateTime))
 	}
 	return time.Now().Format(time.DateTime), nil
@@ -193,8 +195,9 @@ func checkControllers(context.Context) (string, error) {
 		}
 	}
 	if len(missing) > 0 {
-		return "", fmt.Errorf("no controller %s: questions about it are skipped\nmake lab, whose VM has it; or enable it on the kernel's command line "+
-			"(cgroup_enable=memory), and boot again", strings.Join(missing, ", "))
+		return "", fmt.Errorf("no controller %s: questions about it are skipped\n"+
+			"make lab, whose VM has it; or enable it on the kernel's command line (cgroup_enable=memory), and boot again",
+			strings.Join(missing, ", "))
 	}
 	return strings.Join(found, " "), nil
 }
