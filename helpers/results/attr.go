@@ -40,8 +40,7 @@ func (r *Reader) attr(e event, t *test) Change {
 	case "stack":
 		var s Stack
 		if r.decode(t, &s) {
-			s.plain()
-			r.run.Stack = &s
+			r.run.Stack = s.plain()
 		}
 	case "step", "control":
 		var s struct {
@@ -118,14 +117,6 @@ func (r *Reader) add(t *test, number int, item Item) bool {
 	}
 	s.Items = append(s.Items, item)
 	return true
-}
-
-// plain makes every text of a stack [plainText]. A program under test says its own version.
-func (s *Stack) plain() {
-	s.Kernel, s.Machine, s.Cgroup = plainText(s.Kernel), plainText(s.Machine), plainText(s.Cgroup)
-	for i, p := range s.Programs {
-		s.Programs[i] = Program{plainText(p.Name), plainText(p.Version), plainText(p.Path), plainText(p.Digest), p.Pinned}
-	}
 }
 
 // plainData returns the data of a fact with [plainText] as its keys and values.
