@@ -44,9 +44,13 @@
 //	helpers/proc, file, pipe, retry, schema       what the kernel shows of processes, files and pipes; small helpers
 //	helpers/slowness                              how slow this machine is, and so how long its deadlines are
 //
+//	helpers/results                               reads the stream of a run; stores and loads what it observed
+//	helpers/display, notebook, compare            show a run while it goes on; its page; what differs between runs
+//	helpers/release                               builds any release of runc and containerd by its number
+//	helpers/doctor, prompt                        what a run needs; stops a program until the reader goes on
 //	helpers/syllabus                              reads the list of questions out of the source
 //	helpers/containerinit                         lets libcontainer re-execute the test binary as `init`
-//	cmd/lab, helpers/vm                           the commands exec, shell, sweep, syllabus, deps; the throw-away VM
+//	cmd/lab, helpers/vm                           the program lab with its commands; the throw-away VM
 //	cmd/lab-init, helpers/vm/protocol             process 1 in the VM, and what it and the host say to each other
 //	selftest                                      tests of the lab itself: saboteurs, killed runs, neighbours, bad input
 //
@@ -58,6 +62,7 @@
 //     own, as crun does in /run/crun, that goes to DefaultPlaces in helpers/host.
 //   - A program that questions use, or a further one under test: to the table in helpers/tools. The lab, the VM and `make deps`
 //     read it.
+//   - A picture in the notebook: to the table in helpers/notebook/picture.go. The question records what it shows as a map or a slice.
 //   - A kernel: nothing, if the distribution packages it (KERNEL=6.12). A module that the guest needs: in helpers/vm/modules.go.
 //   - A promise that a runtime might break: to selftest/saboteur_test.go.
 //
