@@ -5,7 +5,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -128,14 +127,10 @@ func isVariables(name string) bool {
 	return name == "" || name == "pinned" || variable.MatchString(name)
 }
 
-// createFile writes a file. The disk may turn out to be full only when the file is closed.
+// createFile writes a file and the directory that it is in.
 func createFile(name string, write func(io.Writer) error) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(write(f), f.Close())
+	return writeFile(name, write)
 }

@@ -21,7 +21,7 @@ import (
 )
 
 // latestResults is the link to the results of the last run.
-const latestResults = ".lab/results/latest"
+const latestResults = results.Dir + "/" + results.Latest
 
 // A runner makes the runs that are compared, by the targets of the Makefile. It keeps their results in .lab/compare: the same
 // run is not made twice.
@@ -110,9 +110,9 @@ func (r *runner) make1(ctx context.Context, key runKey, name string, args []stri
 	after, err := os.Readlink(latestResults)
 	if err != nil || after == before {
 		return nil, fmt.Errorf("make %s has left no results in %s (%w)\n  what to do: see what it printed above",
-			strings.Join(args, " "), filepath.Dir(latestResults), cmp.Or(makeErr, err, errors.New("the link latest is the old one")))
+			strings.Join(args, " "), results.Dir, cmp.Or(makeErr, err, errors.New("the link latest is the old one")))
 	}
-	dir := filepath.Join(filepath.Dir(latestResults), after)
+	dir := filepath.Join(results.Dir, after)
 	run, err := results.Load(dir)
 	if err != nil {
 		return nil, err
