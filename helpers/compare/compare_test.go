@@ -229,6 +229,7 @@ What does TestX show?,TestX,start the container,fact,old,1,no such fact,not obse
 func TestVersion_LeavesOutWhatSaysNothing(t *testing.T) {
 	for _, row := range [][3]string{
 		{"runc", "runc version 1.5.2 (build tags seccomp netgo)", "1.5.2"},
+		{"runc", "runc version 1.3.5 (go1.26.8, build tags seccomp,netgo)", "1.3.5"},
 		{"containerd", "containerd github.com/containerd/containerd/v2 2.4.2+unknown (build tags no_cri)", "2.4.2"},
 		{"containerd-shim-runc-v2", "Version: 1.6.20~ds1", "1.6.20~ds1"},
 		{"busybox", "BusyBox v1.35.0 (Debian 1:1.35.0-4) multi-call binary.", "v1.35.0 (Debian 1:1.35.0-4)"},
