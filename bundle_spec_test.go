@@ -56,11 +56,11 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 		assert.NilError(q, err)
 		if q.UnderTest("runc").Pinned {
 			assert.Equal(q, written, string(want))
-			q.Fact(config, "the library's example, byte for byte")
+			q.Fact(config, "the example of the pinned runc's library, byte for byte")
 		} else {
 			difference, err := bundle.Difference(row.want, bundle.Read(q, dir))
 			assert.NilError(q, err)
-			q.Fact(config+": difference from the pinned runc's", difference)
+			q.Fact(config, "the example of the pinned runc's library, except: "+strings.Join(difference, " "))
 		}
 	}
 

@@ -22,7 +22,7 @@ import (
 func stream(runcDigest, value string) string {
 	return fmt.Sprintf(`{"Action":"run","Test":"TestX"}
 {"Action":"attr","Test":"TestX","Key":"question","Value":"What is there?"}
-{"Action":"attr","Test":"TestX","Key":"stack","Value":"{\"kernel\":\"6.1\",\"cgroup\":\"v2\",\"programs\":[{\"name\":\"runc\",\"digest\":\"%s\"}]}"}
+{"Action":"attr","Test":"TestX","Key":"stack","Value":"{\"cgroup\":\"v2\",\"programs\":[{\"name\":\"runc\",\"digest\":\"%s\"}]}"}
 {"Action":"attr","Test":"TestX","Key":"fact","Value":"{\"name\":\"fifo\",\"value\":\"%s\",\"step\":0}"}
 {"Action":"pass","Test":"TestX"}
 {"Action":"pass"}
@@ -105,7 +105,8 @@ func TestRunner_MakesTheSameRunOnce(t *testing.T) {
 func TestRunner_RefusesResultsThatAreNotOfThisRun(t *testing.T) {
 	for _, row := range []struct{ name, stream, want string }{
 		{"another program", stream("sha256:other", "there"), "are of another run: they are of runc sha256:other, expected sha256:"},
-		{"cut short", strings.TrimSuffix(stream("", ""), "{\"Action\":\"pass\"}\n"), "did not come to its end: The stream ends before the run does"},
+		{"cut short", strings.TrimSuffix(stream("", ""), "{\"Action\":\"pass\"}\n"),
+			"did not come to its end: The stream ends before the run does"},
 		{"empty", "", "did not come to its end: The stream is empty."},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -110,7 +110,8 @@ func problems(r *results.Run) string {
 }
 
 func nothingInCommon(a, b Side) string {
-	return fmt.Sprintf("the two runs have no question in common: %s asks %d questions (%s …), %s asks %d (%s …).\n  Compare runs that ask the same questions",
+	return fmt.Sprintf("the two runs have no question in common: %s asks %d questions (%s …), %s asks %d (%s …).\n"+
+		"  Compare runs that ask the same questions",
 		a.Name, len(a.Run.Questions), a.Run.Questions[0].Test, b.Name, len(b.Run.Questions), b.Run.Questions[0].Test)
 }
 

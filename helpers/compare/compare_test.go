@@ -83,7 +83,9 @@ func TestRuns_TellsWhatDiffers(t *testing.T) {
 			"TestX fact vanished start the container: fifo: \"there\" \"\"\nTestX fact appeared start the container: socket: \"\" \"there\""},
 		{"the order of facts is no difference", question("TestX", "a", "1", "b", "2"), question("TestX", "b", "2", "a", "1"), ""},
 		{"an answer", question("TestX"), answers(question("TestX"), "It does not."), `TestX answer changed : : "It shows it." "It does not."`},
-		{"a deviation came", withClause(question("TestX"), "Kill: MUST", true, ""), withClause(question("TestX"), "Kill: MUST", false, "it does not"),
+		{"a deviation came",
+			withClause(question("TestX"), "Kill: MUST", true, ""),
+			withClause(question("TestX"), "Kill: MUST", false, "it does not"),
 			`TestX clause changed start the container: Kill: MUST: "met" "not met: it does not"`},
 		{"a clause that is tested twice is met if it is met twice",
 			withClause(withClause(question("TestX"), "Kill: MUST", true, ""), "Kill: MUST", false, "once not"),
@@ -98,10 +100,16 @@ func TestRuns_TellsWhatDiffers(t *testing.T) {
 		{"a skip", ended(question("TestX"), results.Skipped, "skip", "no criu here"), question("TestX", "a", "1"),
 			"TestX verdict changed : : \"skipped: no criu here\" \"answered\"\n" +
 				"TestX 1 of B's facts were not observed in A: there the question is skipped."},
-		{"skips for two reasons", ended(question("TestX"), results.Skipped, "skip", "no criu"), ended(question("TestX"), results.Skipped, "skip", "no v2"),
+		{"skips for two reasons",
+			ended(question("TestX"), results.Skipped, "skip", "no criu"),
+			ended(question("TestX"), results.Skipped, "skip", "no v2"),
 			`TestX verdict changed : : "skipped: no criu" "skipped: no v2"`},
-		{"messages of failures have pids", ended(question("TestX"), results.Failed, "error", "pid 7"), ended(question("TestX"), results.Failed, "error", "pid 8"), ""},
-		{"a part that is skipped hides its facts", subtest(question("TestX", "a", "1"), results.Answered), subtest(question("TestX"), results.Skipped),
+		{"messages of failures have pids",
+			ended(question("TestX"), results.Failed, "error", "pid 7"),
+			ended(question("TestX"), results.Failed, "error", "pid 8"), ""},
+		{"a part that is skipped hides its facts",
+			subtest(question("TestX", "a", "1"), results.Answered),
+			subtest(question("TestX"), results.Skipped),
 			"TestX verdict changed : part: \"answered\" \"skipped\"\n" +
 				"TestX 1 of A's facts were not observed in B: a part of the question has no answer there."},
 	} {
@@ -133,8 +141,10 @@ func TestExcerpt_ShowsWhereLongValuesDiffer(t *testing.T) {
 	long := strings.TrimSpace(strings.Repeat("word ", 30))
 	for _, row := range [][4]string{
 		{"one two", "one three", "one two", "one three"}, // short values are shown in full
-		{long + " x " + long, long + " y z " + long, "… word word word word x word word word word …", "… word word word word y z word word word word …"},
-		{"x " + long + " x", "y " + long + " y", "x word word word word … word word word word x", "y word word word word … word word word word y"},
+		{long + " x " + long, long + " y z " + long,
+			"… word word word word x word word word word …", "… word word word word y z word word word word …"},
+		{"x " + long + " x", "y " + long + " y",
+			"x word word word word … word word word word x", "y word word word word … word word word word y"},
 		{long, "other", long, "other"},
 		{long, long + " more", long, "… word word word word more"},
 		{"", "", "", ""},
@@ -229,6 +239,7 @@ What does TestX show?,TestX,start the container,fact,old,1,no such fact,not obse
 func TestVersion_LeavesOutWhatSaysNothing(t *testing.T) {
 	for _, row := range [][3]string{
 		{"runc", "runc version 1.5.2 (build tags seccomp netgo)", "1.5.2"},
+		{"runc", "runc version 1.3.5 (go1.26.8, build tags seccomp,netgo)", "1.3.5"},
 		{"containerd", "containerd github.com/containerd/containerd/v2 2.4.2+unknown (build tags no_cri)", "2.4.2"},
 		{"containerd-shim-runc-v2", "Version: 1.6.20~ds1", "1.6.20~ds1"},
 		{"busybox", "BusyBox v1.35.0 (Debian 1:1.35.0-4) multi-call binary.", "v1.35.0 (Debian 1:1.35.0-4)"},

@@ -3,6 +3,7 @@ package compare
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -75,14 +76,15 @@ func parts(s *results.Stack) []part {
 
 // Version returns the version of a program without the words that say nothing: its own name, and how it was built.
 func Version(p results.Program) string {
-	v, _, _ := strings.Cut(p.Version, " (build tags ")
-	v, _, _ = strings.Cut(v, " multi-call binary")
+	v := howBuilt.ReplaceAllString(p.Version, "")
 	words := slices.DeleteFunc(strings.Fields(v), func(w string) bool {
 		return strings.EqualFold(w, p.Name) || w == "version" || w == "Version:" || strings.HasPrefix(w, "github.com/")
 	})
 	// containerd adds a word for the commit, which a build from a module does not know.
 	return cmp.Or(strings.TrimSuffix(strings.Join(words, " "), "+unknown"), "unknown version")
 }
+
+var howBuilt = regexp.MustCompile(` \((go[0-9]|build tags ).*| multi-call binary.*`)
 
 // same lists what is the same in both stacks.
 func (c *Comparison) same() string {
