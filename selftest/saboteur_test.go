@@ -119,6 +119,8 @@ func TestSaboteur_FailsTheLab(t *testing.T) {
 			"Lifecycle_WhatIsTheDifference", "the question left something behind: socket file /run/cdb-lab/"},
 		{"start leaves a FIFO in the bundle", "CDB_RUNC", "runc", `[ $verb != start ] || mkfifo bundle/left 2>/dev/null; exec $real "$@"`,
 			"Lifecycle_WhatIsTheDifference", "the question left something behind: FIFO /run/cdb-lab/"},
+		{"create gives the null device away", "CDB_RUNC", "runc", `[ $verb != create ] || chown 1234:1234 /dev/null; exec $real "$@"`,
+			"Lifecycle_WhatIsTheDifference", "the question left something behind: device left: /dev/null char 1:3, mode 666, owner 1234:1234"},
 		{"runc does not log", "CDB_RUNC", "runc", `exec $real $(echo "$@" | sed 's,--log [^ ]*,--log /dev/null,')`,
 			"Events_WhatDoDebugLogs", "log.json"},
 	} {

@@ -3,7 +3,10 @@
 package host
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,4 +39,41 @@ func describeAccess(path string) string {
 		return err.Error()
 	}
 	return fmt.Sprintf("%s, mode %o, owner %d:%d", describeDevice(path), st.Mode&0o7777, st.Uid, st.Gid)
+}
+
+// nullDevicePath returns the file in which a run records the owner and the mode that /dev/null had when the run began.
+func nullDevicePath(run string) string { return filepath.Join(Dir, run, "null-device") }
+
+// recordNullDevice records the owner and the mode of /dev/null for [restoreNullDevice].
+func recordNullDevice(run string) error {
+	var st unix.Stat_t
+	if err := unix.Stat("/dev/null", &st); err != nil {
+		return &os.PathError{Op: "stat", Path: "/dev/null", Err: err}
+	}
+	return os.WriteFile(nullDevicePath(run), fmt.Appendf(nil, "%o %d %d", st.Mode&0o7777, st.Uid, st.Gid), 0o600)
+}
+
+// restoreNullDevice gives /dev/null the owner and the mode that it had when the run began. runc 1.1.5 of Debian 12 gives it to the
+// container's user where that user is in a user namespace, and then other users of the machine can no longer rely on it.
+// A question reports the change by name before it is swept.
+func restoreNullDevice(run string) error {
+	record, err := os.ReadFile(nullDevicePath(run))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the run had not begun, or it is removed
+	}
+	if err != nil {
+		return err
+	}
+	var mode, uid, gid uint32
+	if _, err := fmt.Sscanf(string(record), "%o %d %d", &mode, &uid, &gid); err != nil {
+		return fmt.Errorf("%s is damaged: %w", nullDevicePath(run), err)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat("/dev/null", &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR {
+		return CheckNullDevice() // what replaced it is for the user to look at
+	}
+	if st.Uid == uid && st.Gid == gid && st.Mode&0o7777 == mode {
+		return nil
+	}
+	return errors.Join(os.Lchown("/dev/null", int(uid), int(gid)), unix.Chmod("/dev/null", mode)) // in this order: chown clears bits of the mode
 }

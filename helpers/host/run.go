@@ -68,9 +68,10 @@ func prepareDir(run Owner) (lock *os.File, err error) {
 	if lock, err = tryLock(run.Dir()); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(idPath(run.Run), []byte(run.id), 0o600); err != nil {
+	err = os.WriteFile(idPath(run.Run), []byte(run.id), 0o600)
+	if err := errors.Join(err, recordNullDevice(run.Run)); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("record the run's id: %w", err)
+		return nil, fmt.Errorf("record the run's id and the null device: %w", err)
 	}
 	return lock, nil
 }

@@ -43,6 +43,9 @@ func SweepOwner(owner Owner) (Swept, error) {
 		return s, err
 	}
 	removeSockets(append(sockets, alsoSockets...))
+	if err := restoreNullDevice(owner.Run); err != nil {
+		return s, err
+	}
 	dir, err := openDir(owner.Dir())
 	gone := errors.Is(err, os.ErrNotExist)
 	if err != nil && !gone {
@@ -69,8 +72,10 @@ func SweepOwner(owner Owner) (Swept, error) {
 // removeOwnDir removes the owner's directory, and returns how many files of experiments it had.
 func removeOwnDir(owner Owner) (files int, err error) {
 	if owner.Question == "" {
-		if err := os.Remove(idPath(owner.Run)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return 0, err
+		for _, record := range []string{idPath(owner.Run), nullDevicePath(owner.Run)} {
+			if err := os.Remove(record); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return 0, err
+			}
 		}
 		below, err := unmountDir(owner.Dir())
 		if err != nil {
