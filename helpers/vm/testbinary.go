@@ -121,8 +121,8 @@ func (c TestCount) String() string {
 	return fmt.Sprintf("%d asked, %d answered, %d failed, %d skipped", c.Passed+c.Failed+c.Skipped, c.Passed, c.Failed, c.Skipped)
 }
 
-// testCounter counts the lines "--- PASS: " and so on in a test binary's output. A test binary prints these lines with
-// -v, and for failures.
+// testCounter counts the lines "--- PASS: " and so on in a test binary's output, except those of subtests. A test binary prints
+// these lines with -v, and for failures.
 type testCounter struct {
 	count TestCount
 	line  []byte // the beginning of the line that is being written
@@ -131,7 +131,7 @@ type testCounter struct {
 func (t *testCounter) Write(b []byte) (int, error) {
 	for rest := b; len(rest) > 0; {
 		part, after, ended := bytes.Cut(rest, []byte{'\n'})
-		if room := 16 - len(t.line); room > 0 {
+		if room := 1024 - len(t.line); room > 0 { // the verdict and the name of a test
 			t.line = append(t.line, part[:min(room, len(part))]...)
 		}
 		if ended {
@@ -144,14 +144,18 @@ func (t *testCounter) Write(b []byte) (int, error) {
 }
 
 func (t *testCounter) countLine() {
-	// With -json, test2json's marker comes first.
+	// With -json, test2json's marker comes first, and the lines of subtests are not indented: their names have a slash.
 	l := bytes.TrimPrefix(t.line, []byte{0x16})
-	switch {
-	case bytes.HasPrefix(l, []byte("--- PASS: ")):
+	verdict, name, _ := bytes.Cut(l, []byte(": "))
+	if name, _, _ = bytes.Cut(name, []byte(" (")); bytes.ContainsRune(name, '/') {
+		return
+	}
+	switch string(verdict) {
+	case "--- PASS":
 		t.count.Passed++
-	case bytes.HasPrefix(l, []byte("--- FAIL: ")):
+	case "--- FAIL":
 		t.count.Failed++
-	case bytes.HasPrefix(l, []byte("--- SKIP: ")):
+	case "--- SKIP":
 		t.count.Skipped++
 	}
 }
