@@ -191,7 +191,7 @@ func TestStream_NotesAreAttrEvents(t *testing.T) {
 		want := fmt.Sprintf("=== ATTR  TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart %s ", key)
 		assert.Check(t, cmp.Contains(out, want))
 	}
-	assert.Check(t, cmp.Contains(out, `"value":"\u003cpid 1\u003e"`), "pids are recorded by number")
+	assert.Check(t, cmp.Contains(out, `"value":"<pid 1>"`), "pids are recorded by number")
 	for line := range strings.SplitSeq(out, "\n") {
 		if strings.Contains(line, "=== ATTR") {
 			assert.Check(t, !strings.Contains(line, "/run/cdb-lab/"), "a path of the run in %s", line)
