@@ -71,7 +71,7 @@ func (s *Session) describe() {
 	}
 	for _, tool := range tools.All {
 		if p, ok := s.tools[tool.Name]; ok {
-			s.stack.Programs = append(s.stack.Programs, program{p.Name, p.Version, p.Path, p.Digest, p.Pinned})
+			s.stack.Programs = append(s.stack.Programs, program{p.Name, p.Version, p.Path, p.Digest, p.Pinned && tool.Build != nil})
 		}
 	}
 }
