@@ -83,7 +83,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 		"adopter of orphans": adopter,
 	}
 	parents := proc.Parents(q, names)
-	assert.Check(q, cmp.Equal(parents["containerd"], "test"), "who has started containerd: %v", parents)
+	assert.Check(q, cmp.Equal(parents["containerd"], "test"), "the parent of containerd: %v", parents)
 	delete(parents, "test") // which process has started it depends on how the lab is run
 	q.Fact("the task runs: parents", parents)
 

@@ -72,7 +72,8 @@ func (r *runner) matrix(ctx context.Context, stacks []string, write func(*compar
 		logf("%d of %d: %s", i+1, len(stacks), stack)
 		run, err := r.results(ctx, stack)
 		if cause := context.Cause(ctx); cause != nil {
-			return nil, fmt.Errorf("stopped after %d of %d runs (%w)\n  what to do: run the same command again, it goes on with run %d", i, len(stacks), cause, i+1)
+			return nil, fmt.Errorf("stopped after %d of %d runs (%w)\n  what to do: run the same command again, it goes on with run %d",
+				i, len(stacks), cause, i+1)
 		}
 		if err != nil {
 			logf("%s: %v", stack, err)

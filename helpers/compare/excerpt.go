@@ -22,7 +22,7 @@ func Segments(a, b string) (inA, inB []Segment) {
 func commonWords(a, b []string) (inA, inB []bool) {
 	equal := func(i, j int) bool { return strings.TrimSpace(a[i]) == strings.TrimSpace(b[j]) }
 	inA, inB = make([]bool, len(a)), make([]bool, len(b))
-	const limit = 2000 // words: longer values are told in full
+	const limit = 2000 // words: longer values are shown in full
 	if len(a) > limit || len(b) > limit {
 		return inA, inB
 	}

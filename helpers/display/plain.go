@@ -39,7 +39,7 @@ func newPlain(out io.Writer, o Options, now func() time.Time) *plain {
 
 func (p *plain) write(lines ...string) {
 	if len(lines) > 0 {
-		_, _ = io.WriteString(p.out, strings.Join(lines, "\n")+"\n") // there is no other place where an error could be told
+		_, _ = io.WriteString(p.out, strings.Join(lines, "\n")+"\n") // there is no other place where an error could be reported
 		p.last = p.progress.now()
 	}
 }

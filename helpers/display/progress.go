@@ -109,7 +109,7 @@ func (p *progress) end(q *results.Question) {
 // only reports whether go test has named one question only.
 func (p *progress) only() bool { return len(p.known) == 1 }
 
-// left returns how long the rest of the run takes, as the times of the last run suggest. It returns false if nobody can know.
+// left returns how long the rest of the run takes, as the times of the last run suggest. It returns false if that cannot be known.
 func (p *progress) left() (time.Duration, bool) {
 	if !p.complete || len(p.expected) == 0 || len(p.running) == 0 {
 		return 0, false

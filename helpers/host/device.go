@@ -75,5 +75,6 @@ func restoreNullDevice(run string) error {
 	if st.Uid == uid && st.Gid == gid && st.Mode&0o7777 == mode {
 		return nil
 	}
-	return errors.Join(os.Lchown("/dev/null", int(uid), int(gid)), unix.Chmod("/dev/null", mode)) // in this order: chown clears bits of the mode
+	// In this order, because chown clears bits of the mode.
+	return errors.Join(os.Lchown("/dev/null", int(uid), int(gid)), unix.Chmod("/dev/null", mode))
 }

@@ -21,7 +21,7 @@ type stepping struct {
 func openStepping() (*stepping, error) {
 	terminal, err := prompt.Open()
 	if err != nil {
-		return nil, fmt.Errorf("%s=1 stops at each step until the reader presses a key, and nobody can press it: %w\n"+
+		return nil, fmt.Errorf("%s=1 stops at each step until the reader presses a key, and there is no terminal for it: %w\n"+
 			"  At a terminal:                       make lab-here Q=Lifecycle_WhatIsTheDifference STEP=1\n"+
 			"  To look at the state afterwards:     CDB_KEEP=1 make lab-here", stepEnv, err)
 	}

@@ -12,7 +12,7 @@ import (
 type moment struct {
 	did   string // the command that led to it
 	name  string
-	lanes []string // "true", "false", or "" where nobody has looked
+	lanes []string // "true", "false", or "" where it was not observed
 }
 
 // states draws the states of a container, and what the kernel shows in each of them.
@@ -163,7 +163,7 @@ func events(q *results.Question) (picture, error) {
 
 var ctrVerb = regexp.MustCompile(`\bctr\b.* (tasks|containers|images) ([a-z]+)\b`)
 
-// asked returns what ctr was told in a step: "tasks start".
+// asked returns the words of the ctr command of a step: "tasks start".
 func asked(q *results.Question, step int) []string {
 	s := q.Step(step)
 	if s == nil {
