@@ -53,9 +53,8 @@ func recordNullDevice(run string) error {
 	return os.WriteFile(nullDevicePath(run), fmt.Appendf(nil, "%o %d %d", st.Mode&0o7777, st.Uid, st.Gid), 0o600)
 }
 
-// restoreNullDevice gives /dev/null the owner and the mode that it had when the run began. runc 1.1.5 of Debian 12 gives it to the
-// container's user where that user is in a user namespace, and then other users of the machine can no longer rely on it.
-// A question reports the change by name before it is swept.
+// restoreNullDevice gives /dev/null the owner and the mode that it had when the run began. crun 1.8.1 gives the host's /dev/null to
+// the root of a container that has a user namespace, and leaves it so. A question reports the change by name before it is swept.
 func restoreNullDevice(run string) error {
 	record, err := os.ReadFile(nullDevicePath(run))
 	if errors.Is(err, os.ErrNotExist) {
