@@ -127,7 +127,10 @@ func TestSaboteur_FailsTheLab(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			before := takeInventory(t)
 			path := filepath.Join(t.TempDir(), s.tool)
-			script := "#!/bin/sh\nreal=" + tool(t, s.tool) + " socket=" + socket + "\ncase \"$*\" in *--help*) exec $real \"$@\";; esac\nverb=$1; [ \"$1\" != --root ] || verb=$3\n" + s.script + "\n"
+			script := "#!/bin/sh\nreal=" + tool(t, s.tool) + " socket=" + socket + `
+				case "$*" in *--help*) exec $real "$@";; esac
+				verb=$1; [ "$1" != --root ] || verb=$3
+				` + s.script + "\n"
 			assert.NilError(t, os.WriteFile(path, []byte(script), 0o755))
 			code, out := newLab(s.env+"="+path, timeout, "-test.run="+s.question).run(t)
 			assert.Check(t, code != 0, "the lab succeeds with this saboteur:\n%s", out)

@@ -86,7 +86,11 @@ func (r steadyRun) String() string {
 	if r.code != 0 {
 		result = fmt.Sprintf("FAILED with exit code %d: %s", r.code, strings.Join(r.failed, ", "))
 	}
-	return fmt.Sprintf("run %d%s, seed %s, %.0f s: %s", r.number, map[bool]string{true: " on a busy machine"}[r.busy], r.seed, r.took.Seconds(), result)
+	machine := ""
+	if r.busy {
+		machine = " on a busy machine"
+	}
+	return fmt.Sprintf("run %d%s, seed %s, %.0f s: %s", r.number, machine, r.seed, r.took.Seconds(), result)
 }
 
 func (r *steadyRun) run(ctx context.Context, argv []string) error {

@@ -20,7 +20,7 @@ type Config struct {
 	Accel  string // auto, kvm or tcg
 }
 
-// invalidNumber stands for an environment variable that should be a number and is none.
+// invalidNumber stands for an environment variable that should be a number and is not one.
 const invalidNumber = math.MinInt
 
 // Flags adds a flag for each setting. The defaults come from CDB_KERNEL, CDB_CGROUP, CDB_MEM, CDB_CPUS and CDB_ACCEL,
@@ -63,7 +63,8 @@ func (c *Config) check() error {
 		return invalid("ACCEL", strconv.Quote(c.Accel), "use auto, kvm or tcg")
 	}
 	if c.Memory < 128 || c.Memory > 1<<20 {
-		return invalid("MEM", typed("CDB_MEM", c.Memory)+", not a number of MiB from 128 to 1048576", "use 512, which is enough for the whole lab")
+		return invalid("MEM", typed("CDB_MEM", c.Memory)+", not a number of MiB from 128 to 1048576",
+			"use 512, which is enough for the whole lab")
 	}
 	if c.CPUs < 0 || c.CPUs > 64 {
 		return invalid("CPUS", typed("CDB_CPUS", c.CPUs)+", not a number from 0 to 64", fmt.Sprintf("this machine has %d", runtime.NumCPU()))

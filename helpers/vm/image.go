@@ -94,7 +94,10 @@ func (c *Cache) imageKey(t fileTree, k *kernel) (string, error) {
 	if k.modules != "" {
 		d, err := digests.digest(k.modules + "/kernel")
 		if err != nil {
-			return "", &Fault{Tried: "read the modules of the kernel " + k.release, Seen: err.Error(), Do: "name the directory of its modules, which contains the directory kernel: CDB_MODULES=…"}
+			return "", &Fault{
+				Tried: "read the modules of the kernel " + k.release, Seen: err.Error(),
+				Do: "name the directory of its modules, which contains the directory kernel: CDB_MODULES=…",
+			}
 		}
 		fmt.Fprintln(key, d.Digest)
 	}

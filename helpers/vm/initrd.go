@@ -27,7 +27,10 @@ func (c *Cache) initName() (string, error) {
 	for _, pattern := range []string{"cmd/lab-init/*.go", "helpers/vm/protocol/*.go", "go.sum"} {
 		files, _ := fs.Glob(module, pattern)
 		if len(files) == 0 {
-			return "", &Fault{Tried: "read the sources of the guest's pid 1", Seen: "there is no " + pattern + " in " + c.Module, Do: "check that the checkout is complete, and that you can read it"}
+			return "", &Fault{
+				Tried: "read the sources of the guest's pid 1", Seen: "there is no " + pattern + " in " + c.Module,
+				Do: "check that the checkout is complete, and that you can read it",
+			}
 		}
 		for _, f := range files {
 			b, err := fs.ReadFile(module, f)
@@ -68,7 +71,8 @@ func (c *Cache) buildInit(ctx context.Context) (string, error) {
 		build.Dir, build.Stderr = c.Module, &output
 		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux")
 	}
-	if _, err := runHelper(ctx, buildLimit, set, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tmp, "./cmd/lab-init"); err != nil {
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tmp, "./cmd/lab-init"}
+	if _, err := runHelper(ctx, buildLimit, set, "go", args...); err != nil {
 		return "", &Fault{
 			Tried: "build the guest's pid 1: go build ./cmd/lab-init", Seen: strings.TrimSpace(output.String() + "\n" + err.Error()),
 			Do: "check that go is on PATH, that HOME is set, that the module builds, and that the disk is not full",

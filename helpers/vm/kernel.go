@@ -318,7 +318,10 @@ func (a *aptClient) resolve(ctx context.Context, metas []string, want string) st
 
 // fileName returns the name of the package's file, without .deb: the package, its version and the architecture.
 func (a *aptClient) fileName(ctx context.Context, pkg string) (string, error) {
-	fault := &Fault{Tried: "find the version of the package " + pkg, Do: "check that `apt-get download " + pkg + "` works here, or name a kernel by its path: KERNEL=/path/to/vmlinuz"}
+	fault := &Fault{
+		Tried: "find the version of the package " + pkg,
+		Do:    "check that `apt-get download " + pkg + "` works here, or name a kernel by its path: KERNEL=/path/to/vmlinuz",
+	}
 	out, err := a.run(ctx, aptLimit, "", "apt-get", "download", "-q", "--print-uris", pkg)
 	if err != nil {
 		fault.Seen = err.Error()
@@ -338,7 +341,10 @@ func (a *aptClient) fileName(ctx context.Context, pkg string) (string, error) {
 // dpkg-deb.
 func (a *aptClient) unpack(ctx context.Context, pkg, tmp string) error {
 	if _, err := a.run(ctx, fetchLimit, tmp, "apt-get", "download", "-q", pkg); err != nil {
-		return &Fault{Tried: "fetch the package " + pkg, Seen: err.Error(), Do: "check that `apt-get download " + pkg + "` works here, or name a kernel by its path: KERNEL=/path/to/vmlinuz"}
+		return &Fault{
+			Tried: "fetch the package " + pkg, Seen: err.Error(),
+			Do: "check that `apt-get download " + pkg + "` works here, or name a kernel by its path: KERNEL=/path/to/vmlinuz",
+		}
 	}
 	debs, _ := fs.Glob(os.DirFS(tmp), "*.deb")
 	if len(debs) != 1 {

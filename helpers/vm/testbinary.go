@@ -27,7 +27,10 @@ func testProgram(ctx context.Context, argv []string) (*guestProgram, error) {
 		return nil, err
 	}
 	if info, err := os.Stat(binary); err != nil || !info.Mode().IsRegular() {
-		return nil, &Fault{Tried: "find the test binary " + binary, Seen: "there is no such file", Do: "run the lab with make lab, or with go test -exec 'lab exec'"}
+		return nil, &Fault{
+			Tried: "find the test binary " + binary, Seen: "there is no such file",
+			Do: "run the lab with make lab, or with go test -exec 'lab exec'",
+		}
 	}
 	sourceDir := moduleRoot(dir)
 	if sourceDir == "" {
