@@ -183,6 +183,18 @@ func TestCallersEnvironment_ChangesNothing(t *testing.T) {
 	assertHostUnchanged(t, before)
 }
 
+// What the caller ignores (nohup, and a shell without job control) or blocks (perf record) is not passed on to containers: they
+// could not catch it. The run itself does not end with a terminal that its caller ignores.
+func TestCallersSignals_AreNotPassedOn(t *testing.T) {
+	before := takeInventory(t)
+	cmd := shell(t, `env --ignore-signal=HUP --block-signal=WINCH --block-signal=USR1 \
+		"$LAB" -test.v -test.run='Lifecycle_WhatDoesKillDo|Lifecycle_HowDoesTheTerminal' & sleep 1; kill -HUP $!; wait $!`)
+	out, err := cmd.CombinedOutput()
+	assert.Check(t, err, "%s", out)
+	assert.Check(t, cmp.Contains(string(out), "2 questions asked: 2 answered, 0 failed"))
+	assertHostUnchanged(t, before)
+}
+
 // In go test -json, the notes of a question are attr events of its test.
 func TestStream_NotesAreAttrEvents(t *testing.T) {
 	code, out := newLab("-test.v=test2json", "-test.run=Lifecycle_WhatIsTheDifference").run(t)

@@ -14,10 +14,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 
 	"cdblab/helpers/compare"
 	"cdblab/helpers/results"
+	"cdblab/helpers/signals"
 	"cdblab/helpers/syllabus"
 )
 
@@ -55,7 +55,7 @@ The exit code is 0 if the runs are equal, 1 if something differs, and 2 if they 
 		logf("-format is %q, expected text or markdown", *format)
 		return exitNotCompared
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
 	c, err := r.compare(ctx, set.Arg(0), set.Arg(1))
 	if err == nil {

@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"syscall"
 
 	"cdblab/helpers/doctor"
+	"cdblab/helpers/signals"
 	"cdblab/helpers/vm"
 )
 
@@ -31,7 +31,7 @@ func doctorMain(args []string) int {
 		set.Usage()
 		return 2
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
 	cache, cacheErr := vm.OpenCache()
 	if cache == nil {

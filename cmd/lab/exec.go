@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"cdblab/helpers/signals"
 	"cdblab/helpers/vm"
 	"cdblab/helpers/vm/protocol"
 )
@@ -89,10 +90,10 @@ func exitCode(result *vm.Result, err error) int {
 func forwardSignals() (context.Context, chan protocol.Request) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	requests := make(chan protocol.Request)
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	received := make(chan os.Signal, 4)
+	signal.Notify(received, append(signals.Stop(), syscall.SIGQUIT)...)
 	go func() {
-		for s := range signals {
+		for s := range received {
 			n := s.(syscall.Signal)
 			if n != syscall.SIGQUIT {
 				cancel(&vm.Stopped{Code: 128 + int(n)})

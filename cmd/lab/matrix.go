@@ -12,10 +12,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"cdblab/helpers/compare"
 	"cdblab/helpers/release"
+	"cdblab/helpers/signals"
 )
 
 // matrixDir has the page and the CSV of a matrix.
@@ -47,7 +47,7 @@ directories, streams or facts.json of further runs. A matrix that was stopped go
 		logf("matrix: there is one run or none, expected two or more\n  what to do: name more values, such as RUNC='1.2.5 1.3.4'")
 		return exitNotCompared
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
 	m, err := r.matrix(ctx, stacks, func(m *compare.Matrix) error { return writeMatrix(*out, m) })
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"al.essio.dev/pkg/shellescape"
 
 	"cdblab/helpers/release"
+	"cdblab/helpers/signals"
 )
 
 // releaseMain runs a command that tests what variables name, as env(1) does: lab release RUNC=1.2.5 go test …. It builds the
@@ -28,7 +29,7 @@ func releaseMain(args []string) int {
 			break
 		}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	err := release.Resolve(ctx, words...)
 	stop()
 	if err != nil {

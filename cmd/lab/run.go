@@ -22,6 +22,7 @@ import (
 	"cdblab/helpers/display"
 	"cdblab/helpers/release"
 	"cdblab/helpers/results"
+	"cdblab/helpers/signals"
 	"cdblab/helpers/vm"
 )
 
@@ -66,7 +67,7 @@ func runMain(args []string) int {
 
 // resolve builds the releases that are to be tested.
 func resolve() error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
 	return release.Resolve(ctx)
 }
@@ -170,13 +171,13 @@ func (r *labRun) run() error {
 	if err != nil {
 		return err
 	}
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(signals)
+	received := make(chan os.Signal, 2)
+	signal.Notify(received, signals.Stop()...)
+	defer signal.Stop(received)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start go test: %w", err)
 	}
-	go r.forward(signals, cmd.Process)
+	go r.forward(received, cmd.Process)
 	var readers sync.WaitGroup
 	tee := &tee{in: stdout, to: r.stream}
 	readers.Go(func() { err = results.EachLine(tee, r.line) })

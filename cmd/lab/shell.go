@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"cdblab/helpers/release"
+	"cdblab/helpers/signals"
 	"cdblab/helpers/vm"
 	"cdblab/helpers/vm/protocol"
 )
@@ -37,7 +38,7 @@ func shellMain(args []string) int {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	signal.Notify(stop, signals.Heeded(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)...)
 	go func() { cancel(&vm.Stopped{Code: 128 + int((<-stop).(syscall.Signal))}) }()
 
 	requests := make(chan protocol.Request)

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"cdblab/helpers/signals"
 )
 
 // steadyDir has the output of each run.
@@ -36,7 +38,7 @@ func steadyMain(args []string) int {
 		set.Usage()
 		return 2
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
 	if err := os.MkdirAll(steadyDir, 0o755); err != nil {
 		logf("%v\n  make the directory writable for you, or run this in another checkout", err)

@@ -11,18 +11,18 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"al.essio.dev/pkg/shellescape"
 
+	"cdblab/helpers/signals"
 	"cdblab/helpers/tools"
 )
 
 // toolsMain builds the pinned programs that are missing or stale, with the Go command that the variable GO names, or with
 // the one on PATH.
 func toolsMain([]string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
 	sweepBuilds(filepath.Join(".lab", "bin"))
 	for _, t := range tools.All {

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"cdblab/helpers/signals"
 )
 
 // quiet is how long no file may change before the command runs: an editor writes a file in several steps, and git many files.
@@ -35,10 +37,10 @@ func watchMain(args []string) int {
 		set.Usage()
 		return 2
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
 	// Ctrl-C reaches the command as well: both are in the foreground of the terminal. Other signals have to be passed on.
-	command, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGHUP)
+	command, stop := signal.NotifyContext(context.Background(), signals.Heeded(syscall.SIGTERM, syscall.SIGHUP)...)
 	defer stop()
 	if err := watch(ctx, command, ".", set.Args()); err != nil {
 		logf("watch: %v", err)

@@ -21,6 +21,7 @@ import (
 	"cdblab/helpers/host"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/rootfs"
+	"cdblab/helpers/signals"
 	"cdblab/helpers/syllabus"
 	"cdblab/helpers/tools"
 )
@@ -35,6 +36,10 @@ func (s *Session) Run(m *testing.M) int {
 	flag.Parse()
 	if isSet("test.list") {
 		return m.Run() // a list of names needs no root and changes nothing
+	}
+	if err := signals.PassOnNone(); err != nil {
+		fmt.Println("cdblab:", err)
+		return 1
 	}
 	// The rootfs and the directories of the run must be readable for a container's user who is not root.
 	unix.Umask(0o022)
@@ -159,10 +164,10 @@ func (s *Session) prepare() error {
 
 // closeOnSignal sweeps the run and ends the process on SIGINT, SIGTERM and SIGHUP, until stop is called.
 func (s *Session) closeOnSignal() (stop func()) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	received := make(chan os.Signal, 1)
+	signal.Notify(received, signals.Stop()...)
 	go func() {
-		sig, ok := <-signals
+		sig, ok := <-received
 		if !ok {
 			return
 		}
@@ -174,8 +179,8 @@ func (s *Session) closeOnSignal() (stop func()) {
 		os.Exit(128 + int(sig.(unix.Signal)))
 	}()
 	return func() {
-		signal.Stop(signals)
-		close(signals)
+		signal.Stop(received)
+		close(received)
 	}
 }
 

@@ -32,16 +32,6 @@ func PSS(tb testing.TB, pid PID) Bytes {
 	return kilobytes(tb, string(data), "Pss")
 }
 
-// AvailableMemory returns the memory that programs could still get without swapping (proc_meminfo(5), MemAvailable).
-func AvailableMemory(tb testing.TB) Bytes {
-	tb.Helper()
-	data, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		tb.Fatalf("read the available memory of this machine: %v", err)
-	}
-	return kilobytes(tb, string(data), "MemAvailable")
-}
-
 // kilobytes returns the value of a line "key: N kB".
 func kilobytes(tb testing.TB, text, key string) Bytes {
 	tb.Helper()

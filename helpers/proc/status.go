@@ -50,6 +50,9 @@ func Bits(tb testing.TB, pid PID, key string) Mask {
 	return m
 }
 
+// SelfMask is Bits of this process.
+func SelfMask(key string) (Mask, error) { return mask(PID(os.Getpid()), key) }
+
 func mask(pid PID, key string) (Mask, error) {
 	data, err := os.ReadFile(path(pid, "status"))
 	if err != nil {
