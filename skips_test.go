@@ -10,5 +10,4 @@ var maySkip = []lab.MaySkip{
 	{Test: "TestBundle_WhoOwnsTheFilesOfAnIDMappedMount/mapped", Reason: "a tmpfs has id-mapped mounts since Linux 6.3; the VM has 6.1"},
 	{Test: "TestBundle_WhichSchedulerRunsTheProgram/(fifo|rr|deadline)", Reason: "with RT_GROUP_SCHED, a cgroup has no realtime by default"},
 	{Test: "TestLifecycle_CanItBeFrozenToDiskAndThawed", Reason: "CRIU needs CONFIG_CHECKPOINT_RESTORE and more of the kernel"},
-	{Test: "TestTask_HowDoesTheCostGrowWithTasks/50_tasks", Reason: "50 tasks take too long under emulation, or too much memory"},
 }
