@@ -19,6 +19,7 @@ import (
 // It builds what is not built yet. The words, such as RUNC=1.2.5 or CGROUP=v1, replace variables of the environment. If nothing
 // is named, Resolve does nothing.
 func Resolve(ctx context.Context, words ...string) error {
+	words = slices.Clone(words) // the caller's may be the begin of a longer slice
 	for _, v := range programVariables {
 		value, ok := os.LookupEnv(v.name)
 		if ok && !slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, v.name+"=") }) {

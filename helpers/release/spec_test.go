@@ -140,7 +140,9 @@ func TestResolve(t *testing.T) {
 	assert.ErrorContains(t, Resolve(t.Context()), "CTR=/no/such/ctr")
 	assert.Equal(t, os.Getenv("CDB_RUNC"), "", "after an error the environment is as it was")
 
-	assert.NilError(t, Resolve(t.Context(), "CTR="+dir+"/my-ctr"), "what is typed replaces what is exported")
+	words := []string{"CTR=" + dir + "/my-ctr", "go", "test"}
+	assert.NilError(t, Resolve(t.Context(), words[:1]...), "what is typed replaces what is exported")
+	assert.DeepEqual(t, words[1:], []string{"go", "test"}) // the command of lab release
 	assert.Equal(t, os.Getenv("CDB_RUNC"), dir+"/my-runc")
 	assert.Equal(t, os.Getenv("CDB_CTR"), dir+"/my-ctr")
 	_, stillThere := os.LookupEnv("RUNC")
