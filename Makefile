@@ -66,10 +66,12 @@ lab-here: $(if $(value STEP),terminal) deps tools $(BIN)/lab ## run the question
 N     ?= 10
 WHERE ?= here
 .PHONY: steady
-steady: deps tools $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed
+steady: deps tools $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed or differed
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
-	$(if $(filter vm,$(WHERE)),$(VM) $(RELEASE) $(BIN)/lab steady -n $(N) $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
-		$(RELEASE) $(AS_ROOT) $(BIN)/lab steady -n $(N) .lab/lab.test -test.timeout=40m) $(if $(value Q),-test.run $(call q,Q))
+	test2json=$$($(GO) tool -n test2json) && $(if $(filter vm,$(WHERE)),\
+		$(VM) $(RELEASE) $(BIN)/lab steady -n $(N) -test2json "$$test2json" $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
+		$(RELEASE) $(AS_ROOT) $(BIN)/lab steady -n $(N) -test2json "$$test2json" .lab/lab.test -test.timeout=40m) \
+		$(if $(value Q),-test.run $(call q,Q))
 
 # A='RUNC=1.3.4' B='RUNC=1.3.5' name runs: variables of make, results, or a facts.json. A= is the pinned stack. FORMAT=markdown prints
 # Markdown. FRESH=1 makes each run again. The runs are made in the VM, with WHERE=here on this machine.

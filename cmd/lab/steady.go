@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -18,6 +19,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"cdblab/helpers/compare"
+	"cdblab/helpers/results"
 	"cdblab/helpers/signals"
 )
 
@@ -25,10 +28,12 @@ import (
 const steadyDir = ".lab/steady"
 
 // steadyMain runs a test binary many times, shuffled, every second time beside processes that keep the CPUs and the disk
-// busy. It prints which tests failed in which run. The exit code is 1 if any run failed.
+// busy. It prints which tests failed in which run, and whether the run observed the same facts as the first that passed. The
+// exit code is 1 if any run failed, or observed others.
 func steadyMain(args []string) int {
 	set := flag.NewFlagSet("lab steady", flag.ExitOnError)
 	n := set.Int("n", 10, "number of runs")
+	test2json := set.String("test2json", "", "the `program` that go tool -n test2json prints; without it, facts are not compared")
 	set.Usage = func() {
 		fmt.Fprintln(set.Output(), "usage: lab steady [-n N] COMMAND [ARGUMENT...]   runs a test binary, or lab exec with one, N times")
 		set.PrintDefaults()
@@ -45,6 +50,7 @@ func steadyMain(args []string) int {
 		return 1
 	}
 	var runs []steadyRun
+	var first *results.Run // that passed
 	for i := 1; i <= *n && ctx.Err() == nil; i++ {
 		r := steadyRun{number: i, busy: i%2 == 0}
 		if err := r.run(ctx, set.Args()); err != nil {
@@ -53,6 +59,12 @@ func steadyMain(args []string) int {
 		}
 		if ctx.Err() != nil {
 			break // it was stopped, which says nothing about the tests
+		}
+		if *test2json != "" && r.code == 0 {
+			if err := r.compareFacts(ctx, *test2json, &first); err != nil {
+				logf("run %d: compare its facts: %v", i, err)
+				return 1
+			}
 		}
 		logf("%s", r)
 		runs = append(runs, r)
@@ -77,16 +89,23 @@ type steadyRun struct {
 	seed   string   // of the shuffle
 	failed []string // names of the failed tests and subtests
 	last   string   // the line that counts the questions
+	facts  string   // how its facts differ from those of the first run; "" if they were not compared
+	differ bool
 }
 
-func (r *steadyRun) logFile() string {
-	return filepath.Join(steadyDir, fmt.Sprintf("run-%03d.log", r.number))
+func (r *steadyRun) logFile() string { return r.file("log") }
+
+func (r *steadyRun) file(ext string) string {
+	return filepath.Join(steadyDir, fmt.Sprintf("run-%03d.%s", r.number, ext))
 }
 
 func (r steadyRun) String() string {
 	result := "passed"
 	if r.code != 0 {
 		result = fmt.Sprintf("FAILED with exit code %d: %s", r.code, strings.Join(r.failed, ", "))
+	}
+	if r.facts != "" {
+		result += ". " + r.facts
 	}
 	machine := ""
 	if r.busy {
@@ -108,7 +127,7 @@ func (r *steadyRun) run(ctx context.Context, argv []string) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], "-test.v", "-test.shuffle=on")...)
+	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], "-test.v=test2json", "-test.shuffle=on")...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// The lab cleans up when it is asked to end. Its janitor cleans up after a SIGKILL.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -134,7 +153,7 @@ func (r *steadyRun) read() error {
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 16<<20)
 	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
+		line := strings.Trim(lines.Text(), "\x16 \t") // -test.v=test2json begins its own lines with a control character
 		if name, ok := strings.CutPrefix(line, "--- FAIL: "); ok {
 			name, _, _ = strings.Cut(name, " ")
 			r.failed = append(r.failed, name)
@@ -150,6 +169,39 @@ func (r *steadyRun) read() error {
 		r.code, r.failed = 1, append(r.failed, "no line that counts the questions")
 	}
 	return lines.Err()
+}
+
+// compareFacts compares what the run observed with what the first run observed. The difference is in the run's text file.
+func (r *steadyRun) compareFacts(ctx context.Context, test2json string, first **results.Run) error {
+	log, err := os.Open(r.logFile())
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	convert := exec.CommandContext(ctx, test2json, "-t")
+	convert.Stdin = log
+	stream, err := convert.Output()
+	if err != nil {
+		return fmt.Errorf("%s: %w", convert, err)
+	}
+	run, err := results.Read(bytes.NewReader(stream))
+	if err != nil {
+		return err
+	}
+	if *first == nil {
+		*first, r.facts = run, "the first"
+		return nil
+	}
+	c, err := compare.Runs(compare.Side{Name: "the first run", Run: *first}, compare.Side{Name: fmt.Sprintf("run %d", r.number), Run: run})
+	if err != nil {
+		return err
+	}
+	r.facts, r.differ = c.Summary(), !c.Equal()
+	if !r.differ {
+		return nil
+	}
+	var text bytes.Buffer
+	return errors.Join(compare.WriteText(&text, c), os.WriteFile(r.file("txt"), text.Bytes(), 0o644))
 }
 
 // keepBusy starts a process for each CPU that computes, and one that writes to the disk. They end with this process, or when
@@ -214,18 +266,25 @@ func busyMain(args []string) int {
 // printSteady prints a table of the runs and returns how many failed.
 func printSteady(runs []steadyRun) (failed int) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "run\tmachine\tseed\ttime\texit code\tfailed tests")
+	fmt.Fprintln(w, "run\tmachine\tseed\ttime\texit code\tfacts\tfailed tests")
 	for _, r := range runs {
 		machine := "as it is"
 		if r.busy {
 			machine = "busy"
 		}
-		if r.code != 0 {
+		facts := "-"
+		switch {
+		case r.differ:
+			facts = "see " + filepath.Base(r.file("txt"))
+		case r.facts != "":
+			facts = "the same"
+		}
+		if r.code != 0 || r.differ {
 			failed++
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%.0f s\t%d\t%s\n", r.number, machine, r.seed, r.took.Seconds(), r.code, strings.Join(r.failed, " "))
+		fmt.Fprintf(w, "%d\t%s\t%s\t%.0f s\t%d\t%s\t%s\n", r.number, machine, r.seed, r.took.Seconds(), r.code, facts, strings.Join(r.failed, " "))
 	}
 	w.Flush()
-	fmt.Printf("%d runs, %d failed; the output of each is in %s\n", len(runs), failed, steadyDir)
+	fmt.Printf("%d runs, %d failed or observed other facts; the output of each is in %s\n", len(runs), failed, steadyDir)
 	return failed
 }
