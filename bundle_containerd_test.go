@@ -28,8 +28,8 @@ import (
 // The same two things: a config.json and a rootfs. Only that containerd generates the one and mounts the other.
 //
 // The image's config became process.env, args and cwd; the layers became the mount at rootfs, made from a snapshot; the
-// runtime's options lie beside config.json and not in it; the cgroup's path is made of the namespace and the id; what
-// `tasks start` was given (terminal, FIFOs) is the shim's business, and of it only the terminal is in config.json.
+// runtime's options lie beside config.json and not in it; the cgroup's path is made of the namespace and the id. That there is a
+// terminal is decided by `containers create --tty`, and stands in config.json; the FIFOs of `tasks start` are the shim's business.
 //
 // Hint: the bundle lies below containerd's state directory, by namespace and id.
 // Spec: https://github.com/opencontainers/image-spec/blob/main/conversion.md

@@ -19,7 +19,8 @@ import (
 )
 
 // It depends on how far it came. A failure before there is a task is reported to the caller alone, and no event is
-// published. A failure after that is published as an exit, and no error is reported.
+// published. A failure of the task's own program after that is published as an exit, and the caller gets no error. A failure of an
+// exec is reported to the caller, and of its events only the one that it was added is published.
 //
 // A program that is missing fails create, so `tasks start` fails and names it, and there are no leftovers. A program
 // that the kernel cannot execute shows only at start, in the container's process: the command succeeds, and an exit
@@ -129,7 +130,7 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	q.Fact("exec: events, missing program", byExec["missing"])
 	q.Fact("exec: events, program there", byExec["there"])
 
-	q.Answer("Before there is a task: an error, and no event. After that: no error, but an exit. Of a failed exec, only that it was added.")
+	q.Answer("Before there is a task: an error, and no event. After that: an exit, and no error. Of a failed exec: an error, and the event that it was added.")
 }
 
 // withoutDeleteEvent returns the events about tasks without the delete event, which may come late, or not at all.

@@ -24,8 +24,9 @@ import (
 //
 // The time is that of publishing, not that of receiving. A subscription receives the events of all containerd
 // namespaces, whatever -n says, unless a filter says otherwise: on the namespace, the topic, or a field of the event. A
-// comma within a filter is an and, a second filter an or. Only fields that are text can be filtered on: a filter on a
-// number lets nothing through, and containerd reports no error.
+// comma within a filter is an and, a second filter an or. Only fields that are text can be filtered on. A number counts as a
+// missing field, which is the empty text: == of a number lets nothing through, != lets everything through, and containerd
+// reports no error.
 //
 // Hint: `ctr events 'topic=="/tasks/exit"'`, with its quotation marks; what does it print in another namespace?
 // Spec: https://github.com/containerd/containerd/blob/main/pkg/filters/filter.go, https://github.com/containerd/containerd/blob/main/core/events/events.go
@@ -56,6 +57,9 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 		{filters: []string{"event.container_id==" + id + `,topic!="/tasks/start"`}, received: []string{"a /tasks/create", "a /tasks/exit"}},
 		{filters: []string{`topic=="/tasks/exit"`, "namespace==" + other.Namespace}, received: []string{"b /namespaces/create", "a /tasks/exit"}},
 		{filters: []string{"event.exit_status==137"}, received: []string{}},
+		{filters: []string{"event.exit_status!=137"}, received: []string{
+			"a /tasks/create", "a /tasks/start", "b /namespaces/create", "a /containers/update", "a /tasks/exit",
+		}},
 	}
 	for i := range rows {
 		rows[i].stream = d.Listen(rows[i].filters...)
@@ -94,7 +98,7 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	}
 
 	exit := rows[0].stream.Events()[4].Body.(*eventsapi.TaskExit)
-	assert.Check(q, cmp.Equal(exit.ExitStatus, uint32(137)), "exit status, which the last filter is about")
+	assert.Check(q, cmp.Equal(exit.ExitStatus, uint32(137)), "exit status, which the last filters are about")
 
 	q.Step("the times are those of publishing: between the start of the process and the moment when the last event was received")
 	events := rows[0].stream.Events()

@@ -33,7 +33,7 @@ import (
 // more, down to the pid of the program.
 //
 // Hint: a script as the runtime's binary, which calls runc --debug "$@"; `ls -l /proc/PID/fd` of shim and daemon.
-// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md, "Logging"
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#logging
 func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What do debug logs add?")
 	defer q.Recover()

@@ -30,7 +30,8 @@ import (
 // Which files depends on the cgroup version, and so do the metrics' type and their names: cpuacct.usage in nanoseconds
 // on v1, cpu.usage_usec on v2. They are about the cgroup, so they include all processes of the container, and what the
 // runtime's own processes used there at the start. A client that wants a rate has to ask twice. A limit that is not set
-// is 0 for pids on v1, the largest number on v2, and a number of pages for memory on v1: no word says "none".
+// is 0 for pids on v1, the largest number on v2, and for memory on v1 the largest number of bytes that is whole pages: no word says
+// "none".
 //
 // Hint: the names in `ctr tasks metrics` are, on v1, file names.
 // Spec: https://github.com/containerd/cgroups

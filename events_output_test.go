@@ -35,7 +35,7 @@ import (
 // only reader.
 //
 // Hint: `ls -l /proc/PID/fd` of program, shim and logger; /proc/PID/{syscall,wchan,io} of a program that hangs.
-// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md, "Container IO"
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#io
 // Kernel: https://man7.org/linux/man-pages/man7/pipe.7.html, "Pipe capacity"
 func TestEvents_WhereDoesTheProgramsOutputGo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does the program's output go?")

@@ -25,7 +25,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// Seven processes in a row, from the shim's helper to the program. clone and execve lead from each one to the next.
+// Six processes in a row, from the shim's helper to the program: clone and execve lead from each one to the next.
 //
 // The helper starts the shim and ends. The shim mounts the snapshot and calls runc create, which calls itself as `runc
 // init`. That process (stage 0) clones stage 1, which unshares the namespaces. But a pid namespace is only for

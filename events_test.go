@@ -19,9 +19,9 @@ import (
 
 // That it was created, started, ended and deleted; with pid, time and exit status, each as the kernel reports it.
 //
-// The shim publishes the events through containerd, and each client that listens at that moment receives them. Without
-// a task there are none, whatever containerd is asked: reading publishes no event. The shim that publishes the exit
-// lives on. The delete event is the last one of a shim that is about to end, and on a busy machine it is sometimes
+// The shim publishes the events through containerd, and each client that listens at that moment receives them. Reading
+// publishes none: without a task and without a change of containerd's own records, the stream is empty. The shim that publishes
+// the exit lives on. The delete event is the last one of a shim that is about to end, and on a busy machine it is sometimes
 // lost.
 //
 // Hint: `ctr events` in a second terminal; compare each pid with /proc, each time with field 22 of /proc/PID/stat.

@@ -27,8 +27,8 @@ import (
 // No. To create a container is to write it down, and to lay out a snapshot for it: no process, no mount, no cgroup.
 //
 // What runc calls create, namespaces and a cgroup with runc init in them, is to containerd the first half of a task's start.
-// Its own create stores the whole config.json as a record, and prepares an active snapshot: directories on disk, which are
-// not mounted. It checks nothing that only the runtime could: a program that does not exist is refused by the task.
+// Its own create stores the whole config.json as a record. Before that the client has an active snapshot prepared: directories
+// on disk, which are not mounted. It checks nothing that only the runtime could: a program that does not exist is refused by the task.
 //
 // Hint: `ctr containers info`, `ctr snapshots info`; and what is not there: a bundle, a cgroup, a directory of runc's.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/getting-started.md#creating-an-oci-spec-and-container

@@ -21,7 +21,8 @@ import (
 // What runs survives, all of it: shim, program, execs, socket, mount, cgroup. What has stopped does not.
 //
 // The shim is no child of containerd and listens on a socket of its own, so a containerd that dies, by whatever signal,
-// takes nothing with it. The next containerd reads the bundles below its state directory, finds in each how its shim is
+// takes nothing with it. Where systemd runs it, that needs KillMode=process in the unit: by default, systemd ends all processes
+// of the unit's cgroup, and the shims are there too. The next containerd reads the bundles below its state directory, finds in each how its shim is
 // reached, and asks it. Clients are on the other side: a Wait and a subscription to events end with an error, and a client
 // that wants to know how the task ends has to wait anew.
 //
@@ -29,7 +30,7 @@ import (
 // deletes the task, without publishing an event. So its exit status is lost to every client that has not asked before.
 //
 // Hint: systemctl restart containerd, and look at the shims' pids before and after.
-// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#containerd-runtime-communication
 func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What survives when containerd dies?")
 	defer q.Recover()

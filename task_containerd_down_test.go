@@ -33,7 +33,7 @@ import (
 // kills them, and since it knows of no task yet, it publishes no event.
 //
 // Hint: stop containerd, kill the program or its shim, look with ps and into the bundle, before containerd is started.
-// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#events
 func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What if the task ends while containerd is down?")
 	defer q.Recover()

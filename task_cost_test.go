@@ -22,7 +22,7 @@ import (
 // equal. A container without a task costs a record and a snapshot, and no process.
 //
 // Hint: compare Pss with Rss in /proc/PID/smaps_rollup of a shim: which part of it do the others share?
-// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#shimengine-relationship
 // Kernel: https://docs.kernel.org/filesystems/proc.html, smaps_rollup
 func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does the cost grow with tasks?", lab.Alone("it measures memory and time"))

@@ -4,11 +4,13 @@ package cdblab
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/errdefs"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -16,15 +18,17 @@ import (
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // From the process to the name: task, container, image, then what was theirs, by garbage collection, then the namespace.
 //
 // Whatever would pull the ground from under a running program is refused, and changes nothing. But not all the guards
-// stand in the same place. A snapshot with a child and a namespace with contents are guarded by the daemon; a container
-// whose task runs is guarded by ctr and the Go client, which look first: the daemon's own call deletes the record, and the
-// task runs on, unreachable, since every other call finds a task by its container. An image is not guarded at all, because
-// nothing needs it once a container is made: the record holds the snapshot, and the snapshot its parents.
+// stand in the same place. A snapshot with a child and a namespace with contents are guarded by the daemon. A task that runs is
+// guarded by ctr and the Go client, which look first, and by its shim. The record of its container is guarded by the client
+// alone: the daemon's own call deletes it, and the task runs on, unreachable, since every other call finds a task by its
+// container. An image is not guarded at all, because nothing needs it once a container is made: the record holds the snapshot,
+// and the snapshot its parents.
 //
 // Hint: which of ctr's refusals does containerd's log know of?
 // Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
@@ -67,6 +71,13 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 		q.Fact(r.what, ctrd.CtrError(refused))
 	}
 
+	q.Step("past the client's guard: the daemon asks the shim, and the shim refuses to delete a task that runs")
+	q.LogCommand("# tasks.Delete of the Go client's TaskService, id %s", id)
+	_, err = d.Client().TaskService().Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
+	assert.Check(q, err != nil, "the raw call has deleted a task that runs")
+	assert.Check(q, cmp.DeepEqual(task.Held(), held), "after the raw delete of a task that runs")
+	q.Fact("the raw call for a task that runs", runc.StableMessage(fmt.Sprint(err)))
+
 	q.Step("not refused: what only serves to make containers. The running one does not need it any more")
 	d.Ctr("content", "rm", layer)
 	d.Ctr("images", "rm", ref)
@@ -85,7 +96,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	q.Fact("garbage is collected", after)
 	q.Fact("a new container", ctrd.CtrError(none))
 
-	q.Step("past the guard: the daemon deletes the record of a running container, and nothing else")
+	q.Step("past the client's guard once more: the daemon deletes the record of a running container, and nothing else")
 	q.LogCommand("# containers.Delete of the Go client's ContainerService, id %s", id)
 	assert.NilError(q, d.Client().ContainerService().Delete(ctx, id))
 	restore := func() error {
@@ -124,7 +135,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	q.Control("all of it once more, in the right order: nothing is refused")
 	deleteInOrder(q, d, ref, id)
 
-	q.Answer("Task, container, image, garbage, namespace. A running task is guarded by the client alone, an image is not guarded at all.")
+	q.Answer("Task, container, image, garbage, namespace. The record of a running container is guarded by the client alone, an image by nothing.")
 }
 
 // deleteInOrder makes and deletes what a namespace can have, by the chapter's commands; each has to succeed.

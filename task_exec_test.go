@@ -31,7 +31,7 @@ import (
 // nothing: so the shim has runc kill all that is in the cgroup.
 //
 // Hint: field 4 of /proc/PID/stat, from outside; leave an orphan with `ctr tasks exec … sh -c 'sleep 302 &'`.
-// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#containerd-shim-runc-v2-as-sub-reaper
 // Kernel: https://man7.org/linux/man-pages/man7/pid_namespaces.7.html, "Adoption of orphaned children"
 func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does an exec go, and where do orphans go?")

@@ -30,7 +30,7 @@ import (
 // containerd's, is handed down to the task.
 //
 // Hint: fields 4 (parent), 5 (process group) and 6 (session) of /proc/PID/stat, from the task's process upwards.
-// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md#start
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#flow
 // Kernel: https://man7.org/linux/man-pages/man2/PR_SET_CHILD_SUBREAPER.2const.html, https://man7.org/linux/man-pages/man5/proc_pid_oom_score_adj.5.html
 func TestTask_WhoIsWhoseParent(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who is whose parent?")

@@ -24,8 +24,9 @@ import (
 //
 // To the shim runc is a program with a command line, the same that a reader types: create, start, exec, pause, resume, kill,
 // delete. It finds what it did before in its state directory, one for each containerd namespace, and so does a runc that is
-// called by hand. To take its place a program need only understand these few commands; the runtime option BinaryName
-// (ctr's --runc-binary) names it.
+// called by hand. The runtime option BinaryName (ctr's --runc-binary) names a program that takes its place. Such a program
+// must understand these commands, ps, with which containerd lists the processes of each task, also when it comes back, and, for
+// those who use them, update, checkpoint, restore and features.
 //
 // Hint: put a script in runc's place that writes down its arguments, and then executes runc.
 // Spec: https://github.com/opencontainers/runtime-tools/blob/master/docs/command-line-interface.md
@@ -73,6 +74,7 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 
 	q.Step("each thing that is done to the container is one call")
 	expectCall("exec", func() { d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "true") })
+	expectCall("ps", func() { d.Ctr("tasks", "ps", id) })
 	expectCall("pause", func() { d.Ctr("tasks", "pause", id) })
 	expectCall("resume", func() { d.Ctr("tasks", "resume", id) })
 
@@ -140,5 +142,5 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 		q.Fact("delete by the cleanup", lab.Chance(secondDelete))
 	})
 
-	q.Answer("A command that the shim calls: create, start, exec, pause, resume, kill, delete. While the task runs, no runc does.")
+	q.Answer("A command that the shim calls: create, start, exec, ps, pause, resume, kill, delete. While the task runs, no runc does.")
 }

@@ -31,7 +31,7 @@ import (
 //
 // Hint: `ctr containers create --label io.containerd.runc.v2.group=NAME`; the children of the shim; the addresses in
 // both bundles.
-// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md#start
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#start
 func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Can two tasks share a shim?")
 	defer q.Recover()

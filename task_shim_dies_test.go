@@ -33,7 +33,7 @@ import (
 // it.
 //
 // Hint: kill -KILL the parent of the container's process; `ctr events` in a second terminal.
-// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#delete
 func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What happens when the shim dies?")
 	defer q.Recover()

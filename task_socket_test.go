@@ -34,7 +34,7 @@ import (
 // calls without HTTP/2. The helper that started the shim made the socket, and the kernel still shows its pid.
 //
 // Hint: bootstrap.json (or address) in the bundle; printf %s ADDRESS/NAMESPACE/ID | sha256sum; ss -xlp.
-// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md, https://github.com/containerd/ttrpc
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#start, https://github.com/containerd/ttrpc
 // Kernel: https://man7.org/linux/man-pages/man7/unix.7.html, SO_PEERCRED
 func TestTask_HowIsTheShimReached(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How is the shim reached?")

@@ -28,7 +28,7 @@ import (
 // may die and come back: the shim holds the task meanwhile.
 //
 // Hint: who is the parent of whom? Look at field 4 of /proc/PID/stat, and at /proc/PID/cwd of the shim.
-// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#architecture
 // Kernel: https://man7.org/linux/man-pages/man2/PR_SET_CHILD_SUBREAPER.2const.html
 func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does the shim appear when containerd starts a task?")
