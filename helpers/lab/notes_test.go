@@ -20,6 +20,8 @@ type recorder struct {
 	errors []string
 }
 
+func (r *recorder) Failed() bool { return len(r.errors) > 0 }
+
 func (r *recorder) Errorf(format string, args ...any) {
 	r.errors = append(r.errors, fmt.Sprintf(format, args...))
 }
@@ -50,6 +52,18 @@ func TestFact_HasTheNumberOfItsStepOrControl(t *testing.T) {
 		`control {"number":2,"text":"Do not create it"}`,
 		`step {"number":3,"text":"Delete it"}`,
 		`fact {"name":"container: status","value":"two ⏎ lines","step":3}`,
+	})
+}
+
+// A fact may be recorded after a check that does not end the question. If the check has failed, the value may be wrong.
+func TestFact_AfterAFailureIsInDoubt(t *testing.T) {
+	q, errors, attrs := recordedQuestion(t)
+	q.Fact("the program", "runs")
+	errors.Errorf("the other program does not run")
+	q.Fact("the other program", "runs")
+	assert.DeepEqual(t, *attrs, []string{
+		`fact {"name":"the program","value":"runs","step":0}`,
+		`fact {"name":"the other program","value":"runs","step":0,"doubt":true}`,
 	})
 }
 

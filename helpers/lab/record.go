@@ -69,7 +69,8 @@ func (q *Q) Answer(format string, args ...any) {
 // Fact records what was observed. The name is "subject: attribute", and unique within the question, because two runs are
 // compared by the names of their facts. Paths of the run and volatile values (see [Volatile]) are recorded under names that do
 // not change from run to run, while the reader sees them as they are. A fact has the number of the step, or control, in which
-// it was observed.
+// it was observed. Once an assertion of the question has failed, facts are marked as in doubt: a check that does not end the
+// question may be what their value rests on.
 func (q *Q) Fact(name string, value any) {
 	q.Helper()
 	if !q.notes.taken {
@@ -84,8 +85,13 @@ func (q *Q) Fact(name string, value any) {
 		Value string `json:"value"`
 		Step  int    `json:"step"`           // number of the step or control; 0 before the first
 		Data  any    `json:"data,omitempty"` // the value of a map or a slice, for the pictures of the notebook
-	}{name, q.notes.facts.normalize(value), q.notes.steps.last, q.notes.facts.data(value)})
-	q.notes.line("     · %-34s %s", name, plain(value))
+		Doubt bool   `json:"doubt,omitempty"`
+	}{name, q.notes.facts.normalize(value), q.notes.steps.last, q.notes.facts.data(value), q.Failed()})
+	shown := plain(value)
+	if q.Failed() {
+		shown += "   (in doubt: an assertion before it has failed)"
+	}
+	q.notes.line("     · %-34s %s", name, shown)
 }
 
 // Clause records whether the runtime under test meets a clause of the runtime specification (runtime.md). The clause is

@@ -61,7 +61,7 @@ func (r *Reader) attr(e event, t *test) Change {
 	case "fact":
 		var f Fact
 		if r.decode(t, &f) {
-			r.add(t, f.Step, Item{Fact: &Fact{plainText(f.Name), plainText(f.Value), f.Step, plainData(f.Data)}})
+			r.add(t, f.Step, Item{Fact: &Fact{plainText(f.Name), plainText(f.Value), f.Step, plainData(f.Data), f.Doubt}})
 		}
 	case "clause":
 		var c Clause

@@ -100,8 +100,9 @@ type Command struct {
 type Fact struct {
 	Name  string `json:"name"` // "subject: attribute", unique within the question
 	Value string `json:"value"`
-	Step  int    `json:"step"`           // number of its step
-	Data  any    `json:"data,omitempty"` // of a map or a slice: map[string]any or []any, of these and strings
+	Step  int    `json:"step"`            // number of its step
+	Data  any    `json:"data,omitempty"`  // of a map or a slice: map[string]any or []any, of these and strings
+	Doubt bool   `json:"doubt,omitempty"` // an assertion of the question had failed before: the value may be wrong
 }
 
 // A Clause is a sentence of the runtime specification that a question has put to the test.
