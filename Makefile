@@ -136,7 +136,7 @@ watch: $(BIN)/lab ## ask again each time when a Go file changes: make watch Q=Pa
 	@$(BIN)/lab watch $(MAKE) --no-print-directory $(if $(filter vm,$(WHERE)),lab,lab-here)
 
 .PHONY: sweep
-sweep: $(BIN)/lab ## remove the leftovers of killed runs, kept runs, and the results of all but the newest 20 runs
+sweep: $(BIN)/lab ## remove the leftovers of killed runs, kept runs, old results, and releases that were not used for a month
 	@$(AS_ROOT) $(BIN)/lab sweep
 
 # How long each fuzz target runs: make fuzz FUZZTIME=30s

@@ -5,20 +5,31 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
+	"time"
 
 	"cdblab/helpers/host"
+	"cdblab/helpers/release"
 	"cdblab/helpers/results"
 )
 
-// keptResults is how many runs keep their results when the machine is swept.
-const keptResults = 20
+const (
+	keptResults  = 20                  // runs keep their results when the machine is swept
+	keptReleases = 30 * 24 * time.Hour // after their last use
+)
 
-// sweepMain removes every run that is not in progress, also the runs that were kept, and the results of all but the newest runs.
+// sweepMain removes every run that is not in progress, also the runs that were kept, the results of all but the newest runs, and
+// releases that were not used for a month.
 func sweepMain([]string) int {
 	if n, err := results.Prune(results.Dir, keptResults); err != nil {
 		logf("remove old results: %v", err)
 	} else if n > 0 {
 		fmt.Printf("removed the results of %d runs from %s; the newest %d stay\n", n, results.Dir, keptResults)
+	}
+	if removed, err := release.Prune(keptReleases); err != nil {
+		logf("remove releases that were not used for a month: %v", err)
+	} else if len(removed) > 0 {
+		fmt.Printf("removed releases that were not used for a month: %s\n", strings.Join(removed, ", "))
 	}
 	if os.Geteuid() != 0 {
 		logf("sweep needs root, because the files of the lab belong to root; you are uid %d. Run: sudo make sweep", os.Geteuid())

@@ -49,6 +49,8 @@ func (s *store) get(ctx context.Context, p program) (string, error) {
 	dir := filepath.Join(s.dir, directory(&b, p.version))
 	path := filepath.Join(dir, p.tool.Name)
 	if b.Check(path, p.version, false) == nil {
+		now := time.Now()
+		_ = os.Chtimes(dir, now, now) // for Prune; another user's store stays as it is
 		return path, nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -71,6 +73,33 @@ func (s *store) get(ctx context.Context, p program) (string, error) {
 		err = cause // not what go says when it is interrupted
 	}
 	return path, err
+}
+
+// Prune removes the releases that no run has used for so long, and returns the names of their directories.
+func Prune(unused time.Duration) ([]string, error) {
+	s, err := openStore()
+	if err != nil {
+		return nil, err
+	}
+	return s.prune(unused)
+}
+
+func (s *store) prune(unused time.Duration) (removed []string, err error) {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if info, infoErr := e.Info(); infoErr != nil || !e.IsDir() || time.Since(info.ModTime()) < unused {
+			continue
+		}
+		if removeErr := os.RemoveAll(filepath.Join(s.dir, e.Name())); removeErr != nil {
+			err = errors.Join(err, removeErr)
+			continue
+		}
+		removed = append(removed, e.Name())
+	}
+	return removed, err
 }
 
 // build builds a program beside its place, and then moves it there: a build that was stopped leaves no half a program.

@@ -141,6 +141,21 @@ func TestStore_BuildsARelease(t *testing.T) {
 		s.gocmd = "go"
 	}
 	assert.Equal(t, s.count("building ctr"), 2)
+
+	// make sweep removes the one that no run has used since.
+	entries, err := os.ReadDir(s.dir)
+	assert.NilError(t, err)
+	assert.Equal(t, len(entries), 2)
+	longAgo := time.Now().Add(-40 * 24 * time.Hour)
+	for _, e := range entries {
+		assert.NilError(t, os.Chtimes(filepath.Join(s.dir, e.Name()), longAgo, longAgo))
+	}
+	_, err = s.get(t.Context(), wanted(t, "CTR=2.0.5"))
+	assert.NilError(t, err)
+	removed, err := s.prune(30 * 24 * time.Hour)
+	assert.NilError(t, err)
+	assert.Equal(t, len(removed), 1)
+	assert.Assert(t, cmp.Contains(removed[0], "containerd-1.7.27-go"))
 }
 
 // A file that is not what it should be is never used.
