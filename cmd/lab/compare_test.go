@@ -107,6 +107,8 @@ func TestRunner_RefusesResultsThatAreNotOfThisRun(t *testing.T) {
 		{"another program", stream("sha256:other", "there"), "are of another run: they are of runc sha256:other, expected sha256:"},
 		{"cut short", strings.TrimSuffix(stream("", ""), "{\"Action\":\"pass\"}\n"),
 			"did not come to its end: The stream ends before the run does"},
+		{"stopped VM", `{"Action":"run","Test":"TestY"}` + "\n" + strings.Replace(stream("", ""), `{"Action":"pass"}`, `{"Action":"fail"}`, 1),
+			"did not come to its end: 1 questions have not ended, for example TestY"},
 		{"empty", "", "did not come to its end: The stream is empty."},
 	} {
 		t.Run(row.name, func(t *testing.T) {

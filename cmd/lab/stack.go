@@ -119,7 +119,7 @@ func (r *runner) make1(ctx context.Context, key runKey, name string, args []stri
 	}
 	if !isWhole(run) {
 		return nil, fmt.Errorf("make %s did not come to its end: %s\n  what to do: see %s",
-			strings.Join(args, " "), cmp.Or(strings.Join(run.Problems, " "), "no question was asked"), dir)
+			strings.Join(args, " "), whyNotWhole(run), dir)
 	}
 	if err := key.check(run.Stack); err != nil {
 		return nil, fmt.Errorf("the results in %s are of another run: %w\n  what to do: make no other run at the same time", dir, err)
@@ -128,9 +128,31 @@ func (r *runner) make1(ctx context.Context, key runKey, name string, args []stri
 	return run, key.store(filepath.Join(dir, results.StreamFile))
 }
 
-// isWhole reports whether a run has come to its end. That questions failed does not matter.
+// isWhole reports whether a run has come to its end, and each of its questions. That questions failed does not matter. A run whose
+// VM was stopped ends in order, but the questions that it had begun do not.
 func isWhole(run *results.Run) bool {
-	return len(run.Questions) > 0 && run.Verdict != results.Unfinished
+	return len(run.Questions) > 0 && run.Verdict != results.Unfinished && len(unfinished(run)) == 0
+}
+
+// unfinished returns the names of the questions that have begun, or waited, and not ended.
+func unfinished(run *results.Run) (tests []string) {
+	for _, q := range run.Questions {
+		if q.Verdict == results.Unfinished {
+			tests = append(tests, q.Test)
+		}
+	}
+	return tests
+}
+
+// whyNotWhole says in a sentence what isWhole misses.
+func whyNotWhole(run *results.Run) string {
+	switch tests := unfinished(run); {
+	case len(run.Problems) > 0:
+		return strings.Join(run.Problems, " ")
+	case len(tests) > 0:
+		return fmt.Sprintf("%d questions have not ended, for example %s", len(tests), tests[0])
+	}
+	return "no question was asked"
 }
 
 // prepare builds the pinned programs, once.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -41,6 +42,11 @@ func (d *Daemon) cleanUp() {
 		return
 	}
 	if err := d.server.stop(); err != nil {
+		d.q.Error(err)
+	}
+	// containerd 2.2.3 and older ones leave the socket behind on which shims publish events. What a daemon leaves is not what the
+	// question has left.
+	if err := os.Remove(d.Address + ".ttrpc"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.q.Error(err)
 	}
 }

@@ -1,0 +1,23 @@
+//go:build linux
+
+package runc
+
+import (
+	"bytes"
+	"os"
+
+	"cdblab/helpers/lab"
+)
+
+// Knows reports whether the runtime under test knows a field of its input by its name in JSON: then the name is in the program. A
+// script, behind which another program is the runtime, has to do what the pinned runc does.
+//
+// A version number would not show what a distribution has patched.
+func Knows(q *lab.Q, field string) bool {
+	q.Helper()
+	program, err := os.ReadFile(q.UnderTest("runc").Path)
+	if err != nil {
+		q.Fatalf("look for %s in the runtime under test: %v", field, err)
+	}
+	return bytes.HasPrefix(program, []byte("#!")) || bytes.Contains(program, []byte(field))
+}
