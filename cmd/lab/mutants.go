@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"time"
 
 	"cdblab/helpers/cgroup"
@@ -52,7 +51,7 @@ func mutantsMain(args []string) int {
 		if err := table.WriteText(os.Stdout); err != nil {
 			logf("%v", err)
 		}
-		fmt.Printf("the table is in %s\n", filepath.Join(mutants.Dir(mutantsDir, *target, "v"+strings.Fields(table.Title)[3], c.Seed), "table.md"))
+		fmt.Printf("the table is in %s\n", c.TableFile())
 	}
 	if err != nil {
 		logf("%v", err)

@@ -36,8 +36,8 @@ func DefaultLimits(commands int) (Limits, error) {
 // A group is a cgroup below host.Cgroup, in the hierarchies that have the controllers memory and pids.
 type group struct{ dirs []string }
 
-// namePattern matches the names of groups. The number is that of the process that made the group.
-const namePattern = "confined-*"
+// groupName returns the name of the group of this process.
+func groupName() string { return fmt.Sprintf("confined-%d", os.Getpid()) }
 
 // newGroup makes a group with limits. Where a controller is missing, the limit is missing: the watch is still there.
 func newGroup(l Limits) (*group, error) {
@@ -52,7 +52,7 @@ func newGroup(l Limits) (*group, error) {
 		if h == nil {
 			continue
 		}
-		dir := h.Path(filepath.Join(host.Cgroup, fmt.Sprintf("confined-%d", os.Getpid())))
+		dir := h.Path(filepath.Join(host.Cgroup, groupName()))
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("make a cgroup for the limits: %w", err)
 		}
@@ -77,7 +77,7 @@ func newGroup(l Limits) (*group, error) {
 // removeLeft removes the groups of processes that were killed. The kernel does not remove a group that has a process.
 func removeLeft(hierarchies []cgroup.Hierarchy) {
 	for _, h := range hierarchies {
-		left, _ := filepath.Glob(h.Path(filepath.Join(host.Cgroup, namePattern)))
+		left, _ := filepath.Glob(h.Path(filepath.Join(host.Cgroup, "confined-*")))
 		for _, dir := range left {
 			var pid int
 			_, err := fmt.Sscanf(filepath.Base(dir), "confined-%d", &pid)
@@ -104,13 +104,13 @@ func (g *group) remove() error {
 	return errors.Join(errs...)
 }
 
-// killedForMemory returns how many processes of the group the kernel has killed because the group had no memory.
-func (g *group) killedForMemory() uint64 {
+// count returns the number after a key in the first of the files that has it, of any hierarchy.
+func (g *group) count(key string, files ...string) uint64 {
 	for _, dir := range g.dirs {
-		for _, name := range []string{"memory.events", "memory.oom_control"} {
-			data, _ := os.ReadFile(filepath.Join(dir, name)) // one of them is there
+		for _, name := range files {
+			data, _ := os.ReadFile(filepath.Join(dir, name)) // another hierarchy has it
 			var n uint64
-			if scanKey(string(data), "oom_kill", &n) {
+			if scanKey(string(data), key, &n) {
 				return n
 			}
 		}
@@ -137,8 +137,11 @@ func newWatch(l Limits) watch {
 
 // exceeded returns which limit is exceeded, or "".
 func (w watch) exceeded(g *group) string {
-	if n := g.killedForMemory(); n > 0 {
-		return fmt.Sprintf("memory: the kernel has killed %d of its processes, because all of them had as much as they may have", n)
+	if n := g.count("oom_kill", "memory.events", "memory.oom_control"); n > 0 {
+		return "memory: its processes had as much as they may have, and the kernel has killed one of them"
+	}
+	if n := g.count("max", "pids.events"); n > 0 {
+		return "processes: it had as many as it may have"
 	}
 	if n, err := threads(); err == nil && n > w.threads {
 		return fmt.Sprintf("processes: this machine has %d threads, and should have at most %d", n, w.threads)

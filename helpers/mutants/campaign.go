@@ -38,6 +38,10 @@ type Campaign struct {
 	source  *Source
 	state   *State
 	mu      sync.Mutex // of state, and of the tables
+
+	// try and load are buildAndRun and loadSource; a test replaces them.
+	try  func(ctx context.Context, m *Mutant, name string, deadline time.Duration) (Result, error)
+	load func(context.Context) (iter.Seq[Mutant], error)
 }
 
 // Run runs the campaign, and returns its table, also if it was stopped before its end.
@@ -52,12 +56,15 @@ func (c *Campaign) Run(ctx context.Context) (Table, error) {
 		return Table{}, err
 	}
 	err = c.runAll(ctx, verdicts)
-	if errors.Is(err, context.Canceled) {
+	if ctx.Err() != nil {
 		err = errors.New("stopped. The same command goes on where this one was stopped")
 	}
 	table := NewTable(c.state, c.N, verdicts)
 	return table, errors.Join(err, table.WriteFiles(c.dir))
 }
+
+// TableFile returns the table of a campaign that has run, in Markdown.
+func (c *Campaign) TableFile() string { return filepath.Join(c.dir, "table.md") }
 
 // begin reads the state, and prepares the copies of the modules and the test binary.
 func (c *Campaign) begin(ctx context.Context) (unlock func(), err error) {
@@ -69,8 +76,11 @@ func (c *Campaign) begin(ctx context.Context) (unlock func(), err error) {
 		return nil, err
 	}
 	lock := flock.New(filepath.Join(c.Dir, c.Target.Name+".lock"), flock.SetPermissions(0o644))
-	if ok, err := lock.TryLock(); err != nil || !ok {
-		return nil, fmt.Errorf("another process makes mutants of %s in %s: wait until it has ended (%w)", c.Target.Name, c.Dir, errors.Join(err))
+	switch ok, err := lock.TryLock(); {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, fmt.Errorf("another process makes mutants of %s in %s: wait until it has ended", c.Target.Name, c.Dir)
 	}
 	unlock = func() { _ = lock.Unlock() }
 	defer func() {
@@ -91,6 +101,8 @@ func (c *Campaign) begin(ctx context.Context) (unlock func(), err error) {
 	if err := c.source.Sweep(); err != nil {
 		return nil, err
 	}
+	c.try, c.load = c.buildAndRun, c.loadSource
+	c.Logf("building the questions")
 	c.Binary, err = BuildLab(ctx, c.source)
 	return unlock, err
 }
@@ -105,10 +117,10 @@ func (c *Campaign) runAll(ctx context.Context, verdicts Verdicts) error {
 	if deadline == 0 {
 		deadline = (3*honest + 2*time.Minute).Round(time.Second)
 	}
-	draw := c.draw(ctx)
-	defer draw.stop()
+	draw := &drawer{stop: func() {}}
+	defer func() { draw.stop() }()
 	for {
-		if err := draw.fill(c); err != nil {
+		if err := draw.fill(ctx, c); err != nil {
 			return err
 		}
 		counted, _ := c.state.Counted(c.N)
@@ -134,7 +146,7 @@ func (c *Campaign) one(ctx context.Context, m Mutant, number int, deadline time.
 		return context.Cause(ctx)
 	}
 	c.Logf("mutant %d of %d (%s): %s", number, c.N, m.ID(), m)
-	result, err := c.buildAndRun(ctx, &m, m.ID(), deadline)
+	result, err := c.try(ctx, &m, m.ID(), deadline)
 	if err != nil {
 		return fmt.Errorf("mutant %s: %w", m.ID(), err)
 	}
@@ -180,7 +192,7 @@ func (c *Campaign) honest(ctx context.Context) (time.Duration, error) {
 		return took, nil
 	}
 	c.Logf("the honest build: a copy of %s %s without a fault has to pass first", c.Target.Name, c.version)
-	result, err := c.buildAndRun(ctx, nil, "honest", time.Hour)
+	result, err := c.try(ctx, nil, "honest", time.Hour)
 	if err != nil {
 		return 0, fmt.Errorf("the honest build: %w", err)
 	}
@@ -194,45 +206,41 @@ func (c *Campaign) honest(ctx context.Context) (time.Duration, error) {
 	return result.Took, c.state.Save()
 }
 
-// A drawer draws further mutants. It loads the source when it draws the first one.
+// loadSource returns all mutants that can be made, in the order of the seed.
+func (c *Campaign) loadSource(ctx context.Context) (iter.Seq[Mutant], error) {
+	var profile *Profile
+	if !c.All {
+		var err error
+		if profile, err = c.profile(ctx); err != nil {
+			return nil, err
+		}
+	}
+	program, err := c.source.Load(ctx, profile)
+	if err != nil {
+		return nil, err
+	}
+	var counts []string
+	for _, k := range Kinds {
+		counts = append(counts, fmt.Sprintf("%s %d", k, program.Count()[k]))
+	}
+	c.Logf("faults that can be made: %s", strings.Join(counts, ", "))
+	return program.Draw(c.Seed), nil
+}
+
+// A drawer draws further mutants. The source is loaded when the first one is needed: a campaign that goes on needs none.
 type drawer struct {
 	next func() (Mutant, bool)
 	stop func()
-	load func() (iter.Seq[Mutant], error)
-}
-
-func (c *Campaign) draw(ctx context.Context) *drawer {
-	d := &drawer{stop: func() {}}
-	d.load = func() (iter.Seq[Mutant], error) {
-		var profile *Profile
-		if !c.All {
-			var err error
-			if profile, err = c.profile(ctx); err != nil {
-				return nil, err
-			}
-		}
-		program, err := c.source.Load(ctx, profile)
-		if err != nil {
-			return nil, err
-		}
-		var counts []string
-		for _, k := range Kinds {
-			counts = append(counts, fmt.Sprintf("%s %d", k, program.Count()[k]))
-		}
-		c.Logf("faults that can be made: %s", strings.Join(counts, ", "))
-		return program.Draw(c.Seed), nil
-	}
-	return d
 }
 
 // fill draws mutants until the state has as many as are wanted.
-func (d *drawer) fill(c *Campaign) error {
+func (d *drawer) fill(ctx context.Context, c *Campaign) error {
 	_, missing := c.state.Counted(c.N)
 	if missing <= 0 {
 		return nil
 	}
 	if d.next == nil {
-		seq, err := d.load()
+		seq, err := c.load(ctx)
 		if err != nil {
 			return err
 		}
