@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -163,6 +164,9 @@ func fileDigest(path string) (string, error) {
 	return fmt.Sprintf("sha256:%x", h.Sum(nil)), nil
 }
 
+// notInBinary are the directories of which the test binary has nothing.
+var notInBinary = []string{"selftest", "cmd", "helpers/mutants", "helpers/confine"}
+
 // sourceDigest returns a digest of the files that the test binary is built of. The commands are no part of it, nor are the unit
 // tests of the helpers.
 func sourceDigest() (string, error) {
@@ -172,7 +176,7 @@ func sourceDigest() (string, error) {
 			return err
 		}
 		if d.IsDir() {
-			if path != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "selftest" || d.Name() == "cmd") {
+			if path != "." && (strings.HasPrefix(d.Name(), ".") || slices.Contains(notInBinary, path)) {
 				return fs.SkipDir
 			}
 			return nil

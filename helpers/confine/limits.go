@@ -65,13 +65,23 @@ func newGroup(l Limits) (*group, error) {
 			}
 		}
 		if h.V2 { // an error means that the root has not enabled the controller, and it is not the lab's to enable
-			_ = os.WriteFile(filepath.Join(filepath.Dir(dir), "cgroup.subtree_control"), []byte("+"+controller), 0o644)
+			_ = write(filepath.Join(filepath.Dir(dir), "cgroup.subtree_control"), "+"+controller)
 		}
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := write(filepath.Join(dir, file), value); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, errors.Join(fmt.Errorf("limit %s: %w", controller, err), g.remove())
 		}
 	}
 	return g, nil
+}
+
+// write writes to a file that is there. With O_CREATE the error for a missing one would be EACCES.
+func write(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
 
 // removeLeft removes the groups of processes that were killed. The kernel does not remove a group that has a process.

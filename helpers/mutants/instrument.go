@@ -53,6 +53,7 @@ func (s *Source) CoverBuild(ctx context.Context, logf func(string, ...any)) (pro
 const initCounters = `package libcontainer
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -76,7 +77,10 @@ func labOpenCounters() {
 
 func labWriteCounters() {
 	if labCounters != nil {
-		_ = coverage.WriteCounters(labCounters)
+		var all bytes.Buffer
+		if coverage.WriteCounters(&all) == nil {
+			_, _ = labCounters.Write(all.Bytes()) // at once: it may be killed at any time
+		}
 		labCounters.Close()
 		labCounters = nil
 	}
@@ -119,10 +123,26 @@ func (s *Source) instrumentInit() error {
 
 // WriteProfile turns the counters in a directory into a profile in the format of go tool cover.
 func (s *Source) WriteProfile(ctx context.Context, counters, profile string) error {
+	if err := removeEmpty(counters); err != nil {
+		return err
+	}
 	tmp := profile + ".new"
 	_, stderr, err := s.run(ctx, nil, "tool", "covdata", "textfmt", "-i="+counters, "-o="+tmp)
 	if err != nil {
 		return fmt.Errorf("read the counters of %s: %w\n%s", s.target.Name, err, lastLines(string(stderr)))
 	}
 	return os.Rename(tmp, profile)
+}
+
+// removeEmpty removes the empty files of a directory: runc init was killed before it had written its counters, as for a container
+// that is deleted before it is started. The cover tool does not read a directory that has one.
+func removeEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	errs := []error{err}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Size() == 0 {
+			errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }
