@@ -63,7 +63,7 @@ func mutantsMain(args []string) int {
 // prepareMutants fills in what the flags do not name.
 func prepareMutants(c *mutants.Campaign, target, asRoot string) (err error) {
 	if _, err := regexp.Compile(c.Questions); err != nil {
-		return fmt.Errorf("Q is no regular expression: %w", err)
+		return fmt.Errorf("make's Q has to be a regular expression: %w", err)
 	}
 	if c.Target, err = mutants.FindTarget(target); err != nil {
 		return err

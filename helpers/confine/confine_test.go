@@ -76,10 +76,14 @@ func TestCommand_IsCutOff(t *testing.T) {
 		change func(*Command)
 		want   string
 	}{
-		"it hangs, and ignores SIGTERM": {`trap "" TERM; sleep 300`, func(c *Command) { c.Deadline = time.Second }, "deadline: it did not end within 1s"},
-		"it takes memory without end":   {`exec tail /dev/zero`, nil, "memory: its processes had as much as they may have, and the kernel has killed one of them"},
-		"it forks without end":          {`exec 2>/dev/null; f() { f | f & }; f; sleep 300`, nil, "processes: it had as many as it may have"},
-		"its caller ends":               {`sleep 300`, func(c *Command) { c.Stop = endedPipe() }, Stopped},
+		"it hangs, and ignores SIGTERM": {
+			`trap "" TERM; sleep 300`, func(c *Command) { c.Deadline = time.Second }, "deadline: it did not end within 1s",
+		},
+		"it takes memory without end": {
+			`exec tail /dev/zero`, nil, "memory: its processes had as much as they may have, and the kernel has killed one of them",
+		},
+		"it forks without end": {`exec 2>/dev/null; f() { f | f & }; f; sleep 300`, nil, "processes: it had as many as it may have"},
+		"its caller ends":      {`sleep 300`, func(c *Command) { c.Stop = endedPipe() }, Stopped},
 	} {
 		t.Run(name, func(t *testing.T) {
 			begin := time.Now()

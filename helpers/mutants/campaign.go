@@ -152,7 +152,7 @@ func (c *Campaign) one(ctx context.Context, m Mutant, number int, deadline time.
 	}
 	said := Row{Mutant: m, Result: result}.outcome()
 	if result.Message != "" {
-		said += ": " + oneLine(result.Message)
+		said += ": " + clip(result.Message, 300)
 	}
 	c.Logf("mutant %d of %d (%s): %s, in %.0f s", number, c.N, m.ID(), said, result.Took.Seconds())
 	c.mu.Lock()
@@ -274,7 +274,7 @@ func (c *Campaign) profile(ctx context.Context) (*Profile, error) {
 			return nil, fmt.Errorf("find out which lines the questions execute: %w", err)
 		}
 	}
-	profile, err := ReadProfile(file, c.Target.Init)
+	profile, err := ReadProfile(file, c.Target)
 	if err != nil {
 		return nil, err
 	}
@@ -314,7 +314,8 @@ func (c *Campaign) measure(ctx context.Context, file string) error {
 		return err
 	}
 	if result.Outcome != Survived {
-		c.Logf("not all questions pass with the program that counts, which is no error: %s: %s", Row{Result: result}.outcome(), oneLine(result.Message))
+		c.Logf("not all questions pass with the program that counts, which is no error: %s: %s",
+			Row{Result: result}.outcome(), clip(result.Message, 300))
 	}
 	return c.source.WriteProfile(ctx, counters, file)
 }

@@ -28,7 +28,10 @@ func fake(t *testing.T, n int, outcomes map[int]Outcome) (c *Campaign, ran *[]st
 	open(t, c)
 	c.load = func(context.Context) (iter.Seq[Mutant], error) {
 		return func(yield func(Mutant) bool) {
-			for line := 1; line <= 9 && yield(Mutant{File: "example.com/a/b/c.go", Line: line, Start: line, Change: fmt.Sprintf("change %d", line)}); line++ {
+			for line := 1; line <= 9; line++ {
+				if !yield(Mutant{File: "example.com/a/b/c.go", Line: line, Start: line, Change: fmt.Sprintf("change %d", line)}) {
+					return
+				}
 			}
 		}, nil
 	}
@@ -113,11 +116,18 @@ func TestJudge(t *testing.T) {
 	failed := func(test string, after time.Duration, text string) *results.Question {
 		return &results.Question{
 			Test: test, Text: "?", Verdict: results.Failed, Begin: at, Elapsed: after, Steps: []*results.Step{{}},
-			Logs: []results.Log{{Kind: "log", Text: "a note", At: "a_test.go:1"}, {Kind: "log", Text: text, At: "a_test.go:2"}},
+			Logs: []results.Log{
+				{Kind: "log", Text: "a note", At: "a_test.go:1"},
+				{Kind: "log", Text: text, At: "a_test.go:2"},
+			},
 		}
 	}
 	answered := &results.Question{Test: "TestTask_C", Text: "?", Verdict: results.Answered, Steps: []*results.Step{{}}}
-	hangs := &results.Question{Test: "TestTask_D", Text: "?", Verdict: results.Unfinished, Steps: []*results.Step{{}, {Number: 1, Text: "wait"}}}
+	hangs := &results.Question{
+		Test: "TestTask_D", Text: "?", Verdict: results.Unfinished, Steps: []*results.Step{{}, {Number: 1, Text: "wait"}},
+	}
+	late, early := failed("TestTask_A", time.Hour, "assertion failed: late"), failed("TestTask_B", time.Second, "assertion failed: x")
+	changed := results.Run{Lines: []string{"cdblab: the run changed the host: mount left", "FAIL"}, Questions: []*results.Question{answered}}
 	for name, row := range map[string]struct {
 		run    results.Run
 		code   int
@@ -127,9 +137,9 @@ func TestJudge(t *testing.T) {
 		"passes": {results.Run{Questions: []*results.Question{answered}}, 0, "", Result{Outcome: Survived}},
 		"asks nothing": {results.Run{Lines: []string{"cdblab: no question was asked"}}, 0, "",
 			Result{Outcome: Killed, Message: "the run ended with exit code 0: no question was asked"}},
-		"the first failure": {results.Run{Questions: []*results.Question{failed("TestTask_A", time.Hour, "assertion failed: late"), failed("TestTask_B", time.Second, "assertion failed: x")}}, 1, "",
+		"the first failure": {results.Run{Questions: []*results.Question{late, early}}, 1, "",
 			Result{Outcome: Killed, Question: "TestTask_B", Message: "a_test.go:2: assertion failed: x"}},
-		"the lab itself": {results.Run{Lines: []string{"cdblab: the run changed the host: mount left", "FAIL"}, Questions: []*results.Question{answered}}, 1, "",
+		"the lab itself": {changed, 1, "",
 			Result{Outcome: Killed, Message: "the run ended with exit code 1: the run changed the host: mount left"}},
 		"hangs": {results.Run{Questions: []*results.Question{answered, hangs}}, 137, "deadline: it did not end within 2s",
 			Result{Outcome: Hung, Question: "TestTask_D", Message: "deadline: it did not end within 2s. It did not end. Its last step: wait"}},
@@ -143,10 +153,11 @@ func TestJudge(t *testing.T) {
 func TestTable(t *testing.T) {
 	state := &State{Target: "runc", Version: "v1.5.2", Seed: 3, Results: map[string]Result{}}
 	for i, r := range []Result{
-		{Outcome: Killed, Question: "TestLifecycle_A", Message: "a | b"}, {Outcome: Hung, Message: "deadline"}, {Outcome: Survived}, {Outcome: Survived},
-		{Outcome: Survived}, {Outcome: NoBuild}, {Outcome: Killed},
+		{Outcome: Killed, Question: "TestLifecycle_A", Message: "a | b"}, {Outcome: Hung, Message: "deadline"},
+		{Outcome: Survived}, {Outcome: Survived}, {Outcome: Survived}, {Outcome: NoBuild}, {Outcome: Killed},
 	} {
-		m := Mutant{File: "github.com/opencontainers/runc/a.go", Line: i, Start: i, Func: "f", Kind: CallDeleted, Change: fmt.Sprintf("delete call(%d)", i)}
+		m := Mutant{File: "github.com/opencontainers/runc/a.go", Line: i, Start: i, Func: "f", Kind: CallDeleted}
+		m.Change = fmt.Sprintf("delete call(%d)", i)
 		state.Mutants = append(state.Mutants, m)
 		state.Results[m.ID()] = r
 	}

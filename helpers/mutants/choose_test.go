@@ -64,7 +64,7 @@ func TestDraw_IsTheSameForASeed(t *testing.T) {
 func TestDraw_LeavesOutWhatHasWrongTypesAndSecondMutantsOfALine(t *testing.T) {
 	lines := map[string]bool{}
 	for m := range load(t, nil).Draw(1) {
-		assert.Check(t, !strings.Contains(m.Change, "delete unused(7)"), "without the call, the variable is not used, and the file does not compile")
+		assert.Check(t, !strings.Contains(m.Change, "delete unused(7)"), "the variable is not used, and the file does not compile")
 		assert.Check(t, !lines[m.Place()], "two mutants of %s", m.Place())
 		lines[m.Place()] = true
 	}
@@ -72,8 +72,9 @@ func TestDraw_LeavesOutWhatHasWrongTypesAndSecondMutantsOfALine(t *testing.T) {
 
 func TestDraw_TakesOnlyLinesThatTheQuestionsExecute(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "profile.txt")
-	assert.NilError(t, os.WriteFile(path, []byte("mode: atomic\nexample.com/sample/sample.go:6.2,6.11 1 0\nexample.com/sample/sample.go:9.2,9.17 1 5\n"), 0o644))
-	profile, err := ReadProfile(path, nil)
+	const blocks = "mode: atomic\nexample.com/sample/sample.go:6.2,6.11 1 0\nexample.com/sample/sample.go:9.2,9.17 1 5\n"
+	assert.NilError(t, os.WriteFile(path, []byte(blocks), 0o644))
+	profile, err := ReadProfile(path, Target{})
 	assert.NilError(t, err)
 	for m := range load(t, profile).Draw(1) {
 		assert.Check(t, m.Line == 9, "%s", m)
@@ -90,12 +91,12 @@ func TestProfile_ExecutesByName(t *testing.T) {
 	const init, other = "github.com/opencontainers/runc/libcontainer/rootfs_linux.go", "github.com/opencontainers/runc/list.go"
 	path := filepath.Join(t.TempDir(), "profile.txt")
 	assert.NilError(t, os.WriteFile(path, []byte("mode: atomic\n"+init+":6.2,6.11 1 0\n"+other+":6.2,6.11 1 0\n"), 0o644))
-	p, err := ReadProfile(path, runc.Init)
+	p, err := ReadProfile(path, runc)
 	assert.NilError(t, err)
 	assert.Check(t, p.Executes(init, token.Position{Line: 6, Column: 3}))
 	assert.Check(t, !p.Executes(other, token.Position{Line: 6, Column: 3}))
-	assert.NilError(t, os.WriteFile(path, []byte("mode: atomic\n"+init+":6.2,6.11 1 0\n"+init+":7.2,7.11 1 1\n"), 0o644))
-	p, err = ReadProfile(path, runc.Init)
+	assert.NilError(t, os.WriteFile(path, []byte("mode: atomic\n"+init+":6.2,6.11 1 0\n"+runc.InitMain+":7.2,7.11 1 1\n"), 0o644))
+	p, err = ReadProfile(path, runc)
 	assert.NilError(t, err)
-	assert.Check(t, !p.Executes(init, token.Position{Line: 6, Column: 3}), "the profile has this file, so it is believed")
+	assert.Check(t, !p.Executes(init, token.Position{Line: 6, Column: 3}), "runc init has written its counters, so the profile is believed")
 }

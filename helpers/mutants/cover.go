@@ -12,18 +12,21 @@ import (
 // A Profile says which statements the questions execute. A nil profile says that they execute all.
 type Profile struct {
 	blocks map[string][]cover.ProfileBlock // file → blocks
-	byName *regexp.Regexp                  // files that count as executed although the profile has nothing of them; nil for none
+	byName *regexp.Regexp                  // files that count as executed although the profile does not say so; nil for none
 }
 
-// ReadProfile reads a profile in the format of go tool cover. init has the files of which a process may have left no counters.
-func ReadProfile(path string, init *regexp.Regexp) (*Profile, error) {
+// ReadProfile reads a profile of a target in the format of go tool cover.
+func ReadProfile(path string, target Target) (*Profile, error) {
 	files, err := cover.ParseProfiles(path)
 	if err != nil {
 		return nil, err
 	}
-	p := &Profile{blocks: map[string][]cover.ProfileBlock{}, byName: init}
+	p := &Profile{blocks: map[string][]cover.ProfileBlock{}, byName: target.Init}
 	for _, f := range files {
 		p.blocks[f.FileName] = f.Blocks
+	}
+	if p.any(target.InitMain) {
+		p.byName = nil // runc init has written its counters
 	}
 	return p, nil
 }
@@ -40,7 +43,7 @@ func (p *Profile) Executes(file string, at token.Position) bool {
 			return true
 		}
 	}
-	return !p.any(file) && p.byName != nil && p.byName.MatchString(file)
+	return p.byName != nil && p.byName.MatchString(file)
 }
 
 // any reports whether the questions execute anything of a file.

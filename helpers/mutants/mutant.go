@@ -75,8 +75,10 @@ func (m Mutant) String() string {
 func (m Mutant) dir() string { return path.Dir(m.File) }
 
 // oneLine returns source text in one line that is not too long for a table.
-func oneLine(text string) string {
-	const most = 120
+func oneLine(text string) string { return clip(text, 120) }
+
+// clip returns text in one line of at most so many characters.
+func clip(text string, most int) string {
 	text = strings.Join(strings.Fields(text), " ")
 	if r := []rune(text); len(r) > most {
 		text = string(r[:most-1]) + "…"

@@ -66,18 +66,27 @@ func TestCandidates_OfEachKind(t *testing.T) {
 		body string
 		want []string
 	}{
-		"call":                {"use()", []string{"call deleted: delete use()"}},
-		"deferred call":       {"defer use()", []string{"call deleted: delete defer use()"}},
-		"message":             {`logrus.Debug("text", 7)`, nil},
-		"field":               {"o.next = o", []string{"assignment deleted: delete o.next = o"}},
-		"flags are added":     {"n |= B", []string{"assignment deleted: delete n |= B"}},
-		"variable":            {"n = B", nil},
-		"check":               {"if err := fails(); err != nil {\nreturn B, err\n}", []string{"check deleted: delete if err := fails(); err != nil { return B, err }"}},
-		"error is ignored":    {"err := fails()\nif err != nil {\nreturn 0, err\n}", []string{"error ignored: if err != nil { return 0, err } → _ = err"}},
-		"condition":           {"if ok {\n}", []string{"condition negated: ok → !(ok) in if ok {"}},
-		"switch without tag":  {"switch {\ncase ok:\n}", []string{"condition negated: ok → !(ok) in case ok:"}},
-		"flag":                {"n = A | B | C", []string{"flag removed: A | B | C → A | B in n = A | B | C", "flag removed: A | B → A in n = A | B | C", "flag removed: A | B → B in n = A | B | C"}},
-		"number":              {"use(o, n, 0x1f)\nfor {\n}", []string{"call deleted: delete use(o, n, 0x1f)", "constant changed: 0x1f → (0x1f + 1) in use(o, n, 0x1f)"}},
+		"call":            {"use()", []string{"call deleted: delete use()"}},
+		"deferred call":   {"defer use()", []string{"call deleted: delete defer use()"}},
+		"message":         {`logrus.Debug("text", 7)`, nil},
+		"field":           {"o.next = o", []string{"assignment deleted: delete o.next = o"}},
+		"flags are added": {"n |= B", []string{"assignment deleted: delete n |= B"}},
+		"variable":        {"n = B", nil},
+		"check": {"if err := fails(); err != nil {\nreturn B, err\n}", []string{
+			"check deleted: delete if err := fails(); err != nil { return B, err }",
+		}},
+		"error is ignored": {"err := fails()\nif err != nil {\nreturn 0, err\n}", []string{
+			"error ignored: if err != nil { return 0, err } → _ = err",
+		}},
+		"condition":          {"if ok {\n}", []string{"condition negated: ok → !(ok) in if ok {"}},
+		"switch without tag": {"switch {\ncase ok:\n}", []string{"condition negated: ok → !(ok) in case ok:"}},
+		"flag": {"n = A | B | C", []string{
+			"flag removed: A | B | C → A | B in n = A | B | C", "flag removed: A | B → A in n = A | B | C",
+			"flag removed: A | B → B in n = A | B | C",
+		}},
+		"number": {"use(o, n, 0x1f)\nfor {\n}", []string{
+			"call deleted: delete use(o, n, 0x1f)", "constant changed: 0x1f → (0x1f + 1) in use(o, n, 0x1f)",
+		}},
 		"bool":                {"ok = true", []string{"constant changed: true → false in ok = true"}},
 		"text":                {`name = "a"`, []string{`text changed: "a" → "aX" in name = "a"`}},
 		"comparison":          {"ok = n < B", []string{"operator changed: < → <= in ok = n < B"}},

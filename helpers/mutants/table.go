@@ -132,7 +132,7 @@ func (t Table) WriteText(w io.Writer) error {
 		fmt.Fprintf(w, "%d  %s  %s  %s\n", i+1, r.Place(), r.Func, r.Kind)
 		fmt.Fprintf(w, "     %s\n", r.Change)
 		if r.Message != "" {
-			fmt.Fprintf(w, "     %s: %s\n", r.outcome(), oneLine(r.Message))
+			fmt.Fprintf(w, "     %s: %s\n", r.outcome(), clip(r.Message, 300))
 		} else {
 			fmt.Fprintf(w, "     %s\n", r.outcome())
 		}
@@ -155,7 +155,7 @@ func (t Table) WriteMarkdown(w io.Writer) error {
 	fmt.Fprintf(w, "# %s\n\n| mutant | function | kind | change | result | message | verdict |\n|---|---|---|---|---|---|---|\n", t.Title)
 	for _, r := range t.Rows {
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s |\n", cell(r.Place()), cell(r.Func), r.Kind, cell(r.Change), cell(r.outcome()),
-			cell(oneLine(r.Message)), cell(r.verdict()))
+			cell(clip(r.Message, 300)), cell(r.verdict()))
 	}
 	_, err := fmt.Fprintf(w, "\n%s\n", strings.ReplaceAll(t.Score().String(), "\n", "\n\n"))
 	return err
@@ -164,9 +164,10 @@ func (t Table) WriteMarkdown(w io.Writer) error {
 // WriteCSV writes the table for a program. The columns file, function and change can be copied into [VerdictsFile].
 func (t Table) WriteCSV(w io.Writer) error {
 	out := csv.NewWriter(w)
-	_ = out.Write([]string{"id", "line", "kind", "outcome", "question", "message", "seconds", "file", "function", "change", "verdict", "reason"})
+	_ = out.Write([]string{"id", "line", "kind", "outcome", "question", "message", "seconds",
+		"file", "function", "change", "verdict", "reason"})
 	for _, r := range t.Rows {
-		_ = out.Write([]string{r.ID(), fmt.Sprint(r.Line), string(r.Kind), string(r.Outcome), r.Question, oneLine(r.Message),
+		_ = out.Write([]string{r.ID(), fmt.Sprint(r.Line), string(r.Kind), string(r.Outcome), r.Question, clip(r.Message, 300),
 			fmt.Sprintf("%.0f", r.Took.Seconds()), r.ShortFile(), r.Func, r.Change, r.Verdict.Verdict, r.Verdict.Reason})
 	}
 	out.Flush()

@@ -20,8 +20,10 @@ type Target struct {
 	Name    string
 	Tool    tools.Tool // how it is built, and the variable that names it to the lab
 	Modules []string   // the modules that are mutated; the first one has the program
-	// Init has the files that only `runc init` executes. They count as executed where the profile has nothing of them.
-	Init *regexp.Regexp
+	// Init has the files that only `runc init` executes. They count as executed if the profile has nothing of InitMain, and so
+	// nothing of runc init.
+	Init     *regexp.Regexp
+	InitMain string
 }
 
 // Targets are the programs of which mutants can be made, by the names that TARGET= has.
@@ -29,7 +31,9 @@ var Targets = []Target{
 	{
 		// The runtime's cgroups were a package of runc itself up to 1.2, and are a module since.
 		Name: "runc", Tool: tool("runc"), Modules: []string{"github.com/opencontainers/runc", "github.com/opencontainers/cgroups"},
-		Init: regexp.MustCompile(`^github\.com/opencontainers/runc/libcontainer/((init|rootfs|standard_init|setns_init|console)_linux\.go|(apparmor|capabilities|keys|seccomp|system)/)`),
+		Init: regexp.MustCompile(`^github\.com/opencontainers/runc/libcontainer/(` +
+			`(init|rootfs|standard_init|setns_init|console)_linux\.go|(apparmor|capabilities|keys|seccomp|system)/)`),
+		InitMain: "github.com/opencontainers/runc/libcontainer/standard_init_linux.go",
 	},
 	containerdTarget("containerd", "containerd"),
 	containerdTarget("shim", "containerd-shim-runc-v2"),
@@ -54,7 +58,8 @@ func FindTarget(name string) (Target, error) {
 		}
 		names = append(names, t.Name)
 	}
-	return Target{}, fmt.Errorf("TARGET=%s names no program of which mutants can be made\n  what to do: name one of %s", name, strings.Join(names, ", "))
+	return Target{}, fmt.Errorf("TARGET=%s names no program of which mutants can be made\n"+
+		"  what to do: name one of %s", name, strings.Join(names, ", "))
 }
 
 // Version returns the version of the target's module that the go.mod in a directory requires.

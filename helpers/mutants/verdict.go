@@ -31,7 +31,7 @@ const (
 
 var verdictWords = []string{Equivalent, OutOfScope, MissingAssertion}
 
-// verdictColumns are the columns of the file. A line number is none of them: a verdict holds for other versions as well.
+// verdictColumns are the columns of the file. There is no line number: a verdict holds for other versions as well.
 var verdictColumns = []string{"file", "function", "change", "verdict", "reason"}
 
 // Verdicts are the verdicts by file, function and change.
