@@ -73,6 +73,17 @@ steady: deps tools $(BIN)/lab ## run all questions N times, shuffled, every seco
 		$(RELEASE) $(AS_ROOT) $(BIN)/lab steady -n $(N) -test2json "$$test2json" .lab/lab.test -test.timeout=40m) \
 		$(if $(value Q),-test.run $(call q,Q))
 
+# make mutants SEED=7 N=40 TARGET=runc JOBS=1 Q=Lifecycle: README.md has the others. ALL=1 takes lines that no question executes, too.
+SEED   ?= 1
+TARGET ?= runc
+JOBS   ?= 1
+.PHONY: mutants
+mutants: deps tools $(BIN)/lab ## make N mutants of a pinned program, run the questions on this machine against each, and list the survivors
+	@$(AS_ROOT) true
+	@test2json=$$($(GO) tool -n test2json) && GO=$(call q,GO) $(BIN)/lab mutants -seed $(call q,SEED) -n $(call q,N) -target $(call q,TARGET) \
+		-jobs $(call q,JOBS) -test2json "$$test2json" -as-root $(AS_ROOT) $(RUN) $(if $(value DEADLINE),-deadline $(call q,DEADLINE)) \
+		$(if $(filter-out 0,$(value FRESH)),-fresh) $(if $(filter-out 0,$(value ALL)),-all-lines)
+
 # A='RUNC=1.3.4' B='RUNC=1.3.5' name runs: variables of make, results, or a facts.json. A= is the pinned stack. FORMAT=markdown prints
 # Markdown. FRESH=1 makes each run again. The runs are made in the VM, with WHERE=here on this machine.
 A      ?=

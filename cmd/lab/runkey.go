@@ -12,11 +12,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"cdblab/helpers/cgroup"
+	"cdblab/helpers/mutants"
 	"cdblab/helpers/results"
 	"cdblab/helpers/tools"
 	"cdblab/helpers/vm"
@@ -162,6 +164,9 @@ func fileDigest(path string) (string, error) {
 	return fmt.Sprintf("sha256:%x", h.Sum(nil)), nil
 }
 
+// notInBinary are the directories of which the test binary has nothing.
+var notInBinary = []string{"selftest", "cmd", "helpers/mutants", "helpers/confine"}
+
 // sourceDigest returns a digest of the files that the test binary is built of. The commands are no part of it, nor are the unit
 // tests of the helpers.
 func sourceDigest() (string, error) {
@@ -171,13 +176,14 @@ func sourceDigest() (string, error) {
 			return err
 		}
 		if d.IsDir() {
-			if path != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "selftest" || d.Name() == "cmd") {
+			if path != "." && (strings.HasPrefix(d.Name(), ".") || slices.Contains(notInBinary, path)) {
 				return fs.SkipDir
 			}
 			return nil
 		}
 		isData := strings.Contains(path, "testdata"+string(filepath.Separator))
 		isUnitTest := strings.HasPrefix(path, "helpers") && strings.HasSuffix(path, "_test.go")
+		isData = isData && path != mutants.VerdictsFile // no question reads it
 		isSource := filepath.Ext(path) == ".go" || path == "go.mod" || path == "go.sum"
 		if !isData && (!isSource || isUnitTest) {
 			return nil

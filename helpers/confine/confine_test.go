@@ -1,0 +1,109 @@
+//go:build linux
+
+package confine
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/skip"
+
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/host"
+)
+
+// TestMain is also process 1 of the PID namespace.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "inner" {
+		os.Exit(Inner(os.Args[2:]))
+	}
+	os.Exit(m.Run())
+}
+
+func confined(t *testing.T, script string, change func(*Command)) (code int, cutOff string) {
+	t.Helper()
+	skip.If(t, os.Geteuid() != 0, "namespaces and cgroups need root: sudo go test ./helpers/confine")
+	c := Command{
+		Args: []string{"/bin/sh", "-c", script}, Inner: []string{"/proc/self/exe", "inner"},
+		Deadline: time.Minute, Grace: time.Second, Limits: Limits{Memory: 64 << 20, Threads: 256},
+	}
+	if change != nil {
+		change(&c)
+	}
+	code, cutOff, err := c.Run()
+	assert.NilError(t, err)
+	hierarchies, err := cgroup.Hierarchies()
+	assert.NilError(t, err)
+	for _, h := range hierarchies {
+		own, _ := filepath.Glob(h.Path(host.Cgroup) + "/confined-*")
+		for _, dir := range own {
+			assert.Check(t, filepath.Base(dir) != filepath.Base(groupName()), "the cgroup %s is left", dir)
+		}
+	}
+	return code, cutOff
+}
+
+func TestCommand_EndsByItself(t *testing.T) {
+	code, cutOff := confined(t, `sleep 300 & exit 7`, nil)
+	assert.Equal(t, code, 7)
+	assert.Equal(t, cutOff, "", "a process that it leaves is killed, and no reason to cut it off")
+}
+
+// The command does what a broken runtime may do. The test itself, and the mounts that it sees, are unharmed.
+func TestCommand_ReachesNothingOutside(t *testing.T) {
+	before, err := mountinfo.GetMounts(nil)
+	assert.NilError(t, err)
+	code, cutOff := confined(t, `kill -9 -1; mount -t tmpfs none /mnt; umount -l /sys/fs/cgroup; umount -l -a; hostname mutant; exit 3`, nil)
+	assert.Equal(t, code, 3)
+	assert.Equal(t, cutOff, "")
+	after, err := mountinfo.GetMounts(nil)
+	assert.NilError(t, err)
+	assert.Check(t, cmp.Len(after, len(before)))
+	name, err := os.Hostname()
+	assert.NilError(t, err)
+	assert.Check(t, name != "mutant")
+}
+
+func TestCommand_IsCutOff(t *testing.T) {
+	for name, row := range map[string]struct {
+		script string
+		change func(*Command)
+		want   string
+	}{
+		"it hangs, and ignores SIGTERM": {
+			`trap "" TERM; sleep 300`, func(c *Command) { c.Deadline = time.Second }, "deadline: it did not end within 1s",
+		},
+		"it takes memory without end": {
+			`exec tail /dev/zero`, nil, "memory: its processes had as much as they may have, and the kernel has killed one of them",
+		},
+		"it forks without end": {`exec 2>/dev/null; f() { f | f & }; f; sleep 300`, nil, "processes: it had as many as it may have"},
+		"its caller ends":      {`sleep 300`, func(c *Command) { c.Stop = endedPipe() }, Stopped},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begin := time.Now()
+			code, cutOff := confined(t, row.script, row.change)
+			assert.Check(t, cmp.Equal(cutOff, row.want))
+			assert.Check(t, code != 0)
+			assert.Check(t, time.Since(begin) < 50*time.Second, "it was cut off by its deadline only")
+		})
+	}
+}
+
+func endedPipe() io.Reader {
+	r, w := io.Pipe()
+	w.Close()
+	return r
+}
+
+func TestScanKey(t *testing.T) {
+	var n uint64
+	assert.Check(t, scanKey("oom 1\noom_kill 3\n", "oom_kill", &n))
+	assert.Equal(t, n, uint64(3))
+	assert.Check(t, !scanKey("oom 1\n", "oom_kill", &n))
+}
