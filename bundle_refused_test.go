@@ -42,6 +42,7 @@ type badBundle struct {
 	Patch  json.RawMessage `json:"patch"`
 	Says   string          `json:"says"`
 	Mend   json.RawMessage `json:"mend"`
+	Unsafe string          `json:"unsafe"`
 }
 
 // What is wrong with a bundle is noticed at one of three places: by runc when it reads config.json, by the kernel when runc
@@ -141,13 +142,16 @@ func TestBundle_WhatDoesRuncRefuse(t *testing.T) {
 }
 
 // assertCreateFails asserts that create fails with the error that the bundle's file expects, and returns the error. It returns
-// "" if the runtime under test is not the pinned one and accepts the bundle.
+// "" if the runtime under test is not the pinned one and accepts the bundle. No runtime may accept one that is unsafe.
 func assertCreateFails(q *lab.Q, c *runc.Container, bad badBundle) string {
 	q.Helper()
 	pinned := q.UnderTest("runc").Pinned
 	r := c.Try("create")
 	if r.Code == 0 {
-		if pinned {
+		switch {
+		case bad.Unsafe != "":
+			q.Errorf("create succeeds, and every runtime must refuse this bundle. %s Otherwise: %s\n%s", bad.Why, bad.Unsafe, r)
+		case pinned:
 			q.Errorf("create succeeds, and should not. %s\n%s", bad.Why, r)
 		}
 		q.Fact(bad.Name+": create says", "nothing, it succeeds: this runtime does not look at it, or does not know it")

@@ -23,6 +23,7 @@ var commands = []struct {
 	{"compare", "say what differs between two runs", compareMain},
 	{"matrix", "make a table of what differs between many runs", matrixMain},
 	{"steady", "run a test binary many times, shuffled, and print which tests failed in which run", steadyMain},
+	{"released", "check that the lab is red with released bugs, and green with their fixes: make released", releasedMain},
 	{"busy", "keep a CPU or the disk busy; lab steady starts it", busyMain},
 	{"tools", "build the pinned programs that are missing or stale, into .lab/bin; the same as make tools", toolsMain},
 	{"release", "run a command that tests other releases: lab release RUNC=1.2.5 CONTAINERD=1.7.27 go test …", releaseMain},
