@@ -148,6 +148,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.WriteLine(filepath.Join(outside, "ptmx"), "the host's")
 	q.Must("sh", "-c", "cd other && rm -r dev && ln -s "+outside+" dev && ln -s "+outside+" data")
 	untouched := file.Tree(q, outside)
+	q.Must("mkdir", "-p", "other"+outside)
 	lying := runc.Variant(q, b, "lying", func(s *specs.Spec) {
 		s.Root.Path = "../other"
 		s.Root.Readonly = false
@@ -163,6 +164,8 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	}
 	assert.Check(q, cmp.DeepEqual(file.Tree(q, outside), untouched), "a directory of the host, to which links in the rootfs point, has changed")
 	q.Fact("the host's directory, to which /dev and /data of the rootfs point", file.Tree(q, outside))
+	// Inside of the rootfs the links lead here, and runc has made device files, which must not stay.
+	q.Must("rm", "-r", "other"+filepath.Dir(outside))
 
 	q.Answer("Those of config.json in its order, over root.path. Of the host's mounts, only those below the rootfs.")
 }
