@@ -81,9 +81,11 @@ func TestBundle_WhatDoesRuncRefuse(t *testing.T) {
 		return byRunc
 	}
 
-	bundlesNoticedBy := map[string]int{}
-	for _, bad := range readBadBundles(q) {
+	bundlesNoticedBy, asked := map[string]int{}, 0
+	bundles := readBadBundles(q)
+	for _, bad := range bundles {
 		q.Run(bad.Name, func(q *lab.Q) {
+			asked++
 			q.Step("%s: %s", bad.Name, bad.Why)
 			c := c.InSubtest(q)
 			q.Cleanup(func() { // the next bundle's container has the same id
@@ -132,7 +134,8 @@ func TestBundle_WhatDoesRuncRefuse(t *testing.T) {
 	q.Fact("left on the host by all of them", c.Leftovers(before))
 	q.Fact("noticed by", bundlesNoticedBy)
 	for _, by := range []string{byRunc, byKernel, byExecve} {
-		assert.Check(q, bundlesNoticedBy[by] > 0, "no broken bundle is noticed by %s", by)
+		onlySome := asked < len(bundles) // -run selects subtests
+		assert.Check(q, bundlesNoticedBy[by] > 0 || onlySome, "no broken bundle is noticed by %s", by)
 	}
 	q.Clause("Create: If the runtime cannot apply a property as specified in the configuration, it MUST "+
 		"generate an error and a new container MUST NOT be created.", lab.Met)

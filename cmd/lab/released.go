@@ -122,7 +122,7 @@ func (r *releasedRuns) hasV2() (bool, error) {
 // run asks the questions of a bug with one version of its module. It does not ask again what it has asked: the same questions,
 // of the same source, with the same version, on the same machine.
 func (r *releasedRuns) run(ctx context.Context, b released.Bug, version string) (*results.Run, error) {
-	source, err := sourceOf(b.Questions)
+	source, err := sourceOf(b.Tests())
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ type Bug struct {
 	Broken    string   `toml:"broken"`    // a version that has the bug
 	Fixed     string   `toml:"fixed"`     // a version near to it that does not
 	Sees      string   `toml:"sees"`      // what a user sees, in a sentence
-	Questions []string `toml:"questions"` // the tests that are expected to notice it
+	Questions []string `toml:"questions"` // the tests that are expected to notice it, or one subtest: TestX/subtest
 	Message   string   `toml:"message"`   // a regular expression: the failure that makes a run red for the right reason
 	Needs     string   `toml:"needs"`     // what a machine must have to show it; "" for any
 	Unnoticed string   `toml:"unnoticed"` // why no question notices it; "" if one must
@@ -86,6 +86,9 @@ func (b *Bug) check() error {
 		if !strings.HasPrefix(q, "Test") {
 			return fmt.Errorf("%q is no name of a question's test", q)
 		}
+		if strings.Contains(q, "/") && len(b.Questions) > 1 {
+			return fmt.Errorf("%q is a subtest, expected it to be the only entry of questions", q)
+		}
 	}
 	_, err := regexp.Compile(b.Message)
 	return err
@@ -95,7 +98,22 @@ func (b *Bug) check() error {
 func (b *Bug) Variable(version string) string { return strings.ToUpper(b.Module) + "=" + version }
 
 // Pattern returns the regular expression for go test's -run that selects the bug's questions.
-func (b *Bug) Pattern() string { return "^(" + strings.Join(b.Questions, "|") + ")$" }
+func (b *Bug) Pattern() string {
+	if test, subtest, ok := strings.Cut(strings.Join(b.Questions, "|"), "/"); ok {
+		return "^" + test + "$/^" + subtest + "$"
+	}
+	return "^(" + strings.Join(b.Questions, "|") + ")$"
+}
+
+// Tests returns the tests of the bug's questions, without subtests.
+func (b *Bug) Tests() []string {
+	var out []string
+	for _, q := range b.Questions {
+		test, _, _ := strings.Cut(q, "/")
+		out = append(out, test)
+	}
+	return out
+}
 
 // Select returns the bugs that the words name: an id, a reference, or a version such as RUNC=1.1.11, broken or fixed. Without
 // words it returns all. It is an error if a word selects no bug.

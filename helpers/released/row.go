@@ -73,7 +73,7 @@ func check(ctx context.Context, b Bug, run Runner) (Verdict, string) {
 
 // Judge says what the lab does with a bug, and why, by the runs with the broken and with the fixed version.
 func Judge(b Bug, broken, fixed *results.Run) (Verdict, string) {
-	for _, name := range b.Questions {
+	for _, name := range b.Tests() {
 		q := fixed.Question(name)
 		switch {
 		case q == nil:
@@ -86,7 +86,7 @@ func Judge(b Bug, broken, fixed *results.Run) (Verdict, string) {
 	}
 	message := regexp.MustCompile(b.Message) // Read has checked it
 	var others []string
-	for _, name := range b.Questions {
+	for _, name := range b.Tests() {
 		q := broken.Question(name)
 		if q == nil {
 			return Fault, "no question has the name " + name
