@@ -162,7 +162,8 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	if lying.Try("create").Code == 0 {
 		lying.Must("delete", "--force")
 	}
-	assert.Check(q, cmp.DeepEqual(file.Tree(q, outside), untouched), "a directory of the host, to which links in the rootfs point, has changed")
+	assert.Check(q, cmp.DeepEqual(file.Tree(q, outside), untouched),
+		"a directory of the host, to which links in the rootfs point, has changed")
 	q.Fact("the host's directory, to which /dev and /data of the rootfs point", file.Tree(q, outside))
 	// Inside of the rootfs the links lead here, and runc has made device files, which must not stay.
 	q.Must("rm", "-r", "other"+filepath.Dir(outside))

@@ -43,7 +43,8 @@ func releasedMain(args []string) int {
 	set.StringVar(&r.test2json, "test2json", "", "the `program` that go tool -n test2json prints")
 	words := set.String("bugs", "", "only these bugs: `ids`, references, or versions such as RUNC=1.1.11; separated by spaces")
 	set.Usage = func() {
-		fmt.Fprintln(set.Output(), "usage: lab released -test2json PROGRAM [FLAG...] COMMAND [ARGUMENT...]   the command is the test binary, or lab exec with one")
+		fmt.Fprintln(set.Output(), "usage: lab released -test2json PROGRAM [FLAG...] COMMAND [ARGUMENT...]\n"+
+			"the command is the test binary, or lab exec with one")
 		set.PrintDefaults()
 	}
 	_ = set.Parse(args)
@@ -130,7 +131,8 @@ func (r *releasedRuns) run(ctx context.Context, b released.Bug, version string) 
 	if err != nil {
 		return nil, err
 	}
-	key := sha256.Sum256(fmt.Append(nil, r.command, r.where, string(uname), os.Getenv("CDB_CGROUP"), os.Getenv("CDB_KERNEL"), b.Questions, source))
+	settings := []string{r.where, string(uname), os.Getenv("CDB_CGROUP"), os.Getenv("CDB_KERNEL")}
+	key := sha256.Sum256(fmt.Append(nil, r.command, settings, b.Questions, source))
 	file := filepath.Join(releasedDir, b.ID, fmt.Sprintf("%s-%s-%x.json", b.Module, version, key[:4]))
 	if run, err := results.Load(file); err == nil && isWhole(run) && !r.fresh {
 		return run, nil
