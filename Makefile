@@ -84,6 +84,15 @@ mutants: deps tools $(BIN)/lab ## make N mutants of a pinned program, run the qu
 		-jobs $(call q,JOBS) -test2json "$$test2json" -as-root $(AS_ROOT) $(RUN) $(if $(value DEADLINE),-deadline $(call q,DEADLINE)) \
 		$(if $(filter-out 0,$(value FRESH)),-fresh) $(if $(filter-out 0,$(value ALL)),-all-lines)
 
+# ID= names bugs by id or reference. RUNC=1.1.11 or CONTAINERD=1.7.7 names those that this version has, or has not any more.
+ID ?=
+BUGS := $(ID) $(foreach v,RUNC CONTAINERD,$(if $(value $(v)),$(v)=$(value $(v))))
+.PHONY: released
+released: deps tools $(BIN)/lab ## check that the lab is red with bugs that were released, and green with their fixes; ID=, RUNC= select
+	$(GO) test -c -tags vmlab -o .lab/lab.test .
+	@$(VM) $(BIN)/lab released -bugs '$(subst ','\'',$(BUGS))' $(if $(filter-out 0,$(value FRESH)),-fresh) \
+		-test2json "$$($(GO) tool -n test2json)" $(if $(filter vm,$(WHERE)),-where vm $(BIN)/lab exec .lab/lab.test,$(AS_ROOT) .lab/lab.test)
+
 # A='RUNC=1.3.4' B='RUNC=1.3.5' name runs: variables of make, results, or a facts.json. A= is the pinned stack. FORMAT=markdown prints
 # Markdown. FRESH=1 makes each run again. The runs are made in the VM, with WHERE=here on this machine.
 A      ?=

@@ -129,6 +129,45 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	assert.Check(q, cmp.Equal(mark, "another rootfs"))
 	q.Fact("root.path ../other", mark)
 
+	q.Step("tmpcopyup copies what the mount hides, with modes and links, whatever the umask of the caller of runc is")
+	copied := filepath.Join(other, "copied")
+	q.Must("sh", "-c", "cd other && mkdir -p copied/open/deep && echo told > copied/open/deep/file && ln -s deep copied/open/link && "+
+		"chmod 1777 copied/open/deep && chmod 604 copied/open/deep/file && chmod 755 copied copied/open")
+	want := file.Tree(q, copied)
+	copying := runc.Variant(q, b, "copying", func(s *specs.Spec) {
+		s.Root.Path = "../other"
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/copied", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
+	})
+	p = copying.StartAfter("umask 077")
+	got := file.Tree(q, fmt.Sprintf("/proc/%d/root/copied", p.PID))
+	assert.Check(q, cmp.DeepEqual(got, want), "the files in the tmpfs, and those of the rootfs that it hides")
+	q.Fact("tmpcopyup, with a caller that has the umask 077", got)
+
+	q.Step("directories of the rootfs may be links to directories of the host: runc follows them inside of the rootfs alone")
+	outside := q.Mkdir("outside")
+	q.WriteLine(filepath.Join(outside, "ptmx"), "the host's")
+	q.Must("sh", "-c", "cd other && rm -r dev && ln -s "+outside+" dev && ln -s "+outside+" data")
+	untouched := file.Tree(q, outside)
+	q.Must("mkdir", "-p", "other"+outside)
+	lying := runc.Variant(q, b, "lying", func(s *specs.Spec) {
+		s.Root.Path = "../other"
+		s.Root.Readonly = false
+		// The rest of /dev is the links and devices that runc makes there itself.
+		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/dev") })
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data/new", Type: "tmpfs", Source: "tmpfs"})
+		s.Linux.Devices = append(s.Linux.Devices, specs.LinuxDevice{Path: "/data/null", Type: "c", Major: 1, Minor: 3})
+		s.Process.Cwd = "/data/cwd"
+	})
+	// A runtime may refuse this rootfs. What must not be is a change of the host's directory.
+	if lying.Try("create").Code == 0 {
+		lying.Must("delete", "--force")
+	}
+	assert.Check(q, cmp.DeepEqual(file.Tree(q, outside), untouched),
+		"a directory of the host, to which links in the rootfs point, has changed")
+	q.Fact("the host's directory, to which /dev and /data of the rootfs point", file.Tree(q, outside))
+	// Inside of the rootfs the links lead here, and runc has made device files, which must not stay.
+	q.Must("rm", "-r", "other"+filepath.Dir(outside))
+
 	q.Answer("Those of config.json in its order, over root.path. Of the host's mounts, only those below the rootfs.")
 }
 
@@ -184,6 +223,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	bind := func(destination string, options ...string) specs.Mount {
 		return specs.Mount{Destination: destination, Type: "none", Source: shelf, Options: append(options, "rbind")}
 	}
+	small := specs.Mount{Destination: "/small", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k", "mode=700"}}
 	_, open, inOpen := runc.StartWithShell(q, b, "open", func(s *specs.Spec) {
 		s.Root.Readonly = false
 		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
@@ -192,8 +232,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		for _, row := range rows {
 			s.Mounts = append(s.Mounts, bind("/at/"+row.option, row.option))
 		}
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/small", Type: "tmpfs", Source: "tmpfs",
-			Options: []string{"size=64k", "mode=700"}})
+		s.Mounts = append(s.Mounts, small)
 	})
 	below := func(option, act string) string { return "cd /at/" + option + " && (" + act + ")" }
 
@@ -218,6 +257,12 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	assert.Check(q, cmp.Contains(full.Out, "No space left"), "100 KB in a tmpfs of size=64k: exit code %d", full.Code)
 	assert.Check(q, cmp.Equal(open.Run("stat -c %a /small").Out, "700"), "the directory's mode, by mode=700")
 	q.Fact("size=64k", "100 KB → No space left on device")
+	// The first container has made the directory in the rootfs that they share. runc 1.1.7 took the directory's mode then.
+	again := runc.Variant(q, b, "again", func(s *specs.Spec) { s.Mounts = append(s.Mounts, small) }).CreateAndStart()
+	mode := fmt.Sprintf("%o", check.StatInRoot(q, again.PID, "/small").Mode&0o7777)
+	assert.Check(q, cmp.Equal(mode, "700"), "with mode=700, the mode of a tmpfs whose mount point is there already (stat: %s)",
+		file.Tree(q, b.Rootfs())["small"])
+	q.Fact("mode=700, where the mount point has another mode", mode)
 
 	q.Step("root.readonly, linux.readonlyPaths and linux.maskedPaths, each in a container without the others")
 	_, root, _ := runc.StartWithShell(q, b, "root", func(s *specs.Spec) {
@@ -314,13 +359,14 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	options := []string{"bind", "rbind", "rslave", "rprivate", "rshared"}
 	rows := []struct {
 		propagation string   // linux.rootfsPropagation
+		root        string   // propagation of the container's / (/proc/PID/mountinfo); "" for what that of the host's mount gives
 		fromHost    []string // options of the mounts that receive a late mount of the host
 		fromInside  []string // options of the mounts below which a mount made in the container reaches the host
 	}{
-		{"", []string{"bind", "rbind", "rslave", "rshared"}, nil},
-		{"rslave", []string{"bind", "rbind", "rslave", "rshared"}, nil},
-		{"rprivate", nil, nil},
-		{"rshared", []string{"bind", "rbind", "rslave", "rshared"}, []string{"bind", "rbind", "rshared"}},
+		{"", "", []string{"bind", "rbind", "rslave", "rshared"}, nil},
+		{"rslave", "", []string{"bind", "rbind", "rslave", "rshared"}, nil},
+		{"rprivate", "private", nil, nil},
+		{"rshared", "shared", []string{"bind", "rbind", "rslave", "rshared"}, []string{"bind", "rbind", "rshared"}},
 	}
 	variant := func(propagation string) string { return "root-" + strings.TrimSuffix("default-"+propagation, "-") }
 	// The directory on which the container mounts something, to see whether the host receives it.
@@ -369,7 +415,14 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 			"mounts that receive the late mount, with linux.rootfsPropagation %q: %v", row.propagation, kinds)
 		q.Covers("linux.rootfsPropagation", "mounts[].options")
 		subject := fmt.Sprintf("linux.rootfsPropagation %q: ", row.propagation)
-		q.Fact(subject+"propagation of /", check.Propagation(check.TopMount(q, mounts, "/")))
+		root := check.Propagation(check.TopMount(q, mounts, "/"))
+		if row.root != "" {
+			assert.Check(q, cmp.Equal(root, row.root), "propagation of the container's /, with linux.rootfsPropagation %q", row.propagation)
+		} else {
+			assert.Check(q, !strings.Contains(root, "shared"), "with linux.rootfsPropagation %q the container's / is %s: mounts could reach "+
+				"the host", row.propagation, root)
+		}
+		q.Fact(subject+"propagation of /", root)
 		q.Fact(subject+"propagation of the mounts", kinds)
 		q.Fact(subject+"receive the late mount", receivers)
 	}
@@ -390,6 +443,12 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 			"mounts that pass a mount on to the host, with linux.rootfsPropagation %q", row.propagation)
 		q.Fact(fmt.Sprintf("linux.rootfsPropagation %q: pass a mount on to the host", row.propagation), senders)
 	}
+
+	q.Step("linux.rootfsPropagation unbindable: the container's / is private, and cannot be the source of a bind mount")
+	unbindable := runc.Variant(q, b, "root-unbindable", func(s *specs.Spec) { s.Linux.RootfsPropagation = "unbindable" })
+	root := check.Propagation(check.TopMount(q, check.Mounts(q, unbindable.CreateAndStart()), "/"))
+	assert.Check(q, cmp.Equal(root, "unbindable"), "propagation of the container's /, with linux.rootfsPropagation unbindable")
+	q.Fact("linux.rootfsPropagation unbindable: propagation of /", root)
 
 	q.Answer("Only where the mount is a copy of a shared one: a slave receives, shared passes on too, private neither.")
 }

@@ -17,6 +17,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/cgroup"
 	"cdblab/helpers/check"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -58,6 +59,11 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 		where  string
 		read   func(proc.PID) string
 		want   string
+	}
+	// A runtime ignores a field that is newer than itself. runc knows these fields since 1.2, and crun 1.8 knows only some of them.
+	isNew := func(field string) bool {
+		return strings.HasPrefix(field, "process.scheduler.") || strings.HasPrefix(field, "process.ioPriority.") ||
+			field == "linux.personality.domain"
 	}
 	// One row per field: what config.json says, where the kernel shows it, and what has to stand there.
 	rows := []row{
@@ -110,16 +116,65 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	with, without := set.CreateAndStart().PID, unset.CreateAndStart().PID
 
 	q.Step("what config.json says stands in /proc, and not where it does not say it")
+	var ignored []string
 	for _, row := range rows {
 		field, got, plain := row.covers[0], row.read(with), row.read(without)
 		assert.Check(q, plain != row.want, "%s: %s reads %q without the field too", field, row.where, plain)
-		if got == plain && !q.UnderTest("runc").Pinned {
+		if got == plain && isNew(field) && !q.UnderTest("runc").Pinned {
 			q.Fact(field, "ignored by this runtime: "+row.where+" reads "+got)
+			ignored = append(ignored, field)
 			continue
 		}
 		assert.Check(q, cmp.Equal(got, row.want), "%s: what %s reads", field, row.where)
 		q.Covers(row.covers...)
 		q.Fact(field, row.where+": "+got+" (without: "+plain+")")
+	}
+
+	q.Step("`runc exec --process` has the same fields in a file, for a program that comes later")
+	later := runc.ExecProcess(q, unset, set.Bundle.Spec.Process)
+	var followed []string
+	// runc 1.5.2 keeps these with the container, and gives them to each of its processes. The specification does not describe exec.
+	ofContainer := []string{"process.user.umask", "process.oomScoreAdj"}
+	for _, row := range rows {
+		field := row.covers[0]
+		// The personality is no field of process. What the runtime ignores for the first program, it may ignore here too.
+		if !strings.HasPrefix(field, "process.") || slices.Contains(ignored, field) {
+			continue
+		}
+		got, name := row.read(later.PID), strings.TrimPrefix(field, "process.")
+		if slices.Contains(ofContainer, field) && got != row.want {
+			assert.Check(q, cmp.Equal(got, row.read(without)), "runc exec --process, %s: what %s reads is neither that of the file "+
+				"nor that of the container's first program", field, row.where)
+			q.Fact("runc exec --process: "+name, "ignored: it is that of the container's first program")
+			continue
+		}
+		assert.Check(q, cmp.Equal(got, row.want), "runc exec --process, %s: what %s reads", field, row.where)
+		followed = append(followed, name)
+	}
+	q.Fact("runc exec --process: fields with the same effect", followed)
+
+	q.Step("HOME, if env has no value for it, is the directory of the user in the container's own /etc/passwd")
+	const home = "/cdb-home"
+	q.WriteLine(b.Rootfs("etc", "passwd"), "root:x:0:0:root:"+home+":/bin/sh")
+	for _, row := range []struct {
+		name, what, want string
+		env              []string
+		uid              uint32
+	}{
+		{"home-absent", "no HOME", home, []string{"PATH=/bin"}, 0},
+		{"home-empty", "HOME=", home, []string{"PATH=/bin", "HOME="}, 0},
+		{"home-set", "HOME=/mine", "/mine", []string{"PATH=/bin", "HOME=/mine"}, 0},
+		{"home-unknown", "no HOME, and a user that /etc/passwd does not have", "/", []string{"PATH=/bin"}, 4321},
+	} {
+		c := runc.Variant(q, b, row.name, func(s *specs.Spec) { s.Process.Env, s.Process.User.UID = row.env, row.uid })
+		for who, p := range map[string]proc.Process{
+			"the first program":   c.CreateAndStart(),
+			"an executed program": runc.ExecProcess(q, c, c.Bundle.Spec.Process),
+		} {
+			homes := slices.DeleteFunc(p.Env, func(v string) bool { return !strings.HasPrefix(v, "HOME=") })
+			assert.Check(q, cmp.DeepEqual(homes, []string{"HOME=" + row.want}), "with %s, HOME of %s", row.what, who)
+		}
+		q.Fact("HOME, with "+row.what, row.want)
 	}
 
 	q.Answer("In /proc/PID: `runc init` sets each field as an attribute of itself, and execve keeps them.")
@@ -232,7 +287,10 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 	}
 	b := bundle.Busybox(q, "sleep", "300")
 
-	all := proc.Status(q, proc.PID(os.Getpid()), "Cpus_allowed_list")
+	// What the container's cgroup allows. The affinity of the lab itself may be narrower.
+	unbound := runc.Variant(q, b, "unbound")
+	unbound.Create()
+	all := cgroup.Of(q, unbound.Bundle.Spec.Linux.CgroupsPath).CPUs()
 	for _, row := range []struct{ name, initial, final, want string }{
 		{"initial", cpus[0], "", cpus[0]},
 		{"final", cpus[0], cpus[1], cpus[1]},
@@ -270,6 +328,19 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 		}
 		q.Fact(fact, "the executed program may use CPU "+got)
 	}
+
+	q.Step("the caller of runc is bound to CPU %s: the container's programs are not", cpus[0])
+	q.LogCommand("taskset -cp %s $$   # binds the shell that calls runc", cpus[0])
+	c := runc.Variant(q, b, "bound-caller")
+	proc.BoundTo(q, check.Int(q, cpus[0]), func() {
+		first := c.CreateAndStart()
+		assert.Check(q, cmp.Equal(proc.Status(q, first.PID, "Cpus_allowed_list"), all),
+			"CPUs of the first program, whose caller is bound to CPU %s: it must have those of its cgroup", cpus[0])
+		executed := runc.ExecSleep(q, c, "bound-exec")
+		assert.Check(q, cmp.Equal(proc.Status(q, executed.PID, "Cpus_allowed_list"), all),
+			"CPUs of an executed program, whose caller is bound to CPU %s: it must have those of its cgroup", cpus[0])
+		q.Fact("with a caller that is bound to one CPU, the programs may use CPU", proc.Status(q, executed.PID, "Cpus_allowed_list"))
+	})
 
 	q.Answer("On those of execCPUAffinity.final; on those of initial at most until then. The first program is not bound.")
 }
@@ -563,6 +634,25 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	limit("process.rlimits[].soft", "-Sn 64", "64")
 	limit("process.rlimits[].hard", "-Sn 65", "Invalid argument")
 	limit("process.rlimits[].hard", "-Hn 65", "Operation not permitted")
+
+	q.Step("the container's limits are those of config.json, and not those of the caller of runc")
+	const line, callersSoft = "Max open files", 256
+	ownHardest, err := strconv.ParseUint(proc.Limit(q, self, line)[1], 10, 64)
+	assert.NilError(q, err, "the kernel allows no unlimited number of open files")
+	// Go remembers the soft limit that its process began with, and restores it in each program that it starts. With runc 1.1.12
+	// the container got the caller's limit so. The kernel refuses that only if the container's hard limit is below the caller's.
+	high := runc.Variant(q, b, "high", func(s *specs.Spec) {
+		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: ownHardest - 1, Hard: ownHardest}}
+	})
+	callerLowers := fmt.Sprintf("ulimit -Sn %d", callersSoft)
+	first := high.StartAfter(callerLowers)
+	wantHigh := [2]string{fmt.Sprint(ownHardest - 1), fmt.Sprint(ownHardest)}
+	assert.Check(q, cmp.Equal(proc.Limit(q, first.PID, line), wantHigh),
+		"%s of the first program, called by a shell with the soft limit %d", line, callersSoft)
+	executed := strings.Fields(high.ExecAfter(callerLowers, "sh", "-c", "ulimit -Sn; ulimit -Hn"))
+	assert.Check(q, cmp.DeepEqual(executed, wantHigh[:]), "soft and hard limit of open files of an executed program, "+
+		"called by a shell with the soft limit %d", callersSoft)
+	q.Fact("limits with a caller whose soft limit is lower", "those of config.json, also of an executed program")
 
 	q.Control("the same acts in a container without limits")
 	for _, bite := range bites {

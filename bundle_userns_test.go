@@ -5,6 +5,7 @@ package cdblab
 import (
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -52,12 +53,15 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 
 	capabilities := []string{"CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_MKNOD", "CAP_SETUID",
 		"CAP_SETGID", "CAP_KILL"}
+	isCgroup := func(m specs.Mount) bool { return m.Type == "cgroup" }
 	common := func(s *specs.Spec) {
 		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: capabilities, Permitted: capabilities,
 			Effective: capabilities}
+		// Before the mounts of runc spec that have no source on the host. In a user namespace runc 1.1.3 took the source of a bind mount
+		// for the cgroup mount after it.
 		for _, dir := range []string{"mapped", "hosts"} {
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/" + dir, Type: "bind", Source: q.Dir + "/" + dir,
-				Options: []string{"rbind", "rw"}})
+			bind := specs.Mount{Destination: "/" + dir, Type: "bind", Source: q.Dir + "/" + dir, Options: []string{"rbind", "rw"}}
+			s.Mounts = slices.Insert(s.Mounts, slices.IndexFunc(s.Mounts, isCgroup), bind)
 		}
 	}
 	uidMappings := []specs.LinuxIDMapping{
@@ -71,6 +75,18 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	}
 	_, mappedShell, mapped := runc.StartWithShell(q, b, "mapped-root", bundle.ScratchAtTmp, common, inUserNamespace)
 	_, plainShell, plain := runc.StartWithShell(q, b, "hosts-root", bundle.ScratchAtTmp, common)
+	types := map[string][]string{}
+	for _, p := range []proc.Process{mapped, plain} {
+		mounts := check.Mounts(q, p)
+		for _, path := range []string{"/proc", "/dev", "/sys", "/sys/fs/cgroup", "/mapped", "/hosts"} {
+			types[path] = append(types[path], check.TopMount(q, mounts, path).FSType)
+		}
+	}
+	for path, both := range types {
+		// runc binds the host's sysfs where a user namespace may not mount a new one, with the same type.
+		assert.Check(q, cmp.Equal(both[0], both[1]), "type of the mount at %s in a user namespace, and without", path)
+	}
+	q.Fact("types of mounts, in a user namespace and without", types)
 	ownerOnHost := func(path string) string {
 		var st unix.Stat_t
 		assert.NilError(q, unix.Lstat(path, &st))

@@ -47,6 +47,7 @@
 //	helpers/results                               reads the stream of a run; stores and loads what it observed
 //	helpers/display, notebook, compare            show a run while it goes on; its page; what differs between runs
 //	helpers/release                               builds any release of runc and containerd by its number
+//	helpers/released                              the table of released bugs, and what the lab does with each
 //	helpers/doctor, prompt                        what a run needs; stops a program until the reader goes on
 //	helpers/syllabus                              reads the list of questions out of the source
 //	helpers/containerinit                         lets libcontainer re-execute the test binary as `init`

@@ -16,6 +16,7 @@ import (
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/check"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -51,6 +52,14 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(cgroup.Of(q, b.Spec.Linux.CgroupsPath).Procs(), check.Sorted(init.PID, joined.PID)))
 	q.Fact("namespaces in common", joined.SharedNamespaces(init.Identity))
 	q.Fact("processes in the cgroup", 2)
+
+	q.Step("its stdin is the host's /dev/null: the file stays root's, though a program of another user has it open")
+	assert.Check(q, cmp.Equal(joined.FDs[0], "/dev/null"), "stdin of the executed program")
+	// runc gives files that it gets as stdin, stdout and stderr to the user, so that the program can open them again. runc 1.1.4
+	// did that with the null device of the host.
+	owner := file.Owner(q, "/dev/null")
+	assert.Check(q, cmp.Equal(owner, "0:0"), "owner of the host's /dev/null, which the program of user %d has as stdin", joined.UID)
+	q.Fact("/dev/null on the host: owner", owner)
 
 	q.Step("another pid, and a parent from outside: seen from inside it has none")
 	assert.Check(q, joined.PID != init.PID)

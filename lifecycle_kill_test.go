@@ -3,6 +3,7 @@
 package cdblab
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/cgroup"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -98,6 +100,27 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	proc.WaitFor(q, proc.Dead(sleepOnHost.Identity))
 	assert.Check(q, cmp.Equal(ordinary.State().Status, specs.StateStopped))
 	q.Fact("after TERM, the sleep that is not pid 1 is", ordinary.State().Status)
+
+	q.Step("KILL in a container without a pid namespace of its own: it ends all processes of the container's cgroup")
+	// In a pid namespace of its own the kernel does that when pid 1 dies. Here the runtime has to.
+	owner := runc.Variant(q, b, "owner")
+	pidNamespace := owner.CreateAndStart()
+	for name, edit := range map[string]func(*specs.Spec){
+		"shares the host's":         bundle.WithoutNamespace(specs.PIDNamespace),
+		"joins that of another one": bundle.NamespacePath(specs.PIDNamespace, fmt.Sprintf("/proc/%d/ns/pid", pidNamespace.PID)),
+	} {
+		c := runc.Variant(q, b, strings.ReplaceAll(strings.ReplaceAll(name, "'", ""), " ", "-"), edit,
+			bundle.Args("sh", "-c", "sleep 301 & exec sleep 302"))
+		first := c.CreateAndStart()
+		group := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
+		proc.WaitFor(q, group.HasProcesses(2))
+		child := proc.Snapshot(q, proc.FirstExcept(first.PID, group.Procs()))
+		c.Kill("KILL")
+		proc.WaitFor(q, proc.Dead(first.Identity))
+		proc.WaitFor(q, proc.Dead(child.Identity))
+		c.Delete()
+		q.Fact("a container that "+name+" pid namespace: processes after KILL", 0)
+	}
 
 	q.Control("in a created container `runc init` is pid 1, but it has a handler, as any Go program: TERM ends it")
 	created := runc.Variant(q, b, "created")

@@ -22,6 +22,7 @@ import (
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -72,6 +73,18 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	assert.Check(q, cmp.Equal(st.Mode&0o7777, uint32(0o600)), "the file's mode")
 	assert.Check(q, cmp.DeepEqual([]uint32{st.Uid, st.Gid}, []uint32{0, 0}), "the file's owner and group")
 	q.Fact("mode and owner", fmt.Sprintf("%04o %d:%d", st.Mode&0o7777, st.Uid, st.Gid))
+
+	q.Step("only root may write what lies beside it in the bundle, such as the address, and only root may enter containerd's root")
+	// A user who can write the address can make containerd talk to another program. containerd 1.7.11 and 2.1.4 had files with mode 0666.
+	writable := file.WritableByOthers(q, d.Bundle(id), "rootfs") // the files of the image have the modes that the image gives them
+	assert.Check(q, cmp.Len(writable, 0), "files of the bundle that other users may write: %q", writable)
+	q.Fact("files of the bundle that other users may write", writable)
+	// A user who can enter the root can execute set-user-ID programs of snapshots. Before 1.7.29, 2.0.7 and 2.1.5 its mode was 0711
+	// (CVE-2024-25621).
+	var root unix.Stat_t
+	assert.NilError(q, unix.Stat(d.Root, &root))
+	assert.Check(q, cmp.Equal(root.Mode&0o077, uint32(0)), "containerd's root has the mode %04o, and only root may enter it", root.Mode&0o7777)
+	q.Fact("mode of containerd's root", fmt.Sprintf("%04o", root.Mode&0o7777))
 
 	q.Control("another id, or another containerd namespace: a socket that does not exist")
 	assert.Check(q, cmp.ErrorIs(check.Dial(socketPath(d.Namespace, id+"-other")), unix.ENOENT), "another id")

@@ -25,6 +25,7 @@ var commands = []struct {
 	{"steady", "run a test binary many times, shuffled, and print which tests failed in which run", steadyMain},
 	{"mutants", "make mutants of a pinned program, run the lab against each, and list those that no question notices", mutantsMain},
 	{"confine", "run a command as root in namespaces and cgroups of its own; lab mutants starts it", confineMain},
+	{"released", "check that the lab is red with released bugs, and green with their fixes: make released", releasedMain},
 	{"busy", "keep a CPU or the disk busy; lab steady starts it", busyMain},
 	{"tools", "build the pinned programs that are missing or stale, into .lab/bin; the same as make tools", toolsMain},
 	{"release", "run a command that tests other releases: lab release RUNC=1.2.5 CONTAINERD=1.7.27 go test …", releaseMain},

@@ -41,3 +41,11 @@ func ScratchAtTmp(s *specs.Spec) {
 
 // WritableRootfs is an edit that lets the program write to its rootfs.
 func WritableRootfs(s *specs.Spec) { s.Root.Readonly = false }
+
+// NamespacePath returns an edit by which the container joins the namespace that a path names.
+func NamespacePath(ns specs.LinuxNamespaceType, path string) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		WithoutNamespace(ns)(s)
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: ns, Path: path})
+	}
+}

@@ -189,3 +189,19 @@ func (g Group) CPUTime() uint64 {
 	n, _ := strconv.ParseUint(g.Read("cpuacct", "cpuacct.usage"), 10, 64)
 	return n
 }
+
+// CPUs returns the list of the CPUs on which the group's processes may run.
+func (g Group) CPUs() string {
+	g.tb.Helper()
+	switch {
+	case !g.Has("cpuset"):
+		online, err := os.ReadFile("/sys/devices/system/cpu/online")
+		if err != nil {
+			g.tb.Fatal(err)
+		}
+		return strings.TrimSpace(string(online))
+	case g.V2:
+		return g.Read("cpuset", "cpuset.cpus.effective")
+	}
+	return g.Read("cpuset", "cpuset.effective_cpus")
+}

@@ -49,3 +49,25 @@ func DiskUsage(tb testing.TB, dir string) int64 {
 	assert.NilError(tb, err)
 	return blocks * 512
 }
+
+// WritableByOthers lists the files below a directory that the group or other users may write, with their modes. It does not look
+// into directories with the name skip. Symbolic links have no mode of their own.
+func WritableByOthers(tb testing.TB, dir, skip string) []string {
+	tb.Helper()
+	out := []string{}
+	assert.NilError(tb, filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && entry.Name() == skip {
+			return fs.SkipDir
+		}
+		info, err := entry.Info()
+		if err == nil && info.Mode()&fs.ModeSymlink == 0 && info.Mode()&0o022 != 0 {
+			name, _ := filepath.Rel(dir, path)
+			out = append(out, fmt.Sprintf("%s %v", name, info.Mode()))
+		}
+		return err
+	}))
+	return out
+}

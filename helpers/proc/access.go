@@ -3,7 +3,6 @@
 package proc
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,20 +15,11 @@ import (
 // descriptor that only names a file (O_PATH). It reads the flags in /proc/PID/fdinfo, which are octal.
 func AccessMode(tb testing.TB, pid PID, fd int) string {
 	tb.Helper()
-	for line := range strings.Lines(File(tb, pid, "fdinfo/"+fmt.Sprint(fd))) {
-		if f := strings.Fields(line); len(f) == 2 && f[0] == "flags:" {
-			flags, err := strconv.ParseUint(f[1], 8, 32)
-			if err != nil {
-				tb.Fatalf("read the flags of descriptor %d of process %d: %v", fd, pid, err)
-			}
-			if flags&unix.O_PATH != 0 {
-				return "path"
-			}
-			return []string{"read", "write", "both", "none"}[flags&unix.O_ACCMODE]
-		}
+	flags := fdFlags(tb, pid, fd)
+	if flags&unix.O_PATH != 0 {
+		return "path"
 	}
-	tb.Fatalf("/proc/%d/fdinfo/%d has no line flags", pid, fd)
-	return ""
+	return []string{"read", "write", "both", "none"}[flags&unix.O_ACCMODE]
 }
 
 // AccessModes returns the access modes of all descriptors by which p holds the file target; sorted, each once.

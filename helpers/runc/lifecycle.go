@@ -4,6 +4,8 @@ package runc
 
 import (
 	"encoding/json"
+	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -121,4 +123,20 @@ func ExecSleep(q *lab.Q, c *Container, name string, flags ...string) proc.Proces
 	q.Cleanup(func() { file.Remove(q, path) })
 	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
 	return proc.Snapshot(q, proc.PID(pid))
+}
+
+// ExecProcess runs `runc exec --process` in the container, detached, with this process in the file, and returns it.
+func ExecProcess(q *lab.Q, c *Container, p *specs.Process) proc.Process {
+	q.Helper()
+	file, pidFile := filepath.Join(q.Dir, c.ID+"-process.json"), filepath.Join(q.Dir, c.ID+"-process.pid")
+	data, err := json.Marshal(p)
+	assert.NilError(q, err)
+	q.WriteLine(file, string(data))
+	q.Must("runc", "--root", c.Root, "exec", "--detach", "--process", file, "--pid-file", pidFile, c.ID)
+	text, err := os.ReadFile(pidFile)
+	assert.NilError(q, err)
+	pid := proc.PID(check.Int(q, string(text)))
+	q.Cleanup(func() { assert.Check(q, errors.Join(os.Remove(file), os.Remove(pidFile))) })
+	proc.WaitFor(q, proc.Runs(pid, ProgramName(p.Args)))
+	return proc.Snapshot(q, pid)
 }

@@ -1,0 +1,208 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/release"
+	"cdblab/helpers/released"
+	"cdblab/helpers/results"
+	"cdblab/helpers/signals"
+)
+
+const (
+	releasedTable = "testdata/released-bugs.toml"
+	// releasedDir has the stream of each run. A run that is there is not made again.
+	releasedDir = ".lab/released"
+)
+
+// releasedMain checks the lab against bugs that were released. The exit code is 1 if a bug that should be noticed is not, or if a
+// fixed version is red.
+func releasedMain(args []string) int {
+	set := flag.NewFlagSet("lab released", flag.ExitOnError)
+	r := releasedRuns{}
+	set.StringVar(&r.where, "where", "here", "where the runs are made: here, or vm")
+	set.BoolVar(&r.fresh, "fresh", false, "make each run again, also if its results are there")
+	set.StringVar(&r.test2json, "test2json", "", "the `program` that go tool -n test2json prints")
+	words := set.String("bugs", "", "only these bugs: `ids`, references, or versions such as RUNC=1.1.11; separated by spaces")
+	set.Usage = func() {
+		fmt.Fprintln(set.Output(), "usage: lab released -test2json PROGRAM [FLAG...] COMMAND [ARGUMENT...]\n"+
+			"the command is the test binary, or lab exec with one")
+		set.PrintDefaults()
+	}
+	_ = set.Parse(args)
+	if r.command = set.Args(); len(r.command) == 0 || r.test2json == "" {
+		set.Usage()
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
+	defer stop()
+	rows, wanted, err := r.check(ctx, strings.Fields(*words))
+	if err != nil {
+		logf("released: %v", err)
+		return 1
+	}
+	if len(rows) > 1 {
+		_ = released.Write(os.Stdout, rows)
+	}
+	fmt.Println(released.Score(rows))
+	fmt.Printf("the stream of each run is in %s\n", releasedDir)
+	if ctx.Err() != nil || len(rows) < wanted {
+		logf("stopped after %d of %d bugs; the same command goes on there", len(rows), wanted)
+		return 1
+	}
+	if slices.ContainsFunc(rows, released.Row.Failed) {
+		return 1
+	}
+	return 0
+}
+
+// releasedRuns makes the runs, and keeps their streams.
+type releasedRuns struct {
+	where     string
+	fresh     bool
+	test2json string
+	command   []string
+}
+
+// check returns the rows, and how many there are if it is not stopped.
+func (r *releasedRuns) check(ctx context.Context, words []string) (rows []released.Row, wanted int, err error) {
+	table, err := os.Open(releasedTable)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer table.Close()
+	bugs, err := released.Read(table)
+	if err != nil {
+		return nil, 0, err
+	}
+	if bugs, err = released.Select(bugs, words); err != nil {
+		return nil, 0, err
+	}
+	v2, err := r.hasV2()
+	if err != nil {
+		return nil, 0, err
+	}
+	n := 0
+	rows = released.Check(ctx, bugs, v2, r.run, func(row released.Row) {
+		n++
+		logf("%d of %d: %s %s: %s. %s", n, len(bugs), row.Bug.ID, row.Bug.Variable(row.Bug.Broken), row.Verdict, row.Why)
+	})
+	if ctx.Err() != nil && len(rows) > 0 {
+		rows = rows[:len(rows)-1] // the last one was stopped
+	}
+	return rows, len(bugs), nil
+}
+
+// hasV2 reports whether the runs have cgroup v2 with all controllers.
+func (r *releasedRuns) hasV2() (bool, error) {
+	if r.where == "vm" {
+		return cmp.Or(os.Getenv("CDB_CGROUP"), "v2") == "v2", nil
+	}
+	hierarchies, err := cgroup.Hierarchies()
+	return cgroup.ModeOf(hierarchies) == cgroup.ModeV2, err
+}
+
+// run asks the questions of a bug with one version of its module. It does not ask again what it has asked: the same questions,
+// of the same source, with the same version, on the same machine.
+func (r *releasedRuns) run(ctx context.Context, b released.Bug, version string) (*results.Run, error) {
+	source, err := sourceOf(b.Tests())
+	if err != nil {
+		return nil, err
+	}
+	uname, err := exec.CommandContext(ctx, "uname", "-rv").Output()
+	if err != nil {
+		return nil, err
+	}
+	settings := []string{r.where, string(uname), os.Getenv("CDB_CGROUP"), os.Getenv("CDB_KERNEL")}
+	key := sha256.Sum256(fmt.Append(nil, r.command, settings, b.Questions, source))
+	file := filepath.Join(releasedDir, b.ID, fmt.Sprintf("%s-%s-%x.json", b.Module, version, key[:4]))
+	if run, err := results.Load(file); err == nil && isWhole(run) && !r.fresh {
+		return run, nil
+	}
+	spec, err := release.Parse([]string{b.Variable(version)})
+	if err != nil {
+		return nil, err
+	}
+	environ, err := spec.Environ(ctx, os.Environ())
+	if err != nil {
+		return nil, err
+	}
+	logf("%s: asking %s with %s", b.ID, strings.Join(b.Questions, ", "), b.Variable(version))
+	stream, err := r.ask(ctx, environ, b.Pattern())
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(file, stream, 0o644); err != nil {
+		return nil, err
+	}
+	run, err := results.Load(file)
+	if err == nil && !isWhole(run) {
+		err = fmt.Errorf("the run did not come to its end: see %s", file)
+	}
+	return run, err
+}
+
+// ask runs the questions that the pattern selects, and returns the stream. That questions fail is no error.
+func (r *releasedRuns) ask(ctx context.Context, environ []string, pattern string) ([]byte, error) {
+	var output bytes.Buffer
+	argv := slices.Concat(r.command, []string{"-test.v=test2json", "-test.run", pattern})
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = environ, &output, &output
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // the lab cleans up before it ends
+	cmd.WaitDelay = time.Minute
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && (!errors.As(err, &exit) || ctx.Err() != nil) {
+		return nil, fmt.Errorf("run %s: %w", argv[0], cmp.Or(context.Cause(ctx), err))
+	}
+	convert := exec.CommandContext(ctx, r.test2json, "-t")
+	convert.Stdin = &output
+	stream, err := convert.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", convert, err)
+	}
+	// test2json has no event for the exit code.
+	last := "pass"
+	if exit != nil {
+		last = "fail"
+	}
+	return fmt.Appendf(stream, "{\"Action\":%q}\n", last), nil
+}
+
+var testFunction = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+
+// sourceOf returns a digest of what the answers of these questions depend on. The files of other questions, and the table of
+// the bugs, are no part of it.
+func sourceOf(questions []string) (string, error) {
+	return sourceDigestWithout(func(path string, data []byte) bool {
+		if path == releasedTable {
+			return true
+		}
+		if filepath.Dir(path) != "." || !strings.HasSuffix(path, "_test.go") {
+			return false
+		}
+		tests := testFunction.FindAllSubmatch(data, -1)
+		return len(tests) > 0 && !slices.ContainsFunc(tests, func(m [][]byte) bool { return slices.Contains(questions, string(m[1])) })
+	})
+}

@@ -1,0 +1,163 @@
+package released
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/results"
+)
+
+const good = `
+[[bug]]
+id = "kill"
+refs = ["#1"]
+module = "runc"
+broken = "1.1.4"
+fixed = "1.1.5"
+sees = "Kill does nothing."
+questions = ["TestLifecycle_Kill"]
+message = "still alive"
+`
+
+func TestRead_TheTableOfTheProject(t *testing.T) {
+	f, err := os.Open("../../testdata/released-bugs.toml")
+	assert.NilError(t, err)
+	defer f.Close()
+	bugs, err := Read(f)
+	assert.NilError(t, err)
+	assert.Check(t, len(bugs) > 30, "the table has %d bugs", len(bugs))
+}
+
+func TestRead_SaysWhatIsWrong(t *testing.T) {
+	for _, c := range []struct{ old, new, want string }{
+		{`id = "kill"`, ``, "id is missing"},
+		{`sees = `, `seen = `, "strict mode"},
+		{`"runc"`, `"crun"`, `module is "crun"`},
+		{`"1.1.4"`, `"1.1"`, `"1.1" is no complete version`},
+		{`"1.1.4"`, `"1.1.5"`, "expected the fixed version to be the later one"},
+		{`["#1"]`, `[]`, "refs is missing"},
+		{`"still alive"`, `"("`, "missing closing )"},
+		{`message = "still alive"`, ``, "expected questions and a message"},
+		{`"TestLifecycle_Kill"`, `"Kill"`, "no name of a question"},
+		{`sees = `, "needs = \"luck\"\nsees = ", `needs is "luck"`},
+	} {
+		_, err := Read(strings.NewReader(strings.Replace(good, c.old, c.new, 1)))
+		assert.Check(t, cmp.ErrorContains(err, c.want))
+	}
+	subtest := strings.Replace(good, "TestLifecycle_Kill", "TestLifecycle_Kill/by-number", 1)
+	bugs, err := Read(strings.NewReader(subtest))
+	assert.NilError(t, err)
+	assert.Check(t, cmp.Equal(bugs[0].Pattern(), "^TestLifecycle_Kill$/^by-number$"))
+	assert.Check(t, cmp.DeepEqual(bugs[0].Tests(), []string{"TestLifecycle_Kill"}))
+	_, err = Read(strings.NewReader(strings.Replace(subtest, `by-number"`, `by-number", "TestLifecycle_Kill"`, 1)))
+	assert.ErrorContains(t, err, "expected it to be the only entry")
+	_, err = Read(strings.NewReader(good + good))
+	assert.ErrorContains(t, err, "there twice")
+	unnoticed := strings.NewReplacer("questions", "#", "message", "#", "sees", "unnoticed = \"a race\"\nsees").Replace(good)
+	_, err = Read(strings.NewReader(unnoticed))
+	assert.NilError(t, err)
+}
+
+func bug(t *testing.T) Bug {
+	t.Helper()
+	bugs, err := Read(strings.NewReader(good))
+	assert.NilError(t, err)
+	return bugs[0]
+}
+
+func TestSelect_ByIDReferenceOrVersion(t *testing.T) {
+	bugs := []Bug{bug(t), {ID: "other", Module: "containerd", Broken: "2.0.0", Fixed: "2.0.1"}}
+	for _, word := range []string{"kill", "#1", "RUNC=1.1.4", "RUNC=1.1.5"} {
+		got, err := Select(bugs, []string{word})
+		assert.NilError(t, err)
+		assert.Check(t, cmp.Len(got, 1))
+		assert.Check(t, cmp.Equal(got[0].ID, "kill"))
+	}
+	got, err := Select(bugs, nil)
+	assert.NilError(t, err)
+	assert.Check(t, cmp.Len(got, 2))
+	_, err = Select(bugs, []string{"kill", "moon"})
+	assert.ErrorContains(t, err, "moon selects no released bug")
+}
+
+// ended returns a run in which the bug's question has a verdict and, if it failed, says why.
+func ended(v results.Verdict, message string) *results.Run {
+	q := &results.Question{Test: "TestLifecycle_Kill", Text: "Kill?", Verdict: v, Steps: []*results.Step{{}}}
+	switch v {
+	case results.Failed:
+		q.Logs = []results.Log{{Kind: "log", Text: message}}
+	case results.Skipped:
+		q.Logs = []results.Log{{Kind: "skip", Text: message}}
+	}
+	return &results.Run{Questions: []*results.Question{q}, Verdict: v}
+}
+
+func TestCheck_EachVerdict(t *testing.T) {
+	green := ended(results.Answered, "")
+	red := ended(results.Failed, "process 7 is still alive")
+	cases := []struct {
+		name          string
+		broken, fixed *results.Run
+		err           error
+		edit          func(*Bug)
+		want          Verdict
+		why           string
+		failed        bool
+	}{
+		{"noticed", red, green, nil, nil, Noticed, "process 7 is still alive", false},
+		{"missed", green, green, nil, nil, Missed, "green with 1.1.4", true},
+		{"wrong", ended(results.Failed, "no busybox"), green, nil, nil, Wrong, "no busybox", true},
+		{"fixed-red", red, red, nil, nil, FixedRed, "still alive", true},
+		{"fixed-unfinished", red, ended(results.Unfinished, ""), nil, nil, FixedRed, "", true},
+		{"skipped", ended(results.Skipped, "one CPU"), green, nil, nil, NotShown, "one CPU", false},
+		{"no-question", red, &results.Run{}, nil, nil, Fault, "no question has the name", true},
+		{"not-built", red, green, errors.New("no network"), nil, Fault, "RUNC=1.1.4: no network", true},
+		{"unnoticed", green, green, nil, func(b *Bug) { b.Unnoticed = "a race" }, Unnoticed, "a race", false},
+		{"v2", green, green, nil, func(b *Bug) { b.Needs = NeedsV2 }, NotShown, "needs cgroup v2", false},
+	}
+	var all []Row
+	for _, c := range cases {
+		b := bug(t)
+		b.ID = c.name
+		if c.edit != nil {
+			c.edit(&b)
+		}
+		run := func(_ context.Context, _ Bug, version string) (*results.Run, error) {
+			if version == b.Broken {
+				return c.broken, c.err
+			}
+			return c.fixed, c.err
+		}
+		progress := 0
+		rows := Check(t.Context(), []Bug{b}, false, run, func(Row) { progress++ })
+		assert.Check(t, cmp.Len(rows, 1))
+		assert.Check(t, cmp.Equal(progress, 1))
+		assert.Check(t, cmp.Equal(rows[0].Verdict, c.want), c.name)
+		assert.Check(t, cmp.Contains(rows[0].Why, c.why), c.name)
+		assert.Check(t, cmp.Equal(rows[0].Failed(), c.failed), c.name)
+		all = append(all, rows...)
+	}
+	assert.Check(t, cmp.Equal(Score(all), "1 of 8 released bugs noticed: red with the broken version for the right reason, green with the "+
+		"fixed one. 1 missed, 1 red for another reason, 2 red with the fixed version, 2 not run, 1 known to be unnoticed. "+
+		"2 more cannot be shown here."))
+	var table strings.Builder
+	assert.NilError(t, Write(&table, all[:2]))
+	assert.Check(t, cmp.Contains(table.String(), "noticed"))
+	assert.Check(t, cmp.Contains(table.String(), "MISSED"))
+}
+
+func TestCheck_StopsWhenItIsStopped(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	run := func(context.Context, Bug, string) (*results.Run, error) {
+		cancel()
+		return ended(results.Answered, ""), nil
+	}
+	rows := Check(ctx, []Bug{bug(t), bug(t)}, false, run, func(Row) {})
+	assert.Check(t, cmp.Len(rows, 1))
+}

@@ -1,0 +1,157 @@
+package released
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"cdblab/helpers/results"
+)
+
+// A Verdict is what the lab does with a bug.
+type Verdict string
+
+// The verdicts. Only Noticed is a success. Unnoticed and NotShown are no failures.
+const (
+	Noticed   Verdict = "noticed"         // red with the broken version for the right reason, green with the fixed one
+	Missed    Verdict = "MISSED"          // green with the broken version
+	Wrong     Verdict = "WRONG REASON"    // red with the broken version, and no failure has the message
+	FixedRed  Verdict = "FIXED IS RED"    // red with the fixed version
+	Fault     Verdict = "NOT RUN"         // a version could not be built, or a run did not come to its end
+	Unnoticed Verdict = "known unnoticed" // the table says why
+	NotShown  Verdict = "not shown here"  // this machine cannot show it
+)
+
+// A Row is a bug, and what the lab did with it.
+type Row struct {
+	Bug     Bug
+	Verdict Verdict
+	Why     string // the failure with the broken version, or what is not as it should be
+}
+
+// A Runner asks the questions of a bug with one version of its module, and returns what the run observed.
+type Runner func(ctx context.Context, b Bug, version string) (*results.Run, error)
+
+// Check runs one bug after the other. progress is called after each. cgroupV2 says whether the runs have cgroup v2 with all
+// controllers.
+func Check(ctx context.Context, bugs []Bug, cgroupV2 bool, run Runner, progress func(Row)) []Row {
+	var rows []Row
+	for _, b := range bugs {
+		if ctx.Err() != nil {
+			break
+		}
+		row := Row{Bug: b}
+		switch {
+		case b.Unnoticed != "":
+			row.Verdict, row.Why = Unnoticed, b.Unnoticed
+		case b.Needs == NeedsV2 && !cgroupV2:
+			row.Verdict, row.Why = NotShown, "it needs cgroup v2: WHERE=vm has it"
+		default:
+			row.Verdict, row.Why = check(ctx, b, run)
+		}
+		rows = append(rows, row)
+		progress(row)
+	}
+	return rows
+}
+
+// check runs both versions of a bug.
+func check(ctx context.Context, b Bug, run Runner) (Verdict, string) {
+	var runs [2]*results.Run
+	for i, version := range []string{b.Broken, b.Fixed} {
+		var err error
+		if runs[i], err = run(ctx, b, version); err != nil {
+			return Fault, fmt.Sprintf("%s: %v", b.Variable(version), err)
+		}
+	}
+	return Judge(b, runs[0], runs[1])
+}
+
+// Judge says what the lab does with a bug, and why, by the runs with the broken and with the fixed version.
+func Judge(b Bug, broken, fixed *results.Run) (Verdict, string) {
+	for _, name := range b.Tests() {
+		q := fixed.Question(name)
+		switch {
+		case q == nil:
+			return Fault, "no question has the name " + name
+		case q.Verdict == results.Skipped:
+			return NotShown, skipReason(q)
+		case q.Verdict != results.Answered:
+			return FixedRed, fmt.Sprintf("%s: %s", name, strings.Join(q.Messages(), "\n"))
+		}
+	}
+	message := regexp.MustCompile(b.Message) // Read has checked it
+	var others []string
+	for _, name := range b.Tests() {
+		q := broken.Question(name)
+		if q == nil {
+			return Fault, "no question has the name " + name
+		}
+		if q.Verdict == results.Skipped {
+			return NotShown, skipReason(q)
+		}
+		if q.Verdict == results.Answered {
+			continue
+		}
+		messages := q.Messages()
+		if i := slices.IndexFunc(messages, message.MatchString); i >= 0 {
+			return Noticed, messages[i]
+		}
+		others = append(others, messages...)
+	}
+	if len(others) > 0 {
+		return Wrong, fmt.Sprintf("expected a failure that matches %q, and these are others: %s", b.Message, strings.Join(others, "\n"))
+	}
+	return Missed, "all of its questions are green with " + b.Broken
+}
+
+func skipReason(q *results.Question) string {
+	for _, s := range q.Skips() {
+		if s.Reason != "" {
+			return s.Reason
+		}
+	}
+	return "skipped"
+}
+
+// Failed reports whether a row makes the whole check fail.
+func (r Row) Failed() bool {
+	return slices.Contains([]Verdict{Missed, Wrong, FixedRed, Fault}, r.Verdict)
+}
+
+// Score says how many of the bugs that could be shown are noticed.
+func Score(rows []Row) string {
+	count := map[Verdict]int{}
+	for _, r := range rows {
+		count[r.Verdict]++
+	}
+	shown := len(rows) - count[NotShown]
+	return fmt.Sprintf("%d of %d released bugs noticed: red with the broken version for the right reason, green with the fixed one. "+
+		"%d missed, %d red for another reason, %d red with the fixed version, %d not run, %d known to be unnoticed. "+
+		"%d more cannot be shown here.", count[Noticed], shown,
+		count[Missed], count[Wrong], count[FixedRed], count[Fault], count[Unnoticed], count[NotShown])
+}
+
+// Write writes the table of the rows.
+func Write(out io.Writer, rows []Row) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "bug\tmodule\tbroken\tfixed\tverdict\twhy")
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Bug.ID, r.Bug.Module, r.Bug.Broken, r.Bug.Fixed, r.Verdict, short(r.Why))
+	}
+	return w.Flush()
+}
+
+// short returns a message as one line for a terminal.
+func short(message string) string {
+	const width = 120
+	line := []rune(strings.Join(strings.Fields(message), " "))
+	if len(line) > width {
+		return string(line[:width-1]) + "…"
+	}
+	return string(line)
+}
