@@ -48,6 +48,9 @@
 //	helpers/display, notebook, compare            show a run while it goes on; its page; what differs between runs
 //	helpers/release                               builds any release of runc and containerd by its number
 //	helpers/released                              the table of released bugs, and what the lab does with each
+//	helpers/mutants                               faults in the source of a program under test, and which questions notice them
+//	helpers/confine                               runs a command as root in namespaces and cgroups of its own
+//	helpers/signals                               which signals this program inherited as ignored or blocked
 //	helpers/doctor, prompt                        what a run needs; stops a program until the reader goes on
 //	helpers/syllabus                              reads the list of questions out of the source
 //	helpers/containerinit                         lets libcontainer re-execute the test binary as `init`
