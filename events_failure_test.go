@@ -130,7 +130,7 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	q.Fact("exec: events, missing program", byExec["missing"])
 	q.Fact("exec: events, program there", byExec["there"])
 
-	q.Answer("Before there is a task: an error, and no event. After that: an exit, and no error. Of a failed exec: an error, and the event that it was added.")
+	q.Answer("Before there is a task: an error, and no event. After that: an exit, and no error. Of a failed exec: an error, and that it was added.")
 }
 
 // withoutDeleteEvent returns the events about tasks without the delete event, which may come late, or not at all.

@@ -139,5 +139,5 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	assert.Check(q, updateStopped.Code != 0, "a stopped container is updated:\n%s", updateStopped)
 	q.Fact("update of a stopped container: error", runc.LastLogMessage(updateStopped))
 
-	q.Answer("Its limits: they are files of the cgroup, and bite at once. For namespaces, capabilities and the program, it has to be created anew.")
+	q.Answer("Its limits: they are files of the cgroup, and bite at once. Namespaces, capabilities and the program need a new container.")
 }

@@ -22,9 +22,11 @@ import (
 //
 // The shim is no child of containerd and listens on a socket of its own, so a containerd that dies, by whatever signal,
 // takes nothing with it. Where systemd runs it, that needs KillMode=process in the unit: by default, systemd ends all processes
-// of the unit's cgroup, and the shims are there too. The next containerd reads the bundles below its state directory, finds in each how its shim is
-// reached, and asks it. Clients are on the other side: a Wait and a subscription to events end with an error, and a client
-// that wants to know how the task ends has to wait anew.
+// of the unit's cgroup, and the shims are there too.
+//
+// The next containerd reads the bundles below its state directory, finds in each how its shim is reached, and asks it. Clients are
+// on the other side: a Wait and a subscription to events end with an error, and a client that wants to know how the task ends
+// has to wait anew.
 //
 // A stopped task is no running one: as it comes back, containerd takes a shim without processes for a leftover, and
 // deletes the task, without publishing an event. So its exit status is lost to every client that has not asked before.

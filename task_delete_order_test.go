@@ -135,7 +135,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	q.Control("all of it once more, in the right order: nothing is refused")
 	deleteInOrder(q, d, ref, id)
 
-	q.Answer("Task, container, image, garbage, namespace. The record of a running container is guarded by the client alone, an image by nothing.")
+	q.Answer("Task, container, image, garbage, namespace. A running container's record is guarded by the client alone, an image by nothing.")
 }
 
 // deleteInOrder makes and deletes what a namespace can have, by the chapter's commands; each has to succeed.

@@ -24,7 +24,8 @@ import (
 //
 // A containerd namespace is a first word in every key of containerd's database, and a directory or a cgroup in everything
 // that is made from it: bundle, shim's socket, runtime's state, cgroup. What goes by digest alone is there once: a blob that
-// one namespace has fetched is a file that another may refer to, unless content_sharing_policy is "isolated". Unpacked snapshots go by key, and are unpacked for each.
+// one namespace has fetched is a file that another may refer to, unless content_sharing_policy is "isolated". Unpacked
+// snapshots go by key, and are unpacked for each.
 //
 // It is no boundary: a client that reaches the socket may name any namespace, and no process is in one as it is in a
 // namespace of the kernel's. A container may join a kernel namespace of a container in another containerd namespace.

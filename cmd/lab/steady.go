@@ -282,7 +282,8 @@ func printSteady(runs []steadyRun) (failed int) {
 		if r.code != 0 || r.differ {
 			failed++
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%.0f s\t%d\t%s\t%s\n", r.number, machine, r.seed, r.took.Seconds(), r.code, facts, strings.Join(r.failed, " "))
+		fmt.Fprintf(w, "%d\t%s\t%s\t%.0f s\t%d\t%s\t%s\n",
+			r.number, machine, r.seed, r.took.Seconds(), r.code, facts, strings.Join(r.failed, " "))
 	}
 	w.Flush()
 	fmt.Printf("%d runs, %d failed or observed other facts; the output of each is in %s\n", len(runs), failed, steadyDir)

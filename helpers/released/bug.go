@@ -137,7 +137,8 @@ func Select(bugs []Bug, words []string) ([]Bug, error) {
 	}
 	for _, w := range words {
 		if !used[w] {
-			return nil, fmt.Errorf("%s selects no released bug\n  what to do: name an id, a reference or a version of testdata/released-bugs.toml", w)
+			return nil, fmt.Errorf("%s selects no released bug\n"+
+				"  what to do: name an id, a reference or a version of testdata/released-bugs.toml", w)
 		}
 	}
 	return out, nil

@@ -36,7 +36,7 @@ type Row struct {
 // A Runner asks the questions of a bug with one version of its module, and returns what the run observed.
 type Runner func(ctx context.Context, b Bug, version string) (*results.Run, error)
 
-// Check runs one bug after the other. progress is called after each. cgroupV2 says whether the runs have cgroup v2 with all
+// Check runs one bug after the other. progress is called after each. cgroupV2 is true if the runs have cgroup v2 with all
 // controllers.
 func Check(ctx context.Context, bugs []Bug, cgroupV2 bool, run Runner, progress func(Row)) []Row {
 	var rows []Row

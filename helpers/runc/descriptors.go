@@ -38,7 +38,8 @@ func (c *Container) InitDescriptors(init proc.Process) (allowed, others []string
 		if d.Directory {
 			kind = "a directory"
 		}
-		others = append(others, fmt.Sprintf("%d → %s (%s, file system %#x, close-on-exec %t)", d.FD, d.Target, kind, d.FileSystem, d.CloseOnExec))
+		others = append(others, fmt.Sprintf("%d → %s (%s, file system %#x, close-on-exec %t)",
+			d.FD, d.Target, kind, d.FileSystem, d.CloseOnExec))
 	}
 	slices.Sort(allowed)
 	return slices.Compact(allowed), others

@@ -44,7 +44,9 @@ func TestPassOnNone(t *testing.T) {
 		"nohup":               {[]string{"--ignore-signal=HUP"}, "interrupt terminated"},
 		"a background job":    {[]string{"--ignore-signal=INT", "--ignore-signal=QUIT"}, "terminated hangup"},
 		"blocked":             {[]string{"--block-signal=WINCH", "--block-signal=USR1"}, "interrupt terminated hangup"},
-		"blocked and ignored": {[]string{"--block-signal=HUP", "--ignore-signal=HUP", "--ignore-signal=TSTP", "--ignore-signal=PIPE"}, "interrupt terminated"},
+		"blocked and ignored": {
+			[]string{"--block-signal=HUP", "--ignore-signal=HUP", "--ignore-signal=TSTP", "--ignore-signal=PIPE"}, "interrupt terminated",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command("env", append(row.env, os.Args[0])...)

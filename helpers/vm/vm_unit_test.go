@@ -82,7 +82,8 @@ func TestUnpackResults_WritesOnlyWantedPaths(t *testing.T) {
 
 func TestTestCounter(t *testing.T) {
 	tests := new(testCounter)
-	text := "=== RUN   TestA\n--- PASS: TestA (0.00s)\n    --- PASS: TestA/sub (0.00s)\n\x16--- PASS: TestA/sub (0.00s)\n\x16--- FAIL: TestB (0.1s)\n--- SKIP: TestC (0.00s)\nno --- PASS: x\n"
+	text := "=== RUN   TestA\n--- PASS: TestA (0.00s)\n    --- PASS: TestA/sub (0.00s)\n" +
+		"\x16--- PASS: TestA/sub (0.00s)\n\x16--- FAIL: TestB (0.1s)\n--- SKIP: TestC (0.00s)\nno --- PASS: x\n"
 	for i := range text { // in the smallest pieces
 		_, err := tests.Write([]byte(text[i : i+1]))
 		assert.NilError(t, err)
