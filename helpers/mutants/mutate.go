@@ -32,7 +32,7 @@ func candidates(fset *token.FileSet, f *ast.File, src []byte, info *types.Info, 
 	for _, d := range f.Decls {
 		fn, ok := d.(*ast.FuncDecl)
 		if !ok || fn.Body == nil {
-			continue // nothing says whether a table outside of functions is used
+			continue // a table outside of functions may not be used
 		}
 		m.fn = fn.Name.Name
 		if fn.Recv != nil && len(fn.Recv.List) == 1 {

@@ -40,10 +40,10 @@ func TestPassOnNone(t *testing.T) {
 		env    []string
 		heeded string
 	}{
-		"nothing":             {nil, "interrupt terminated hangup"},
-		"nohup":               {[]string{"--ignore-signal=HUP"}, "interrupt terminated"},
-		"a background job":    {[]string{"--ignore-signal=INT", "--ignore-signal=QUIT"}, "terminated hangup"},
-		"blocked":             {[]string{"--block-signal=WINCH", "--block-signal=USR1"}, "interrupt terminated hangup"},
+		"nothing":          {nil, "interrupt terminated hangup"},
+		"nohup":            {[]string{"--ignore-signal=HUP"}, "interrupt terminated"},
+		"a background job": {[]string{"--ignore-signal=INT", "--ignore-signal=QUIT"}, "terminated hangup"},
+		"blocked":          {[]string{"--block-signal=WINCH", "--block-signal=USR1"}, "interrupt terminated hangup"},
 		"blocked and ignored": {
 			[]string{"--block-signal=HUP", "--ignore-signal=HUP", "--ignore-signal=TSTP", "--ignore-signal=PIPE"}, "interrupt terminated",
 		},
