@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"gotest.tools/v3/assert"
@@ -23,11 +24,12 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	fmt.Println("heeds", Stop())
-	child := exec.Command("grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status")
-	child.Stdout, child.Stderr = os.Stdout, os.Stderr
-	if err := child.Run(); err != nil {
+	out, err := exec.Command("grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status").Output()
+	if err != nil {
 		os.Exit(1)
 	}
+	// Signal 32 is the C library's own: the children of a program that uses posix_spawn(3), such as make, ignore it.
+	fmt.Print(strings.ReplaceAll(string(out), "0000000080000000", "0000000000000000"))
 	os.Exit(0)
 }
 
