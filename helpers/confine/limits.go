@@ -110,6 +110,7 @@ func (g *group) remove() error {
 		if err != nil && err != unix.ENOENT {
 			errs = append(errs, fmt.Errorf("remove the cgroup %s: %w", dir, err))
 		}
+		_ = unix.Rmdir(filepath.Dir(dir)) // the lab's, which stays while it has another group
 	}
 	return errors.Join(errs...)
 }
