@@ -32,7 +32,7 @@ func (s *Source) build(out string, flags ...string) (env string, args []string) 
 // Build builds the target with the fault into a new directory, and returns the path of the program. Without a mutant it is the
 // honest build. The copies stay as they are, so that several builds at once can use them. The caller removes the directory.
 func (s *Source) Build(ctx context.Context, m *Mutant) (program string, err error) {
-	dir, err := os.MkdirTemp(s.dir, "build-*")
+	dir, err := s.buildDir()
 	if err != nil {
 		return "", err
 	}
@@ -41,9 +41,6 @@ func (s *Source) Build(ctx context.Context, m *Mutant) (program string, err erro
 			os.RemoveAll(dir)
 		}
 	}()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return "", err
-	}
 	overlay := struct{ Replace map[string]string }{map[string]string{}}
 	if m != nil {
 		path, err := s.path(m.File)
@@ -98,4 +95,13 @@ func (s *Source) Sweep() error {
 func lastLines(output string) string {
 	lines := strings.Split(strings.TrimSpace(output), "\n")
 	return strings.Join(lines[max(0, len(lines)-8):], "\n")
+}
+
+// buildDir makes the directory of a build, which the questions' processes can enter.
+func (s *Source) buildDir() (string, error) {
+	dir, err := os.MkdirTemp(s.dir, "build-*")
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o755)
 }

@@ -16,7 +16,7 @@ import (
 // CoverBuild builds the target so that it writes which statements it executes into the directory GOCOVERDIR. It builds from a copy
 // of its own, because go's cover tool takes no overlay. The caller removes the directory of the program.
 func (s *Source) CoverBuild(ctx context.Context, logf func(string, ...any)) (program string, err error) {
-	dir, err := os.MkdirTemp(s.dir, "build-*")
+	dir, err := s.buildDir()
 	if err != nil {
 		return "", err
 	}
@@ -25,9 +25,6 @@ func (s *Source) CoverBuild(ctx context.Context, logf func(string, ...any)) (pro
 			os.RemoveAll(dir)
 		}
 	}()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return "", err
-	}
 	own, err := CopySource(ctx, s.target, s.module, dir, s.gocmd)
 	if err != nil {
 		return "", err
