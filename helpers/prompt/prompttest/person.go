@@ -58,11 +58,22 @@ func (p *Person) Types(keys string) {
 // Sees waits until the text appears.
 func (p *Person) Sees(text string) {
 	p.tb.Helper()
+	p.SeesOneOf(text)
+}
+
+// SeesOneOf waits until one of the texts appears, and returns it.
+func (p *Person) SeesOneOf(texts ...string) string {
+	p.tb.Helper()
 	var seen strings.Builder
-	for !strings.HasSuffix(seen.String(), text) {
+	for {
 		c, err := p.output.ReadByte()
-		assert.NilError(p.tb, err, "%q does not appear at the terminal, but: %q", text, seen.String())
+		assert.NilError(p.tb, err, "none of %q appears at the terminal, but: %q", texts, seen.String())
 		seen.WriteByte(c)
+		for _, text := range texts {
+			if strings.HasSuffix(seen.String(), text) {
+				return text
+			}
+		}
 	}
 }
 
