@@ -55,6 +55,28 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	q.Fact("missing: events", ctrd.Topics(stream.Events()))
 	q.Fact("missing: leftovers", d.TaskLeftovers(id))
 
+	q.Step("the process dies before the runtime's create returns: the command fails, the exit is published, and the shim answers")
+	// The runtime kills what it has created, and returns as if all were well, once the shim has taken the exit status.
+	killer := q.WriteWrapper("killer", `"$RUNC" "$@"; code=$?
+case " $* " in *" create "*) for a; do case $a in */init.pid) pid=$(cat "$a");; esac; done
+kill -KILL "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done;; esac
+exit $code`)
+	early := q.ID("cdb-early")
+	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: killer}, ref, early, "sleep", "300")
+	r = d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, early)
+	assert.Check(q, r.Code != 0, "a task whose process is dead starts:\n%s", r)
+	proc.WaitFor(q, stream.ReceivedExit(early))
+	ofEarly := withoutDeleteEvent(stream.TakeEvents())
+	wanted := []string{"/tasks/create", "/tasks/exit"}
+	assert.Check(q, cmp.DeepEqual(ctrd.Topics(ofEarly), wanted), "events of a process that dies during create")
+	proc.WaitFor(q, d.TaskStopped(early))
+	q.Fact("dies during create: events", ctrd.Topics(ofEarly))
+	q.Fact("dies during create: exit status", d.TaskStatus(early).ExitStatus)
+	q.Fact("dies during create: message", runc.LastLogMessage(r))
+	d.DeleteTask(early)
+	proc.WaitFor(q, d.NoTaskLeftovers(early))
+	exited := len(ctrd.FilterTopics(stream.Events(), "/tasks/exit"))
+
 	for _, row := range []struct {
 		name, content string
 		status        uint32 // 0: the runtime chooses it
@@ -110,7 +132,7 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	r = d.TryCtr(append(exec, "there", id, "false")...)
 	assert.Check(q, cmp.Equal(r.Code, 1), "%s", r)
 	proc.WaitFor(q, stream.Received("/tasks/exec-started", 1))
-	proc.WaitFor(q, stream.Received("/tasks/exit", 3))
+	proc.WaitFor(q, stream.Received("/tasks/exit", exited+3))
 	// The shim publishes its events in order: once those of the second exec are received, all of the first are.
 	byExec := map[string][]string{}
 	for _, e := range withoutDeleteEvent(stream.TakeEvents()) {

@@ -88,7 +88,7 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	startsAgain := ctrd.FilterTopics(restarted.Events(), "/tasks/create", "/tasks/start")
 	assert.Check(q, cmp.Len(startsAgain, 0))
 	q.Fact("received about the task that runs", startsAgain)
-	q.Fact("status of the task that runs, asked for", "RUNNING, the same pid")
+	q.Fact("pid and status of the task that runs, asked for", []any{second.PID, row[2]})
 	// What a daemon does at its start with a task that ended before is another question, so nothing is asserted about it.
 	q.Fact("the ended task, after the restart", listedStatus(q, d, ended))
 	q.Cleanup(func() { d.RemoveFIFOs(ended) }) // if the daemon has deleted it, no client does

@@ -23,6 +23,7 @@ import (
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // Six processes in a row, from the shim's helper to the program: clone and execve lead from each one to the next.
@@ -79,18 +80,20 @@ exec "$RUNC" "$@"`)
 	tr.Next("the shim's mount", shim.PID, `^mount\("[^"]*", "`+d.Bundle(id)+`/rootfs"`)
 	execCreate := tr.Next("runc's execve", strace.AnyProcess, `^execve\(".*"create"`)
 	assert.Check(q, cmp.Equal(tr.Parent(execCreate.PID), shim.PID), "process that cloned runc create")
-	q.Fact("runc create", "cloned by the shim")
+	q.Fact("process that cloned runc create", tr.Parent(execCreate.PID))
+	q.Fact("runc create", execCreate.PID)
 
 	q.Step("runc create: it calls itself as init, which is stage 0 and clones stage 1")
 	const execInit = `^execve\("[^"]*", \["[^"]*", "init"\]`
-	if !q.Pinned() && !tr.Has(execInit) {
+	if !runc.IsRunc(q) && !tr.Has(execInit) {
 		q.Skipf("this runtime does not call itself as init, as runc does, so it has no stages: run the question with runc (unset CDB_RUNC)")
 	}
 	stage0 := tr.Next("stage 0's execve", strace.AnyProcess, execInit)
 	assert.Check(q, cmp.Equal(tr.Parent(stage0.PID), execCreate.PID), "process that cloned stage 0")
 	cloneStage1 := tr.Next("stage 0's clone", stage0.PID, `^clone.*CLONE_PARENT.*`+strace.CreatesProcess)
 	stage1 := proc.PID(cloneStage1.Result())
-	q.Fact("stage 0", "cloned by runc create, execs runc init")
+	q.Fact("process that cloned stage 0", tr.Parent(stage0.PID))
+	q.Fact("stage 0's execve", regexp.MustCompile(`"init"`).FindString(stage0.Text))
 
 	q.Step("stage 1: it unshares exactly the namespaces that the program does not share with the host")
 	unshare := tr.Next("stage 1's unshare", stage1, `^unshare\(.*CLONE_NEW`)

@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -75,10 +76,20 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 			differentSettings = append(differentSettings, setting)
 		}
 	}
-	if q.UnderTest("ctr").Pinned {
+	// ctr writes what the client library writes of which it is built. This test is built of one version of that library. Another
+	// version names another version of the specification, and may mask another path: 2.4.2 masks /proc/interrupts, 2.3.4 does not.
+	for _, line := range difference {
+		word := strings.Fields(line)[1]
+		assert.Check(q, word == "ociVersion" || word == "linux.maskedPaths", "of the OCI configuration: - ctr's, + the Go client's: %s", line)
+	}
+	for _, setting := range differentSettings {
+		assert.Check(q, cmp.Equal(setting, "mounts"), "a setting of the process that differs: %q by ctr, %q by the Go client",
+			byCtr.process[setting], byGo.process[setting])
+	}
+	if strings.Contains(q.UnderTest("ctr").Version, version.Version) {
 		assert.Check(q, cmp.Len(difference, 0), "of the OCI configuration: - ctr's, + the Go client's")
 		assert.Check(q, cmp.DeepEqual(byCtr.process, byGo.process))
-	} // else ctr is built with another version of the client library, and writes what that version writes
+	}
 	assert.Check(q, cmp.DeepEqual(byCtr.process["args"], byGo.process["args"]))
 	assert.Check(q, cmp.DeepEqual(byCtr.record, byGo.record))
 	q.Fact("record, snapshot and task of both", byCtr.record)
@@ -88,7 +99,7 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 	q.Step("except for the labels, which only ctr adds")
 	labels := slices.Sorted(maps.Keys(byCtr.labels))
 	assert.Check(q, cmp.Len(byGo.labels, 0), "labels of the Go client's container: %v", byGo.labels)
-	if ours && q.Pinned() {
+	if ours { // whose config has no label, but a signal
 		assert.Check(q, cmp.DeepEqual(labels, []string{"io.containerd.image.config.stop-signal"}), "labels that ctr adds")
 	}
 	q.Fact("labels that ctr adds", labels)
@@ -111,22 +122,31 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 		{"containers delete", []string{"Snapshots/Remove", "Containers/Delete"}},
 		{"events", []string{"Events/Subscribe"}},
 	}
+	// The daemon's transfer service pulls for ctr, where ctr asks it. Otherwise ctr itself makes about as many calls as the Go client.
+	byTransfer := slices.Contains(c.calls["images pull"]["ctr"], "Transfer/Transfer")
+	if byTransfer {
+		assert.Check(q, cmp.DeepEqual(c.calls["images pull"]["ctr"],
+			[]string{"Introspection/Server", "Leases/Create", "Leases/Delete", "Streaming/Stream", "Transfer/Transfer"}), "images pull by ctr")
+	}
 	var table strings.Builder
 	for _, command := range commands {
 		fmt.Fprintln(&table, command.name)
 		for _, client := range []string{"ctr", "Go"} {
 			calls := c.calls[command.name][client]
 			required := command.required
-			if command.name == "images pull" && slices.Contains(calls, "Transfer/Transfer") {
+			pullByCtr := command.name == "images pull" && client == "ctr"
+			if pullByCtr && byTransfer {
 				required = []string{"Transfer/Transfer"} // the daemon does it all
 			}
 			assert.Check(q, containsInOrder(calls, required), "%s by %s made the calls %v, want, in this order, %v",
 				command.name, client, calls, required)
 			q.Fact(command.name+", "+client, calls)
-			fmt.Fprintf(&table, "  %-4s %s\n", client, strings.Join(calls, " "))
+			if !pullByCtr {
+				fmt.Fprintf(&table, "  %-4s %s\n", client, strings.Join(calls, " "))
+			}
 		}
 	}
-	if ours && q.Pinned() {
+	if ours {
 		golden.Assert(q, table.String(), "wire.golden")
 	}
 

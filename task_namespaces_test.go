@@ -76,9 +76,12 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 		assert.Check(q, file.Exists(paths[0]) && file.Exists(paths[1]), "%s: expected that both exist: %v", what, paths)
 		q.Fact(what, lab.VolatileNames(what, paths[:]...))
 	}
-	check.OnlyProcessInCgroup(q, init.Identity, "/"+d.Namespace+"/"+id)
-	check.OnlyProcessInCgroup(q, otherInit.Identity, "/"+other.Namespace+"/"+id)
-	q.Fact("cgroups", []string{"/" + d.Namespace + "/" + id, "/" + other.Namespace + "/" + id})
+	cgroups := []string{d.Spec(id).Linux.CgroupsPath, other.Spec(id).Linux.CgroupsPath}
+	want := []string{"/" + d.Namespace + "/" + id, "/" + other.Namespace + "/" + id}
+	assert.Check(q, cmp.DeepEqual(cgroups, want), "linux.cgroupsPath of both")
+	check.OnlyProcessInCgroup(q, init.Identity, cgroups[0])
+	check.OnlyProcessInCgroup(q, otherInit.Identity, cgroups[1])
+	q.Fact("cgroups", cgroups)
 
 	q.Step("containerd answers a request in a namespace with what is in that namespace")
 	assert.Check(q, cmp.Equal(check.TableCell(q, d.Ctr("tasks", "ls").Stdout, id, 1), fmt.Sprint(init.PID)))
@@ -129,8 +132,9 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 		assert.Check(q, !file.Exists(places["bundle"][0]), "the bundle is still there")
 		assert.Check(q, file.Exists(places["bundle"][1]), "the other one's bundle has gone")
 		assert.Check(q, proc.Snapshot(q, otherInit.PID).Same(otherInit.Identity))
-		assert.Check(q, cmp.Equal(check.TableCell(q, other.Ctr("tasks", "ls").Stdout, id, 2), "RUNNING"))
-		q.Fact("the other task", "RUNNING")
+		status := check.TableCell(q, other.Ctr("tasks", "ls").Stdout, id, 2)
+		assert.Check(q, cmp.Equal(status, "RUNNING"), "status of the task in the other namespace")
+		q.Fact("the other task: status", status)
 	})
 
 	q.Answer("Names: every container, task, image and snapshot has one for each. Blobs are shared, and the kernel is not asked.")

@@ -88,11 +88,11 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	q.Fact("the task runs: parents", parents)
 
 	q.Step("what is inherited tells where they come from: the session, and oom_score_adj")
-	daemon := proc.Stat(q, d.PID())
-	assert.Check(q, cmp.Equal(proc.Stat(q, shim.PID).Session, daemon.Session), "the shim's session, against containerd's")
-	assert.Check(q, cmp.Equal(proc.PID(proc.Stat(q, shim.PID).PGRP), shim.PID), "the shim's process group")
+	daemon, ofShim := proc.Stat(q, d.PID()), proc.Stat(q, shim.PID)
+	assert.Check(q, cmp.Equal(ofShim.Session, daemon.Session), "the shim's session, against containerd's")
+	assert.Check(q, cmp.Equal(proc.PID(ofShim.PGRP), shim.PID), "the shim's process group")
 	assert.Check(q, cmp.Equal(proc.PID(proc.Stat(q, init).Session), init), "the session of the task's process")
-	q.Fact("the shim's session", "containerd's")
+	q.Fact("the shim's session is containerd's", ofShim.Session == daemon.Session)
 	score := check.Int(q, proc.File(q, d.PID(), "oom_score_adj"))
 	const maxScore = 1000
 	for name, pid := range map[string]proc.PID{"the shim": shim.PID, "the task": init, "the exec": second} {
@@ -121,8 +121,10 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Reaped(task.Identity))
 		proc.WaitFor(q, d.TaskStopped(id))
-		assert.Check(q, proc.Alive(shim.PID), "the shim has ended with its child")
-		q.Fact("reaped by the shim", "both, the shim lives on")
+		assert.Check(q, shim.Alive(), "the shim has ended with its child")
+		left := proc.Children(q, shim.PID)
+		assert.Check(q, cmp.Len(left, 0), "children of the shim, after exec and task have died")
+		q.Fact("task and exec have died: children of the shim", left)
 		parents := proc.Parents(q, names)
 		delete(parents, "test")
 		assert.Check(q, cmp.DeepEqual(parents, map[string]string{"shim": "adopter of orphans", "containerd": "test"}))

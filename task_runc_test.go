@@ -104,7 +104,7 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	task := proc.Snapshot(q, pid)
 	assert.Check(q, cmp.Equal(proc.PID(stored.Pid), task.PID))
 	assert.Check(q, cmp.Equal(stored.Start, task.Start))
-	q.Fact("runc state", []string{string(state.Status), "pid as the kernel's"})
+	q.Fact("runc state: status and pid", []any{state.Status, proc.PID(state.Pid)})
 	q.Fact("runc's --root", root)
 
 	q.Control("a task of the plain runtime: not a single call of the wrapper")

@@ -73,7 +73,12 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	stream.TakeEvents()
 
 	q.Step("what remains")
-	observed := failure.Tabulate(q, d, "death-of-the-shim.golden", victims)
+	// A shim that saves no exit status in the bundle takes it with it: containerd publishes 137 for a process that it has not seen end.
+	table, published := "death-of-the-shim.golden", "7"
+	if !ctrd.SavesExit(q) {
+		table, published = "death-of-the-shim-unsaved.golden", "137"
+	}
+	observed := failure.Tabulate(q, d, table, victims)
 	for _, victim := range victims {
 		seen := observed[victim]
 		for _, process := range []string{"init", "shim"} {
@@ -107,12 +112,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	q.Step("the shim of a stopped task: the exit is published once more")
 	for _, victim := range ofStopped {
 		events := victim.Events()
-		assert.Assert(q, cmp.Len(events, 3), victim)
-		assert.Check(q, cmp.Equal(events[0], "exit init 7"), victim)
-		assert.Check(q, cmp.Contains(events[1], "exit init"), victim)
-		if q.Pinned() { // an older shim saves no status in the bundle, and the second exit is published with 137
-			assert.Check(q, cmp.DeepEqual(events[1:], []string{"exit init 7", "delete 7"}), victim)
-		}
+		assert.Assert(q, cmp.DeepEqual(events, []string{"exit init 7", "exit init " + published, "delete " + published}), victim)
 		q.Fact(victim.String()+": exit events before and after", events[:2])
 		q.Fact(victim.String()+": delete event", events[2])
 	}

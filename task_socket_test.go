@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	shimapi "github.com/containerd/containerd/api/runtime/task/v3"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/check"
@@ -58,21 +60,60 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 
 	q.Step("the bundle names the socket: an address, a protocol and its version")
 	bootstrap := d.Bootstrap(id)
-	assert.Check(q, cmp.Equal(bootstrap.Address, "unix://"+socket), "the sha256 of address/namespace/id")
+	named := bootstrap.Address == "unix://"+socket
+	assert.Check(q, named, "the bundle names %s, and the sha256 of address/namespace/id gives %s", bootstrap.Address, socket)
 	assert.Check(q, cmp.Equal(bootstrap.Protocol, "ttrpc"))
 	q.Fact("file of the bundle that has the address", bootstrap.File)
-	q.Fact("socket", "sha256 of address/namespace/id")
+	q.Fact("socket: its name is the sha256 of address/namespace/id", named)
 	q.Fact("protocol", bootstrap.Protocol)
 	q.Fact("version", bootstrap.Version)
 
 	q.Step("the shim listens there, and only root may connect")
 	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on %s", socket)
-	var st unix.Stat_t
-	assert.NilError(q, unix.Lstat(socket, &st))
-	assert.Check(q, cmp.Equal(st.Mode&unix.S_IFMT, uint32(unix.S_IFSOCK)), "the file's type")
-	assert.Check(q, cmp.Equal(st.Mode&0o7777, uint32(0o600)), "the file's mode")
-	assert.Check(q, cmp.DeepEqual([]uint32{st.Uid, st.Gid}, []uint32{0, 0}), "the file's owner and group")
-	q.Fact("mode and owner", fmt.Sprintf("%04o %d:%d", st.Mode&0o7777, st.Uid, st.Gid))
+	access := file.AccessOf(q, socket)
+	assert.Check(q, cmp.Equal(access, "socket 0600 0:0"), "type, mode and owner of the shim's socket")
+	q.Fact("the shim's socket: type, mode and owner", access)
+
+	q.Step("what leads to it belongs to root, and no other user may write there; containerd's own sockets are for root and its group")
+	// Who can connect to containerd is root on this machine.
+	for _, socket := range []string{d.Address, d.Address + ".ttrpc"} {
+		assert.Check(q, cmp.Equal(file.AccessOf(q, socket), "socket 0660 0:0"), "type, mode and owner of %s", socket)
+		q.Fact(filepath.Base(socket)+": type, mode and owner", file.AccessOf(q, socket))
+	}
+	bundle := d.Bundle(id)
+	for _, dir := range []struct{ name, path, want string }{
+		{"containerd's state", d.State, "directory 07[01][01] 0:0"},
+		{"bundles of the containerd namespace", filepath.Dir(bundle), "directory 07[01][01] 0:0"},
+		{"bundle", bundle, "directory 0700 0:0"},
+		{"rootfs of the bundle", filepath.Join(bundle, "rootfs"), "directory 07[0-7][0-5] 0:0"},
+		{"directory of the task's FIFOs", filepath.Join(d.FifoDir, file.Names(q, d.FifoDir)[0]), "directory 0700 0:0"},
+	} {
+		assert.Check(q, cmp.Regexp("^"+dir.want+"$", file.AccessOf(q, dir.path)), "type, mode and owner of the %s", dir.name)
+		q.Fact(dir.name+": type, mode and owner", file.AccessOf(q, dir.path))
+	}
+
+	q.Step("a connection that a client cuts costs the shim nothing: it has as many sockets as before")
+	sockets := func() int {
+		q.Helper()
+		n := 0
+		for _, target := range proc.Snapshot(q, shim.PID).FDs {
+			if strings.HasPrefix(target, "socket:") {
+				n++
+			}
+		}
+		return n
+	}
+	before := sockets()
+	const cut = 20
+	for range cut {
+		assert.NilError(q, check.Dial(socket)) // which closes the connection
+	}
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		if n := sockets(); n > before {
+			return poll.Continue("the shim has %d sockets after %d connections that were cut, and had %d before", n, cut, before)
+		}
+		return poll.Success()
+	})
 
 	q.Step("only root may write what lies beside it in the bundle, such as the address, and only root may enter containerd's root")
 	// A user who can write the address can make containerd talk to another program. containerd 1.7.11 and 2.1.4 had files with mode 0666.

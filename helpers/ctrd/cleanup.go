@@ -78,19 +78,12 @@ func (d *Daemon) deleteLeftovers() error {
 		}
 	}
 	if !d.shared {
-		if d.RuncRoot == defaultRuncRoot {
-			// This is not below the daemon's directory: the runtime leaves an empty directory in it for each containerd
-			// namespace that the question has named.
-			for _, ns := range own {
-				if d.q.Owner.Owns("/" + ns) {
-					errs = append(errs, removeEmpty(filepath.Join(d.RuncRoot, ns)))
-				}
-			}
-			return errors.Join(errs...)
-		}
 		for _, ns := range own {
 			for _, dir := range d.namespaceDirs(ns) {
-				errs = append(errs, removeEmpty(dir))
+				// The default directory of the runtime's state is not the daemon's own: a namespace's name shows what the question made.
+				if filepath.Dir(dir) != defaultRuncRoot || d.q.Owner.Owns("/"+ns) {
+					errs = append(errs, removeEmpty(dir))
+				}
 			}
 		}
 		if len(own) > 0 { // so that the files of the containers are gone, too: one may have made a FIFO
