@@ -46,7 +46,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	assert.DeepEqual(q, ctrd.Topics(stream.TakeEvents()), []string{"/tasks/create", "/tasks/start"})
 	g := cgroup.Of(q, "/"+d.Namespace+"/"+id)
 
-	q.Step("an exec: added, then started, as the process that the kernel shows")
+	q.Step("start an exec: it is added, then started, as the process that the kernel shows")
 	d.ExecDetached(id, "second", "sleep", "301")
 	proc.WaitFor(q, stream.Received("/tasks/exec-started", 1))
 	events := stream.TakeEvents()
@@ -65,7 +65,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	q.Fact("an exec", ctrd.Topics(events))
 	q.Fact("its pid, and the shim's other child", second.PID)
 
-	q.Step("a pause: the freezer stops all of the cgroup")
+	q.Step("pause the task and resume it: the freezer stops all of the cgroup, and each command publishes one event")
 	d.PauseTask(id)
 	assert.Check(q, g.Frozen(), "paused, and the freezer is not frozen")
 	proc.WaitFor(q, stream.Received("/tasks/paused", 1))
@@ -81,13 +81,13 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskResumed).ContainerID, id))
 	q.Fact("a resume", ctrd.Topics(events))
 
-	q.Control("SIGSTOP stops the program as well, but is no pause")
+	q.Control("send SIGSTOP: it stops the program as well, but is no pause")
 	d.Ctr("tasks", "kill", "-s", "SIGSTOP", id)
 	proc.WaitFor(q, proc.IsInState(init.PID, "T"))
 	assert.Check(q, !g.Frozen(), "SIGSTOP froze the cgroup")
 	d.Ctr("tasks", "kill", "-s", "SIGCONT", id)
 
-	q.Step("the exec ends: an exit, whose id is the exec's; the task runs on")
+	q.Step("end the exec: an exit is published, whose id is the exec's, and the task runs on")
 	d.Ctr("tasks", "kill", "-s", "SIGTERM", "--exec-id", "second", id)
 	proc.WaitFor(q, proc.Dead(second.Identity))
 	proc.WaitFor(q, stream.Received("/tasks/exit", 1))
@@ -100,7 +100,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	q.Fact("SIGSTOP, SIGCONT, and the exec's end", ctrd.Topics(events))
 	q.Fact("the exec's exit: id, status", []any{exit.ID, exit.ExitStatus})
 
-	q.TearDown("the exec is deleted, without an event; and the task's own exit has the container's id", func() {
+	q.TearDown("delete the exec and kill the task: the delete publishes no event, and the task's own exit has the container's id", func() {
 		process, err := d.Task(id).LoadProcess(context.Background(), "second", nil)
 		assert.NilError(q, err)
 		q.LogCommand("process.Delete   # of exec second")
@@ -119,7 +119,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 		assert.Check(q, cmp.DeepEqual(stream.FromCtr(), stream.FromClient()))
 	})
 
-	q.TearDown("a task ends while two execs start: the shim publishes the exit of the exec that has begun, and then that of the task", func() {
+	q.TearDown("kill a task while two execs start: the shim publishes the exit of the exec that has begun, and then that of the task", func() {
 		dying := q.ID(ctrd.ContainerID + "-dying")
 		ofDying := d.Listen("event.container_id==" + dying)
 		d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: held.Path}, ref, dying, "sleep", "300")
@@ -154,5 +154,6 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 		q.Fact("a task ends while an exec starts: exits in order", exits)
 	})
 
-	q.Answer("exec-added, exec-started with the pid, and an exit with the exec's id; a pause one event, a resume another.")
+	q.Answer("An exec adds three events: exec-added, exec-started with the pid, and an exit with the exec's id. A pause adds " +
+		"one event, and a resume another.")
 }

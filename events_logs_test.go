@@ -53,14 +53,14 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	task := proc.Snapshot(q, d.TaskPID(id))
 	shim := proc.Snapshot(q, task.Parent)
 
-	q.Step("the daemon logs lines about the task, with its id")
+	q.Step("read the daemon's log: it has lines about the task, with its id")
 	created := d.WaitForLogLine("get snapshot mounts", id)
 	assert.Check(q, cmp.Equal(created["level"], "debug"))
 	atDebug := d.LogLines(id)
 	q.Fact("lines about the task, at debug", len(atDebug))
 	q.Fact("messages of the daemon", logMessages(atDebug, false))
 
-	q.Step("it has started the shim with -debug; the shim logs lines about itself, with its pid and its bundle")
+	q.Step("read the shim's lines: the daemon has started it with -debug, and it logs lines about itself, with its pid and its bundle")
 	assert.Check(q, cmp.Contains(shim.Args, "-debug"))
 	loop := d.WaitForLogLine("starting signal loop", id)
 	assert.Check(q, cmp.Equal(loop["pid"], fmt.Sprint(shim.PID)), "the shim's pid, in the log and in /proc/%d/stat", task.PID)
@@ -71,7 +71,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q.Fact("messages of the shim", logMessages(atDebug, true))
 	q.Fact("pid in the line, and the shim's", shim.PID)
 
-	q.Step("where a line names an address or a mount, it is the one that the kernel shows")
+	q.Step("compare the lines with the kernel: where a line names an address or a mount, it is the one that the kernel shows")
 	if socket, ok := d.FindLogLine("connecting to shim "+id, ""); ok {
 		path := strings.TrimPrefix(socket["address"], "unix://")
 		listens := proc.Listens(q, shim, path)
@@ -89,7 +89,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 		assert.Check(q, !ctrd.Knows(q, "containerd", "activating mount"), "the log has no line about the mount")
 	}
 
-	q.Step("the shim's lines come through the FIFO in the bundle: the daemon logs whatever is written there")
+	q.Step("write into the FIFO in the bundle: the daemon logs it, because the shim's lines come through this FIFO")
 	writeLine := func(path, line string) {
 		q.Helper()
 		q.LogCommand("echo '%s' > %s", line, path)
@@ -107,7 +107,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	proc.WaitFor(q, file.Contains(log, "by hand, through "+q.ID("cdb-fifo")))
 	q.Fact("log in the bundle: processes that hold it", holders)
 
-	q.Step("runc is not called with --debug: its log in the bundle is empty")
+	q.Step("read runc's log in the bundle: it is empty, because runc is not called with --debug")
 	quiet := file.Read(q, filepath.Join(d.Bundle(id), "log.json"))
 	assert.Check(q, cmp.Equal(quiet, ""), "log.json of a task that has started")
 	q.Fact("bytes in log.json", len(quiet))
@@ -138,7 +138,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 		q.Fact("processes of stage 0 and 1 that are alive", alive)
 	})
 
-	q.Control("the daemon is started again, at level info: a new task has no line of level debug, and its shim no -debug")
+	q.Control("start the daemon again, at level info: a new task has no line of level debug, and its shim no -debug")
 	config := filepath.Join(q.Dir, "containerd", "config.toml")
 	q.LogCommand("sed -i 's/\"debug\"/\"info\"/' %s", config)
 	assert.NilError(q, os.WriteFile(config, []byte(strings.Replace(file.Read(q, config), `"debug"`, `"info"`, 1)+"\n"), 0o644))
@@ -159,7 +159,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	assert.Check(q, len(atInfo) < len(atDebug), "%d lines at level info, %d at debug", len(atInfo), len(atDebug))
 	q.Fact("lines about the task, at info", len(atInfo))
 
-	q.Step("at this level, too, a create that fails leaves its reason in log.json, and ctr prints it")
+	q.Step("start a task whose program is missing: at this level, too, runc leaves the reason in log.json, and ctr prints it")
 	failing := q.ID("cdb-failing")
 	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: debugRunc}, ref, failing, "no-such-program")
 	r := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, failing)
@@ -176,7 +176,8 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	assert.Check(q, !file.Exists(d.Bundle(failing)), "the bundle is still there: %s", d.Bundle(failing))
 	q.Fact("the reason", reasons[0])
 
-	q.Answer("Steps and pids of daemon and shim, in one file. runc's log is another file, and it has only the reason of a failure.")
+	q.Answer("They add what the daemon and the shim do, with pids, in one file. runc's log is another file, and it has only " +
+		"the reason of a failure.")
 }
 
 // logMessages returns the messages of the log lines that the shim wrote, or of those that the daemon wrote. Of the same

@@ -64,7 +64,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 		return slices.DeleteFunc(stream.Events(), func(e ctrd.Event) bool { return e.Topic != "/tasks/exit" })
 	}
 
-	q.Step("a limit of 32 MiB, and a program that takes 64: the kernel counts an OOM kill, containerd publishes an event")
+	q.Step("let a program take 64 MiB under a limit of 32: the kernel counts an OOM kill, and containerd publishes an event")
 	over := q.ID(ctrd.ContainerID)
 	p, g := startLimited(over)
 	d.Ctr("tasks", "kill", "-s", "SIGUSR1", over)
@@ -94,7 +94,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	q.Fact("received first", lab.Chance(first))
 	q.Fact("/tasks/oom: number received", lab.Chance(fmt.Sprint(len(ctrd.FilterTopics(events, "/tasks/oom")))))
 
-	q.Control("SIGKILL gives 137 as well, but no OOM is published or counted")
+	q.Control("kill the same program with SIGKILL: it gives 137 as well, but no OOM is published or counted")
 	killed := q.ID(ctrd.ContainerID + "-2")
 	p, g = startLimited(killed)
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", killed)
@@ -114,5 +114,6 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	q.Fact("after SIGKILL: oom_kill", oomKills(g))
 	q.Fact("after SIGKILL: events", topics)
 
-	q.Answer("That memory was the reason. The exit status 137 does not show that: any SIGKILL gives it, whatever sends it.")
+	q.Answer("The oom event tells that memory was the reason, and in which container. The exit status 137 does not show that: " +
+		"any SIGKILL gives it, whatever sends it.")
 }

@@ -62,12 +62,12 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 		calls: map[string]map[string][]string{},
 	}
 
-	q.Step("by ctr")
+	q.Step("type the chapter's commands of ctr: a proxy before containerd's socket records their calls")
 	byCtr := c.runCtr()
-	q.Step("by the Go client")
+	q.Step("do the same by the Go client: the proxy records its calls, too")
 	byGo := c.runGoClient()
 
-	q.Step("the same result: container, configuration, snapshot, task, process")
+	q.Step("compare what both have made: container, configuration, snapshot, task and process are the same")
 	difference, err := bundle.Difference(byCtr.spec, byGo.spec)
 	assert.NilError(q, err)
 	differentSettings := []string{}
@@ -96,7 +96,7 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 	q.Fact("differences of the OCI configuration", difference)
 	q.Fact("settings of the process that differ", differentSettings)
 
-	q.Step("except for the labels, which only ctr adds")
+	q.Step("compare the labels of the two containers: only ctr adds some")
 	labels := slices.Sorted(maps.Keys(byCtr.labels))
 	assert.Check(q, cmp.Len(byGo.labels, 0), "labels of the Go client's container: %v", byGo.labels)
 	if ours { // whose config has no label, but a signal
@@ -104,7 +104,7 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 	}
 	q.Fact("labels that ctr adds", labels)
 
-	q.Step("the calls that each command made")
+	q.Step("compare the calls: each command has made at least those that its work needs, in this order")
 	// The ctr commands of the chapter, and the calls that each has to make at least, in this order.
 	commands := []struct {
 		name     string
@@ -150,7 +150,8 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 		golden.Assert(q, table.String(), "wire.golden")
 	}
 
-	q.Answer("Each is a few calls of the same client: those that prepare, the one that acts, and before a delete those that look.")
+	q.Answer("Each ctr command makes a few calls of the client library that a Go program uses, too. Some prepare, one acts, " +
+		"and before a delete some look at what there is.")
 }
 
 // containsInOrder reports whether calls has the required ones in their order, with others between them or not.
@@ -225,7 +226,7 @@ func (c *callTrace) runCtr() runningTask {
 	ctr("tasks ls", "tasks", "ls")
 	ctr("tasks exec", "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "again", c.id, "true")
 
-	q.Control("what the client itself refuses makes no such call")
+	q.Control("delete while the task runs: the client looks, refuses by itself, and makes no call that deletes")
 	for _, noun := range []string{"tasks", "containers"} {
 		refused := d.TryCtr("--address", c.proxy.Address, noun, "delete", c.id)
 		calls := c.proxy.TakeCalls()

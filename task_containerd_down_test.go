@@ -42,7 +42,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	ref := d.PullImage()
 	stream := d.Listen()
 
-	q.Step("six running tasks, each with an exec")
+	q.Step("start six tasks, each with an exec")
 	var victims []*failure.Victim
 	for _, killed := range []string{failure.Init, failure.Shim, failure.Exec} {
 		for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGTERM} {
@@ -54,7 +54,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	stream.TakeEvents()
 	ofShim[0].RecordParents("before")
 
-	q.Step("containerd is killed, and then one process of each task")
+	q.Step("kill containerd, and then one process of each task: shims keep the exit statuses")
 	d.Kill()
 	died := time.Now()
 	for _, victim := range victims {
@@ -69,7 +69,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 		victim.AssertSavedExit(map[unix.Signal]string{unix.SIGKILL: "137", unix.SIGTERM: "7"}[victim.Signal])
 	}
 
-	q.Step("without a shim, init and exec run on, and the process that takes in orphans is their parent")
+	q.Step("look at the tasks without a shim: init and exec run on, and the process that adopts orphans is their parent")
 	adopter := proc.OrphanReaper(q)
 	for _, victim := range ofShim {
 		for _, before := range []proc.Process{victim.Init, *victim.Exec} {
@@ -94,7 +94,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 		return n
 	}
 
-	q.Step("containerd is back: a client listens as soon as it answers")
+	q.Step("start containerd again: a client listens as soon as it answers")
 	d.Start()
 	// For so long a shim tries to publish an event, beginning with the exit, which is later than died.
 	const retryPeriod = (1 + 2 + 3 + 4 + 5) * time.Second
@@ -105,7 +105,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 		victim.WaitUntilReported()
 	}
 
-	q.Step("a shim tries to publish its unpublished events until containerd receives them")
+	q.Step("wait for the late events: a shim tries to publish them until containerd receives them")
 	expected := map[*failure.Victim][]string{}
 	expectedCount := 0
 	for _, victim := range victims {
@@ -145,7 +145,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 		}
 	}
 
-	q.Step("what remains")
+	q.Step("list what remains: of tasks whose init or shim has died, only the container")
 	observed := failure.Tabulate(q, d, "death-while-containerd-is-down.golden", victims)
 	for _, victim := range ofShim {
 		seen := observed[victim]
@@ -170,7 +170,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 		assert.Check(q, cmp.Equal(seen["container"], "there"), victim)
 	}
 
-	q.Control("an exec's death: the task is not over, so containerd keeps it, and knows of the exec's end")
+	q.Control("look at the tasks of which only an exec has died: containerd keeps the task, and knows of the exec's end")
 	for _, victim := range ofExec {
 		seen := observed[victim]
 		want := fmt.Sprint(128 + int(victim.Signal))
@@ -193,5 +193,6 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	}
 	q.Fact("calls of Wait that ended with an error", failed)
 
-	q.Answer("Then it never was: no task, no exit status, no event. Only an exec's end outlasts it, in a shim whose task runs.")
+	q.Answer("When containerd comes back, it deletes the task, and its exit status is lost without an event. The end of an " +
+		"exec is not lost, because the shim of a task that runs keeps it.")
 }

@@ -40,7 +40,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	other := d.InNamespace("cdb-lab-other")
 	id := q.ID(ctrd.ContainerID)
 
-	q.Step("the image is pulled in both: the blobs are there once, what is unpacked is there twice")
+	q.Step("pull the image in both: the blobs are there once, and what is unpacked is there twice")
 	ref := d.PullImage()
 	dirs := d.SnapshotsDir()
 	blobsOnDisk, unpacked := file.StatDir(q, d.BlobDir()), len(file.Names(q, dirs))
@@ -54,7 +54,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	q.Fact("blobs that each namespace lists, and files on disk", []int{len(content), len(file.Names(q, d.BlobDir()))})
 	q.Fact("directories of unpacked layers, of one and of both", []int{unpacked, len(file.Names(q, dirs))})
 
-	q.Step("the same id in both: another init, shim, socket, bundle, cgroup and snapshot for each")
+	q.Step("start a task with the same id in both: each has an init, shim, socket, bundle, cgroup and snapshot of its own")
 	startTask := func(d *ctrd.Daemon) (init, shim proc.Process) {
 		d.CreateContainer(ref, id, "sleep", "300")
 		init = d.StartTaskAndWait(id)
@@ -83,7 +83,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	check.OnlyProcessInCgroup(q, otherInit.Identity, cgroups[1])
 	q.Fact("cgroups", cgroups)
 
-	q.Step("containerd answers a request in a namespace with what is in that namespace")
+	q.Step("ask in each namespace: containerd answers with what is in that namespace")
 	assert.Check(q, cmp.Equal(check.TableCell(q, d.Ctr("tasks", "ls").Stdout, id, 1), fmt.Sprint(init.PID)))
 	assert.Check(q, cmp.Equal(check.TableCell(q, other.Ctr("tasks", "ls").Stdout, id, 1), fmt.Sprint(otherInit.PID)))
 	only := q.ID("cdb-only-here")
@@ -100,11 +100,11 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	}
 	q.Fact("error of ctr in the other namespace", cause(strings.ReplaceAll(unknown.Stderr, only, "ID")))
 
-	q.Control("the same id twice in one namespace is refused")
+	q.Control("create the same id twice in one namespace: it is refused")
 	twice := d.Refused("already exists", "containers", "create", ref, id)
 	q.Fact("error of the second container with the id", cause(twice.Stderr))
 
-	q.Step("no namespace of the kernel's is behind it: both shims are in the daemon's own, all of them")
+	q.Step("look at the kernel's namespaces: both shims are in those of the daemon")
 	daemon := proc.Snapshot(q, d.PID())
 	assert.Check(q, cmp.DeepEqual(shim.NS, daemon.NS))
 	assert.Check(q, cmp.DeepEqual(otherShim.NS, daemon.NS))
@@ -112,7 +112,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	q.Fact("kernel namespaces in which the shims differ", shim.OwnNamespaces(otherShim.Identity))
 	q.Fact("kernel namespaces in which the containers differ", init.OwnNamespaces(otherInit.Identity))
 
-	q.Step("so it is no boundary: a container may join the network of one in another namespace")
+	q.Step("join the network of a container in the other namespace: it works, so a containerd namespace is no boundary")
 	guest := q.ID("cdb-guest")
 	other.CreateContainerWith([]string{"--with-ns", "network:/proc/" + fmt.Sprint(init.PID) + "/ns/net"}, ref, guest, "sleep", "300")
 	other.StartTask(guest)
@@ -125,7 +125,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	shared := slices.DeleteFunc(joined.SharedNamespaces(init.Identity), func(ns string) bool { return slices.Contains(sharedWithOther, ns) })
 	q.Fact("kernel namespaces that the guest shares across", shared)
 
-	q.TearDown("the task in the one namespace is deleted: that in the other goes on", func() {
+	q.TearDown("delete the task in the one namespace: that in the other goes on", func() {
 		d.KillAndDeleteTask(id)
 		proc.WaitFor(q, proc.Dead(init.Identity))
 		proc.WaitFor(q, proc.Dead(shim.Identity))
@@ -137,5 +137,6 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 		q.Fact("the other task: status", status)
 	})
 
-	q.Answer("Names: every container, task, image and snapshot has one for each. Blobs are shared, and the kernel is not asked.")
+	q.Answer("They isolate names: the same id in two of them is two containers, two tasks and two snapshots. They share the " +
+		"blobs, and the kernel knows nothing of them.")
 }

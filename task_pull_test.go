@@ -64,7 +64,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 		return out
 	}
 
-	q.Step("the tag is asked for once, and all else by its digest")
+	q.Step("pull an image of two layers: the registry is asked for the tag once, and for all else by its digest")
 	asked := pull(d)
 	const repository = "/v2/library/busybox/"
 	assert.Assert(q, len(asked) > 0, "the registry was asked for nothing")
@@ -97,7 +97,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	}
 	q.Fact("asked", kinds(first))
 
-	q.Step("each answer is a file, whose name is its digest, and there is no other; no ingest is left")
+	q.Step("look at the content store: each answer is a file, whose name is its digest, and no other file and no ingest is there")
 	contentOf := map[digest.Digest]string{}
 	for _, blob := range fetched {
 		contentOf[blob] = string(d.ReadBlob(blob))
@@ -109,7 +109,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	q.Fact("blobs", len(fetched))
 	q.Fact("ingests", ingests)
 
-	q.Step("labels lead from blob to blob, and from the config to the snapshots")
+	q.Step("read the labels: they lead from blob to blob, and from the config to the snapshots")
 	var manifest v1.Manifest
 	check.DecodeJSON(q, contentOf[fetched[1]], &manifest)
 	var config v1.Image
@@ -143,7 +143,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	q.Fact("labels of the config", slices.Sorted(maps.Keys(want[manifest.Config.Digest])))
 	q.Fact("labels of a layer", slices.Sorted(maps.Keys(want[manifest.Layers[0].Digest])))
 
-	q.Step("a committed snapshot for each layer, and a directory for each snapshot")
+	q.Step("look at the snapshots: each layer has a committed one, and each snapshot has a directory")
 	dirs := d.SnapshotsDir()
 	for i, chainID := range chainIDs {
 		info, err := d.Client().SnapshotService("overlayfs").Stat(context.Background(), chainID.String())
@@ -159,7 +159,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	assert.Check(q, cmp.Len(file.Names(q, dirs), 2))
 	q.Fact("snapshots: directories", len(file.Names(q, dirs)))
 
-	q.Step("the image is a name for what the tag was, and no lease is needed any more")
+	q.Step("look at image and leases: the image is a name for what the tag was, and no lease is needed any more")
 	assert.Check(q, cmp.Equal(check.TableCell(q, d.Ctr("images", "ls").Stdout, image.Layered, 2), ofTag.String()))
 	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("leases", "ls", "-q").Stdout), ""))
 	d.CollectGarbage()
@@ -168,14 +168,14 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	assert.Check(q, cmp.Len(file.Names(q, dirs), 2), "directories of snapshots after a garbage collection")
 	q.Fact("after a garbage collection: blobs, and directories of snapshots", []int{len(collected), len(file.Names(q, dirs))})
 
-	q.Step("a second pull asks what the tag is now, and for nothing else")
+	q.Step("pull again: the registry is asked what the tag is now, and for nothing else")
 	before := file.StatDir(q, d.BlobDir())
 	asked = pull(d)
 	assert.Check(q, cmp.DeepEqual(asked, []string{head}))
 	assert.Check(q, cmp.DeepEqual(file.StatDir(q, d.BlobDir()), before), "the blobs' inodes and times")
 	q.Fact("asked by a second pull", asked)
 
-	q.Step("a pull in another containerd namespace fetches nothing either: blobs are one set, unpacked snapshots are not")
+	q.Step("pull in another containerd namespace: nothing is fetched, because namespaces share their blobs, but the layers are unpacked again")
 	other := d.InNamespace("cdb-lab-other")
 	assert.Check(q, cmp.Equal(strings.TrimSpace(other.Ctr("content", "ls", "-q").Stdout), ""),
 		"content of another namespace, before its pull")
@@ -188,7 +188,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	q.Fact("directories of snapshots in both", len(file.Names(q, dirs)))
 	other.Ctr("images", "rm", "--sync", image.Layered)
 
-	q.Control("one blob is taken out of the content store: the pull fetches this blob again")
+	q.Control("take one blob out of the content store: the next pull fetches this blob again")
 	// remove takes a blob out of the content store and off the disk.
 	remove := func(blob digest.Digest) {
 		q.Helper()
@@ -204,7 +204,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	assert.Check(q, cmp.Len(file.Names(q, dirs), 2), "unpacked again")
 	q.Fact("asked after the config was removed", kinds(asked))
 
-	q.Control("a layer is taken out: its snapshot, which stays, may be enough")
+	q.Control("take a layer out: the transfer service finds its snapshot and does not fetch it; ctr by itself fetches it again")
 	layer := manifest.Layers[1].Digest
 	remove(layer)
 	assert.Check(q, cmp.Len(file.Names(q, dirs), 2), "its snapshot stays")
@@ -218,5 +218,6 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	assert.Check(q, cmp.Equal(file.Exists(d.BlobPath(layer)), !byTransfer), "the layer's blob exists")
 	q.Fact("asked after a layer was removed", kinds(asked))
 
-	q.Answer("Blobs by digest, snapshots by chain ID, a name, and labels that hold them together. What is there is not fetched again.")
+	q.Answer("It leaves blobs, which are named by their digest, snapshots, which are named by their chain ID, a name for the " +
+		"image, and labels that hold them together. What is there is not fetched again.")
 }

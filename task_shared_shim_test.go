@@ -60,19 +60,19 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 		return labels[groupKey]
 	}
 
-	q.Step("ctr writes a label into the record, and the annotation into config.json")
+	q.Step("create a container with a label, by ctr: it writes the label into the record, and the annotation into config.json")
 	d.CreateContainerWith([]string{"--label", groupKey + "=" + group}, ref, ids[0], "sleep", "300")
 	byCtr := []string{labelOf(ids[0]), d.Spec(ids[0]).Annotations[groupKey]}
 	assert.Check(q, cmp.DeepEqual(byCtr, []string{group, group}), "label and annotation of a container that ctr labels")
 	q.Fact("ctr --label: label and annotation", byCtr)
 
-	q.Step("a program that uses the Go client sets the annotation alone")
+	q.Step("create another container by the Go client: it has the annotation alone")
 	annotation := oci.WithAnnotations(map[string]string{groupKey: group})
 	d.CreateContainerByClient(ctrd.ClientOptions{Spec: []oci.SpecOpts{annotation}}, ref, ids[1], "sleep", "300")
 	assert.Check(q, cmp.Equal(d.Spec(ids[1]).Annotations[groupKey], group))
 	assert.Check(q, cmp.Equal(labelOf(ids[1]), ""))
 
-	q.Step("two tasks: one shim, with two children, and one socket, named after the group")
+	q.Step("start two tasks: there is one shim with two children, and one socket, which is named after the group")
 	var tasks []proc.Process
 	for _, id := range ids[:2] {
 		tasks = append(tasks, d.StartTaskAndWait(id))
@@ -96,7 +96,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q.Fact("children of the shim", []proc.PID{tasks[0].PID, tasks[1].PID})
 	q.Fact("bundles that name the socket sha256 of address/namespace/group", named)
 
-	q.Step("the tasks share the shim, and nothing else")
+	q.Step("compare the tasks: they share the shim, and neither namespaces nor cgroup")
 	for _, ns := range []string{"mnt", "net", "pid"} {
 		assert.Check(q, tasks[0].NS[ns] != tasks[1].NS[ns], "both are in one %s namespace", ns)
 	}
@@ -105,7 +105,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	}
 	q.Fact("namespaces in common", tasks[0].SharedNamespaces(tasks[1].Identity))
 
-	q.Control("the label alone, through the Go client: a shim of its own")
+	q.Control("start a task that has the label alone: it has a shim of its own")
 	d.CreateContainerByClient(ctrd.ClientOptions{Labels: map[string]string{groupKey: group}}, ref, ids[2], "sleep", "300")
 	assert.Check(q, cmp.Equal(labelOf(ids[2]), group))
 	assert.Check(q, cmp.Equal(d.Spec(ids[2]).Annotations[groupKey], ""))
@@ -115,7 +115,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	assert.Check(q, cmp.Equal(filepath.Base(d.ShimSocket(ids[2])), d.SocketName(ids[2])))
 	q.Fact("shims with the third", len(d.Shims()))
 
-	q.Step("a further task of the group, whose program is missing, with a logger: create fails, and the logger has to end as well")
+	q.Step("start a further task of the group, with a logger, whose program is missing: create fails, and the logger ends as well")
 	// A shim that serves others does not end. What it forgets here stays for days.
 	children, descriptors := proc.Children(q, shim.PID), len(proc.Snapshot(q, shim.PID).FDs)
 	started := filepath.Join(q.Mkdir("started"), "pid")
@@ -140,7 +140,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	})
 	q.Fact("children of the shim, after a create that failed", proc.Children(q, shim.PID))
 
-	q.TearDown("the first task is deleted: its shim stays, for the second, in a directory that is gone", func() {
+	q.TearDown("delete the first task: its shim stays for the second task, in a directory that is gone", func() {
 		// A shim that ends with its task may take the last event with it. This one stays, so no event can be lost.
 		stream := d.Listen("event.container_id==" + ids[0])
 		d.KillAndDeleteTask(ids[0])
@@ -163,13 +163,13 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 		assert.Check(q, cmp.Equal(strings.TrimSpace(hello.Stdout), "still here"))
 		q.Fact("after the first task: children of its shim", proc.Children(q, shim.PID))
 
-		q.Step("the second is deleted: the shim ends")
+		q.Step("delete the second task: the shim ends")
 		d.KillAndDeleteTask(ids[1])
 		proc.WaitFor(q, proc.Dead(shim.Identity))
 		assert.Check(q, cmp.DeepEqual(d.Shims(), []proc.PID{alone.Parent}))
 		q.Fact("after the second task: shims", d.Shims())
 
-		q.Step("the group's socket may be left over: the cleanup removes only a socket that is named after a container")
+		q.Step("look for sockets: that of the group may be left over, because the cleanup removes only a socket that is named after a container")
 		leftover := file.Exists(socket)
 		if leftover {
 			assert.Check(q, cmp.ErrorIs(check.Dial(socket), unix.ECONNREFUSED), "the group's socket, at which no process listens")
@@ -182,5 +182,6 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 		q.Fact("the third task's socket is left over", file.Exists(own))
 	})
 
-	q.Answer("Yes, by an annotation: one shim, one socket, and the shim lives as long as the last of the tasks.")
+	q.Answer("Yes, if their config.json has the same group annotation. They have one shim and one socket then, and the shim " +
+		"lives as long as the last of the tasks.")
 }

@@ -57,7 +57,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 	} {
 		q.Run(s.name, func(q *lab.Q) {
 			d := d.InSubtest(q)
-			q.Step("%s: the image is unpacked, and two containers are made of it", s.name)
+			q.Step("%s: unpack the image, and start two containers of it", s.name)
 			requireSnapshotter(q, plugins, s.name)
 			local := pullAndUnpack(q, d, hosts, s.name)
 			committed := strings.Count(d.Ctr("snapshots", "--snapshotter", s.name, "ls").Stdout, "Committed")
@@ -71,7 +71,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 				proc.WaitFor(q, proc.Runs(d.TaskPID(id), "sleep"))
 			}
 
-			q.Step("%s: what the kernel has mounted, and where the bytes are", s.name)
+			q.Step("%s: look at what the kernel has mounted, and where the bytes are", s.name)
 			first, second := s.mounted(q, d, ids[0]), s.mounted(q, d, ids[1])
 			assert.Check(q, first.writable != second.writable, "both containers write to %s", first.writable)
 			assert.Check(q, strings.HasPrefix(first.writable, d.SnapshotterDir(s.name)+"/"), first.writable)
@@ -90,7 +90,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 			}
 			q.Fact(s.name+": a container has a copy", s.copies)
 
-			q.Step("%s: inside nothing of that is seen", s.name)
+			q.Step("%s: look from inside: nothing of that is seen", s.name)
 			p := proc.Snapshot(q, d.TaskPID(ids[0]))
 			before, rest, _ := strings.Cut(d.ExecShell(ids[0],
 				describeTree+"; echo then; echo mine > /root/mine; rm /bin/vi; cat /root/mine; "+describeTree), "then\n")
@@ -108,7 +108,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 				q.Fact(s.name+": what the program sees differently", different)
 			}
 
-			q.Control("%s: a write is the container's own; the other container has the tree as it was", s.name)
+			q.Control("%s: write in one container: the other has the tree as it was", s.name)
 			written, after, _ := strings.Cut(rest, "\n")
 			assert.Check(q, cmp.Equal(written, "mine"))
 			assert.Check(q, after != seen["tree"], "the digests of the tree are the same after a write")
@@ -119,7 +119,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 			q.Fact(s.name+": the file that it writes, in its own directory", file.Read(q, filepath.Join(first.writable, "root/mine")))
 			q.Fact(s.name+": the file that it writes is in the other's directory", inOther)
 
-			q.TearDown(s.name+": the tasks are deleted, and nothing is mounted any more", func() {
+			q.TearDown(s.name+": delete the tasks: nothing is mounted any more", func() {
 				for _, id := range ids {
 					d.KillAndDeleteTask(id)
 					d.Ctr("containers", "delete", id)
@@ -136,8 +136,8 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 		})
 	}
 
-	q.Answer("Mounts and bytes on disk: directories under an overlay, a copy for each container, images under an overlay. " +
-		"What the program sees does not change.")
+	q.Answer("It changes the mounts and the bytes on disk: overlayfs lays an overlay over directories, native copies the tree for each " +
+		"container, and erofs lays an overlay over image files. What the program sees does not change.")
 }
 
 // describeTree has a shell print a digest over names, kinds, modes, owners and link targets, and one over what is in the

@@ -38,7 +38,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 
-	q.Step("a program that writes a file, and ends with 7 on TERM")
+	q.Step("start a program that writes a file, and ends with 7 on TERM")
 	d.CreateContainer(ref, id,
 		"sh", "-c", "trap 'exit 7' TERM; echo mine >> /written; while :; do sleep 300 & wait $!; done")
 	d.StartTask(id)
@@ -48,7 +48,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	assert.DeepEqual(q, running, ctrd.HeldWhileRunning)
 	q.Fact("a running one holds", running)
 
-	q.Step("it ends: of all that, only the process is gone")
+	q.Step("send TERM: the program ends, and of all that the task holds only the process is gone")
 	d.Ctr("tasks", "kill", id) // TERM
 	proc.WaitFor(q, proc.Dead(first.Program.Identity))
 	proc.WaitFor(q, d.TaskStopped(id))
@@ -58,7 +58,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	q.Fact("a stopped one holds", stopped)
 	q.Fact("processes in its cgroup", len(cgroup.Of(q, first.Cgroup).Procs()))
 
-	q.Step("its id is taken, and its exit status waits")
+	q.Step("start it again, and ask for the exit status: the id is taken, and the status is kept")
 	d.Refused("already exists", "tasks", "start", "-d", "--fifo-dir", d.FifoDir, id)
 	row := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
 	assert.Check(q, cmp.DeepEqual(row, []string{id, fmt.Sprint(first.Program.PID), "STOPPED"}))
@@ -77,14 +77,14 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	}
 	q.Fact("exit.json in the bundle", isSaved)
 
-	q.Step("tasks delete: all of the task goes; the snapshot is the container's")
+	q.Step("delete the task: all of it goes, and the snapshot stays, because it is the container's")
 	d.DeleteTask(id)
 	proc.WaitFor(q, proc.Dead(first.Shim.Identity))
 	deleted := first.Held()
 	assert.Check(q, cmp.DeepEqual(deleted, ctrd.Held{"container", "snapshot", "what it wrote"}))
 	q.Fact("after tasks delete", deleted)
 
-	q.Step("the id is free: a second task, and it finds what the first has written")
+	q.Step("start a second task: the id is free, and the program finds what the first has written")
 	d.StartTask(id)
 	second := d.HoldingsOf(id)
 	assert.Check(q, cmp.Equal(second.Upper, first.Upper), "the upper directory of the second task")
@@ -92,13 +92,13 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	proc.WaitFor(q, file.HasContent(filepath.Join(second.Upper, "written"), "mine\nmine"))
 	q.Fact("its file reads", file.Read(q, filepath.Join(second.Upper, "written")))
 
-	q.Step("what an exec in the background leaves: its FIFOs, which no process removes")
+	q.Step("run an exec in the background, and delete the task: the FIFOs of the exec stay, because no process removes them")
 	before := file.Names(q, d.FifoDir)
 	d.ExecDetached(id, "aside", "true")
 	ofExec := slices.DeleteFunc(file.Names(q, d.FifoDir), func(dir string) bool { return slices.Contains(before, dir) })
 	recordLeftovers(q, d, id, second, ofExec)
 
-	q.Control("containers delete: record and snapshot go, and the files with the next garbage collection")
+	q.Control("delete the container: record and snapshot go, and the files go with the next garbage collection")
 	d.Ctr("containers", "delete", id)
 	d.CollectGarbage()
 	rest := first.Held()
@@ -111,7 +111,8 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	assert.Check(q, !file.Exists(filepath.Join(fresh, "written")), "a new container of the same image has what the old one wrote")
 	q.Fact("what it wrote, in a new container", file.Exists(filepath.Join(fresh, "written")))
 
-	q.Answer("All but the process: shim, mount, cgroup, bundle, exit status, id. tasks delete frees them, containers delete the files.")
+	q.Answer("It holds all but its process: shim, mount, cgroup, bundle, exit status and id. `tasks delete` frees them, and " +
+		"`containers delete` frees the files that the program wrote.")
 }
 
 // recordLeftovers kills and deletes a task as an operator does, and records what remains of it nevertheless. These leftovers

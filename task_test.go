@@ -141,8 +141,8 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q.TearDown("the chapter's tasks kill sends TERM, for which sleep has no handler: the kernel drops it, and the task runs on", func() {
 		assert.Check(q, !proc.Bits(q, init.PID, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
 		d.Ctr("tasks", "kill", id)
+		assert.Assert(q, init.Alive(), "process %d is dead, and TERM was sent to a pid 1 that has no handler for it", init.PID)
 		assert.Check(q, !proc.Bits(q, init.PID, "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: the kernel has not dropped it")
-		assert.Check(q, init.Alive(), "process %d is dead, and TERM was sent to a pid 1 that has no handler for it", init.PID)
 		status := check.TableCell(q, d.Ctr("tasks", "ls").Stdout, id, 2)
 		assert.Check(q, cmp.Equal(status, "RUNNING"), "status of the task after TERM")
 		refused := d.Refused("must be stopped before deletion", "tasks", "delete", id)
