@@ -38,6 +38,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	clock := check.StartClock(q)
 	held := ctrd.HoldExecs(q)
 	d := ctrd.Shared(q)
+	d.EndShimsIfFailed()
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")

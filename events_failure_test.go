@@ -34,6 +34,7 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does a failure tell?")
 	defer q.Recover()
 	d := ctrd.Shared(q)
+	d.EndShimsIfFailed()
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	// The program is a file of the host's, so that it can be repaired between two starts of the same container.
