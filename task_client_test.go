@@ -142,7 +142,9 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 				command.name, client, calls, required)
 			q.Fact(command.name+", "+client, calls)
 			if !pullByCtr {
-				fmt.Fprintf(&table, "  %-4s %s\n", client, strings.Join(calls, " "))
+				// The ctr of containerd 2.2 also activates the mounts of the snapshot; 2.0 and 2.3 do not.
+				common := slices.DeleteFunc(slices.Clone(calls), func(call string) bool { return call == "Mounts/Activate" })
+				fmt.Fprintf(&table, "  %-4s %s\n", client, strings.Join(common, " "))
 			}
 		}
 	}
