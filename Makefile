@@ -44,7 +44,7 @@ help: ## list the targets
 	@echo 'Q=Lifecycle selects questions for lab, lab-here, steady and selftest. README.md has the other variables.'
 
 .PHONY: deps
-deps: ## install what is missing: compiler, libseccomp, busybox, QEMU, strace, crun, criu, mkfs.erofs
+deps: ## install what is missing: compiler, libseccomp, pkg-config, busybox, QEMU, strace, crun, criu, mkfs.erofs
 	@scripts/deps.sh
 
 .PHONY: tools

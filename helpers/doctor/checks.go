@@ -108,6 +108,8 @@ func checkLibraries(ctx context.Context, module string) (string, error) {
 			missing = append(missing, "a C compiler (cc)")
 		case "seccomp":
 			missing = append(missing, "a static libseccomp with its headers, and a static C library")
+		case "pkg-config":
+			missing = append(missing, "pkg-config")
 		}
 	}
 	if len(missing) > 0 {
