@@ -111,6 +111,12 @@ matrix: $(BIN)/lab ## make a table of what differs between many runs: make matri
 	@MAKE=$(call q,MAKE_COMMAND) $(BIN)/lab matrix $(compare_flags) \
 		$(foreach v,RUNC CONTAINERD CTR SHIM KERNEL CGROUP MEM CPUS ACCEL,$(if $(value $(v)),$(v)=$(call q,$(v)))) $(value RESULTS)
 
+# ARCH=arm64 makes it for another architecture.
+ARCH ?=
+.PHONY: dist
+dist: deps $(BIN)/lab ## make the tarball for a machine without Go and without a network: .lab/dist/cdblab-linux-amd64.tar.gz
+	@GO=$(call q,GO) $(BIN)/lab dist $(if $(value ARCH),-arch $(call q,ARCH))
+
 # The questions import libcontainer. libcontainer needs cgo, and cgo needs a C compiler for arm64.
 ARM64_CC := $(shell command -v aarch64-linux-gnu-gcc)
 VET_ARM64 := $(if $(ARM64_CC),GOARCH=arm64 CGO_ENABLED=1 CC=$(ARM64_CC) $(GO) vet -tags vmlab ./...,\

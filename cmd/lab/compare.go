@@ -106,7 +106,7 @@ func (r *runner) results(ctx context.Context, name string) (*results.Run, error)
 	run.Questions = slices.DeleteFunc(run.Questions, func(q *results.Question) bool {
 		return q.Text == "" || !selected.MatchString(q.Test)
 	})
-	if questions, err := syllabus.Read(os.DirFS(".")); err == nil {
+	if questions, err := syllabus.Read(chapter()); err == nil {
 		var tests []string
 		for _, q := range questions {
 			tests = append(tests, q.Test)

@@ -21,10 +21,10 @@ const (
 // sweepMain removes every run that is not in progress, also the runs that were kept, the results of all but the newest runs, and
 // releases that were not used for a month.
 func sweepMain([]string) int {
-	if n, err := results.Prune(results.Dir, keptResults); err != nil {
+	if n, err := results.Prune(resultsDir(), keptResults); err != nil {
 		logf("remove old results: %v", err)
 	} else if n > 0 {
-		fmt.Printf("removed the results of %d runs from %s; the newest %d stay\n", n, results.Dir, keptResults)
+		fmt.Printf("removed the results of %d runs from %s; the newest %d stay\n", n, resultsDir(), keptResults)
 	}
 	if removed, err := release.Prune(keptReleases); err != nil {
 		logf("remove releases that were not used for a month: %v", err)
