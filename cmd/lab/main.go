@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"cdblab/helpers/dist"
+	"cdblab/helpers/howto"
 )
 
 // command is a subcommand. It returns the exit code.
@@ -43,6 +44,7 @@ func main() {
 	program, commands := "lab", commands
 	if tree, ok := dist.Find(); ok {
 		program, commands = dist.Program, tarballCommands(tree)
+		os.Setenv(howto.Env, tree.Program())
 	}
 	if len(os.Args) > 1 {
 		for _, c := range commands {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cdblab/helpers/host"
+	"cdblab/helpers/howto"
 	"cdblab/helpers/release"
 	"cdblab/helpers/results"
 )
@@ -32,7 +33,7 @@ func sweepMain([]string) int {
 		fmt.Printf("removed releases that were not used for a month: %s\n", strings.Join(removed, ", "))
 	}
 	if os.Geteuid() != 0 {
-		logf("sweep needs root, because the files of the lab belong to root; you are uid %d. Run: sudo make sweep", os.Geteuid())
+		logf("sweep needs root, because the files of the lab belong to root; you are uid %d. Run: %s", os.Geteuid(), howto.Sweep())
 		return 1
 	}
 	swept, err := host.Sweep(true)

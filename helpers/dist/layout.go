@@ -47,6 +47,9 @@ func Find() (tree Tree, ok bool) {
 
 func (t Tree) path(name string) string { return filepath.Join(string(t), name) }
 
+// Program returns the path of the program that users type.
+func (t Tree) Program() string { return t.path(Program) }
+
 // TestBinary returns the path of the questions.
 func (t Tree) TestBinary() string { return t.path(TestBinary) }
 

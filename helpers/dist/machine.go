@@ -60,6 +60,11 @@ func Environ(choices []Choice) []string {
 	return append(env, tools.PinnedEnv+"="+strings.Join(pinned, ","))
 }
 
+var usualDirs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+
+// standardDirs are searched after PATH. A variable, so that a test can have a machine without programs.
+var standardDirs = usualDirs
+
 // find returns the path of a program of the machine, or "". The PATH that sudo sets often lacks /usr/local/sbin and the like.
 func find(name string) string {
 	if path, err := exec.LookPath(name); err == nil {
@@ -67,7 +72,7 @@ func find(name string) string {
 			return abs
 		}
 	}
-	for _, dir := range []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
+	for _, dir := range standardDirs {
 		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
 			return path
 		}
