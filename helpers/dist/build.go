@@ -33,7 +33,8 @@ type Build struct {
 	Log    func(format string, args ...any)
 	Stderr io.Writer // what go prints
 
-	dir string // for what is built
+	dir   string // for what is built
+	cross *cross // nil: for the architecture of this machine
 }
 
 // Name returns the name of the tarball.
@@ -45,6 +46,11 @@ func (b *Build) Write(ctx context.Context, w io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	if b.Arch != runtime.GOARCH {
+		if b.cross, err = newCross(ctx, b.Arch, filepath.Join(b.Module, ".lab", "dist", "cross-"+b.Arch)); err != nil {
+			return err
+		}
+	}
 	version, modified, err := b.version(ctx)
 	if err != nil {
 		return err
@@ -128,16 +134,25 @@ func (b *Build) addBuilt(ctx context.Context, files map[string]File) error {
 				return err
 			}
 		case t.Need == tools.Required:
-			p, err := t.Find(b.Module)
+			path, err := b.busybox(t)
 			if err != nil {
 				return err
 			}
-			if files[name], err = program(p.Path); err != nil {
+			if files[name], err = program(path); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// busybox returns the static busybox of this machine, or of the other architecture.
+func (b *Build) busybox(t tools.Tool) (string, error) {
+	if b.cross != nil {
+		return b.cross.busybox(), nil
+	}
+	p, err := t.Find(b.Module)
+	return p.Path, err
 }
 
 // out returns where a program is built.
@@ -148,6 +163,9 @@ func (b *Build) add(ctx context.Context, files map[string]File, name, env string
 	c := exec.CommandContext(ctx, cmp.Or(b.Go, "go"), args...)
 	c.Dir, c.Stderr = b.Module, b.Stderr
 	c.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+b.Arch, env)
+	if b.cross != nil {
+		c.Env = append(c.Env, b.cross.env...)
+	}
 	b.Log("%s go %s", env, shellescape.QuoteCommand(args))
 	err := c.Run()
 	if err == nil {

@@ -18,6 +18,14 @@ func Sweep() string {
 	return "make sweep"
 }
 
+// Syllabus is the command that lists the questions.
+func Syllabus() string {
+	if InTarball() {
+		return os.Getenv(Env) + " syllabus"
+	}
+	return "make syllabus"
+}
+
 // RunHere is the command that asks the questions on this machine.
 func RunHere() string { return RunHereOnly("") }
 
