@@ -177,6 +177,6 @@ bench: deps tools ## measure the lab's helpers against the same commands without
 	$(GO) test -exec $(AS_ROOT) -tags vmlab -count=1 -run '^$$' -bench . -benchtime 20x .
 
 .PHONY: selftest
-selftest: deps tools $(BIN)/lab ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
+selftest: deps tools dist ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
 	$(RELEASE) $(GO) test -exec ../$(AS_ROOT) -tags 'vmlab selftest' -count=1 -v -timeout 40m $(RUN) ./selftest
