@@ -111,6 +111,12 @@ matrix: $(BIN)/lab ## make a table of what differs between many runs: make matri
 	@MAKE=$(call q,MAKE_COMMAND) $(BIN)/lab matrix $(compare_flags) \
 		$(foreach v,RUNC CONTAINERD CTR SHIM KERNEL CGROUP MEM CPUS ACCEL,$(if $(value $(v)),$(v)=$(call q,$(v)))) $(value RESULTS)
 
+# ARCH=arm64 makes it for another architecture.
+ARCH ?=
+.PHONY: dist
+dist: deps $(BIN)/lab ## make the tarball for a machine without Go and without a network: .lab/dist/cdblab-linux-amd64.tar.gz
+	@GO=$(call q,GO) $(BIN)/lab dist $(if $(value ARCH),-arch $(call q,ARCH))
+
 # The questions import libcontainer. libcontainer needs cgo, and cgo needs a C compiler for arm64.
 ARM64_CC := $(shell command -v aarch64-linux-gnu-gcc)
 VET_ARM64 := $(if $(ARM64_CC),GOARCH=arm64 CGO_ENABLED=1 CC=$(ARM64_CC) $(GO) vet -tags vmlab ./...,\
@@ -171,6 +177,6 @@ bench: deps tools ## measure the lab's helpers against the same commands without
 	$(GO) test -exec $(AS_ROOT) -tags vmlab -count=1 -run '^$$' -bench . -benchtime 20x .
 
 .PHONY: selftest
-selftest: deps tools $(BIN)/lab ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
+selftest: deps tools dist ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
 	$(RELEASE) $(GO) test -exec ../$(AS_ROOT) -tags 'vmlab selftest' -count=1 -v -timeout 40m $(RUN) ./selftest
