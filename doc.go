@@ -115,7 +115,7 @@
 // question compares the host before and after, and a leftover fails it by name. A run that was killed is swept by its janitor, a
 // process that it leaves behind for this purpose, by the next run, or by `make sweep`.
 //
-// # What runtime.md demands
+// # What runtime.md and runtime-linux.md demand
 //
 //   - Scope of a Container: The entity using a runtime to create a container MUST be able to use the operations defined in this specification against that same container.
 //     TestLifecycle_WhichTransitionsAreRefused
