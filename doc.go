@@ -115,7 +115,7 @@
 // question compares the host before and after, and a leftover fails it by name. A run that was killed is swept by its janitor, a
 // process that it leaves behind for this purpose, by the next run, or by `make sweep`.
 //
-// # What runtime.md demands
+// # What runtime.md and runtime-linux.md demand
 //
 //   - Scope of a Container: The entity using a runtime to create a container MUST be able to use the operations defined in this specification against that same container.
 //     TestLifecycle_WhichTransitionsAreRefused
@@ -221,6 +221,11 @@
 //   - Delete: Note that resources associated with the container, but not created by this container, MUST NOT be deleted.
 //     Known deviation: bundle and other cgroups are kept, but an empty cgroup that was at the container's path before goes with it.
 //     TestLifecycle_WhatDoesDeleteRemove
+//   - File descriptors: By default, only the stdin, stdout and stderr file descriptors are kept open for the application by the runtime.
+//     TestBundle_WhichMountsDoesTheContainerSee
+//   - Dev symbolic links: While creating the container (step 2 in the lifecycle), runtimes MUST create the following symlinks if the source file exists after processing mounts:
+//     Known deviation: runc makes no links in a /dev that is a bind mount.
+//     TestBundle_WhichMountsDoesTheContainerSee
 //
 // # What of config.json no question follows
 //

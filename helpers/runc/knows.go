@@ -12,7 +12,8 @@ import (
 // Knows reports whether the runtime under test knows a field of its input by its name in JSON: then the name is in the program. A
 // script, behind which another program is the runtime, has to do what the pinned runc does.
 //
-// A version number would not show what a distribution has patched.
+// A name that is also a word of other things needs its tag: "scheduler,omitempty". A version number would not show what a
+// distribution has patched.
 func Knows(q *lab.Q, field string) bool {
 	q.Helper()
 	program, err := os.ReadFile(q.UnderTest("runc").Path)
