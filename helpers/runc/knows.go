@@ -21,3 +21,10 @@ func Knows(q *lab.Q, field string) bool {
 	}
 	return bytes.HasPrefix(program, []byte("#!")) || bytes.Contains(program, []byte(field))
 }
+
+// KnowsScheduler is [Knows] for process.scheduler, which runc has since 1.2.0. The word alone is in each Go program, whose own runtime
+// has a scheduler. A runtime in C has the names of the policies.
+func KnowsScheduler(q *lab.Q) bool {
+	q.Helper()
+	return Knows(q, `json:"scheduler`) || Knows(q, "SCHED_BATCH")
+}
