@@ -348,7 +348,8 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 			}
 		})
 		assert.Check(q, cmp.Equal(cpusOf(c.CreateAndStart().PID), all), "CPUs of the container's first program")
-		// With --debug, runc init writes the affinity that it begins with (log_cpu_affinity in nsexec.c).
+		// With --debug, runc init writes the affinity that it begins with (log_cpu_affinity in nsexec.c). On v2 runc 1.4.0-rc.2 and newer
+		// start it in the container's cgroup, and there a kernel that forgets has forgotten the initial affinity already.
 		executed := q.Must("runc", "--debug", "--root", c.Root, "exec", c.ID, "grep", "Cpus_allowed_list", "/proc/self/status")
 		_, got, _ := strings.Cut(executed.Stdout, ":")
 		got = strings.TrimSpace(got)
@@ -357,7 +358,7 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 			continue
 		}
 		assert.Check(q, cmp.Equal(got, row.want), "initial %q, final %q: Cpus_allowed_list of the executed program", row.initial, row.final)
-		if row.initial != "" && runc.IsRunc(q) {
+		if row.initial != "" && knows && runc.IsRunc(q) && (afterMove == cpus[0] || !group.V2) {
 			begins := fmt.Sprintf(`affinity: %#x"`, 1<<check.Int(q, row.initial))
 			assert.Check(q, cmp.Contains(executed.Stderr, begins), "initial %q: the affinity that runc init begins with", row.initial)
 			q.Covers("process.execCPUAffinity.initial")
