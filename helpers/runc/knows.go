@@ -5,6 +5,7 @@ package runc
 import (
 	"bytes"
 	"os"
+	"strings"
 
 	"cdblab/helpers/lab"
 )
@@ -27,4 +28,12 @@ func Knows(q *lab.Q, field string) bool {
 func KnowsScheduler(q *lab.Q) bool {
 	q.Helper()
 	return Knows(q, `json:"scheduler`) || Knows(q, "SCHED_BATCH")
+}
+
+// FeaturesHave reports whether `runc features` prints a name, such as that of a seccomp action. A runtime without this command, such as
+// crun 1.8, has none.
+func FeaturesHave(q *lab.Q, name string) bool {
+	q.Helper()
+	r := q.Exec("runc", "features")
+	return r.Code == 0 && strings.Contains(r.Stdout, `"`+name+`"`)
 }
