@@ -111,6 +111,6 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 	q.Covers("process.args", "process.env", "process.cwd")
 	q.Fact("cmdline, edited before create", editedFirst.Args)
 
-	q.Answer("No, runc reads config.json once, at create. Only runc exec reads it again, for the process that it adds, unless --process names " +
-		"another file.")
+	q.Answer("No, runc reads config.json once, at create. Only runc exec reads it again, for the process that it adds, " +
+		"unless --process names another file.")
 }

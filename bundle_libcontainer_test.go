@@ -353,8 +353,8 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 	full.c.KillAndDelete(full.Process)
 	plain.c.KillAndDelete(plain.Process)
 
-	q.Answer("One function of runc turns the names of config.json into numbers, and the options of mounts into flags. The fields of process that " +
-		"concern one program alone go another way.")
+	q.Answer("One function of runc turns the names of config.json into numbers, and the options of mounts into flags. The " +
+		"fields of process that concern one program alone go another way.")
 }
 
 // convertedRunning is a running container, and the configuration that libcontainer made of its config.json.

@@ -246,7 +246,8 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	q.Clause("Create: All of the properties configured in config.json except for process MUST be applied.",
 		lab.MetIf(len(wrong) == 0, "files of the cgroup that do not have the limit: "+strings.Join(wrong, " ")))
 
-	q.Answer("Each limit goes into a file of the container's cgroup. On v2 the file has another name, and sometimes another number.")
+	q.Answer("Each limit goes into a file of the container's cgroup. On v2 the file has another name, and sometimes " +
+		"another number.")
 }
 
 // wholeDisk returns the device number of a disk of this machine, such as "254:0". It returns "" if the machine has none.
@@ -304,7 +305,8 @@ func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 	assert.Check(q, forked > 30, "%d processes are in the cgroup without a limit, of which 30 were forked", forked)
 	q.Fact("without the limit: processes", forked)
 
-	q.Answer("pids.max of the cgroup limits the number of processes and threads. At the limit fork fails with EAGAIN, and no process is killed.")
+	q.Answer("pids.max of the cgroup limits the number of processes and threads. At the limit fork fails with EAGAIN, and " +
+		"no process is killed.")
 }
 
 // memory.max (v1: memory.limit_in_bytes): the kernel kills a process that would go over it.
@@ -354,8 +356,8 @@ func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 	assert.Check(q, cmp.Equal(kills(cgroup.Of(q, free.Bundle.Spec.Linux.CgroupsPath)), uint64(0)))
 	q.Fact("dd without the limit: exit code", r.Code)
 
-	q.Answer("memory.max of the cgroup (v1: memory.limit_in_bytes) limits its memory. The kernel kills a process that goes over it. The container " +
-		"runs on if that was not its pid 1.")
+	q.Answer("memory.max of the cgroup (v1: memory.limit_in_bytes) limits its memory. The kernel kills a process that " +
+		"goes over it. The container runs on if that was not its pid 1.")
 }
 
 // cpu.max: the program runs for so many microseconds of each period, and then waits for the next period.
@@ -397,8 +399,8 @@ func TestBundle_WhatLimitsItsProcessorTime(t *testing.T) {
 	q.Covers("linux.resources.cpu.quota")
 	q.Fact("nr_throttled without a quota", throttled)
 
-	q.Answer("cpu.max of the cgroup (v1: cpu.cfs_quota_us and cpu.cfs_period_us) limits its processor time. After its quota the program waits for " +
-		"the next period, and cpu.stat counts how often.")
+	q.Answer("cpu.max of the cgroup (v1: cpu.cfs_quota_us and cpu.cfs_period_us) limits its processor time. After its " +
+		"quota the program waits for the next period, and cpu.stat counts how often.")
 }
 
 // unusedMajor returns the major number of character devices for local use (Documentation/admin-guide/devices.txt) that no
@@ -486,8 +488,8 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 	assert.Check(q, cmp.Equal(r.Out, "3"), "bytes that are read from /dev/zero")
 	q.Fact("bytes read from /dev/zero", r.Out)
 
-	q.Answer("A program may open the devices that a rule of linux.resources.devices allows, and some that the runtime adds, such as /dev/null. " +
-		"linux.devices only makes a file.")
+	q.Answer("A program may open the devices that a rule of linux.resources.devices allows, and some that the runtime " +
+		"adds, such as /dev/null. linux.devices only makes a file.")
 }
 
 // From those that linux.memoryPolicy names. The policy belongs to the process, and execve(2) keeps it.
@@ -539,6 +541,6 @@ func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
 		q.Fact(field, got)
 	}
 
-	q.Answer("Its memory comes from the nodes that linux.memoryPolicy names. The policy is an attribute of the process, which execve keeps, " +
-		"and not a file of the cgroup.")
+	q.Answer("Its memory comes from the nodes that linux.memoryPolicy names. The policy is an attribute of the process, " +
+		"which execve keeps, and not a file of the cgroup.")
 }

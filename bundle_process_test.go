@@ -211,8 +211,8 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 		q.Fact("HOME, with "+row.what, first)
 	}
 
-	q.Answer("The kernel shows each field in /proc/PID of the container's process, or by a system call. A program that exec adds has its " +
-		"fields from its own process; runc keeps the umask and the OOM score with the container.")
+	q.Answer("The kernel shows each field in /proc/PID of the container's process, or by a system call. A program that " +
+		"exec adds has its fields from its own process; runc keeps the umask and the OOM score with the container.")
 }
 
 // Real-time and deadline scheduling: process.scheduler has a field for each argument of sched_setattr(2).
@@ -263,7 +263,8 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 				q.Fact(fields, "refused: "+runc.LastLogMessage(created))
 				q.Skipf("this kernel gives no process of such a cgroup the policy (sched_setattr: %v): %s", kernelSays, runc.LastLogMessage(created))
 			}
-			assert.Assert(q, cmp.Equal(created.Code, 0), "the kernel says of this policy for a process of such a cgroup: %v.\n%s", kernelSays, created)
+			assert.Assert(q, cmp.Equal(created.Code, 0), "create fails. The kernel says of this policy, for a process of such a cgroup: %v\n%s",
+				kernelSays, created)
 			pid := c.PID()
 			c.Start()
 			proc.WaitFor(q, proc.Runs(pid, "sleep"))
@@ -282,7 +283,8 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 		})
 	}
 
-	q.Answer("The scheduler that process.scheduler names, with its numbers, runs the program. If the kernel refuses the policy, create fails.")
+	q.Answer("The scheduler that process.scheduler names, with its numbers, runs the program. If the kernel refuses the " +
+		"policy, create fails.")
 }
 
 // The CPUs of a program that comes later: execCPUAffinity is for runc exec alone.
@@ -393,8 +395,9 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 		q.Fact("with a caller that is bound to one CPU, the programs may use CPU", executed)
 	})
 
-	q.Answer("An executed program runs on the CPUs of execCPUAffinity.final. The initial affinity holds while runc prepares the program, and " +
-		"stays if there is no final one and the kernel keeps it. The container's first program has neither.")
+	q.Answer("An executed program runs on the CPUs of execCPUAffinity.final. The initial affinity holds while runc " +
+		"prepares the program, and stays if there is no final one and the kernel keeps it. The container's first program " +
+		"has neither.")
 }
 
 // What root may do is a set of bits, its capabilities. The kernel asks for one of them by name at each privileged act.
@@ -521,8 +524,8 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 		q.Fact("with "+row.capability, fmt.Sprintf("%s: exit code %d", row.act, r.Code))
 	}
 
-	q.Answer("The container's root may do what the capabilities of its bounding set allow; with noNewPrivileges, those of its permitted set. " +
-		"An act that needs another capability fails, although the user is root.")
+	q.Answer("The container's root may do what the capabilities of its bounding set allow; with noNewPrivileges, those of " +
+		"its permitted set. An act that needs another capability fails, although the user is root.")
 }
 
 // It prevents that execve(2) gives a process more rights than it has: a setuid program runs with the rights of its caller.
@@ -599,8 +602,8 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 		}
 	}
 
-	q.Answer("noNewPrivileges prevents that execve gives a process more rights than it has. A setuid bit no longer counts, for the process and " +
-		"for all its children.")
+	q.Answer("noNewPrivileges prevents that execve gives a process more rights than it has. A setuid bit no longer " +
+		"counts, for the process and for all its children.")
 }
 
 // A limit is two numbers: the kernel enforces the soft one, and the process itself may raise it as far as the hard one.
@@ -738,6 +741,6 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	q.Fact("without limits: files opened", opened)
 	q.Fact("without limits: bytes written", written)
 
-	q.Answer("A call that goes over the soft limit fails with an error, or a signal ends the process. The process may raise the soft limit as " +
-		"far as the hard one.")
+	q.Answer("A call that goes over the soft limit fails with an error, or a signal ends the process. The process may " +
+		"raise the soft limit as far as the hard one.")
 }

@@ -86,6 +86,6 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	q.Fact("static program: executed file", running.Exe)
 	static.KillAndDelete(running)
 
-	q.Answer("The rootfs is a directory, and it does not matter which program has filled it. The unpacked layer of the image has, file by file, what " +
-		"was put into the directory by hand.")
+	q.Answer("The rootfs is a directory, and it does not matter which program has filled it. The unpacked layer of the " +
+		"image has, file by file, what was put into the directory by hand.")
 }

@@ -176,8 +176,8 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 	}
 	q.Fact("without linux.seccomp: Seccomp", proc.Status(q, free.PID, "Seccomp"))
 
-	q.Answer("Seccomp lets through the calls that the list in config.json allows; it can also allow every call that the list does not name. The " +
-		"filter sees the number and the arguments of a call, and chooses the errno.")
+	q.Answer("Seccomp lets through the calls that the list in config.json allows; it can also allow every call that the " +
+		"list does not name. The filter sees the number and the arguments of a call, and chooses the errno.")
 }
 
 // A program outside of the container: an agent, which listens on the socket that config.json names.
@@ -255,7 +255,7 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 
 	q.Step("the agent closes its descriptor: the call fails as if the kernel did not have it")
 	notifier.Close()
-	r = sh.Run("mkdir /tmp/nobody")
+	r = sh.Run("mkdir /tmp/unanswered")
 	assert.Check(q, cmp.Contains(r.Out, "Function not implemented"))
 	q.Fact("the agent has closed the descriptor: error of mkdir", r.Out)
 
@@ -265,6 +265,6 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	assert.Check(q, cmp.Equal(r.Code, 0), r.Out)
 	q.Fact("without the filter: exit code of mkdir", r.Code)
 
-	q.Answer("The agent decides that listens at linux.seccomp.listenerPath. The caller waits for its response, and gets the errno that the agent " +
-		"chooses.")
+	q.Answer("The agent decides that listens at linux.seccomp.listenerPath. The caller waits for its response, and gets " +
+		"the errno that the agent chooses.")
 }

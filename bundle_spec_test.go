@@ -116,8 +116,8 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 	q.Must("runc", "spec", "--bundle", "spec")
 	assert.Check(q, cmp.DeepEqual(bundle.Read(q, filepath.Join(q.Dir, "spec")), example))
 
-	q.Answer("`runc spec` writes an example to begin with, which is compiled into runc. It is no default: what config.json does not say, the container " +
-		"does not have.")
+	q.Answer("`runc spec` writes an example to begin with, which is compiled into runc. It is no default: what " +
+		"config.json does not say, the container does not have.")
 }
 
 // Path, args, env, namespaces and mounts. A reader finds each in config.json before anything runs, and in /proc afterwards.
@@ -209,6 +209,6 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 		c.Must("delete", "--force")
 	}
 
-	q.Answer("args, env and root.path decide which file runs. namespaces and mounts decide what the program sees. All of it can be read in config.json " +
-		"before, and in /proc afterwards.")
+	q.Answer("args, env and root.path decide which file runs. namespaces and mounts decide what the program sees. All of " +
+		"it can be read in config.json before, and in /proc afterwards.")
 }

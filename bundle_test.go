@@ -106,6 +106,6 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 	c.Must("delete", "--force")
 	proc.WaitFor(q, proc.Dead(created.Identity))
 
-	q.Answer("runc needs a config.json and the rootfs that it names. If a required part is missing, create fails, names it, and leaves nothing behind. " +
-		"Of the namespaces and mounts most may be left out.")
+	q.Answer("runc needs a config.json and the rootfs that it names. If a required part is missing, create fails, names " +
+		"it, and leaves nothing behind. Of the namespaces and mounts most may be left out.")
 }

@@ -18,7 +18,8 @@ type Scheduler struct {
 }
 
 func (s Scheduler) String() string {
-	return fmt.Sprintf("policy %d, flags %d, priority %d, %d ns before %d of %d", s.Policy, s.Flags, s.Priority, s.Runtime, s.Deadline, s.Period)
+	return fmt.Sprintf("policy %d, flags %d, priority %d, %d ns before %d of %d",
+		s.Policy, s.Flags, s.Priority, s.Runtime, s.Deadline, s.Period)
 }
 
 // SchedulerOf returns the scheduling policy of a process, as sched_getattr(2) returns it.
