@@ -245,7 +245,5 @@
 //   - linux.seccomp.architectures: needs a program that makes calls of another architecture
 //   - ociVersion: tells the runtime how to read config.json; the kernel never sees it
 //   - process.apparmorProfile: needs a kernel with AppArmor and a profile that is loaded
-//   - process.execCPUAffinity.initial: holds only until runc exec moves the process into the container's cgroup; the kernel decides
-//     what is left of it after that, and no question looks before
 //   - process.selinuxLabel: needs a kernel with SELinux and a policy
 package cdblab
