@@ -3,11 +3,15 @@
 package cdblab
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -21,13 +25,15 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// What create made: state directory, cgroup, and with its last process the namespaces and the mounts in them.
+// Delete removes what create made: the state directory and the cgroup. With the last process, the kernel has removed the
+// namespaces and the mounts in them.
 //
-// The bundle was there before and stays, with whatever the program wrote into it. A running container is refused, unless
-// by force. The runtime knows its cgroup by path alone, though: it removes an empty one that it did not make, too.
-// After delete the id means nothing, and is free.
+// The bundle was there before create. It stays, with everything that the program wrote into it. Delete of a running container is
+// refused, unless it is forced. So delete right after kill may be refused: kill sends the signal, and does not wait until the
+// process has ended. runc knows the cgroup by its path alone: it also removes an empty cgroup that it did not make. After delete
+// the id is free.
 //
-// Hint: compare the host before create and after delete.
+// Hint: compare the host before create and after delete. What is the state of a process between the signal and its end?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#delete
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html, "Namespace lifetime"
 func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
@@ -62,7 +68,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	for _, kind := range []string{"cgroup", "process", "namespace", "directory"} {
 		assert.Check(q, kinds[kind] > 0, "a running container adds no %s to the host: %v", kind, kinds)
 	}
-	q.Fact("on the host", "state directory, cgroup, process, namespaces")
+	q.Fact("kinds of things that a running container adds to the host", slices.Sorted(maps.Keys(kinds)))
 
 	q.Step("delete of a running container is refused, and changes nothing")
 	refused := c.Try("delete")
@@ -95,7 +101,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	for _, dir := range cgroup.Of(q, neighbour).Dirs() {
 		assert.Check(q, file.Exists(dir), "the neighbour's cgroup %s is gone", dir)
 	}
-	q.Fact("in the rootfs", "written")
+	q.Fact("the file that the program wrote, after delete", file.Read(q, c.Bundle.Rootfs("written")))
 
 	q.Step("the id is free: state and delete of it fail, create succeeds")
 	for _, operation := range []string{"state", "delete"} {
@@ -126,6 +132,40 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	assert.Check(q, !file.Exists(forced.StateDir()))
 	check.NoCgroup(q, forced.Bundle.Spec.Linux.CgroupsPath)
 
+	q.Step("kill returns before the process has ended: until then, delete is refused")
+	// The kernel ends pid 1 of a pid namespace after the last other process of it. That is an exec here, whose parent has to
+	// reap it; and the parent, runc exec, is stopped.
+	hurried := runc.Variant(q, b, "hurried")
+	killed := hurried.CreateAndStart()
+	exec := q.StartBackground("runc", "--root", hurried.Root, "exec", hurried.ID, "sleep", "301")
+	group := cgroup.Of(q, hurried.Bundle.Spec.Linux.CgroupsPath)
+	executed := group.WaitForProgram("sleep", killed.PID)
+	exec.Signal(unix.SIGSTOP)
+	proc.WaitFor(q, proc.IsInState(exec.PID(), "T"))
+	hurried.Kill("KILL")
+	proc.WaitFor(q, proc.Dead(executed.Identity))
+	tooEarly := hurried.Try("delete")
+	assert.Check(q, tooEarly.Code != 0, "delete succeeds although process %d has not ended yet:\n%s", killed.PID, tooEarly)
+	assert.Check(q, proc.Alive(killed.PID), "process %d has ended before the other process of its pid namespace", killed.PID)
+	q.Fact("delete, while a killed process ends: error", runc.LastLogMessage(tooEarly))
+	q.Fact("delete, while a killed process ends: asleep in the kernel's", proc.WaitChannel(q, killed.PID))
+	exec.Signal(unix.SIGCONT)
+	proc.WaitFor(q, proc.Dead(killed.Identity))
+	assert.Check(q, cmp.Equal(exec.ExitCode(), 128+int(unix.SIGKILL)), "exit code of the exec, which the end of pid 1 has killed")
+	hurried.Delete()
+
+	q.Control("kill and delete of an ordinary container, at once: either may be faster, the end of the process or delete")
+	racing := runc.Variant(q, b, "racing")
+	racer := racing.CreateAndStart()
+	racing.Kill("KILL")
+	atOnce := racing.Try("delete")
+	q.Fact("delete right after kill: exit code", lab.Chance(strconv.Itoa(atOnce.Code)))
+	proc.WaitFor(q, proc.Dead(racer.Identity))
+	if atOnce.Code != 0 {
+		runc.AssertMessage(q, atOnce.Stderr, "not stopped")
+		racing.Delete()
+	}
+
 	q.Step("an empty cgroup that was there before is removed as the container's own")
 	owned := runc.Variant(q, b, "owned")
 	existing := cgroup.Of(q, owned.Bundle.Spec.Linux.CgroupsPath)
@@ -151,5 +191,6 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	assert.Check(q, withoutID.Code != 0, "delete without an id succeeds:\n%s", withoutID)
 	q.Clause("Delete: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
 
-	q.Answer("What create made: state directory, cgroup, process, and with it namespaces and mounts. The bundle stays.")
+	q.Answer("Delete removes the state directory and the cgroup, which create made. The kernel has removed namespaces and mounts with " +
+		"the last process. The bundle stays.")
 }
