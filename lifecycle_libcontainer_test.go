@@ -28,12 +28,12 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Hardly, as the kernel sees it: the container is libcontainer's, and any program can make one with it.
+// To the kernel, a container of runc is a container of the library libcontainer, and any program can make one with it.
 //
-// A trap is in the names: libcontainer's Start is the specification's create, and its Exec is start. The init process that
-// waits at exec.fifo is the calling program itself, executed again with the argument "init": runc, or this test. runc adds
-// what a command line needs: config.json and its checks, the state document, pid file, log, and that it goes away; a
-// caller of the library stays, as the parent that has to wait for the container's process.
+// The names are a trap: libcontainer's Start is the specification's create, and its Exec is start. The init process that waits at
+// exec.fifo is the calling program itself, executed again with the argument "init": runc, or this test. runc adds what a command
+// line needs: it reads and checks config.json, prints the state document, writes a pid file and a log, and exits. A caller of the
+// library stays. It is the parent, so it has to wait for the container's process.
 //
 // Hint: compare /proc/PID/exe and the parent of a created container's process; read libcontainer's state with runc state.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle

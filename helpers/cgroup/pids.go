@@ -24,6 +24,16 @@ func (g Group) HasProcesses(n int) poll.Check {
 	}
 }
 
+// HasMoreProcessesThan returns a check that succeeds when cgroup.procs has more than n processes.
+func (g Group) HasMoreProcessesThan(n int) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if members := g.Procs(); len(members) <= n {
+			return poll.Continue("cgroup %s has the processes %v, not yet more than %d", g.Path, members, n)
+		}
+		return poll.Success()
+	}
+}
+
 // WaitForProgram waits until a process of the group runs the program comm, and returns it. It does not look at the process except.
 func (g Group) WaitForProgram(comm string, except proc.PID) (found proc.Process) {
 	g.tb.Helper()

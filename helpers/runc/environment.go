@@ -28,7 +28,8 @@ func (c *Container) AssertEnvironment(p proc.Process) map[string]int {
 		namespaces = append(namespaces, proc.NamespaceName(ns))
 	}
 	slices.Sort(namespaces)
-	assert.Check(q, cmp.DeepEqual(p.OwnNamespaces(proc.Self(q).Identity), namespaces), "namespaces that the process does not share with the host")
+	own := p.OwnNamespaces(proc.Self(q).Identity)
+	assert.Check(q, cmp.DeepEqual(own, namespaces), "namespaces that the process does not share with the host")
 	check.OnlyProcessInCgroup(q, p.Identity, spec.Linux.CgroupsPath)
 
 	inRoot := func(path string) string { return fmt.Sprintf("/proc/%d/root%s", p.PID, path) }
@@ -66,5 +67,7 @@ func (c *Container) AssertEnvironment(p proc.Process) map[string]int {
 	for _, path := range readonly {
 		assert.Check(q, hasOption(path, "ro"), "%s is not read-only: %s", path, check.TopMount(q, mounts, path).Options)
 	}
-	return map[string]int{"namespaces": len(namespaces), "mounts": len(spec.Mounts), "masked paths": len(masked), "read-only paths": len(readonly)}
+	return map[string]int{
+		"namespaces": len(namespaces), "mounts": len(spec.Mounts), "masked paths": len(masked), "read-only paths": len(readonly),
+	}
 }
