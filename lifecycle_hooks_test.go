@@ -163,8 +163,8 @@ func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 //
 // When the first of two hooks at a point fails, the second one does not run. After a failed create the id is free again. A
 // startContainer hook runs when start may have returned already, so start need not report its failure: the container is just
-// stopped. The specification says that the failure of a poststop hook is only a warning. runc's delete fails instead, although
-// the container is gone.
+// stopped. The specification says that the failure of a poststop hook is only a warning. runc 1.1.12 keeps to that. The delete of
+// runc 1.5.2 fails, although the container is gone.
 //
 // Hint: which hooks run after the failing one? Is there a state directory, a cgroup, a process?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
@@ -265,7 +265,7 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 	q.Fact("no hook fails: what ran", log.Entries())
 
 	q.Answer("If a hook fails before the program runs, what was built is torn down, the program does not run, and the poststop hooks " +
-		"run. If a poststop hook fails, delete reports an error although the container is gone.")
+		"run. If a poststop hook fails, the container is gone all the same.")
 }
 
 // The runtime waits for a slow hook. When the hook's timeout is over, the runtime kills it, and the hook has failed. A missing hook
@@ -358,7 +358,7 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	q.Fact("what ran", insideLog.Entries())
 	inside.KillAndDelete(proc.Snapshot(q, pid))
 
-	// assertFails runs a container until its hook fails, and asserts that the program has run only if delete is what fails.
+	// assertFails runs a container until its hook fails, and asserts that the program has run only if delete runs the hook.
 	assertFails := func(c *runc.Container, log runc.HookLog, point runc.HookPoint) (operation string) {
 		q.Helper()
 		before := q.TakeInventory()
@@ -366,7 +366,9 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 		programRan := slices.Contains(log.Entries(), "program")
 		assert.Check(q, cmp.Equal(programRan, operation == "delete"), "whether the program ran; %s failed at %s\n%s",
 			point.Field, operation, result)
-		assert.Check(q, result.Code != 0 || operation == "start", "%s succeeds although %s fails", operation, point.Field)
+		if operation == "create" {
+			assert.Check(q, result.Code != 0, "create succeeds although %s fails", point.Field)
+		}
 		proc.WaitFor(q, c.NoLeftovers(before))
 		return operation
 	}
@@ -376,13 +378,13 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 		c, log := runc.WithHooks(q, b, "missing-"+point.Name(), func(h *specs.Hooks, _ string) {
 			*point.Of(h) = []specs.Hook{{Path: "/no/such/hook"}}
 		})
-		q.Fact(point.Field+" fails at", assertFails(c, log, point))
+		q.Fact(point.Field+" is missing: the operation that runs it", assertFails(c, log, point))
 	}
 
 	q.Step("a hook that is killed at its timeout has failed, at each of the points")
 	for _, point := range runc.HookPoints {
 		c, log := withWaitingHook("late-"+point.Name(), point, &second)
-		q.Fact(point.Field+" times out at", assertFails(c, log, point))
+		q.Fact(point.Field+" times out: the operation that runs it", assertFails(c, log, point))
 		assert.Check(q, cmp.Contains(log.Entries(), "hook"), "the hook began")
 	}
 	q.Covers("hooks.prestart[].timeout", "hooks.createContainer[].timeout", "hooks.startContainer[].timeout",
