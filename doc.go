@@ -181,6 +181,7 @@
 //   - Query State: This operation MUST return the state of a container as specified in the State section.
 //     TestLifecycle_WhichStatesDoesAContainerPassThrough
 //   - Create: This operation MUST generate an error if it is not provided a path to the bundle and the container ID to associate with the container.
+//     Known deviation: create without an id fails; without a path to the bundle it takes the current directory.
 //     TestLifecycle_WhichTransitionsAreRefused
 //   - Create: If the ID provided is not unique across all containers within the scope of the runtime, or is not valid in any other way, the implementation MUST generate an error and a new container MUST NOT be created.
 //     TestBundle_WhichIDsMayAContainerHave
@@ -208,6 +209,7 @@
 //   - Kill: This operation MUST generate an error if it is not provided the container ID.
 //     TestLifecycle_WhatDoesKillDo
 //   - Kill: Attempting to send a signal to a container that is neither created nor running MUST have no effect on the container and MUST generate an error.
+//     Known deviation: a signal to a stopped container is refused, but a paused container gets it and handles it after resume.
 //     TestLifecycle_WhatDoesKillDo
 //   - Kill: This operation MUST send the specified signal to the container process.
 //     TestLifecycle_WhatDoesKillDo

@@ -50,7 +50,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	before := q.TakeInventory()
 	config := file.Read(q, c.Bundle.Config())
 
-	q.Step("what a running container adds to the host")
+	q.Step("create and start a container: the host has its state directory, cgroup, process and namespaces")
 	c.Create()
 	pid := c.PID()
 	c.Start()
@@ -77,7 +77,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
 	q.Fact("delete of a running container: error", runc.LastLogMessage(refused))
 
-	q.Step("after it has stopped, everything is still there except the process")
+	q.Step("kill the container: only its process is gone; the state directory and the cgroup stay")
 	c.Kill("KILL")
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	assert.Check(q, file.Exists(c.StateDir()))
@@ -86,7 +86,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	}
 	q.Fact("after the process's death", c.State().Status)
 
-	q.Step("delete: only what was there before remains")
+	q.Step("delete the container: the host is as it was before create")
 	c.Delete()
 	check.NoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
 	assert.Check(q, !file.Exists(c.StateDir()), "the state directory is still there")
@@ -95,7 +95,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	q.Clause("Delete: Deleting a container MUST delete the resources that were created during the create step.", lab.Met)
 	q.Clause("Lifecycle: The container MUST be destroyed by undoing the steps performed during create phase (step 2).", lab.Met)
 
-	q.Step("the bundle is kept, with what the program wrote, and so is the neighbour's cgroup")
+	q.Step("delete keeps the bundle with what the program wrote, and the cgroup beside the container's")
 	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Config()), config))
 	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Rootfs("written")), "here"))
 	for _, dir := range cgroup.Of(q, neighbour).Dirs() {
@@ -103,7 +103,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	}
 	q.Fact("the file that the program wrote, after delete", file.Read(q, c.Bundle.Rootfs("written")))
 
-	q.Step("the id is free: state and delete of it fail, create succeeds")
+	q.Step("after delete the id is free: state and delete fail, and create succeeds")
 	for _, operation := range []string{"state", "delete"} {
 		r := c.Try(operation)
 		assert.Check(q, r.Code != 0, "%s of a deleted container succeeds:\n%s", operation, r)
@@ -114,7 +114,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	assert.Check(q, !second.Same(p.Identity))
 	q.Fact("a second container with the id is", c.State().Status)
 
-	q.Step("a created container can be deleted, without force")
+	q.Step("delete of a created container succeeds without --force, although the specification forbids it")
 	deleteCreated := c.Try("delete")
 	q.Clause("Delete: Attempting to delete a container that is not stopped MUST have no effect on the "+
 		"container and MUST generate an error.",
@@ -124,7 +124,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	}
 	proc.WaitFor(q, proc.Dead(second.Identity))
 
-	q.Control("by force, a running container can be deleted, too")
+	q.Control("delete --force kills and deletes a running container")
 	forced := runc.Variant(q, b, "forced")
 	third := forced.CreateAndStart()
 	forced.Must("delete", "--force")
@@ -166,7 +166,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 		racing.Delete()
 	}
 
-	q.Step("an empty cgroup that was there before is removed as the container's own")
+	q.Step("make an empty cgroup at the container's path before create: delete removes it, as if create had made it")
 	owned := runc.Variant(q, b, "owned")
 	existing := cgroup.Of(q, owned.Bundle.Spec.Linux.CgroupsPath)
 	for _, dir := range existing.Dirs() {
@@ -186,7 +186,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 		lab.DeviatesUnless(kept == len(existing.Dirs()),
 			"bundle and other cgroups are kept, but an empty cgroup that was at the container's path before goes with it"))
 
-	q.Step("delete without an id")
+	q.Step("call delete without an id: it fails")
 	withoutID := q.Exec("runc", "--root", c.Root, "delete")
 	assert.Check(q, withoutID.Code != 0, "delete without an id succeeds:\n%s", withoutID)
 	q.Clause("Delete: This operation MUST generate an error if it is not provided the container ID.", lab.Met)

@@ -40,7 +40,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	p := c.CreateAndStart()
 	self := proc.Self(q)
 
-	q.Step("namespaces: what config.json lists is its own, and nothing else is")
+	q.Step("namespaces: the container has its own of each type that config.json lists, and shares the others with the host")
 	var wanted []string
 	for _, ns := range bundle.NamespaceTypes(c.Bundle.Spec) {
 		wanted = append(wanted, proc.NamespaceName(ns))
@@ -54,7 +54,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 
 	var record runc.StateRecord
 	if runc.IsRunc(q) {
-		q.Step("state.json names the same ones, by path, and they are the same inodes")
+		q.Step("state.json has the paths of these namespaces, and they lead to the same inodes")
 		record = c.StateRecord()
 		assert.Check(q, cmp.Equal(record.PID, p.PID))
 		assert.Check(q, cmp.Equal(c.PID(), p.PID))
@@ -74,7 +74,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 		assert.Check(q, cmp.Equal(record.Config.Rootfs, c.Bundle.Rootfs()))
 	}
 
-	q.Step("cgroup: in each hierarchy the path of config.json, and no other process is in it")
+	q.Step("cgroup: in each hierarchy the process is in the cgroup of config.json, and no other process is in it")
 	check.OnlyProcessInCgroup(q, p.Identity, c.Bundle.Spec.Linux.CgroupsPath)
 	hierarchies, err := cgroup.Hierarchies()
 	assert.NilError(q, err)
@@ -95,7 +95,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 		}
 	}
 
-	q.Step("mounts: the first one is the rootfs, and none of them is the host's")
+	q.Step("mounts: the first one is the rootfs, and the container sees no mount of the host")
 	assert.Assert(q, len(p.Mounts) > 0, "the process sees no mount")
 	assert.Check(q, strings.HasPrefix(p.Mounts[0], "/ "), "the first mount is %q", p.Mounts[0])
 	assert.Check(q, !check.SeesHostMounts(p), "it sees a mount of the host: %q", p.Mounts)
@@ -113,7 +113,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	q.Fact("its / is the inode of the bundle's rootfs, read-only", []bool{isRootfs, isReadonly})
 	q.Fact("mounts that the container sees", len(p.Mounts))
 
-	q.Control("a container whose config.json lists no network and no ipc namespace lives in the host's")
+	q.Control("a container whose config.json lists no network and no ipc namespace is in those of the host")
 	sharing := runc.Variant(q, c.Bundle, "shared", bundle.WithoutNamespace("network"), bundle.WithoutNamespace("ipc"))
 	other := sharing.CreateAndStart()
 	assert.Check(q, cmp.Equal(other.NS["net"], self.NS["net"]))

@@ -77,7 +77,7 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	kill("WINCH", "WINCH", unix.SIGWINCH) // and no second USR1 before it
 	q.Fact("signals received of USR1, USR1, USR1, WINCH", expected[5:])
 
-	q.Step("TERM: its handler ends the program. A signal to the stopped container is refused")
+	q.Step("send TERM: the handler ends the program. runc refuses a signal to the stopped container")
 	kill("TERM", "TERM", unix.SIGTERM)
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	assert.Equal(q, listener.State().Status, specs.StateStopped)
@@ -91,7 +91,7 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 			"a signal to a stopped container is refused, but a paused container gets it and handles it after resume"))
 	listener.Delete()
 
-	q.Step("TERM to a pid 1 that has no handler: the kernel drops it")
+	q.Step("send TERM to a pid 1 that has no handler: the kernel drops it")
 	sleeper := runc.Variant(q, b, "sleeper")
 	sleepAsPID1 := sleeper.CreateAndStart()
 	assert.Check(q, !proc.Bits(q, sleepAsPID1.PID, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
@@ -104,7 +104,7 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	assert.Check(q, cmp.Equal(afterTERM, specs.StateRunning))
 	q.Fact("pid 1 without a handler, after TERM", afterTERM)
 
-	q.Step("STOP and KILL from outside of its pid namespace are not dropped")
+	q.Step("send STOP and KILL to the same process, from outside of its pid namespace: the kernel does not drop them")
 	sleeper.Kill("STOP")
 	proc.WaitFor(q, proc.IsInState(sleepAsPID1.PID, "T"))
 	q.Fact("pid 1 without a handler, after STOP: state in stat", proc.Snapshot(q, sleepAsPID1.PID).State)
@@ -133,7 +133,7 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	proc.WaitFor(q, proc.Dead(init.Identity))
 	q.Fact("a created container after TERM", created.State().Status)
 
-	q.Step("KILL in a container without a pid namespace of its own: it ends all processes of the container's cgroup")
+	q.Step("send KILL to a container that has no pid namespace of its own: all processes of its cgroup end")
 	// In a pid namespace of its own the kernel does that when pid 1 dies. Here the runtime has to.
 	owner := runc.Variant(q, b, "owner")
 	pidNamespace := owner.CreateAndStart()
@@ -144,7 +144,8 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 		{"hosts-pids", "shares the host's", bundle.WithoutNamespace(specs.PIDNamespace)},
 		{"joined-pids", "joins that of another one", bundle.NamespacePath(specs.PIDNamespace, fmt.Sprintf("/proc/%d/ns/pid", pidNamespace.PID))},
 	} {
-		c := runc.Variant(q, b, row.name, row.edit, bundle.Args("sh", "-c", "sleep 301 & exec sleep 302"))
+		// For longer than the lab waits on a slow machine, which is up to ten minutes: so they do not end by themselves.
+		c := runc.Variant(q, b, row.name, row.edit, bundle.Args("sh", "-c", "sleep 3001 & exec sleep 3002"))
 		first := c.CreateAndStart()
 		group := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 		proc.WaitFor(q, group.HasProcesses(2))
@@ -157,10 +158,11 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 			slices.DeleteFunc([]proc.PID{first.PID, child.PID}, func(pid proc.PID) bool { return !proc.Alive(pid) }))
 	}
 	q.Control("the container whose pid namespace was joined has another cgroup, and runs on")
-	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, pidNamespace.PID).Identity, pidNamespace.Identity))
+	assert.Check(q, proc.Alive(pidNamespace.PID), "KILL of another container has ended this container too, because they share a pid namespace")
+	assert.Check(q, cmp.Equal(owner.State().Status, specs.StateRunning))
 	q.Fact("the container whose pid namespace was joined", owner.State().Status)
 
-	q.Step("kill without an id")
+	q.Step("call kill without an id: it fails")
 	withoutID := q.Exec("runc", "--root", created.Root, "kill")
 	assert.Check(q, withoutID.Code != 0, "kill without an id succeeds:\n%s", withoutID)
 	q.Clause("Kill: This operation MUST generate an error if it is not provided the container ID.", lab.Met)

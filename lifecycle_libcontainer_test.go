@@ -45,7 +45,7 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	b := bundle.Busybox(q, "sleep", "300")
 	b.Spec.Process.Capabilities.Ambient = nil // an older runc spec asks for some, without what they need
 
-	q.Step("runc: create, start, kill, delete")
+	q.Step("take a container from create to delete with runc: create, start, kill, delete")
 	c := runc.Variant(q, b, "command")
 	pidFile := filepath.Join(q.Dir, "root-command", "pid")
 	byCommand := observeLifecycle(q, c, operations{
@@ -59,7 +59,7 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	})
 	q.Fact("pid, runc", byCommand.pid)
 
-	q.Step("libcontainer, in this process: Create and Start, Exec, Signal, Wait, Destroy")
+	q.Step("take a second one from create to delete with libcontainer, in this process: Create and Start, Exec, Signal, Wait, Destroy")
 	l := runc.Variant(q, b, "library")
 	container, process := prepareWithLibcontainer(q, l)
 	assert.Check(q, file.Exists(l.StateDir()), "libcontainer's Create makes no state directory")
@@ -99,7 +99,7 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	})
 	q.Fact("pid, libcontainer", byLibrary.pid)
 
-	q.Step("the same facts of both, read from the kernel")
+	q.Step("compare what the kernel showed of both containers: it is the same")
 	// The runtime under test may be another version than the libcontainer of this process. The facts are the same from runc 1.1.12 to
 	// runc 1.5.2.
 	for _, fact := range slices.Sorted(maps.Keys(byCommand.facts)) {
@@ -109,7 +109,7 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(byLibrary.mounts, byCommand.mounts), "mounts of libcontainer's container, and of runc's")
 	q.Fact("mounts", len(byCommand.mounts))
 
-	q.Step("what differs: the program that waits in the container, and the parent of its process")
+	q.Step("two things differ: the program that waits in the created container, and the parent of its process")
 	assert.Check(q, cmp.Equal(byLibrary.parent, proc.PID(os.Getpid())), "the parent of libcontainer's process")
 	assert.Check(q, byCommand.parent != byLibrary.parent, "runc's process has the same parent: %d", byCommand.parent)
 	assert.Check(q, byLibrary.initDigest != byCommand.initDigest, "both init processes are the same program")
@@ -137,7 +137,7 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	_, _ = process.Wait() // it returns an error, because the process was killed
 	assert.NilError(q, unchecked.Destroy())
 
-	q.Step("libcontainer reads the state.json of runc, and runc what libcontainer did to the container")
+	q.Step("libcontainer loads a container that runc made, and runc sees what libcontainer does to it")
 	both := runc.Variant(q, b, "both")
 	p := both.CreateAndStart()
 	loaded, err := libcontainer.Load(both.Root, both.ID)

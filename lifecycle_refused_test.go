@@ -121,7 +121,7 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 		"container and MUST generate an error.", lab.Met)
 	q.Clause("Query State: Attempting to query a container that does not exist MUST generate an error.", lab.Met)
 
-	q.Step("each operation without an id")
+	q.Step("call each operation without an id: it fails")
 	c := runc.Variant(q, b, "nameless")
 	for _, operation := range []string{"create", "start", "state", "kill", "delete"} {
 		withoutID := q.Exec("runc", "--root", c.Root, operation)
@@ -129,7 +129,7 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 	}
 	assert.Check(q, !file.Exists(c.StateDir()))
 	q.Clause("Start: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
-	q.Step("create without a path to the bundle, in the directory of a bundle")
+	q.Step("call create without a path to the bundle, in the directory of a bundle: runc takes this directory")
 	unnamed := runc.Variant(q, b, "unnamed")
 	createUnnamed := q.Exec("sh", "-c", "cd "+unnamed.Bundle.Name+"; exec runc --root "+unnamed.Root+" create "+unnamed.ID)
 	if createUnnamed.Code == 0 {
@@ -142,7 +142,7 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 		"the container ID to associate with the container.",
 		lab.DeviatesUnless(createUnnamed.Code != 0, "create without an id fails; without a path to the bundle it takes the current directory"))
 
-	q.Step("an id that is in use, and invalid ids")
+	q.Step("create with an id that is in use, and with invalid ids: it fails, and the running container is not disturbed")
 	first := runc.Variant(q, b, "first")
 	p := first.CreateAndStart()
 	second := runc.Named(q, b.Variant("second", "cdb-runc-second"), "root-second", first.ID)
@@ -165,7 +165,7 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 		"the operations defined in this specification against that same container.", lab.Met)
 	q.Clause("Operations: Unless otherwise stated, runtimes MUST support the following operations.", lab.Met)
 
-	q.Control("the same id below another root is another container: an id is unique within a root, and not on the host")
+	q.Control("create with the same id below another --root: it succeeds, and there are two containers of this id on the host")
 	twin := runc.Named(q, b.Variant("twin", "cdb-runc-twin"), "root-twin", first.ID)
 	createTwin := twin.Try("create")
 	if createTwin.Code == 0 {

@@ -58,7 +58,7 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	}
 	q.Fact("leftovers of these four", leftovers)
 
-	q.Control("create and start: runc does not wait, does not report the exit code, and the container stays until delete")
+	q.Control("with create and start runc does not wait: it reports no exit code, and the container stays until delete")
 	byHand := runc.Variant(q, b, "by-hand", bundle.Args("sh", "-c", "exit 7"))
 	byHand.Create()
 	p := byHand.Process()
@@ -72,7 +72,7 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	assert.Check(q, !strings.Contains(stateDocument, "exit"), "the state document has an exit code:\n%s", stateDocument)
 	byHand.Delete()
 
-	q.Control("run --detach: it returns while the program runs, and leaves the container")
+	q.Control("run --detach returns while the program runs, and leaves the container")
 	detached := runc.Variant(q, b, "detached")
 	detached.Must("run", "--detach")
 	pid := detached.PID()

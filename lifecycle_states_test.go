@@ -127,7 +127,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	}
 
 	if runc.IsRunc(q) {
-		q.Step("the states are derived, not stored: state.json has no status")
+		q.Step("runc does not store the status: state.json has none")
 		var stored map[string]any
 		assert.NilError(q, json.Unmarshal([]byte(file.Read(q, c.StateFile())), &stored))
 		_, hasStatus := stored["status"]
@@ -135,7 +135,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	}
 	c.Delete()
 
-	q.Step("state without an id")
+	q.Step("call state without an id: it fails")
 	withoutID := q.Exec("runc", "--root", c.Root, "state")
 	assert.Check(q, withoutID.Code != 0, "state without an id succeeds:\n%s", withoutID)
 	q.Clause("Query State: This operation MUST generate an error if it is not provided the ID of a container.", lab.Met)

@@ -87,9 +87,12 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 		q.Fact(row.field, row.got)
 	}
 	q.Covers("process.consoleSize.height", "process.consoleSize.width")
-	q.Fact("/dev/pts/0", fmt.Sprintf("uid %d gid %d mode %04o", slave.Uid, slave.Gid, slave.Mode&0o7777))
+	// config.json mounts the devpts with the options gid=5 and mode=0620.
+	attributes := fmt.Sprintf("uid %d gid %d mode %04o", slave.Uid, slave.Gid, slave.Mode&0o7777)
+	assert.Check(q, cmp.Equal(attributes, "uid 1000 gid 5 mode 0620"), "owner and mode of the slave, /dev/pts/0")
+	q.Fact("/dev/pts/0", attributes)
 
-	q.Step("process.terminal: the slave is /dev/console and the controlling terminal")
+	q.Step("start the container: the slave is /dev/console, and the controlling terminal of the program")
 	c.Start()
 	proc.WaitFor(q, proc.Runs(pid, "sh"))
 	p := proc.Snapshot(q, pid)
@@ -172,7 +175,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(secondProcess.FDs, map[int]string{0: "/dev/pts/0", 1: "/dev/pts/0", 2: "/dev/pts/0"}))
 	q.Fact("descriptors", secondProcess.FDs)
 
-	q.Step("close the master: the kernel sends SIGHUP to the session leader, and no process of the session can open the terminal any more")
+	q.Step("close the master: the kernel sends SIGHUP to the session leader, and no process can open the terminal any more")
 	assert.Check(q, cmp.Equal(sh.Run("trap 'hung=up' HUP").Code, 0))
 	sh.Send(waitForHangup)
 	terminal.ReadUntil("ready\r\n")
@@ -190,7 +193,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Fact("open of /dev/tty afterwards", openTTY.Out)
 	c.KillAndDelete(p)
 
-	q.Step("SIGHUP does not end a program without a handler that is pid 1 of its namespace …")
+	q.Step("close the master of a program without a handler that is pid 1: the kernel drops SIGHUP, and the program runs on …")
 	second.HangUp()
 	proc.WaitFor(q, proc.HasNoTerminal(secondProcess.PID))
 	afterHangup := proc.Snapshot(q, secondProcess.PID)
@@ -199,7 +202,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Fact("sleep as pid 1, after the hangup", secondContainer.State().Status)
 	secondContainer.KillAndDelete(secondProcess)
 
-	q.Control("… in the host's pid namespace SIGHUP ends the same program")
+	q.Control("… the same program in the host's pid namespace: SIGHUP ends it")
 	onHost := runc.Variant(q, b, "pid", withTerminal, bundle.WithoutNamespace(specs.PIDNamespace))
 	onHostTerminal := onHost.CreateWithTerminal(filepath.Join(dir, "pid"))
 	onHost.Start()

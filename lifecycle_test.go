@@ -27,8 +27,10 @@ import (
 // execute the program of config.json: the program changes, the process stays.
 //
 // `runc init` is a process of the runtime itself, blocked in open(2) on the FIFO exec.fifo. Start opens the other end of the
-// FIFO, and `runc init` goes on to execve(2). Pid, start time, namespaces, cgroup and mounts stay the same. The program begins
-// with three open files: stdin, stdout and stderr. Others reach it only if the caller passes them as LISTEN_FDS.
+// FIFO, and `runc init` goes on to execve(2). Pid, start time, namespaces, cgroup and mounts stay the same. `runc init` runs in the
+// container, so its program file is a protected copy of runc: a program in the container once wrote into the host's runc through
+// /proc/PID/exe (CVE-2019-5736). The program begins with three open files: stdin, stdout and stderr. Others reach it only if the
+// caller passes them as LISTEN_FDS.
 //
 // Hint: compare /proc/PID/{comm,exe,stat,ns,cgroup,mountinfo,fd} before and after start.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle,
@@ -74,6 +76,9 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	// runc executes a sealed copy of itself, so compare the bytes and not the path.
 	runc.AssertIsRuntime(q, container.Bundle, proc.ExeDigest(q, pid))
 	q.Fact("exe after create, whose content is that of runc", created.Exe)
+	isProtected := proc.ExeIsProtected(q, pid)
+	assert.Check(q, isProtected, "a program in the container could write into %s, from which runc init was started", created.Exe)
+	q.Fact("exe after create: sealed, or on a read-only mount", isProtected)
 	assert.Check(q, created.Threads > 1, "a Go program has several threads, but runc init has %d", created.Threads)
 	hasProgramEnv := cmp.Contains(strings.Join(created.Env, " "), "TERM=xterm")().Success()
 	assert.Check(q, !hasProgramEnv, "runc init has the program's environment: %q", created.Env)

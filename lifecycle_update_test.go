@@ -98,7 +98,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "33"), "pids.max after update --resources")
 	q.Fact("pids.max after update --resources", g.Read("pids", "pids.max"))
 
-	q.Step("a limit below what is used: refused where the document asks for a check before the update")
+	q.Step("set a memory limit below what is used: runc refuses it, because the document asks for a check before the update")
 	if g.Has("memory") {
 		assert.NilError(q, os.WriteFile(document, []byte(`{"memory": {"limit": 4096, "checkBeforeUpdate": true}}`), 0o644))
 		q.LogCommand(`echo '{"memory": {"limit": 4096, "checkBeforeUpdate": true}}' > resources.json`)
@@ -146,7 +146,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	r = otherShell.Run(fork15Times)
 	assert.Check(q, cmp.Contains(r.Out, "can't fork"))
 
-	q.Step("a container that does not run cannot be updated")
+	q.Step("runc refuses to update a stopped container")
 	stopped := runc.Variant(q, b, "stopped", bundle.Args("true"))
 	stopped.Create()
 	stoppedProcess := stopped.Process()

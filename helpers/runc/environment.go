@@ -39,10 +39,10 @@ func (c *Container) AssertEnvironment(p proc.Process) map[string]int {
 	assert.NilError(q, err)
 	assert.Check(q, os.SameFile(inside, outside), "the / of the process is another directory than root.path")
 	mounts := check.Mounts(q, p)
-	hasOption := func(path, option string) bool {
-		return slices.Contains(strings.Split(check.TopMount(q, mounts, path).Options, ","), option)
+	isReadonly := func(path string) bool {
+		return slices.Contains(strings.Split(check.TopMount(q, mounts, path).Options, ","), "ro")
 	}
-	assert.Check(q, cmp.Equal(hasOption("/", "ro"), spec.Root.Readonly), "root.readonly, and whether / is mounted read-only")
+	assert.Check(q, cmp.Equal(isReadonly("/"), spec.Root.Readonly), "root.readonly, and whether / is mounted read-only")
 
 	for _, m := range spec.Mounts {
 		want := m.Type
@@ -56,16 +56,27 @@ func (c *Container) AssertEnvironment(p proc.Process) map[string]int {
 		}
 		assert.Check(q, cmp.Equal(check.TopMount(q, mounts, m.Destination).FSType, want), "type of the mount on %s", m.Destination)
 	}
-	covered := func(paths []string) []string { // those that the kernel has
-		return slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !file.Exists(inRoot(path)) })
+	// Of the paths that config.json names, the kernel may not have all. The runtime mounts something on each of the others.
+	covered := func(field string, paths []string) (out []string) {
+		for _, path := range paths {
+			if !file.Exists(inRoot(path)) {
+				continue
+			}
+			isMount := slices.Contains(check.MountPoints(p), path)
+			assert.Check(q, isMount, "%s of config.json names %s, and nothing is mounted on it: the program sees the kernel's own", field, path)
+			if isMount {
+				out = append(out, path)
+			}
+		}
+		return out
 	}
-	masked, readonly := covered(spec.Linux.MaskedPaths), covered(spec.Linux.ReadonlyPaths)
+	masked, readonly := covered("linux.maskedPaths", spec.Linux.MaskedPaths), covered("linux.readonlyPaths", spec.Linux.ReadonlyPaths)
 	for _, path := range masked {
 		hides := check.TopMount(q, mounts, path).FSType
 		assert.Check(q, hides != "proc" && hides != "sysfs", "the masked path %s still shows the file of %s", path, hides)
 	}
 	for _, path := range readonly {
-		assert.Check(q, hasOption(path, "ro"), "%s is not read-only: %s", path, check.TopMount(q, mounts, path).Options)
+		assert.Check(q, isReadonly(path), "%s is not read-only: %s", path, check.TopMount(q, mounts, path).Options)
 	}
 	return map[string]int{
 		"namespaces": len(namespaces), "mounts": len(spec.Mounts), "masked paths": len(masked), "read-only paths": len(readonly),
