@@ -30,7 +30,7 @@ import (
 // there again. CRIU can put open files that were deleted into the images, and TCP connections with --tcp-established.
 //
 // Hint: what does only the memory of the old process know?
-// Spec: https://github.com/opencontainers/runc/blob/main/docs/checkpoint-restore.md (it is none of the specification's operations)
+// Spec: https://github.com/opencontainers/runc/blob/main/docs/checkpoint-restore.md (the specification has no such operation)
 // Kernel: https://man7.org/linux/man-pages/man2/clone.2.html, set_tid of clone3; https://criu.org/Checkpoint/Restore
 func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Can it be frozen to disk and thawed?")

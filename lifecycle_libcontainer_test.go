@@ -108,6 +108,8 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	}
 	assert.Check(q, cmp.DeepEqual(byLibrary.mounts, byCommand.mounts), "mounts of libcontainer's container, and of runc's")
 	q.Fact("mounts", len(byCommand.mounts))
+	assert.Check(q, cmp.DeepEqual(byLibrary.settings, byCommand.settings), "settings of libcontainer's process, and of runc's")
+	q.Fact("settings of the process, such as limits and capabilities", len(byCommand.settings))
 
 	q.Step("two things differ: the program that waits in the created container, and the parent of its process")
 	assert.Check(q, cmp.Equal(byLibrary.parent, proc.PID(os.Getpid())), "the parent of libcontainer's process")
@@ -171,8 +173,9 @@ type operations struct {
 type observations struct {
 	facts       map[string]string // expected to be the same for runc and libcontainer
 	pid, parent proc.PID
-	initDigest  string   // digest of the program that waits in the created container
-	mounts      []string // mounts that the program sees
+	initDigest  string            // digest of the program that waits in the created container
+	mounts      []string          // mounts that the program sees
+	settings    map[string]string // what the program has from its runtime
 }
 
 // observeLifecycle takes a container from create to delete, and returns what the kernel shows of it on the way.
@@ -201,8 +204,9 @@ func observeLifecycle(q *lab.Q, c *runc.Container, do operations) observations {
 	facts["running: program"] = p.Exe + " " + strings.Join(p.Args, " ")
 	facts["running: environment"] = strings.Join(p.Env, " ")
 	facts["running: threads and descriptors"] = fmt.Sprint(p.Threads, " ", len(p.FDs))
+	settings := proc.Settings(q, pid)
 	for _, key := range []string{"CapBnd", "CapEff", "NoNewPrivs", "Umask", "Uid"} {
-		facts["running: "+key] = proc.Status(q, pid, key)
+		facts["running: "+key] = settings[key]
 	}
 	// Whole: pid, start time, parent, namespaces, cgroups and mounts.
 	assert.Check(q, cmp.DeepEqual(p.Identity, created.Identity), "start has made another process")
@@ -217,7 +221,7 @@ func observeLifecycle(q *lab.Q, c *runc.Container, do operations) observations {
 	check.NoCgroup(q, cgroupsPath)
 	facts["deleted: state directory"] = fmt.Sprint(file.Exists(c.StateDir()))
 	assert.Check(q, cmp.Equal(facts["deleted: state directory"], "false"))
-	return observations{facts, p.PID, p.Parent, initDigest, p.Mounts}
+	return observations{facts, p.PID, p.Parent, initDigest, p.Mounts, settings}
 }
 
 // prepareWithLibcontainer makes a container with libcontainer, in this process. It returns also the process that is to run

@@ -231,8 +231,8 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	plain.KillAndDelete(plainProcess)
 
 	q.Control("create is refused with process.terminal and no console socket, and with a console socket and no process.terminal")
-	runc.AssertCreateRefused(q, runc.Variant(q, b, "nobody", withTerminal), "console socket")
-	create := runc.Variant(q, b, "nothing").Try("create", "--console-socket", filepath.Join(dir, "tty"))
+	runc.AssertCreateRefused(q, runc.Variant(q, b, "no-socket", withTerminal), "console socket")
+	create := runc.Variant(q, b, "no-terminal").Try("create", "--console-socket", filepath.Join(dir, "tty"))
 	assert.Check(q, create.Code != 0, "create with a console socket and no terminal succeeds:\n%s", create)
 	assert.Check(q, cmp.Contains(runc.LastLogMessage(create), "console socket"))
 	q.Fact("create with a console socket and no terminal: error", runc.LastLogMessage(create))
