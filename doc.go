@@ -164,12 +164,12 @@
 //   - Lifecycle: The poststop hooks MUST be invoked by the runtime.
 //     TestLifecycle_WhenAndWhereDoHooksRun
 //   - Lifecycle: If any poststop hook fails, the runtime MUST log a warning, but the remaining hooks and lifecycle continue as if the hook had succeeded.
-//     Known deviation: delete fails, and the next poststop hook does not run; the container is gone all the same.
+//     Known deviation: the next poststop hook does not run, and delete may fail; the container is gone all the same.
 //     TestLifecycle_WhatHappensWhenAHookFails
 //   - Errors: Unless otherwise stated, generating an error MUST leave the state of the environment as if the operation were never attempted - modulo any possible trivial ancillary changes such as logging.
 //     TestLifecycle_WhatIsLeftWhenCreateFails
 //   - Warnings: Unless otherwise stated, logging a warning does not change the flow of the operation; it MUST continue as if the warning had not been logged.
-//     Known deviation: delete fails, where the failure of a poststop hook should only be logged as a warning.
+//     Known deviation: the next poststop hook does not run, although the failure of the first one should only be logged as a warning.
 //     TestLifecycle_WhatHappensWhenAHookFails
 //   - Operations: Unless otherwise stated, runtimes MUST support the following operations.
 //     TestLifecycle_WhichTransitionsAreRefused

@@ -163,8 +163,8 @@ func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 //
 // When the first of two hooks at a point fails, the second one does not run. After a failed create the id is free again. A
 // startContainer hook runs when start may have returned already, so start need not report its failure: the container is just
-// stopped. The specification says that the failure of a poststop hook is only a warning. runc 1.1.12 keeps to that. The delete of
-// runc 1.5.2 fails, although the container is gone.
+// stopped. The specification says that the failure of a poststop hook is only a warning. But runc does not run the next poststop hook,
+// and the delete of runc 1.5.2 fails (that of 1.1.12 does not), although the container is gone.
 //
 // Hint: which hooks run after the failing one? Is there a state directory, a cgroup, a process?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
@@ -226,6 +226,9 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 
 		const noPoststop = "no operation reports an error, or the poststop hooks do not run"
 		stoppedWithError := result.Code != 0 && ran("hooks.poststop[]")
+		if operation == "create" && runc.IsRunc(q) { // each supported release meets this, and MetIf asserts it of the pinned one only
+			assert.Check(q, stoppedWithError, "create fails with the code %d; what ran: %q", result.Code, entries)
+		}
 		secondRan := ran(point.Field + ".second")
 		switch point.Field {
 		case "hooks.prestart[]":
@@ -249,10 +252,11 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 			q.Clause("Lifecycle: If any poststop hook fails, the runtime MUST log a warning, but the remaining "+
 				"hooks and lifecycle continue as if the hook had succeeded.",
 				lab.DeviatesUnless(secondRan,
-					"delete fails, and the next poststop hook does not run; the container is gone all the same"))
+					"the next poststop hook does not run, and delete may fail; the container is gone all the same"))
 			q.Clause("Warnings: Unless otherwise stated, logging a warning does not change the flow of the "+
 				"operation; it MUST continue as if the warning had not been logged.",
-				lab.DeviatesUnless(secondRan, "delete fails, where the failure of a poststop hook should only be logged as a warning"))
+				lab.DeviatesUnless(secondRan,
+					"the next poststop hook does not run, although the failure of the first one should only be logged as a warning"))
 		}
 	}
 

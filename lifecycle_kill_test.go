@@ -26,8 +26,8 @@ import (
 // A program with handlers receives the signal, but a signal that is already pending is not counted twice. The first process
 // of a pid namespace (pid 1) is special: the kernel drops a signal for which it has no handler. So TERM does nothing to a
 // `sleep` that is pid 1. Many a container stops only after its grace period for that reason. KILL and STOP from outside of the
-// namespace are not dropped. After KILL of a container that has no pid namespace of its own, the other processes of the
-// container would live on, so runc sends KILL to each process of the cgroup.
+// namespace are not dropped. When pid 1 ends, the kernel ends the other processes of its pid namespace. In a container that has no
+// pid namespace of its own they would live on, so runc sends KILL to each process of the cgroup (since 1.2.0).
 //
 // Hint: SigCgt, SigIgn and ShdPnd in /proc/PID/status. Which process is pid 1 of the pid namespace?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#kill

@@ -175,6 +175,19 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(secondProcess.FDs, map[int]string{0: "/dev/pts/0", 1: "/dev/pts/0", 2: "/dev/pts/0"}))
 	q.Fact("descriptors", secondProcess.FDs)
 
+	q.Step("exec --tty makes another terminal in the same devpts. It belongs to the executed program alone")
+	execTerminal, executed := secondContainer.ExecWithTerminal(filepath.Join(dir, "exec"), "sleep", "301")
+	assert.Check(q, cmp.DeepEqual(executed.FDs, map[int]string{0: "/dev/pts/1", 1: "/dev/pts/1", 2: "/dev/pts/1"}))
+	execStat := proc.Stat(q, executed.PID)
+	execTTY := fmt.Sprintf("%d:%d", unix.Major(uint64(execStat.TTY)), unix.Minor(uint64(execStat.TTY)))
+	assert.Check(q, cmp.Equal(execTTY, "136:1"), "the controlling terminal of the executed program (tty_nr)")
+	assert.Check(q, cmp.Equal(proc.PID(execStat.Session), executed.PID), "the executed program is no session leader")
+	first := proc.Snapshot(q, secondProcess.PID)
+	assert.Check(q, cmp.DeepEqual(first.FDs, secondProcess.FDs), "descriptors of the first program, after the exec")
+	q.Fact("exec --tty: descriptors and controlling terminal", []any{executed.FDs, execTTY})
+	execTerminal.HangUp()
+	proc.WaitFor(q, proc.Dead(executed.Identity)) // it is not pid 1, so SIGHUP ends it
+
 	q.Step("close the master: the kernel sends SIGHUP to the session leader, and no process can open the terminal any more")
 	assert.Check(q, cmp.Equal(sh.Run("trap 'hung=up' HUP").Code, 0))
 	sh.Send(waitForHangup)
