@@ -164,12 +164,12 @@
 //   - Lifecycle: The poststop hooks MUST be invoked by the runtime.
 //     TestLifecycle_WhenAndWhereDoHooksRun
 //   - Lifecycle: If any poststop hook fails, the runtime MUST log a warning, but the remaining hooks and lifecycle continue as if the hook had succeeded.
-//     Known deviation: delete fails, and the next poststop hook does not run; the container is gone all the same.
+//     Known deviation: the next poststop hook does not run, and delete may fail; the container is gone all the same.
 //     TestLifecycle_WhatHappensWhenAHookFails
 //   - Errors: Unless otherwise stated, generating an error MUST leave the state of the environment as if the operation were never attempted - modulo any possible trivial ancillary changes such as logging.
 //     TestLifecycle_WhatIsLeftWhenCreateFails
 //   - Warnings: Unless otherwise stated, logging a warning does not change the flow of the operation; it MUST continue as if the warning had not been logged.
-//     Known deviation: delete fails, where the failure of a poststop hook should only be logged as a warning.
+//     Known deviation: the next poststop hook does not run, although the failure of the first one should only be logged as a warning.
 //     TestLifecycle_WhatHappensWhenAHookFails
 //   - Operations: Unless otherwise stated, runtimes MUST support the following operations.
 //     TestLifecycle_WhichTransitionsAreRefused
@@ -181,6 +181,7 @@
 //   - Query State: This operation MUST return the state of a container as specified in the State section.
 //     TestLifecycle_WhichStatesDoesAContainerPassThrough
 //   - Create: This operation MUST generate an error if it is not provided a path to the bundle and the container ID to associate with the container.
+//     Known deviation: create without an id fails; without a path to the bundle it takes the current directory.
 //     TestLifecycle_WhichTransitionsAreRefused
 //   - Create: If the ID provided is not unique across all containers within the scope of the runtime, or is not valid in any other way, the implementation MUST generate an error and a new container MUST NOT be created.
 //     TestBundle_WhichIDsMayAContainerHave
@@ -208,6 +209,7 @@
 //   - Kill: This operation MUST generate an error if it is not provided the container ID.
 //     TestLifecycle_WhatDoesKillDo
 //   - Kill: Attempting to send a signal to a container that is neither created nor running MUST have no effect on the container and MUST generate an error.
+//     Known deviation: a signal to a stopped container is refused, but a paused container gets it and handles it after resume.
 //     TestLifecycle_WhatDoesKillDo
 //   - Kill: This operation MUST send the specified signal to the container process.
 //     TestLifecycle_WhatDoesKillDo
