@@ -4,6 +4,7 @@ package cdblab
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"cdblab/helpers/check"
@@ -11,6 +12,7 @@ import (
 	eventsapi "github.com/containerd/containerd/api/events"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/ctrd"
@@ -23,7 +25,9 @@ import (
 //
 // The exit of an exec is of the same topic as the task's own, and only its id tells them apart: of an exec it is the
 // exec's id, of the task the container's. A client that counts exits and does not look at the id takes the end of a
-// health check for the end of the task. Paused means frozen: a SIGSTOP is no pause, and no event is published for it.
+// health check for the end of the task. Paused means frozen: a SIGSTOP is no pause, and no event is published for it. When the
+// task's process dies, the kernel kills its execs with it, and the exit of the task is the last one that is published, also if an
+// exec is only just starting.
 //
 // Hint: `ctr events`, `ctr tasks exec -d`, and field 4 of /proc/PID/stat.
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
@@ -32,7 +36,9 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does an exec add? And a pause?")
 	defer q.Recover()
 	clock := check.StartClock(q)
+	held := ctrd.HoldExecs(q)
 	d := ctrd.Shared(q)
+	d.EndShimsIfFailed()
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
@@ -41,7 +47,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	assert.DeepEqual(q, ctrd.Topics(stream.TakeEvents()), []string{"/tasks/create", "/tasks/start"})
 	g := cgroup.Of(q, "/"+d.Namespace+"/"+id)
 
-	q.Step("an exec: added, then started, as the process that the kernel shows")
+	q.Step("start an exec: it is added, then started, as the process that the kernel shows")
 	d.ExecDetached(id, "second", "sleep", "301")
 	proc.WaitFor(q, stream.Received("/tasks/exec-started", 1))
 	events := stream.TakeEvents()
@@ -60,7 +66,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	q.Fact("an exec", ctrd.Topics(events))
 	q.Fact("its pid, and the shim's other child", second.PID)
 
-	q.Step("a pause: the freezer stops all of the cgroup")
+	q.Step("pause the task and resume it: the freezer stops all of the cgroup, and each command publishes one event")
 	d.PauseTask(id)
 	assert.Check(q, g.Frozen(), "paused, and the freezer is not frozen")
 	proc.WaitFor(q, stream.Received("/tasks/paused", 1))
@@ -76,13 +82,13 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskResumed).ContainerID, id))
 	q.Fact("a resume", ctrd.Topics(events))
 
-	q.Control("SIGSTOP stops the program as well, but is no pause")
+	q.Control("send SIGSTOP: it stops the program as well, but is no pause")
 	d.Ctr("tasks", "kill", "-s", "SIGSTOP", id)
 	proc.WaitFor(q, proc.IsInState(init.PID, "T"))
 	assert.Check(q, !g.Frozen(), "SIGSTOP froze the cgroup")
 	d.Ctr("tasks", "kill", "-s", "SIGCONT", id)
 
-	q.Step("the exec ends: an exit, whose id is the exec's; the task runs on")
+	q.Step("end the exec: an exit is published, whose id is the exec's, and the task runs on")
 	d.Ctr("tasks", "kill", "-s", "SIGTERM", "--exec-id", "second", id)
 	proc.WaitFor(q, proc.Dead(second.Identity))
 	proc.WaitFor(q, stream.Received("/tasks/exit", 1))
@@ -92,10 +98,10 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual([]string{exit.ContainerID, exit.ID}, []string{id, "second"}))
 	assert.Check(q, cmp.DeepEqual([]uint32{exit.Pid, exit.ExitStatus}, []uint32{uint32(second.PID), 128 + 15}))
 	assert.Check(q, proc.Alive(init.PID), "the task has ended with its exec")
-	q.Fact("SIGSTOP, SIGCONT", "none")
+	q.Fact("SIGSTOP, SIGCONT, and the exec's end", ctrd.Topics(events))
 	q.Fact("the exec's exit: id, status", []any{exit.ID, exit.ExitStatus})
 
-	q.TearDown("the exec is deleted, without an event; and the task's own exit has the container's id", func() {
+	q.TearDown("delete the exec and kill the task: the delete publishes no event, and the task's own exit has the container's id", func() {
 		process, err := d.Task(id).LoadProcess(context.Background(), "second", nil)
 		assert.NilError(q, err)
 		q.LogCommand("process.Delete   # of exec second")
@@ -114,5 +120,41 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 		assert.Check(q, cmp.DeepEqual(stream.FromCtr(), stream.FromClient()))
 	})
 
-	q.Answer("exec-added, exec-started with the pid, and an exit with the exec's id; a pause one event, a resume another.")
+	q.TearDown("kill a task while two execs start: the shim publishes the exit of the exec that has begun, and then that of the task", func() {
+		dying := q.ID(ctrd.ContainerID + "-dying")
+		ofDying := d.Listen("event.container_id==" + dying)
+		d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: held.Path}, ref, dying, "sleep", "300")
+		task := d.StartTaskAndWait(dying)
+		start := func(id string) *lab.Background {
+			return q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", id, dying, "sleep", "301")
+		}
+		first := start("first")
+		proc.WaitFor(q, held.Holds("first"))
+		q.KillProcess(task)
+		proc.WaitFor(q, proc.Reaped(task.Identity))
+		second := start("second")
+		proc.WaitFor(q, func(t poll.LogT) poll.Result { // a shim that knows of the end refuses it, another one calls the runtime
+			if r := held.Holds("second")(t); !r.Done() && !second.Ended() {
+				return poll.Continue("the second exec has neither begun nor ended")
+			}
+			return poll.Success()
+		})
+		held.Release("first")
+		assert.Check(q, cmp.Equal(first.ExitCode(), 128+9), "exit code of ctr tasks exec, killed with its pid 1: %s", first.Stderr())
+		held.Release("second")
+		assert.Check(q, second.ExitCode() != 0, "an exec in a task whose process is dead succeeds")
+		proc.WaitFor(q, ofDying.ReceivedExit(dying))
+		exits := []string{}
+		for _, e := range ofDying.TakeEvents() {
+			if exit, ok := e.Body.(*eventsapi.TaskExit); ok {
+				exits = append(exits, fmt.Sprintf("%s %d", exit.ID, exit.ExitStatus))
+			}
+		}
+		assert.Check(q, cmp.DeepEqual(exits, []string{"first 137", dying + " 137"}), "exits in order, of an exec and then of its task")
+		proc.WaitFor(q, d.TaskStopped(dying))
+		q.Fact("a task ends while an exec starts: exits in order", exits)
+	})
+
+	q.Answer("An exec adds three events: exec-added, exec-started with the pid, and an exit with the exec's id. A pause adds " +
+		"one event, and a resume another.")
 }

@@ -34,6 +34,7 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does a failure tell?")
 	defer q.Recover()
 	d := ctrd.Shared(q)
+	d.EndShimsIfFailed()
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	// The program is a file of the host's, so that it can be repaired between two starts of the same container.
@@ -43,7 +44,7 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	stream := d.Listen()
 	start := func() lab.Result { return d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id) }
 
-	q.Step("the program is missing: the command fails and names it; no event, and no leftovers")
+	q.Step("start a task whose program is missing: the command fails and names it, no event is published, and there are no leftovers")
 	assert.DeepEqual(q, d.TaskLeftovers(id), []string{})
 	r := start()
 	assert.Check(q, r.Code != 0, "a task of a missing program starts:\n%s", r)
@@ -55,14 +56,36 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	q.Fact("missing: events", ctrd.Topics(stream.Events()))
 	q.Fact("missing: leftovers", d.TaskLeftovers(id))
 
+	q.Step("start a task whose process dies before the runtime's create returns: the command fails, and the exit is published")
+	// The runtime kills what it has created, and returns as if all were well, once the shim has taken the exit status.
+	killer := q.WriteWrapper("killer", `"$RUNC" "$@"; code=$?
+case " $* " in *" create "*) for a; do case $a in */init.pid) pid=$(cat "$a");; esac; done
+kill -KILL "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done;; esac
+exit $code`)
+	early := q.ID("cdb-early")
+	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: killer}, ref, early, "sleep", "300")
+	r = d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, early)
+	assert.Check(q, r.Code != 0, "a task whose process is dead starts:\n%s", r)
+	proc.WaitFor(q, stream.ReceivedExit(early))
+	ofEarly := withoutDeleteEvent(stream.TakeEvents())
+	wanted := []string{"/tasks/create", "/tasks/exit"}
+	assert.Check(q, cmp.DeepEqual(ctrd.Topics(ofEarly), wanted), "events of a process that dies during create")
+	proc.WaitFor(q, d.TaskStopped(early))
+	q.Fact("dies during create: events", ctrd.Topics(ofEarly))
+	q.Fact("dies during create: exit status", d.TaskStatus(early).ExitStatus)
+	q.Fact("dies during create: message", runc.LastLogMessage(r))
+	d.DeleteTask(early)
+	proc.WaitFor(q, d.NoTaskLeftovers(early))
+	exited := len(ctrd.FilterTopics(stream.Events(), "/tasks/exit"))
+
 	for _, row := range []struct {
 		name, content string
 		status        uint32 // 0: the runtime chooses it
 	}{
-		{"of no executable format", "no magic number", 0},
+		{"is of no executable format", "no magic number", 0},
 		{"ends with 3 at once", "#!/bin/sh\nexit 3\n", 3},
 	} {
-		q.Step("the program %s: the command succeeds, and the exit is published", row.name)
+		q.Step("start a program that %s: the command succeeds, and the exit is published", row.name)
 		assert.NilError(q, os.WriteFile(program, []byte(row.content), 0o755))
 		exits := len(ctrd.FilterTopics(stream.Events(), "/tasks/exit"))
 		r = start()
@@ -90,13 +113,13 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 		stream.TakeEvents()
 	}
 
-	q.Control("the program is repaired: the same container starts, and runs")
+	q.Control("repair the program: the same container starts, and runs")
 	assert.NilError(q, os.WriteFile(program, []byte("#!/bin/sh\nexec sleep 300\n"), 0o755))
 	task := d.StartTaskAndWaitForEvent(stream, id)
 	assert.DeepEqual(q, ctrd.Topics(withoutDeleteEvent(stream.TakeEvents())), []string{"/tasks/create", "/tasks/start"})
 	q.Fact("repaired: the task's command line", task.Args)
 
-	q.Step("an exec of a missing program: the command fails and names it; added, and no more events")
+	q.Step("exec a missing program: the command fails and names it, and the only event is that it was added")
 	exec := []string{"tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id"}
 	r = d.TryCtr(append(exec, "missing", id, "/programs/missing")...)
 	assert.Check(q, r.Code != 0, "an exec of a missing program starts:\n%s", r)
@@ -106,11 +129,11 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(proc.Children(q, task.Parent), []proc.PID{task.PID}), "children of the shim")
 	assert.Check(q, proc.Snapshot(q, task.PID).Same(task.Identity), "the task has ended")
 
-	q.Control("an exec of a program that exists: added, started, ended")
+	q.Control("exec a program that exists: it is added, started and ended")
 	r = d.TryCtr(append(exec, "there", id, "false")...)
 	assert.Check(q, cmp.Equal(r.Code, 1), "%s", r)
 	proc.WaitFor(q, stream.Received("/tasks/exec-started", 1))
-	proc.WaitFor(q, stream.Received("/tasks/exit", 3))
+	proc.WaitFor(q, stream.Received("/tasks/exit", exited+3))
 	// The shim publishes its events in order: once those of the second exec are received, all of the first are.
 	byExec := map[string][]string{}
 	for _, e := range withoutDeleteEvent(stream.TakeEvents()) {
@@ -130,7 +153,8 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	q.Fact("exec: events, missing program", byExec["missing"])
 	q.Fact("exec: events, program there", byExec["there"])
 
-	q.Answer("Before there is a task: an error, and no event. After that: an exit, and no error. Of a failed exec: an error, and that it was added.")
+	q.Answer("A failure before there is a task is an error of the command, and publishes no event. A failure of the program " +
+		"after that is an exit, and no error. A failed exec is an error, and publishes that it was added.")
 }
 
 // withoutDeleteEvent returns the events about tasks without the delete event, which may come late, or not at all.

@@ -40,7 +40,7 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "300")
 
-	q.Step("listeners: ctr events and the client both get each filter, and one pair listens to all events")
+	q.Step("start listeners: ctr events and the client both get each filter, and one pair listens to all events")
 	rows := []struct {
 		filters  []string
 		received []string // namespace a or b, and topic
@@ -65,7 +65,7 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 		rows[i].stream = d.Listen(rows[i].filters...)
 	}
 
-	q.Step("something happens, in two namespaces")
+	q.Step("start and kill a task, and change records in two namespaces")
 	d.StartTask(id)
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
@@ -78,7 +78,7 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	rows[0].stream.WaitFor("/tasks/exit")
 	received := time.Now()
 
-	q.Step("what each filter lets through, and that both received the same lines")
+	q.Step("compare what was received: each filter lets through what it says, and both listeners received the same lines")
 	shortNames := map[string]string{d.Namespace: "a", other.Namespace: "b"}
 	// The ids of a run are left out of the names of facts, by which two runs are compared.
 	withoutRun := strings.NewReplacer(id, ctrd.ContainerID, other.Namespace, "cdb-other")
@@ -100,7 +100,7 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	exit := rows[0].stream.Events()[4].Body.(*eventsapi.TaskExit)
 	assert.Check(q, cmp.Equal(exit.ExitStatus, uint32(137)), "exit status, which the last filters are about")
 
-	q.Step("the times are those of publishing: between the start of the process and the moment when the last event was received")
+	q.Step("compare the times: they are those of publishing, between the start of the process and the moment when the last event was received")
 	events := rows[0].stream.Events()
 	began := task.Start.At(q)
 	for _, e := range events {
@@ -108,7 +108,7 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 		clock.InOrder(q, e.Topic, e.Timestamp, "received", received)
 	}
 
-	q.Control("the daemon rejects an invalid filter, from ctr events and from the client")
+	q.Control("subscribe with an invalid filter, by ctr events and by the client: the daemon rejects it")
 	const invalid = "topic==/tasks/exit" // without quotation marks; a slash begins a quotation, too
 	ctx, cancel := context.WithTimeout(context.Background(), proc.Patience)
 	defer cancel()
@@ -120,5 +120,6 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	assert.Check(q, cmp.Contains(rejected.Stderr, "filter"))
 	q.Fact("'"+invalid+"'", runc.LastLogMessage(rejected))
 
-	q.Answer("Yes: the same events, fields, order and times. Both receive those of all namespaces, unless a filter says otherwise.")
+	q.Answer("Yes, they receive the same events, with the same fields and times, in the same order. Both receive those of all " +
+		"namespaces, unless a filter says otherwise.")
 }

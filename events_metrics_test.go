@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -61,7 +62,7 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	}
 	proc.WaitFor(q, busyGroup.HasProcesses(1))
 
-	q.Step("an idle task: ctr's table, ctr's JSON and the Go client report the numbers in the files")
+	q.Step("ask for the metrics of an idle task: ctr's table, ctr's JSON and the Go client report the numbers in the files")
 	atRest := assertAsInFiles(q, "table", idleGroup, func() metricValues {
 		return parseMetricsTable(q, d.Ctr("tasks", "metrics", idle).Stdout)
 	})
@@ -71,18 +72,20 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	assertAsInFiles(q, "client", idleGroup, func() metricValues { return valuesFromClient(q, d, idle) })
 	assert.Check(q, cmp.Equal(atRest["pids"], uint64(len(idleGroup.Procs()))), "pids, and the lines of cgroup.procs")
 	q.Fact("metrics are of type", metricsType(q, d, idle))
-	q.Fact("agreed on", "pids pids limit memory memory limit cpu")
+	agreed := slices.Sorted(maps.Keys(atRest))
+	assert.Check(q, cmp.DeepEqual(agreed, []string{"cpu", "memory", "memory limit", "pids", "pids limit"}), "metrics that were compared")
+	q.Fact("agreed on", agreed)
 	q.Fact("no limit of pids reads", atRest["pids limit"])
 	q.Fact("no limit of memory reads", atRest["memory limit"])
 
-	q.Step("the metrics show the memory limit of the limited task; the unlimited task's is larger")
+	q.Step("compare the memory limits: the metrics show that of the limited task, and the unlimited task's is larger")
 	whileWaiting := valuesFromClient(q, d, busy)
 	assert.Check(q, cmp.Equal(whileWaiting["memory limit"], uint64(limit)))
 	assert.Check(q, cmp.Equal(whileWaiting["memory limit"], valuesFromFiles(busyGroup)["memory limit"]))
 	assert.Check(q, atRest["memory limit"] > limit)
 	q.Fact("memory limit", whileWaiting["memory limit"])
 
-	q.Step("the task works: processes, memory and processor time grow, as the files do")
+	q.Step("let the limited task work: processes, memory and processor time grow, as the files do")
 	used := proc.UsedTicks(q, pid)
 	q.SendLine(proc.Snapshot(q, pid), "work")
 	proc.WaitFor(q, busyGroup.HasProcesses(3))
@@ -100,22 +103,24 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	// The kernel charges whole ticks of 10 ms, so the time that the process really ran may be shorter or longer.
 	assert.Check(q, whileWorking["cpu"]-whileWaiting["cpu"] >= ticks*1e7/2,
 		"processor time: %d ns, then %d", whileWaiting["cpu"], whileWorking["cpu"])
-	assert.Check(q, before["cpu"] <= whileWorking["cpu"] && whileWorking["cpu"] <= after["cpu"],
-		"processor time %d is not between the values of the file before and after: %d, %d", whileWorking["cpu"], before["cpu"], after["cpu"])
+	between := before["cpu"] <= whileWorking["cpu"] && whileWorking["cpu"] <= after["cpu"]
+	assert.Check(q, between, "processor time %d is not between the values of the file before and after: %d, %d",
+		whileWorking["cpu"], before["cpu"], after["cpu"])
 	q.Fact("pids", []uint64{whileWaiting["pids"], whileWorking["pids"]})
-	q.Fact("memory grows by", "some 8 MiB")
-	q.Fact("processor time", "between what the file has before and after")
+	q.Fact("memory grows by", proc.Bytes(whileWorking["memory"]-whileWaiting["memory"]))
+	q.Fact("processor time is between what the file has before and after", between)
 
-	q.Control("meanwhile the idle task's metrics do not grow")
+	q.Control("ask for the idle task's metrics again: meanwhile they have not grown")
 	// Not to the nanosecond and the byte: what the kernel does on its own account, such as an interrupt, may be charged to it.
 	stillAtRest := valuesFromClient(q, d, idle)
 	assert.Check(q, stillAtRest["cpu"]-atRest["cpu"] < (whileWorking["cpu"]-whileWaiting["cpu"])/10,
 		"processor time, in ns: %d, then %d", atRest["cpu"], stillAtRest["cpu"])
 	assert.Check(q, cmp.Equal(stillAtRest["pids"], atRest["pids"]))
 	assert.Check(q, stillAtRest["memory"] < atRest["memory"]+1<<20, "memory: %d bytes, then %d", atRest["memory"], stillAtRest["memory"])
-	q.Fact("metrics of the idle task", "as before")
+	q.Fact("idle task: pids", stillAtRest["pids"])
+	q.Fact("idle task: processor time grows by", lab.Elapsed(stillAtRest["cpu"]-atRest["cpu"]))
 
-	q.Control("paused, the task's processor time stays the same, while the lab uses some; resumed, it grows again")
+	q.Control("pause the task and resume it: its processor time stays the same while the lab uses some, and then grows again")
 	d.PauseTask(busy)
 	assert.Check(q, busyGroup.Frozen())
 	whilePaused := valuesFromClient(q, d, busy)
@@ -128,9 +133,10 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while 
 	d.Ctr("tasks", "resume", busy)
 	proc.WaitFor(q, proc.HasUsed(pid, proc.UsedTicks(q, pid)+1))
 	assert.Check(q, valuesFromClient(q, d, busy)["cpu"] > whilePaused["cpu"], "processor time after resume")
-	q.Fact("processor time while paused", "stays")
+	q.Fact("paused task: processor time grows by", lab.Elapsed(byClient-whilePaused["cpu"]))
 
-	q.Answer("Yes: they are its files, read when a client asks. Names, units and the value for no limit depend on the cgroup version.")
+	q.Answer("Yes, they are the numbers in the cgroup's files, which the shim reads when a client asks. Names, units and the " +
+		"value for no limit depend on the cgroup version.")
 }
 
 // metricValues are the metrics "pids", "pids limit", "memory" and "memory limit" in bytes, and "cpu" in nanoseconds.

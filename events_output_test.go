@@ -50,26 +50,29 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 	d := ctrd.Start(q)
 	ref := d.PullImage()
 
-	q.Step("attached: ctr makes FIFOs, reads them, and prints what it reads")
+	q.Step("start a task that is attached: ctr makes FIFOs, reads them, and prints what it reads")
 	attached := q.ID("cdb-attached")
 	d.CreateContainer(ref, attached, "echo", "said by "+attached)
-	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("tasks", "start", "--fifo-dir", d.FifoDir, attached).Stdout), "said by "+attached))
-	q.Fact("ctr prints", "what the program said")
+	printed := strings.TrimSpace(d.Ctr("tasks", "start", "--fifo-dir", d.FifoDir, attached).Stdout)
+	assert.Check(q, cmp.Equal(printed, "said by "+attached), "what ctr prints, of a program that says this")
+	q.Fact("ctr prints", printed)
 
 	outputWithoutReader(q, d, ref)
 
-	q.Step("a file: the shim copies from the pipe into it")
+	q.Step("start a task with a file for its output: the shim copies from the pipe into it")
 	path := filepath.Join(out, "file")
 	id := q.ID("cdb-file")
 	init, shim := startScript(q, d, ref, id, echoScript, "--log-uri", "file://"+path)
 	stdout := init.FDs[1]
-	assert.Check(q, cmp.DeepEqual(proc.AccessModes(q, shim, stdout), []string{"read"}), "how the shim holds the program's %s", stdout)
-	assert.Check(q, slices.Contains(proc.AccessModes(q, shim, path), "write"), "how the shim holds %s", path)
+	holdsPipe, holdsFile := proc.AccessModes(q, shim, stdout), proc.AccessModes(q, shim, path)
+	assert.Check(q, cmp.DeepEqual(holdsPipe, []string{"read"}), "how the shim holds the program's %s", stdout)
+	assert.Check(q, slices.Contains(holdsFile, "write"), "how the shim holds %s: %v", path, holdsFile)
 	q.SendLine(init, "word 1")
 	proc.WaitFor(q, file.HasContent(path, "word 1"))
-	q.Fact("with a file: the shim holds", "the pipe to read, the file to write")
+	q.Fact("with a file: how the shim holds the pipe", holdsPipe)
+	q.Fact("with a file: how the shim holds the file", slices.Compact(holdsFile))
 
-	q.Step("containerd is killed: the output goes on, because the daemon had no part in it")
+	q.Step("kill containerd: the output goes on, because the daemon had no part in it")
 	daemon := proc.Snapshot(q, d.PID())
 	assert.Check(q, cmp.Len(proc.AccessModes(q, daemon, stdout), 0), "the daemon holds the pipe")
 	assert.Check(q, cmp.Len(proc.AccessModes(q, daemon, path), 0), "the daemon holds the file")
@@ -81,7 +84,7 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 	proc.WaitFor(q, file.HasContent(path, "word 1\nword 2\nword 3"))
 	q.Fact("written before, during and after the kill", strings.ReplaceAll(file.Read(q, path), "\n", ", "))
 
-	q.Step("a binary logger: the pipe's other end is its own, and it is the shim's child, not the container's")
+	q.Step("start a task with a binary logger: it has the pipe's other end, and is a child of the shim, outside of the container")
 	id = q.ID("cdb-binary")
 	init, shim = startScript(q, d, ref, id, echoScript, "--log-uri", "binary://"+logger+"?level=high")
 	loggerProcess := proc.Snapshot(q, proc.PID(check.Int(q, file.Read(q, filepath.Join(out, "pid")))))
@@ -94,29 +97,31 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 	q.SendLine(init, "word 1")
 	environment := "id=" + id + " namespace=" + d.Namespace + " arguments=level high"
 	proc.WaitFor(q, file.HasContent(filepath.Join(out, "logged"), environment+"\nstdout: word 1"))
-	q.Fact("the logger's parent", "the shim")
-	q.Fact("the logger's descriptors 3 and 4", "the program's stdout and stderr")
-	q.Fact("the logger gets", "id, namespace, level high")
+	q.Fact("the logger's parent", loggerProcess.Parent)
+	q.Fact("the shim", shim.PID)
+	names := map[string]string{init.FDs[1]: "the program's stdout", init.FDs[2]: "the program's stderr"}
+	q.Fact("the logger's descriptors 3 and 4", []string{names[loggerProcess.FDs[3]], names[loggerProcess.FDs[4]]})
+	given, _, _ := strings.Cut(file.Read(q, filepath.Join(out, "logged")), "\n")
+	q.Fact("the logger is given", given)
 
-	q.Step("the logger dies, and no other is started")
-	shimReads := slices.Contains(proc.AccessModes(q, shim, init.FDs[1]), "read")
+	q.Step("kill the logger: no other is started, and the program's next write fails")
+	ofShim := proc.AccessModes(q, shim, init.FDs[1])
+	assert.Check(q, !slices.Contains(ofShim, "read"), "the shim holds the reading end of the pipe, and nothing reads it")
 	q.KillProcess(loggerProcess)
 	proc.WaitFor(q, proc.Dead(loggerProcess.Identity))
 	q.SendLine(init, "word 2")
-	if !shimReads {
-		// Pid 1 of a pid namespace is not killed by SIGPIPE, so it lives to see EPIPE.
-		proc.WaitFor(q, file.HasContent(filepath.Join("/proc", fmt.Sprint(init.PID), "root", "failed"), "word 2"))
-		q.Fact("the next write", "fails: the pipe has no reader")
-	} else {
-		assert.Check(q, !q.Pinned(), "the shim holds the reading end of the pipe")
-		q.Fact("the next write", "goes into a pipe that no process reads: the shim holds it open")
-	}
+	// Pid 1 of a pid namespace is not killed by SIGPIPE, so it lives to see EPIPE.
+	unwritten := filepath.Join("/proc", fmt.Sprint(init.PID), "root", "failed")
+	proc.WaitFor(q, file.HasContent(unwritten, "word 2"))
+	q.Fact("what the program could not write, because the pipe has no reader", file.Read(q, unwritten))
 	assert.Check(q, proc.Snapshot(q, init.PID).Same(init.Identity))
-	assert.Check(q, cmp.Equal(check.TableCell(q, d.Ctr("tasks", "ls").Stdout, id, 2), "RUNNING"))
+	status := check.TableCell(q, d.Ctr("tasks", "ls").Stdout, id, 2)
+	assert.Check(q, cmp.Equal(status, "RUNNING"), "status of the task without its logger")
 	assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(out, "logged")), environment+"\nstdout: word 1"))
-	q.Fact("the task", "RUNNING")
+	q.Fact("the task: status", status)
 
-	q.Answer("Into a pipe, and on by the shim to a FIFO or a file, or straight to a logger. If no process reads, the program stops.")
+	q.Answer("It goes into a pipe. The shim reads the pipe and writes to a FIFO or a file, or a logger reads it directly. If " +
+		"no process reads, the program waits.")
 }
 
 // outputWithoutReader asks what happens to a program whose output no process reads.
@@ -127,7 +132,7 @@ func outputWithoutReader(q *lab.Q, d *ctrd.Daemon, ref string) {
 	writer := fmt.Sprintf(`mkfifo /told; exec 3<>/told; read -r go <&3
 dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 
-	q.Step("detached, with a FIFO that no process reads: the program writes until all is full, and then sleeps in write(2)")
+	q.Step("start a task with a FIFO that no process reads: the program writes until all is full, and then sleeps in write(2)")
 	id := q.ID("cdb-fifo")
 	// The program waits for a line before it writes: until ctr ends, it reads the FIFO, even if it is told to detach.
 	init, shim := startScript(q, d, ref, id, writer, "--fifo-dir", d.FifoDir)
@@ -140,12 +145,15 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 		}
 	}
 	assert.Assert(q, fifo != "", "the shim holds no FIFO in %s: %v", d.FifoDir, check.FDTargets(shim))
-	assert.Check(q, strings.HasPrefix(stdout, "pipe:"), "the program's stdout is %s", stdout)
-	assert.Check(q, cmp.DeepEqual(proc.AccessModes(q, shim, stdout), []string{"read"}), "how the shim holds the program's %s", stdout)
+	kind, _, _ := strings.Cut(stdout, ":")
+	assert.Check(q, cmp.Equal(kind, "pipe"), "the program's stdout is %s", stdout)
+	holdsPipe, holdsFIFO := proc.AccessModes(q, shim, stdout), proc.AccessModes(q, shim, fifo)
+	assert.Check(q, cmp.DeepEqual(holdsPipe, []string{"read"}), "how the shim holds the program's %s", stdout)
 	// It holds the FIFO's reading end, too: so it can open and write the FIFO whether or not another process reads it.
-	assert.Check(q, cmp.DeepEqual(proc.AccessModes(q, shim, fifo), []string{"read", "write"}), "how the shim holds %s", fifo)
-	q.Fact("the program's stdout", "a pipe")
-	q.Fact("with a FIFO: the shim holds", "the pipe to read, the FIFO to write and to read")
+	assert.Check(q, cmp.DeepEqual(holdsFIFO, []string{"read", "write"}), "how the shim holds %s", fifo)
+	q.Fact("the program's stdout: its kind", kind)
+	q.Fact("with a FIFO: how the shim holds the pipe", holdsPipe)
+	q.Fact("with a FIFO: how the shim holds the FIFO", holdsFIFO)
 
 	pipeReader := pipe.OpenReader(q, fmt.Sprintf("/proc/%d/fd/%d", shim.PID, proc.FindFD(q, shim, stdout, "read")))
 	fifoReader := pipe.OpenReader(q, fifo)
@@ -165,7 +173,7 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 	q.Fact("bytes written", lab.Chance(strconv.Itoa(written)))
 	q.Fact("it sleeps in write to descriptor", proc.CurrentSyscall(q, dd.PID).Args[0])
 
-	q.Step("the question reads the FIFO: the program goes on, and not one byte is lost")
+	q.Step("read the FIFO: the program goes on, and not one byte is lost")
 	assert.NilError(q, pipeReader.Close())
 	q.LogCommand("cat %s | head -c %d | wc -c", fifo, block*blocks)
 	assert.NilError(q, fifoReader.SetReadDeadline(time.Now().Add(proc.Patience)))
@@ -178,7 +186,7 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
 	assert.Check(q, cmp.Equal(pipe.Buffered(fifoReader), 0))
 	q.Fact("bytes read", n)
 
-	q.Control("with --null-io the same program never blocks, and there is no pipe")
+	q.Control("start the same program with --null-io: it never blocks, and there is no pipe")
 	null, _ := startScript(q, d, ref, q.ID("cdb-null"), writer, "--null-io")
 	q.SendLine(null, "go")
 	proc.WaitFor(q, proc.Runs(null.PID, "sleep"))

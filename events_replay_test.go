@@ -35,20 +35,20 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	d.CreateContainer(ref, ended, "sleep", "300")
 	d.CreateContainer(ref, lasting, "sleep", "300")
 
-	q.Step("an early listener receives the start")
+	q.Step("listen, then start two tasks: this early listener receives the starts")
 	early := d.Listen()
 	first, second := d.StartTaskAndWaitForEvent(early, ended), d.StartTaskAndWaitForEvent(early, lasting)
 	starts := []string{"/tasks/create", "/tasks/start", "/tasks/create", "/tasks/start"}
 	assert.DeepEqual(q, ctrd.Topics(early.TakeEvents()), starts)
 
-	q.Step("a late listener receives none of that")
+	q.Step("listen once more: this late listener receives none of that")
 	late := d.Listen()
 	assert.DeepEqual(q, late.FromClient(), []string(nil))
 	assert.DeepEqual(q, late.FromCtr(), []string(nil))
 	q.Fact("received by the early listener", ctrd.Topics(early.Events()))
 	q.Fact("received by the late listener", ctrd.Topics(late.Events()))
 
-	q.Step("from then on both receive the same")
+	q.Step("kill a task: both listeners receive its exit")
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", ended)
 	proc.WaitFor(q, proc.Dead(first.Identity))
 	early.WaitFor("/tasks/exit")
@@ -59,7 +59,7 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(late.FromCtr(), early.FromCtr()[len(starts):]))
 	q.Fact("end of the task: received by both", ctrd.Topics(late.Events()))
 
-	q.Step("after that a client has to ask: what containerd still knows is the state")
+	q.Step("ask for the task: containerd still knows its state, its exit status and the time of its end")
 	proc.WaitFor(q, d.TaskStopped(ended))
 	assert.Check(q, cmp.DeepEqual(check.TableRow(q, d.Ctr("tasks", "ls").Stdout, ended), []string{ended, fmt.Sprint(first.PID), "STOPPED"}))
 	status := d.TaskStatus(ended)
@@ -68,7 +68,7 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	clock.InOrder(q, "end of the task", status.ExitTime, "exit received", received)
 	q.Fact("status, asked for after the end", []any{status.Status, status.ExitStatus})
 
-	q.Step("the daemon dies: both subscriptions end, with an error")
+	q.Step("kill the daemon: both subscriptions end, with an error")
 	d.Kill()
 	for _, listener := range []struct {
 		name   string
@@ -79,7 +79,7 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 		q.Fact("ctr events, "+listener.name+" listener: error", ctr)
 	}
 
-	q.Step("the daemon is back: no event is published again, and the old subscriptions stay ended")
+	q.Step("start the daemon again: no event is published again, and the old subscriptions stay ended")
 	d.Start()
 	restarted := d.Listen()
 	assert.Check(q, proc.Snapshot(q, second.PID).Same(second.Identity), "the lasting task has ended")
@@ -88,18 +88,19 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	startsAgain := ctrd.FilterTopics(restarted.Events(), "/tasks/create", "/tasks/start")
 	assert.Check(q, cmp.Len(startsAgain, 0))
 	q.Fact("received about the task that runs", startsAgain)
-	q.Fact("status of the task that runs, asked for", "RUNNING, the same pid")
+	q.Fact("pid and status of the task that runs, asked for", []any{second.PID, row[2]})
 	// What a daemon does at its start with a task that ended before is another question, so nothing is asserted about it.
 	q.Fact("the ended task, after the restart", listedStatus(q, d, ended))
 	q.Cleanup(func() { d.RemoveFIFOs(ended) }) // if the daemon has deleted it, no client does
 
-	q.Control("the new subscription works: it receives the next event")
+	q.Control("kill the task that runs: the new subscription receives the event")
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", lasting)
 	proc.WaitFor(q, proc.Dead(second.Identity))
 	proc.WaitFor(q, restarted.ReceivedExit(lasting))
 	assert.Check(q, cmp.Len(ctrd.Topics(early.Events()), len(starts)+1), "the old subscription has received more events")
 
-	q.Answer("No: an event is sent once, to the clients that listen then. A later client asks for the state. A subscription ends with its daemon.")
+	q.Answer("No, an event is sent once, to the clients that listen at that moment. A later client can ask for the state. A " +
+		"subscription ends with its daemon.")
 }
 
 // listedStatus returns the status of a task in the list of `ctr tasks ls`.

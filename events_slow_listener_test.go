@@ -59,7 +59,7 @@ func TestEvents_DoesASlowListenerHoldUpTheOthers(t *testing.T) {
 	quick.skipTo("0")
 	slow.skipTo("0")
 
-	q.Control("both read: each event is received before the next is published")
+	q.Control("let both listeners read: each event is received before the next is published")
 	before := anonymousMemory(q, d)
 	for n := range count {
 		publish(strconv.Itoa(n))
@@ -71,7 +71,7 @@ func TestEvents_DoesASlowListenerHoldUpTheOthers(t *testing.T) {
 	q.Fact("bytes of each", size)
 	q.Fact("both read: containerd grew by", lab.Chance(mebibytes(grownWithReaders)))
 
-	q.Step("one stops reading: the other still receives each event before the next is published")
+	q.Step("let one stop reading: the other still receives each event before the next is published")
 	before = anonymousMemory(q, d)
 	var times []time.Time
 	for n := range count {
@@ -82,19 +82,19 @@ func TestEvents_DoesASlowListenerHoldUpTheOthers(t *testing.T) {
 	q.Fact("received by the other, one by one", count)
 	q.Fact("one does not: containerd grew by", lab.Chance(mebibytes(grownWithoutReader)))
 
-	q.Step("the queue is in containerd's memory")
+	q.Step("compare containerd's memory: the queue is in it")
 	assert.Check(q, grownWithoutReader > count*size/2, "with a listener that does not read, containerd has grown by %s, after events of %s",
 		mebibytes(grownWithoutReader), mebibytes(count*size))
 	assert.Check(q, grownWithReaders < count*size/2, "with listeners that read, containerd has grown by %s", mebibytes(grownWithReaders))
 
-	q.Step("the slow one reads again: it receives all events, in order, with the times of publishing")
+	q.Step("let the slow listener read again: it receives all events, in order, with the times of publishing")
 	for n := range count {
 		at := slow.next(strconv.Itoa(n))
 		assert.Assert(q, at.Equal(times[n]), "time of event %d: %v for the slow listener, %v for the quick one", n, at, times[n])
 	}
 	q.Fact("read afterwards, in order", count)
 
-	q.Answer("No: containerd has a queue for each listener, without bound. It pays for a slow listener with its memory.")
+	q.Answer("No. containerd has a queue for each listener, and the queue has no bound: it pays for a slow listener with its memory.")
 }
 
 // topicPrefix is the prefix of the topics of the events that the question publishes. The event's name follows.

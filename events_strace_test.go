@@ -23,6 +23,7 @@ import (
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // Six processes in a row, from the shim's helper to the program: clone and execve lead from each one to the next.
@@ -53,7 +54,7 @@ exec "$RUNC" "$@"`)
 	ref := d.PullImage()
 	id := q.ID(ctrd.ContainerID)
 
-	q.Step("a task whose shim is called through strace")
+	q.Step("start a task whose shim is called through strace: strace traces the program, too")
 	d.CreateContainerByClient(ctrd.ClientOptions{Runtime: shimWrapper}, ref, id, "sleep", "300")
 	d.StartTask(id)
 	pid := d.TaskPID(id)
@@ -66,7 +67,7 @@ exec "$RUNC" "$@"`)
 	q.Fact("TracerPid of the program", tracers[0])
 
 	tr := strace.Read(q, dir)
-	q.Step("shim: the helper execs, starts the shim, and ends")
+	q.Step("look at the shim's helper: it starts the shim, and ends")
 	helper := tr.Next("the helper's execve", strace.AnyProcess, `^execve\(".*containerd-shim.*"start"`)
 	cloneShim := tr.Next("its clone", helper.PID, `^clone.*`+strace.CreatesProcess)
 	shim := tr.Next("the shim's execve", strace.AnyProcess, `^execve\(".*containerd-shim.*"`+id+`"`)
@@ -75,36 +76,38 @@ exec "$RUNC" "$@"`)
 	assert.Check(q, !proc.Alive(helper.PID), "the helper %d is alive", helper.PID)
 	q.Fact("execve of the shim, and the program's parent", task.Parent)
 
-	q.Step("shim: it mounts the snapshot, and calls runc create")
+	q.Step("look at the shim: it mounts the snapshot, and calls runc create")
 	tr.Next("the shim's mount", shim.PID, `^mount\("[^"]*", "`+d.Bundle(id)+`/rootfs"`)
 	execCreate := tr.Next("runc's execve", strace.AnyProcess, `^execve\(".*"create"`)
 	assert.Check(q, cmp.Equal(tr.Parent(execCreate.PID), shim.PID), "process that cloned runc create")
-	q.Fact("runc create", "cloned by the shim")
+	q.Fact("process that cloned runc create", tr.Parent(execCreate.PID))
+	q.Fact("runc create", execCreate.PID)
 
-	q.Step("runc create: it calls itself as init, which is stage 0 and clones stage 1")
+	q.Step("look at runc create: it calls itself as init, which is stage 0 and clones stage 1")
 	const execInit = `^execve\("[^"]*", \["[^"]*", "init"\]`
-	if !q.Pinned() && !tr.Has(execInit) {
+	if !runc.IsRunc(q) && !tr.Has(execInit) {
 		q.Skipf("this runtime does not call itself as init, as runc does, so it has no stages: run the question with runc (unset CDB_RUNC)")
 	}
 	stage0 := tr.Next("stage 0's execve", strace.AnyProcess, execInit)
 	assert.Check(q, cmp.Equal(tr.Parent(stage0.PID), execCreate.PID), "process that cloned stage 0")
 	cloneStage1 := tr.Next("stage 0's clone", stage0.PID, `^clone.*CLONE_PARENT.*`+strace.CreatesProcess)
 	stage1 := proc.PID(cloneStage1.Result())
-	q.Fact("stage 0", "cloned by runc create, execs runc init")
+	q.Fact("process that cloned stage 0", tr.Parent(stage0.PID))
+	q.Fact("stage 0's execve", regexp.MustCompile(`"init"`).FindString(stage0.Text))
 
-	q.Step("stage 1: it unshares exactly the namespaces that the program does not share with the host")
+	q.Step("look at stage 1: it unshares exactly the namespaces that the program does not share with the host")
 	unshare := tr.Next("stage 1's unshare", stage1, `^unshare\(.*CLONE_NEW`)
 	cloneStage2 := tr.Next("stage 1's clone", stage1, `^clone.*CLONE_PARENT.*`+strace.CreatesProcess)
 	assert.Check(q, cmp.DeepEqual(tr.NewNamespaces(), task.OwnNamespaces(self.Identity)))
 	q.Fact("stage 1", unshare.Text)
 	q.Fact("namespaces unshared, and the program's own", tr.NewNamespaces())
 
-	q.Step("stage 2: it is the process that will be the program")
+	q.Step("look at stage 2: it is the process that will be the program")
 	assert.Check(q, cmp.Equal(proc.PID(cloneStage2.Result()), pid), "the clone's result, and the task's pid")
 	assert.Check(q, cmp.Equal(proc.InnerPID(q, pid), 1))
 	q.Fact("result of stage 1's clone, and the task's pid", pid)
 
-	q.Step("stage 2: it mounts what config.json lists, in that order, and changes the root")
+	q.Step("look at the mounts of stage 2: it mounts what config.json lists, in that order, and changes the root")
 	firstMount := tr.Next("stage 2's first mount", pid, `^mount\(`)
 	pivot := tr.Next("stage 2's pivot_root", pid, `^pivot_root\(.*= 0$`)
 	// A new file system has a type, which a bind mount, a remount and a change of propagation do not have.
@@ -126,7 +129,7 @@ exec "$RUNC" "$@"`)
 	assert.Check(q, firstMount.Time < pivot.Time)
 	q.Fact("new file systems, and those in mountinfo", attempted)
 
-	q.Step("stage 2 waits at exec.fifo; runc start opens the other end; and the last call is execve")
+	q.Step("look at runc start: stage 2 waits at exec.fifo, runc start opens the other end, and the last call of stage 2 is execve")
 	openFIFO := tr.Next("stage 2's open of exec.fifo", pid, `^openat\(.*O_WRONLY.*exec\.fifo>?`)
 	execStart := tr.Next("runc start's execve", strace.AnyProcess, `^execve\(".*"start"`)
 	assert.Check(q, cmp.Equal(tr.Parent(execStart.PID), shim.PID), "process that cloned runc start")
@@ -137,7 +140,7 @@ exec "$RUNC" "$@"`)
 	q.Fact("stage 2's last call", regexp.MustCompile(`^execve\([^\]]*\]`).FindString(execProgram.Text))
 	q.Fact("in this order", tr.Found())
 
-	q.Control("a container in the host's network namespace: the same calls, but CLONE_NEWNET nowhere")
+	q.Control("start a container in the host's network namespace: it makes the same calls, but CLONE_NEWNET is in none of them")
 	hostNet := q.ID("cdb-hostnet")
 	options := ctrd.ClientOptions{BinaryName: runcWrapper, Spec: []oci.SpecOpts{oci.WithHostNamespace(specs.NetworkNamespace)}}
 	d.CreateContainerByClient(options, ref, hostNet, "sleep", "300")
@@ -149,7 +152,7 @@ exec "$RUNC" "$@"`)
 	assert.Check(q, cmp.Contains(tr.NewNamespaces(), "mnt"))
 	q.Fact("with the host's network: namespaces unshared, and its own", tr.NewNamespaces())
 
-	q.TearDown("the task ends, and its shim with it; then strace ends, because no process is left to trace", func() {
+	q.TearDown("delete the tasks: their shims end, and then strace ends, because no process is left to trace", func() {
 		for _, id := range []string{id, hostNet} {
 			d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 			proc.WaitFor(q, d.TaskStopped(id))
@@ -166,5 +169,6 @@ exec "$RUNC" "$@"`)
 		}
 	})
 
-	q.Answer("The shim's helper, the shim, runc create, and three stages of runc init: unshare, mount, pivot_root, the FIFO, execve; in this order.")
+	q.Answer("It sees the shim's helper, the shim, runc create, and three stages of runc init. These call unshare, mount and " +
+		"pivot_root, wait at the FIFO, and call execve, in this order.")
 }

@@ -51,7 +51,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	snapshot, err := d.Client().SnapshotService("").Stat(ctx, id)
 	assert.NilError(q, err)
 
-	q.Step("refused, and without any effect")
+	q.Step("delete what something else needs: each command is refused, and has no effect")
 	held, contents := task.Held(), d.CountContents()
 	q.Fact("there is", contents)
 	for _, r := range []struct {
@@ -71,14 +71,14 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 		q.Fact(r.what, ctrd.CtrError(refused))
 	}
 
-	q.Step("past the client's guard: the daemon asks the shim, and the shim refuses to delete a task that runs")
+	q.Step("call the daemon past the client's guard: it asks the shim, and the shim refuses to delete a task that runs")
 	q.LogCommand("# tasks.Delete of the Go client's TaskService, id %s", id)
 	_, err = d.Client().TaskService().Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
 	assert.Check(q, err != nil, "the raw call has deleted a task that runs")
 	assert.Check(q, cmp.DeepEqual(task.Held(), held), "after the raw delete of a task that runs")
 	q.Fact("the raw call for a task that runs", runc.StableMessage(fmt.Sprint(err)))
 
-	q.Step("not refused: what only serves to make containers. The running one does not need it any more")
+	q.Step("delete a blob and the image: this is not refused, because the running container does not need them any more")
 	d.Ctr("content", "rm", layer)
 	d.Ctr("images", "rm", ref)
 	untagged := d.CountContents()
@@ -96,7 +96,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	q.Fact("garbage is collected", after)
 	q.Fact("a new container", ctrd.CtrError(none))
 
-	q.Step("past the client's guard once more: the daemon deletes the record of a running container, and nothing else")
+	q.Step("call the daemon past the client's guard once more: it deletes the record of a running container, and nothing else")
 	q.LogCommand("# containers.Delete of the Go client's ContainerService, id %s", id)
 	assert.NilError(q, d.Client().ContainerService().Delete(ctx, id))
 	restore := func() error {
@@ -115,7 +115,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	assert.Check(q, task.Program.Alive(), "the program of a task whose container was deleted is dead")
 	q.Fact("tasks kill", ctrd.CtrError(lost))
 
-	q.Step("how to end it: by its record, written again")
+	q.Step("write the record again: now the task can be ended and deleted")
 	assert.NilError(q, restore())
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 	proc.WaitFor(q, proc.Dead(task.Program.Identity))
@@ -125,17 +125,18 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	assert.Check(q, cmp.Len(task.Held(), 0), "after containers delete, which deletes a stopped task on the way")
 	q.Fact("after containers delete it holds", task.Held())
 
-	q.Step("the namespace at last, when the garbage is collected: what has no owner is still in it until then")
+	q.Step("remove the namespace: it is refused until the garbage is collected, because what has no owner is still in it")
 	refused := d.Refused("snapshots", "namespaces", "remove", d.Namespace)
 	q.Fact("namespaces remove", ctrd.CtrError(refused))
 	d.CollectGarbage()
 	d.Ctr("namespaces", "remove", d.Namespace)
 	assert.Check(q, !slices.Contains(strings.Fields(d.Ctr("namespaces", "ls", "-q").Stdout), d.Namespace))
 
-	q.Control("all of it once more, in the right order: nothing is refused")
+	q.Control("make all of it once more and delete it in the right order: nothing is refused")
 	deleteInOrder(q, d, ref, id)
 
-	q.Answer("Task, container, image, garbage, namespace. A running container's record is guarded by the client alone, an image by nothing.")
+	q.Answer("First the task, then the container, the image, the garbage and the namespace. Only the client guards the record " +
+		"of a running container, and nothing guards an image.")
 }
 
 // deleteInOrder makes and deletes what a namespace can have, by the chapter's commands; each has to succeed.

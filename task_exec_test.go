@@ -71,7 +71,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 		d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "shell", id, "sh", "-c", script)
 	}
 
-	q.Step("an exec: the same namespaces and cgroup, a pid of its own, and the shim's child")
+	q.Step("start an exec: it has the task's namespaces and cgroup and a pid of its own, and is a child of the shim")
 	// In the background: ctr waits for it, and ends with its exit code.
 	ctr := q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "long", id, "sleep", "301")
 	exec := waitForSleep(id, "301")
@@ -88,15 +88,16 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Fact("exec: namespaces", exec.NS)
 	q.Fact("parent of both", shim)
 	// Which pid it gets depends on the number of threads that the runtime has just had in the namespace.
-	q.Fact("pids in the namespace", []any{1, lab.VolatileNames("inner pid", strconv.Itoa(proc.InnerPID(q, exec.PID)))})
+	inner := lab.VolatileNames("inner pid", strconv.Itoa(proc.InnerPID(q, exec.PID)))
+	q.Fact("pids in the namespace", []any{proc.InnerPID(q, task.PID), inner})
 
-	q.Step("an exit code of its own, which is ctr's own as well; the task runs on")
+	q.Step("run an exec that ends with 9: ctr ends with 9, too, and the task runs on")
 	exit9 := d.TryCtr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "nine", id, "sh", "-c", "exit 9")
 	assert.Check(q, cmp.Equal(exit9.Code, 9), "%s", exit9)
 	assert.Check(q, proc.Snapshot(q, task.PID).Same(task.Identity))
 	q.Fact("exit code", exit9.Code)
 
-	q.Step("an exec leaves an orphan: it goes to the container's pid 1, and not to the shim")
+	q.Step("run an exec that leaves an orphan: it goes to the container's pid 1, and not to the shim")
 	leaveOrphans(id, "302")
 	orphan := waitForSleep(id, "302")
 	assert.Check(q, cmp.Equal(orphan.Parent, task.PID), "the parent of the orphan; the shim is %d", shim)
@@ -104,7 +105,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Fact("the orphan's parent", orphan.Parent)
 	q.Fact("the container's pid 1", task.PID)
 
-	q.Step("the orphan ends: pid 1 is a sleep, and does not wait for its children")
+	q.Step("kill the orphan: it stays as a zombie, because pid 1 is a sleep, which does not wait for its children")
 	q.KillProcess(orphan)
 	proc.WaitFor(q, proc.Dead(orphan.Identity))
 	zombie := proc.Stat(q, orphan.PID)
@@ -112,7 +113,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	assert.Check(q, cmp.Equal(zombie.PPID, int(task.PID)), "the parent of the zombie")
 	q.Fact("the orphan's state after its end", zombie.State)
 
-	q.Step("pid 1 dies: so do the exec and the zombie, by the kernel; and the exec still has an exit status")
+	q.Step("kill pid 1: the kernel ends the exec and the zombie with it, and the exec still has an exit status")
 	q.KillProcess(task)
 	proc.WaitFor(q, proc.Dead(exec.Identity))
 	proc.WaitFor(q, proc.Reaped(orphan.Identity))
@@ -121,7 +122,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	proc.WaitFor(q, d.TaskStopped(id))
 	q.Fact("exit code of the exec", code)
 
-	q.Control("the same without a pid namespace of its own: the orphans go to the shim, which is a subreaper")
+	q.Control("do the same without a pid namespace: the orphans go to the shim, which is a subreaper")
 	d.CreateContainerByClient(ctrd.ClientOptions{
 		BinaryName: recorder.Path, Spec: []oci.SpecOpts{oci.WithHostNamespace(specs.PIDNamespace)},
 	}, ref, idWithoutPIDNS, "sleep", "300")
@@ -137,13 +138,15 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Fact("the orphans' parent", first.Parent)
 	q.Fact("the shim", taskWithoutPIDNS.Parent)
 
-	q.Step("an orphan ends: the shim waits for its children, and no zombie stays")
+	q.Step("kill an orphan of the shim: the shim waits for its children, and no zombie stays")
 	q.KillProcess(first)
 	proc.WaitFor(q, proc.Reaped(first.Identity))
 	assert.Check(q, proc.Alive(second.PID))
-	q.Fact("the orphan of the shim after its end", "reaped")
+	children := proc.Children(q, first.Parent)
+	assert.Check(q, cmp.DeepEqual(children, check.Sorted(taskWithoutPIDNS.PID, second.PID)), "children of the shim after the orphan's end")
+	q.Fact("children of the shim after the orphan's end", children)
 
-	q.Step("the task's process dies: the shim has runc kill what is left in the cgroup")
+	q.Step("kill the task's process: the shim has runc kill what is left in the cgroup")
 	before := len(recorder.Calls(q))
 	q.KillProcess(taskWithoutPIDNS)
 	proc.WaitFor(q, proc.Dead(second.Identity))

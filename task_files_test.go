@@ -4,7 +4,9 @@ package cdblab
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,7 +45,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	ref, id := image.Layered, q.ID(ctrd.ContainerID)
 	d.Ctr("images", "pull", "--hosts-dir", image.Serve(q).HostsDir(q), ref)
 
-	q.Step("the image's name leads to its layers, each by the digest of its bytes on disk")
+	q.Step("follow the image's name to its layers: each step goes by the digest of the bytes on disk")
 	target := digest.Digest(check.TableCell(q, d.Ctr("images", "ls").Stdout, ref, 2))
 	var index v1.Index
 	d.DecodeBlob(target, &index)
@@ -57,7 +59,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	q.Fact("manifest", lab.VolatileNames("digest", index.Manifests[0].Digest))
 	q.Fact("config", lab.VolatileNames("digest", manifest.Config.Digest))
 
-	q.Step("a layer's DiffID is the digest of what it is uncompressed, and the config lists it")
+	q.Step("uncompress the layers: the digest of a layer's uncompressed bytes is its DiffID, and the config lists it")
 	var layers []image.Tree
 	var diffIDs []digest.Digest
 	for i, l := range manifest.Layers {
@@ -70,7 +72,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	}
 	assert.DeepEqual(q, config.RootFS.DiffIDs, diffIDs)
 
-	q.Step("the DiffIDs give the chain IDs, and those are the names of committed snapshots")
+	q.Step("compute the chain IDs from the DiffIDs: they are the names of committed snapshots")
 	// The first chain ID is the first DiffID. Each further one is the digest of "PREVIOUS-CHAIN-ID DIFF-ID".
 	chainIDs := []digest.Digest{diffIDs[0], digest.FromString(diffIDs[0].String() + " " + diffIDs[1].String())}
 	assert.Equal(q, identity.ChainID(diffIDs), chainIDs[1])
@@ -80,7 +82,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 		[]string{chainIDs[1].String(), chainIDs[0].String(), "Committed"}))
 	q.Fact("chain IDs", lab.VolatileNames("digest", chainIDs...))
 
-	q.Step("a snapshot is a directory: the container's own over the second layer's over the first's")
+	q.Step("create a container: its snapshot has a directory of its own, over the second layer's, over the first's")
 	d.CreateContainer(ref, id, "sleep", "300")
 	prepared := d.SnapshotOverlay(id)
 	assert.Assert(q, cmp.Len(prepared.Lower, 2))
@@ -99,7 +101,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	}
 	assert.Check(q, cmp.Equal(layers[1][image.Deleted], image.TreeWhiteout))
 
-	q.Step("the kernel's mount has just these directories, in this order")
+	q.Step("start a task: the kernel's mount has just these directories, in this order")
 	d.StartTask(id)
 	proc.WaitFor(q, proc.Runs(d.TaskPID(id), "sleep"))
 	mounted := d.RootOverlay(id)
@@ -108,7 +110,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	q.Fact("upperdir", lab.VolatileNames("directory", mounted.Upper))
 	q.Fact("workdir", lab.VolatileNames("directory", mounted.Work))
 
-	q.Step("the program reads the bytes of the uppermost layer that has the file")
+	q.Step("read files in the container: a program gets the bytes of the uppermost layer that has the file")
 	seen := d.ExecShell(id,
 		"sha256sum /bin/busybox /"+image.Added+" /"+image.Replaced+"; test -e /"+image.Deleted+" || echo no "+image.Deleted)
 	hexDigest := func(file string, layer image.Tree) string { return strings.TrimPrefix(layer[file], "sha256:") }
@@ -117,11 +119,21 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 		hexDigest(image.Replaced, layers[1]), "/" + image.Replaced, "no", image.Deleted,
 	}))
 	assert.Check(q, layers[0][image.Replaced] != layers[1][image.Replaced])
-	q.Fact("bin/busybox is of layer", 1)
-	q.Fact(image.Added+" and "+image.Replaced+" are of layer", 2)
-	q.Fact(image.Deleted+", of layer 1", "hidden by layer 2")
+	// layerOf returns the number of the layer whose file has the bytes that the program has read, counted from the bottom.
+	layerOf := func(name string) int {
+		lines := strings.Split(seen, "\n")
+		line := slices.IndexFunc(lines, func(l string) bool { return strings.HasSuffix(l, "/"+name) })
+		return 1 + slices.IndexFunc(layers, func(l image.Tree) bool {
+			return line >= 0 && l[name] != "" && strings.HasPrefix(lines[line], hexDigest(name, l)+" ")
+		})
+	}
+	for _, name := range []string{"bin/busybox", image.Added, image.Replaced} {
+		q.Fact(name+": the program reads the bytes of layer", layerOf(name))
+	}
+	q.Fact(image.Deleted+": in layer 2", layers[1][image.Deleted])
+	q.Fact(image.Deleted+": the shell of the container prints", check.LastLine(seen))
 
-	q.Step("a write, a change and a deletion: in the upper directory, and nowhere else")
+	q.Step("write, change and delete files in the container: the upper directory has it all, and the layers have not changed")
 	before := image.DirTree(q, mounted.Upper)
 	d.ExecShell(id, "echo new > /root/new; echo changed > /"+image.Added+"; rm /bin/vi")
 	written := image.DirTree(q, mounted.Upper).Without(before)
@@ -130,13 +142,19 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 		"etc": image.TreeDirectory, image.Added: digest.FromString("changed\n").String(),
 		"bin": image.TreeDirectory, "bin/vi": image.TreeWhiteout,
 	}))
+	unchanged := 0
 	for i, dir := range mounted.Lower {
-		assert.Check(q, cmp.DeepEqual(image.DirTree(q, dir), layers[len(layers)-1-i]), "%s was written to", dir)
+		now := image.DirTree(q, dir)
+		assert.Check(q, cmp.DeepEqual(now, layers[len(layers)-1-i]), "%s was written to", dir)
+		if maps.Equal(now, layers[len(layers)-1-i]) {
+			unchanged++
+		}
 	}
-	q.Fact("in the upper directory", written["bin/vi"]+" bin/vi, "+image.Added+", root/new")
-	q.Fact("lower directories", "as they were")
+	q.Fact("upper directory: files in it", slices.Sorted(maps.Keys(written)))
+	q.Fact("upper directory: bin/vi", written["bin/vi"])
+	q.Fact("lower directories that are as they were", unchanged)
 
-	q.Control("a second container of the image: the same lower directories, and another upper one, without the writes")
+	q.Control("start a second container of the image: it has the same lower directories, and another upper one, without the writes")
 	second := q.ID(ctrd.ContainerID + "-2")
 	d.CreateContainer(ref, second, "sleep", "300")
 	d.StartTask(second)
@@ -148,5 +166,6 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	q.Fact("the second one's lowerdir", lab.VolatileNames("directory", other.Lower...))
 	q.Fact("the second one's upperdir", lab.VolatileNames("directory", other.Upper))
 
-	q.Answer("From the layers' directories, which all containers of the image share and none changes. A container's writes are in its own directory.")
+	q.Answer("They come from the layers' directories, which all containers of the image share and none changes. What a " +
+		"container writes is in a directory of its own.")
 }

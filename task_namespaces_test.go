@@ -40,7 +40,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	other := d.InNamespace("cdb-lab-other")
 	id := q.ID(ctrd.ContainerID)
 
-	q.Step("the image is pulled in both: the blobs are there once, what is unpacked is there twice")
+	q.Step("pull the image in both: the blobs are there once, and what is unpacked is there twice")
 	ref := d.PullImage()
 	dirs := d.SnapshotsDir()
 	blobsOnDisk, unpacked := file.StatDir(q, d.BlobDir()), len(file.Names(q, dirs))
@@ -54,7 +54,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	q.Fact("blobs that each namespace lists, and files on disk", []int{len(content), len(file.Names(q, d.BlobDir()))})
 	q.Fact("directories of unpacked layers, of one and of both", []int{unpacked, len(file.Names(q, dirs))})
 
-	q.Step("the same id in both: another init, shim, socket, bundle, cgroup and snapshot for each")
+	q.Step("start a task with the same id in both: each has an init, shim, socket, bundle, cgroup and snapshot of its own")
 	startTask := func(d *ctrd.Daemon) (init, shim proc.Process) {
 		d.CreateContainer(ref, id, "sleep", "300")
 		init = d.StartTaskAndWait(id)
@@ -76,11 +76,14 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 		assert.Check(q, file.Exists(paths[0]) && file.Exists(paths[1]), "%s: expected that both exist: %v", what, paths)
 		q.Fact(what, lab.VolatileNames(what, paths[:]...))
 	}
-	check.OnlyProcessInCgroup(q, init.Identity, "/"+d.Namespace+"/"+id)
-	check.OnlyProcessInCgroup(q, otherInit.Identity, "/"+other.Namespace+"/"+id)
-	q.Fact("cgroups", []string{"/" + d.Namespace + "/" + id, "/" + other.Namespace + "/" + id})
+	cgroups := []string{d.Spec(id).Linux.CgroupsPath, other.Spec(id).Linux.CgroupsPath}
+	want := []string{"/" + d.Namespace + "/" + id, "/" + other.Namespace + "/" + id}
+	assert.Check(q, cmp.DeepEqual(cgroups, want), "linux.cgroupsPath of both")
+	check.OnlyProcessInCgroup(q, init.Identity, cgroups[0])
+	check.OnlyProcessInCgroup(q, otherInit.Identity, cgroups[1])
+	q.Fact("cgroups", cgroups)
 
-	q.Step("containerd answers a request in a namespace with what is in that namespace")
+	q.Step("ask in each namespace: containerd answers with what is in that namespace")
 	assert.Check(q, cmp.Equal(check.TableCell(q, d.Ctr("tasks", "ls").Stdout, id, 1), fmt.Sprint(init.PID)))
 	assert.Check(q, cmp.Equal(check.TableCell(q, other.Ctr("tasks", "ls").Stdout, id, 1), fmt.Sprint(otherInit.PID)))
 	only := q.ID("cdb-only-here")
@@ -97,11 +100,11 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	}
 	q.Fact("error of ctr in the other namespace", cause(strings.ReplaceAll(unknown.Stderr, only, "ID")))
 
-	q.Control("the same id twice in one namespace is refused")
+	q.Control("create the same id twice in one namespace: it is refused")
 	twice := d.Refused("already exists", "containers", "create", ref, id)
 	q.Fact("error of the second container with the id", cause(twice.Stderr))
 
-	q.Step("no namespace of the kernel's is behind it: both shims are in the daemon's own, all of them")
+	q.Step("look at the kernel's namespaces: both shims are in those of the daemon")
 	daemon := proc.Snapshot(q, d.PID())
 	assert.Check(q, cmp.DeepEqual(shim.NS, daemon.NS))
 	assert.Check(q, cmp.DeepEqual(otherShim.NS, daemon.NS))
@@ -109,7 +112,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	q.Fact("kernel namespaces in which the shims differ", shim.OwnNamespaces(otherShim.Identity))
 	q.Fact("kernel namespaces in which the containers differ", init.OwnNamespaces(otherInit.Identity))
 
-	q.Step("so it is no boundary: a container may join the network of one in another namespace")
+	q.Step("join the network of a container in the other namespace: it works, so a containerd namespace is no boundary")
 	guest := q.ID("cdb-guest")
 	other.CreateContainerWith([]string{"--with-ns", "network:/proc/" + fmt.Sprint(init.PID) + "/ns/net"}, ref, guest, "sleep", "300")
 	other.StartTask(guest)
@@ -122,16 +125,18 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	shared := slices.DeleteFunc(joined.SharedNamespaces(init.Identity), func(ns string) bool { return slices.Contains(sharedWithOther, ns) })
 	q.Fact("kernel namespaces that the guest shares across", shared)
 
-	q.TearDown("the task in the one namespace is deleted: that in the other goes on", func() {
+	q.TearDown("delete the task in the one namespace: that in the other goes on", func() {
 		d.KillAndDeleteTask(id)
 		proc.WaitFor(q, proc.Dead(init.Identity))
 		proc.WaitFor(q, proc.Dead(shim.Identity))
 		assert.Check(q, !file.Exists(places["bundle"][0]), "the bundle is still there")
 		assert.Check(q, file.Exists(places["bundle"][1]), "the other one's bundle has gone")
 		assert.Check(q, proc.Snapshot(q, otherInit.PID).Same(otherInit.Identity))
-		assert.Check(q, cmp.Equal(check.TableCell(q, other.Ctr("tasks", "ls").Stdout, id, 2), "RUNNING"))
-		q.Fact("the other task", "RUNNING")
+		status := check.TableCell(q, other.Ctr("tasks", "ls").Stdout, id, 2)
+		assert.Check(q, cmp.Equal(status, "RUNNING"), "status of the task in the other namespace")
+		q.Fact("the other task: status", status)
 	})
 
-	q.Answer("Names: every container, task, image and snapshot has one for each. Blobs are shared, and the kernel is not asked.")
+	q.Answer("They isolate names: the same id in two of them is two containers, two tasks and two snapshots. They share the " +
+		"blobs, and the kernel knows nothing of them.")
 }

@@ -46,7 +46,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	assert.Assert(q, cmp.Len(shims, 1), "shims of the task")
 	shim := proc.Snapshot(q, shims[0])
 
-	q.Step("upwards from the task: its process, the shim, the process that adopts orphans, …, pid 1")
+	q.Step("go upwards from the task: its process, the shim, the process that adopts orphans, …, pid 1")
 	ancestors := proc.Ancestry(q, init)
 	adopter := proc.OrphanReaper(q)
 	assert.Assert(q, len(ancestors) >= 3, "from the task's process up: %v", ancestors)
@@ -56,7 +56,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	q.Fact("its parent, the shim", ancestors[1])
 	q.Fact("the shim's parent, which adopts orphans", ancestors[2])
 
-	q.Step("containerd is not among them, and no child of containerd belongs to the task")
+	q.Step("look for containerd: it is not among them, and no child of containerd belongs to the task")
 	assert.Check(q, !slices.Contains(ancestors, d.PID()), "containerd (%d) is among %v", d.PID(), ancestors)
 	childrenOfTask := proc.Find(q, func(pid proc.PID, _ string, args []string) bool {
 		p, err := procfs.NewProc(int(pid))
@@ -69,7 +69,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	assert.Check(q, cmp.Len(childrenOfTask, 0), "children of containerd that belong to the task")
 	q.Fact("containerd's children of the task", len(childrenOfTask))
 
-	q.Step("an exec's parent is the shim, too")
+	q.Step("start an exec: its parent is the shim, too")
 	d.ExecDetached(id, "second", "sleep", "301")
 	children := proc.Children(q, shim.PID)
 	assert.Assert(q, cmp.Len(children, 2), "children of the shim")
@@ -87,12 +87,12 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	delete(parents, "test") // which process has started it depends on how the lab is run
 	q.Fact("the task runs: parents", parents)
 
-	q.Step("what is inherited tells where they come from: the session, and oom_score_adj")
-	daemon := proc.Stat(q, d.PID())
-	assert.Check(q, cmp.Equal(proc.Stat(q, shim.PID).Session, daemon.Session), "the shim's session, against containerd's")
-	assert.Check(q, cmp.Equal(proc.PID(proc.Stat(q, shim.PID).PGRP), shim.PID), "the shim's process group")
+	q.Step("compare session and oom_score_adj: they are inherited, and show where the processes come from")
+	daemon, ofShim := proc.Stat(q, d.PID()), proc.Stat(q, shim.PID)
+	assert.Check(q, cmp.Equal(ofShim.Session, daemon.Session), "the shim's session, against containerd's")
+	assert.Check(q, cmp.Equal(proc.PID(ofShim.PGRP), shim.PID), "the shim's process group")
 	assert.Check(q, cmp.Equal(proc.PID(proc.Stat(q, init).Session), init), "the session of the task's process")
-	q.Fact("the shim's session", "containerd's")
+	q.Fact("the shim's session is containerd's", ofShim.Session == daemon.Session)
 	score := check.Int(q, proc.File(q, d.PID(), "oom_score_adj"))
 	const maxScore = 1000
 	for name, pid := range map[string]proc.PID{"the shim": shim.PID, "the task": init, "the exec": second} {
@@ -102,7 +102,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	q.Fact("oom_score_adj: containerd", score)
 	q.Fact("oom_score_adj: shim, task and exec", min(score+1, maxScore))
 
-	q.Control("runc is called by a process that is no subreaper: the container's process does not go to it, but to the shim's own parent")
+	q.Control("call runc by hand: its caller is no subreaper, so the container's process goes to the process that is also the shim's parent")
 	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
 	withoutShim := c.CreateAndStart()
 	assert.Check(q, cmp.Equal(withoutShim.Parent, adopter), "the parent of a process that runc made without a shim")
@@ -112,7 +112,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	q.Fact("without a shim: parents", parents)
 	c.KillAndDelete(withoutShim)
 
-	q.TearDown("the parent learns of the death: the shim has the exec's status, and the task's", func() {
+	q.TearDown("kill exec and task: the shim waits for both, and lives on", func() {
 		exec := proc.Snapshot(q, second)
 		task := proc.Snapshot(q, init)
 		q.KillProcess(exec)
@@ -121,13 +121,16 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Reaped(task.Identity))
 		proc.WaitFor(q, d.TaskStopped(id))
-		assert.Check(q, proc.Alive(shim.PID), "the shim has ended with its child")
-		q.Fact("reaped by the shim", "both, the shim lives on")
+		assert.Check(q, shim.Alive(), "the shim has ended with its child")
+		left := proc.Children(q, shim.PID)
+		assert.Check(q, cmp.Len(left, 0), "children of the shim, after exec and task have died")
+		q.Fact("task and exec have died: children of the shim", left)
 		parents := proc.Parents(q, names)
 		delete(parents, "test")
 		assert.Check(q, cmp.DeepEqual(parents, map[string]string{"shim": "adopter of orphans", "containerd": "test"}))
 		q.Fact("task and exec have died: parents", parents)
 	})
 
-	q.Answer("init and execs → shim → pid 1 or the nearest subreaper. containerd is the parent of none of them.")
+	q.Answer("The shim is the parent of init and of the execs, and pid 1 or the nearest subreaper is the parent of the shim. " +
+		"containerd is the parent of none of them.")
 }

@@ -35,7 +35,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	ref := d.PullImage()
 	stream := d.Listen()
 
-	q.Step("four running tasks, each with an exec; two of them have a handler for TERM, which ends them with 7")
+	q.Step("start four tasks, each with an exec: two of them have a handler for TERM, which ends them with 7")
 	signals := []unix.Signal{unix.SIGKILL, unix.SIGTERM}
 	var ofInit, ofExec []*failure.Victim
 	for _, signal := range signals {
@@ -50,7 +50,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	stream.TakeEvents()
 	ofInit[0].RecordParents("before")
 
-	q.Control("TERM to a pid 1 that has no handler for it: the kernel drops it, and no event is published")
+	q.Control("send TERM to a pid 1 that has no handler for it: the kernel drops it, and no event is published")
 	withoutHandler := ofExec[0]
 	pid1 := withoutHandler.Init.PID
 	assert.Check(q, !proc.Bits(q, pid1, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
@@ -63,7 +63,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	assert.Check(q, cmp.Len(stream.TakeEvents(), 0), "events")
 	q.Fact("after TERM to a pid 1 without a handler", task)
 
-	q.Step("each is killed by its pid; the client's Wait returns, and an event is published")
+	q.Step("kill each victim by its pid: the client's Wait returns, and an event is published")
 	for _, victim := range victims {
 		victim.Kill()
 	}
@@ -78,7 +78,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	}
 	stream.TakeEvents()
 
-	q.Step("the shim has taken the exit status: it is the kernel's, and in the bundle too, where the shim saves it")
+	q.Step("look for the exit status: the shim has taken it from the kernel, and saved it in the bundle if it saves any")
 	for _, victim := range ofInit {
 		shim := proc.Snapshot(q, victim.Shim.PID)
 		assert.Check(q, shim.Same(victim.Shim.Identity), "%s: another process has the pid of the shim", victim)
@@ -87,7 +87,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 		victim.AssertSavedExit(victim.TaskWait.Result())
 	}
 
-	q.Step("what remains")
+	q.Step("list what remains: everything except the processes")
 	observed := failure.Tabulate(q, d, "death-of-the-process.golden", victims)
 	status := map[string]string{"init KILL": "137", "init TERM": "7", "exec KILL": "137", "exec TERM": "143"}
 	for _, victim := range victims {
@@ -120,5 +120,6 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 		proc.WaitFor(q, victim.TaskWait.Returned())
 		assert.Check(q, cmp.Equal(victim.TaskWait.Result(), "137"), victim)
 	}
-	q.Answer("pid 1 takes all others with it, and the shim keeps its exit status until the task is deleted. An exec dies alone.")
+	q.Answer("If the task's process dies, which is pid 1 of a pid namespace, the kernel kills all others with it. The task is " +
+		"stopped then, and the shim keeps the exit status until it is deleted. An exec dies alone.")
 }

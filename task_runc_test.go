@@ -38,7 +38,7 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	id, plain := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-plain")
 	ref := d.PullImage()
 
-	q.Step("a container whose runtime writes down each of its calls: its own pid, its parent's, and the arguments")
+	q.Step("create a container whose runtime is a script: it writes down its pid, its parent's and its arguments, and then executes runc")
 	if strings.Contains(d.Ctr("containers", "create", "--help").Stdout, "--runc-binary") {
 		d.CreateContainerWith([]string{"--runc-binary", recorder.Path}, ref, id, "sleep", "300")
 	} else {
@@ -55,7 +55,7 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 		q.Fact(command, calls[0])
 	}
 
-	q.Step("tasks start: create, then start")
+	q.Step("start a task: the shim calls runc create, then runc start")
 	d.StartTask(id)
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
@@ -72,13 +72,13 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	q.Fact("create", create)
 	q.Fact("start", calls[1])
 
-	q.Step("each thing that is done to the container is one call")
+	q.Step("exec, list, pause and resume: each is one call of runc")
 	expectCall("exec", func() { d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "second", id, "true") })
 	expectCall("ps", func() { d.Ctr("tasks", "ps", id) })
 	expectCall("pause", func() { d.Ctr("tasks", "pause", id) })
 	expectCall("resume", func() { d.Ctr("tasks", "resume", id) })
 
-	q.Step("the shim made each of these calls, and none of them is left while the task runs")
+	q.Step("look at the callers: the shim made each of these calls, and no runc is left while the task runs")
 	for _, c := range recorder.Calls(q) {
 		assert.Check(q, cmp.Equal(c.Parent, shims[0]), "the caller of runc %s", c.Command())
 		assert.Check(q, !proc.Alive(c.PID), "runc %s still runs", c.Command())
@@ -90,7 +90,7 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	q.Fact("caller of runc", recorder.Calls(q)[0].Parent)
 	q.Fact("runc processes now", len(running))
 
-	q.Step("by hand, with the same --root: runc knows the task, as the kernel does")
+	q.Step("call runc by hand, with the same --root: it reports what the kernel shows of the task")
 	var state specs.State
 	check.DecodeJSON(q, q.Must("runc", "--root", root, "state", id).Stdout, &state)
 	assert.Check(q, cmp.Equal(state.Status, specs.StateRunning))
@@ -104,10 +104,10 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	task := proc.Snapshot(q, pid)
 	assert.Check(q, cmp.Equal(proc.PID(stored.Pid), task.PID))
 	assert.Check(q, cmp.Equal(stored.Start, task.Start))
-	q.Fact("runc state", []string{string(state.Status), "pid as the kernel's"})
+	q.Fact("runc state: status and pid", []any{state.Status, proc.PID(state.Pid)})
 	q.Fact("runc's --root", root)
 
-	q.Control("a task of the plain runtime: not a single call of the wrapper")
+	q.Control("start a task of the plain runtime: the script is not called at all")
 	before := len(recorder.Calls(q))
 	d.CreateContainer(ref, plain, "sleep", "300")
 	d.StartTask(plain)
@@ -115,7 +115,7 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	assert.Check(q, cmp.Equal(len(recorder.Calls(q)), before), "calls of the wrapper after a task of the plain runtime")
 	q.Fact("calls of the wrapper for the plain runtime", len(recorder.Calls(q))-before)
 
-	q.TearDown("the end: kill and delete are runc's, too", func() {
+	q.TearDown("kill and delete the task: these are calls of runc, too", func() {
 		expectCall("kill", func() { d.Ctr("tasks", "kill", "-s", "SIGKILL", id) })
 		proc.WaitFor(q, proc.Dead(task.Identity))
 		proc.WaitFor(q, d.TaskStopped(id))
@@ -129,7 +129,7 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 		q.Fact("delete", calls[0])
 		q.Fact("commands in order", runc.Commands(recorder.Calls(q)[:before+1]))
 
-		q.Step("containerd sees that a shim has ended, and starts a cleanup in any case: this call of runc is not the shim's")
+		q.Step("wait until the shim has ended: containerd starts a cleanup in any case, and this call of runc is not the shim's")
 		proc.WaitFor(q, d.HasShims(1))
 		// The cleanup comes a moment later. The bundle, which names the runtime, may be there then, or may not.
 		secondDelete := "not seen"
@@ -142,5 +142,6 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 		q.Fact("delete by the cleanup", lab.Chance(secondDelete))
 	})
 
-	q.Answer("A command that the shim calls: create, start, exec, ps, pause, resume, kill, delete. While the task runs, no runc does.")
+	q.Answer("The shim calls runc as a command: create, start, exec, ps, pause, resume, kill and delete. While the task runs, " +
+		"no runc does.")
 }

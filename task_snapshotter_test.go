@@ -3,8 +3,10 @@
 package cdblab
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,9 +57,13 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 	} {
 		q.Run(s.name, func(q *lab.Q) {
 			d := d.InSubtest(q)
-			q.Step("%s: the image is unpacked, and two containers are made of it", s.name)
+			q.Step("%s: unpack the image, and start two containers of it", s.name)
 			requireSnapshotter(q, plugins, s.name)
-			pullAndUnpack(q, d, hosts, s.name)
+			local := pullAndUnpack(q, d, hosts, s.name)
+			committed := strings.Count(d.Ctr("snapshots", "--snapshotter", s.name, "ls").Stdout, "Committed")
+			assert.Check(q, cmp.Equal(committed, 2), "committed snapshots, of an image of two layers")
+			q.Fact(s.name+": layers that are unpacked", committed)
+			q.Fact(s.name+": unpacked by ctr itself, with --local", local)
 			ids := []string{q.ID(ctrd.ContainerID + "-" + s.name), q.ID(ctrd.ContainerID + "-" + s.name + "-2")}
 			for _, id := range ids {
 				d.CreateContainerWith([]string{"--snapshotter", s.name}, image.Layered, id, "sleep", "300")
@@ -65,7 +71,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 				proc.WaitFor(q, proc.Runs(d.TaskPID(id), "sleep"))
 			}
 
-			q.Step("%s: what the kernel has mounted, and where the bytes are", s.name)
+			q.Step("%s: look at what the kernel has mounted, and where the bytes are", s.name)
 			first, second := s.mounted(q, d, ids[0]), s.mounted(q, d, ids[1])
 			assert.Check(q, first.writable != second.writable, "both containers write to %s", first.writable)
 			assert.Check(q, strings.HasPrefix(first.writable, d.SnapshotterDir(s.name)+"/"), first.writable)
@@ -84,7 +90,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 			}
 			q.Fact(s.name+": a container has a copy", s.copies)
 
-			q.Step("%s: inside nothing of that is seen", s.name)
+			q.Step("%s: look from inside: nothing of that is seen", s.name)
 			p := proc.Snapshot(q, d.TaskPID(ids[0]))
 			before, rest, _ := strings.Cut(d.ExecShell(ids[0],
 				describeTree+"; echo then; echo mine > /root/mine; rm /bin/vi; cat /root/mine; "+describeTree), "then\n")
@@ -98,19 +104,22 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 				q.Fact(s.name+": digests of the tree", lab.VolatileNames("digest", strings.Join(strings.Fields(seen["tree"]), " ")))
 			} else {
 				assert.Check(q, cmp.DeepEqual(seen, seenWithFirst))
-				q.Fact(s.name+": args, env, exe, cwd, tree", "as with the first")
+				different := slices.DeleteFunc(slices.Sorted(maps.Keys(seen)), func(key string) bool { return seen[key] == seenWithFirst[key] })
+				q.Fact(s.name+": what the program sees differently", different)
 			}
 
-			q.Control("%s: a write is the container's own; the other container has the tree as it was", s.name)
+			q.Control("%s: write in one container: the other has the tree as it was", s.name)
 			written, after, _ := strings.Cut(rest, "\n")
 			assert.Check(q, cmp.Equal(written, "mine"))
 			assert.Check(q, after != seen["tree"], "the digests of the tree are the same after a write")
 			assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(first.writable, "root/mine")), "mine"))
-			assert.Check(q, !file.Exists(filepath.Join(second.writable, "root/mine")), "the write is in %s, too", second.writable)
+			inOther := file.Exists(filepath.Join(second.writable, "root/mine"))
+			assert.Check(q, !inOther, "the write is in %s, too", second.writable)
 			assert.Check(q, cmp.Equal(d.ExecShell(ids[1], describeTree), seen["tree"]))
-			q.Fact(s.name+": a write is seen by", "its own container")
+			q.Fact(s.name+": the file that it writes, in its own directory", file.Read(q, filepath.Join(first.writable, "root/mine")))
+			q.Fact(s.name+": the file that it writes is in the other's directory", inOther)
 
-			q.TearDown(s.name+": the tasks are deleted, and nothing is mounted any more", func() {
+			q.TearDown(s.name+": delete the tasks: nothing is mounted any more", func() {
 				for _, id := range ids {
 					d.KillAndDeleteTask(id)
 					d.Ctr("containers", "delete", id)
@@ -122,13 +131,13 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 				}
 				d.CollectGarbage() // which removes the directories of snapshots that were deleted
 				assert.Check(q, !file.Exists(first.writable), "%s stays after its container", first.writable)
-				q.Fact(s.name+": mounts left", "none")
+				q.Fact(s.name+": mounts left", len(mounts))
 			})
 		})
 	}
 
-	q.Answer("Mounts and bytes on disk: directories under an overlay, a copy for each container, images under an overlay. " +
-		"What the program sees does not change.")
+	q.Answer("It changes the mounts and the bytes on disk: overlayfs lays an overlay over directories, native copies the tree for each " +
+		"container, and erofs lays an overlay over image files. What the program sees does not change.")
 }
 
 // describeTree has a shell print a digest over names, kinds, modes, owners and link targets, and one over what is in the
@@ -227,14 +236,13 @@ func requireSnapshotter(q *lab.Q, plugins, name string) {
 	q.Fatalf("no snapshotter %s:\n%s", name, plugins)
 }
 
-// pullAndUnpack pulls the image and unpacks it for a snapshotter.
-func pullAndUnpack(q *lab.Q, d *ctrd.Daemon, hosts, snapshotter string) {
+// pullAndUnpack pulls the image and unpacks it for a snapshotter. It returns whether ctr had to do it by itself, with --local.
+func pullAndUnpack(q *lab.Q, d *ctrd.Daemon, hosts, snapshotter string) (local bool) {
 	q.Helper()
 	argv := []string{"images", "pull", "--hosts-dir", hosts, "--snapshotter", snapshotter}
 	r := d.TryCtr(append(argv, image.Layered)...)
 	if r.Code == 0 {
-		q.Fact(snapshotter+": unpacked by", "images pull")
-		return
+		return false
 	}
 	if !strings.Contains(r.Stderr, "no unpack platforms defined") {
 		q.Fatalf("this command had to succeed:\n%s", r)
@@ -252,5 +260,5 @@ func pullAndUnpack(q *lab.Q, d *ctrd.Daemon, hosts, snapshotter string) {
 	if r.Code != 0 {
 		q.Fatalf("this command had to succeed:\n%s", r)
 	}
-	q.Fact(snapshotter+": unpacked by", "images pull --local")
+	return true
 }

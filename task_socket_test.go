@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	shimapi "github.com/containerd/containerd/api/runtime/task/v3"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/check"
@@ -56,25 +58,64 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	assert.Assert(q, cmp.Len(shims, 1), "shims of the task")
 	shim := proc.Snapshot(q, shims[0])
 
-	q.Step("the bundle names the socket: an address, a protocol and its version")
+	q.Step("read the bundle: it names the socket by its address, the protocol and its version")
 	bootstrap := d.Bootstrap(id)
-	assert.Check(q, cmp.Equal(bootstrap.Address, "unix://"+socket), "the sha256 of address/namespace/id")
+	named := bootstrap.Address == "unix://"+socket
+	assert.Check(q, named, "the bundle names %s, and the sha256 of address/namespace/id gives %s", bootstrap.Address, socket)
 	assert.Check(q, cmp.Equal(bootstrap.Protocol, "ttrpc"))
 	q.Fact("file of the bundle that has the address", bootstrap.File)
-	q.Fact("socket", "sha256 of address/namespace/id")
+	q.Fact("socket: its name is the sha256 of address/namespace/id", named)
 	q.Fact("protocol", bootstrap.Protocol)
 	q.Fact("version", bootstrap.Version)
 
-	q.Step("the shim listens there, and only root may connect")
+	q.Step("look at the socket: the shim listens there, and only root may connect")
 	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on %s", socket)
-	var st unix.Stat_t
-	assert.NilError(q, unix.Lstat(socket, &st))
-	assert.Check(q, cmp.Equal(st.Mode&unix.S_IFMT, uint32(unix.S_IFSOCK)), "the file's type")
-	assert.Check(q, cmp.Equal(st.Mode&0o7777, uint32(0o600)), "the file's mode")
-	assert.Check(q, cmp.DeepEqual([]uint32{st.Uid, st.Gid}, []uint32{0, 0}), "the file's owner and group")
-	q.Fact("mode and owner", fmt.Sprintf("%04o %d:%d", st.Mode&0o7777, st.Uid, st.Gid))
+	access := file.AccessOf(q, socket)
+	assert.Check(q, cmp.Equal(access, "socket 0600 0:0"), "type, mode and owner of the shim's socket")
+	q.Fact("the shim's socket: type, mode and owner", access)
 
-	q.Step("only root may write what lies beside it in the bundle, such as the address, and only root may enter containerd's root")
+	q.Step("look at what leads to it: only root may write there; containerd's own sockets are for root and its group")
+	// Who can connect to containerd is root on this machine.
+	for _, socket := range []string{d.Address, d.Address + ".ttrpc"} {
+		assert.Check(q, cmp.Equal(file.AccessOf(q, socket), "socket 0660 0:0"), "type, mode and owner of %s", socket)
+		q.Fact(filepath.Base(socket)+": type, mode and owner", file.AccessOf(q, socket))
+	}
+	bundle := d.Bundle(id)
+	for _, dir := range []struct{ name, path, want string }{
+		{"containerd's state", d.State, "directory 07[01][01] 0:0"},
+		{"bundles of the containerd namespace", filepath.Dir(bundle), "directory 07[01][01] 0:0"},
+		{"bundle", bundle, "directory 0700 0:0"},
+		{"rootfs of the bundle", filepath.Join(bundle, "rootfs"), "directory 07[0-7][0-5] 0:0"},
+		{"directory of the task's FIFOs", filepath.Join(d.FifoDir, file.Names(q, d.FifoDir)[0]), "directory 0700 0:0"},
+	} {
+		assert.Check(q, cmp.Regexp("^"+dir.want+"$", file.AccessOf(q, dir.path)), "type, mode and owner of the %s", dir.name)
+		q.Fact(dir.name+": type, mode and owner", file.AccessOf(q, dir.path))
+	}
+
+	q.Step("connect and cut the connection: the shim has as many sockets as before")
+	sockets := func() int {
+		q.Helper()
+		n := 0
+		for _, target := range proc.Snapshot(q, shim.PID).FDs {
+			if strings.HasPrefix(target, "socket:") {
+				n++
+			}
+		}
+		return n
+	}
+	before := sockets()
+	const cut = 20
+	for range cut {
+		assert.NilError(q, check.Dial(socket)) // which closes the connection
+	}
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		if n := sockets(); n > before {
+			return poll.Continue("the shim has %d sockets after %d connections that were cut, and had %d before", n, cut, before)
+		}
+		return poll.Success()
+	})
+
+	q.Step("look at the files of the bundle and at containerd's root: only root may write the ones, such as the address, and enter the other")
 	// A user who can write the address can make containerd talk to another program. containerd 1.7.11 and 2.1.4 had files with mode 0666.
 	writable := file.WritableByOthers(q, d.Bundle(id), "rootfs") // the files of the image have the modes that the image gives them
 	assert.Check(q, cmp.Len(writable, 0), "files of the bundle that other users may write: %q", writable)
@@ -86,11 +127,11 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	assert.Check(q, cmp.Equal(root.Mode&0o077, uint32(0)), "containerd's root has the mode %04o, and only root may enter it", root.Mode&0o7777)
 	q.Fact("mode of containerd's root", fmt.Sprintf("%04o", root.Mode&0o7777))
 
-	q.Control("another id, or another containerd namespace: a socket that does not exist")
+	q.Control("look for the socket of another id, and of another containerd namespace: they do not exist")
 	assert.Check(q, cmp.ErrorIs(check.Dial(socketPath(d.Namespace, id+"-other")), unix.ENOENT), "another id")
 	assert.Check(q, cmp.ErrorIs(check.Dial(socketPath(d.Namespace+"-other", id)), unix.ENOENT), "another containerd namespace")
 
-	q.Step("containerd is killed: the shim is asked without it")
+	q.Step("kill containerd: the shim answers without it")
 	d.ExecDetached(id, "second", "sleep", "301")
 	second := proc.FirstExcept(pid, proc.Children(q, shim.PID))
 	proc.WaitFor(q, proc.Runs(second, "sleep"))
@@ -140,7 +181,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(pidsOfShim(), check.Sorted(pid, second)), "Pids")
 	q.Fact("Pids", []proc.PID{pid, exec.PID})
 
-	q.Step("the shim also takes commands: it kills the exec, and has its exit status")
+	q.Step("have the shim kill the exec: it takes commands as well, and has the exit status")
 	call("Kill", &shimapi.KillRequest{ID: id, ExecID: "second", Signal: uint32(unix.SIGKILL)}, &ptypes.Empty{})
 	proc.WaitFor(q, proc.Dead(exec.Identity))
 	var waited shimapi.WaitResponse
@@ -149,20 +190,20 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(pidsOfShim(), []proc.PID{pid}), "Pids, after the death of the exec")
 	q.Fact("exit status of the exec", waited.ExitStatus)
 
-	q.Step("SO_PEERCRED names the process that called listen: the helper that started the shim and has ended, and not the shim")
+	q.Step("ask for SO_PEERCRED: it names the process that called listen, which is the helper that started the shim and has ended")
 	assert.Check(q, cmp.DeepEqual([]uint32{creds.Uid, creds.Gid}, []uint32{0, 0}))
 	assert.Check(q, proc.PID(creds.Pid) != shim.PID, "the shim itself called listen")
 	helper, err := proc.Read(proc.PID(creds.Pid))
 	assert.Check(q, err != nil || helper.Start > shim.Start, "process %d, which called listen, lives: %v", creds.Pid, helper.Args)
 	q.Fact("process that called listen", proc.PID(creds.Pid))
 
-	q.Control("the other version of the protocol: the shim answers, but has no such service")
+	q.Control("call the other version of the protocol: the shim answers that it has no such service")
 	other := service(5 - bootstrap.Version)
 	err = client.Call(deadline(), other, "Connect", &shimapi.ConnectRequest{ID: id}, &connected)
 	assert.Check(q, cmp.ErrorContains(err, other), "error of the other version of the protocol")
 	q.Fact("error of the other version of the protocol", fmt.Sprint(err))
 
-	q.TearDown("containerd is back and finds the shim; the socket is removed with the task", func() {
+	q.TearDown("start containerd again and delete the task: containerd finds the shim, and the socket is removed with the task", func() {
 		d.Start()
 		assert.Check(q, cmp.DeepEqual(d.Shims(), shims))
 		assert.Check(q, cmp.Equal(d.Bootstrap(id), bootstrap))
@@ -171,5 +212,6 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 		assert.Check(q, cmp.ErrorIs(check.Dial(socket), unix.ENOENT), "after tasks delete")
 	})
 
-	q.Answer("By a socket named sha256(address/namespace/id), in TTRPC: by containerd, or by any process of root.")
+	q.Answer("The shim listens on a unix socket that is named sha256(address/namespace/id), and speaks TTRPC. containerd and " +
+		"any other process of root can call it there.")
 }

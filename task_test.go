@@ -3,6 +3,7 @@
 package cdblab
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -26,6 +27,10 @@ import (
 // shim, which it hands over to pid 1 (or the nearest subreaper) at once. The shim runs runc, becomes the parent of the
 // container's process, and keeps both its stdio and its exit status. It answers on a socket of its own, so the daemon
 // may die and come back: the shim holds the task meanwhile.
+//
+// `ctr tasks kill` sends TERM unless -s names another signal. A task's process is pid 1 of its pid namespace, to which the kernel
+// delivers only signals that it has a handler for, except KILL and STOP from outside. sleep has none for TERM: so the chapter's cleanup
+// needs `ctr tasks kill -s SIGKILL`, or a program with a handler.
 //
 // Hint: who is the parent of whom? Look at field 4 of /proc/PID/stat, and at /proc/PID/cwd of the shim.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#architecture
@@ -85,15 +90,17 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	socket := d.ShimSocket(id)
 	assert.Check(q, cmp.Equal(filepath.Dir(socket), d.SocketDir))
 	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on %s", socket)
-	assert.Check(q, cmp.Equal(filepath.Base(socket), d.SocketName(id)))
-	q.Fact("socket", "sha256 of address/namespace/id")
+	named := filepath.Base(socket) == d.SocketName(id)
+	assert.Check(q, named, "the socket is %s, and the sha256 of address/namespace/id is %s", socket, d.SocketName(id))
+	q.Fact("socket: its name is the sha256 of address/namespace/id", named)
+	proc.WaitFor(q, proc.HasNoChildren(d.PID())) // it has waited for the helper that started the shim
 
 	q.Step("ctr agrees with the kernel")
 	row := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
 	assert.Check(q, cmp.DeepEqual(row, []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
 	q.Fact("ctr tasks ls", row[len(row)-1])
-	ps := check.TableRow(q, d.Ctr("tasks", "ps", id).Stdout, strconv.Itoa(int(init.PID)))
-	assert.Check(q, cmp.Equal(ps[0], strconv.Itoa(int(init.PID))))
+	ps := strings.Fields(d.Ctr("tasks", "ps", id).Stdout) // a line of headings, then a pid and what is known about it
+	assert.Check(q, cmp.DeepEqual(ps, []string{"PID", "INFO", strconv.Itoa(int(init.PID)), "-"}), "ctr tasks ps")
 
 	q.Step("containerd is killed: the shim holds the task")
 	d.Kill()
@@ -101,8 +108,12 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	assert.Check(q, proc.Snapshot(q, shim.PID).Same(shim.Identity), "another process is now %d", shim.PID)
 	failed := d.TryCtr("--connect-timeout", "1s", "tasks", "ls")
 	assert.Check(q, failed.Code != 0, "ctr reached a daemon that is dead:\n%s", failed)
-	assert.Check(q, cmp.ErrorIs(check.Dial(d.Address), unix.ECONNREFUSED), "a stale socket, at which no process listens")
-	q.Fact("while containerd is dead", "shim and program live, ctr fails")
+	dialed := check.Dial(d.Address)
+	assert.Check(q, cmp.ErrorIs(dialed, unix.ECONNREFUSED), "a stale socket, at which no process listens")
+	q.Fact("while containerd is dead: the shims", d.Shims())
+	q.Fact("while containerd is dead: the program is alive", init.Alive())
+	q.Fact("while containerd is dead: exit code of ctr tasks ls", failed.Code)
+	q.Fact("while containerd is dead: connecting to its socket", fmt.Sprint(dialed))
 
 	q.Step("containerd is back: it finds the same shim, and the same task")
 	d.Start()
@@ -112,7 +123,9 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(row, []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
 	exec := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "again", id, "echo", "still here")
 	assert.Check(q, cmp.Equal(strings.TrimSpace(exec.Stdout), "still here"))
-	q.Fact("after the restart", "same shim, same program, an exec works, the stale socket is replaced")
+	q.Fact("after the restart: the shims", d.Shims())
+	q.Fact("after the restart: pid and status of the task", []any{init.PID, row[2]})
+	q.Fact("after the restart: output of an exec", strings.TrimSpace(exec.Stdout))
 
 	q.Step("a second task gets a shim of its own")
 	second := q.ID(ctrd.ContainerID + "-2")
@@ -125,7 +138,19 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	proc.WaitFor(q, d.HasShims(1))
 	assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "the shims, after the second task was deleted")
 
-	q.TearDown("control: the task ends and is deleted, the container stays: no shim, no bundle, no socket", func() {
+	q.TearDown("the chapter's tasks kill sends TERM, for which sleep has no handler: the kernel drops it, and the task runs on", func() {
+		assert.Check(q, !proc.Bits(q, init.PID, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
+		d.Ctr("tasks", "kill", id)
+		assert.Assert(q, init.Alive(), "process %d is dead, and TERM was sent to a pid 1 that has no handler for it", init.PID)
+		assert.Check(q, !proc.Bits(q, init.PID, "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: the kernel has not dropped it")
+		status := check.TableCell(q, d.Ctr("tasks", "ls").Stdout, id, 2)
+		assert.Check(q, cmp.Equal(status, "RUNNING"), "status of the task after TERM")
+		refused := d.Refused("must be stopped before deletion", "tasks", "delete", id)
+		q.Fact("after tasks kill, without -s: status of the task", status)
+		q.Fact("after tasks kill, without -s: tasks delete", ctrd.CtrError(refused))
+	})
+
+	q.TearDown("control: KILL ends the task, and it is deleted; the container stays: no shim, no bundle, no socket", func() {
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Dead(init.Identity))
 		proc.WaitFor(q, d.TaskStopped(id))
@@ -137,6 +162,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 		assert.Check(q, !file.Exists(socket), "the socket is still there: %s", socket)
 		assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
 		q.Fact("shims after tasks delete", len(d.Shims()))
+		proc.WaitFor(q, proc.HasNoChildren(d.PID())) // its cleanup runs the shim's program once more
 	})
 
 	q.TearDown("cleanup, and its verification", func() {
@@ -151,5 +177,6 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	})
 
 	q.Answer("With the task, and not before: containerd starts one shim for each task. The shim's parent is pid 1 or the nearest " +
-		"subreaper, so the shim and the task live on when containerd dies.")
+		"subreaper, so the shim and the task live on when containerd dies. To end the task, send KILL: pid 1 does not get a TERM for which " +
+		"it has no handler.")
 }

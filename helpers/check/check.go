@@ -58,16 +58,19 @@ func Int(tb testing.TB, s string) int {
 	return n
 }
 
-// TableRow returns the fields of a line of a table: of the first line whose first field is first.
+// TableRow returns the fields of the one line of a table whose first field is first. It fails the test if there are more.
 func TableRow(tb testing.TB, table, first string) []string {
 	tb.Helper()
+	var rows [][]string
 	for line := range strings.SplitSeq(table, "\n") {
 		if f := strings.Fields(line); len(f) > 0 && f[0] == first {
-			return f
+			rows = append(rows, f)
 		}
 	}
-	tb.Fatalf("expected a line that begins with %q in this table:\n%s", first, table)
-	return nil
+	if len(rows) != 1 {
+		tb.Fatalf("expected one line that begins with %q in this table, found %d:\n%s", first, len(rows), table)
+	}
+	return rows[0]
 }
 
 // TableCell returns a field of the line that [TableRow] returns, counted from 0.

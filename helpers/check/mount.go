@@ -49,7 +49,8 @@ func MountPoints(p proc.Process) []string {
 	return out
 }
 
-// MountAt returns the first mount of the host whose mount point is path (/proc/self/mountinfo), or nil if there is none.
+// MountAt returns the mount of the host whose mount point is path (/proc/self/mountinfo), or nil if there is none. Of several, it
+// returns the uppermost, which hides the others.
 func MountAt(tb testing.TB, path string) *mountinfo.Info {
 	tb.Helper()
 	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
@@ -57,7 +58,7 @@ func MountAt(tb testing.TB, path string) *mountinfo.Info {
 	if len(mounts) == 0 {
 		return nil
 	}
-	return mounts[0]
+	return mounts[len(mounts)-1]
 }
 
 // SeesHostMounts reports whether the process sees a mount of the host. It looks for a mount below the lab's directory, which

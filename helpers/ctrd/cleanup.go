@@ -11,10 +11,12 @@ import (
 	"path/filepath"
 	"time"
 
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/proc"
@@ -51,6 +53,33 @@ func (d *Daemon) cleanUp() {
 	}
 }
 
+// EndShimsIfFailed has the question's shims ended before its cleanup, if the question has failed. It is for a question whose shim may
+// hang, or may have lost an exit: such a shim cannot delete its task, and the cleanup would wait for minutes. When a shim ends,
+// containerd removes what is left of its task.
+func (d *Daemon) EndShimsIfFailed() {
+	d.q.Cleanup(func() {
+		if !d.q.Failed() {
+			return
+		}
+		for _, shim := range d.Shims() {
+			if err := unix.Kill(int(shim), unix.SIGTERM); err != nil && err != unix.ESRCH {
+				d.q.Errorf("end shim %d: %v", shim, err)
+			}
+		}
+		proc.WaitFor(d.q, func(poll.LogT) poll.Result {
+			tasks, err := d.client.TaskService().List(context.Background(), &tasksapi.ListTasksRequest{})
+			if err != nil {
+				return poll.Error(err)
+			}
+			if shims := d.Shims(); len(tasks.Tasks)+len(shims) > 0 {
+				return poll.Continue("the question's shims were ended, and containerd has not removed what is left: shims %v, tasks %v", shims, tasks.Tasks)
+			}
+			return poll.Success()
+		})
+		d.RemoveFIFOs("*") // no client deletes these tasks
+	})
+}
+
 // deleteLeftovers deletes all tasks and containers of the question. In a shared daemon it also deletes everything else
 // that the question has there, down to its containerd namespaces. The directories of a private daemon are removed as a
 // whole.
@@ -78,19 +107,12 @@ func (d *Daemon) deleteLeftovers() error {
 		}
 	}
 	if !d.shared {
-		if d.RuncRoot == defaultRuncRoot {
-			// This is not below the daemon's directory: the runtime leaves an empty directory in it for each containerd
-			// namespace that the question has named.
-			for _, ns := range own {
-				if d.q.Owner.Owns("/" + ns) {
-					errs = append(errs, removeEmpty(filepath.Join(d.RuncRoot, ns)))
-				}
-			}
-			return errors.Join(errs...)
-		}
 		for _, ns := range own {
 			for _, dir := range d.namespaceDirs(ns) {
-				errs = append(errs, removeEmpty(dir))
+				// The default directory of the runtime's state is not the daemon's own: a namespace's name shows what the question made.
+				if filepath.Dir(dir) != defaultRuncRoot || d.q.Owner.Owns("/"+ns) {
+					errs = append(errs, removeEmpty(dir))
+				}
 			}
 		}
 		if len(own) > 0 { // so that the files of the containers are gone, too: one may have made a FIFO

@@ -19,7 +19,7 @@ import (
 // features are what the containerd and the ctr under test can do. The programs are asked (for the default
 // configuration, for help), because a version number does not show what a distribution has patched.
 type features struct {
-	Version   int  // version of the configuration's format: 2 for containerd 1, 3 for containerd 2
+	Version   int  // version of the configuration's format: 2 in containerd 1.7, 3 since 2.0, 4 since 2.3
 	SocketDir bool // whether the shims' sockets can be moved; otherwise they are in defaultSocketDir
 	RuncRoot  bool // whether `ctr containers create` can move the runtime's state; otherwise it is in defaultRuncRoot
 }
@@ -32,7 +32,7 @@ const (
 	defaultRuncRoot  = defaultPlace + "/runc"
 )
 
-var pinnedFeatures = features{Version: 3, SocketDir: true, RuncRoot: true}
+var pinnedFeatures = features{Version: 4, SocketDir: true, RuncRoot: true}
 
 var versionLine = regexp.MustCompile(`(?m)^version = (\d+)$`)
 
@@ -43,34 +43,31 @@ func featuresOf(session *lab.Session) (features, error) {
 
 func askFeatures(session *lab.Session) (features, error) {
 	f := pinnedFeatures
-	if tool := session.UnderTest("containerd"); !tool.Pinned {
-		out, err := exec.Command(tool.Path, "config", "default").Output()
-		if err != nil {
-			return f, nil //nolint:nilerr // the daemon will not start either, and its error is more useful than this one
-		}
-		m := versionLine.FindSubmatch(out)
-		if m == nil {
-			return f, fmt.Errorf("%s config default: expected a line \"version = N\", found none in:\n%.400s", tool.Path, out)
-		}
-		if f.Version, err = strconv.Atoi(string(m[1])); err != nil {
-			return f, err
-		}
-		f.SocketDir = strings.Contains(string(out), "socket_dir")
+	daemon := session.UnderTest("containerd").Path
+	out, err := exec.Command(daemon, "config", "default").Output()
+	if err != nil {
+		return f, nil //nolint:nilerr // the daemon will not start either, and its error is more useful than this one
 	}
-	if tool := session.UnderTest("containerd-shim-runc-v2"); !tool.Pinned && f.SocketDir {
-		shim, err := os.ReadFile(tool.Path)
+	m := versionLine.FindSubmatch(out)
+	if m == nil {
+		return f, fmt.Errorf("%s config default: expected a line \"version = N\", found none in:\n%.400s", daemon, out)
+	}
+	if f.Version, err = strconv.Atoi(string(m[1])); err != nil {
+		return f, err
+	}
+	f.SocketDir = strings.Contains(string(out), "socket_dir")
+	if f.SocketDir {
+		shim, err := os.ReadFile(session.UnderTest("containerd-shim-runc-v2").Path)
 		if err != nil {
 			return f, err
 		}
 		f.SocketDir = readsSocketDir(shim)
 	}
-	if tool := session.UnderTest("ctr"); !tool.Pinned {
-		out, err := exec.Command(tool.Path, "containers", "create", "--help").Output()
-		if err != nil {
-			return f, fmt.Errorf("ask %s containers create --help for its options: %w", tool.Path, err)
-		}
-		f.RuncRoot = strings.Contains(string(out), "--runc-root")
+	ctr := session.UnderTest("ctr").Path
+	if out, err = exec.Command(ctr, "containers", "create", "--help").Output(); err != nil {
+		return f, fmt.Errorf("ask %s containers create --help for its options: %w", ctr, err)
 	}
+	f.RuncRoot = strings.Contains(string(out), "--runc-root")
 	if f.SocketDir && f.RuncRoot {
 		return f, nil
 	}
@@ -83,5 +80,5 @@ func askFeatures(session *lab.Session) (features, error) {
 // what a newer containerd tells it. No option shows it, but the description of the message that the shim reads has the name of the
 // field. A script is taken for a wrapper of a shim that does.
 func readsSocketDir(shim []byte) bool {
-	return bytes.HasPrefix(shim, []byte("#!")) || bytes.Contains(shim, []byte("socket_dir"))
+	return isScript(shim) || bytes.Contains(shim, []byte("socket_dir"))
 }

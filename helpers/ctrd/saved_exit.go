@@ -8,11 +8,18 @@ import (
 	"os"
 	"path/filepath"
 
+	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
 
 // SavedExitFile is the file in a bundle in which the shim saves how the task's process ended.
 const SavedExitFile = "exit.json"
+
+// SavesExit reports whether the shim under test saves how a task's process ended. The shims of containerd 2.3.4 and before do not.
+func SavesExit(q *lab.Q) bool {
+	q.Helper()
+	return Knows(q, "containerd-shim-runc-v2", SavedExitFile)
+}
 
 // SavedExit is how a task's process ended, as its shim has saved it.
 type SavedExit struct {

@@ -96,7 +96,8 @@ func (s *Stream) add(e *events.Envelope) {
 func (s *Stream) startCtrEvents(filters []string) {
 	q := s.d.q
 	q.Helper()
-	argv := append([]string{"ctr", "events"}, filters...)
+	// With -n, as the chapter types it. ctr ignores it here: the markers, which are in another containerd namespace, show that.
+	argv := append(s.d.ctrCommand([]string{"events"}), filters...)
 	typed := shellescape.QuoteCommand(argv)
 	q.LogCommandAs(typed+" &", "mkdir -p "+s.name+" && "+typed+" > "+s.name+"/ctr & sleep 1")
 	out, err := os.Create(s.ctrOutput)

@@ -38,10 +38,7 @@ func (v *Victim) Events() []string {
 			}
 		}
 	}
-	if out = append(out, v.Missed...); v.Dedupe {
-		out = slices.Compact(out)
-	}
-	return out
+	return append(out, v.Missed...)
 }
 
 // RememberEvents notes how many events were received before the death: the table marks them with "(before)". A shim may

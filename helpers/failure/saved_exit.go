@@ -3,7 +3,6 @@
 package failure
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 
@@ -15,13 +14,14 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// AssertSavedExit asserts that the shim has saved this exit status of the task's process in the bundle ("137"). Only a
-// shim of another version may save none.
+// AssertSavedExit asserts that the shim has saved this exit status of the task's process in the bundle ("137"). A shim that does
+// not know the file has to save none.
 func (v *Victim) AssertSavedExit(status string) {
 	v.q.Helper()
 	fact := v.String() + ": exit status in the bundle"
 	saved, err := v.d.ReadSavedExit(v.ID)
-	if !v.q.Pinned() && errors.Is(err, fs.ErrNotExist) {
+	if !ctrd.SavesExit(v.q) {
+		assert.Check(v.q, cmp.ErrorIs(err, fs.ErrNotExist), "%s: a shim that does not know %s has saved %+v", v, ctrd.SavedExitFile, saved)
 		v.q.Fact(fact, "none")
 		return
 	}

@@ -48,9 +48,6 @@ type Victim struct {
 	// Missed are events, as [Victim.Events] writes them, that are known to have been published before a stream
 	// listened. They are listed after the received ones.
 	Missed []string
-	// Dedupe drops an event that follows an equal one: a shim that publishes again after an error may be received
-	// twice.
-	Dedupe bool
 
 	q            *lab.Q
 	d            *ctrd.Daemon
@@ -162,6 +159,20 @@ func (v *Victim) Kill() {
 func (v *Victim) Reconnect(stream *ctrd.Stream) {
 	v.client = v.d.Client()
 	v.streams = append(v.streams, stream)
+}
+
+// Living returns the names of the victim's processes that are alive: [Init], [Exec], [Shim].
+func (v *Victim) Living() []string {
+	out := []string{}
+	for _, p := range []struct {
+		name string
+		proc.Identity
+	}{{Init, v.Init.Identity}, {Exec, v.Exec.Identity}, {Shim, v.Shim.Identity}} {
+		if p.Alive() {
+			out = append(out, p.name)
+		}
+	}
+	return out
 }
 
 // HasCgroup reports whether any hierarchy has the task's cgroup.

@@ -71,3 +71,14 @@ func WritableByOthers(tb testing.TB, dir, skip string) []string {
 	}))
 	return out
 }
+
+// AccessOf returns the type, the mode and the owner of a file: "socket 0600 0:0". Of a symbolic link it returns the link's own.
+func AccessOf(tb testing.TB, path string) string {
+	tb.Helper()
+	var stat unix.Stat_t
+	assert.NilError(tb, unix.Lstat(path, &stat), path)
+	kind := map[uint32]string{
+		unix.S_IFSOCK: "socket", unix.S_IFDIR: "directory", unix.S_IFREG: "file", unix.S_IFIFO: "FIFO", unix.S_IFLNK: "link",
+	}[stat.Mode&unix.S_IFMT]
+	return fmt.Sprintf("%s %04o %d:%d", kind, stat.Mode&0o7777, stat.Uid, stat.Gid)
+}

@@ -67,7 +67,7 @@ func (b *Background) ExitCode() int {
 // Stderr returns what the command has written to stderr so far.
 func (b *Background) Stderr() string { b.q.Helper(); return readAll(b.q, b.stderr) }
 
-// Ended reports whether the command has ended.
+// Ended reports whether the command has ended. From then on the channel has something for each reader: it is closed.
 func (b *Background) Ended() bool {
 	select {
 	case <-b.done:

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/procfs"
+	"gotest.tools/v3/poll"
 )
 
 // Children lists the direct children of a process that have not ended, sorted.
@@ -60,6 +61,22 @@ func Alive(pid PID) bool {
 // parent of the process's children.
 func hasEnded(stat procfs.ProcStat) bool {
 	return stat.State == "X" || stat.State == "Z" && stat.NumThreads <= 1
+}
+
+// HasNoChildren returns a check that succeeds when a process has no children, not even dead ones that it has not waited for.
+func HasNoChildren(pid PID) poll.Check {
+	return func(poll.LogT) poll.Result {
+		all, err := procfs.AllProcs()
+		if err != nil {
+			return poll.Error(err)
+		}
+		for _, p := range all {
+			if stat, err := p.Stat(); err == nil && PID(stat.PPID) == pid {
+				return poll.Continue("process %d still has the child %d (%s), in state %s", pid, stat.PID, stat.Comm, stat.State)
+			}
+		}
+		return poll.Success()
+	}
 }
 
 // FirstExcept returns the first pid of a list that is not this one, or 0 if there is none.
