@@ -5,6 +5,7 @@ package cdblab
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -145,6 +146,19 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(slices.Sorted(maps.Keys(preserved.FDs)), []int{0, 1, 2, 3}), "descriptors: %q", preserved.FDs)
 	assert.Check(q, cmp.Equal(preserved.FDs[3], b.Config()), "the file that the caller has as descriptor 3")
 	q.Fact("exec --preserve-fds 1: descriptors", slices.Sorted(maps.Keys(preserved.FDs)))
+
+	q.Control("exec --cgroup puts the program into a cgroup below that of the container")
+	group := cgroup.Of(q, b.Spec.Linux.CgroupsPath)
+	hierarchy, dir, flag := "pids", group.Dir("pids"), "pids:sub" // on v1 a cgroup for each controller; without the flag the container's
+	if group.V2 {
+		hierarchy, flag = "", "sub"
+	}
+	q.Must("mkdir", filepath.Join(dir, "sub")) // delete removes it with the container's cgroup
+	below := runc.ExecSleep(q, c, "below", "--cgroup", flag)
+	wantCgroups := maps.Clone(init.Cgroups)
+	wantCgroups[hierarchy] += "/sub"
+	assert.Check(q, cmp.DeepEqual(below.Cgroups, wantCgroups), "cgroups of the program, after exec --cgroup %s", flag)
+	q.Fact("exec --cgroup: the cgroup", below.Cgroups[hierarchy])
 
 	q.Step("the end of an exec does not end the container …")
 	q.KillProcess(other)
