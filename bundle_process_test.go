@@ -5,6 +5,7 @@ package cdblab
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -362,8 +363,9 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 		}
 		assert.Check(q, cmp.Equal(got, row.want), "initial %q, final %q: Cpus_allowed_list of the executed program", row.initial, row.final)
 		if row.initial != "" && knows && runc.IsRunc(q) && (afterMove == cpus[0] || !group.V2) {
-			begins := fmt.Sprintf(`affinity: %#x"`, 1<<check.Int(q, row.initial))
-			assert.Check(q, cmp.Contains(executed.Stderr, begins), "initial %q: the affinity that runc init begins with", row.initial)
+			begins := regexp.MustCompile(`affinity: 0x[0-9a-f]+`).FindString(executed.Stderr)
+			assert.Check(q, cmp.Equal(begins, fmt.Sprintf("affinity: %#x", 1<<check.Int(q, row.initial))),
+				"initial %q: the affinity that runc init begins with", row.initial)
 			q.Covers("process.execCPUAffinity.initial")
 		}
 		if row.final != "" {
