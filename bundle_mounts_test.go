@@ -437,10 +437,25 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	q.MountTmpfs(filepath.Join(shelf, "early"))
 	q.WriteLine(filepath.Join(shelf, "early", "mark"), "early")
 
+	atOption := func(options ...string) specs.Mount {
+		return specs.Mount{Destination: "/at/" + options[0], Type: "none", Source: shelf, Options: options}
+	}
+	mayMount := bundle.WithCapability("CAP_SYS_ADMIN")
+
+	q.Step("bind copies one mount, rbind also those below")
+	_, sh, _ := runc.StartWithShell(q, b, "copies", func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, atOption("bind"), atOption("rbind"))
+	})
+	inRbind, inBind := sh.Run("cat /at/rbind/early/mark"), sh.Run("cat /at/bind/early/mark")
+	assert.Check(q, cmp.Equal(inRbind.Out, "early"))
+	assert.Check(q, cmp.Contains(inBind.Out, "No such file"), "bind has copied the mount below, too")
+	q.Fact("rbind", inRbind.Out)
+	q.Fact("bind", inBind.Out)
+
 	options := []string{"bind", "rbind", "rslave", "rprivate", "rshared"}
 	received, passedOn := []string{"bind", "rbind", "rslave", "rshared"}, []string{"bind", "rbind", "rshared"}
 	unchanged := []string{"shared", "shared", "master", "private", "shared"} // what the options make of copies of a shared mount
-	rows := []struct {
+	for _, row := range []struct {
 		propagation string   // linux.rootfsPropagation
 		root        string   // propagation of the container's / (/proc/PID/mountinfo); "" for what that of the host's mount gives
 		fromHost    []string // options of the mounts that receive a late mount of the host
@@ -456,108 +471,88 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 		{"rslave", "", received, nil, []string{"master", "master", "master", "private", "shared+master"}},
 		{"rprivate", "private", nil, nil, []string{"private", "private", "private", "private", "shared"}},
 		{"rshared", "shared", received, passedOn, []string{"shared", "shared", "shared+master", "shared", "shared"}},
-	}
-	variant := func(propagation string) string { return "root-" + strings.TrimSuffix("default-"+propagation, "-") }
-	// The directory on which the container mounts something, to see whether the host receives it.
-	backDir := func(propagation, option string) string { return "back-" + propagation + "-" + option }
-	shells, processes := map[string]*runc.Shell{}, map[string]proc.Process{}
-	for _, row := range rows {
-		mayMount := bundle.WithCapability("CAP_SYS_ADMIN")
-		_, sh, p := runc.StartWithShell(q, b, variant(row.propagation), mayMount, func(s *specs.Spec) {
-			s.Linux.RootfsPropagation = row.propagation
-			for _, option := range options {
-				mount := specs.Mount{Destination: "/at/" + option, Type: "none", Source: shelf, Options: []string{option}}
-				if option != "bind" && option != "rbind" {
-					mount.Options = append(mount.Options, "rbind")
+	} {
+		name := strings.TrimSuffix("root-"+row.propagation, "-")
+		q.Run(name, func(q *lab.Q) {
+			q.Step("linux.rootfsPropagation %q: on the host and in the container a mount is made later. Which mounts pass it on?", row.propagation)
+			c := runc.Variant(q, b, name, mayMount, func(s *specs.Spec) {
+				s.Linux.RootfsPropagation = row.propagation
+				s.Mounts = append(s.Mounts, atOption("bind"), atOption("rbind"))
+				for _, option := range options[2:] {
+					s.Mounts = append(s.Mounts, atOption(option, "rbind"))
 				}
-				s.Mounts = append(s.Mounts, mount)
+			})
+			sh := c.UseShell()
+			p := c.CreateAndStart()
+			subject := fmt.Sprintf("linux.rootfsPropagation %q: ", row.propagation)
+
+			late := "late-" + name
+			q.MountTmpfs(filepath.Join(shelf, late))
+			// Read the table once, for all mounts of a container: the kernel has propagated the mount before mount(2) returned.
+			mounts := check.Mounts(q, p)
+			var receivers, kinds, senders []string
+			for _, option := range options {
+				if slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == "/at/"+option+"/"+late }) {
+					receivers = append(receivers, option)
+				}
+				kinds = append(kinds, check.Propagation(check.TopMount(q, mounts, "/at/"+option)))
+				q.Fact(subject+"propagation of the mount with the option "+option, kinds[len(kinds)-1])
 			}
+			assert.Check(q, cmp.DeepEqual(kinds, row.kinds), "propagation of the mounts with the options %v, with linux.rootfsPropagation %q",
+				options, row.propagation)
+			assert.Check(q, cmp.DeepEqual(receivers, row.fromHost), "mounts that receive the late mount, with linux.rootfsPropagation %q",
+				row.propagation)
+			q.Covers("linux.rootfsPropagation", "mounts[].options")
+			root := check.Propagation(check.TopMount(q, mounts, "/"))
+			if row.root != "" {
+				assert.Check(q, cmp.Equal(root, row.root), "propagation of the container's /, with linux.rootfsPropagation %q", row.propagation)
+			} else {
+				assert.Check(q, !strings.Contains(root, "shared"), "with linux.rootfsPropagation %q the container's / is %s: mounts could reach "+
+					"the host", row.propagation, root)
+			}
+			q.Fact(subject+"propagation of /", root)
+			q.Fact(subject+"receive the late mount", receivers)
+
+			for _, option := range options {
+				back := "back-" + name + "-" + option
+				assert.NilError(q, os.Mkdir(filepath.Join(shelf, back), 0o755))
+				q.LogCommand("mkdir shelf/%s", back)
+				r := sh.Run("mount -t tmpfs cdb-back /at/" + option + "/" + back)
+				assert.Check(q, cmp.Equal(r.Code, 0), "the container cannot mount anything: %s", r.Out)
+				if m := check.MountAt(q, filepath.Join(shelf, back)); m != nil {
+					senders = append(senders, option)
+					assert.Check(q, cmp.Equal(m.Source, "cdb-back"))
+				}
+			}
+			assert.Check(q, cmp.DeepEqual(senders, row.fromInside),
+				"mounts that pass a mount on to the host, with linux.rootfsPropagation %q", row.propagation)
+			q.Fact(subject+"pass a mount on to the host", senders)
 		})
-		shells[row.propagation], processes[row.propagation] = sh, p
-		for _, option := range options {
-			assert.NilError(q, os.Mkdir(filepath.Join(shelf, backDir(row.propagation, option)), 0o755))
-			q.LogCommand("mkdir shelf/%s", backDir(row.propagation, option))
-		}
 	}
 
-	q.Step("bind copies one mount, rbind also those below")
-	sh := shells[""]
-	assert.Check(q, cmp.Equal(sh.Run("cat /at/rbind/early/mark").Out, "early"))
-	r := sh.Run("cat /at/bind/early/mark")
-	assert.Check(q, cmp.Contains(r.Out, "No such file"), "bind has copied the mount below, too")
-	q.Fact("rbind", sh.Run("cat /at/rbind/early/mark").Out)
-	q.Fact("bind", r.Out)
-
-	q.Step("on the host, a mount is made later: which mounts receive it, by linux.rootfsPropagation and by option")
-	q.MountTmpfs(filepath.Join(shelf, "late"))
-	for _, row := range rows {
-		// Read the table once, for all mounts of a container: the kernel has propagated the mount before mount(2) returned.
-		mounts := check.Mounts(q, processes[row.propagation])
-		var receivers, kinds []string
-		for _, option := range options {
-			if slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == "/at/"+option+"/late" }) {
-				receivers = append(receivers, option)
-			}
-			kinds = append(kinds, check.Propagation(check.TopMount(q, mounts, "/at/"+option)))
+	q.Run("unbindable", func(q *lab.Q) {
+		q.Step("an unbindable mount cannot be the source of a bind mount: / by linux.rootfsPropagation, another mount by its option")
+		c := runc.Variant(q, b, "unbindable", mayMount, func(s *specs.Spec) {
+			s.Linux.RootfsPropagation = "unbindable"
+			s.Mounts = append(s.Mounts, atOption("bind"), atOption("unbindable", "bind"))
+		})
+		sh := c.UseShell()
+		mounts := check.Mounts(q, c.CreateAndStart())
+		for _, at := range []string{"/", "/at/unbindable"} {
+			kind := check.Propagation(check.TopMount(q, mounts, at))
+			assert.Check(q, cmp.Equal(kind, "unbindable"), "propagation of the mount at %s", at)
+			r := sh.Run("mount --bind " + at + " /tmp")
+			assert.Check(q, r.Code != 0, "the unbindable mount at %s can be bound", at)
+			assert.Check(q, cmp.Contains(r.Out, "Invalid argument"), "mount --bind %s /tmp", at)
+			q.Fact("unbindable: propagation of "+at, kind)
+			q.Fact("unbindable: error of mount --bind "+at, r.Failure())
 		}
-		assert.Check(q, cmp.DeepEqual(kinds, row.kinds), "propagation of the mounts with the options %v, with linux.rootfsPropagation %q",
-			options, row.propagation)
-		assert.Check(q, cmp.DeepEqual(receivers, row.fromHost),
-			"mounts that receive the late mount, with linux.rootfsPropagation %q: %v", row.propagation, kinds)
-		q.Covers("linux.rootfsPropagation", "mounts[].options")
-		subject := fmt.Sprintf("linux.rootfsPropagation %q: ", row.propagation)
-		root := check.Propagation(check.TopMount(q, mounts, "/"))
-		if row.root != "" {
-			assert.Check(q, cmp.Equal(root, row.root), "propagation of the container's /, with linux.rootfsPropagation %q", row.propagation)
-		} else {
-			assert.Check(q, !strings.Contains(root, "shared"), "with linux.rootfsPropagation %q the container's / is %s: mounts could reach "+
-				"the host", row.propagation, root)
-		}
-		q.Fact(subject+"propagation of /", root)
-		for i, option := range options {
-			q.Fact(subject+"propagation of the mount with the option "+option, kinds[i])
-		}
-		q.Fact(subject+"receive the late mount", receivers)
-	}
-
-	q.Step("in the container, a mount is made: below which mounts does the host receive it")
-	for _, row := range rows {
-		var senders []string
-		for _, option := range options {
-			dir := backDir(row.propagation, option)
-			r := shells[row.propagation].Run("mount -t tmpfs cdb-back /at/" + option + "/" + dir)
-			assert.Check(q, cmp.Equal(r.Code, 0), "the container cannot mount anything: %s", r.Out)
-			if m := check.MountAt(q, filepath.Join(shelf, dir)); m != nil {
-				senders = append(senders, option)
-				assert.Check(q, cmp.Equal(m.Source, "cdb-back"))
-			}
-		}
-		assert.Check(q, cmp.DeepEqual(senders, row.fromInside),
-			"mounts that pass a mount on to the host, with linux.rootfsPropagation %q", row.propagation)
-		q.Fact(fmt.Sprintf("linux.rootfsPropagation %q: pass a mount on to the host", row.propagation), senders)
-	}
-
-	q.Step("an unbindable mount cannot be the source of a bind mount: / by linux.rootfsPropagation, another mount by its option")
-	_, inUnbindable, p := runc.StartWithShell(q, b, "root-unbindable", bundle.WithCapability("CAP_SYS_ADMIN"), func(s *specs.Spec) {
-		s.Linux.RootfsPropagation = "unbindable"
-		s.Mounts = append(s.Mounts,
-			specs.Mount{Destination: "/at/bind", Type: "none", Source: shelf, Options: []string{"bind"}},
-			specs.Mount{Destination: "/at/unbindable", Type: "none", Source: shelf, Options: []string{"bind", "unbindable"}})
+		q.Control("another mount of the same container can be bound")
+		bound := sh.Run("mount --bind /at/bind /tmp && ls /tmp && umount /tmp")
+		assert.Check(q, cmp.Equal(bound.Code, 0), "a mount that is not unbindable cannot be bound: %s", bound.Out)
+		assert.Check(q, cmp.Contains(strings.Fields(bound.Out), "early"), "the directory below the mount that was bound")
+		q.Fact("mount --bind /at/bind: exit code", bound.Code)
 	})
-	mounts := check.Mounts(q, p)
-	for _, at := range []string{"/", "/at/unbindable"} {
-		kind := check.Propagation(check.TopMount(q, mounts, at))
-		assert.Check(q, cmp.Equal(kind, "unbindable"), "propagation of the mount at %s", at)
-		r := inUnbindable.Run("mount --bind " + at + " /tmp")
-		assert.Check(q, r.Code != 0, "the unbindable mount at %s can be bound", at)
-		assert.Check(q, cmp.Contains(r.Out, "Invalid argument"), "mount --bind %s /tmp", at)
-		q.Fact("unbindable: propagation of "+at, kind)
-		q.Fact("unbindable: error of mount --bind "+at, r.Failure())
-	}
-	q.Control("another mount of the same container can be bound")
-	bound := inUnbindable.Run("mount --bind /at/bind /tmp && ls /tmp && umount /tmp")
-	assert.Check(q, cmp.Equal(bound.Code, 0), "a mount that is not unbindable cannot be bound: %s", bound.Out)
-	assert.Check(q, cmp.Contains(strings.Fields(bound.Out), "early"), "the directory below the mount that was bound")
 
 	q.Answer("A mount made later reaches the other side if it is made in a shared mount: of its copies, shared ones and slaves receive it. " +
 		"By default the container's copies are slaves, so that the host receives nothing from the container.")

@@ -399,7 +399,7 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 	start(moved)
 	if !hasDevice(sh, "cdb7") && !runc.Knows(q, "netDevices,omitempty") {
 		assert.Check(q, cmp.Contains(devices(holder), "cdb0"), "the device is in neither namespace")
-		q.Fact("linux.netDevices", "this runtime does not know the field (runc does since 1.4.0), and ignores it without an error")
+		q.Fact("linux.netDevices", "this runtime does not know the field (runc 1.3.6 does not, 1.4.1 does), and ignores it without an error")
 		q.Answer("With this runtime it does not: the runtime does not know the field, and leaves the device where it is.")
 		return
 	}
