@@ -15,7 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gofrs/flock"
 	"golang.org/x/sync/errgroup"
 
 	"cdblab/helpers/trial"
@@ -79,14 +78,9 @@ func (c *Campaign) begin(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	lock := flock.New(filepath.Join(c.Dir, c.Target.Name+".lock"), flock.SetPermissions(0o644))
-	switch ok, err := lock.TryLock(); {
-	case err != nil:
+	if unlock, err = Lock(filepath.Join(c.Dir, c.Target.Name+".lock")); err != nil {
 		return nil, err
-	case !ok:
-		return nil, fmt.Errorf("another process makes mutants of %s in %s: wait until it has ended", c.Target.Name, c.Dir)
 	}
-	unlock = func() { _ = lock.Unlock() }
 	defer func() {
 		if err != nil {
 			unlock()

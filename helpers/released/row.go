@@ -122,17 +122,7 @@ func Write(out io.Writer, rows []Row) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "bug\tmodule\tbroken\tfixed\tverdict\twhy")
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Bug.ID, r.Bug.Module, r.Bug.Broken, r.Bug.Fixed, r.Verdict, short(r.Why))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Bug.ID, r.Bug.Module, r.Bug.Broken, r.Bug.Fixed, r.Verdict, trial.Short(r.Why))
 	}
 	return w.Flush()
-}
-
-// short returns a message as one line for a terminal.
-func short(message string) string {
-	const width = 120
-	line := []rune(strings.Join(strings.Fields(message), " "))
-	if len(line) > width {
-		return string(line[:width-1]) + "…"
-	}
-	return string(line)
 }

@@ -96,3 +96,13 @@ func Failure(q *results.Question) string {
 	}
 	return "it printed no message"
 }
+
+// Short returns a message as one line for a table on a terminal.
+func Short(message string) string {
+	const width = 120
+	line := []rune(strings.Join(strings.Fields(message), " "))
+	if len(line) > width {
+		return string(line[:width-1]) + "…"
+	}
+	return string(line)
+}
