@@ -94,7 +94,7 @@ func Write(out io.Writer, rows []Row) error {
 		by := r.By
 		switch r.Verdict {
 		case Caught:
-			by = "it"
+			by = "its question"
 		case ByAnother:
 			by = string(r.Verdict) + ": " + r.By
 		default:
