@@ -91,14 +91,12 @@ func Write(out io.Writer, rows []Row) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "lie\tprogram\tquestion\tcaught by\tmessage")
 	for _, r := range rows {
-		by := r.By
+		by := string(r.Verdict)
 		switch r.Verdict {
 		case Caught:
 			by = "its question"
 		case ByAnother:
-			by = string(r.Verdict) + ": " + r.By
-		default:
-			by = string(r.Verdict)
+			by += ": " + r.By
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.Lie.Name, r.Lie.Program, r.Lie.Question, by, trial.Short(r.Why))
 	}
