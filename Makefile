@@ -84,6 +84,15 @@ mutants: deps tools $(BIN)/lab ## make N mutants of a pinned program, run the qu
 		-jobs $(call q,JOBS) -test2json "$$test2json" -as-root $(AS_ROOT) $(RUN) $(if $(value DEADLINE),-deadline $(call q,DEADLINE)) \
 		$(if $(filter-out 0,$(value FRESH)),-fresh) $(if $(filter-out 0,$(value ALL)),-all-lines)
 
+# LIE= names lies of testdata/sabotage.toml, Q= the questions that have to catch them.
+LIE ?=
+.PHONY: sabotage
+sabotage: deps tools $(BIN)/lab ## run the questions on this machine against programs that break one promise each: each has to be caught
+	$(GO) test -c -tags vmlab -o .lab/lab.test .
+	@$(AS_ROOT) true
+	@test2json=$$($(GO) tool -n test2json) && GO=$(call q,GO) $(BIN)/lab sabotage -lies $(call q,LIE) -test2json "$$test2json" \
+		-as-root $(AS_ROOT) $(if $(value Q),-run $(call q,Q)) $(if $(value DEADLINE),-deadline $(call q,DEADLINE))
+
 # ID= names bugs by id or reference. RUNC=1.1.11 or CONTAINERD=1.7.7 names those that this version has, or has not any more.
 ID ?=
 BUGS := $(ID) $(foreach v,RUNC CONTAINERD,$(if $(value $(v)),$(v)=$(value $(v))))

@@ -49,6 +49,8 @@
 //	helpers/release                               builds any release of runc and containerd by its number
 //	helpers/released                              the table of released bugs, and what the lab does with each
 //	helpers/mutants                               faults in the source of a program under test, and which questions notice them
+//	helpers/sabotage                              the table of lies of a program under test, and which question catches each
+//	helpers/trial                                 asks the questions of a broken program, and judges what they noticed
 //	helpers/confine                               runs a command as root in namespaces and cgroups of its own
 //	helpers/signals                               which signals this program inherited as ignored or blocked
 //	helpers/doctor, prompt                        what a run needs; stops a program until the reader goes on
@@ -68,7 +70,7 @@
 //     read it.
 //   - A picture in the notebook: to the table in helpers/notebook/picture.go. The question records what it shows as a map or a slice.
 //   - A kernel: nothing, if the distribution packages it (KERNEL=6.12). A module that the guest needs: in helpers/vm/modules.go.
-//   - A promise that a runtime might break: to selftest/saboteur_test.go.
+//   - A promise that a runtime might break: to testdata/sabotage.toml.
 //
 // CONTRIBUTING.md has the habits.
 //
