@@ -44,7 +44,7 @@ help: ## list the targets
 	@echo 'Q=Lifecycle selects questions for lab, lab-here, steady and selftest. README.md has the other variables.'
 
 .PHONY: deps
-deps: ## install what is missing: compiler, libseccomp, busybox, QEMU, strace, crun, criu, mkfs.erofs
+deps: ## install what is missing: compiler, libseccomp, pkg-config, busybox, QEMU, strace, crun, criu, mkfs.erofs
 	@scripts/deps.sh
 
 .PHONY: tools
@@ -84,6 +84,15 @@ mutants: deps tools $(BIN)/lab ## make N mutants of a pinned program, run the qu
 		-jobs $(call q,JOBS) -test2json "$$test2json" -as-root $(AS_ROOT) $(RUN) $(if $(value DEADLINE),-deadline $(call q,DEADLINE)) \
 		$(if $(filter-out 0,$(value FRESH)),-fresh) $(if $(filter-out 0,$(value ALL)),-all-lines)
 
+# LIE= names lies of testdata/sabotage.toml, Q= the questions that have to catch them.
+LIE ?=
+.PHONY: sabotage
+sabotage: deps tools $(BIN)/lab ## run the questions on this machine against programs that break one promise each: each has to be caught
+	$(GO) test -c -tags vmlab -o .lab/lab.test .
+	@$(AS_ROOT) true
+	@test2json=$$($(GO) tool -n test2json) && GO=$(call q,GO) $(BIN)/lab sabotage -lies $(call q,LIE) -test2json "$$test2json" \
+		-as-root $(AS_ROOT) $(if $(value Q),-run $(call q,Q)) $(if $(value DEADLINE),-deadline $(call q,DEADLINE))
+
 # ID= names bugs by id or reference. RUNC=1.1.11 or CONTAINERD=1.7.7 names those that this version has, or has not any more.
 ID ?=
 BUGS := $(ID) $(foreach v,RUNC CONTAINERD,$(if $(value $(v)),$(v)=$(value $(v))))
@@ -110,6 +119,12 @@ RESULTS ?=
 matrix: $(BIN)/lab ## make a table of what differs between many runs: make matrix RUNC='1.2.5 1.3.4' CGROUP='v1 v2'
 	@MAKE=$(call q,MAKE_COMMAND) $(BIN)/lab matrix $(compare_flags) \
 		$(foreach v,RUNC CONTAINERD CTR SHIM KERNEL CGROUP MEM CPUS ACCEL,$(if $(value $(v)),$(v)=$(call q,$(v)))) $(value RESULTS)
+
+# ARCH=arm64 makes it for another architecture.
+ARCH ?=
+.PHONY: dist
+dist: deps $(BIN)/lab ## make the tarball for a machine without Go and without a network: .lab/dist/cdblab-linux-amd64.tar.gz
+	@GO=$(call q,GO) $(BIN)/lab dist $(if $(value ARCH),-arch $(call q,ARCH))
 
 # The questions import libcontainer. libcontainer needs cgo, and cgo needs a C compiler for arm64.
 ARM64_CC := $(shell command -v aarch64-linux-gnu-gcc)
@@ -171,6 +186,6 @@ bench: deps tools ## measure the lab's helpers against the same commands without
 	$(GO) test -exec $(AS_ROOT) -tags vmlab -count=1 -run '^$$' -bench . -benchtime 20x .
 
 .PHONY: selftest
-selftest: deps tools $(BIN)/lab ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
+selftest: deps tools dist ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
 	$(RELEASE) $(GO) test -exec ../$(AS_ROOT) -tags 'vmlab selftest' -count=1 -v -timeout 40m $(RUN) ./selftest

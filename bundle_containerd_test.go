@@ -25,11 +25,12 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// The same two things: a config.json and a rootfs. Only that containerd generates the one and mounts the other.
+// It has the same two parts, a config.json and a rootfs. containerd generates config.json, and mounts the rootfs.
 //
-// The image's config became process.env, args and cwd; the layers became the mount at rootfs, made from a snapshot; the
-// runtime's options lie beside config.json and not in it; the cgroup's path is made of the namespace and the id. That there is a
-// terminal is decided by `containers create --tty`, and stands in config.json; the FIFOs of `tasks start` are the shim's business.
+// process.env, args and cwd come from the image's config, unless the client gives others. The rootfs is a mount point, and what is
+// mounted is a snapshot of the image's layers. The runtime's options are in a file of their own beside config.json. The cgroup's path
+// has the containerd namespace and the container's id. `ctr containers create --tty` asks for a terminal, and config.json has it;
+// the FIFOs for output belong to `ctr tasks start` and to the shim, and config.json does not name them.
 //
 // Hint: the bundle lies below containerd's state directory, by namespace and id.
 // Spec: https://github.com/opencontainers/image-spec/blob/main/conversion.md
@@ -57,6 +58,10 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	assert.DeepEqual(q, task.Args, generated.Process.Args)
 	q.Covers("process.args")
 	assert.Check(q, !generated.Process.Terminal)
+	d.CreateContainerWith([]string{"--tty"}, ref, q.ID("cdb-tty"), "sleep", "300")
+	withTTY := d.Spec(q.ID("cdb-tty")).Process.Terminal
+	assert.Check(q, withTTY, "process.terminal, with `ctr containers create --tty`")
+	q.Fact("process.terminal, without and with --tty", []bool{generated.Process.Terminal, withTTY})
 	shim := proc.Snapshot(q, task.Parent)
 	var fifos []string
 	for _, target := range shim.FDs {
@@ -69,6 +74,9 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	config, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	assert.NilError(q, err)
 	assert.Check(q, !strings.Contains(string(config), d.FifoDir), "the FIFOs are in config.json")
+	for fd, target := range task.FDs {
+		assert.Check(q, !strings.HasPrefix(target, d.FifoDir), "descriptor %d of the program is a FIFO of the client", fd)
+	}
 	q.Fact("process.args", generated.Process.Args)
 	q.Fact("FIFOs, held by the shim alone", slices.Compact(fifos))
 
@@ -93,8 +101,8 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	assert.Check(q, mounted != nil, "nothing is mounted at %s/rootfs", dir)
 	if mounted != nil {
 		q.Fact("rootfs", mounted.FSType)
-		assert.Check(q, !strings.Contains(string(config), mounted.FSType), "config.json contains %s", mounted.FSType)
 		assert.Check(q, cmp.Contains(mounted.VFSOptions, d.Root), "the snapshot is not below containerd's root")
+		assert.Check(q, !strings.Contains(string(config), d.Root), "config.json names a directory below containerd's root, where snapshots are")
 	}
 	q.Control("the hand-built rootfs is a plain directory")
 	assert.Check(q, check.MountAt(q, handBuilt.Rootfs()) == nil, "something is mounted at %s", handBuilt.Rootfs())
@@ -135,27 +143,40 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	q.Fact("linux.cgroupsPath", generated.Linux.CgroupsPath)
 
 	q.Step("field by field: - the hand-built one, + the generated one")
-	difference, err := bundle.Difference(handBuilt.Spec, generated)
-	assert.NilError(q, err)
-	sameInEachRun := strings.NewReplacer(q.Dir, "$Q", q.Cgroup, "$CGROUP", id, ctrd.ContainerID, d.Namespace, ctrd.Namespace)
-	text := sameInEachRun.Replace(strings.Join(difference, "\n") + "\n")
+	difference := func() string {
+		lines, err := bundle.Difference(handBuilt.Spec, generated)
+		assert.NilError(q, err)
+		sameInEachRun := strings.NewReplacer(q.Dir, "$Q", q.Cgroup, "$CGROUP", id, ctrd.ContainerID, d.Namespace, ctrd.Namespace)
+		return sameInEachRun.Replace(strings.Join(lines, "\n") + "\n")
+	}
+	text := difference()
 	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
 		sign, rest, _ := strings.Cut(line, " ")
 		field, value, _ := strings.Cut(rest, " ")
 		q.Fact(sign+" "+field, value)
 	}
-	if _, labImage := q.Image(); labImage && q.Pinned() {
-		golden.Assert(q, text, "bundle-difference-cgroup-"+cgroup.Version(q)+".golden")
+	if _, labImage := q.Image(); labImage && runc.IsRunc(q) {
+		// The releases from runc 1.1.12 and containerd 1.7.29 on differ only in this. Each program writes the version of the
+		// specification that it was built with.
+		handBuilt.Spec.Version = generated.Version
+		if q.UnderTest("runc").Precedes("1.2.0") {
+			handBuilt.Spec.Process.Capabilities.Ambient = nil // later ones have no ambient capabilities
+		}
+		if q.UnderTest("ctr").Precedes("2.4.0") {
+			generated.Linux.MaskedPaths = append(generated.Linux.MaskedPaths, "/proc/interrupts") // later ones mask it
+		}
+		golden.Assert(q, difference(), "bundle-difference-cgroup-"+cgroup.Version(q)+".golden")
 	}
 
-	q.Answer("The same parts: containerd writes config.json from image config and arguments, and mounts the rootfs from a snapshot.")
+	q.Answer("It has the same parts. containerd writes config.json from the image's config and from the client's arguments, and it mounts a " +
+		"snapshot of the image at rootfs.")
 }
 
-// Yes. The bundle is all that a runtime needs, whichever program wrote it: the same config.json over the same snapshot
-// gives the same facts.
+// Yes. A runtime needs the bundle only: the same config.json over the same snapshot gives the program the same settings.
 //
-// What changes is what no bundle says: which process is the parent, and where the output goes. The shim is parent and holds
-// the FIFOs; without it the orphan goes to pid 1 and keeps the descriptors that it was given.
+// Two things are in no bundle: which process is the parent, and where the output goes. With containerd, the shim is the parent and
+// holds the FIFOs. Without it, the program is an orphan: pid 1, or a subreaper, is its parent, and its descriptors are those of the
+// process that called runc.
 //
 // Hint: which facts of the process are config.json's, and which are its caller's?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/bundle.md
@@ -241,7 +262,8 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 		}
 	}
 	assert.Check(q, differ >= 2, "the hand-built container differs in %d settings, and should in 2 or more", differ)
-	q.Fact("terms in which the hand-built one differs", differ)
+	q.Fact("settings in which the hand-built container differs", differ)
 
-	q.Answer("Yes: config.json and rootfs are all it needs. Parent and output are the caller's, and in no bundle.")
+	q.Answer("Yes: runc needs config.json and the rootfs, and no more. The parent of the program and its output are its caller's choice, " +
+		"and in no bundle.")
 }

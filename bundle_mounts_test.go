@@ -26,14 +26,15 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Those of config.json, in its order, and root.path below them: no mount of the host's.
+// The container sees the mounts of config.json, in their order, in the directory that root.path names.
 //
-// The runtime mounts each on its destination within the rootfs, one after the other, so a later one hides what lies below
-// it. Then it makes the rootfs the root and lets go of the old one. What is mounted below the rootfs on the host is part of
-// it, for the rootfs is bound with all that is below.
+// runc mounts each on its destination in the rootfs, one after the other, so a later mount hides an earlier one below it. Then it
+// makes the rootfs the root, and unmounts the old root. It binds the rootfs with everything that the host has mounted below it,
+// and so the container sees these mounts, too. In /dev, runc makes the devices and links that each program expects.
 //
 // Hint: /proc/PID/mountinfo is the mount table of the process's mount namespace, not the host's.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#mounts
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime-linux.md#runtimeLinuxDevSymbolicLinks
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html, https://man7.org/linux/man-pages/man2/pivot_root.2.html
 func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which mounts does the container see?")
@@ -45,12 +46,13 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	outer := specs.Mount{Destination: "/cdb", Type: "tmpfs", Source: "cdb-source",
 		Options: []string{"nosuid", "noexec", "size=64k"}}
 	inner := specs.Mount{Destination: "/cdb/in", Type: "none", Source: shelf, Options: []string{"rbind"}}
+	relative := specs.Mount{Destination: "/cdb/relative", Type: "none", Source: "../shelf", Options: []string{"bind"}} // to the bundle
 	addMounts := func(mounts ...specs.Mount) func(*specs.Spec) {
 		return func(s *specs.Spec) { s.Mounts = append(s.Mounts, mounts...) }
 	}
 
 	q.Step("each mount of config.json is one of the container's, in this order")
-	c, sh, p := runc.StartWithShell(q, b, "mounts", addMounts(outer, inner))
+	c, sh, p := runc.StartWithShell(q, b, "mounts", addMounts(outer, inner, relative))
 	mounts := check.Mounts(q, p)
 	var configured, found []string
 	for _, m := range c.Bundle.Spec.Mounts {
@@ -82,6 +84,51 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	// The kernel ignores the type of a bind mount, which is usually written "none": the mount has the type of its source.
 	assert.Check(q, check.TopMount(q, mounts, "/cdb/in").FSType != inner.Type, "a bind mount has the type that config.json gives it")
 	q.Fact("mounts[].source of /cdb/in", sh.Run("cat /cdb/in/mark").Out)
+	inRelative := sh.Run("cat /cdb/relative/mark").Out
+	assert.Check(q, cmp.Equal(inRelative, "the shelf"), "the file in the source ../shelf of a bind mount, relative to the bundle")
+	q.Fact("mounts[].source of /cdb/relative", inRelative)
+
+	q.Step("each mount has the type, the flags and the mode that config.json gives it, and no other flag")
+	for _, m := range c.Bundle.Spec.Mounts {
+		if slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
+			continue // it keeps the type and the flags of its source
+		}
+		for _, mounted := range check.MountedFor(q, mounts, m) {
+			check.IsAsConfigured(q, p, mounted, m)
+			q.Fact("mount at "+mounted.Mountpoint+": type and flags", mounted.FSType+" "+strings.Join(check.FlagsOf(mounted), " "))
+		}
+	}
+
+	q.Step("the container has the default file systems of the specification")
+	// https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-filesystems
+	for path, want := range map[string]string{"/proc": "proc", "/sys": "sysfs", "/dev/pts": "devpts", "/dev/shm": "tmpfs"} {
+		assert.Check(q, cmp.Equal(check.TopMount(q, mounts, path).FSType, want), "file system at %s", path)
+	}
+
+	q.Step("in /dev, runc makes the links to the program's descriptors")
+	wantLinks := []string{"/dev/fd → /proc/self/fd", "/dev/stdin → /proc/self/fd/0", "/dev/stdout → /proc/self/fd/1",
+		"/dev/stderr → /proc/self/fd/2"}
+	devLinks := func(p proc.Process) (links []string) {
+		for _, link := range []string{"/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"} {
+			if target, err := os.Readlink(fmt.Sprintf("/proc/%d/root%s", p.PID, link)); err == nil {
+				links = append(links, link+" → "+target)
+			}
+		}
+		return links
+	}
+	assert.Check(q, cmp.DeepEqual(devLinks(p), wantLinks), "links in a /dev that is a tmpfs")
+	q.Fact("links in /dev", devLinks(p))
+	hostsDev := q.MountTmpfs(q.Mkdir("dev"))
+	assert.NilError(q, unix.Mknod(filepath.Join(hostsDev, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3)))) // to mask paths
+	q.LogCommand("mknod -m 666 dev/null c 1 3")
+	inBoundDev := runc.Variant(q, b, "bound-dev", func(s *specs.Spec) {
+		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/dev") })
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dev", Type: "none", Source: hostsDev, Options: []string{"bind"}})
+	}).CreateAndStart()
+	q.Fact("links in a /dev that is a bind mount of a directory of the host", devLinks(inBoundDev))
+	q.Clause("Dev symbolic links: While creating the container (step 2 in the lifecycle), runtimes MUST create the following symlinks "+
+		"if the source file exists after processing mounts:", lab.DeviatesUnless(slices.Equal(devLinks(inBoundDev), wantLinks),
+		"runc makes no links in a /dev that is a bind mount"))
 
 	q.Step("root.path is what they are mounted in")
 	assert.Check(q, file.Same(fmt.Sprintf("/proc/%d/root/", p.PID), b.Rootfs()),
@@ -89,7 +136,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	assert.Check(q, cmp.Equal(mounts[0].Mountpoint, "/"), "the first mount")
 	assert.Check(q, cmp.Equal(sh.Run("cat /mark").Out, "the bundle's rootfs"))
 	q.Covers("root.path")
-	q.Fact("root.path", "the same directory as the container's /")
+	q.Fact("root.path is the container's /", file.Same(fmt.Sprintf("/proc/%d/root/", p.PID), b.Rootfs()))
 
 	q.Step("nothing else is mounted: pivot_root has left no mount of the host")
 	assert.Check(q, cmp.Len(check.MountsOutside(mounts, configured), 0), "mounts that config.json does not ask for")
@@ -103,7 +150,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.WriteLine(b.Rootfs("cdb-below", "mark"), "the host's mount")
 	_, sh, p = runc.StartWithShell(q, b, "reversed", addMounts(inner, outer))
 	mounts = check.Mounts(q, p)
-	assert.Check(q, check.TopMount(q, mounts, "/cdb/in").Source != "")
+	assert.Check(q, strings.HasSuffix(check.TopMount(q, mounts, "/cdb/in").Root, "/shelf"), "the mount at /cdb/in is not that of the shelf")
 	hidden := sh.Run("cat /cdb/in/mark")
 	assert.Check(q, cmp.Contains(hidden.Out, "No such file"), "the mount that a later one hides can still be read")
 	q.Fact("the inner mount", hidden.Out)
@@ -124,10 +171,20 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 		s.Root.Path = "../other" // relative to the bundle
 		s.Process.Args = []string{"sleep", "301"}
 	})
-	p = elsewhere.CreateAndStart()
+	p = elsewhere.StartAfter("exec 7< bundle/config.json")
 	mark := file.Read(q, fmt.Sprintf("/proc/%d/root/mark", p.PID))
 	assert.Check(q, cmp.Equal(mark, "another rootfs"))
 	q.Fact("root.path ../other", mark)
+
+	q.Step("an open file of the host would be another way to its directories: the program gets none that runc's caller has open")
+	var descriptors []int
+	for _, d := range proc.Descriptors(q, p.PID) {
+		descriptors = append(descriptors, d.FD)
+	}
+	assert.Check(q, cmp.DeepEqual(descriptors, []int{0, 1, 2}), "open descriptors of the program, where runc's caller has 7, too")
+	q.Fact("open descriptors of the program", descriptors)
+	q.Clause("File descriptors: By default, only the stdin, stdout and stderr file descriptors are kept open for the application "+
+		"by the runtime.", lab.Met)
 
 	q.Step("tmpcopyup copies what the mount hides, with modes and links, whatever the umask of the caller of runc is")
 	copied := filepath.Join(other, "copied")
@@ -168,16 +225,18 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	// Inside of the rootfs the links lead here, and runc has made device files, which must not stay.
 	q.Must("rm", "-r", "other"+filepath.Dir(outside))
 
-	q.Answer("Those of config.json in its order, over root.path. Of the host's mounts, only those below the rootfs.")
+	q.Answer("The container sees the mounts of config.json, in their order, in the directory that root.path names. Of the host's mounts " +
+		"it sees only those below the rootfs.")
 }
 
-// Those that no field of config.json takes away.
+// The container may write to each mount for which config.json does not forbid it.
 //
-// An option is a flag of one mount: the same directory may be bound twice, and be writable at one place. root.readonly
-// is such a flag for /, and reaches no other mount. What readonlyPaths names is bound onto itself and made read-only; what
-// maskedPaths names is covered, a file by /dev/null and a directory by an empty read-only file system.
+// An option such as ro is a flag of one mount. So one directory can be bound twice, and be writable at one of the places. An
+// option with an r before it, such as rro, reaches the mounts below as well. root.readonly is the flag ro of /, and reaches no
+// other mount. runc binds each of readonlyPaths onto itself, read-only. It covers each of maskedPaths: a file by /dev/null, and a
+// directory by an empty read-only file system.
 //
-// Hint: try it. EROFS, EACCES, ELOOP and ENOSPC tell which it was.
+// Hint: try to write. The errors EROFS, EACCES, ELOOP and ENOSPC have different causes.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-mount-options
 // Kernel: https://man7.org/linux/man-pages/man2/mount.2.html, https://man7.org/linux/man-pages/man2/mount_setattr.2.html
 func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
@@ -185,22 +244,26 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 
-	q.Step("on the host: a directory of what an option can forbid, and paths of the rootfs to be hidden")
+	q.Step("on the host: a mount with what an option can forbid, and another mount below it; and paths of the rootfs to be hidden")
 	shelf := q.MountTmpfs(q.Mkdir("shelf"))
-	q.WriteLine(filepath.Join(shelf, "file"), "here")
-	q.WriteLine(filepath.Join(shelf, "script"), "#!/bin/sh")
-	assert.NilError(q, os.Chmod(filepath.Join(shelf, "script"), 0o755))
-	assert.NilError(q, os.Symlink("file", filepath.Join(shelf, "link")))
-	assert.NilError(q, unix.Mknod(filepath.Join(shelf, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 	program, err := os.ReadFile(q.UnderTest("busybox").Path)
 	assert.NilError(q, err)
-	suid := filepath.Join(shelf, "busybox") // busybox wants its name
-	assert.NilError(q, os.WriteFile(suid, program, 0o755))
-	assert.NilError(q, os.Chown(suid, 1000, 1000))
-	assert.NilError(q, os.Chmod(suid, os.ModeSetuid|0o755))
-	q.LogCommand("cd shelf; chmod 755 script; ln -s file link; mknod -m 666 null c 1 3; cp %s busybox; chown 1000:1000 busybox; "+
-		"chmod 4755 busybox; cd ..", q.UnderTest("busybox").Path)
-	q.MountTmpfs(filepath.Join(shelf, "below"))
+	for _, dir := range []string{shelf, filepath.Join(shelf, "below")} {
+		if dir != shelf {
+			q.MountTmpfs(dir)
+		}
+		q.WriteLine(filepath.Join(dir, "file"), "here")
+		q.WriteLine(filepath.Join(dir, "script"), "#!/bin/sh")
+		assert.NilError(q, os.Chmod(filepath.Join(dir, "script"), 0o755))
+		assert.NilError(q, os.Symlink("file", filepath.Join(dir, "link")))
+		assert.NilError(q, unix.Mknod(filepath.Join(dir, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+		suid := filepath.Join(dir, "busybox") // busybox wants its name
+		assert.NilError(q, os.WriteFile(suid, program, 0o755))
+		assert.NilError(q, os.Chown(suid, 1000, 1000))
+		assert.NilError(q, os.Chmod(suid, os.ModeSetuid|0o755))
+		q.LogCommand("cd %s; chmod 755 script; ln -s file link; mknod -m 666 null c 1 3; cp %s busybox; chown 1000:1000 busybox; "+
+			"chmod 4755 busybox; cd %s", dir, q.UnderTest("busybox").Path, q.Dir)
+	}
 	for _, dir := range []string{"kept", "secrets"} {
 		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
 		q.LogCommand("mkdir bundle/rootfs/%s", dir)
@@ -209,12 +272,11 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	q.WriteLine(b.Rootfs("secret"), "told")
 
 	rows := []struct {
-		option    string
-		act       string // a command below the mount, which succeeds without the option
+		option    string // with an r before it, it is an option that reaches the mounts below, too
+		act       string // a command in the mount, which succeeds without the option
 		wantError string // what the command writes with the option
 	}{
 		{"ro", "touch file", "Read-only file system"},
-		{"rro", "touch below/file", "Read-only file system"},
 		{"nodev", "echo > null", "Permission denied"},
 		{"noexec", "./script", "Permission denied"},
 		{"nosuid", "[ $(./busybox id -u) = 1000 ]", ""}, // it runs, and keeps its user
@@ -230,33 +292,47 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		s.Process.NoNewPrivileges = false // with it, no program is set-uid anywhere
 		s.Mounts = append(s.Mounts, bind("/at/none"))
 		for _, row := range rows {
-			s.Mounts = append(s.Mounts, bind("/at/"+row.option, row.option))
+			s.Mounts = append(s.Mounts, bind("/at/"+row.option, row.option), bind("/at/r"+row.option, "r"+row.option))
 		}
 		s.Mounts = append(s.Mounts, small)
 	})
-	below := func(option, act string) string { return "cd /at/" + option + " && (" + act + ")" }
+	in := func(mount, act string) string { return "cd /at/" + mount + " && (" + act + ")" }
 
-	q.Step("mounts[].options: what each forbids")
+	q.Step("mounts[].options: what each forbids in its mount, and what each forbids in the mount below")
+	// runc before 1.1.0 and other runtimes may ignore options that they do not know. `runc features` lists those that they know.
+	known := runc.Features(q).MountOptions
 	mounts := check.Mounts(q, inOpen)
+	flagsAt := func(mount string) []string { return check.FlagsOf(check.TopMount(q, mounts, "/at/"+mount)) }
 	for _, row := range rows {
-		r := open.Run(below(row.option, row.act))
-		if !q.UnderTest("runc").Pinned && row.option == "nosymfollow" && r.Code == 0 {
-			q.Fact("mounts[].options: "+row.option, "older runtimes do not know the option, and ignore it without an error")
-			continue
+		for _, recursive := range []bool{false, true} {
+			option := map[bool]string{false: "", true: "r"}[recursive] + row.option
+			if known != nil && !slices.Contains(known, option) {
+				q.Fact("mounts[].options, "+option, "`runc features` does not list it")
+				continue
+			}
+			r, below := open.Run(in(option, row.act)), open.Run(in(option+"/below", row.act))
+			assert.Check(q, r.Code != 0, "with %s, this succeeds: %s", option, row.act)
+			assert.Check(q, cmp.Contains(r.Out, row.wantError), "with %s: %s", option, row.act)
+			want := check.MountFlags(append(flagsAt("none"), row.option)...)
+			assert.Check(q, cmp.DeepEqual(flagsAt(option), want), "flags of the mount with the option %s", option)
+			if recursive {
+				assert.Check(q, below.Code != 0, "with %s, this succeeds in the mount below: %s", option, row.act)
+				assert.Check(q, cmp.Contains(below.Out, row.wantError), "with %s, in the mount below: %s", option, row.act)
+			} else {
+				assert.Check(q, cmp.Equal(below.Code, 0), "%s is a flag of one mount, and yet in the mount below this fails: %s: %s", option,
+					row.act, below.Out)
+				want = flagsAt("none/below")
+			}
+			assert.Check(q, cmp.DeepEqual(flagsAt(option+"/below"), want), "flags of the mount below the mount with the option %s", option)
+			q.Covers("mounts[].options")
+			q.Fact("mounts[].options, "+option+": "+row.act, r.Failure())
+			q.Fact("mounts[].options, "+option+": flags of the mount below", flagsAt(option+"/below"))
 		}
-		assert.Check(q, r.Code != 0, "with %s, this succeeds: %s", row.option, row.act)
-		assert.Check(q, cmp.Contains(r.Out, row.wantError), "with %s: %s", row.option, row.act)
-		q.Covers("mounts[].options")
-		q.Fact("mounts[].options: "+row.option, row.act+" → "+r.Failure())
 	}
-	q.Fact("flags of /at/ro", check.MountOptions(check.TopMount(q, mounts, "/at/ro"), []string{"ro"}))
-	written := open.Run(below("ro", "touch below/file"))
-	assert.Check(q, cmp.Equal(written.Code, 0), "ro is a flag of one mount, and yet it reaches the mount below: %s", written.Out)
-	q.Fact("ro, the mount below", "writable, unlike with rro")
-	full := open.Run("dd if=/dev/zero of=/small/file bs=1k count=100")
-	assert.Check(q, cmp.Contains(full.Out, "No space left"), "100 KB in a tmpfs of size=64k: exit code %d", full.Code)
+	full := open.Run("dd if=/dev/zero of=/small/file bs=1k count=100 2>&1 | grep -o 'No space left on device'")
+	assert.Check(q, cmp.Equal(full.Code, 0), "100 KB in a tmpfs of size=64k: dd does not fail with ENOSPC")
 	assert.Check(q, cmp.Equal(open.Run("stat -c %a /small").Out, "700"), "the directory's mode, by mode=700")
-	q.Fact("size=64k", "100 KB → No space left on device")
+	q.Fact("size=64k, error of writing 100 KB", full.Out)
 	// The first container has made the directory in the rootfs that they share. runc 1.1.7 took the directory's mode then.
 	again := runc.Variant(q, b, "again", func(s *specs.Spec) { s.Mounts = append(s.Mounts, small) }).CreateAndStart()
 	mode := fmt.Sprintf("%o", check.StatInRoot(q, again.PID, "/small").Mode&0o7777)
@@ -297,14 +373,16 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 
 	q.Control("the same acts without the option, and without the field: they succeed")
 	for _, row := range rows {
-		r := open.Run(below("none", row.act))
-		assert.Check(q, cmp.Equal(r.Code, 0), "without %s, this fails: %s: %s", row.option, row.act, r.Out)
+		for _, mount := range []string{"none", "none/below"} {
+			r := open.Run(in(mount, row.act))
+			assert.Check(q, cmp.Equal(r.Code, 0), "without %s, this fails at /at/%s: %s: %s", row.option, mount, row.act, r.Out)
+		}
 	}
 	for _, row := range fields {
 		r := open.Run(row.act)
 		assert.Check(q, cmp.Equal(r.Code, 0), "without %s, this fails: %s: %s", row.covers[0], row.act, r.Out)
 	}
-	q.Fact("commands that succeed without the option or the field", len(rows)+len(fields))
+	q.Fact("commands that succeed without the option or the field", 2*len(rows)+len(fields))
 
 	q.Step("what a field does not reach")
 	for _, row := range []struct {
@@ -320,7 +398,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	} {
 		r := row.sh.Run(row.act)
 		assert.Check(q, cmp.Equal(r.Code, 0), "%s: %s: %s", row.what, row.act, r.Out)
-		q.Fact(row.what, row.act)
+		q.Fact(row.what+": exit code of "+row.act, r.Code)
 	}
 	mounts = check.Mounts(q, inClosed)
 	assert.Check(q, cmp.Equal(check.TopMount(q, mounts, "/secrets").FSType, "tmpfs"), "what covers a masked directory")
@@ -331,17 +409,20 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		"the masked file on the host after a write in the container")
 	q.Fact("on the host, the masked file", file.Read(q, b.Rootfs("secret")))
 
-	q.Answer("All that none of these forbids: an option of the mount, root.readonly, readonlyPaths, maskedPaths.")
+	q.Answer("The container may write to a mount unless one of these forbids it: an option of the mount, root.readonly, " +
+		"linux.readonlyPaths, or linux.maskedPaths.")
 }
 
-// The propagation of the mount in which the later mount is made decides that.
+// It does if the mount in which it is made is shared, or if the other side has a slave of that mount.
 //
-// A bind mount is a copy of a mount, and rbind copies those below as well. A copy of a shared mount receives what is
-// mounted later, and passes its own later mounts on, too; a slave only receives; a private one does neither. By default the
-// runtime makes all of them slaves, so that the host receives nothing; rootfsPropagation says otherwise for all mounts, an
-// option of a mount for that mount alone.
+// A bind mount is a copy of a mount, and rbind copies the mounts below as well. A copy of a shared mount is shared: it receives
+// later mounts, and passes on later mounts of its own. A slave only receives, and a private mount does neither.
 //
-// Hint: the optional fields of /proc/PID/mountinfo: shared:N and master:N. Mount something, and look on the other side.
+// Without linux.rootfsPropagation, runc makes all mounts in the container slaves, so the host receives nothing. The words that the
+// specification has for this field (shared, slave, private, unbindable) change the container's / alone: mounts of shared directories
+// stay shared, and the host receives what is mounted in them. runc also knows these words with an r before them, for all mounts.
+//
+// Hint: mount something, and look on the other side. /proc/PID/mountinfo shows shared:N and master:N as optional fields.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#rootfs-mount-propagation
 // Kernel: https://docs.kernel.org/filesystems/sharedsubtree.html
 func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
@@ -356,110 +437,134 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	q.MountTmpfs(filepath.Join(shelf, "early"))
 	q.WriteLine(filepath.Join(shelf, "early", "mark"), "early")
 
+	atOption := func(options ...string) specs.Mount {
+		return specs.Mount{Destination: "/at/" + options[0], Type: "none", Source: shelf, Options: options}
+	}
+	mayMount := bundle.WithCapability("CAP_SYS_ADMIN")
+
+	q.Step("bind copies one mount, rbind also those below")
+	_, sh, _ := runc.StartWithShell(q, b, "copies", func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, atOption("bind"), atOption("rbind"))
+	})
+	inRbind, inBind := sh.Run("cat /at/rbind/early/mark"), sh.Run("cat /at/bind/early/mark")
+	assert.Check(q, cmp.Equal(inRbind.Out, "early"))
+	assert.Check(q, cmp.Contains(inBind.Out, "No such file"), "bind has copied the mount below, too")
+	q.Fact("rbind", inRbind.Out)
+	q.Fact("bind", inBind.Out)
+
 	options := []string{"bind", "rbind", "rslave", "rprivate", "rshared"}
-	rows := []struct {
+	received, passedOn := []string{"bind", "rbind", "rslave", "rshared"}, []string{"bind", "rbind", "rshared"}
+	unchanged := []string{"shared", "shared", "master", "private", "shared"} // what the options make of copies of a shared mount
+	for _, row := range []struct {
 		propagation string   // linux.rootfsPropagation
 		root        string   // propagation of the container's / (/proc/PID/mountinfo); "" for what that of the host's mount gives
 		fromHost    []string // options of the mounts that receive a late mount of the host
 		fromInside  []string // options of the mounts below which a mount made in the container reaches the host
+		kinds       []string // propagation of the mounts, in the order of options
 	}{
-		{"", "", []string{"bind", "rbind", "rslave", "rshared"}, nil},
-		{"rslave", "", []string{"bind", "rbind", "rslave", "rshared"}, nil},
-		{"rprivate", "private", nil, nil},
-		{"rshared", "shared", []string{"bind", "rbind", "rslave", "rshared"}, []string{"bind", "rbind", "rshared"}},
-	}
-	variant := func(propagation string) string { return "root-" + strings.TrimSuffix("default-"+propagation, "-") }
-	// The directory on which the container mounts something, to see whether the host receives it.
-	backDir := func(propagation, option string) string { return "back-" + propagation + "-" + option }
-	shells, processes := map[string]*runc.Shell{}, map[string]proc.Process{}
-	for _, row := range rows {
-		mayMount := bundle.WithCapability("CAP_SYS_ADMIN")
-		_, sh, p := runc.StartWithShell(q, b, variant(row.propagation), mayMount, func(s *specs.Spec) {
-			s.Linux.RootfsPropagation = row.propagation
-			for _, option := range options {
-				mount := specs.Mount{Destination: "/at/" + option, Type: "none", Source: shelf, Options: []string{option}}
-				if option != "bind" && option != "rbind" {
-					mount.Options = append(mount.Options, "rbind")
+		{"", "", received, nil, []string{"master", "master", "master", "private", "shared+master"}},
+		// The words of the specification.
+		{"slave", "", received, passedOn, unchanged},
+		{"private", "private", received, passedOn, unchanged},
+		{"shared", "shared", received, passedOn, unchanged},
+		// runc's words for all mounts.
+		{"rslave", "", received, nil, []string{"master", "master", "master", "private", "shared+master"}},
+		{"rprivate", "private", nil, nil, []string{"private", "private", "private", "private", "shared"}},
+		{"rshared", "shared", received, passedOn, []string{"shared", "shared", "shared+master", "shared", "shared"}},
+	} {
+		name := strings.TrimSuffix("root-"+row.propagation, "-")
+		q.Run(name, func(q *lab.Q) {
+			q.Step("linux.rootfsPropagation %q: on the host and in the container a mount is made later. Which mounts pass it on?", row.propagation)
+			c := runc.Variant(q, b, name, mayMount, func(s *specs.Spec) {
+				s.Linux.RootfsPropagation = row.propagation
+				s.Mounts = append(s.Mounts, atOption("bind"), atOption("rbind"))
+				for _, option := range options[2:] {
+					s.Mounts = append(s.Mounts, atOption(option, "rbind"))
 				}
-				s.Mounts = append(s.Mounts, mount)
+			})
+			sh := c.UseShell()
+			p := c.CreateAndStart()
+			subject := fmt.Sprintf("linux.rootfsPropagation %q: ", row.propagation)
+
+			late := "late-" + name
+			q.MountTmpfs(filepath.Join(shelf, late))
+			// Read the table once, for all mounts of a container: the kernel has propagated the mount before mount(2) returned.
+			mounts := check.Mounts(q, p)
+			var receivers, kinds, senders []string
+			for _, option := range options {
+				if slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == "/at/"+option+"/"+late }) {
+					receivers = append(receivers, option)
+				}
+				kinds = append(kinds, check.Propagation(check.TopMount(q, mounts, "/at/"+option)))
+				q.Fact(subject+"propagation of the mount with the option "+option, kinds[len(kinds)-1])
 			}
+			assert.Check(q, cmp.DeepEqual(kinds, row.kinds), "propagation of the mounts with the options %v, with linux.rootfsPropagation %q",
+				options, row.propagation)
+			assert.Check(q, cmp.DeepEqual(receivers, row.fromHost), "mounts that receive the late mount, with linux.rootfsPropagation %q",
+				row.propagation)
+			q.Covers("linux.rootfsPropagation", "mounts[].options")
+			root := check.Propagation(check.TopMount(q, mounts, "/"))
+			if row.root != "" {
+				assert.Check(q, cmp.Equal(root, row.root), "propagation of the container's /, with linux.rootfsPropagation %q", row.propagation)
+			} else {
+				assert.Check(q, !strings.Contains(root, "shared"), "with linux.rootfsPropagation %q the container's / is %s: mounts could reach "+
+					"the host", row.propagation, root)
+			}
+			q.Fact(subject+"propagation of /", root)
+			q.Fact(subject+"receive the late mount", receivers)
+
+			for _, option := range options {
+				back := "back-" + name + "-" + option
+				assert.NilError(q, os.Mkdir(filepath.Join(shelf, back), 0o755))
+				q.LogCommand("mkdir shelf/%s", back)
+				r := sh.Run("mount -t tmpfs cdb-back /at/" + option + "/" + back)
+				assert.Check(q, cmp.Equal(r.Code, 0), "the container cannot mount anything: %s", r.Out)
+				if m := check.MountAt(q, filepath.Join(shelf, back)); m != nil {
+					senders = append(senders, option)
+					assert.Check(q, cmp.Equal(m.Source, "cdb-back"))
+				}
+			}
+			assert.Check(q, cmp.DeepEqual(senders, row.fromInside),
+				"mounts that pass a mount on to the host, with linux.rootfsPropagation %q", row.propagation)
+			q.Fact(subject+"pass a mount on to the host", senders)
 		})
-		shells[row.propagation], processes[row.propagation] = sh, p
-		for _, option := range options {
-			assert.NilError(q, os.Mkdir(filepath.Join(shelf, backDir(row.propagation, option)), 0o755))
-			q.LogCommand("mkdir shelf/%s", backDir(row.propagation, option))
-		}
 	}
 
-	q.Step("bind copies one mount, rbind also those below")
-	sh := shells[""]
-	assert.Check(q, cmp.Equal(sh.Run("cat /at/rbind/early/mark").Out, "early"))
-	r := sh.Run("cat /at/bind/early/mark")
-	assert.Check(q, cmp.Contains(r.Out, "No such file"), "bind has copied the mount below, too")
-	q.Fact("rbind", sh.Run("cat /at/rbind/early/mark").Out)
-	q.Fact("bind", r.Out)
-
-	q.Step("on the host, a mount is made later: which mounts receive it, by linux.rootfsPropagation and by option")
-	q.MountTmpfs(filepath.Join(shelf, "late"))
-	for _, row := range rows {
-		// Read the table once, for all mounts of a container: the kernel has propagated the mount before mount(2) returned.
-		mounts := check.Mounts(q, processes[row.propagation])
-		var receivers, kinds []string
-		for _, option := range options {
-			if slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == "/at/"+option+"/late" }) {
-				receivers = append(receivers, option)
-			}
-			kinds = append(kinds, option+"="+check.Propagation(check.TopMount(q, mounts, "/at/"+option)))
+	q.Run("unbindable", func(q *lab.Q) {
+		q.Step("an unbindable mount cannot be the source of a bind mount: / by linux.rootfsPropagation, another mount by its option")
+		c := runc.Variant(q, b, "unbindable", mayMount, func(s *specs.Spec) {
+			s.Linux.RootfsPropagation = "unbindable"
+			s.Mounts = append(s.Mounts, atOption("bind"), atOption("unbindable", "bind"))
+		})
+		sh := c.UseShell()
+		mounts := check.Mounts(q, c.CreateAndStart())
+		for _, at := range []string{"/", "/at/unbindable"} {
+			kind := check.Propagation(check.TopMount(q, mounts, at))
+			assert.Check(q, cmp.Equal(kind, "unbindable"), "propagation of the mount at %s", at)
+			r := sh.Run("mount --bind " + at + " /tmp")
+			assert.Check(q, r.Code != 0, "the unbindable mount at %s can be bound", at)
+			assert.Check(q, cmp.Contains(r.Out, "Invalid argument"), "mount --bind %s /tmp", at)
+			q.Fact("unbindable: propagation of "+at, kind)
+			q.Fact("unbindable: error of mount --bind "+at, r.Failure())
 		}
-		assert.Check(q, cmp.DeepEqual(receivers, row.fromHost),
-			"mounts that receive the late mount, with linux.rootfsPropagation %q: %v", row.propagation, kinds)
-		q.Covers("linux.rootfsPropagation", "mounts[].options")
-		subject := fmt.Sprintf("linux.rootfsPropagation %q: ", row.propagation)
-		root := check.Propagation(check.TopMount(q, mounts, "/"))
-		if row.root != "" {
-			assert.Check(q, cmp.Equal(root, row.root), "propagation of the container's /, with linux.rootfsPropagation %q", row.propagation)
-		} else {
-			assert.Check(q, !strings.Contains(root, "shared"), "with linux.rootfsPropagation %q the container's / is %s: mounts could reach "+
-				"the host", row.propagation, root)
-		}
-		q.Fact(subject+"propagation of /", root)
-		q.Fact(subject+"propagation of the mounts", kinds)
-		q.Fact(subject+"receive the late mount", receivers)
-	}
+		q.Control("another mount of the same container can be bound")
+		bound := sh.Run("mount --bind /at/bind /tmp && ls /tmp && umount /tmp")
+		assert.Check(q, cmp.Equal(bound.Code, 0), "a mount that is not unbindable cannot be bound: %s", bound.Out)
+		assert.Check(q, cmp.Contains(strings.Fields(bound.Out), "early"), "the directory below the mount that was bound")
+		q.Fact("mount --bind /at/bind: exit code", bound.Code)
+	})
 
-	q.Step("in the container, a mount is made: below which mounts does the host receive it")
-	for _, row := range rows {
-		var senders []string
-		for _, option := range options {
-			dir := backDir(row.propagation, option)
-			r := shells[row.propagation].Run("mount -t tmpfs cdb-back /at/" + option + "/" + dir)
-			assert.Check(q, cmp.Equal(r.Code, 0), "the container cannot mount anything: %s", r.Out)
-			if m := check.MountAt(q, filepath.Join(shelf, dir)); m != nil {
-				senders = append(senders, option)
-				assert.Check(q, cmp.Equal(m.Source, "cdb-back"))
-			}
-		}
-		assert.Check(q, cmp.DeepEqual(senders, row.fromInside),
-			"mounts that pass a mount on to the host, with linux.rootfsPropagation %q", row.propagation)
-		q.Fact(fmt.Sprintf("linux.rootfsPropagation %q: pass a mount on to the host", row.propagation), senders)
-	}
-
-	q.Step("linux.rootfsPropagation unbindable: the container's / is private, and cannot be the source of a bind mount")
-	unbindable := runc.Variant(q, b, "root-unbindable", func(s *specs.Spec) { s.Linux.RootfsPropagation = "unbindable" })
-	root := check.Propagation(check.TopMount(q, check.Mounts(q, unbindable.CreateAndStart()), "/"))
-	assert.Check(q, cmp.Equal(root, "unbindable"), "propagation of the container's /, with linux.rootfsPropagation unbindable")
-	q.Fact("linux.rootfsPropagation unbindable: propagation of /", root)
-
-	q.Answer("Only where the mount is a copy of a shared one: a slave receives, shared passes on too, private neither.")
+	q.Answer("A mount made later reaches the other side if it is made in a shared mount: of its copies, shared ones and slaves receive it. " +
+		"By default the container's copies are slaves, so that the host receives nothing from the container.")
 }
 
-// The user that the mapping names: the owners are translated at this mount, and nothing is written for it.
+// The mapping of the mount changes the owners that programs see at this mount. In the file system nothing changes.
 //
-// Each mount has a mapping of its own, unlike a user namespace, which holds for a process: the same file has one owner
-// at one place and another at the next. What a program makes there is owned, on the host, by the id that it maps back to.
-// An owner that the mapping does not know is shown as the user nobody.
+// A user namespace belongs to a process, and this mapping to a mount. So the same file has one owner at one mount and another owner
+// at the next. A file that a program makes at the mount belongs, in the file system, to the id to which the mapping translates
+// the program's. An owner that the mapping does not contain is shown as the kernel's overflow id, 65534.
 //
-// Hint: stat the same file through a mount with the mapping and through one without.
+// Hint: stat the same file at a mount with the mapping and at a mount without it.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-mounts
 // Kernel: https://docs.kernel.org/filesystems/idmappings.html, https://man7.org/linux/man-pages/man2/mount_setattr.2.html
 func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
@@ -494,15 +599,18 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 				specs.Mount{Destination: "/mapped", Type: "none", Source: shelf, Options: []string{"bind"},
 					UIDMappings: uids, GIDMappings: gids})
 		})
-		options := check.TopMount(q, check.Mounts(q, p), "/mapped").Options
-		if !strings.Contains(options, "idmapped") && !q.UnderTest("runc").Pinned {
-			q.Skipf("this runtime does not know the fields, and ignores them without an error: the mount has %s", options)
+		options := check.FlagsOf(check.TopMount(q, check.Mounts(q, p), "/mapped"))
+		if !runc.KnowsIDMappedMounts(q) {
+			q.Skipf("this runtime does not know the fields (runc does since 1.2.0), and ignores them without an error: the mount has %v", options)
 		}
+		assert.Check(q, cmp.Contains(options, "idmapped"), "flags of the mount")
+		q.Fact("flags of the mount", options)
 		owners := func(place string) []string {
 			return strings.Fields(sh.Run("cd " + place + " && stat -c %n=%u:%g root user stranger; cd /").Out)
 		}
 		mapped := owners("/mapped")
-		for _, row := range []struct {
+		assert.Assert(q, cmp.Len(mapped, 3), "files at the mount: root, user and stranger")
+		for i, row := range []struct {
 			covers lab.Fields
 			want   string
 		}{
@@ -511,12 +619,12 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 			// The mapping does not know an owner outside of its size. 65534 is the kernel's overflow id.
 			{lab.Fields{"mounts[].uidMappings[].size", "mounts[].gidMappings[].size"}, "stranger=65534:65534"},
 		} {
-			assert.Check(q, cmp.Contains(mapped, row.want), "owners at the mount, by %s", row.covers)
+			assert.Check(q, cmp.Equal(mapped[i], row.want), "owner at the mount, by %s", row.covers)
 			q.Covers(row.covers...)
-			q.Fact(strings.Join(row.covers, ", "), row.want)
+			q.Fact(strings.Join(row.covers, ", "), mapped[i])
 		}
 
-		q.Step("the other user owns, in the file system, what root makes at the mount")
+		q.Step("root makes a file at the mount: in the file system the user 1000 owns it, whom the mapping names")
 		r := sh.Run("touch /mapped/made")
 		assert.Check(q, cmp.Equal(r.Code, 0), "root cannot make a file at the mount: %s", r.Out)
 		owner := file.Owner(q, filepath.Join(shelf, "made"))
@@ -531,7 +639,8 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 		assert.Check(q, cmp.Equal(file.Owner(q, filepath.Join(shelf, "root")), "0:0"), "the mapping has changed the file")
 	})
 
-	q.Answer("The user that the mount's mapping names; in the file system nothing changes.")
+	q.Answer("At the mount, files belong to the users to which the mount's mapping translates their owners. In the file system the owners " +
+		"stay as they are.")
 }
 
 // supportsIDMappedMounts asks the kernel itself, without the runtime, to make a mount with a mapping from a directory. It

@@ -22,11 +22,14 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Each entry changes one thing: in which namespace of its type the process is.
+// Each entry decides in which namespace of its type the process is.
 //
-// An entry with no path asks for a new namespace, one with a path joins the one named, and a type without an entry is
-// inherited from the process that calls the runtime. The mount namespace is no free choice: without one there is nothing to
-// pivot in, and one that is joined does not have the bundle's directory.
+// An entry without a path makes a new namespace. An entry with a path joins the namespace that the path names. A type without an
+// entry is inherited from the process that calls the runtime.
+//
+// The mount namespace is special. Without its entry, runc refuses a config.json that masks paths or makes them read-only, as that of
+// runc spec does. Without such paths runc goes on: it mounts in its caller's mount namespace, and changes the root with chroot(2).
+// The lab does not show this, because it would change the host's mounts. A joined mount namespace lacks the bundle's directory.
 //
 // Hint: compare the links of /proc/PID/ns with your own, and find for each type something that only the host has.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#namespaces
@@ -160,7 +163,8 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 	r := own.Run(`cat /proc/[0-9]*/cmdline | tr '\0' '\n' | grep -x '[c]db-runc-joined'`)
 	assert.Check(q, cmp.Equal(r.Out, "cdb-runc-joined"), "the first process of the pid namespace sees the process that joined")
 	assert.Check(q, proc.InnerPID(q, inJoined.PID) != 1, "there are two first processes in one pid namespace")
-	q.Fact("cgroup of the process that joined, seen from the cgroup namespace that it joined", joined.Run("cut -d: -f3 /proc/self/cgroup | sort -u").Out)
+	q.Fact("cgroup of the process that joined, seen from the cgroup namespace that it joined",
+		joined.Run("cut -d: -f3 /proc/self/cgroup | sort -u").Out)
 
 	q.Step("entries that make no sense are refused, and leave nothing")
 	add := func(ns specs.LinuxNamespace) func(*specs.Spec) {
@@ -183,7 +187,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 			"setns|namespace"},
 		// With no path to mask, runc 1.5.2 does not refuse, and changes the host's own mount table: do not try that on a host
 		// that is still needed.
-		{"no mount namespace", bundle.WithoutNamespace(specs.MountNamespace), "MNT namespace"},
+		{"no mount namespace, but masked paths", bundle.WithoutNamespace(specs.MountNamespace), "MNT namespace"},
 		// In that mount namespace there is no directory of the bundle.
 		{"another's mount namespace", replace(specs.LinuxNamespace{Type: specs.MountNamespace, Path: path("mnt")}), "no such file"},
 	}
@@ -201,14 +205,16 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		})
 	}
 
-	q.Answer("In which namespace of its type the process is: a new one, the one of the path, or, with no entry, the caller's.")
+	q.Answer("An entry decides in which namespace of its type the process is: in a new one, or in the one that its path names. " +
+		"Without an entry, the process is in the namespace of the process that calls the runtime.")
 }
 
-// What is a namespace's own can be set for one container: its names and the sysctls that belong to a namespace.
+// The hostname, the domain name, and those sysctls that belong to a namespace can be set for one container.
 //
-// The runtime writes the value in the container's namespace, and only in one of its own: without the entry it would be the
-// host's that changes, and the runtime refuses. A sysctl that belongs to no namespace is the whole machine's, and refused
-// always.
+// runc writes the values in the container's namespaces, and config.json has to have the entry of the namespace: without it the host's
+// value would change, and runc refuses. An entry with a path is enough. Then the value changes for each process in the
+// joined namespace, such as those of another container. runc always refuses a sysctl that belongs to no namespace, because it is the
+// whole machine's.
 //
 // Hint: read the same file of /proc/sys in the container and on the host.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#sysctl
@@ -263,7 +269,7 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 	assert.Check(q, cmp.Equal(first[0], before[0]), "a new uts namespace begins with a copy of the old one's hostname")
 
 	q.Step("with them: the values are the container's, and the host's are untouched")
-	_, sh, _ = runc.StartWithShell(q, b, "set", func(s *specs.Spec) {
+	_, sh, inSet := runc.StartWithShell(q, b, "set", func(s *specs.Spec) {
 		for _, row := range rows {
 			row.edit(s)
 		}
@@ -273,8 +279,8 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 	for i, row := range rows {
 		field := row.covers[0]
 		assert.Check(q, first[i] != row.value, "%s has the value %s without the field", row.file, row.value)
-		if field == "domainname" && !q.UnderTest("runc").Pinned && set[i] == first[i] {
-			q.Fact(field, "older runtimes do not know the field, and ignore it without an error")
+		if set[i] == first[i] && field == "domainname" && !runc.Knows(q, "domainname,omitempty") {
+			q.Fact(field, "this runtime does not know the field (runc does since 1.2.0), and ignores it without an error")
 			continue
 		}
 		assert.Check(q, cmp.Equal(set[i], row.value), "%s in the container, by %s", row.file, field)
@@ -284,9 +290,25 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(hostValues(), before), "the host's values after")
 	r := sh.Run("echo 98 > /proc/sys/net/ipv4/ip_default_ttl")
 	assert.Check(q, cmp.Contains(r.Out, "Read-only file system"), "the container's own write to its sysctl: exit code %d", r.Code)
-	q.Fact("write to a sysctl from inside the container: error", "Read-only file system")
+	q.Fact("write to a sysctl from inside the container: error", r.Failure())
 
-	q.Control("without a namespace of its own they would be the host's: refused")
+	q.Step("another container joins these namespaces by their paths, and sets the values: they change for both")
+	// Through a link, so that config.json reads the same in each run.
+	assert.NilError(q, os.Symlink(fmt.Sprintf("/proc/%d/ns", inSet.PID), q.Dir+"/ns"))
+	q.Cleanup(func() { _ = os.Remove(q.Dir + "/ns") })
+	q.LogCommand(`ln -s /proc/$(grep -o '"init_process_pid":[0-9]*' root-set/cdb-runc-set/state.json | cut -d: -f2)/ns ns`)
+	runc.Variant(q, b, "joining", bundle.NamespacePath(specs.UTSNamespace, q.Dir+"/ns/uts"),
+		bundle.NamespacePath(specs.IPCNamespace, q.Dir+"/ns/ipc"), bundle.NamespacePath(specs.NetworkNamespace, q.Dir+"/ns/net"),
+		func(s *specs.Spec) { s.Hostname = "cdb-joining" }, sysctl("net.ipv4.ip_default_ttl", "98"), sysctl("kernel.msgmax", "5432"),
+	).CreateAndStart()
+	want := slices.Clone(set)
+	want[0], want[2], want[3] = "cdb-joining", "98", "5432"
+	overwritten := valuesInside(sh)
+	assert.Check(q, cmp.DeepEqual(overwritten, want), "values in the container whose namespaces another container has joined")
+	q.Fact("values of the first container, after a second one has set them", overwritten)
+	assert.Check(q, cmp.DeepEqual(hostValues(), before), "the host's values after a container has joined the namespaces of another one")
+
+	q.Control("without an entry for the namespace the values would be the host's: runc refuses")
 	for i, row := range rows {
 		// A field that the runtime does not know it cannot refuse either.
 		if set[i] != row.value {
@@ -306,13 +328,14 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 	})
 	assert.Check(q, cmp.DeepEqual(hostValues(), before), "the host's values at the end")
 
-	q.Answer("Those that belong to a namespace, in one of its own. All others are the host's, and refused.")
+	q.Answer("The hostname, the domain name and the sysctls that belong to a namespace are the container's own, if config.json has an entry " +
+		"for that namespace. With a path they change for the whole joined namespace. runc refuses all other sysctls.")
 }
 
-// The runtime moves it: out of the network namespace in which it is called, into the container's, before the program runs.
+// The runtime moves the device from the network namespace in which it is called into the container's, before the program runs.
 //
-// The device keeps its address and is set up again there, under the name that the field gives it. It is moved, not
-// copied: where it came from, it is no more.
+// The device keeps its address, is up again, and has the name that the field gives it. It is moved and not copied: afterwards the
+// first namespace does not have it.
 //
 // Hint: /sys/class/net shows the devices of the namespace in which sysfs was mounted; where is the device afterwards?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#network-devices
@@ -338,9 +361,7 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 		return q.Exec(q.UnderTest("busybox").Path, "nsenter", "-n"+q.Dir+"/holder-net",
 			"runc", "--root", c.Root, "create", "--bundle", c.Bundle.Name, c.ID)
 	}
-	createAndStart := func(c *runc.Container) proc.Process {
-		r := create(c)
-		assert.Assert(q, cmp.Equal(r.Code, 0), "%s", r)
+	start := func(c *runc.Container) proc.Process {
 		pid := c.State().Pid
 		c.Start()
 		proc.WaitFor(q, proc.Runs(proc.PID(pid), "sh"))
@@ -350,7 +371,9 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 	q.Control("without the field, the device stays where it is")
 	plain := runc.Variant(q, b, "plain")
 	sh := plain.UseShell()
-	inPlain := createAndStart(plain)
+	r := create(plain)
+	assert.Assert(q, cmp.Equal(r.Code, 0), "%s", r)
+	inPlain := start(plain)
 	assert.Check(q, inPlain.NS["net"] != inHolder.NS["net"], "the container has no network namespace of its own")
 	assert.Check(q, !hasDevice(sh, "cdb0"), "the device is in a container that did not ask for it")
 	assert.Check(q, cmp.Contains(devices(holder), "cdb0"), "the device left its namespace although no container asked for it")
@@ -360,24 +383,24 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 	device := func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"cdb0": {Name: "cdb7"}} }
 	moved := runc.Variant(q, b, "moved", device)
 	sh = moved.UseShell()
-	if err := missingNetlinkFamily(); err != nil && q.UnderTest("runc").Pinned {
+	r = create(moved)
+	if err := missingNetlinkFamily(); err != nil && r.Code != 0 {
 		// To give the device its address back, runc opens a netlink socket of each of these families, and needs only one.
-		r := create(moved)
-		assert.Check(q, r.Code != 0, "runc moves a device although this kernel has %v:\n%s", err, r)
 		runc.AssertMessage(q, r.Stderr, "protocol not supported")
 		q.Fact("linux.netDevices", runc.MaskPIDs(runc.LastLogMessage(r)))
 		q.Fact("the kernel has", err)
 		// runc fails after it has moved the device, and the container is not created. The device ends with its network namespace.
 		assert.Check(q, !hasDevice(holder, "cdb0"), "the device is back where it came from")
-		q.Fact("the device", "no longer where it was")
-		q.Answer("Not on this kernel: runc asks it for more kinds of netlink sockets than it has.")
+		q.Fact("devices left behind", devices(holder))
+		q.Answer("On this kernel it does not: the runtime opens kinds of netlink sockets that the kernel lacks, and create fails.")
 		return
 	}
-	createAndStart(moved)
-	if !hasDevice(sh, "cdb7") && !q.UnderTest("runc").Pinned {
+	assert.Assert(q, cmp.Equal(r.Code, 0), "%s", r)
+	start(moved)
+	if !hasDevice(sh, "cdb7") && !runc.Knows(q, "netDevices,omitempty") {
 		assert.Check(q, cmp.Contains(devices(holder), "cdb0"), "the device is in neither namespace")
-		q.Fact("linux.netDevices", "older runtimes do not know the field, and ignore it without an error")
-		q.Answer("Not by this runtime: it does not know the field, and leaves the device where it is.")
+		q.Fact("linux.netDevices", "this runtime does not know the field (runc 1.3.6 does not, 1.4.1 does), and ignores it without an error")
+		q.Answer("With this runtime it does not: the runtime does not know the field, and leaves the device where it is.")
 		return
 	}
 	assert.Check(q, cmp.Contains(devices(sh), "cdb7"), "the device is not in the container")
@@ -399,13 +422,14 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 		{"no-namespace", []func(*specs.Spec){device, bundle.WithoutNamespace(specs.NetworkNamespace)}, "NET namespace"},
 	} {
 		c := runc.Variant(q, b, refused.what, refused.edits...)
-		r := create(c)
+		r = create(c)
 		assert.Check(q, r.Code != 0, "create succeeds:\n%s", r)
 		assert.Check(q, cmp.Regexp("(?i)"+refused.wantError, r.Stderr), "the error does not name what is wrong")
 		q.Fact("create, "+refused.what+": error", runc.MaskPIDs(runc.LastLogMessage(r)))
 	}
 
-	q.Answer("The runtime moves it there from its own network namespace; it is then no longer where it was.")
+	q.Answer("The runtime moves the device from the network namespace in which it is called into the container's. The device keeps its " +
+		"address, and is no longer where it was.")
 }
 
 // missingNetlinkFamily returns an error that names a netlink family which runc's library opens, and which the kernel does not

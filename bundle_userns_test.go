@@ -21,11 +21,11 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// A user namespace gives ids another meaning: root inside is some other user outside, and only inside is it root.
+// A user namespace gives ids another meaning: uid 0 in it is an ordinary user on the host.
 //
-// uidMappings and gidMappings become /proc/PID/uid_map and gid_map, and every id that crosses the border is translated
-// by them: of processes and of files. Capabilities count for what the namespace owns, such as its hostname; for
-// what belongs to the host, such as a file of the host's root or a block device, the process is user 100000.
+// uidMappings and gidMappings become /proc/PID/uid_map and gid_map. With them the kernel translates the ids of processes and of
+// files between the namespace and the host. Capabilities count for what the namespace owns, such as the hostname of its UTS
+// namespace. For what belongs to the host, such as a file of the host's root or a block device, the process is user 100000.
 //
 // Hint: look at the same process and the same file from both sides, and read /proc/PID/uid_map.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#user-namespace-mappings
@@ -181,7 +181,7 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 		r := mappedShell.Run(row.command)
 		assert.Check(q, cmp.Equal(r.Code == 0, row.succeeds), "in the user namespace: %q, which takes %s: %s", row.command,
 			row.needs, r.Out)
-		result := "done"
+		result := fmt.Sprintf("exit code %d", r.Code)
 		if r.Code != 0 {
 			result = check.LastLine(r.Out)
 		}
@@ -192,6 +192,28 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	assert.Check(q, cmp.Equal(file.Read(q, q.Dir+"/hosts/file"), "before\nafter"),
 		"the host's file: only the host's root may have appended to it")
 
+	q.Step("another container joins the user namespace by its path: it has the mappings of the namespace, and needs none of its own")
+	// Through a link, so that config.json reads the same in each run.
+	assert.NilError(q, os.Symlink(fmt.Sprintf("/proc/%d/ns/user", mapped.PID), q.Dir+"/userns"))
+	q.Cleanup(func() { _ = os.Remove(q.Dir + "/userns") })
+	q.LogCommand(`ln -s /proc/$(grep -o '"init_process_pid":[0-9]*' root-mapped-root/cdb-runc-mapped-root/state.json |` +
+		` cut -d: -f2)/ns/user userns`)
+	joins := func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace, Path: q.Dir + "/userns"})
+	}
+	_, joinedShell, joined := runc.StartWithShell(q, b, "joined", joins)
+	assert.Check(q, cmp.Equal(joined.NS["user"], mapped.NS["user"]), "linux.namespaces user with a path: it is another user namespace")
+	assert.Check(q, cmp.DeepEqual(proc.IDMap(q, joined.PID, "uid_map"), uidMap), "uid_map of the process that joined")
+	joinedUID, outsideUID := joinedShell.Run("id -u").Out, proc.IDs(q, joined.PID, "Uid")[1]
+	assert.Check(q, cmp.Equal(joinedUID, "0"), "uid of the process that joined, seen inside")
+	assert.Check(q, cmp.Equal(outsideUID, fmt.Sprint(uid)), "uid of the process that joined, seen from the host")
+	q.Covers("linux.namespaces[].path")
+	q.Fact("uid of the process that joined, inside and outside", []string{joinedUID, outsideUID})
+	refused := runc.Variant(q, b, "other-mappings", joins, func(s *specs.Spec) {
+		s.Linux.UIDMappings, s.Linux.GIDMappings = uidMappings[1:], uidMappings[1:]
+	}).MustRefuse("mapping")
+	q.Fact("create with a path and with other mappings: error", runc.MaskPIDs(runc.LastLogMessage(refused)))
+
 	q.Control("without the user namespace, root is the host's, and did all of that")
 	assert.Check(q, cmp.DeepEqual(proc.IDMap(q, plain.PID, "uid_map")[0], proc.IDMap(q, self.PID, "uid_map")[0]),
 		"uid_map is the host's")
@@ -201,5 +223,6 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	q.Fact("new file without the user namespace, outside", ownerOnHost(q.Dir+"/mapped/roots"))
 	assert.Check(q, cmp.Equal(plainShell.Run("stat -c %u:%g /hosts/file").Out, "0:0"))
 
-	q.Answer("What an id means: root inside is user %d outside, and root only over what its namespace owns.", uid)
+	q.Answer("It changes what an id means. Root in the container is user %d on the host, and its capabilities count only for what the "+
+		"container's namespaces own.", uid)
 }

@@ -49,6 +49,8 @@
 //	helpers/release                               builds any release of runc and containerd by its number
 //	helpers/released                              the table of released bugs, and what the lab does with each
 //	helpers/mutants                               faults in the source of a program under test, and which questions notice them
+//	helpers/sabotage                              the table of lies of a program under test, and which question catches each
+//	helpers/trial                                 asks the questions of a broken program, and judges what they noticed
 //	helpers/confine                               runs a command as root in namespaces and cgroups of its own
 //	helpers/signals                               which signals this program inherited as ignored or blocked
 //	helpers/doctor, prompt                        what a run needs; stops a program until the reader goes on
@@ -68,7 +70,7 @@
 //     read it.
 //   - A picture in the notebook: to the table in helpers/notebook/picture.go. The question records what it shows as a map or a slice.
 //   - A kernel: nothing, if the distribution packages it (KERNEL=6.12). A module that the guest needs: in helpers/vm/modules.go.
-//   - A promise that a runtime might break: to selftest/saboteur_test.go.
+//   - A promise that a runtime might break: to testdata/sabotage.toml.
 //
 // CONTRIBUTING.md has the habits.
 //
@@ -115,7 +117,7 @@
 // question compares the host before and after, and a leftover fails it by name. A run that was killed is swept by its janitor, a
 // process that it leaves behind for this purpose, by the next run, or by `make sweep`.
 //
-// # What runtime.md demands
+// # What runtime.md and runtime-linux.md demand
 //
 //   - Scope of a Container: The entity using a runtime to create a container MUST be able to use the operations defined in this specification against that same container.
 //     TestLifecycle_WhichTransitionsAreRefused
@@ -164,12 +166,12 @@
 //   - Lifecycle: The poststop hooks MUST be invoked by the runtime.
 //     TestLifecycle_WhenAndWhereDoHooksRun
 //   - Lifecycle: If any poststop hook fails, the runtime MUST log a warning, but the remaining hooks and lifecycle continue as if the hook had succeeded.
-//     Known deviation: delete fails, and the next poststop hook does not run; the container is gone all the same.
+//     Known deviation: the next poststop hook does not run, and delete may fail; the container is gone all the same.
 //     TestLifecycle_WhatHappensWhenAHookFails
 //   - Errors: Unless otherwise stated, generating an error MUST leave the state of the environment as if the operation were never attempted - modulo any possible trivial ancillary changes such as logging.
 //     TestLifecycle_WhatIsLeftWhenCreateFails
 //   - Warnings: Unless otherwise stated, logging a warning does not change the flow of the operation; it MUST continue as if the warning had not been logged.
-//     Known deviation: delete fails, where the failure of a poststop hook should only be logged as a warning.
+//     Known deviation: the next poststop hook does not run, although the failure of the first one should only be logged as a warning.
 //     TestLifecycle_WhatHappensWhenAHookFails
 //   - Operations: Unless otherwise stated, runtimes MUST support the following operations.
 //     TestLifecycle_WhichTransitionsAreRefused
@@ -181,6 +183,7 @@
 //   - Query State: This operation MUST return the state of a container as specified in the State section.
 //     TestLifecycle_WhichStatesDoesAContainerPassThrough
 //   - Create: This operation MUST generate an error if it is not provided a path to the bundle and the container ID to associate with the container.
+//     Known deviation: create without an id fails; without a path to the bundle it takes the current directory.
 //     TestLifecycle_WhichTransitionsAreRefused
 //   - Create: If the ID provided is not unique across all containers within the scope of the runtime, or is not valid in any other way, the implementation MUST generate an error and a new container MUST NOT be created.
 //     TestBundle_WhichIDsMayAContainerHave
@@ -189,6 +192,7 @@
 //     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
 //   - Create: All of the properties configured in config.json except for process MUST be applied.
 //     TestBundle_WhereDoesEachLimitGo
+//     TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration
 //   - Create: process.args MUST NOT be applied until triggered by the start operation.
 //     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
 //   - Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.
@@ -203,11 +207,12 @@
 //   - Start: This operation MUST run the user-specified program as specified by process.
 //     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
 //   - Start: This operation MUST generate an error if process was not set.
-//     Known deviation: it does not come to that: create refuses such a bundle already.
+//     Known deviation: create refuses a bundle without process, which the specification requires only at start.
 //     TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer
 //   - Kill: This operation MUST generate an error if it is not provided the container ID.
 //     TestLifecycle_WhatDoesKillDo
 //   - Kill: Attempting to send a signal to a container that is neither created nor running MUST have no effect on the container and MUST generate an error.
+//     Known deviation: a signal to a stopped container is refused, but a paused container gets it and handles it after resume.
 //     TestLifecycle_WhatDoesKillDo
 //   - Kill: This operation MUST send the specified signal to the container process.
 //     TestLifecycle_WhatDoesKillDo
@@ -221,6 +226,11 @@
 //   - Delete: Note that resources associated with the container, but not created by this container, MUST NOT be deleted.
 //     Known deviation: bundle and other cgroups are kept, but an empty cgroup that was at the container's path before goes with it.
 //     TestLifecycle_WhatDoesDeleteRemove
+//   - File descriptors: By default, only the stdin, stdout and stderr file descriptors are kept open for the application by the runtime.
+//     TestBundle_WhichMountsDoesTheContainerSee
+//   - Dev symbolic links: While creating the container (step 2 in the lifecycle), runtimes MUST create the following symlinks if the source file exists after processing mounts:
+//     Known deviation: runc makes no links in a /dev that is a bind mount.
+//     TestBundle_WhichMountsDoesTheContainerSee
 //
 // # What of config.json no question follows
 //
@@ -240,7 +250,5 @@
 //   - linux.seccomp.architectures: needs a program that makes calls of another architecture
 //   - ociVersion: tells the runtime how to read config.json; the kernel never sees it
 //   - process.apparmorProfile: needs a kernel with AppArmor and a profile that is loaded
-//   - process.execCPUAffinity.initial: holds only until runc exec moves the process into the container's cgroup; the kernel decides
-//     what is left of it after that, and no question looks before
 //   - process.selinuxLabel: needs a kernel with SELinux and a policy
 package cdblab

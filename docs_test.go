@@ -34,14 +34,18 @@ func questions(t *testing.T) []syllabus.Question {
 	return qs
 }
 
-// A question tests each MUST of the specification's runtime.md. The table in the package documentation lists the questions of
-// each clause.
+// A question tests each MUST of the specification's runtime.md and runtime-linux.md. The table in the package documentation lists the
+// questions of each clause.
 func TestSpec_EveryClauseIsPutToTheTest(t *testing.T) {
-	markdown, err := os.ReadFile(filepath.Join(specification(t), "runtime.md"))
+	runtime, err := os.ReadFile(filepath.Join(specification(t), "runtime.md"))
 	assert.NilError(t, err)
-	table, err := syllabus.ClauseTable(syllabus.Clauses(string(markdown)), questions(t))
+	linux, err := os.ReadFile(filepath.Join(specification(t), "runtime-linux.md"))
 	assert.NilError(t, err)
-	keepInStep(t, "doc.go", "// # What runtime.md demands\n//\n", "//\n// # ", table)
+	// What runtime-linux.md demands of descriptors begins with "By default", and has no MUST.
+	clauses := append(syllabus.Clauses(string(runtime), "MUST"), syllabus.Clauses(string(linux), "MUST", "By default")...)
+	table, err := syllabus.ClauseTable(clauses, questions(t))
+	assert.NilError(t, err)
+	keepInStep(t, "doc.go", "// # What runtime.md and runtime-linux.md demand\n//\n", "//\n// # ", table)
 }
 
 // A question follows each field that config.json can have for Linux to the kernel, and calls q.Covers with its path. The other

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -21,15 +22,15 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Where CRIU can: its processes are written to files and end; restored, they go on with what they had in memory.
+// With CRIU, the processes of a container are written to files and end. After restore they go on with what they had in memory.
 //
-// runc hands the work to CRIU, which freezes the cgroup, reads all that the kernel knows of the processes, and makes
-// processes of the same shape later, with the same pids inside of their pid namespace. The process is another one, with
-// another pid outside and another start time, and the program does not notice. What is not in the files (a file that was
-// deleted, a connection, a device) has to be there again.
+// runc starts CRIU, which freezes the cgroup and reads everything that the kernel knows of the processes. Later CRIU makes processes
+// of the same shape, with the same pids inside of their pid namespace. The restored process is another process, with another pid
+// outside and another start time, but the program does not notice. The files of the rootfs are not in the images, so they have to be
+// there again. CRIU can put open files that were deleted into the images, and TCP connections with --tcp-established.
 //
-// Hint: what could only the memory of the old process know?
-// Spec: https://github.com/opencontainers/runc/blob/main/docs/checkpoint-restore.md (it is none of the specification's operations)
+// Hint: what does only the memory of the old process know?
+// Spec: https://github.com/opencontainers/runc/blob/main/docs/checkpoint-restore.md (the specification has no such operation)
 // Kernel: https://man7.org/linux/man-pages/man2/clone.2.html, set_tid of clone3; https://criu.org/Checkpoint/Restore
 func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Can it be frozen to disk and thawed?")
@@ -47,13 +48,13 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 			`echo ready > /told; while :; do sleep 0.05; done`))
 	imagesDir, workDir := q.Mkdir("images"), q.Mkdir("work")
 
-	q.Step("a program reads a file, which is then removed: its content is in the program's memory alone")
+	q.Step("a program reads a file, and the file is removed: its content is only in the program's memory")
 	p := c.CreateAndStart()
 	proc.WaitFor(q, file.HasContent(b.Rootfs("told"), "ready"))
 	file.Remove(q, b.Rootfs("nonce"))
 	q.LogCommand("rm bundle/rootfs/nonce")
 
-	q.Step("checkpoint: its process ends, and its state is in files")
+	q.Step("checkpoint the container: its process ends, and its state is in files")
 	checkpoint := c.Try("checkpoint", "--image-path", imagesDir, "--work-path", workDir)
 	if checkpoint.Code != 0 {
 		q.Skipf("this CRIU cannot do it with this kernel: %s; try another kernel: make lab KERNEL=6.1",
@@ -68,12 +69,13 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 			}
 		}
 	}
-	assert.Check(q, len(kinds) >= 4, "the images are %q", file.Names(q, imagesDir))
+	kinds = slices.Compact(slices.Sorted(slices.Values(kinds)))
+	assert.Check(q, cmp.Len(kinds, 4), "kinds of images; the files are %q", file.Names(q, imagesDir))
 	assert.Check(q, !file.Exists(c.StateDir()), "the state directory still exists after checkpoint")
-	q.Fact("after checkpoint, the process is", "dead")
-	q.Fact("kinds of images", slices.Compact(slices.Sorted(slices.Values(kinds))))
+	q.Fact("after checkpoint: the process is alive", proc.Alive(p.PID))
+	q.Fact("kinds of images", kinds)
 
-	q.Step("restore: another process of the same shape, and the program goes on")
+	q.Step("restore the container: another process is there, and the program goes on")
 	restore := c.Try("restore", "--detach", "--image-path", imagesDir, "--work-path", workDir, "--bundle", c.Bundle.Name)
 	restoreError := criuError(filepath.Join(workDir, "restore.log"), "")
 	assert.Assert(q, restore.Code == 0, "restore fails: %s\n%s", restoreError, restore)
@@ -86,10 +88,10 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	q.Fact("pids outside, before and after", []proc.PID{p.PID, restored.PID})
 	c.Kill("USR1")
 	proc.WaitFor(q, file.HasContent(b.Rootfs("said"), nonce))
-	q.Fact("it still knows", nonce)
+	q.Fact("the restored program writes what it has in memory", file.Read(q, b.Rootfs("said")))
 	c.KillAndDelete(restored)
 
-	q.Control("started anew instead of restored, it knows nothing")
+	q.Control("a container that is started anew, and not restored, has nothing of it in memory")
 	file.Remove(q, b.Rootfs("told"))
 	file.Remove(q, b.Rootfs("said"))
 	anew := runc.Variant(q, c.Bundle, "anew")
@@ -97,10 +99,10 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	proc.WaitFor(q, file.HasContent(b.Rootfs("told"), "ready"))
 	anew.Kill("USR1")
 	proc.WaitFor(q, file.HasContent(b.Rootfs("said"), ""))
-	q.Fact("started anew, it knows", "nothing")
+	q.Fact("the program that was started anew writes", strconv.Quote(file.Read(q, b.Rootfs("said"))))
 	anew.KillAndDelete(anewProcess)
 
-	q.Answer("Where CRIU and the kernel can: another process, which goes on with the memory of the old one.")
+	q.Answer("Yes, with CRIU and a kernel that supports it. Restore makes another process, which goes on with the memory of the old one.")
 }
 
 // supportedByCRIU is an edit: it removes what CRIU restores only with further options, such as mounts of tmpfs or a

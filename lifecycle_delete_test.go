@@ -3,11 +3,15 @@
 package cdblab
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -21,13 +25,15 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// What create made: state directory, cgroup, and with its last process the namespaces and the mounts in them.
+// Delete removes what create made: the state directory and the cgroup. With the last process, the kernel has removed the
+// namespaces and the mounts in them.
 //
-// The bundle was there before and stays, with whatever the program wrote into it. A running container is refused, unless
-// by force. The runtime knows its cgroup by path alone, though: it removes an empty one that it did not make, too.
-// After delete the id means nothing, and is free.
+// The bundle was there before create. It stays, with everything that the program wrote into it. Delete of a running container is
+// refused, unless it is forced. So delete right after kill may be refused: kill sends the signal, and does not wait until the
+// process has ended. runc knows the cgroup by its path alone: it also removes an empty cgroup that it did not make. After delete
+// the id is free.
 //
-// Hint: compare the host before create and after delete.
+// Hint: compare the host before create and after delete. What is the state of a process between the signal and its end?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#delete
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html, "Namespace lifetime"
 func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
@@ -44,7 +50,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	before := q.TakeInventory()
 	config := file.Read(q, c.Bundle.Config())
 
-	q.Step("what a running container adds to the host")
+	q.Step("create and start a container: the host has its state directory, cgroup, process and namespaces")
 	c.Create()
 	pid := c.PID()
 	c.Start()
@@ -62,7 +68,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	for _, kind := range []string{"cgroup", "process", "namespace", "directory"} {
 		assert.Check(q, kinds[kind] > 0, "a running container adds no %s to the host: %v", kind, kinds)
 	}
-	q.Fact("on the host", "state directory, cgroup, process, namespaces")
+	q.Fact("kinds of things that a running container adds to the host", slices.Sorted(maps.Keys(kinds)))
 
 	q.Step("delete of a running container is refused, and changes nothing")
 	refused := c.Try("delete")
@@ -71,7 +77,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
 	q.Fact("delete of a running container: error", runc.LastLogMessage(refused))
 
-	q.Step("after it has stopped, everything is still there except the process")
+	q.Step("kill the container: only its process is gone; the state directory and the cgroup stay")
 	c.Kill("KILL")
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	assert.Check(q, file.Exists(c.StateDir()))
@@ -80,7 +86,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	}
 	q.Fact("after the process's death", c.State().Status)
 
-	q.Step("delete: only what was there before remains")
+	q.Step("delete the container: the host is as it was before create")
 	c.Delete()
 	check.NoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
 	assert.Check(q, !file.Exists(c.StateDir()), "the state directory is still there")
@@ -89,15 +95,15 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	q.Clause("Delete: Deleting a container MUST delete the resources that were created during the create step.", lab.Met)
 	q.Clause("Lifecycle: The container MUST be destroyed by undoing the steps performed during create phase (step 2).", lab.Met)
 
-	q.Step("the bundle is kept, with what the program wrote, and so is the neighbour's cgroup")
+	q.Step("delete keeps the bundle with what the program wrote, and the cgroup beside the container's")
 	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Config()), config))
 	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Rootfs("written")), "here"))
 	for _, dir := range cgroup.Of(q, neighbour).Dirs() {
 		assert.Check(q, file.Exists(dir), "the neighbour's cgroup %s is gone", dir)
 	}
-	q.Fact("in the rootfs", "written")
+	q.Fact("the file that the program wrote, after delete", file.Read(q, c.Bundle.Rootfs("written")))
 
-	q.Step("the id is free: state and delete of it fail, create succeeds")
+	q.Step("after delete the id is free: state and delete fail, and create succeeds")
 	for _, operation := range []string{"state", "delete"} {
 		r := c.Try(operation)
 		assert.Check(q, r.Code != 0, "%s of a deleted container succeeds:\n%s", operation, r)
@@ -108,7 +114,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	assert.Check(q, !second.Same(p.Identity))
 	q.Fact("a second container with the id is", c.State().Status)
 
-	q.Step("a created container can be deleted, without force")
+	q.Step("delete of a created container succeeds without --force, although the specification forbids it")
 	deleteCreated := c.Try("delete")
 	q.Clause("Delete: Attempting to delete a container that is not stopped MUST have no effect on the "+
 		"container and MUST generate an error.",
@@ -118,7 +124,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	}
 	proc.WaitFor(q, proc.Dead(second.Identity))
 
-	q.Control("by force, a running container can be deleted, too")
+	q.Control("delete --force kills and deletes a running container")
 	forced := runc.Variant(q, b, "forced")
 	third := forced.CreateAndStart()
 	forced.Must("delete", "--force")
@@ -126,7 +132,41 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	assert.Check(q, !file.Exists(forced.StateDir()))
 	check.NoCgroup(q, forced.Bundle.Spec.Linux.CgroupsPath)
 
-	q.Step("an empty cgroup that was there before is removed as the container's own")
+	q.Step("kill returns before the process has ended: until then, delete is refused")
+	// The kernel ends pid 1 of a pid namespace after the last other process of it. That is an exec here, whose parent has to
+	// reap it; and the parent, runc exec, is stopped.
+	hurried := runc.Variant(q, b, "hurried")
+	killed := hurried.CreateAndStart()
+	exec := q.StartBackground("runc", "--root", hurried.Root, "exec", hurried.ID, "sleep", "301")
+	group := cgroup.Of(q, hurried.Bundle.Spec.Linux.CgroupsPath)
+	executed := group.WaitForProgram("sleep", killed.PID)
+	exec.Signal(unix.SIGSTOP)
+	proc.WaitFor(q, proc.IsInState(exec.PID(), "T"))
+	hurried.Kill("KILL")
+	proc.WaitFor(q, proc.Dead(executed.Identity))
+	tooEarly := hurried.Try("delete")
+	assert.Check(q, tooEarly.Code != 0, "delete succeeds although process %d has not ended yet:\n%s", killed.PID, tooEarly)
+	assert.Check(q, proc.Alive(killed.PID), "process %d has ended before the other process of its pid namespace", killed.PID)
+	q.Fact("delete, while a killed process ends: error", runc.LastLogMessage(tooEarly))
+	q.Fact("delete, while a killed process ends: asleep in the kernel's", proc.WaitChannel(q, killed.PID))
+	exec.Signal(unix.SIGCONT)
+	proc.WaitFor(q, proc.Dead(killed.Identity))
+	assert.Check(q, cmp.Equal(exec.ExitCode(), 128+int(unix.SIGKILL)), "exit code of the exec, which the end of pid 1 has killed")
+	hurried.Delete()
+
+	q.Control("kill and delete of an ordinary container, at once: either may be faster, the end of the process or delete")
+	racing := runc.Variant(q, b, "racing")
+	racer := racing.CreateAndStart()
+	racing.Kill("KILL")
+	atOnce := racing.Try("delete")
+	q.Fact("delete right after kill: exit code", lab.Chance(strconv.Itoa(atOnce.Code)))
+	proc.WaitFor(q, proc.Dead(racer.Identity))
+	if atOnce.Code != 0 {
+		runc.AssertMessage(q, atOnce.Stderr, "not stopped")
+		racing.Delete()
+	}
+
+	q.Step("make an empty cgroup at the container's path before create: delete removes it, as if create had made it")
 	owned := runc.Variant(q, b, "owned")
 	existing := cgroup.Of(q, owned.Bundle.Spec.Linux.CgroupsPath)
 	for _, dir := range existing.Dirs() {
@@ -146,10 +186,11 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 		lab.DeviatesUnless(kept == len(existing.Dirs()),
 			"bundle and other cgroups are kept, but an empty cgroup that was at the container's path before goes with it"))
 
-	q.Step("delete without an id")
+	q.Step("call delete without an id: it fails")
 	withoutID := q.Exec("runc", "--root", c.Root, "delete")
 	assert.Check(q, withoutID.Code != 0, "delete without an id succeeds:\n%s", withoutID)
 	q.Clause("Delete: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
 
-	q.Answer("What create made: state directory, cgroup, process, and with it namespaces and mounts. The bundle stays.")
+	q.Answer("Delete removes the state directory and the cgroup, which create made. The kernel has removed namespaces and mounts with " +
+		"the last process. The bundle stays.")
 }

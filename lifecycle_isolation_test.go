@@ -24,11 +24,11 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// In namespaces, most of them its own; in a cgroup, in each hierarchy; and with a mount table of its own.
+// A container lives in namespaces and in a cgroup of each hierarchy, and it sees a mount table of its own.
 //
-// Three sources show where it lives: config.json says what was wanted, the runtime's state.json what was made, /proc what
-// there is. They agree. What config.json does not list is the host's: the user and the time namespace, and on cgroup v1 the
-// cgroup namespace.
+// Three sources show where it lives. config.json says what was wanted, the runtime's state.json says what was made, and /proc shows
+// what there is. All three agree. A namespace that config.json does not list is the host's: the user and the time namespace, and on
+// cgroup v1 the cgroup namespace.
 //
 // Hint: /proc/PID/{ns,cgroup,mountinfo}, and state.json in the runtime's root.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#namespaces
@@ -40,7 +40,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	p := c.CreateAndStart()
 	self := proc.Self(q)
 
-	q.Step("namespaces: what config.json lists is its own, and nothing else is")
+	q.Step("namespaces: the container has its own of each type that config.json lists, and shares the others with the host")
 	var wanted []string
 	for _, ns := range bundle.NamespaceTypes(c.Bundle.Spec) {
 		wanted = append(wanted, proc.NamespaceName(ns))
@@ -54,7 +54,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 
 	var record runc.StateRecord
 	if runc.IsRunc(q) {
-		q.Step("state.json names the same ones, by path, and they are the same inodes")
+		q.Step("state.json has the paths of these namespaces, and they lead to the same inodes")
 		record = c.StateRecord()
 		assert.Check(q, cmp.Equal(record.PID, p.PID))
 		assert.Check(q, cmp.Equal(c.PID(), p.PID))
@@ -74,7 +74,7 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 		assert.Check(q, cmp.Equal(record.Config.Rootfs, c.Bundle.Rootfs()))
 	}
 
-	q.Step("cgroup: in each hierarchy the path of config.json, and no other process is in it")
+	q.Step("cgroup: in each hierarchy the process is in the cgroup of config.json, and no other process is in it")
 	check.OnlyProcessInCgroup(q, p.Identity, c.Bundle.Spec.Linux.CgroupsPath)
 	hierarchies, err := cgroup.Hierarchies()
 	assert.NilError(q, err)
@@ -88,10 +88,14 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	}
 	q.Fact("hierarchies", len(hierarchies))
 	q.Fact("cgroup", c.Bundle.Spec.Linux.CgroupsPath)
-	testIsElsewhere := self.Cgroups[""] != p.Cgroups[""] || len(hierarchies) > 1
-	assert.Check(q, testIsElsewhere, "control: the test itself is in the container's cgroup")
+	for _, hierarchy := range slices.Sorted(maps.Keys(p.Cgroups)) {
+		if p.Cgroups[hierarchy] == c.Bundle.Spec.Linux.CgroupsPath {
+			assert.Check(q, self.Cgroups[hierarchy] != p.Cgroups[hierarchy],
+				"control: in hierarchy %q, the test itself is in the container's cgroup", hierarchy)
+		}
+	}
 
-	q.Step("mounts: the first one is the rootfs, and none of them is the host's")
+	q.Step("mounts: the first one is the rootfs, and the container sees no mount of the host")
 	assert.Assert(q, len(p.Mounts) > 0, "the process sees no mount")
 	assert.Check(q, strings.HasPrefix(p.Mounts[0], "/ "), "the first mount is %q", p.Mounts[0])
 	assert.Check(q, !check.SeesHostMounts(p), "it sees a mount of the host: %q", p.Mounts)
@@ -99,16 +103,17 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	assert.NilError(q, err)
 	outside, err := os.Stat(c.Bundle.Rootfs())
 	assert.NilError(q, err)
-	assert.Check(q, os.SameFile(inside, outside), "its / is not the bundle's rootfs")
+	isRootfs := os.SameFile(inside, outside)
+	assert.Check(q, isRootfs, "its / is not the bundle's rootfs")
 	q.Covers("root.path")
 	rootOptions := strings.Split(strings.Fields(p.Mounts[0])[2], ",")
 	isReadonly := slices.Contains(rootOptions, "ro")
 	assert.Check(q, cmp.Equal(isReadonly, c.Bundle.Spec.Root.Readonly), "its / is mounted read-only: %q", p.Mounts[0])
 	q.Covers("root.readonly")
-	q.Fact("its / is", "the bundle's rootfs, the same inode")
+	q.Fact("its / is the inode of the bundle's rootfs, read-only", []bool{isRootfs, isReadonly})
 	q.Fact("mounts that the container sees", len(p.Mounts))
 
-	q.Control("a container whose config.json lists no network and no ipc namespace lives in the host's")
+	q.Control("a container whose config.json lists no network and no ipc namespace is in those of the host")
 	sharing := runc.Variant(q, c.Bundle, "shared", bundle.WithoutNamespace("network"), bundle.WithoutNamespace("ipc"))
 	other := sharing.CreateAndStart()
 	assert.Check(q, cmp.Equal(other.NS["net"], self.NS["net"]))
@@ -117,18 +122,22 @@ func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	q.Fact("the host's, of the other container", other.SharedNamespaces(self.Identity))
 	q.Fact("container without entries for network and ipc: namespaces", other.NS)
 
-	q.Answer("In the namespaces and the cgroup that config.json asks for, over its rootfs; all else is the host's.")
+	q.Answer("A container lives in the namespaces and the cgroup that config.json asks for, and its / is the rootfs. It shares the other " +
+		"namespaces with the host.")
 }
 
-// Not the runtime: it has exited before the program runs.
+// The parent of the container's process is the nearest subreaper above runc, or pid 1. It is not runc, which has exited before the
+// program runs.
 //
-// `runc create` makes the process as a grandchild, and exits; the orphan is taken in by the nearest subreaper above it,
-// else by pid 1. That is why a container manager puts a process of its own (containerd's shim, conmon) between: only a
-// parent learns of the death of its child and of the exit code.
+// `runc create` is the parent at first: the children of its child are made with CLONE_PARENT, so they are its own. Then it exits, and
+// the nearest subreaper adopts the orphan, or else pid 1. A container manager puts a process of its own there, such as containerd's
+// shim or conmon. The kernel sends SIGCHLD to the parent, and wait(2) returns the exit code to it. Other processes have to ask: a
+// pidfd becomes readable when its process ends.
 //
-// Hint: the parent is field 4 of /proc/PID/stat; which processes of runc are there after create?
+// Hint: the parent is field 4 of /proc/PID/stat. Which processes of runc are there after create?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
-// Kernel: https://man7.org/linux/man-pages/man2/pr_set_child_subreaper.2const.html
+// Kernel: https://man7.org/linux/man-pages/man2/pr_set_child_subreaper.2const.html,
+// https://man7.org/linux/man-pages/man2/pidfd_open.2.html
 func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who is the parent of the container's process?",
 		lab.Alone("its control makes the test's process a subreaper, which would adopt other questions' orphans"))
@@ -150,7 +159,7 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	names := map[string]proc.PID{"runc init": created.PID, "adopter of orphans": adopter}
 	q.Fact("after create: parents", proc.Parents(q, names))
 
-	q.Step("start changes nothing of that: it did not fork the program, it let `runc init` go on")
+	q.Step("start does not change the parent: it makes no process, and `runc init` executes the program")
 	c.Start()
 	proc.WaitFor(q, proc.Runs(created.PID, "sleep"))
 	started := proc.Snapshot(q, created.PID)
@@ -160,7 +169,7 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	q.Fact("after start: parents", proc.Parents(q, names))
 	c.KillAndDelete(started)
 
-	q.Control("with a nearer subreaper, the orphan becomes a child of the subreaper, and only that learns the exit code")
+	q.Control("with a nearer subreaper, the orphan becomes its child, and wait(2) returns the exit code to the subreaper")
 	assert.NilError(q, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 	q.TB.Cleanup(func() { assert.Check(q, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)) })
 	adopted := runc.Variant(q, b, "adopted", bundle.Args("sh", "-c", "trap 'exit 7' TERM; while :; do sleep 300 & wait $!; done"))
@@ -171,14 +180,24 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	names = map[string]proc.PID{"container's process": pid, "test, a subreaper": proc.PID(os.Getpid())}
 	q.Fact("with a nearer subreaper: parents", proc.Parents(q, names))
 	proc.WaitFor(q, proc.Catches(pid, "sh", unix.SIGTERM))
+	pidfd, err := unix.PidfdOpen(int(pid), 0)
+	assert.NilError(q, err)
+	q.TB.Cleanup(func() { assert.Check(q, unix.Close(pidfd)) })
 	adopted.Kill("TERM")
 	var status unix.WaitStatus
 	reaped, err := unix.Wait4(int(pid), &status, 0, nil)
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Equal(proc.PID(reaped), pid))
 	assert.Check(q, cmp.Equal(status.ExitStatus(), 7))
-	q.Fact("exit code, reported to the subreaper alone", status.ExitStatus())
-	assert.Check(q, !strings.Contains(adopted.Must("state").Stdout, "exit"), "the state document has an exit code")
+	q.Fact("exit code, as wait(2) returns it to the subreaper", status.ExitStatus())
+	var poll [1]unix.PollFd
+	poll[0] = unix.PollFd{Fd: int32(pidfd), Events: unix.POLLIN}
+	ready, err := unix.Poll(poll[:], 0)
+	assert.NilError(q, err)
+	assert.Check(q, cmp.Equal(ready, 1), "a pidfd of the process does not become readable when the process ends")
+	q.Fact("pidfd of the process, after its end: readable", ready == 1)
+	document := adopted.Must("state").Stdout
+	assert.Check(q, !strings.Contains(document, "exit"), "the state document has an exit code:\n%s", document)
 
-	q.Answer("The process that adopts orphans: the nearest subreaper, else pid 1. Never runc, which has exited.")
+	q.Answer("After runc has exited, the parent is the process that adopts orphans: the nearest subreaper, or else pid 1.")
 }

@@ -18,13 +18,13 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// The parts between and after: create, start, wait for the end, delete; and it returns the program's exit code.
+// Run is create, start, wait and delete in one command, and it returns the program's exit code.
 //
-// `run` is no operation of the specification, it is what people type. In the foreground the runtime stays, passes on
-// what the program prints, and knows how it ended, which create and start do not report. With --detach it is create and
-// start, no more: the runtime exits, the container stays and has to be deleted.
+// `run` is not an operation of the specification, but it is what people type. In the foreground the runtime stays. It passes on what
+// the program prints, and signals to the program. As the parent it gets the exit code, which create and start do not report. With
+// --detach run is only create and start: the runtime exits, and the container stays until it is deleted.
 //
-// Hint: what is left after `run`, and what after `run --detach`? Who could know the exit code?
+// Hint: what is left after `run`, and what after `run --detach`? Which process can wait for the program?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
 // Kernel: https://man7.org/linux/man-pages/man2/waitpid.2.html
 func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
@@ -32,7 +32,8 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "300")
 
-	q.Step("the exit code is the program's, and what it prints is printed")
+	q.Step("run returns the program's exit code, prints what the program prints, and leaves nothing")
+	leftovers := []string{}
 	for _, row := range []struct {
 		name, script string
 		code         int
@@ -52,11 +53,12 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 			assert.Check(q, cmp.Equal(strings.TrimSpace(r.Stdout), row.prints))
 		}
 		proc.WaitFor(q, c.NoLeftovers(before))
-		q.Fact(row.script, r.Code)
+		leftovers = append(leftovers, c.Leftovers(before)...)
+		q.Fact("exit code of run: "+row.script, r.Code)
 	}
-	q.Fact("leftovers of these four", "none")
+	q.Fact("leftovers of these four", leftovers)
 
-	q.Control("create and start: runc does not wait, does not report the exit code, and the container stays until delete")
+	q.Control("with create and start runc does not wait: it reports no exit code, and the container stays until delete")
 	byHand := runc.Variant(q, b, "by-hand", bundle.Args("sh", "-c", "exit 7"))
 	byHand.Create()
 	p := byHand.Process()
@@ -70,7 +72,7 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	assert.Check(q, !strings.Contains(stateDocument, "exit"), "the state document has an exit code:\n%s", stateDocument)
 	byHand.Delete()
 
-	q.Control("run --detach: it returns while the program runs, and leaves the container")
+	q.Control("run --detach returns while the program runs, and leaves the container")
 	detached := runc.Variant(q, b, "detached")
 	detached.Must("run", "--detach")
 	pid := detached.PID()
@@ -79,23 +81,24 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	q.Fact("after run --detach", detached.State().Status)
 	detached.KillAndDelete(proc.Snapshot(q, pid))
 
-	q.Step("in the foreground, the runtime is the program's parent, and passes on signals")
+	q.Step("in the foreground the runtime is the program's parent. Send TERM to the runtime: it sends TERM to the program")
 	foreground := runc.Variant(q, b, "foreground", bundle.Args("sh", "-c", "trap 'exit 9' TERM; while :; do sleep 300 & wait $!; done"))
 	run := q.StartBackground(foreground.Argv("run")...)
 	proc.WaitFor(q, file.DirHas(foreground.StateDir(), "state.json"))
 	proc.WaitFor(q, foreground.HasStatus(specs.StateRunning))
 	program := foreground.Process()
 	assert.Check(q, cmp.Equal(program.Parent, run.PID()))
+	q.Fact("parents", proc.Parents(q, map[string]proc.PID{"program": program.PID, "runc run": run.PID()}))
 	// Not before: what arrives while the process is still `runc init`, or before the shell has set its trap, is lost, and
 	// the runtime then waits for ever. That the runtime misses the end of the program is another matter: runc had that bug
 	// (https://github.com/opencontainers/runc/pull/5208), and 1.5.2 has not, for it registers SIGCHLD before all else.
 	proc.WaitFor(q, proc.Catches(program.PID, "sh", unix.SIGTERM))
 	proc.WaitFor(q, proc.HandlesAllSignals(run.PID()))
 	run.Signal(unix.SIGTERM)
-	assert.Check(q, cmp.Equal(run.ExitCode(), 9), "the exit code of run")
+	exitCode := run.ExitCode()
+	assert.Check(q, cmp.Equal(exitCode, 9), "the exit code of run")
 	assert.Check(q, !file.Exists(foreground.StateDir()))
-	q.Fact("the program's parent", "runc run")
-	q.Fact("TERM to runc: exit code", 9)
+	q.Fact("TERM to runc: exit code of run", exitCode)
 
-	q.Answer("Wait and delete: it is create, start, wait and delete in one, and returns the program's exit code.")
+	q.Answer("Run adds wait and delete: it is create, start, wait and delete in one command. It returns the program's exit code.")
 }

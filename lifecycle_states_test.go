@@ -20,13 +20,13 @@ import (
 	"cdblab/helpers/schema"
 )
 
-// Creating, created, running, stopped; and paused, which is the runtime's own.
+// A container is creating, created, running and stopped. The status paused is runc's own.
 //
-// Creating is over before `create` returns, so only a hook sees it. No state is stored anywhere: each is derived, when
-// one asks, from the process (is it alive?), the FIFO (is it there?) and the freezer (is it frozen?). The state document
-// follows the specification's schema in each state except paused, which the schema does not have.
+// The status is creating until `create` returns, so only a hook sees it. runc does not store the status. It derives the status from
+// three facts of the kernel: is the process alive, does the FIFO exist, is the cgroup frozen? The state document follows the
+// specification's schema, except in the status paused, which the schema does not have.
 //
-// Hint: which three facts of the kernel does one need to tell the states apart?
+// Hint: which three facts of the kernel tell the states apart?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#core-interface-files, cgroup.freeze
 func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
@@ -69,13 +69,13 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 		assert.Check(q, schema.Validate(q, stateSchema, document), "the state document against the specification's schema")
 	}
 
-	q.Step("creating: the status in the state document that a hook reads from its stdin")
+	q.Step("creating: a hook of create reads this status from its stdin")
 	c.Create()
 	creating := file.Read(q, filepath.Join(seen, "creating"))
 	pidInHook := checkState(creating, specs.StateCreating).Pid
 	checkSchema(creating)
 
-	q.Step("created: alive, and the FIFO is there")
+	q.Step("created: the process is alive, and the FIFO exists")
 	pid = c.PID()
 	assert.Check(q, cmp.Equal(proc.PID(pidInHook), pid), "the pid in the state document of the hook")
 	created := c.Must("state").Stdout
@@ -84,7 +84,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	checkKernel("created", kernelFacts{Alive: true, FIFO: true})
 	checkSchema(created)
 
-	q.Step("running: alive, and no FIFO")
+	q.Step("running: the process is alive, and the FIFO does not exist")
 	c.Start()
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	running := c.Must("state").Stdout
@@ -92,7 +92,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	checkKernel("running", kernelFacts{Alive: true})
 	checkSchema(running)
 
-	q.Step("paused: frozen, a state of the runtime's own")
+	q.Step("paused: the cgroup is frozen; the specification does not have this status")
 	c.Pause()
 	paused := c.Must("state").Stdout
 	checkState(paused, "paused")
@@ -106,7 +106,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	checkState(c.Must("state").Stdout, specs.StateRunning)
 	checkKernel("running after resume", kernelFacts{Alive: true})
 
-	q.Step("stopped: dead")
+	q.Step("stopped: the process has ended")
 	p := proc.Snapshot(q, pid)
 	c.Kill("KILL")
 	proc.WaitFor(q, proc.Dead(p.Identity))
@@ -127,7 +127,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	}
 
 	if runc.IsRunc(q) {
-		q.Step("the states are derived, not stored: state.json has no status")
+		q.Step("runc does not store the status: state.json has none")
 		var stored map[string]any
 		assert.NilError(q, json.Unmarshal([]byte(file.Read(q, c.StateFile())), &stored))
 		_, hasStatus := stored["status"]
@@ -135,10 +135,11 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	}
 	c.Delete()
 
-	q.Step("state without an id")
+	q.Step("call state without an id: it fails")
 	withoutID := q.Exec("runc", "--root", c.Root, "state")
 	assert.Check(q, withoutID.Code != 0, "state without an id succeeds:\n%s", withoutID)
 	q.Clause("Query State: This operation MUST generate an error if it is not provided the ID of a container.", lab.Met)
 
-	q.Answer("Creating, created, running, stopped, and the runtime's own paused: each derived from process, FIFO and freezer.")
+	q.Answer("A container is creating, created, running and stopped, and paused between pause and resume. The runtime derives the status " +
+		"from the process, the FIFO and the freezer.")
 }

@@ -4,7 +4,6 @@ package cdblab
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -17,17 +16,19 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/check"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
 )
 
-// The terminal is made in the container, and its other end is handed out: as a descriptor, over a socket of the caller's.
+// `runc init` makes a pseudo terminal in the container. The slave stays there, and runc sends the master to the caller: as a file
+// descriptor, over a socket of the caller.
 //
-// `runc init` opens a pseudo terminal of the container's own devpts, makes the slave the program's descriptors 0 to 2,
-// its controlling terminal and /dev/console, and sends the master by SCM_RIGHTS. From then on there is no runtime between
-// caller and program: line discipline, ^C and hangup are the kernel's. Closing the master hangs up: SIGHUP goes to the
-// session leader, and that is the program; as pid 1 of its namespace it only notices if it has a handler.
+// The pseudo terminal is in the container's own devpts. The slave becomes the program's descriptors 0 to 2, its controlling terminal
+// and /dev/console. runc sends the master by SCM_RIGHTS. After that there is no runtime between the caller and the program. What is
+// typed, ^C and a hangup go through the kernel alone. When the master is closed, the kernel sends SIGHUP to the session leader, which
+// is the program. The kernel drops the signal if the program is pid 1 and has no handler.
 //
 // Hint: compare fields 6 to 8 of /proc/PID/stat and the links in /proc/PID/fd with and without process.terminal.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process
@@ -40,7 +41,17 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	dir := q.Mkdir("console")
 	withTerminal := func(s *specs.Spec) { s.Process.Terminal = true }
 
-	q.Step("the caller listens on a socket; create sends the master of a pseudo terminal there")
+	// Programs that a shell in the container runs. Each writes "ready" to its terminal, and waits for one thing. They loop and do not
+	// sleep: a shell runs traps between commands, so a loop misses no signal.
+	const (
+		printSizeOnWINCH = `sh -c 'trap "stty size; exit 9" WINCH; echo ready > /dev/tty; while :; do :; done'`
+		endOnINT         = `sh -c 'trap "echo interrupted; exit 7" INT; echo ready > /dev/tty; while :; do :; done'`
+		printKeyAsBytes  = "stty -isig; echo ready > /dev/tty; read -r line; stty isig; echo $line | od -An -tx1"
+		// It ends with 8 on SIGHUP. Without a signal it prints "lost" when it can open the terminal no more.
+		waitForHangup = `sh -c 'trap "exit 8" HUP; echo ready > /dev/tty; while (: < /dev/tty) 2> /dev/null; do :; done; echo lost'`
+	)
+
+	q.Step("the caller listens on a socket, and create sends the master of a pseudo terminal to it")
 	c := runc.Variant(q, b, "tty", withTerminal, func(s *specs.Spec) {
 		s.Process.User.UID = 1000
 		s.Process.ConsoleSize = &specs.Box{Height: 33, Width: 101}
@@ -60,7 +71,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	assert.Check(q, cmp.Equal(index, 0), "a devpts of its own begins with number 0")
 	q.Fact("process.terminal", fmt.Sprintf("a master whose slave is /dev/pts/%d", index))
 
-	q.Step("before start the size and the owner are what config.json says")
+	q.Step("between create and start, the terminal has the size and the owner of config.json")
 	size, err := unix.IoctlGetWinsize(terminal.FD, unix.TIOCGWINSZ)
 	assert.NilError(q, err)
 	slave := check.StatInRoot(q, pid, "/dev/pts/0")
@@ -76,9 +87,12 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 		q.Fact(row.field, row.got)
 	}
 	q.Covers("process.consoleSize.height", "process.consoleSize.width")
-	q.Fact("/dev/pts/0", fmt.Sprintf("uid %d gid %d mode %04o", slave.Uid, slave.Gid, slave.Mode&0o7777))
+	// config.json mounts the devpts with the options gid=5 and mode=0620.
+	attributes := fmt.Sprintf("uid %d gid %d mode %04o", slave.Uid, slave.Gid, slave.Mode&0o7777)
+	assert.Check(q, cmp.Equal(attributes, "uid 1000 gid 5 mode 0620"), "owner and mode of the slave, /dev/pts/0")
+	q.Fact("/dev/pts/0", attributes)
 
-	q.Step("process.terminal: the slave is /dev/console and the controlling terminal")
+	q.Step("start the container: the slave is /dev/console, and the controlling terminal of the program")
 	c.Start()
 	proc.WaitFor(q, proc.Runs(pid, "sh"))
 	p := proc.Snapshot(q, pid)
@@ -86,7 +100,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	console := check.StatInRoot(q, pid, "/dev/console")
 	sameFile := console.Dev == slave.Dev && console.Ino == slave.Ino
 	assert.Check(q, sameFile, "/dev/console is another file than /dev/pts/0: %+v", console)
-	q.Fact("/dev/console", "the same inode as /dev/pts/0")
+	q.Fact("/dev/console is the same file as /dev/pts/0", sameFile)
 	stat := proc.Stat(q, pid)
 	assert.Check(q, cmp.Equal(proc.PID(stat.Session), pid), "it is no session leader")
 	assert.Check(q, cmp.Equal(stat.TPGID, stat.PGRP), "its process group is not in the foreground")
@@ -96,7 +110,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Fact("session leader", proc.PID(stat.Session) == pid)
 	q.Fact("controlling terminal", ttyNumber)
 
-	q.Step("what the program writes appears at the master; what is typed there arrives")
+	q.Step("what the program writes to the slave is read from the master, and what is typed at the master is read from the slave")
 	assert.Check(q, cmp.Equal(sh.Run("echo hello > /dev/tty").Code, 0))
 	written := terminal.ReadUntil("hello\r\n")
 	q.Fact("written: hello\\n; read at the master", strconv.Quote(written))
@@ -108,34 +122,35 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	echo := terminal.ReadUntil("typed\r\n")
 	q.Fact("echoed by the line discipline", strconv.Quote(echo))
 
-	q.Step("a size set at the master is the program's: it receives SIGWINCH")
+	q.Step("the caller sets another size at the master: the program receives SIGWINCH, and reads the new size")
 	assert.Check(q, cmp.Equal(sh.Run("stty size").Out, "33 101"))
-	sh.Send(`sh -c 'trap "stty size; exit 9" WINCH; echo ready > /dev/tty; while :; do :; done'`)
+	sh.Send(printSizeOnWINCH)
 	terminal.ReadUntil("ready\r\n")
 	assert.NilError(q, unix.IoctlSetWinsize(terminal.FD, unix.TIOCSWINSZ, &unix.Winsize{Row: 44, Col: 202}))
-	assert.Check(q, cmp.Equal(receiveReply(), runc.Reply{Out: "44 202", Code: 9}))
-	q.Fact("size after TIOCSWINSZ at the master", "44 202")
+	resized := receiveReply()
+	assert.Check(q, cmp.Equal(resized, runc.Reply{Out: "44 202", Code: 9}))
+	q.Fact("size after TIOCSWINSZ at the master, read by the program", resized.Out)
 
-	q.Step("^C typed is SIGINT to the foreground process group")
-	// The shell in the container is in the foreground group, too; without a trap it would end. Its child loops and does
-	// not sleep: a shell runs traps between commands, so it misses no signal.
+	q.Step("type ^C at the master: the kernel sends SIGINT to all processes of the foreground process group")
+	// The shell in the container is in the foreground group, too. Without a trap it would end.
 	assert.Check(q, cmp.Equal(sh.Run("trap 'interrupted=also' INT").Code, 0))
-	sh.Send(`sh -c 'trap "echo interrupted; exit 7" INT; echo ready > /dev/tty; while :; do :; done'`)
+	sh.Send(endOnINT)
 	terminal.ReadUntil("ready\r\n")
 	terminal.Type("\x03")
-	assert.Check(q, cmp.Equal(receiveReply(), runc.Reply{Out: "interrupted", Code: 7}))
-	assert.Check(q, cmp.Equal(sh.Run("echo $interrupted").Out, "also"), "the session leader got no SIGINT")
-	q.Fact("^C", "SIGINT, to the program and to its child")
+	interrupted, leaderToo := receiveReply(), sh.Run("echo $interrupted").Out
+	assert.Check(q, cmp.Equal(interrupted, runc.Reply{Out: "interrupted", Code: 7}))
+	assert.Check(q, cmp.Equal(leaderToo, "also"), "the session leader got no SIGINT")
+	q.Fact("^C: what the handlers of the child and of the session leader write", []string{interrupted.Out, leaderToo})
 
-	q.Control("without the line discipline's isig the same key is a byte")
-	sh.Send("stty -isig; echo ready > /dev/tty; read -r line; stty isig; echo $line | od -An -tx1")
+	q.Control("without the line discipline's isig, ^C is a byte like any other")
+	sh.Send(printKeyAsBytes)
 	terminal.ReadUntil("ready\r\n")
 	terminal.Type("\x03\n")
 	key := receiveReply().Out
 	assert.Check(q, cmp.Equal(key, "03 0a"))
 	q.Fact("^C read by the program", key)
 
-	q.Control("a second terminal is another devpts, also with number 0; root owns it, and it has no size")
+	q.Control("a second container has another devpts, and its terminal has the number 0, too. Root owns it, and it has no size")
 	secondContainer := runc.Variant(q, b, "second", withTerminal)
 	second := secondContainer.CreateWithTerminal(filepath.Join(dir, "second"))
 	secondSlave := check.StatInRoot(q, secondContainer.PID(), "/dev/pts/0")
@@ -149,25 +164,41 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	size, err = unix.IoctlGetWinsize(second.FD, unix.TIOCGWINSZ)
 	assert.NilError(q, err)
 	assert.Check(q, cmp.DeepEqual(*size, unix.Winsize{}), "size of the second terminal")
-	q.Fact("devpts of the two containers, and the host's", "three devices, the same number 136:0")
+	sameNumber, sameDevpts := secondSlave.Rdev == slave.Rdev, secondSlave.Dev == slave.Dev
+	q.Fact("the terminals of both containers: same device number, same devpts", []bool{sameNumber, sameDevpts})
 	q.Fact("size without process.consoleSize", fmt.Sprint(size.Row, " ", size.Col))
 
-	q.Step("the slave is descriptors 0 to 2 of a program")
+	q.Step("start a program that changes no descriptors: 0, 1 and 2 are the slave")
 	secondContainer.Start()
 	proc.WaitFor(q, proc.Runs(secondContainer.PID(), "sleep"))
 	secondProcess := proc.Snapshot(q, secondContainer.PID())
 	assert.Check(q, cmp.DeepEqual(secondProcess.FDs, map[int]string{0: "/dev/pts/0", 1: "/dev/pts/0", 2: "/dev/pts/0"}))
 	q.Fact("descriptors", secondProcess.FDs)
 
-	q.Step("closing the master hangs up: the session leader gets SIGHUP, and each process has lost the terminal")
+	q.Step("exec --tty makes another terminal in the same devpts. It belongs to the executed program alone")
+	execTerminal, executed := secondContainer.ExecWithTerminal(filepath.Join(dir, "exec"), "sleep", "301")
+	assert.Check(q, cmp.DeepEqual(executed.FDs, map[int]string{0: "/dev/pts/1", 1: "/dev/pts/1", 2: "/dev/pts/1"}))
+	execStat := proc.Stat(q, executed.PID)
+	execTTY := fmt.Sprintf("%d:%d", unix.Major(uint64(execStat.TTY)), unix.Minor(uint64(execStat.TTY)))
+	assert.Check(q, cmp.Equal(execTTY, "136:1"), "the controlling terminal of the executed program (tty_nr)")
+	assert.Check(q, cmp.Equal(proc.PID(execStat.Session), executed.PID), "the executed program is no session leader")
+	first := proc.Snapshot(q, secondProcess.PID)
+	assert.Check(q, cmp.DeepEqual(first.FDs, secondProcess.FDs), "descriptors of the first program, after the exec")
+	q.Fact("exec --tty: descriptors and controlling terminal", []any{executed.FDs, execTTY})
+	execTerminal.HangUp()
+	proc.WaitFor(q, proc.Dead(executed.Identity)) // it is not pid 1, so SIGHUP ends it
+
+	q.Step("close the master: the kernel sends SIGHUP to the session leader, and no process can open the terminal any more")
 	assert.Check(q, cmp.Equal(sh.Run("trap 'hung=up' HUP").Code, 0))
-	sh.Send(`sh -c 'trap "exit 8" HUP; echo ready > /dev/tty; while (: < /dev/tty) 2> /dev/null; do :; done; echo lost'`)
+	sh.Send(waitForHangup)
 	terminal.ReadUntil("ready\r\n")
 	terminal.HangUp()
-	assert.Check(q, cmp.Equal(receiveReply(), runc.Reply{Out: "lost"}), "the leader's child in the foreground group")
-	q.Fact("the leader's child, in the foreground", "has lost the terminal, without a signal")
-	assert.Check(q, cmp.Equal(sh.Run("echo $hung").Out, "up"), "the session leader got no SIGHUP")
-	q.Fact("the session leader", "SIGHUP")
+	child := receiveReply()
+	assert.Check(q, cmp.Equal(child, runc.Reply{Out: "lost"}), "the leader's child in the foreground group; exit code 8 is SIGHUP")
+	q.Fact("the leader's child, in the foreground, writes", child.Out)
+	hung := sh.Run("echo $hung").Out
+	assert.Check(q, cmp.Equal(hung, "up"), "the session leader got no SIGHUP")
+	q.Fact("the session leader's handler of SIGHUP writes", hung)
 	proc.WaitFor(q, proc.HasNoTerminal(pid))
 	q.Fact("controlling terminal afterwards", proc.Stat(q, pid).TTY)
 	openTTY := sh.Run("echo > /dev/tty")
@@ -175,16 +206,16 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Fact("open of /dev/tty afterwards", openTTY.Out)
 	c.KillAndDelete(p)
 
-	q.Step("SIGHUP does not end a program without a handler that is pid 1 of its namespace …")
+	q.Step("close the master of a program without a handler that is pid 1: the kernel drops SIGHUP, and the program runs on …")
 	second.HangUp()
 	proc.WaitFor(q, proc.HasNoTerminal(secondProcess.PID))
 	afterHangup := proc.Snapshot(q, secondProcess.PID)
 	assert.Check(q, secondProcess.Same(afterHangup.Identity), "the hangup has ended pid 1, which has no handler")
 	assert.Check(q, cmp.Equal(secondContainer.State().Status, specs.StateRunning))
-	q.Fact("sleep as pid 1, hung up", "goes on")
+	q.Fact("sleep as pid 1, after the hangup", secondContainer.State().Status)
 	secondContainer.KillAndDelete(secondProcess)
 
-	q.Control("… in the host's pid namespace SIGHUP ends the same program")
+	q.Control("… the same program in the host's pid namespace: SIGHUP ends it")
 	onHost := runc.Variant(q, b, "pid", withTerminal, bundle.WithoutNamespace(specs.PIDNamespace))
 	onHostTerminal := onHost.CreateWithTerminal(filepath.Join(dir, "pid"))
 	onHost.Start()
@@ -193,10 +224,10 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	onHostTerminal.HangUp()
 	proc.WaitFor(q, proc.Dead(onHostProcess.Identity))
 	assert.Check(q, cmp.Equal(onHost.State().Status, specs.StateStopped))
-	q.Fact("sleep in the host's pid namespace", onHost.State().Status)
+	q.Fact("sleep in the host's pid namespace, after the hangup", onHost.State().Status)
 	onHost.Delete()
 
-	q.Control("without process.terminal there is none: the descriptors are those of the runtime's caller")
+	q.Control("without process.terminal the program has no terminal: its descriptors are those of the runtime's caller")
 	plain := runc.Variant(q, b, "plain")
 	plainProcess := plain.CreateAndStart()
 	stat = proc.Stat(q, plainProcess.PID)
@@ -205,19 +236,20 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	inherited := []string{plainProcess.FDs[0], plainProcess.FDs[1], plainProcess.FDs[2]}
 	assert.Check(q, !strings.Contains(strings.Join(inherited, " "), "pts"), "a descriptor is a terminal: %q", inherited)
 	assert.Check(q, cmp.Contains(inherited[1], "memfd:stdout"), "it is not the file that the lab gave as stdout")
-	_, err = os.Lstat(fmt.Sprintf("/proc/%d/root/dev/console", plainProcess.PID))
-	assert.Check(q, os.IsNotExist(err), "there is a /dev/console: %v", err)
+	hasConsole := file.Exists(fmt.Sprintf("/proc/%d/root/dev/console", plainProcess.PID))
+	assert.Check(q, !hasConsole, "there is a /dev/console")
 	q.Fact("without process.terminal: controlling terminal", stat.TTY)
-	q.Fact("descriptors 0 1 2", inherited)
-	q.Fact("without process.terminal: /dev/console", "none")
+	q.Fact("without process.terminal: descriptors 0 1 2", inherited)
+	q.Fact("without process.terminal: /dev/console exists", hasConsole)
 	plain.KillAndDelete(plainProcess)
 
 	q.Control("create is refused with process.terminal and no console socket, and with a console socket and no process.terminal")
-	runc.AssertCreateRefused(q, runc.Variant(q, b, "nobody", withTerminal), "console socket")
-	create := runc.Variant(q, b, "nothing").Try("create", "--console-socket", filepath.Join(dir, "tty"))
+	runc.AssertCreateRefused(q, runc.Variant(q, b, "no-socket", withTerminal), "console socket")
+	create := runc.Variant(q, b, "no-terminal").Try("create", "--console-socket", filepath.Join(dir, "tty"))
 	assert.Check(q, create.Code != 0, "create with a console socket and no terminal succeeds:\n%s", create)
 	assert.Check(q, cmp.Contains(runc.LastLogMessage(create), "console socket"))
 	q.Fact("create with a console socket and no terminal: error", runc.LastLogMessage(create))
 
-	q.Answer("As a descriptor over the caller's socket. The slave stays in the container; between both is only the kernel.")
+	q.Answer("runc sends the master of the terminal to the caller, as a file descriptor over the caller's socket. The slave stays in the " +
+		"container, and between the two there is only the kernel.")
 }

@@ -27,10 +27,14 @@ import (
 // execute the program of config.json: the program changes, the process stays.
 //
 // `runc init` is a process of the runtime itself, blocked in open(2) on the FIFO exec.fifo. Start opens the other end of the
-// FIFO, and `runc init` goes on to execve(2). Pid, start time, namespaces, cgroup and mounts stay the same.
+// FIFO, and `runc init` goes on to execve(2). Pid, start time, namespaces, cgroup and mounts stay the same. `runc init` runs in the
+// container, so its program file is a protected copy of runc: a program in the container once wrote into the host's runc through
+// /proc/PID/exe (CVE-2019-5736). The program begins with three open files: stdin, stdout and stderr. Others reach it only if the
+// caller passes them as LISTEN_FDS.
 //
-// Hint: compare /proc/PID/{comm,exe,stat,ns,cgroup,mountinfo} before and after start.
-// Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
+// Hint: compare /proc/PID/{comm,exe,stat,ns,cgroup,mountinfo,fd} before and after start.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle,
+// https://github.com/opencontainers/runtime-spec/blob/main/runtime-linux.md#file-descriptors
 // Kernel: https://man7.org/linux/man-pages/man7/fifo.7.html, https://man7.org/linux/man-pages/man2/execve.2.html
 func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What is the difference between create and start?")
@@ -55,7 +59,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	}
 	q.Fact("namespaces of its own", own)
 	q.Fact("namespaces after create: inodes", created.NS)
-	check.OnlyProcessInCgroup(q, created.Identity, cgroupsPath)
+	q.Fact("compared with config.json", container.AssertEnvironment(created))
 	q.Fact("cgroup", cgroupsPath)
 	q.Clause("Lifecycle: The container's runtime environment MUST be created according to the "+
 		"configuration in config.json.", lab.Met)
@@ -71,7 +75,10 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Check(q, !strings.HasPrefix(created.Exe, "/bin/"), "the process runs a program of the rootfs before start: %s", created.Exe)
 	// runc executes a sealed copy of itself, so compare the bytes and not the path.
 	runc.AssertIsRuntime(q, container.Bundle, proc.ExeDigest(q, pid))
-	q.Fact("exe after create", created.Exe+", the same bytes as runc")
+	q.Fact("exe after create, whose content is that of runc", created.Exe)
+	isProtected := proc.ExeIsProtected(q, pid)
+	assert.Check(q, isProtected, "a program in the container could write into %s, from which runc init was started", created.Exe)
+	q.Fact("exe after create: sealed, or on a read-only mount", isProtected)
 	assert.Check(q, created.Threads > 1, "a Go program has several threads, but runc init has %d", created.Threads)
 	hasProgramEnv := cmp.Contains(strings.Join(created.Env, " "), "TERM=xterm")().Success()
 	assert.Check(q, !hasProgramEnv, "runc init has the program's environment: %q", created.Env)
@@ -87,7 +94,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q.Fact("blocked in", "openat("+opened+", O_WRONLY)")
 	q.Fact("asleep in the kernel's", proc.WaitChannel(q, pid))
 
-	q.Step("look at its open files: each is its own, and closed by execve; no directory of the host is among them")
+	q.Step("look at its open files: each has a purpose and is closed by execve; no directory of the host is among them")
 	open, unexpected := container.InitDescriptors(created)
 	assert.Check(q, cmp.Len(unexpected, 0),
 		"descriptors that runc init must not have, because the program could use them to reach the host: %q", unexpected)
@@ -101,8 +108,9 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	running := proc.Snapshot(q, pid)
 	assert.Equal(q, container.State().Status, specs.StateRunning)
 	q.Fact("status after start", container.State().Status)
-	assert.Check(q, !file.Exists(container.Fifo()), "the FIFO still exists after start")
-	q.Fact("exec.fifo after start", "absent")
+	fifoExists := file.Exists(container.Fifo())
+	assert.Check(q, !fifoExists, "the FIFO still exists after start")
+	q.Fact("exec.fifo after start: exists", fifoExists)
 	stateFileAfter, err := os.Stat(container.StateFile())
 	assert.NilError(q, err)
 	unchanged := os.SameFile(stateFileBefore, stateFileAfter) && stateFileBefore.ModTime().Equal(stateFileAfter.ModTime())
@@ -117,7 +125,12 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Check(q, cmp.Contains(running.Env, "TERM=xterm"))
 	q.Fact("environ", running.Env)
 	assert.Check(q, cmp.Equal(running.Threads, 1))
-	assert.Check(q, cmp.DeepEqual(slices.Sorted(maps.Keys(running.FDs)), []int{0, 1, 2}), "descriptors of the program: %v", running.FDs)
+	hostname := strings.TrimSpace(container.Exec("hostname").Stdout)
+	assert.Check(q, cmp.Equal(hostname, container.Bundle.Spec.Hostname), "hostname in the container")
+
+	q.Step("look at its open files: only stdin, stdout and stderr, as the lab gave them to `runc create`")
+	given := map[int]string{0: "/dev/null", 1: "/memfd:stdout (deleted)", 2: "/memfd:stderr (deleted)"}
+	assert.Check(q, cmp.DeepEqual(running.FDs, given), "descriptors of the program")
 	q.Fact("descriptors of the program", slices.Sorted(maps.Keys(running.FDs)))
 
 	q.Step("look at the process: pid, start time, parent, namespaces, cgroup and mounts are the same")
@@ -136,20 +149,36 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 		}), "root-mark", "cdb-runc-mark")
 	marking.Create()
 	mark := marking.Bundle.Rootfs("mark")
-	assert.Assert(q, !file.Exists(mark), "the program ran before start")
-	q.Fact("mark after create", "none")
+	markExists := file.Exists(mark)
+	assert.Assert(q, !markExists, "the program ran before start")
+	q.Fact("the file of the program after create: exists", markExists)
 	q.Clause("Lifecycle: While the resources requested in the config.json MUST be created, the "+
 		"user-specified program (from process) MUST NOT be run at this time.", lab.Met)
 	q.Clause("Create: process.args MUST NOT be applied until triggered by the start operation.", lab.Met)
 	marking.Start()
 	markingPID := marking.PID()
 	proc.WaitFor(q, proc.Runs(markingPID, "sleep"))
-	assert.Assert(q, file.Exists(mark), "the program did not run after start")
+	markExists = file.Exists(mark)
+	assert.Assert(q, markExists, "the program did not run after start")
 	assert.Equal(q, file.Read(q, mark), nonce)
-	q.Fact("mark after start", "there")
+	q.Fact("the file of the program after start: exists", markExists)
 	q.Clause("Start: This operation MUST run the user-specified program as specified by process.", lab.Met)
 	q.Clause("Lifecycle: The runtime MUST run the user-specified program, as specified by process.", lab.Met)
 	marking.KillAndDelete(proc.Snapshot(q, markingPID))
+
+	q.Control("a caller with other open files: the program has none of them, unless the caller passes them as LISTEN_FDS")
+	const opens = "exec 3< bundle/config.json 9< /"
+	plain := runc.Variant(q, container.Bundle, "plain")
+	withoutListen := plain.StartAfter(opens)
+	assert.Check(q, cmp.DeepEqual(withoutListen.FDs, given), "descriptors of the program; the caller has 3 and 9 too, which is the host's /")
+	listening := runc.Variant(q, container.Bundle, "listening")
+	withListen := listening.StartAfter(opens + "; export LISTEN_FDS=1 LISTEN_PID=$$")
+	given[3] = container.Bundle.Config()
+	assert.Check(q, cmp.DeepEqual(withListen.FDs, given), "descriptors of the program; the caller passes one as LISTEN_FDS")
+	q.Fact("descriptors of the program, if the caller has 3 and 9 open", slices.Sorted(maps.Keys(withoutListen.FDs)))
+	q.Fact("descriptors of the program, if LISTEN_FDS=1", slices.Sorted(maps.Keys(withListen.FDs)))
+	plain.KillAndDelete(withoutListen)
+	listening.KillAndDelete(withListen)
 
 	q.TearDown("kill and delete the container: nothing of it is left, and state fails", func() {
 		container.KillAndDelete(running)
@@ -158,7 +187,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 		deleted := container.Try("state")
 		assert.Check(q, deleted.Code != 0, "state of a deleted container succeeds:\n%s", deleted)
 		assert.Check(q, cmp.Contains(deleted.Stderr, "does not exist"))
-		q.Fact("state after delete", "container does not exist")
+		q.Fact("state after delete: error", runc.LastLogMessage(deleted))
 		q.Clause("Query State: Attempting to query a container that does not exist MUST generate an error.", lab.Met)
 	})
 
@@ -183,7 +212,7 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	startedByHand, untouched := runc.Variant(q, b, "opened"), runc.Variant(q, b, "untouched")
 
 	q.Step("two containers are created, and both wait in open(2) of their FIFO")
-	createAndWaitAtFIFO := func(c *runc.Container) proc.Process {
+	createAndWaitAtFIFO := func(c *runc.Container, name string) proc.Process {
 		c.Create()
 		pid := c.PID()
 		proc.WaitFor(q, proc.SleepsIn(pid, unix.SYS_OPENAT))
@@ -191,13 +220,13 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 		opened, mode := runc.BlockedOpen(q, init)
 		assert.Check(q, cmp.Equal(opened, c.Fifo()), "the file that runc init opens")
 		assert.Check(q, cmp.Equal(mode, uint64(unix.O_WRONLY)), "the mode in which it opens the FIFO")
+		q.Fact(name+" is blocked in", "openat("+opened+", O_WRONLY)")
 		return init
 	}
-	waiting, waitingUntouched := createAndWaitAtFIFO(startedByHand), createAndWaitAtFIFO(untouched)
-	q.Fact("both are blocked in", "openat(exec.fifo, O_WRONLY)")
+	waiting, waitingUntouched := createAndWaitAtFIFO(startedByHand, "the first container"), createAndWaitAtFIFO(untouched, "the second container")
 	q.Fact("asleep in the kernel's", proc.WaitChannel(q, waiting.PID))
 
-	q.Step("the other end is opened, by cat and not by the runtime: the program runs")
+	q.Step("cat opens the other end of the first container's FIFO, without the runtime: the program runs")
 	written := q.Must("cat", startedByHand.Fifo()).Stdout
 	assert.Check(q, cmp.Equal(written, "0"), "what was written to the FIFO")
 	proc.WaitFor(q, proc.Runs(waiting.PID, "sleep"))
@@ -212,9 +241,9 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(stillWaiting.Identity, waitingUntouched.Identity))
 	assert.Check(q, stillWaiting.Comm != "sleep", "it runs %q although no process opened its FIFO", stillWaiting.Comm)
 	assert.Check(q, cmp.Equal(proc.CurrentSyscall(q, stillWaiting.PID).Number, unix.SYS_OPENAT))
-	q.Fact("comm", stillWaiting.Comm)
+	q.Fact("comm of the second container's process", stillWaiting.Comm)
 
-	q.Step("the runtime derives the status from the FIFO: it reports created until the FIFO is gone")
+	q.Step("the runtime derives the status from the FIFO: it reports created until the FIFO is removed")
 	assert.Check(q, file.Exists(startedByHand.Fifo()), "cat does not remove the FIFO, but it is gone")
 	withFIFO := startedByHand.State().Status
 	assert.Check(q, cmp.Equal(withFIFO, specs.StateCreated))

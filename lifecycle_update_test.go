@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -20,14 +21,16 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Its limits, and nothing else: `update` writes into the files of the cgroup, and the next fork already feels it.
+// The limits of a running container can be changed: `runc update` writes into the files of its cgroup, and the next fork(2) already
+// meets the new limit.
 //
-// The process is not notified and not restarted. Namespaces, mounts, capabilities and the program are settled at create.
-// config.json is not touched; the runtime notes the new limits in its own state.json.
+// The process is not notified and not restarted. config.json stays as it is, and the runtime writes the new limits into its own
+// state.json. No operation of runc changes namespaces, capabilities or the program of a running container. Root on the host can
+// change more of it without runc: its rlimits by prlimit(2), its priority by setpriority(2), and its mounts by propagation.
 //
 // Hint: which of a container's properties are files that root can write?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups
-// Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#pid-interface-files
+// Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#pid-interface-files, https://man7.org/linux/man-pages/man2/prlimit.2.html
 func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can be changed while it runs?")
 	defer q.Recover()
@@ -37,13 +40,10 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	_, otherShell, _ := runc.StartWithShell(q, b, "other", tenProcesses)
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	configBefore := file.Read(q, c.Bundle.Config())
-	stateFileBefore := ""
-	if runc.IsRunc(q) {
-		stateFileBefore = file.Read(q, c.StateFile())
-	}
+	filesBefore := file.Tree(q, c.StateDir())
 	const fork15Times = "(i=0; while [ $i -lt 15 ]; do sleep 300 & i=$((i+1)); done; echo all of them; kill $(jobs -p))"
 
-	q.Step("with ten processes at most, the program cannot fork 15 times")
+	q.Step("in a container that may have ten processes, the program cannot fork 15 times")
 	r := sh.Run(fork15Times)
 	assert.Check(q, cmp.Contains(r.Out, "can't fork"))
 	q.Fact("pids.max before update", g.Read("pids", "pids.max"))
@@ -53,14 +53,14 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 		}
 	}
 
-	q.Step("update: the file has another number, and the same program can fork 15 times")
+	q.Step("runc update --pids-limit 40: the file of the cgroup has the new limit, and the same program can fork 15 times")
 	c.Must("update", "--pids-limit", "40")
 	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "40"), "pids.max after update --pids-limit 40")
 	r = sh.Run(fork15Times)
 	assert.Check(q, cmp.Contains(r.Out, "all of them"))
 	q.Fact("pids.max after update --pids-limit", g.Read("pids", "pids.max"))
 
-	q.Step("the rest: a flag of update, a file of the cgroup")
+	q.Step("each other flag of update changes a file of the cgroup")
 	for _, row := range []struct{ flag, value, controller, v1File, v1Want, v2File, v2Want string }{
 		{"--memory", "134217728", "memory", "memory.limit_in_bytes", "134217728", "memory.max", "134217728"},
 		{"--memory-reservation", "33554432", "memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
@@ -89,7 +89,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 		q.Fact(row.flag, path+": "+before+" → "+after)
 	}
 
-	q.Step("a document instead of flags: -r takes linux.resources as config.json has them")
+	q.Step("instead of flags, --resources takes a document in the form of linux.resources in config.json")
 	document := filepath.Join(q.Dir, "resources.json")
 	assert.NilError(q, os.WriteFile(document, []byte(`{"pids": {"limit": 33}}`), 0o644))
 	q.Cleanup(func() { file.Remove(q, document) })
@@ -98,7 +98,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "33"), "pids.max after update --resources")
 	q.Fact("pids.max after update --resources", g.Read("pids", "pids.max"))
 
-	q.Step("a limit below what is used: refused where the document asks for a check before the update")
+	q.Step("set a memory limit below what is used: runc refuses it, because the document asks for a check before the update")
 	if g.Has("memory") {
 		assert.NilError(q, os.WriteFile(document, []byte(`{"memory": {"limit": 4096, "checkBeforeUpdate": true}}`), 0o644))
 		q.LogCommand(`echo '{"memory": {"limit": 4096, "checkBeforeUpdate": true}}' > resources.json`)
@@ -117,19 +117,36 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 		q.Covers("linux.resources.memory.checkBeforeUpdate")
 	}
 
-	q.Step("the process is the same, config.json too; only the runtime's own record changes")
+	q.Step("the process and config.json are the same as before update, and the runtime has written the new limits into state.json")
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, p.PID).Identity, p.Identity))
 	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Config()), configBefore))
 	if runc.IsRunc(q) {
-		assert.Check(q, file.Read(q, c.StateFile()) != stateFileBefore, "state.json does not have the new limits")
-		q.Fact("written by update", "state.json, and no other file")
+		written := []string{}
+		for name, content := range file.Tree(q, c.StateDir()) {
+			if filesBefore[name] != content {
+				written = append(written, name)
+			}
+		}
+		assert.Check(q, cmp.DeepEqual(written, []string{"state.json"}), "files of the state directory that update has written")
+		assert.Check(q, cmp.Contains(file.Read(q, c.StateFile()), `"pids_limit":33`), "the limit of the last update, in state.json")
+		q.Fact("files of the state directory that update has written", written)
 	}
+
+	q.Step("without runc, prlimit(2) on the host changes a limit of the running program itself")
+	const line = "Max open files"
+	before := proc.Limit(q, p.PID, line)
+	q.LogCommand("prlimit --pid %d --nofile=77:77", p.PID)
+	assert.NilError(q, unix.Prlimit(int(p.PID), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 77, Max: 77}, nil))
+	seenInside := sh.Run("ulimit -n").Out
+	assert.Check(q, cmp.Equal(seenInside, "77"), "soft limit of open files, as the program in the container sees it")
+	assert.Check(q, before[0] != seenInside, "the limit was 77 before")
+	q.Fact("limit of open files, before and after prlimit", []string{before[0], seenInside})
 
 	q.Control("the other container, which was not updated, still cannot fork 15 times")
 	r = otherShell.Run(fork15Times)
 	assert.Check(q, cmp.Contains(r.Out, "can't fork"))
 
-	q.Step("a container that does not run cannot be updated")
+	q.Step("runc refuses to update a stopped container")
 	stopped := runc.Variant(q, b, "stopped", bundle.Args("true"))
 	stopped.Create()
 	stoppedProcess := stopped.Process()
@@ -139,5 +156,6 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	assert.Check(q, updateStopped.Code != 0, "a stopped container is updated:\n%s", updateStopped)
 	q.Fact("update of a stopped container: error", runc.LastLogMessage(updateStopped))
 
-	q.Answer("Its limits: they are files of the cgroup, and bite at once. Namespaces, capabilities and the program need a new container.")
+	q.Answer("The limits of a running container can be changed: they are files of its cgroup, and they hold at once. Other namespaces, " +
+		"capabilities or another program need a new container.")
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the programs and libraries that the lab needs beyond Go, and only the missing ones.
 #
-# With the argument "check" the script installs nothing. It prints which of the compiler, libseccomp and QEMU is missing.
+# With the argument "check" the script installs nothing. It prints which of the compiler, libseccomp, pkg-config and QEMU is missing.
 #
 # With apt the script installs the packages, with sudo if you are not root. With dnf, apk, pacman and zypper it prints
 # the command to paste, because this script was not tried with them.
@@ -25,6 +25,8 @@ package() {
 	case $1:$2 in
 	apt:compiler) echo gcc libc6-dev ;;
 	apt:seccomp) echo libc6-dev libseccomp-dev ;;
+	dnf:pkg-config) echo pkgconf-pkg-config ;;
+	apk:pkg-config | pacman:pkg-config) echo pkgconf ;;
 	apt:busybox) echo busybox-static ;;
 	apt:qemu) [ "$arch" = aarch64 ] && echo qemu-system-arm || echo qemu-system-x86 ;;
 	dnf:seccomp) echo glibc-static libseccomp-devel libseccomp-static ;;
@@ -64,6 +66,7 @@ int main(void) { return seccomp_version() == 0; }' | cc -static -x c - -lseccomp
 
 need compiler have cc
 need seccomp static_seccomp
+need pkg-config have pkg-config # by which cgo finds libseccomp
 case $arch in
 aarch64) need qemu have qemu-system-aarch64 ;;
 *) need qemu have qemu-system-x86_64 ;;

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -115,6 +116,26 @@ func TestClose_SweepsNothingOfTheRunThatHasTheNumberNow(t *testing.T) {
 	assert.NilError(t, err)
 	_, err = host.Sweep(false) // what all runs share goes with the last one
 	assert.NilError(t, err)
+	assertHostUnchanged(t, before)
+}
+
+// A signal during the last inventory closes a run that closes itself already. It is swept once.
+func TestClose_TwiceAtTheSameTimeSweepsOnce(t *testing.T) {
+	before := takeInventory(t)
+	run, err := host.NewRun()
+	assert.NilError(t, err)
+	var both errgroup.Group
+	sweeps := make(chan host.Swept, 2)
+	for range 2 {
+		both.Go(func() error {
+			swept, _, err := run.CloseAndCompare(before)
+			sweeps <- swept
+			return err
+		})
+	}
+	assert.Check(t, both.Wait(), "the second close must do nothing")
+	a, b := <-sweeps, <-sweeps
+	assert.Check(t, (a.Dir == "") != (b.Dir == ""), "swept %q and %q", a, b)
 	assertHostUnchanged(t, before)
 }
 

@@ -50,7 +50,7 @@ func TestStepping_StopsAtEachStepUntilTheReaderGoesOn(t *testing.T) {
 			controls++
 		}
 	}
-	assert.Check(t, step > 5 && controls == 1, "the run stopped before steps 1 to %d, and before %d controls", step-1, controls)
+	assert.Check(t, step > 5 && controls > 0, "the run stopped before steps 1 to %d, and before %d controls", step-1, controls)
 	assert.Equal(t, reader.ExitCode(), 0)
 	assertHostUnchanged(t, before)
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"cdblab/helpers/compare"
+	"cdblab/helpers/howto"
 	"cdblab/helpers/results"
 	"cdblab/helpers/signals"
 	"cdblab/helpers/syllabus"
@@ -91,6 +92,9 @@ func (r *runner) compare(ctx context.Context, a, b string) (*compare.Comparison,
 // results returns the results that the user named. Their questions are those that -run selects, in the order of the syllabus.
 func (r *runner) results(ctx context.Context, name string) (*results.Run, error) {
 	load := results.Load
+	if isVariables(name) && howto.InTarball() {
+		return nil, fmt.Errorf("%q is no file and no directory of results; only in a checkout of the lab, `make compare` makes a run for it", name)
+	}
 	if isVariables(name) {
 		load = func(string) (*results.Run, error) { return r.run(ctx, name) }
 	}
@@ -106,7 +110,7 @@ func (r *runner) results(ctx context.Context, name string) (*results.Run, error)
 	run.Questions = slices.DeleteFunc(run.Questions, func(q *results.Question) bool {
 		return q.Text == "" || !selected.MatchString(q.Test)
 	})
-	if questions, err := syllabus.Read(os.DirFS(".")); err == nil {
+	if questions, err := syllabus.Read(chapter()); err == nil {
 		var tests []string
 		for _, q := range questions {
 			tests = append(tests, q.Test)

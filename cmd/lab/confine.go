@@ -14,8 +14,8 @@ import (
 	"cdblab/helpers/signals"
 )
 
-// confineMain runs a command as root in namespaces and cgroups of its own, and sweeps the machine after it. lab mutants starts it. It
-// ends the command when its standard input ends: sudo may stand between both, and passes not every signal on.
+// confineMain runs a command as root in namespaces and cgroups of its own, and sweeps the machine after it. lab mutants and lab sabotage start it.
+// It ends the command when its standard input ends: sudo may stand between both, and passes not every signal on.
 func confineMain(args []string) int {
 	if len(args) > 0 && args[0] == "-inner" {
 		return confine.Inner(args[1:])
@@ -62,4 +62,14 @@ func confineMain(args []string) int {
 		}
 	}
 	return code
+}
+
+// confineArgs returns the command, with its first arguments, that runs a command confined.
+func confineArgs(asRoot string) ([]string, error) {
+	self, err := os.Executable()
+	args := []string{self, "confine", "-grace", (30 * time.Second).String()}
+	if asRoot != "" {
+		args = append([]string{asRoot}, args...)
+	}
+	return args, err
 }

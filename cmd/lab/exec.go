@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"cdblab/helpers/dist"
+	"cdblab/helpers/howto"
 	"cdblab/helpers/signals"
 	"cdblab/helpers/vm"
 	"cdblab/helpers/vm/protocol"
@@ -109,5 +111,9 @@ func forwardSignals() (context.Context, chan protocol.Request) {
 
 // logf prints a message to the person at the terminal.
 func logf(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "lab: "+format+"\n", args...)
+	program := "lab"
+	if howto.InTarball() {
+		program = dist.Program
+	}
+	fmt.Fprintf(os.Stderr, program+": "+format+"\n", args...)
 }

@@ -6,13 +6,19 @@ package main
 import (
 	"fmt"
 	"os"
+
+	"cdblab/helpers/dist"
+	"cdblab/helpers/howto"
 )
 
-// commands are the subcommands. Each returns the exit code.
-var commands = []struct {
+// command is a subcommand. It returns the exit code.
+type command struct {
 	name, help string
 	run        func(args []string) int
-}{
+}
+
+// commands are the subcommands in a checkout.
+var commands = []command{
 	{"run", "run go test, show the run while it goes on, and store its results: make lab, make lab-here", runMain},
 	{"report", "make the results of a run again from its stream: lab report [DIR|STREAM]", reportMain},
 	{"exec", "run a test binary in a throw-away VM: go test -exec 'lab exec' …", execMain},
@@ -24,16 +30,23 @@ var commands = []struct {
 	{"matrix", "make a table of what differs between many runs", matrixMain},
 	{"steady", "run a test binary many times, shuffled, and print which tests failed in which run", steadyMain},
 	{"mutants", "make mutants of a pinned program, run the lab against each, and list those that no question notices", mutantsMain},
-	{"confine", "run a command as root in namespaces and cgroups of its own; lab mutants starts it", confineMain},
+	{"sabotage", "check that each lie of a program under test is caught by the question whose promise it breaks", sabotageMain},
+	{"confine", "run a command as root in namespaces and cgroups of its own; lab mutants and lab sabotage start it", confineMain},
 	{"released", "check that the lab is red with released bugs, and green with their fixes: make released", releasedMain},
 	{"busy", "keep a CPU or the disk busy; lab steady starts it", busyMain},
 	{"tools", "build the pinned programs that are missing or stale, into .lab/bin; the same as make tools", toolsMain},
 	{"release", "run a command that tests other releases: lab release RUNC=1.2.5 CONTAINERD=1.7.27 go test …", releaseMain},
 	{"doctor", "check what a run needs, and say which command provides what is missing", doctorMain},
+	{"dist", "make the tarball for a machine without Go and without a network: make dist", distMain},
 	{"deps", "list the missing packaged programs; make deps installs them", depsMain},
 }
 
 func main() {
+	program, commands := "lab", commands
+	if tree, ok := dist.Find(); ok {
+		program, commands = dist.Program, tarballCommands(tree)
+		os.Setenv(howto.Env, tree.Program())
+	}
 	if len(os.Args) > 1 {
 		for _, c := range commands {
 			if c.name == os.Args[1] {
@@ -41,7 +54,7 @@ func main() {
 			}
 		}
 	}
-	fmt.Fprintln(os.Stderr, "usage: lab COMMAND [ARGUMENT...]")
+	fmt.Fprintf(os.Stderr, "usage: %s COMMAND [ARGUMENT...]\n", program)
 	for _, c := range commands {
 		fmt.Fprintf(os.Stderr, "  %-9s %s\n", c.name, c.help)
 	}

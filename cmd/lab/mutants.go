@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"time"
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/mutants"
@@ -83,13 +82,6 @@ func prepareMutants(c *mutants.Campaign, target, asRoot string) (err error) {
 		return err
 	}
 	c.Digest = source + " " + string(cgroup.ModeOf(hierarchies)) // on v1 and v2, other lines are executed
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	if asRoot != "" {
-		c.Confine = append(c.Confine, asRoot)
-	}
-	c.Confine = append(c.Confine, self, "confine", "-grace", (30 * time.Second).String())
-	return nil
+	c.Confine, err = confineArgs(asRoot)
+	return err
 }

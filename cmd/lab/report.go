@@ -30,13 +30,13 @@ var outputs = []struct {
 // reportMain makes the outputs of a run again from its stream: also of a stream that a CI has stored.
 func reportMain(args []string) int {
 	set := flag.NewFlagSet("lab report", flag.ExitOnError)
-	to := set.String("o", "", "the directory for the outputs; by default that of the results, and for a stream a new one in "+results.Dir)
+	to := set.String("o", "", "the directory for the outputs; by default that of the results, and for a stream a new one in "+resultsDir())
 	set.Usage = func() {
 		fmt.Fprintln(set.Output(), "usage: lab report [-o DIR] [DIR|STREAM]   the default is the last run")
 		set.PrintDefaults()
 	}
 	_ = set.Parse(args)
-	from := filepath.Join(results.Dir, results.Latest)
+	from := filepath.Join(resultsDir(), results.Latest)
 	if set.NArg() > 0 {
 		from = set.Arg(0)
 	}
@@ -77,14 +77,14 @@ func report(from, to string) (dir string, run *results.Run, err error) {
 		return "", nil, fmt.Errorf("%s is no stream of `go test -json` from which outputs can be made", stream)
 	}
 	if to == "" {
-		if to, err = results.NewDir(results.Dir, run.Begin); err != nil {
+		if to, err = results.NewDir(resultsDir(), run.Begin); err != nil {
 			return "", nil, err
 		}
 	}
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return "", nil, err
 	}
-	return to, run, errors.Join(copyStream(stream, filepath.Join(to, results.StreamFile)), writeOutputs(to, run), giveToOwner(to))
+	return to, run, errors.Join(copyStream(stream, filepath.Join(to, results.StreamFile)), writeOutputs(to, run), giveToOwner(resultsDir(), to))
 }
 
 // copyStream copies the stream to the directory of its outputs, if it is not there already.
@@ -121,7 +121,7 @@ func writeOutputs(dir string, run *results.Run) error {
 // testsInOrder returns the names of the questions' tests, in the order of the chapter. Without the source of the questions there
 // is no order but that of the names.
 func testsInOrder() []string {
-	questions, err := syllabus.Read(os.DirFS("."))
+	questions, err := syllabus.Read(chapter())
 	if err != nil {
 		return nil
 	}

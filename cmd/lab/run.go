@@ -44,25 +44,12 @@ func runMain(args []string) int {
 		logf("%v", err)
 		return 1
 	}
-	r, err := newLabRun(set.Args())
+	r, err := newLabRun(results.Dir, func(dir string) ([]string, error) { return withResults(set.Args(), dir) })
 	if err != nil {
-		logf("%v\n  what to do: make %s writable for you (a run as root may have created it)", err, results.Dir)
+		logf("%v", err)
 		return 1
 	}
-	r.display = display.New(os.Stdout, display.Options{Verbose: *verbose, Expected: results.Times(results.Dir, r.kind())})
-	r.display.Prepare("compiling the tests (minutes at the first time)")
-	run := r.read()
-	code := verdict(run, r.code)
-	if s := syscall.Signal(r.stopped.Load()); s != 0 {
-		code = 128 + int(s)
-		run.Problems = append(run.Problems, fmt.Sprintf("The run was stopped (%v). What failed after that says nothing.", s))
-	}
-	if err := r.store(run, *junit); err != nil {
-		run.Problems = append(run.Problems, fmt.Sprintf("The results could not be written in full: %v", err))
-		code = max(code, 1)
-	}
-	r.display.Done(run, r.dir)
-	return code
+	return r.do("compiling the tests (minutes at the first time)", *verbose, *junit)
 }
 
 // resolve builds the releases that are to be tested.
@@ -72,9 +59,10 @@ func resolve() error {
 	return release.Resolve(ctx)
 }
 
-// labRun is a run of go test whose stream is read and stored.
+// labRun is a run of a command that prints the stream of go test -json, which is read and stored.
 type labRun struct {
 	argv    []string
+	all     string // the directory of all results
 	dir     string // of the results
 	stream  *os.File
 	display display.Display
@@ -86,18 +74,39 @@ type labRun struct {
 	begun  bool // the test binary has printed something
 }
 
-func newLabRun(argv []string) (*labRun, error) {
-	dir, err := results.NewDir(results.Dir, time.Now())
+// newLabRun prepares a run, with a directory for its results in the directory all. The command of the run depends on this
+// directory.
+func newLabRun(all string, command func(dir string) ([]string, error)) (*labRun, error) {
+	dir, err := results.NewDir(all, time.Now())
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w\n  what to do: make %s writable for you (a run as root may have created it)", err, all)
 	}
 	stream, err := os.Create(filepath.Join(dir, results.StreamFile))
 	if err != nil {
 		return nil, err
 	}
-	r := &labRun{dir: dir, stream: stream, reader: results.NewReader()}
-	r.argv, err = withResults(argv, dir)
+	r := &labRun{all: all, dir: dir, stream: stream, reader: results.NewReader()}
+	r.argv, err = command(dir)
 	return r, err
+}
+
+// do runs the command, shows the run while it goes on, and stores its results. It returns the exit code. The text says what is done
+// before the first question.
+func (r *labRun) do(prepare string, verbose bool, junit string) int {
+	r.display = display.New(os.Stdout, display.Options{Verbose: verbose, Expected: results.Times(r.all, r.kind())})
+	r.display.Prepare(prepare)
+	run := r.read()
+	code := verdict(run, r.code)
+	if s := syscall.Signal(r.stopped.Load()); s != 0 {
+		code = 128 + int(s)
+		run.Problems = append(run.Problems, fmt.Sprintf("The run was stopped (%v). What failed after that says nothing.", s))
+	}
+	if err := r.store(run, junit); err != nil {
+		run.Problems = append(run.Problems, fmt.Sprintf("The results could not be written in full: %v", err))
+		code = max(code, 1)
+	}
+	r.display.Done(run, r.dir)
+	return code
 }
 
 // withResults returns the command with the flags by which go test tells what a run does, and stores the transcripts. If the
@@ -175,7 +184,7 @@ func (r *labRun) run() error {
 	signal.Notify(received, signals.Stop()...)
 	defer signal.Stop(received)
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start go test: %w", err)
+		return fmt.Errorf("start %s: %w", r.argv[0], err)
 	}
 	go r.forward(received, cmd.Process)
 	var readers sync.WaitGroup
@@ -237,11 +246,11 @@ func (r *labRun) store(run *results.Run, junit string) error {
 		errs = append(errs, appendSummary(summary, run))
 	}
 	if len(run.Asked()) > 0 && r.stopped.Load() == 0 {
-		errs = append(errs, results.SaveTimes(results.Dir, r.kind(), run))
+		errs = append(errs, results.SaveTimes(r.all, r.kind(), run))
 	}
 	errs = append(errs,
 		os.RemoveAll(filepath.Join(r.dir, "_artifacts")), // the transcripts are stored under the names of their tests now
-		results.Link(results.Dir, r.dir), giveToOwner(r.dir))
+		results.Link(r.all, r.dir), giveToOwner(r.all, r.dir))
 	return errors.Join(errs...)
 }
 

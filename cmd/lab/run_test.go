@@ -114,7 +114,7 @@ func TestRun_SaysThatItWasStopped(t *testing.T) {
 func TestRun_WithoutGo(t *testing.T) {
 	t.Chdir(t.TempDir())
 	assert.Equal(t, runMain([]string{"./moon", "test", "."}), 1)
-	assert.Check(t, cmp.Contains(readFile(t, latest(results.SummaryFile)), "start go test"))
+	assert.Check(t, cmp.Contains(readFile(t, latest(results.SummaryFile)), "start ./moon"))
 	assert.Equal(t, runMain([]string{"./moon"}), 2)
 }
 

@@ -40,9 +40,9 @@ func signalChildren(parent int, s syscall.Signal) (received bool) {
 	return received
 }
 
-// giveToOwner gives the results that root has written to the owner of the checkout: after a `sudo make lab-here`, the user's next
-// run has to write to the same directory.
-func giveToOwner(dir string) error {
+// giveToOwner gives the results that root has written in the directory all to the owner of the checkout: after a
+// `sudo make lab-here`, the user's next run has to write to the same directory.
+func giveToOwner(all, dir string) error {
 	info, err := os.Stat(".")
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func giveToOwner(dir string) error {
 		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
 	}
 	for _, name := range []string{results.Latest, "times.json", "."} {
-		path := filepath.Join(results.Dir, name)
+		path := filepath.Join(all, name)
 		if info, err := os.Lstat(path); err == nil {
 			if err := give(path, info, nil); err != nil {
 				return err

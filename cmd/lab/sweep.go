@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cdblab/helpers/host"
+	"cdblab/helpers/howto"
 	"cdblab/helpers/release"
 	"cdblab/helpers/results"
 )
@@ -21,10 +22,10 @@ const (
 // sweepMain removes every run that is not in progress, also the runs that were kept, the results of all but the newest runs, and
 // releases that were not used for a month.
 func sweepMain([]string) int {
-	if n, err := results.Prune(results.Dir, keptResults); err != nil {
+	if n, err := results.Prune(resultsDir(), keptResults); err != nil {
 		logf("remove old results: %v", err)
 	} else if n > 0 {
-		fmt.Printf("removed the results of %d runs from %s; the newest %d stay\n", n, results.Dir, keptResults)
+		fmt.Printf("removed the results of %d runs from %s; the newest %d stay\n", n, resultsDir(), keptResults)
 	}
 	if removed, err := release.Prune(keptReleases); err != nil {
 		logf("remove releases that were not used for a month: %v", err)
@@ -32,7 +33,7 @@ func sweepMain([]string) int {
 		fmt.Printf("removed releases that were not used for a month: %s\n", strings.Join(removed, ", "))
 	}
 	if os.Geteuid() != 0 {
-		logf("sweep needs root, because the files of the lab belong to root; you are uid %d. Run: sudo make sweep", os.Geteuid())
+		logf("sweep needs root, because the files of the lab belong to root; you are uid %d. Run: %s", os.Geteuid(), howto.Sweep())
 		return 1
 	}
 	swept, err := host.Sweep(true)

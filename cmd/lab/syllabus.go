@@ -5,7 +5,6 @@ package main
 import (
 	"flag"
 	"fmt"
-	"os"
 
 	"cdblab/helpers/syllabus"
 )
@@ -15,7 +14,7 @@ func syllabusMain(args []string) int {
 	set := flag.NewFlagSet("lab syllabus", flag.ExitOnError)
 	answers := set.Bool("a", false, "print the answers as well")
 	_ = set.Parse(args)
-	questions, err := syllabus.Read(os.DirFS("."))
+	questions, err := syllabus.Read(chapter())
 	if err != nil {
 		logf("%v\n  run this command in the root directory of the module cdblab", err)
 		return 1

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/skip"
@@ -60,12 +61,15 @@ func TestCommand_EndsByItself(t *testing.T) {
 func TestCommand_ReachesNothingOutside(t *testing.T) {
 	before, err := mountinfo.GetMounts(nil)
 	assert.NilError(t, err)
-	code, cutOff := confined(t, `kill -9 -1; mount -t tmpfs none /mnt; umount -l /sys/fs/cgroup; umount -l -a; hostname mutant; exit 3`, nil)
+	code, cutOff := confined(t, `kill -9 -1; mount -t tmpfs none /mnt; umount -l /sys/fs/cgroup; chown 7:7 /dev/null; umount -l -a; hostname mutant; exit 3`, nil)
 	assert.Equal(t, code, 3)
 	assert.Equal(t, cutOff, "")
 	after, err := mountinfo.GetMounts(nil)
 	assert.NilError(t, err)
 	assert.Check(t, cmp.Len(after, len(before)))
+	var null unix.Stat_t
+	assert.NilError(t, unix.Stat(os.DevNull, &null))
+	assert.Check(t, null.Uid != 7, "the host's null device has the owner that the command gave to its own")
 	name, err := os.Hostname()
 	assert.NilError(t, err)
 	assert.Check(t, name != "mutant")

@@ -68,6 +68,9 @@ func ownMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("make the mounts slaves of the host's: %w", err)
 	}
+	if err := ownNullDevice(); err != nil {
+		return fmt.Errorf("mount a null device: %w", err)
+	}
 	if slices.ContainsFunc(root, func(m *mountinfo.Info) bool { return len(m.Optional) > 0 }) {
 		if err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
 			return fmt.Errorf("share the mounts within the namespace: %w", err)
@@ -77,6 +80,24 @@ func ownMounts() error {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
 	return nil
+}
+
+// ownNullDevice mounts another null device over /dev/null: a runtime may give it to another user, or replace it, and every program of
+// the host needs its own. The device is on a file system that has no other file, and stays when this is no longer mounted anywhere.
+func ownNullDevice() error {
+	const place = "/run" // any directory of the host: it is covered for a moment, in this namespace alone
+	if err := unix.Mount("cdb-null", place, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID, "mode=755"); err != nil {
+		return err
+	}
+	null := filepath.Join(place, "null")
+	err := unix.Mknod(null, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3)))
+	if err == nil {
+		err = os.Chmod(null, 0o666) // whatever the umask is
+	}
+	if err == nil {
+		err = unix.Mount(null, os.DevNull, "", unix.MS_BIND, "")
+	}
+	return errors.Join(err, unix.Unmount(place, unix.MNT_DETACH))
 }
 
 // reap waits for all processes, as process 1 has to, until the command has ended. It returns the command's exit code.

@@ -17,6 +17,7 @@ import (
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/host"
+	"cdblab/helpers/howto"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/tools"
 	"cdblab/helpers/vm"
@@ -108,6 +109,8 @@ func checkLibraries(ctx context.Context, module string) (string, error) {
 			missing = append(missing, "a C compiler (cc)")
 		case "seccomp":
 			missing = append(missing, "a static libseccomp with its headers, and a static C library")
+		case "pkg-config":
+			missing = append(missing, "pkg-config")
 		}
 	}
 	if len(missing) > 0 {
@@ -173,6 +176,9 @@ func checkRoot(context.Context) (string, error) {
 	if os.Geteuid() == 0 {
 		return "you are root", nil
 	}
+	if howto.InTarball() {
+		return "", fmt.Errorf("you are uid %d\n%s", os.Geteuid(), howto.RunHere())
+	}
 	path, err := exec.LookPath("sudo")
 	if err != nil {
 		return "", fmt.Errorf("you are uid %d, and there is no sudo\nrun it as root, or run make lab, which needs no root", os.Geteuid())
@@ -215,7 +221,7 @@ func checkExec(context.Context) (string, error) {
 
 func checkEarlierRuns(context.Context) (string, error) {
 	if os.Geteuid() != 0 {
-		return "only root can see whether one left something: sudo make sweep", nil
+		return "only root can see whether one left something: " + howto.Sweep(), nil
 	}
 	killed, kept, err := host.LeftRuns()
 	if err != nil {
@@ -229,7 +235,7 @@ func checkEarlierRuns(context.Context) (string, error) {
 		seen = append(seen, "kept: "+strings.Join(kept, " "))
 	}
 	if len(seen) > 0 {
-		return "", errors.New(strings.Join(seen, "; ") + "\nmake sweep")
+		return "", errors.New(strings.Join(seen, "; ") + "\n" + howto.Sweep())
 	}
 	return "nothing is left of them", nil
 }

@@ -18,14 +18,14 @@ import (
 type Background struct {
 	q      *Q
 	cmd    *exec.Cmd
-	stderr *os.File // not a pipe: a container that is left behind keeps what it inherited, and a pipe would have no end then
-	done   chan error
+	stderr *os.File      // not a pipe: a container that is left behind keeps what it inherited, and a pipe would have no end then
+	done   chan struct{} // closed when the command has ended
 }
 
 // StartBackground starts a command and does not wait for its end. If it has not ended when the question ends, it is killed.
 func (q *Q) StartBackground(argv ...string) *Background {
 	q.Helper()
-	b := &Background{q: q, stderr: q.memfd("stderr"), done: make(chan error, 1)}
+	b := &Background{q: q, stderr: q.memfd("stderr"), done: make(chan struct{})}
 	q.TB.Cleanup(func() { b.stderr.Close() })
 	b.cmd = q.Cmd(context.Background(), argv...)
 	b.cmd.Stderr = b.stderr
@@ -33,11 +33,10 @@ func (q *Q) StartBackground(argv ...string) *Background {
 	if err := b.cmd.Start(); err != nil {
 		q.Fatalf("start %s: %v", b.cmd, err)
 	}
-	go func() { b.done <- b.cmd.Wait(); close(b.done) }()
+	go func() { _ = b.cmd.Wait(); close(b.done) }()
 	q.TB.Cleanup(func() {
 		_ = b.cmd.Process.Kill()
-		for range b.done { //nolint:revive // wait until it is closed
-		}
+		<-b.done
 	})
 	return b
 }

@@ -56,7 +56,7 @@ func (c *clauses) print() {
 			met++
 		}
 	}
-	fmt.Printf("cdblab: the runtime meets %d of the %d clauses of the runtime specification (runtime.md) that were tested\n",
+	fmt.Printf("cdblab: the runtime meets %d of the %d clauses of the runtime specification that were tested\n",
 		met, len(c.seen))
 	for _, clause := range slices.Sorted(maps.Keys(c.seen)) {
 		if seen := c.seen[clause]; seen != "" {

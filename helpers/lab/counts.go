@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"cdblab/helpers/howto"
 	"cdblab/helpers/syllabus"
 )
 
@@ -55,8 +56,8 @@ func (c *counts) verify(all []syllabus.Question) error {
 	}
 	if isSet("test.run") || isSet("test.skip") {
 		if c.asked == 0 {
-			return fmt.Errorf("no question was asked: none of the %d matches -run %q.\n  See the list:   make syllabus",
-				len(all), flag.Lookup("test.run").Value)
+			return fmt.Errorf("no question was asked: none of the %d matches -run %q.\n  See the list:   %s",
+				len(all), flag.Lookup("test.run").Value, howto.Syllabus())
 		}
 		return nil
 	}

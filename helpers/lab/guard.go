@@ -12,6 +12,7 @@ import (
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/host"
+	"cdblab/helpers/howto"
 )
 
 // minFreeBytes is the free space that a run needs below host.Dir. The chapter's five own questions were seen to need a third
@@ -40,6 +41,9 @@ func Preconditions() []Precondition {
 
 // guard returns an error that says why the lab must not, or cannot, run here, or nil if it may. It changes nothing.
 func guard() error {
+	if os.Geteuid() != 0 && howto.InTarball() {
+		return fmt.Errorf("the lab makes namespaces, mounts and cgroups, and needs root; you are uid %d\n  As root:   %s", os.Geteuid(), howto.RunHere())
+	}
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("the lab makes namespaces, mounts and cgroups, and needs root; you are uid %d\n"+
 			"  The helpers' own tests need none:            go test ./...\n"+
@@ -63,7 +67,7 @@ func checkVirtual() (string, error) {
 		return "not recognised as one; " + disposableEnv + "=yes", nil
 	}
 	return "", fmt.Errorf("this does not look like a virtual machine, and the lab changes the machine that it runs on\n"+
-		"  If it may be thrown away, say so:   %s=yes make lab-here", disposableEnv)
+		"  If it may be thrown away, say so:   %s", howto.With(disposableEnv+"=yes", howto.RunHere()))
 }
 
 func checkUse() (string, error) {
@@ -77,9 +81,9 @@ func checkUse() (string, error) {
 	return "", fmt.Errorf("this machine looks as if it is used for something else than the lab\n    %s\n"+
 		"  The lab makes mounts, cgroups, network devices and namespaces, and removes them. It ends only processes of its own.\n"+
 		"  But it runs programs under test as root, and a broken one can do anything.\n"+
-		"  In a throw-away VM, which touches nothing here:   make lab\n"+
-		"  If this machine may be thrown away, say so:       %s=yes make lab-here",
-		strings.Join(signs, "\n    "), disposableEnv)
+		"  In a throw-away VM, which touches nothing here:   make lab, in a checkout of the lab\n"+
+		"  If this machine may be thrown away, say so:       %s",
+		strings.Join(signs, "\n    "), howto.With(disposableEnv+"=yes", howto.RunHere()))
 }
 
 func checkNullDevice() (string, error) { return "char 1:3", host.CheckNullDevice() }

@@ -94,8 +94,8 @@ func (q *Q) Fact(name string, value any) {
 	q.notes.line("     · %-34s %s", name, shown)
 }
 
-// Clause records whether the runtime under test meets a clause of the runtime specification (runtime.md). The clause is
-// written "Heading: sentence", in the words of the specification. The record counts only if the question does not fail.
+// Clause records whether the runtime under test meets a clause of the runtime specification (runtime.md or runtime-linux.md). The
+// clause is written "Heading: sentence", in the words of the specification. The record counts only if the question does not fail.
 func (q *Q) Clause(clause string, o Outcome) {
 	q.Helper()
 	if o.met {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cdblab/helpers/host"
+	"cdblab/helpers/howto"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/rootfs"
 	"cdblab/helpers/signals"
@@ -187,7 +188,7 @@ func (s *Session) closeOnSignal() (stop func()) {
 // finish closes the run and verifies that the host is as it was.
 func (s *Session) finish(before host.Inventory) error {
 	if dirs := s.kept.list(); len(dirs) > 0 {
-		fmt.Printf("cdblab: kept %s; to remove all that is kept: make sweep\n", strings.Join(dirs, " "))
+		fmt.Printf("cdblab: kept %s; to remove all that is kept: %s\n", strings.Join(dirs, " "), howto.Sweep())
 		_, err := s.run.Close()
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"sync/atomic"
 
+	"cdblab/helpers/howto"
 	"cdblab/helpers/prompt"
 )
 
@@ -22,8 +23,9 @@ func openStepping() (*stepping, error) {
 	terminal, err := prompt.Open()
 	if err != nil {
 		return nil, fmt.Errorf("%s=1 stops at each step until the reader presses a key, and there is no terminal for it: %w\n"+
-			"  At a terminal:                       make lab-here Q=Lifecycle_WhatIsTheDifference STEP=1\n"+
-			"  To look at the state afterwards:     CDB_KEEP=1 make lab-here", stepEnv, err)
+			"  At a terminal:                       %s\n"+
+			"  To look at the state afterwards:     %s", stepEnv, err,
+			howto.With(stepEnv+"=1", howto.RunHereOnly("Lifecycle_WhatIsTheDifference")), howto.With(keepEnv+"=1", howto.RunHere()))
 	}
 	return &stepping{terminal: terminal}, nil
 }

@@ -52,6 +52,6 @@ func dropped(sudo string, given []string) error {
 	name, _, _ := strings.Cut(variables[0], "=")
 	return fmt.Errorf("%s did not pass on the variables that it was started with:\n    %s\n"+
 		"  Let make pass them on:   make lab-here\n"+
-		"  Or name each once more:  %s %s=value … go test …\n"+
+		"  Or name each once more:  %s %s=value …\n"+
 		"  Or unset it before:      unset %s", sudo, strings.Join(variables, "\n    "), sudo, name, name)
 }

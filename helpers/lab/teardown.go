@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cdblab/helpers/host"
+	"cdblab/helpers/howto"
 	"cdblab/helpers/retry"
 	"cdblab/helpers/slowness"
 )
@@ -38,7 +39,7 @@ func (q *Q) printKept() {
 	for _, line := range slices.Concat(q.notes.setup, q.env.suggested) {
 		b.WriteString("       " + line + "\n")
 	}
-	b.WriteString("     To remove it:\n       make sweep")
+	b.WriteString("     To remove it:\n       " + howto.Sweep())
 	q.notes.line("\n     %s", b.String())
 }
 

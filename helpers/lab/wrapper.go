@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"cdblab/helpers/howto"
 )
 
 // LookPathOrSkip returns the path of a program that is not under test. Without it, the question or subtest is skipped.
@@ -15,7 +17,7 @@ func (q *Q) LookPathOrSkip(name string) string {
 	q.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		q.Skipf("this machine has no %s: install it to ask this (make deps does, if the distribution has it)", name)
+		q.Skipf("this machine has no %s; to ask this, %s", name, howto.Install())
 	}
 	return path
 }

@@ -15,23 +15,26 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gofrs/flock"
 	"golang.org/x/sync/errgroup"
+
+	"cdblab/helpers/trial"
 )
 
 // A Campaign makes mutants of a program, and runs the lab against each.
 type Campaign struct {
-	Lab
-	Seed     uint64
-	N        int           // mutants that build
-	Module   string        // the root directory of the module cdblab
-	Dir      string        // of all campaigns
-	Go       string        // the go command
-	Digest   string        // of the questions' source, and of what else the facts depend on
-	All      bool          // mutants also of lines that no question executes
-	Deadline time.Duration // of a run; 0 for three times what the honest build takes, and two minutes
-	Fresh    bool          // run what has a result already
-	Logf     func(format string, args ...any)
+	trial.Lab
+	Target    Target
+	Questions string // a regular expression; "" for all
+	Seed      uint64
+	N         int           // mutants that build
+	Module    string        // the root directory of the module cdblab
+	Dir       string        // of all campaigns
+	Go        string        // the go command
+	Digest    string        // of the questions' source, and of what else the facts depend on
+	All       bool          // mutants also of lines that no question executes
+	Deadline  time.Duration // of a run; 0 for three times what the honest build takes, and two minutes
+	Fresh     bool          // run what has a result already
+	Logf      func(format string, args ...any)
 
 	version string
 	dir     string // of this campaign
@@ -75,14 +78,9 @@ func (c *Campaign) begin(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	lock := flock.New(filepath.Join(c.Dir, c.Target.Name+".lock"), flock.SetPermissions(0o644))
-	switch ok, err := lock.TryLock(); {
-	case err != nil:
+	if unlock, err = Lock(filepath.Join(c.Dir, c.Target.Name+".lock")); err != nil {
 		return nil, err
-	case !ok:
-		return nil, fmt.Errorf("another process makes mutants of %s in %s: wait until it has ended", c.Target.Name, c.Dir)
 	}
-	unlock = func() { _ = lock.Unlock() }
 	defer func() {
 		if err != nil {
 			unlock()
@@ -177,7 +175,7 @@ func (c *Campaign) buildAndRun(ctx context.Context, m *Mutant, name string, dead
 	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
 		return Result{}, err
 	}
-	result, err := c.run(ctx, labRun{program: program, log: log, deadline: deadline, args: []string{"-test.failfast"}})
+	result, err := c.run(ctx, program, trial.Trial{Log: log, Deadline: deadline, Args: []string{"-test.failfast"}})
 	if err == nil && result.Outcome == Survived {
 		err = os.Remove(log) // several megabytes, with nothing to see
 	}
@@ -307,8 +305,8 @@ func (c *Campaign) measure(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	result, err := c.run(ctx, labRun{
-		program: program, log: strings.TrimSuffix(file, ".txt") + ".log", deadline: 2 * time.Hour, env: []string{"GOCOVERDIR=" + counters},
+	result, err := c.run(ctx, program, trial.Trial{
+		Log: strings.TrimSuffix(file, ".txt") + ".log", Deadline: 2 * time.Hour, Env: []string{"GOCOVERDIR=" + counters},
 	})
 	if err != nil {
 		return err

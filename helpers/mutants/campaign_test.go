@@ -16,6 +16,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/results"
+	"cdblab/helpers/trial"
 )
 
 // fake is a campaign that builds and runs nothing: outcomes says what becomes of the mutant at a line.
@@ -23,7 +24,7 @@ func fake(t *testing.T, n int, outcomes map[int]Outcome) (c *Campaign, ran *[]st
 	t.Helper()
 	ran = new([]string)
 	var mu sync.Mutex
-	c = &Campaign{N: n, Dir: t.TempDir(), Digest: "source 1", Lab: Lab{Jobs: 1}, Logf: t.Logf}
+	c = &Campaign{N: n, Dir: t.TempDir(), Digest: "source 1", Lab: trial.Lab{Jobs: 1}, Logf: t.Logf}
 	c.dir = Dir(c.Dir, "runc", "v1.5.2", 3)
 	open(t, c)
 	c.load = func(context.Context) (iter.Seq[Mutant], error) {

@@ -5,6 +5,7 @@ package mutants
 import (
 	"crypto/sha256"
 	"fmt"
+	"os"
 	"path"
 	"regexp"
 	"strings"
@@ -84,4 +85,23 @@ func clip(text string, most int) string {
 		text = string(r[:most-1]) + "…"
 	}
 	return text
+}
+
+// Edit returns the mutant in which text of a file is replaced. The text has to be there once: an edit that has lost its place, after
+// an update of go.mod, is an error.
+func (s *Source) Edit(file, before, after string) (Mutant, error) {
+	path, err := s.path(file)
+	if err != nil {
+		return Mutant{}, err
+	}
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return Mutant{}, err
+	}
+	if n := strings.Count(string(src), before); n != 1 {
+		return Mutant{}, fmt.Errorf("%s has this text %d times, expected it once: %q\n"+
+			"  what to do: look at the file, and adapt the edit to this version", path, n, before)
+	}
+	start := strings.Index(string(src), before)
+	return Mutant{File: file, Line: 1 + strings.Count(string(src[:start]), "\n"), Start: start, End: start + len(before), New: after}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"cdblab/helpers/results"
+	"cdblab/helpers/trial"
 )
 
 // A Verdict is what the lab does with a bug.
@@ -79,43 +80,23 @@ func Judge(b Bug, broken, fixed *results.Run) (Verdict, string) {
 		case q == nil:
 			return Fault, "no question has the name " + name
 		case q.Verdict == results.Skipped:
-			return NotShown, skipReason(q)
+			return NotShown, trial.SkipReason(q)
 		case q.Verdict != results.Answered:
 			return FixedRed, fmt.Sprintf("%s: %s", name, strings.Join(q.Messages(), "\n"))
 		}
 	}
-	message := regexp.MustCompile(b.Message) // Read has checked it
-	var others []string
-	for _, name := range b.Tests() {
-		q := broken.Question(name)
-		if q == nil {
-			return Fault, "no question has the name " + name
-		}
-		if q.Verdict == results.Skipped {
-			return NotShown, skipReason(q)
-		}
-		if q.Verdict == results.Answered {
-			continue
-		}
-		messages := q.Messages()
-		if i := slices.IndexFunc(messages, message.MatchString); i >= 0 {
-			return Noticed, messages[i]
-		}
-		others = append(others, messages...)
-	}
-	if len(others) > 0 {
-		return Wrong, fmt.Sprintf("expected a failure that matches %q, and these are others: %s", b.Message, strings.Join(others, "\n"))
+	finding, why := trial.Expect(broken, b.Tests(), regexp.MustCompile(b.Message)) // Read has checked it
+	switch finding {
+	case trial.Noticed:
+		return Noticed, why
+	case trial.Otherwise:
+		return Wrong, why
+	case trial.NotShown:
+		return NotShown, why
+	case trial.Missing:
+		return Fault, why
 	}
 	return Missed, "all of its questions are green with " + b.Broken
-}
-
-func skipReason(q *results.Question) string {
-	for _, s := range q.Skips() {
-		if s.Reason != "" {
-			return s.Reason
-		}
-	}
-	return "skipped"
 }
 
 // Failed reports whether a row makes the whole check fail.
@@ -141,17 +122,7 @@ func Write(out io.Writer, rows []Row) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "bug\tmodule\tbroken\tfixed\tverdict\twhy")
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Bug.ID, r.Bug.Module, r.Bug.Broken, r.Bug.Fixed, r.Verdict, short(r.Why))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Bug.ID, r.Bug.Module, r.Bug.Broken, r.Bug.Fixed, r.Verdict, trial.Short(r.Why))
 	}
 	return w.Flush()
-}
-
-// short returns a message as one line for a terminal.
-func short(message string) string {
-	const width = 120
-	line := []rune(strings.Join(strings.Fields(message), " "))
-	if len(line) > width {
-		return string(line[:width-1]) + "…"
-	}
-	return string(line)
 }

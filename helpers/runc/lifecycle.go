@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/poll"
@@ -115,9 +116,21 @@ var lastExec = regexp.MustCompile(`exec ([a-z]+)[^;]*$`)
 // file is <name>.pid.
 func ExecSleep(q *lab.Q, c *Container, name string, flags ...string) proc.Process {
 	q.Helper()
+	return c.execSleep(name, flags, func(argv []string) { q.Must(argv...) })
+}
+
+// ExecSleepAfter is [ExecSleep] by a caller that has changed itself before, by a command of the shell such as "exec 9< /".
+func ExecSleepAfter(q *lab.Q, c *Container, name, change string, flags ...string) proc.Process {
+	q.Helper()
+	return c.execSleep(name, flags, func(argv []string) { q.Must("sh", "-c", change+"; exec "+shellescape.QuoteCommand(argv)) })
+}
+
+func (c *Container) execSleep(name string, flags []string, run func(argv []string)) proc.Process {
+	q := c.q
+	q.Helper()
 	path := filepath.Join(q.Dir, name+".pid")
 	argv := append([]string{"runc", "--root", c.Root, "exec", "--detach", "--pid-file", path}, flags...)
-	q.Must(append(argv, c.ID, "sleep", "301")...)
+	run(append(argv, c.ID, "sleep", "301"))
 	pid, err := strconv.Atoi(file.Read(q, path))
 	assert.NilError(q, err)
 	q.Cleanup(func() { file.Remove(q, path) })

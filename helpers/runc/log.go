@@ -6,7 +6,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
+	"gotest.tools/v3/assert"
+
+	"cdblab/helpers/check"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -23,6 +28,29 @@ func LogMessage(line string) string {
 		return strings.ReplaceAll(strings.TrimSuffix(msg, `"`), `\"`, `"`)
 	}
 	return line
+}
+
+// LogLine is a line that the runtime writes with --log and --log-format json.
+type LogLine struct {
+	Level, Msg string
+	Time       time.Time
+}
+
+// LogOf runs an operation with --log, and returns the lines of the log.
+func (c *Container) LogOf(operation ...string) (lines []LogLine) {
+	c.q.Helper()
+	path := filepath.Join(c.Root, "log-"+strings.Join(operation, "-"))
+	result := c.q.Exec(append([]string{"runc", "--root", c.Root, "--log", path, "--log-format", "json"}, operation...)...)
+	for text := range strings.Lines(file.Read(c.q, path)) {
+		var line LogLine
+		check.DecodeJSON(c.q, text, &line)
+		lines = append(lines, line)
+	}
+	file.Remove(c.q, path) // it must not be taken for a container below the root
+	if result.Code != 0 {
+		assert.Check(c.q, result.Stderr != "", "the runtime fails, and writes nothing to stderr")
+	}
+	return lines
 }
 
 // ResolveFD returns the file that p is about to open by path. `runc init` opens one of its own descriptors again: as

@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+	"cdblab/helpers/retry"
 )
 
 // Container is a container of a bundle. The runtime need not have created it yet.
@@ -76,9 +79,31 @@ func (c *Container) Try(operation string, args ...string) lab.Result {
 // Must is [Container.Try] for an operation that has to succeed.
 func (c *Container) Must(operation string, args ...string) lab.Result {
 	c.q.Helper()
-	result := c.q.Must(c.argv(operation, args)...)
+	if operation == "delete" {
+		return c.mustDelete(args)
+	}
+	return c.q.Must(c.argv(operation, args)...)
+}
+
+// mustDelete deletes the container. A process that was killed counts as stopped as soon as it is a zombie, and the kernel takes
+// it out of its cgroup a moment later, when the scheduler has left it for the last time. runc tries for a second to remove the
+// cgroup, and then its delete fails. On a busy machine the second may be too short, so such a delete is repeated.
+func (c *Container) mustDelete(args []string) (result lab.Result) {
+	c.q.Helper()
+	argv := c.argv("delete", args)
+	retry.Until(proc.Patience, func() bool {
+		result = c.q.Exec(argv...)
+		busy := result.Code != 0 && strings.Contains(result.Stderr, "unable to remove container's cgroup")
+		if busy {
+			c.q.Logf("the kernel had not let go of the cgroup after a second, so delete is repeated: %s", result.Stderr)
+		}
+		return !busy
+	})
+	if result.Code != 0 {
+		c.q.Fatalf("this command had to succeed:\n%s", result)
+	}
 	// Here, because a delete --force at the end of the question would remove what this delete has left.
-	if _, err := os.Lstat(c.StateDir()); operation == "delete" && err == nil {
+	if _, err := os.Lstat(c.StateDir()); err == nil {
 		c.q.Errorf("the state directory still exists after delete: %s", c.StateDir())
 	}
 	return result

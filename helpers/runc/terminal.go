@@ -12,6 +12,8 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/check"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -29,14 +31,33 @@ type Terminal struct {
 // CreateWithTerminal creates a container whose process has a terminal. The runtime sends the master to the socket of this
 // path, which the lab makes and listens on.
 func (c *Container) CreateWithTerminal(socket string) *Terminal {
+	c.q.Helper()
+	return c.receiveTerminal(socket, func() { c.Must("create", "--console-socket", socket) })
+}
+
+// ExecWithTerminal runs a program in the container by a detached exec, with a terminal of its own (--tty). The runtime sends the
+// master to the socket of this path, which the lab makes and listens on.
+func (c *Container) ExecWithTerminal(socket string, program ...string) (*Terminal, proc.Process) {
+	q := c.q
+	q.Helper()
+	pidFile := socket + ".pid"
+	argv := []string{"runc", "--root", c.Root, "exec", "--detach", "--tty", "--console-socket", socket, "--pid-file", pidFile, c.ID}
+	terminal := c.receiveTerminal(socket, func() { q.Must(append(argv, program...)...) })
+	pid := proc.PID(check.Int(q, file.Read(q, pidFile)))
+	file.Remove(q, pidFile)
+	proc.WaitFor(q, proc.Runs(pid, ProgramName(program)))
+	return terminal, proc.Snapshot(q, pid)
+}
+
+// receiveTerminal listens on the socket, runs a command of the runtime, and receives the master that it sends.
+func (c *Container) receiveTerminal(socket string, run func()) *Terminal {
 	q := c.q
 	q.Helper()
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	assert.NilError(q, err)
 	defer listener.Close()
-	// The runtime can connect before the connection is accepted, and what it sends waits in the socket. So create may
-	// end first.
-	c.Must("create", "--console-socket", socket)
+	// The runtime can connect before the connection is accepted, and what it sends waits in the socket. So the command may end first.
+	run()
 	assert.NilError(q, listener.SetDeadline(time.Now().Add(proc.Patience)))
 	conn, err := listener.AcceptUnix()
 	assert.NilError(q, err, "the runtime did not connect to the console socket %s", socket)

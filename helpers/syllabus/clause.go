@@ -3,19 +3,20 @@ package syllabus
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
-// Clauses lists the clauses of a document of the runtime specification: each sentence with a MUST, as "Heading: sentence",
-// without markup. The specification has one sentence on a line (its style.md).
-func Clauses(markdown string) []string {
+// Clauses lists the clauses of a document of the runtime specification: each sentence that has one of the words, such as MUST, as
+// "Heading: sentence", without markup. The specification has one sentence on a line (its style.md).
+func Clauses(markdown string, words ...string) []string {
 	var out []string
 	heading := ""
 	for line := range strings.SplitSeq(markdown, "\n") {
 		text := withoutMarkup(line)
 		if strings.HasPrefix(line, "#") {
 			heading = text
-		} else if strings.Contains(text, "MUST") {
+		} else if slices.ContainsFunc(words, func(word string) bool { return strings.Contains(text, word) }) {
 			out = append(out, heading+": "+text)
 		}
 	}

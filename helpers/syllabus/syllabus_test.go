@@ -69,9 +69,11 @@ func TestRead_RefusesFilesAndTestsThatAreNoQuestions(t *testing.T) {
 }
 
 func TestClauseTable_ListsTheQuestionsOfEachClause(t *testing.T) {
-	clauses := Clauses("## <a name=\"x\" />Kill\n`kill <id>`\n\nIt MUST [generate an error](#errors).\nIt MAY not.\n" +
-		"12. The **container** MUST be `stopped`.\n")
+	clauses := Clauses("## <a name=\"x\" />Kill\n`kill <id>`\n\nIt MUST [generate an error](#errors).\nIt MAY not.\n"+
+		"12. The **container** MUST be `stopped`.\nBy default, it is not.\n", "MUST")
 	assert.DeepEqual(t, clauses, []string{"Kill: It MUST generate an error.", "Kill: The container MUST be stopped."})
+	assert.DeepEqual(t, Clauses("# Files\nBy default, none.\nIt MUST.\nIt MAY.\n", "MUST", "By default"),
+		[]string{"Files: By default, none.", "Files: It MUST."})
 
 	asks := func(body string) []Question {
 		qs, err := Read(chapter("// The answer.\nfunc TestBundle_D(t *testing.T) {\n" +

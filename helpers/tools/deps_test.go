@@ -28,7 +28,7 @@ func newDepsMachine(t *testing.T, programs string) *depsMachine {
 	m := &depsMachine{t: t, bin: t.TempDir(), dir: t.TempDir(), home: t.TempDir()}
 	m.list = filepath.Join(m.dir, "lists")
 	assert.NilError(t, os.Mkdir(m.list, 0o755))
-	for _, name := range []string{"cc", "qemu-system-x86_64", "qemu-system-aarch64"} {
+	for _, name := range []string{"cc", "pkg-config", "qemu-system-x86_64", "qemu-system-aarch64"} {
 		m.fake(name, "")
 	}
 	m.fake("go", "echo '"+programs+"'")
@@ -172,4 +172,13 @@ func TestDeps_CheckPrintsWhatIsMissingAndInstallsNothing(t *testing.T) {
 	out, calls = m.run("check")
 	assert.Equal(t, out, "seccomp\n")
 	assert.Equal(t, calls, "")
+}
+
+// cgo finds libseccomp by pkg-config, which neither the compiler nor libseccomp's package brings along.
+func TestDeps_InstallsPkgConfig(t *testing.T) {
+	m := newDepsMachine(t, "")
+	assert.NilError(t, os.Remove(filepath.Join(m.bin, "pkg-config")))
+	m.onlyFakes = true
+	_, calls := m.run()
+	assert.Assert(t, cmp.Contains(calls, "install -y -q --no-install-recommends pkg-config"))
 }

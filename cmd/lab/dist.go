@@ -1,0 +1,48 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+
+	"github.com/google/renameio/v2"
+
+	"cdblab/helpers/dist"
+	"cdblab/helpers/signals"
+)
+
+// distDir is the directory of the tarballs.
+const distDir = ".lab/dist"
+
+// distMain makes the tarball for one architecture.
+func distMain(args []string) int {
+	set := flag.NewFlagSet("lab dist", flag.ExitOnError)
+	arch := set.String("arch", runtime.GOARCH, "the architecture of the machine that it is for: amd64 or arm64")
+	_ = set.Parse(args)
+	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
+	defer stop()
+	b := &dist.Build{Module: ".", Go: os.Getenv("GO"), Arch: *arch, Log: logf, Stderr: os.Stderr}
+	var tarball bytes.Buffer
+	path := filepath.Join(distDir, b.Name())
+	err := b.Write(ctx, &tarball)
+	if err == nil {
+		err = os.MkdirAll(distDir, 0o755)
+	}
+	if err == nil {
+		err = renameio.WriteFile(path, tarball.Bytes(), 0o644)
+	}
+	if err != nil {
+		logf("make the tarball: %v", err)
+		return 1
+	}
+	fmt.Printf("%x  %s\n", sha256.Sum256(tarball.Bytes()), path)
+	return 0
+}

@@ -1,0 +1,183 @@
+//go:build linux
+
+package dist
+
+import (
+	"cmp"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"al.essio.dev/pkg/shellescape"
+
+	"cdblab/helpers/tools"
+)
+
+//go:embed README
+var readme []byte
+
+// A Build of the tarball, in a checkout of the lab.
+type Build struct {
+	Module string // the root directory of the checkout
+	Go     string // the command go
+	Arch   string // amd64 or arm64
+	Log    func(format string, args ...any)
+	Stderr io.Writer // what go prints
+
+	dir   string // for what is built
+	cross *cross // nil: for the architecture of this machine
+}
+
+// Name returns the name of the tarball.
+func (b *Build) Name() string { return fmt.Sprintf("%s-linux-%s.tar.gz", Top, b.Arch) }
+
+// Write builds what the tarball has, and writes it.
+func (b *Build) Write(ctx context.Context, w io.Writer) (err error) {
+	if b.dir, err = os.MkdirTemp("", "cdblab-dist-*"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	if b.Arch != runtime.GOARCH {
+		if b.cross, err = newCross(ctx, b.Arch, filepath.Join(b.Module, ".lab", "dist", "cross-"+b.Arch)); err != nil {
+			return err
+		}
+	}
+	version, modified, err := b.version(ctx)
+	if err != nil {
+		return err
+	}
+	files := map[string]File{"README": {0o644, readme}, VersionFile: {0o644, []byte(version)}}
+	if err := b.addChapter(files); err != nil {
+		return err
+	}
+	if err := b.addBuilt(ctx, files); err != nil {
+		return err
+	}
+	return Write(w, files, modified)
+}
+
+// version returns the line of [VersionFile], and the time of the commit. Each change that is not committed shows in the line.
+func (b *Build) version(ctx context.Context) (line string, modified time.Time, err error) {
+	git := func(args ...string) (string, error) {
+		c := exec.CommandContext(ctx, "git", append([]string{"-C", b.Module}, args...)...)
+		out, err := c.Output()
+		if err != nil {
+			return "", fmt.Errorf("%s: %w: the tarball has the commit's name and time, so build it in a clone made by git", c, err)
+		}
+		return strings.TrimSpace(string(out)), nil
+	}
+	commit, err := git("describe", "--always", "--abbrev=12", "--dirty=+changes")
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	seconds, err := git("log", "-1", "--format=%ct")
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	n, err := strconv.ParseInt(seconds, 10, 64)
+	if err != nil {
+		return "", time.Time{}, fmt.Errorf("git log prints no time: %q", seconds)
+	}
+	modified = time.Unix(n, 0).UTC()
+	return fmt.Sprintf("cdblab %s of %s, linux/%s, %s\n", commit, modified.Format(time.DateOnly), b.Arch, runtime.Version()), modified, nil
+}
+
+// addChapter adds the source of the questions.
+func (b *Build) addChapter(files map[string]File) error {
+	names, err := filepath.Glob(filepath.Join(b.Module, "*_test.go"))
+	if err != nil {
+		return err
+	}
+	for _, path := range append(names, filepath.Join(b.Module, "doc.go")) {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		files[filepath.Join(ChapterDir, filepath.Base(path))] = File{0o644, content}
+	}
+	return nil
+}
+
+// static links a program with cgo statically.
+const static = "-s -w -linkmode external -extldflags -static"
+
+// addBuilt builds the programs, and adds them.
+func (b *Build) addBuilt(ctx context.Context, files map[string]File) error {
+	for name, args := range map[string][]string{
+		Program:   {"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", b.out(Program), "./cmd/lab"},
+		Test2JSON: {"build", "-trimpath", "-ldflags", "-s -w", "-o", b.out(Test2JSON), "cmd/test2json"},
+	} {
+		if err := b.add(ctx, files, name, "CGO_ENABLED=0", args); err != nil {
+			return err
+		}
+	}
+	// The questions import libcontainer, which needs cgo.
+	questions := []string{"test", "-c", "-vet=off", "-trimpath", "-tags", "vmlab,netgo,osusergo", "-ldflags", static, "-o", b.out(TestBinary), "."}
+	if err := b.add(ctx, files, TestBinary, "CGO_ENABLED=1", questions); err != nil {
+		return err
+	}
+	for _, t := range tools.All {
+		name := filepath.Join(BinDir, t.Name)
+		switch {
+		case t.Build != nil:
+			env, args := t.Build.Command(b.out(name))
+			if err := b.add(ctx, files, name, env, args); err != nil {
+				return err
+			}
+		case t.Need == tools.Required:
+			path, err := b.busybox(t)
+			if err != nil {
+				return err
+			}
+			if files[name], err = program(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// busybox returns the static busybox of this machine, or of the other architecture.
+func (b *Build) busybox(t tools.Tool) (string, error) {
+	if b.cross != nil {
+		return b.cross.busybox(), nil
+	}
+	p, err := t.Find(b.Module)
+	return p.Path, err
+}
+
+// out returns where a program is built.
+func (b *Build) out(name string) string { return filepath.Join(b.dir, filepath.Base(name)) }
+
+// add builds a program, and adds it.
+func (b *Build) add(ctx context.Context, files map[string]File, name, env string, args []string) error {
+	c := exec.CommandContext(ctx, cmp.Or(b.Go, "go"), args...)
+	c.Dir, c.Stderr = b.Module, b.Stderr
+	c.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+b.Arch, env)
+	if b.cross != nil {
+		c.Env = append(c.Env, b.cross.env...)
+	}
+	b.Log("%s go %s", env, shellescape.QuoteCommand(args))
+	err := c.Run()
+	if err == nil {
+		files[name], err = program(b.out(name))
+	}
+	if err != nil {
+		return fmt.Errorf("build %s: %w", name, err)
+	}
+	return nil
+}
+
+func program(path string) (File, error) {
+	content, err := os.ReadFile(path)
+	return File{0o755, content}, err
+}
