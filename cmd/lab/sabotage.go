@@ -46,8 +46,7 @@ func sabotageMain(args []string) int {
 	}
 	var rows []sabotage.Row
 	if err == nil {
-		all := *names == "" && *questions == ""
-		rows, err = s.Check(ctx, lies, all, func(row sabotage.Row) {
+		rows, err = s.Check(ctx, lies, func(row sabotage.Row) {
 			logf("%s (%s): %s. %s", row.Lie.Name, row.Lie.Program, row.Verdict, row.Why)
 		})
 	}

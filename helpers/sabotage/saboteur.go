@@ -35,7 +35,7 @@ type Saboteur struct {
 
 // Check runs the control, and then one lie after the other. progress is called after each. An error says that the lies were not
 // tried.
-func (s *Saboteur) Check(ctx context.Context, lies []Lie, all bool, progress func(Row)) (rows []Row, err error) {
+func (s *Saboteur) Check(ctx context.Context, lies []Lie, progress func(Row)) (rows []Row, err error) {
 	unlock, err := s.begin()
 	if err != nil {
 		return nil, err
@@ -43,11 +43,7 @@ func (s *Saboteur) Check(ctx context.Context, lies []Lie, all bool, progress fun
 	defer unlock()
 	tried := slices.DeleteFunc(slices.Clone(lies), func(l Lie) bool { return l.Unnoticed != "" })
 	if len(tried) > 0 {
-		questions := Questions(tried)
-		if all {
-			questions = ""
-		}
-		if err := s.control(ctx, tried, questions); err != nil {
+		if err := s.control(ctx, tried); err != nil {
 			return nil, err
 		}
 	}
@@ -92,9 +88,9 @@ func (s *Saboteur) begin() (end func(), err error) {
 
 func (s *Saboteur) socket() string { return filepath.Join(s.Dir, "socket") }
 
-// control asks the questions of programs that are made as those of the lies, and tell none. If a question fails, no failure of a lie
-// means anything.
-func (s *Saboteur) control(ctx context.Context, lies []Lie, questions string) error {
+// control asks the questions of all lies against programs that are made in the same way, and tell no lie. If a question fails, no
+// failure of a lie means anything.
+func (s *Saboteur) control(ctx context.Context, lies []Lie) error {
 	s.Logf("the control: programs that tell no lie have to pass first")
 	var env []string
 	for _, program := range []string{"runc", "ctr", "shim", "containerd"} {
@@ -126,7 +122,7 @@ func (s *Saboteur) control(ctx context.Context, lies []Lie, questions string) er
 		env = append(env, target.Tool.Env+"="+path)
 	}
 	log := filepath.Join(s.Dir, "logs", "honest.log")
-	o, err := s.Ask(ctx, trial.Trial{Questions: questions, Env: env, Log: log, Deadline: time.Hour})
+	o, err := s.Ask(ctx, trial.Trial{Questions: Questions(lies), Env: env, Log: log, Deadline: time.Hour})
 	if err != nil {
 		return fmt.Errorf("the control: %w", err)
 	}
