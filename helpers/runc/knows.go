@@ -5,6 +5,7 @@ package runc
 import (
 	"bytes"
 	"os"
+	"strings"
 
 	"cdblab/helpers/lab"
 )
@@ -20,4 +21,19 @@ func Knows(q *lab.Q, field string) bool {
 		q.Fatalf("look for %s in the runtime under test: %v", field, err)
 	}
 	return bytes.HasPrefix(program, []byte("#!")) || bytes.Contains(program, []byte(field))
+}
+
+// KnowsScheduler is [Knows] for process.scheduler, which runc has since 1.2.0. The word alone is in each Go program, whose own runtime
+// has a scheduler. A runtime in C has the names of the policies.
+func KnowsScheduler(q *lab.Q) bool {
+	q.Helper()
+	return Knows(q, `json:"scheduler`) || Knows(q, "SCHED_BATCH")
+}
+
+// FeaturesHave reports whether `runc features` prints a name, such as that of a seccomp action. A runtime without this command, such as
+// crun 1.8, has none.
+func FeaturesHave(q *lab.Q, name string) bool {
+	q.Helper()
+	r := q.Exec("runc", "features")
+	return r.Code == 0 && strings.Contains(r.Stdout, `"`+name+`"`)
 }
