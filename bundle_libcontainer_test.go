@@ -32,12 +32,12 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// By one function of the runtime, specconv.CreateLibcontainerConfig: names become numbers, and options become flags.
+// By one function of runc, specconv.CreateLibcontainerConfig: names become numbers, and options become flags.
 //
-// libcontainer knows no config.json. It takes a structure of its own, in which namespaces are NEWPID, nosuid is a bit, and
-// an option that is no bit is data for the file system; what the specification demands of every container, such as
-// /dev/null, has become devices. What concerns the first process alone (args, env, cwd, user) is not in it: that goes into
-// another structure, which is not recorded.
+// libcontainer does not read config.json. It takes a structure of its own, in which the pid namespace is NEWPID and nosuid is a bit.
+// An option without a bit is data for the file system. The devices that the specification demands of every container, such as
+// /dev/null, are in the structure too. What concerns the first process alone (args, env, cwd, user) is not in it: it goes into
+// another structure, which runc does not record.
 //
 // Hint: "config" in state.json beside config.json.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md
@@ -45,6 +45,7 @@ import (
 func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does an OCI field become libcontainer's configuration?")
 	defer q.Recover()
+	runc.SkipUnlessRunc(q, "libcontainer's configuration in state.json")
 	b := bundle.Busybox(q, "sleep", "300")
 	b.Spec.Process.Capabilities.Ambient = nil // an older runc spec asks for some, without what they need
 	const memoryLimit = int64(64 << 20)
@@ -115,7 +116,8 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 		return m
 	}
 
-	q.Step("one row for a field: what libcontainer is given is what the kernel shows; with another value of the field, both differ")
+	q.Step("for each field, the kernel shows what libcontainer's configuration says; with another value of the field, both differ")
+	var wrong []string // the fields that do not have what libcontainer's configuration says
 	for _, row := range []struct {
 		covers lab.Fields                 // of config.json
 		name   string                     // of the field in libcontainer's Config
@@ -205,7 +207,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 		}, func(c convertedRunning) any { return proc.File(q, c.PID, "oom_score_adj") }},
 		{lab.Fields{"process.user.umask"}, "Umask", func(config configs.Config) any {
 			if config.Umask == nil {
-				return "0022" // what the specification has for it
+				return "0022" // what runc sets (rootfs_linux.go); the specification leaves the caller's
 			}
 			return fmt.Sprintf("%04o", *config.Umask)
 		}, func(c convertedRunning) any { return proc.Status(q, c.PID, "Umask") }},
@@ -238,7 +240,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 				return c.Cgroups["pids"]
 			}},
 		{lab.Fields{"linux.resources.pids.limit"}, "Cgroups.PidsLimit", func(config configs.Config) any {
-			if config.Cgroups.PidsLimit == nil {
+			if config.Cgroups.PidsLimit == nil || *config.Cgroups.PidsLimit == 0 { // runc 1.1 has a number: 0 is no limit
 				return "max"
 			}
 			return strconv.FormatInt(*config.Cgroups.PidsLimit, 10)
@@ -255,20 +257,20 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 	} {
 		field := row.covers[0]
 		for _, c := range []convertedRunning{full, plain} {
-			given, shown := row.given(c.config), row.shown(c)
-			if !q.UnderTest("runc").Pinned && !reflect.DeepEqual(given, shown) {
-				// The libcontainer of the runc under test is not the one that converts here.
-				q.Fact(fmt.Sprintf("%s → %s, of another runc, container %s", field, row.name, c.c.Bundle.Name), shown)
-				continue
+			if given, shown := row.given(c.config), row.shown(c); !reflect.DeepEqual(given, shown) {
+				q.Errorf("%s of container %s: Config.%s is %v, and the kernel shows %v", field, c.c.Bundle.Name, row.name, given, shown)
+				wrong = append(wrong, field)
 			}
-			assert.Check(q, cmp.DeepEqual(given, shown), "%s, Config.%s of container %s: given, and what the kernel shows",
-				field, row.name, c.c.Bundle.Name)
 		}
 		assert.Check(q, !reflect.DeepEqual(row.given(full.config), row.given(plain.config)),
 			"%s is the same in both, so the row shows nothing", field)
+		assert.Check(q, cmp.DeepEqual(row.given(*full.conversion), row.given(full.config)),
+			"%s → %s: the library's conversion, and state.json", field, row.name)
 		q.Covers(row.covers...)
 		q.Fact(field+" → "+row.name, row.given(full.config))
 	}
+	q.Clause("Create: All of the properties configured in config.json except for process MUST be applied.",
+		lab.MetIf(len(wrong) == 0, "the kernel shows something else for "+strings.Join(wrong, " ")))
 
 	if cgroup.Version(q) == "v1" {
 		// There is one mount for each hierarchy; libcontainer puts them on a tmpfs of its own making, with flags of its own.
@@ -279,12 +281,12 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 		q.Fact("ro of /sys/fs/cgroup, in a hierarchy", refused.Out)
 		besideHierarchies := made.Out
 		if made.Code == 0 {
-			besideHierarchies = "not applied: mkdir succeeds"
+			besideHierarchies = fmt.Sprintf("exit code %d: ro is not applied there", made.Code)
 		}
-		q.Fact("ro of /sys/fs/cgroup, beside the hierarchies", besideHierarchies)
+		q.Fact("ro of /sys/fs/cgroup, beside the hierarchies: mkdir", besideHierarchies)
 	}
 
-	q.Step("names have become numbers, and options bits and data")
+	q.Step("in the configuration, options of a mount have become bits and data")
 	for _, m := range full.config.Mounts {
 		if m.Destination == "/tmp" {
 			assert.Check(q, cmp.Equal(m.Flags, unix.MS_RDONLY|unix.MS_NOEXEC))
@@ -296,34 +298,40 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 	q.Fact("devices of which config.json says nothing", len(plain.config.Devices))
 	assert.Check(q, len(plain.config.Devices) > 0 && len(plain.c.Bundle.Spec.Linux.Devices) == 0, "the conversion adds no default devices")
 
-	q.Step("state.json has what libcontainer was given, but nothing of the process: args, env, cwd, user")
-	var recorded struct{ Config map[string]any }
-	text := file.Read(q, filepath.Join(full.c.StateDir(), "state.json"))
-	check.DecodeJSON(q, text, &recorded)
+	q.Step("the library converts as the runtime did: its configuration has the sections of the one in state.json")
 	var converted map[string]any
-	data, err := json.Marshal(full.config)
+	data, err := json.Marshal(full.conversion)
 	assert.NilError(q, err)
 	check.DecodeJSON(q, string(data), &converted)
+	var recorded struct{ Config map[string]any }
+	check.DecodeJSON(q, full.state, &recorded)
 	var differing []string
 	for _, key := range slices.Sorted(maps.Keys(converted)) {
 		if !reflect.DeepEqual(converted[key], recorded.Config[key]) {
 			differing = append(differing, key)
 		}
 	}
-	if q.UnderTest("runc").Pinned {
+	// A release that follows another version of the specification has other fields, and records the version that it follows.
+	if recorded.Config["version"] == converted["version"] {
 		// The bundle is the runtime's working directory, and the conversion notes where that is: here it is not.
 		assert.Check(q, cmp.DeepEqual(differing, []string{"labels"}), "sections that differ between the conversion and state.json")
 	}
 	q.Fact("sections that are others in state.json", differing)
 	q.Fact("sections that are the same", len(converted)-len(differing))
-	assert.Check(q, cmp.Contains(full.Env, nonce), "the program lacks a variable of process.env")
-	assert.Check(q, !strings.Contains(text, nonce), "state.json has the program's environment")
-	for _, word := range []string{`"args"`, `"env"`, `"cwd"`, `"user"`} {
-		assert.Check(q, !strings.Contains(string(data), word), "libcontainer's configuration has %s", word)
-	}
-	q.Fact("process.env", "with the program, not in state.json")
 
-	q.Control("what the conversion does not know is refused, before anything is made")
+	q.Step("state.json has nothing of the process: args, env, cwd, user")
+	assert.Check(q, cmp.Contains(full.Env, nonce), "the program lacks a variable of process.env")
+	assert.Check(q, !strings.Contains(full.state, nonce), "state.json has the program's environment")
+	for _, key := range []string{"args", "env", "cwd", "user"} {
+		_, inState := recorded.Config[key]
+		_, inConversion := converted[key]
+		assert.Check(q, !inState && !inConversion, "libcontainer's configuration has %q: in state.json %t, in the library's conversion %t",
+			key, inState, inConversion)
+	}
+	q.Fact("process.env: in the program's environment", slices.Contains(full.Env, nonce))
+	q.Fact("process.env: in state.json", strings.Contains(full.state, nonce))
+
+	q.Control("create refuses a value that the conversion does not know, and leaves nothing behind")
 	for _, unknown := range []struct {
 		field string
 		edit  func(*specs.Spec)
@@ -334,40 +342,46 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 		c := runc.Variant(q, b, "unknown-"+strings.Trim(filepath.Ext(unknown.field), "."), unknown.edit)
 		_, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: c.ID, Spec: c.Bundle.Spec})
 		assert.Check(q, cmp.ErrorContains(err, ""), "the conversion accepts any value of %s", unknown.field)
-		q.Fact(unknown.field, err)
+		q.Fact(unknown.field+": error of the conversion", err)
 		before := q.TakeInventory()
 		refused := c.Try("create")
 		assert.Check(q, refused.Code != 0, "create succeeds:\n%s", refused)
 		assert.Check(q, cmp.Regexp("dream|sideways", refused.Stderr), "the error does not name the value")
 		assert.Check(q, cmp.Len(c.Leftovers(before), 0), "left by the refused create")
-		q.Fact(unknown.field+": create says", runc.LastLogMessage(refused))
+		q.Fact(unknown.field+": error of create", runc.LastLogMessage(refused))
 	}
 	full.c.KillAndDelete(full.Process)
 	plain.c.KillAndDelete(plain.Process)
 
-	q.Answer("One function turns names into numbers and options into flags. The process's own fields go another way.")
+	q.Answer("One function of runc turns the names of config.json into numbers, and the options of mounts into flags. The " +
+		"fields of process that concern one program alone go another way.")
 }
 
-// convertedRunning is a running container, and the configuration that libcontainer makes of its config.json.
+// convertedRunning is a running container, and the configuration that libcontainer made of its config.json.
 type convertedRunning struct {
 	proc.Process
-	q      *lab.Q
-	c      *runc.Container
-	sh     *runc.Shell
-	config configs.Config
-	group  cgroup.Group
-	mounts []*mountinfo.Info
+	q          *lab.Q
+	c          *runc.Container
+	sh         *runc.Shell
+	state      string          // state.json
+	config     configs.Config  // in state.json: what the runtime under test has converted
+	conversion *configs.Config // what the library that go.mod pins makes of the same config.json
+	group      cgroup.Group
+	mounts     []*mountinfo.Info
 }
 
-// runConverted runs a container, and converts its configuration as the runtime does.
+// runConverted runs a container. It reads the configuration that the runtime has recorded, and converts config.json by the library.
 func runConverted(q *lab.Q, c *runc.Container) convertedRunning {
 	q.Helper()
 	sh := c.UseShell()
 	p := c.CreateAndStart()
-	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: c.ID, Spec: c.Bundle.Spec})
+	conversion, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: c.ID, Spec: c.Bundle.Spec})
 	assert.NilError(q, err)
+	var recorded struct{ Config configs.Config }
+	state := file.Read(q, c.StateFile())
+	check.DecodeJSON(q, state, &recorded)
 	group := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
-	return convertedRunning{p, q, c, sh, *config, group, check.Mounts(q, p)}
+	return convertedRunning{p, q, c, sh, state, recorded.Config, conversion, group, check.Mounts(q, p)}
 }
 
 // topMount returns the container's uppermost mount at the path, or nil if there is none.
