@@ -14,17 +14,18 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/cgroup"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
 )
 
-// No. Create has read it, and keeps what it needs in the runtime's own state; start, kill and delete never look again.
+// No. Create has read it, and keeps what it needs in the runtime's own state; start, kill and delete do not read it again.
 //
-// `exec` does look: it is no operation of the specification, and runc takes the new process's env, cwd, user and
-// capabilities from the bundle's config.json as it is then. So an edit, though it changes nothing of the container,
-// changes what is executed in it afterwards; and without a config.json there is no exec.
+// `runc exec` does read it. It is no operation of the specification. runc takes the new process's env, cwd, user and
+// capabilities from the bundle's config.json as it is then. So an edit changes nothing of the container, but it changes the programs
+// that are executed in it later. `runc exec --process` takes the process from another file, and needs no config.json.
 //
 // Hint: where is the container's configuration after create? Which commands still need the bundle?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#create
@@ -34,8 +35,10 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 	defer q.Recover()
 	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
 
-	q.Step("created, and then everything is edited: program, environment, directory, user, hostname, limits, hooks")
+	q.Step("create the container, and then edit everything: program, environment, directory, user, hostname, limits, namespaces, hooks")
 	c.Create()
+	group := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
+	pidsMax := group.Read("pids", "pids.max")
 	created := proc.Snapshot(q, proc.PID(c.State().Pid))
 	c.Bundle.Edit(func(s *specs.Spec) {
 		s.Process.Args = []string{"top"}
@@ -48,7 +51,7 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 		s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/no/such/hook"}}}
 	})
 
-	q.Step("start: what was created runs, as it was written then")
+	q.Step("start the container: it runs as config.json was at create")
 	c.Start()
 	proc.WaitFor(q, proc.Runs(created.PID, "sleep"))
 	started := proc.Snapshot(q, created.PID)
@@ -56,12 +59,15 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 	assert.Check(q, !slices.Contains(started.Env, "EDITED=yes"), "environ: %q", started.Env)
 	assert.Check(q, cmp.Equal(proc.Cwd(q, started.PID), "/"))
 	assert.Check(q, cmp.Equal(started.UID, 0))
-	assert.Check(q, cmp.DeepEqual(started.Identity, created.Identity))
+	assert.Check(q, cmp.DeepEqual(started.Identity, created.Identity)) // with namespaces, cgroups and mounts
+	assert.Check(q, cmp.Equal(pidsMax, "max"), "pids.max after create, before the edit")
+	assert.Check(q, cmp.Equal(group.Read("pids", "pids.max"), pidsMax), "pids.max after start: the edited config.json says 7")
+	q.Fact("pids.max after start", group.Read("pids", "pids.max"))
 	q.Fact("cmdline", started.Args)
 	q.Fact("cwd and uid", []string{proc.Cwd(q, started.PID), fmt.Sprint(started.UID)})
 	q.Clause("Lifecycle: Any updates to config.json after this step MUST NOT affect the container.", lab.Met)
 
-	q.Step("exec: it takes the edited process")
+	q.Step("runc exec takes the edited process")
 	executed := runc.ExecSleep(q, c, "edited")
 	assert.Check(q, slices.Contains(executed.Env, "EDITED=yes"), "environ of the exec: %q", executed.Env)
 	assert.Check(q, cmp.Equal(proc.Cwd(q, executed.PID), "/tmp"))
@@ -69,22 +75,29 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 	assert.Check(q, cmp.DeepEqual(executed.NS, started.NS), "namespaces are the container's, not those of the edited file")
 	hostname := c.Exec("hostname")
 	assert.Check(q, cmp.Equal(strings.TrimSpace(hostname.Stdout), "runc"), "the container's hostname")
-	q.Fact("an exec's EDITED, cwd, uid", []string{"yes", proc.Cwd(q, executed.PID), fmt.Sprint(executed.UID)})
+	edited := slices.DeleteFunc(slices.Clone(executed.Env), func(v string) bool { return !strings.HasPrefix(v, "EDITED=") })
+	q.Fact("an executed program: EDITED, cwd, uid", append(edited, proc.Cwd(q, executed.PID), fmt.Sprint(executed.UID)))
 	q.Fact("hostname", strings.TrimSpace(hostname.Stdout))
 
-	q.Step("no config.json at all: exec fails, the rest works")
+	q.Step("remove config.json: exec fails, and exec --process, state, kill and delete work")
+	ofFile := *c.Bundle.Spec.Process
+	ofFile.Args, ofFile.Cwd = []string{"sleep", "302"}, "/etc"
 	assert.NilError(q, os.Remove(c.Bundle.Config()))
 	q.LogCommand("rm %s/config.json", c.Bundle.Name)
 	refused := c.Exec("true")
 	assert.Check(q, refused.Code != 0, "exec succeeds without a config.json:\n%s", refused)
 	assert.Check(q, cmp.Contains(refused.Stderr, "config.json"))
-	q.Fact("exec says", runc.LastLogMessage(refused))
-	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
+	q.Fact("runc exec without a config.json: error", runc.LastLogMessage(refused))
+	withFile := runc.ExecProcess(q, c, &ofFile)
+	assert.Check(q, cmp.Equal(proc.Cwd(q, withFile.PID), "/etc"), "working directory of a program of exec --process")
+	q.Fact("runc exec --process without a config.json: cmdline", withFile.Args)
+	status := c.State().Status
+	assert.Check(q, cmp.Equal(status, specs.StateRunning))
 	c.KillAndDelete(started)
-	assert.Check(q, !file.Exists(c.StateDir()))
-	q.Fact("state, kill and delete", "work")
+	q.Fact("without a config.json: status", status)
+	q.Fact("without a config.json: state after delete", file.Names(q, c.Root))
 
-	q.Control("the edit before create: another program, in another place")
+	q.Control("the edit comes before create: another program runs, in another directory")
 	c.Bundle.Restore()
 	before := runc.Variant(q, c.Bundle, "before", func(s *specs.Spec) {
 		s.Process.Args = []string{"sleep", "301"}
@@ -98,5 +111,6 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 	q.Covers("process.args", "process.env", "process.cwd")
 	q.Fact("cmdline, edited before create", editedFirst.Args)
 
-	q.Answer("No: it was read once, at create. Only exec reads it again, for the process that it adds.")
+	q.Answer("No, runc reads config.json once, at create. Only runc exec reads it again, for the process that it adds, " +
+		"unless --process names another file.")
 }

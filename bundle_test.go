@@ -4,11 +4,13 @@ package cdblab
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/check"
@@ -20,9 +22,10 @@ import (
 
 // A bundle: a directory with a config.json and the root filesystem that it names. Nothing else.
 //
-// runc reads all of config.json before it makes anything, so what is missing is refused at create, by name, and leaves
-// nothing behind. It asks for no image, no daemon and no network; `runc spec` writes a config.json to begin with, and
-// the root filesystem is any directory that has the program.
+// runc checks config.json before it makes anything. Whether the program exists, it sees last: `runc init` looks for it in the finished
+// container. In both cases create fails, names what is missing, and removes what it has made. Of the namespaces only the mount namespace
+// is needed, of the mounts /proc and /dev. runc asks for no image, no daemon and no network; `runc spec` writes a config.json to begin
+// with, and the root filesystem is any directory that has the program.
 //
 // Hint: which of path, args, namespaces and mounts may be left out, and which operation reports that one is missing?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/bundle.md
@@ -54,14 +57,16 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 		takeAway  func(*lab.Q, *bundle.Bundle)
 		wantError string // a regular expression: what the error has to name
 	}{
-		{"config.json", func(q *lab.Q, b *bundle.Bundle) { hide(q, b.Config()) }, "config.json"},
-		{"JSON", func(_ *lab.Q, b *bundle.Bundle) { b.WriteRaw(`{"ociVersion"`, `{"ociVersion"`) }, "unexpected e|config.json"},
-		{"rootfs", func(q *lab.Q, b *bundle.Bundle) { hide(q, b.Rootfs()) }, "rootfs"},
-		{"root", edit(func(s *specs.Spec) { s.Root = nil }), "root"},
-		{"process", edit(func(s *specs.Spec) { s.Process = nil }), "process"},
-		{"args", edit(func(s *specs.Spec) { s.Process.Args = nil }), "args"},
-		{"cwd", edit(func(s *specs.Spec) { s.Process.Cwd = "" }), "cwd"},
-		{"program", func(q *lab.Q, _ *bundle.Bundle) { hide(q, sleep) }, "sleep"},
+		{"config.json", func(q *lab.Q, b *bundle.Bundle) { hide(q, b.Config()) }, "config.json not found"},
+		{"JSON", func(_ *lab.Q, b *bundle.Bundle) { b.WriteRaw(`{"ociVersion"`, `{"ociVersion"`) }, "unexpected e(nd|of)"},
+		{"rootfs", func(q *lab.Q, b *bundle.Bundle) { hide(q, b.Rootfs()) }, "rootfs.*no such file"},
+		{"root", edit(func(s *specs.Spec) { s.Root = nil }), "root must be specified"},
+		{"process", edit(func(s *specs.Spec) { s.Process = nil }), "process property must not be empty"},
+		{"args", edit(func(s *specs.Spec) { s.Process.Args = nil }), "args must not be empty"},
+		{"cwd", edit(func(s *specs.Spec) { s.Process.Cwd = "" }), "cwd property must not be empty"},
+		// It has masked paths, which runc mounts in a mount namespace only.
+		{"namespaces", edit(func(s *specs.Spec) { s.Linux.Namespaces, s.Hostname = nil, "" }), "private MNT namespace"},
+		{"program", func(q *lab.Q, _ *bundle.Bundle) { hide(q, sleep) }, "sleep.*executable file not found"},
 	} {
 		q.Run(missing.what, func(q *lab.Q) {
 			b := b.InSubtest(q)
@@ -71,17 +76,28 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 					unhide(q, path)
 				}
 			})
-			q.Step("take away %s: create fails, names it in the error, and leaves nothing", missing.what)
+			q.Step("take away %s: create fails, names it in the error, and leaves nothing behind", missing.what)
 			missing.takeAway(q, b)
 			refused := runc.Named(q, b, "root-"+missing.what, bundle.ID).MustRefuseWithoutLeftovers(missing.wantError)
 			q.Fact("create without "+missing.what+": error", runc.LastLogMessage(refused))
 		})
 	}
 
+	// For the specification, process is optional until start. MustRefuseWithoutLeftovers has asserted above that create refuses.
 	q.Clause("Start: This operation MUST generate an error if process was not set.",
-		lab.DeviatesUnless(false, "it does not come to that: create refuses such a bundle already"))
+		lab.DeviatesUnless(false, "create refuses a bundle without process, which the specification requires only at start"))
 
-	q.Control("the same bundle, whole again, is created")
+	q.Step("most mounts and namespaces may be left out: a mount namespace, /proc and /dev are enough")
+	// Without /dev, runc makes the device files in the rootfs. Without /proc, most releases cannot finish the container.
+	least := runc.Variant(q, b, "least", func(s *specs.Spec) {
+		s.Linux.Namespaces, s.Hostname = []specs.LinuxNamespace{{Type: specs.MountNamespace}}, ""
+		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Destination != "/proc" && m.Destination != "/dev" })
+	}).CreateAndStart()
+	own := least.OwnNamespaces(proc.Self(q).Identity)
+	assert.Check(q, cmp.DeepEqual(own, []string{"mnt"}), "namespaces of its own, where config.json has a mount namespace alone")
+	q.Fact("smallest bundle: namespaces of its own", own)
+
+	q.Control("the same bundle with all of its parts is created")
 	c := runc.New(q, b)
 	c.Create()
 	created := proc.Snapshot(q, proc.PID(c.State().Pid))
@@ -90,5 +106,6 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 	c.Must("delete", "--force")
 	proc.WaitFor(q, proc.Dead(created.Identity))
 
-	q.Answer("config.json and the rootfs that it names. What is missing there is refused at create, and nothing is left.")
+	q.Answer("runc needs a config.json and the rootfs that it names. If a required part is missing, create fails, names " +
+		"it, and leaves nothing behind. Of the namespaces and mounts most may be left out.")
 }
