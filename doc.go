@@ -189,6 +189,7 @@
 //     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
 //   - Create: All of the properties configured in config.json except for process MUST be applied.
 //     TestBundle_WhereDoesEachLimitGo
+//     TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration
 //   - Create: process.args MUST NOT be applied until triggered by the start operation.
 //     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
 //   - Create: If the runtime cannot apply a property as specified in the configuration, it MUST generate an error and a new container MUST NOT be created.
@@ -203,7 +204,7 @@
 //   - Start: This operation MUST run the user-specified program as specified by process.
 //     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
 //   - Start: This operation MUST generate an error if process was not set.
-//     Known deviation: it does not come to that: create refuses such a bundle already.
+//     Known deviation: create refuses a bundle without process, which the specification requires only at start.
 //     TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer
 //   - Kill: This operation MUST generate an error if it is not provided the container ID.
 //     TestLifecycle_WhatDoesKillDo
@@ -240,7 +241,5 @@
 //   - linux.seccomp.architectures: needs a program that makes calls of another architecture
 //   - ociVersion: tells the runtime how to read config.json; the kernel never sees it
 //   - process.apparmorProfile: needs a kernel with AppArmor and a profile that is loaded
-//   - process.execCPUAffinity.initial: holds only until runc exec moves the process into the container's cgroup; the kernel decides
-//     what is left of it after that, and no question looks before
 //   - process.selinuxLabel: needs a kernel with SELinux and a policy
 package cdblab
