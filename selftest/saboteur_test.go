@@ -58,11 +58,11 @@ func TestSaboteur_HarmsNothingAndIsReported(t *testing.T) {
 	before := takeInventory(t)
 	var table strings.Builder
 	lies := []struct{ name, message, script, want string }{
-		{"tells-the-truth", "", ":", "NOT CAUGHT"},
+		{"tells-the-truth", "no such message", ":", "NOT CAUGHT"},
 		{"says-something-else", "no such message", "[ $verb != start ] || exit 1", "OTHER MESSAGE"},
 		{"hangs", "the command had not ended after", "[ $verb != create ] || exec sleep 1000", "its question"},
 		{"kills-its-caller", "It did not end", "[ $verb != create ] || kill -9 -1", "its question"},
-		{"forks-without-end", "", "[ $verb != create ] || { exec 2>/dev/null; f() { f | f & }; f; sleep 300; }", "CUT OFF"},
+		{"forks-without-end", "no such message", "[ $verb != create ] || { exec 2>/dev/null; f() { f | f & }; f; sleep 300; }", "CUT OFF"},
 		{"leaves-a-mount", "mount left", "[ $verb != create ] || mount -t tmpfs none /mnt", "its question"},
 		{"gives-the-null-device-away", "device left: /dev/null", "[ $verb != create ] || chown 1234:1234 /dev/null", "its question"},
 		{"starts-at-create", "state.Status", `"$real" "$@" || exit; [ $verb != create ] || exec "$real" --root "$root" start "$id"; exit 0`,
@@ -70,7 +70,7 @@ func TestSaboteur_HarmsNothingAndIsReported(t *testing.T) {
 	}
 	for _, l := range lies {
 		table.WriteString("[[lie]]\nprogram = \"runc\"\nquestion = \"TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart\"\n" +
-			"promise = \"x\"\nname = \"" + l.name + "\"\nmessage = '" + l.message + "|^$'\nscript = '''" + l.script + "'''\n")
+			"promise = \"x\"\nname = \"" + l.name + "\"\nmessage = '" + l.message + "'\nscript = '''" + l.script + "'''\n")
 	}
 	path := filepath.Join(t.TempDir(), "lies.toml")
 	assert.NilError(t, os.WriteFile(path, []byte(table.String()), 0o644))
