@@ -31,7 +31,7 @@ const (
 // Tree is the directory of a tarball that was unpacked.
 type Tree string
 
-// Find returns the tree that the running program is a part of. ok is false if it is none, as in a checkout.
+// Find returns the tree that the running program is a part of. ok is false in a checkout.
 func Find() (tree Tree, ok bool) {
 	exe, err := os.Executable()
 	if err != nil {
