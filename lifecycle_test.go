@@ -223,7 +223,8 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 		q.Fact(name+" is blocked in", "openat("+opened+", O_WRONLY)")
 		return init
 	}
-	waiting, waitingUntouched := createAndWaitAtFIFO(startedByHand, "the first container"), createAndWaitAtFIFO(untouched, "the second container")
+	waiting := createAndWaitAtFIFO(startedByHand, "the first container")
+	waitingUntouched := createAndWaitAtFIFO(untouched, "the second container")
 	q.Fact("asleep in the kernel's", proc.WaitChannel(q, waiting.PID))
 
 	q.Step("cat opens the other end of the first container's FIFO, without the runtime: the program runs")

@@ -62,7 +62,8 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	assert.Check(q, last.Shim < 10<<20, "a shim of sixteen has %v, expected a few MB", last.Shim)
 	// Measured: 2 MB for fifteen more tasks, while all shims have 74 MB. Go's garbage collector alone may make a few MB of difference.
 	grown := last.Daemon - first.Daemon
-	assert.Check(q, grown < last.AllShims/4, "the daemon has grown by %v from one task to %d, and the shims have %v", grown, last.Tasks, last.AllShims)
+	assert.Check(q, grown < last.AllShims/4, "the daemon has grown by %v from one task to %d, and the shims have %v",
+		grown, last.Tasks, last.AllShims)
 
 	q.Control("delete the tasks and keep the containers: no task has a process left")
 	tasks.DeleteTasks(q, 0)

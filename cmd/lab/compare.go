@@ -93,7 +93,8 @@ func (r *runner) compare(ctx context.Context, a, b string) (*compare.Comparison,
 func (r *runner) results(ctx context.Context, name string) (*results.Run, error) {
 	load := results.Load
 	if isVariables(name) && howto.InTarball() {
-		return nil, fmt.Errorf("%q is no file and no directory of results; only in a checkout of the lab, `make compare` makes a run for it", name)
+		return nil, fmt.Errorf("%q is no file and no directory of results; only in a checkout of the lab, "+
+			"`make compare` makes a run for it", name)
 	}
 	if isVariables(name) {
 		load = func(string) (*results.Run, error) { return r.run(ctx, name) }

@@ -14,7 +14,8 @@ import (
 	"cdblab/helpers/signals"
 )
 
-// confineMain runs a command as root in namespaces and cgroups of its own, and sweeps the machine after it. lab mutants and lab sabotage start it.
+// confineMain runs a command as root in namespaces and cgroups of its own, and sweeps the machine after it. lab mutants and lab
+// sabotage start it.
 // It ends the command when its standard input ends: sudo may stand between both, and passes not every signal on.
 func confineMain(args []string) int {
 	if len(args) > 0 && args[0] == "-inner" {

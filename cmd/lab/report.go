@@ -84,7 +84,8 @@ func report(from, to string) (dir string, run *results.Run, err error) {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return "", nil, err
 	}
-	return to, run, errors.Join(copyStream(stream, filepath.Join(to, results.StreamFile)), writeOutputs(to, run), giveToOwner(resultsDir(), to))
+	return to, run, errors.Join(copyStream(stream, filepath.Join(to, results.StreamFile)), writeOutputs(to, run),
+		giveToOwner(resultsDir(), to))
 }
 
 // copyStream copies the stream to the directory of its outputs, if it is not there already.

@@ -61,7 +61,8 @@ func TestCommand_EndsByItself(t *testing.T) {
 func TestCommand_ReachesNothingOutside(t *testing.T) {
 	before, err := mountinfo.GetMounts(nil)
 	assert.NilError(t, err)
-	code, cutOff := confined(t, `kill -9 -1; mount -t tmpfs none /mnt; umount -l /sys/fs/cgroup; chown 7:7 /dev/null; umount -l -a; hostname mutant; exit 3`, nil)
+	code, cutOff := confined(t, `kill -9 -1; mount -t tmpfs none /mnt; umount -l /sys/fs/cgroup; chown 7:7 /dev/null
+		umount -l -a; hostname mutant; exit 3`, nil)
 	assert.Equal(t, code, 3)
 	assert.Equal(t, cutOff, "")
 	after, err := mountinfo.GetMounts(nil)

@@ -72,7 +72,8 @@ func (d *Daemon) EndShimsIfFailed() {
 				return poll.Error(err)
 			}
 			if shims := d.Shims(); len(tasks.Tasks)+len(shims) > 0 {
-				return poll.Continue("the question's shims were ended, and containerd has not removed what is left: shims %v, tasks %v", shims, tasks.Tasks)
+				return poll.Continue("the question's shims were ended, and containerd has not removed what is left: shims %v, tasks %v",
+					shims, tasks.Tasks)
 			}
 			return poll.Success()
 		})

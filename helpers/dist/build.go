@@ -121,7 +121,9 @@ func (b *Build) addBuilt(ctx context.Context, files map[string]File) error {
 		}
 	}
 	// The questions import libcontainer, which needs cgo.
-	questions := []string{"test", "-c", "-vet=off", "-trimpath", "-tags", "vmlab,netgo,osusergo", "-ldflags", static, "-o", b.out(TestBinary), "."}
+	questions := []string{
+		"test", "-c", "-vet=off", "-trimpath", "-tags", "vmlab,netgo,osusergo", "-ldflags", static, "-o", b.out(TestBinary), ".",
+	}
 	if err := b.add(ctx, files, TestBinary, "CGO_ENABLED=1", questions); err != nil {
 		return err
 	}

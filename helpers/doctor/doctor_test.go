@@ -64,7 +64,8 @@ func TestBoth_NamesWhatIsMissingAndTheCommandThatProvidesIt(t *testing.T) {
 	assert.Check(t, cmp.Equal(find(t, findings, "Go").Level, OK))
 	libraries := find(t, findings, "libraries")
 	assert.Check(t, cmp.Equal(libraries.Level, Missing))
-	assert.Check(t, cmp.Contains(libraries.Seen, "a C compiler (cc); a static libseccomp with its headers, and a static C library; pkg-config"))
+	assert.Check(t, cmp.Contains(libraries.Seen,
+		"a C compiler (cc); a static libseccomp with its headers, and a static C library; pkg-config"))
 	assert.Check(t, cmp.DeepEqual(libraries.Do, []string{"make deps"}))
 }
 

@@ -42,7 +42,8 @@ func Preconditions() []Precondition {
 // guard returns an error that says why the lab must not, or cannot, run here, or nil if it may. It changes nothing.
 func guard() error {
 	if os.Geteuid() != 0 && howto.InTarball() {
-		return fmt.Errorf("the lab makes namespaces, mounts and cgroups, and needs root; you are uid %d\n  As root:   %s", os.Geteuid(), howto.RunHere())
+		return fmt.Errorf("the lab makes namespaces, mounts and cgroups, and needs root; you are uid %d\n"+
+			"  As root:   %s", os.Geteuid(), howto.RunHere())
 	}
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("the lab makes namespaces, mounts and cgroups, and needs root; you are uid %d\n"+

@@ -158,7 +158,8 @@ func (s *Saboteur) try(ctx context.Context, l Lie) Row {
 		return fault(err)
 	}
 	t := trial.Trial{
-		Questions: "^" + l.Question + "$", Log: filepath.Join(s.Dir, "logs", l.Name+".log"), Deadline: cmp.Or(time.Duration(l.Deadline), s.Deadline),
+		Questions: "^" + l.Question + "$", Log: filepath.Join(s.Dir, "logs", l.Name+".log"),
+		Deadline: cmp.Or(time.Duration(l.Deadline), s.Deadline),
 		// Some lies cost a whole timeout. On a busy machine a command takes seconds.
 		Env: []string{target.Tool.Env + "=" + path, "CDB_TIMEOUT=15s"},
 	}
