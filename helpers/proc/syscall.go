@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"gotest.tools/v3/poll"
 )
 
 // Syscall is the system call in which a process sleeps, from /proc/PID/syscall (proc_pid_syscall(5)).
@@ -17,18 +19,25 @@ type Syscall struct {
 	Args   [6]uint64 // as in the registers
 }
 
-// CurrentSyscall returns the system call in which the process sleeps. If the process runs, the test fails: wait for [SleepsIn]
-// before.
+// CurrentSyscall returns the system call in which the process sleeps. A process that sleeps for long may run for a moment in
+// between, so CurrentSyscall waits until it sleeps. To wait for a certain call, use [SleepsIn] before.
 func CurrentSyscall(tb testing.TB, pid PID) Syscall {
 	tb.Helper()
-	data, err := os.ReadFile(path(pid, "syscall"))
-	if err != nil {
-		tb.Fatalf("read the system call of process %d: %v", pid, err)
-	}
-	call, ok, err := parseSyscall(string(data))
-	if err != nil || !ok {
-		tb.Fatalf("process %d has to sleep in a system call, but /proc/%[1]d/syscall reads %q (%v)", pid, data, err)
-	}
+	var call Syscall
+	WaitFor(tb, func(poll.LogT) poll.Result {
+		data, err := os.ReadFile(path(pid, "syscall"))
+		if err != nil {
+			return poll.Error(fmt.Errorf("read the system call of process %d: %w", pid, err))
+		}
+		var sleeps bool
+		if call, sleeps, err = parseSyscall(string(data)); err != nil {
+			return poll.Error(err)
+		}
+		if !sleeps {
+			return poll.Continue("process %d has to sleep in a system call, but /proc/%[1]d/syscall reads %q", pid, data)
+		}
+		return poll.Success()
+	})
 	return call
 }
 
