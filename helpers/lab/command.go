@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,7 +39,7 @@ func (r Result) String() string {
 // descriptors that it inherited, so a reader of a pipe would wait until the container ends.
 func (q *Q) Exec(argv ...string) Result {
 	q.Helper()
-	q.notes.command(quote(argv), quote(argv))
+	q.notes.command(quote(argv), quote(argv)+inputOf(argv))
 	stdout, stderr := q.memfd("stdout"), q.memfd("stderr")
 	defer stdout.Close()
 	defer stderr.Close()
@@ -63,6 +64,16 @@ func (q *Q) Exec(argv ...string) Result {
 		q.Fatalf("run %s: %v", quote(argv), err)
 	}
 	return result
+}
+
+// inputOf returns a redirection for the transcript. Commands of a question have no standard input. In a transcript that is pasted, or
+// read from standard input, runc exec and the like would take the rest of the transcript for their input.
+func inputOf(argv []string) string {
+	attaches := func(arg string) bool { return arg == "exec" || arg == "run" || arg == "start" }
+	if (argv[0] == "runc" || argv[0] == "ctr") && slices.ContainsFunc(argv, attaches) {
+		return " </dev/null"
+	}
+	return ""
 }
 
 // Must is [Q.Exec] for a command that has to succeed. Another exit code than 0 fails the question.
