@@ -49,7 +49,7 @@ func MountPoints(p proc.Process) []string {
 	return out
 }
 
-// MountAt returns the mount of the host whose mount point is path (/proc/self/mountinfo), or nil if there is none. Of several, it
+// MountAt returns the mount of the host whose mount point is path (/proc/self/mountinfo), or nil if nothing is mounted there. Of several, it
 // returns the uppermost, which hides the others.
 func MountAt(tb testing.TB, path string) *mountinfo.Info {
 	tb.Helper()

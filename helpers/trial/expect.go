@@ -21,8 +21,8 @@ const (
 	Missing   Finding = "missing"   // the run has not asked one of them
 )
 
-// Expect says whether the questions of some tests have noticed a fault: one of them has to fail with a message that matches. It
-// returns the message, or why there is none.
+// Expect reports whether the questions of some tests have noticed a fault: one of them has to fail with a message that matches. It
+// returns the message, or why no question has failed with it.
 func Expect(run *results.Run, tests []string, message *regexp.Regexp) (Finding, string) {
 	var others []string
 	for _, name := range tests {
