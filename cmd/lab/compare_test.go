@@ -68,7 +68,7 @@ func calls(t *testing.T) []string {
 
 func runcDigest(t *testing.T) string {
 	t.Helper()
-	digest, err := fileDigest(os.Getenv("CDB_RUNC"))
+	digest, err := tools.Digest(os.Getenv("CDB_RUNC"))
 	assert.NilError(t, err)
 	return digest
 }

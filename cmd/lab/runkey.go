@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -73,7 +72,7 @@ func newRunKey(ctx context.Context, where string, environ []string) (runKey, err
 		if path == "" {
 			continue // the questions that need it are skipped
 		}
-		if k.Programs[t.Name], err = fileDigest(path); err != nil {
+		if k.Programs[t.Name], err = tools.Digest(path); err != nil {
 			return k, err
 		}
 	}
@@ -149,19 +148,6 @@ func (k runKey) check(s *results.Stack) error {
 		}
 	}
 	return nil
-}
-
-func fileDigest(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("sha256:%x", h.Sum(nil)), nil
 }
 
 // notInBinary are the directories of which the test binary has nothing.

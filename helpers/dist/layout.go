@@ -4,14 +4,13 @@ package dist
 
 import (
 	"bufio"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"cdblab/helpers/tools"
 )
 
 // Top is the directory that the tarball unpacks to.
@@ -83,9 +82,9 @@ func (t Tree) Verify() error {
 		if !ok {
 			return fmt.Errorf("%s: line %d is no digest: unpack the tarball again", f.Name(), n+1)
 		}
-		got, err := digest(t.path(name))
-		if err == nil && got != want {
-			err = fmt.Errorf("%s is damaged: its SHA-256 is %s, and %s has %s", t.path(name), got, SumsFile, want)
+		got, err := tools.Digest(t.path(name))
+		if err == nil && got != "sha256:"+want {
+			err = fmt.Errorf("%s is damaged: its digest is %s, and %s has %s", t.path(name), got, SumsFile, want)
 		}
 		errs = append(errs, err)
 	}
@@ -96,17 +95,4 @@ func (t Tree) Verify() error {
 		return fmt.Errorf("%s is empty: unpack the tarball again", f.Name())
 	}
 	return nil
-}
-
-func digest(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }

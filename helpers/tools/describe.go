@@ -27,7 +27,12 @@ func Describe(found map[string]Program) {
 			continue
 		}
 		wg.Go(func() {
-			p.Version, p.Digest = version(p.Path, t.VersionArgs)+howBuilt(p.Path), digest(p.Path)
+			p.Version = version(p.Path, t.VersionArgs) + howBuilt(p.Path)
+			digest, err := Digest(p.Path)
+			if err != nil {
+				digest = err.Error()
+			}
+			p.Digest = digest
 			described[i] = p
 		})
 	}
@@ -75,15 +80,16 @@ func howBuilt(path string) string {
 	return " (" + how + ")"
 }
 
-func digest(path string) string {
+// Digest returns the digest of a file, in the form that OCI images have: sha256:<hex>.
+func Digest(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return err.Error()
+		return "", err
 	}
 	defer f.Close()
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
-		return err.Error()
+		return "", err
 	}
-	return fmt.Sprintf("sha256:%x", h.Sum(nil))
+	return fmt.Sprintf("sha256:%x", h.Sum(nil)), nil
 }
