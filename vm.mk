@@ -3,7 +3,16 @@
 # The settings of the VM, on make's command line: KERNEL=6.12 CGROUP=v1 MEM=1024 CPUS=1 ACCEL=tcg. The defaults are the
 # distribution's kernel, v2, 512 MiB, two CPUs, and KVM if a probe boot shows that it works. On a busy host, CPUS=1 is
 # faster under emulation.
-VM := $(foreach v,KERNEL CGROUP MEM CPUS ACCEL,$(if $(value $(v)),CDB_$(v)=$(call q,$(v))))
+VM := $(foreach v,KERNEL CGROUP MEM CPUS ACCEL DISK FIRMWARE USER_DATA,$(if $(value $(v)),CDB_$(v)=$(call q,$(v))))
+
+# DISK=node.qcow2 boots a disk image instead, with its own kernel and init; nothing is written to it. The questions come as the
+# tarball, and are asked about the programs of the disk, or with PINNED=1 about those of go.mod. FIRMWARE=bios or uefi chooses what
+# boots it, if it boots both ways. USER_DATA=file is for its cloud-init.
+DISK      ?=
+FIRMWARE  ?=
+USER_DATA ?=
+PINNED    ?=
+TARBALL   := .lab/dist/cdblab-linux-$(shell $(GO) env GOARCH).tar.gz
 
 # Phony, so always built: go's cache knows better than make whether the program is up to date.
 .PHONY: $(BIN)/lab
@@ -13,12 +22,17 @@ $(BIN)/lab:
 # go test runs the wrapper in the directory of the package. The path is relative, because -exec can't quote all characters
 # that the directory of the checkout may have.
 .PHONY: lab
-lab: $(if $(value STEP),terminal) deps tools $(BIN)/lab ## run the questions in a throw-away VM; needs no root and no KVM
+lab: $(if $(value STEP),terminal) deps $(if $(value DISK),dist,tools) $(BIN)/lab ## run the questions in a throw-away VM; needs no root and no KVM
+ifneq ($(value DISK),)
+	@test2json=$$($(GO) tool -n test2json) && $(VM) CDB_TARBALL=$(TARBALL) $(BIN)/lab disk -test2json "$$test2json" $(RUN) \
+		$(if $(filter-out 0,$(value PINNED)),-pinned) $(if $(filter-out 0,$(value V)),-v) $(if $(value JUNIT),-junit $(call q,JUNIT))
+else
 	@$(VM) $(TEST) -exec '$(BIN)/lab exec' $(FLAGS) .
+endif
 
 .PHONY: shell
-shell: deps tools $(BIN)/lab ## run a shell in a throw-away VM that has the tools and the chapter's bundle
-	@$(VM) $(BIN)/lab shell
+shell: deps $(if $(value DISK),dist,tools) $(BIN)/lab ## run a shell in a throw-away VM that has the tools and the chapter's bundle
+	@$(VM) $(if $(value DISK),CDB_TARBALL=$(TARBALL)) $(BIN)/lab shell
 
 .PHONY: test-vm
 test-vm: deps tools ## test the VM itself: honest exit codes, bad input (takes minutes)

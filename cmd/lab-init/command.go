@@ -13,8 +13,9 @@ import (
 	"cdblab/helpers/vm/protocol"
 )
 
-// runCommand runs the job's command, waits for its end, and returns how it ended.
-func runCommand(c *control, job *protocol.Job) (*protocol.Exit, error) {
+// runCommand runs the job's command, waits for its end, and returns how it ended. Processes that the command has left may hold its
+// pipes open, and nothing waits for them any more: endLeftovers ends them.
+func runCommand(c *control, job *protocol.Job, endLeftovers func()) (*protocol.Exit, error) {
 	exit := new(protocol.Exit)
 	stdin, err := os.Open("/dev/null")
 	if err != nil {
@@ -74,8 +75,7 @@ func runCommand(c *control, job *protocol.Job) (*protocol.Exit, error) {
 	if status.Signaled() {
 		exit.Signal, exit.Code = int(status.Signal()), 128+int(status.Signal())
 	}
-	// Leftover processes of the command may hold its pipes open, and nothing waits for them any more.
-	_ = unix.Kill(-1, unix.SIGKILL)
+	endLeftovers()
 	for i, p := range pumps {
 		n, err := p.finish()
 		if err != nil {

@@ -1,6 +1,6 @@
-// Command lab-init is pid 1 of the throw-away VM. helpers/vm puts it into the initrd; it has no use elsewhere.
+// Command lab-init runs one command in a throw-away VM. It has no use elsewhere.
 //
-// It sets up the machine like a normal one (mounts, cgroups, loopback) and runs one command. Then it sends the command's
+// In the lab's own VM it is pid 1, and helpers/vm puts it into the initrd. It sets up the machine like a normal one (mounts, cgroups, loopback) and runs one command. Then it sends the command's
 // result files and exit status to the host, and waits until the host switches the machine off. All messages go over
 // virtio serial ports: see helpers/vm/protocol.
 //
@@ -15,6 +15,7 @@
 //	command.go   the command, its output, and the reaping of processes
 //	terminal.go  the command's terminal
 //	results.go   the files that are sent to the host
+//	serve.go     the same as a service, in a VM that boots a disk of the user
 package main
 
 import (
@@ -29,6 +30,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == protocol.ServiceArgument {
+		serve()
+	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "lab-init: this is pid 1 of the lab's VM; `lab exec` and `lab shell` start it")
 		os.Exit(2)
@@ -74,7 +78,9 @@ func run(c **control) error {
 	for _, n := range notes {
 		(*c).send(protocol.Message{Note: n})
 	}
-	exit, err := runCommand(*c, job)
+	// All processes of this machine are the command's.
+	endLeftovers := func() { _ = unix.Kill(-1, unix.SIGKILL) }
+	exit, err := runCommand(*c, job, endLeftovers)
 	if err != nil {
 		return err
 	}

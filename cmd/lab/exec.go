@@ -9,11 +9,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"cdblab/helpers/dist"
-	"cdblab/helpers/howto"
 	"cdblab/helpers/signals"
 	"cdblab/helpers/vm"
 	"cdblab/helpers/vm/protocol"
@@ -21,6 +21,7 @@ import (
 
 // execMain runs a test binary in a VM. It is the program for go test -exec.
 func execMain(args []string) int {
+	logPrefix = "lab" // lab run finds the lines of the VM by it, also in the tarball
 	command := &vm.Command{Log: logf, Stdout: os.Stdout, Stderr: os.Stderr}
 	flags := flag.NewFlagSet("lab exec", flag.ContinueOnError)
 	command.Flags(flags)
@@ -52,7 +53,12 @@ func execMain(args []string) int {
 	}
 	result, err := runInVM(ctx, command)
 	detach()
-	if err == nil {
+	switch {
+	case err != nil:
+	case command.Disk != "":
+		logf("%s; %s, %s, %d MB, %d CPUs; %.1f s", result.TestSummary(), command.Disk,
+			result.Config.Accel, result.Config.Memory, result.Config.CPUs, time.Since(start).Seconds())
+	default:
 		logf("%s; Linux %s, cgroup %s, %s, %d MB, %d CPUs; %.1f s", result.TestSummary(), result.Release,
 			result.Config.Cgroup, result.Config.Accel, result.Config.Memory, result.Config.CPUs, time.Since(start).Seconds())
 	}
@@ -62,12 +68,24 @@ func execMain(args []string) int {
 // runInVM runs the command, with the cache of the module.
 func runInVM(ctx context.Context, command *vm.Command) (*vm.Result, error) {
 	vm.AllowForSlowness()
-	cache, err := vm.OpenCache()
+	cache, err := openCache()
 	if err != nil {
 		return nil, err
 	}
 	command.Cache = cache
 	return command.Run(ctx)
+}
+
+// openCache returns the cache of the module, or, for the tarball, one of the user.
+func openCache() (*vm.Cache, error) {
+	if _, ok := dist.Find(); !ok {
+		return vm.OpenCache()
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return nil, fmt.Errorf("find a directory for what the VM needs: %w. Set HOME", err)
+	}
+	return vm.NewCache(filepath.Join(dir, "cdblab"))
 }
 
 // machineFailed is what lab run finds in the output of a run whose machine failed: go test has exit code 1 then.
@@ -109,11 +127,10 @@ func forwardSignals() (context.Context, chan protocol.Request) {
 	return ctx, requests
 }
 
+// logPrefix is the name of this program in its messages.
+var logPrefix = "lab"
+
 // logf prints a message to the person at the terminal.
 func logf(format string, args ...any) {
-	program := "lab"
-	if howto.InTarball() {
-		program = dist.Program
-	}
-	fmt.Fprintf(os.Stderr, program+": "+format+"\n", args...)
+	fmt.Fprintf(os.Stderr, logPrefix+": "+format+"\n", args...)
 }

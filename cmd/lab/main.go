@@ -22,6 +22,7 @@ var commands = []command{
 	{"run", "run go test, show the run while it goes on, and store its results: make lab, make lab-here", runMain},
 	{"report", "make the results of a run again from its stream: lab report [DIR|STREAM]", reportMain},
 	{"exec", "run a test binary in a throw-away VM: go test -exec 'lab exec' …", execMain},
+	{"disk", "run the questions in a throw-away VM that boots a disk image: make lab DISK=node.qcow2", diskMain},
 	{"shell", "run a shell in a throw-away VM that has the tools and the chapter's bundle", shellMain},
 	{"sweep", "remove the leftovers of killed runs, and kept runs, from this machine", sweepMain},
 	{"syllabus", "list the questions", syllabusMain},
@@ -46,6 +47,7 @@ func main() {
 	if tree, ok := dist.Find(); ok {
 		program, commands = dist.Program, tarballCommands(tree)
 		os.Setenv(howto.Env, tree.Program())
+		logPrefix = program
 	}
 	if len(os.Args) > 1 {
 		for _, c := range commands {

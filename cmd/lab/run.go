@@ -150,7 +150,7 @@ func flagOf(argv []string, name string) string {
 // kind tells apart runs whose questions take different times.
 func (r *labRun) kind() string {
 	kind := []string{"exec=" + flagOf(r.argv, "exec")}
-	for _, name := range []string{"CDB_KERNEL", "CDB_CGROUP", "CDB_CPUS", "CDB_ACCEL"} {
+	for _, name := range []string{"CDB_KERNEL", "CDB_CGROUP", "CDB_CPUS", "CDB_ACCEL", "CDB_DISK"} {
 		if value := os.Getenv(name); value != "" {
 			kind = append(kind, name+"="+value)
 		}

@@ -12,7 +12,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"cdblab/helpers/dist"
 	"cdblab/helpers/doctor"
@@ -23,12 +22,14 @@ import (
 // tarballCommands are the subcommands of the program in the tarball of make dist. They need no checkout.
 func tarballCommands(tree dist.Tree) []command {
 	return []command{
-		{"run", "ask the questions of this machine's runc, containerd, ctr and shim", func(args []string) int { return askMain(tree, args) }},
+		{"run", "ask the questions of this machine's runc, containerd, ctr and shim", func(args []string) int { return tarballRun(tree, args) }},
 		{"syllabus", "list the questions; with -a, and their answers", syllabusMain},
 		{"doctor", "check what a run needs", func([]string) int { return tarballDoctor(tree) }},
 		{"compare", "say what differs between the results of two runs", compareMain},
 		{"report", "make the results of a run again from its stream", reportMain},
 		{"sweep", "remove the leftovers of killed runs, and kept runs, from this machine", sweepMain},
+		{"exec", "run the questions in a throw-away VM; run -disk starts it", execMain},
+		{"ask", "run the questions, with the flags of a test binary; in a VM, run -disk starts it", func(args []string) int { return askMain(tree, args) }},
 		{"version", "print what this program was built from", func([]string) int { fmt.Println(tree.Version()); return 0 }},
 	}
 }
@@ -49,15 +50,14 @@ func chapter() fs.FS {
 	return os.DirFS(".")
 }
 
-// askMain asks the questions with the test binary of the tarball.
-func askMain(tree dist.Tree, args []string) int {
+// tarballRun asks the questions with the test binary of the tarball.
+func tarballRun(tree dist.Tree, args []string) int {
+	var f diskFlags
 	set := flag.NewFlagSet("cdblab run", flag.ExitOnError)
-	pinned := set.Bool("pinned", false, "ask about the programs in "+dist.BinDir+"/, and not about those of this machine")
-	questions := set.String("run", "", "ask only the questions that match this regular `expression`, like go test's -run")
+	f.add(set)
+	pinned := set.Bool("pinned", false, "ask about the programs in "+dist.BinDir+"/, and not about those of the machine")
+	disk := set.String("disk", os.Getenv("CDB_DISK"), "ask in a throw-away VM that boots this disk `image`; needs QEMU, and no root")
 	out := set.String("o", resultsDir(), "the `directory` of the results of all runs")
-	verbose := set.Bool("v", false, "show the notes of all questions in full")
-	junit := set.String("junit", "", "write the JUnit report to this `file` as well")
-	timeout := set.Duration("timeout", 40*time.Minute, "how long the run may take")
 	set.Usage = func() {
 		fmt.Fprintln(set.Output(), "usage: cdblab run [FLAG...]   asks the questions, as root, on this machine, which must be disposable")
 		set.PrintDefaults()
@@ -71,25 +71,34 @@ func askMain(tree dist.Tree, args []string) int {
 		logf("%v", err)
 		return 1
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
-	choices := tree.Choose(ctx, *pinned)
-	stop()
-	fmt.Print(dist.Describe(tree.Version(), choices))
-	for _, variable := range dist.Environ(choices) {
-		name, value, _ := strings.Cut(variable, "=")
-		os.Setenv(name, value)
+	if *disk != "" {
+		f.conf.Disk, f.conf.Tarball, f.conf.Pinned = *disk, string(tree), *pinned
+		return f.run(tree.Test2JSON(), tree.Program(), *out)
 	}
+	choose(tree, *pinned)
 	r, err := newLabRun(*out, func(dir string) ([]string, error) {
 		dir, err := filepath.Abs(dir)
 		argv := []string{tree.Test2JSON(), "-t", "-p", "cdblab", tree.TestBinary(), "-test.v=test2json", "-test.paniconexit0",
-			"-test.timeout=" + timeout.String(), "-test.run=" + *questions, "-test.artifacts", "-test.outputdir=" + dir}
+			"-test.timeout=" + f.timeout.String(), "-test.run=" + f.questions, "-test.artifacts", "-test.outputdir=" + dir}
 		return argv, errors.Join(err, os.MkdirAll(filepath.Join(dir, "_artifacts"), 0o755))
 	})
 	if err != nil {
 		logf("%v", err)
 		return 1
 	}
-	return r.do("starting the questions", *verbose, *junit)
+	return r.do("starting the questions", f.verbose, f.junit)
+}
+
+// choose chooses the programs that the questions are asked about, and says which.
+func choose(tree dist.Tree, pinned bool) {
+	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
+	defer stop()
+	choices := tree.Choose(ctx, pinned)
+	fmt.Print(dist.Describe(tree.Version(), choices))
+	for _, variable := range dist.Environ(choices) {
+		name, value, _ := strings.Cut(variable, "=")
+		os.Setenv(name, value)
+	}
 }
 
 // tarballDoctor checks what a run of the tarball needs. The exit code is 1 if it would fail.

@@ -114,6 +114,7 @@ const static = "-s -w -linkmode external -extldflags -static"
 func (b *Build) addBuilt(ctx context.Context, files map[string]File) error {
 	for name, args := range map[string][]string{
 		Program:   {"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", b.out(Program), "./cmd/lab"},
+		Init:      {"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", b.out(Init), "./cmd/lab-init"},
 		Test2JSON: {"build", "-trimpath", "-ldflags", "-s -w", "-o", b.out(Test2JSON), "cmd/test2json"},
 	} {
 		if err := b.add(ctx, files, name, "CGO_ENABLED=0", args); err != nil {

@@ -21,6 +21,7 @@ const (
 	Program     = "cdblab"        // the command that users type
 	TestBinary  = "lib/lab.test"  // the questions
 	Test2JSON   = "lib/test2json" // converts the output of the questions to the stream of go test -json
+	Init        = "lib/lab-init"  // runs the questions in a VM that boots a disk of the user
 	BinDir      = "bin"           // runc, containerd, ctr and the shim that go.mod pins, and busybox
 	ChapterDir  = "chapter"       // the source of the questions, for the syllabus and for readers
 	VersionFile = "VERSION"

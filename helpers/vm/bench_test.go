@@ -29,7 +29,7 @@ func BenchmarkBoot(b *testing.B) {
 	assert.NilError(b, err)
 	init, err := cache.buildInit(b.Context())
 	assert.NilError(b, err)
-	conf.Accel, err = cache.chooseAccelerator(b.Context(), q, conf.Accel, k, init, b.Logf)
+	conf.Accel, err = cache.chooseAccelerator(b.Context(), q, conf.Accel, q.probe(k, init), b.Logf)
 	assert.NilError(b, err)
 	conf.setDefaultCPUs()
 	_, _, err = cache.toolsImage(b.Context(), k, b.Logf)

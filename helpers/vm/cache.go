@@ -46,6 +46,12 @@ func OpenCache() (*Cache, error) {
 	}
 }
 
+// NewCache returns a cache in a directory, for a program that runs without the module. It serves only disks of the user.
+func NewCache(dir string) (*Cache, error) {
+	c := &Cache{dir: dir}
+	return c, c.create()
+}
+
 func (c *Cache) create() error {
 	err := os.MkdirAll(c.dir, 0o755)
 	if err == nil {

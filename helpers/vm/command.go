@@ -87,14 +87,18 @@ func (c *Command) Run(ctx context.Context) (*Result, error) {
 
 func (c *Command) run(ctx context.Context) (*Result, error) {
 	program := shellProgram()
-	if len(c.Args) > 0 {
+	switch {
+	case c.Disk != "":
+		program = diskProgram(c.Config, c.Args, c.Terminal || len(c.Args) == 0)
+	case len(c.Args) > 0:
 		var err error
 		if program, err = testProgram(ctx, c.Args); err != nil {
 			return nil, err
 		}
-		if program.terminal = c.Terminal; c.Terminal {
-			program.timeout = 0 // a person at the terminal has no deadline
-		}
+		program.terminal = c.Terminal
+	}
+	if c.Terminal {
+		program.timeout = 0 // a person at the terminal has no deadline
 	}
 	if limit := program.timeout; limit > 0 {
 		var cancel context.CancelFunc
@@ -114,54 +118,69 @@ func (c *Command) run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	init, err := c.Cache.buildInit(ctx)
-	if err != nil {
-		return nil, err
+	start := c.startLab
+	if conf.Disk != "" {
+		start = c.startDisk
 	}
-	k, err := c.Cache.findKernel(ctx, conf.Kernel, c.Log)
-	if err != nil {
-		return nil, err
-	}
-	if conf.Accel, err = c.Cache.chooseAccelerator(ctx, q, conf.Accel, k, init, c.Log); err != nil {
-		return nil, err
-	}
-	conf.setDefaultCPUs()
-	toolsImage, toolEnv, err := c.Cache.toolsImage(ctx, k, c.Log)
-	if err != nil {
-		return nil, err
-	}
-	var disks machineDisks
-	if disks.initrd, err = c.Cache.initrd(k, init); err != nil {
-		return nil, err
-	}
-	defer disks.initrd.Close()
-	if disks.tools, err = os.Open(toolsImage); err != nil {
-		return nil, err
-	}
-	defer disks.tools.Close()
-	if disks.work, err = c.Cache.workImage(program.files); err != nil {
-		return nil, err
-	}
-	defer disks.work.Close()
-
-	job := newJob(program, conf, toolEnv, sameFile(c.Stdout, c.Stderr))
-	m, err := q.start(conf, k, disks, "", protocol.ControlPort, protocol.StdoutPort, protocol.StderrPort, protocol.ResultsPort)
+	result := new(Result)
+	m, job, err := start(ctx, q, &conf, program, result)
 	if err != nil {
 		return nil, err
 	}
 	defer m.kill()
-	result := &Result{Config: conf, Release: k.release}
+	result.Config = conf
 	tests := new(testCounter)
-	if result.ExitCode, err = c.follow(ctx, m, job, tests); err != nil {
+	if result.ExitCode, err = c.follow(ctx, m, job, program, tests); err != nil {
 		return nil, err
 	}
 	result.Tests = tests.count
 	return result, nil
 }
 
+// guestPorts are the ports that lab-init opens.
+var guestPorts = []string{protocol.ControlPort, protocol.StdoutPort, protocol.StderrPort, protocol.ResultsPort}
+
+// startLab starts the lab's own VM, and returns the job for it. It completes the settings.
+func (c *Command) startLab(ctx context.Context, q *qemu, conf *Config, program *guestProgram, result *Result) (*machine, *protocol.Job, error) {
+	init, err := c.Cache.buildInit(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	k, err := c.Cache.findKernel(ctx, conf.Kernel, c.Log)
+	if err != nil {
+		return nil, nil, err
+	}
+	result.Release = k.release
+	if conf.Accel, err = c.Cache.chooseAccelerator(ctx, q, conf.Accel, q.probe(k, init), c.Log); err != nil {
+		return nil, nil, err
+	}
+	conf.setDefaultCPUs()
+	toolsImage, toolEnv, err := c.Cache.toolsImage(ctx, k, c.Log)
+	if err != nil {
+		return nil, nil, err
+	}
+	var disks machineDisks
+	if disks.initrd, err = c.Cache.initrd(k, init); err != nil {
+		return nil, nil, err
+	}
+	defer disks.initrd.Close()
+	if disks.tools, err = os.Open(toolsImage); err != nil {
+		return nil, nil, err
+	}
+	defer disks.tools.Close()
+	if disks.work, err = c.Cache.workImage(program.files); err != nil {
+		return nil, nil, err
+	}
+	defer disks.work.Close()
+	job := newJob(program, *conf, append([]string{"CDB_CGROUP=" + conf.Cgroup}, toolEnv...), sameFile(c.Stdout, c.Stderr))
+	job.Cgroup = conf.Cgroup
+	m, err := q.start(*conf, k, disks, "", guestPorts...)
+	return m, job, err
+}
+
 // follow sends the job to the guest, copies the command's output, and returns the command's exit code. tests receives a
 // copy of the command's stdout.
-func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, tests io.Writer) (int, error) {
+func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *guestProgram, tests io.Writer) (int, error) {
 	archive, err := unnamedFile(c.Cache.dir, nil)
 	if err != nil {
 		return 0, diskFault("create a file for the results", c.Cache.dir, err)
@@ -181,9 +200,16 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, tes
 		silence = time.NewTimer(bootTimeout)
 		limit   = bootTimeout
 		ready   = false
+		look    <-chan time.Time // at the console, while a disk of the user boots
 		tried   = "boot the VM"
 		again   = "run it again. If it happens again, watch the console with CDB_VM_CONSOLE=1"
 	)
+	if p.boot != nil {
+		silence.Stop() // what the console shows tells more
+		ticker := time.NewTicker(time.Second)
+		defer ticker.Stop()
+		look = ticker.C
+	}
 	for {
 		select {
 		case msg, ok := <-messages:
@@ -197,8 +223,11 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, tes
 				case <-time.After(exitTimeout):
 				}
 				return 0, m.fault(tried, "the guest ended before it reported how the command ended: "+m.exitState(), again)
-			case msg.Ready && !ready:
+			case msg.Ready && ready:
+				return 0, m.fault(tried, "the guest booted again while the command ran", again)
+			case msg.Ready:
 				ready, tried = true, "run "+job.Args[0]+" in the VM"
+				look = nil
 				if err := control.Encode(job); err != nil {
 					return 0, m.fault("send the job to the guest", err.Error(), "run it again")
 				}
@@ -227,7 +256,7 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, tes
 					}
 				}
 				if msg.Exit.Results > 0 {
-					if err := writeResults(archive, msg.Exit.Results, job.Results); err != nil {
+					if err := writeResults(archive, msg.Exit.Results, p); err != nil {
 						return 0, err
 					}
 				}
@@ -247,7 +276,14 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, tes
 			if ready {
 				_ = control.Encode(request)
 			}
+		case <-look:
+			if seen, do := p.boot.check(m.console.String()); seen != "" {
+				return 0, m.fault(tried, seen, do)
+			}
 		case <-silence.C:
+			if full := c.Cache.spaceFault(); full != "" {
+				return 0, m.fault(tried, full, "make room there")
+			}
 			return 0, m.fault(tried, fmt.Sprintf("the guest was silent for %v", limit), again+", or use ACCEL=tcg")
 		case <-ctx.Done():
 			return 0, m.fault(tried, context.Cause(ctx).Error(), "")

@@ -18,10 +18,20 @@ type Config struct {
 	Memory int    // MiB
 	CPUs   int    // 0: see setDefaultCPUs
 	Accel  string // auto, kvm or tcg
+
+	// A VM that boots a disk of the user has the disk's kernel and cgroup mode.
+	Disk     string // the path of a disk image; "" for the lab's own VM
+	Firmware string // auto, bios or uefi
+	UserData string // the path of the user's own data for cloud-init; "" for none
+	Tarball  string // the lab's tarball, or the directory that it unpacks to
+	Pinned   bool   // ask about the tarball's programs, and not about those of the disk
 }
 
 // invalidNumber stands for an environment variable that should be a number and is not one.
 const invalidNumber = math.MinInt
+
+// defaultMemory stands for the memory that the lab needs, or that the system on a disk needs.
+const defaultMemory = -1
 
 // Flags adds a flag for each setting. The defaults come from CDB_KERNEL, CDB_CGROUP, CDB_MEM, CDB_CPUS and CDB_ACCEL,
 // because flags are hard to write into go test -exec.
@@ -42,9 +52,14 @@ func (c *Config) Flags(set *flag.FlagSet) {
 	}
 	set.StringVar(&c.Kernel, "kernel", env("CDB_KERNEL", ""), "kernel: a version of the distribution's cloud kernel (6.1, 6.12), or a path")
 	set.StringVar(&c.Cgroup, "cgroup", env("CDB_CGROUP", "v2"), "cgroup mode: v2, v1 or hybrid")
-	set.IntVar(&c.Memory, "mem", number("CDB_MEM", 512), "memory in MiB")
+	set.IntVar(&c.Memory, "mem", number("CDB_MEM", defaultMemory), "memory in MiB; -1 means 512, or 2048 for a disk")
 	set.IntVar(&c.CPUs, "cpus", number("CDB_CPUS", 0), "number of CPUs; 0 means 2, if the host has two")
 	set.StringVar(&c.Accel, "accel", env("CDB_ACCEL", "auto"), "accelerator: auto, kvm or tcg (emulation)")
+	set.StringVar(&c.Disk, "disk", env("CDB_DISK", ""), "boot this disk image, with its own kernel and init; nothing is written to it")
+	set.StringVar(&c.Firmware, "firmware", env("CDB_FIRMWARE", "auto"), "what boots the disk: auto, bios or uefi")
+	set.StringVar(&c.UserData, "user-data", env("CDB_USER_DATA", ""), "a file with data for the disk's cloud-init")
+	set.StringVar(&c.Tarball, "tarball", env("CDB_TARBALL", ""), "the tarball of make dist, which brings the questions to the disk")
+	set.BoolVar(&c.Pinned, "pinned", false, "ask the disk about the programs of the tarball, and not about its own")
 }
 
 // check reports the first setting that is not valid.
@@ -62,12 +77,46 @@ func (c *Config) check() error {
 	default:
 		return invalid("ACCEL", strconv.Quote(c.Accel), "use auto, kvm or tcg")
 	}
+	switch c.Firmware {
+	case "", "auto", "bios", "uefi":
+	default:
+		return invalid("FIRMWARE", strconv.Quote(c.Firmware), "use auto, bios or uefi")
+	}
+	if err := c.checkDisk(); err != nil {
+		return err
+	}
+	if c.Memory == defaultMemory {
+		c.Memory = 512
+		if c.Disk != "" {
+			c.Memory = 2048
+		}
+	}
 	if c.Memory < 128 || c.Memory > 1<<20 {
 		return invalid("MEM", typed("CDB_MEM", c.Memory)+", not a number of MiB from 128 to 1048576",
 			"use 512, which is enough for the whole lab")
 	}
 	if c.CPUs < 0 || c.CPUs > 64 {
 		return invalid("CPUS", typed("CDB_CPUS", c.CPUs)+", not a number from 0 to 64", fmt.Sprintf("this machine has %d", runtime.NumCPU()))
+	}
+	return nil
+}
+
+// checkDisk reports a setting that is of no use with a disk, or without one.
+func (c *Config) checkDisk() error {
+	useless := func(name, value, why string) error {
+		return &Fault{Tried: "read the settings of the VM", Seen: fmt.Sprintf("%s is %q, and %s", name, value, why), Do: "leave out " + name + "="}
+	}
+	switch {
+	case c.Disk == "" && c.UserData != "":
+		return useless("USER_DATA", c.UserData, "only a disk image has a cloud-init that reads it (DISK=)")
+	case c.Disk == "":
+		return nil
+	case c.Kernel != "":
+		return useless("KERNEL", c.Kernel, "the disk image has a kernel of its own")
+	case os.Getenv("CDB_CGROUP") != "" || c.Cgroup != "v2":
+		return useless("CGROUP", c.Cgroup, "the init of the disk image chooses the cgroup mode")
+	case c.Tarball == "":
+		return &Fault{Tried: "read the settings of the VM", Seen: "no tarball brings the questions to the disk", Do: "use make lab DISK=" + c.Disk}
 	}
 	return nil
 }
@@ -92,7 +141,7 @@ func (c *Config) setDefaultCPUs() {
 		return
 	}
 	c.CPUs = min(2, runtime.NumCPU())
-	if c.Accel == "tcg" && c.Cgroup != "v2" {
+	if c.Accel == "tcg" && (c.Cgroup != "v2" || c.Disk != "") { // which mode a disk has is not known yet
 		c.CPUs = 1
 	}
 }

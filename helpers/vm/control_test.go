@@ -37,7 +37,7 @@ func followGuest(t *testing.T, ctx context.Context, guest func(ports map[string]
 	ended := make(chan end, 1)
 	c := &Command{Cache: &Cache{dir: t.TempDir()}, Stdout: io.Discard, Stderr: io.Discard, Log: t.Logf}
 	go func() {
-		code, err := c.follow(ctx, m, &protocol.Job{Args: []string{"x"}}, io.Discard)
+		code, err := c.follow(ctx, m, &protocol.Job{Args: []string{"x"}}, new(guestProgram), io.Discard)
 		ended <- end{code, err}
 	}()
 	select {
@@ -124,7 +124,7 @@ func TestResults_FloodIsCutOff(t *testing.T) {
 	var archive bytes.Buffer
 	tw := tar.NewWriter(&archive)
 	assert.NilError(t, tw.WriteHeader(&tar.Header{Name: dir + "/out", Typeflag: tar.TypeReg, Size: maxResultBytes + 1, Mode: 0o644}))
-	assert.ErrorContains(t, unpackResults(&archive, []string{dir + "/out"}), "more than 1024 MiB")
+	assert.ErrorContains(t, unpackResults(&archive, []string{dir + "/out"}, ""), "more than 1024 MiB")
 
 	archive.Reset()
 	tw = tar.NewWriter(&archive)
@@ -132,5 +132,5 @@ func TestResults_FloodIsCutOff(t *testing.T) {
 		assert.NilError(t, tw.WriteHeader(&tar.Header{Name: dir + "/out", Typeflag: tar.TypeDir, Mode: 0o755}))
 	}
 	assert.NilError(t, tw.Close())
-	assert.ErrorContains(t, unpackResults(&archive, []string{dir + "/out"}), "more than 10000 files")
+	assert.ErrorContains(t, unpackResults(&archive, []string{dir + "/out"}, ""), "more than 10000 files")
 }

@@ -94,7 +94,7 @@ func (c *Cache) CheckKVM(ctx context.Context, conf Config, log func(string, ...a
 	if err != nil {
 		return "", err
 	}
-	if problem := c.probeKVM(ctx, q, k, init, log); problem != "" {
+	if problem := c.probeKVM(ctx, q, q.probe(k, init), log); problem != "" {
 		return slow(problem)
 	}
 	return "a probe boot with it succeeded", nil

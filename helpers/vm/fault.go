@@ -36,7 +36,7 @@ func (f *Fault) Error() string {
 
 // diskFault returns a Fault for a file in dir that could not be written. It names a remedy for the usual reasons: the
 // disk is full, or the directory belongs to another user.
-func diskFault(tried, dir string, err error) error {
+func diskFault(tried, dir string, err error) *Fault {
 	f := &Fault{Tried: tried, Seen: err.Error()}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		var st syscall.Statfs_t

@@ -20,6 +20,8 @@ type guestProgram struct {
 	sourceDir string        // where the guest mounts protocol.SourceTree; "" for none
 	mkdir     []string      // directories to create before the program starts
 	results   []string      // files and directories that the guest sends back
+	hostDir   string        // where they belong on the host, if results has one directory; "": at the same path
+	boot      *bootWatch    // for a disk of the user; nil for the lab's own VM
 	terminal  bool          // it needs a terminal
 	timeout   time.Duration // the test binary's own -test.timeout; 0 for none
 	files     fileTree      // the work disk: the program and its source tree
@@ -46,12 +48,11 @@ func newJob(p *guestProgram, conf Config, toolEnv []string, mergeOutput bool) *p
 	_, _ = rand.Read(seed)
 	return &protocol.Job{
 		Args:        guestArgs(p, conf),
-		Env:         guestEnv(p.dir, conf.Cgroup, toolEnv),
+		Env:         guestEnv(p.dir, toolEnv),
 		Dir:         p.dir,
 		SourceDir:   p.sourceDir,
 		Mkdir:       p.mkdir,
 		Results:     p.results,
-		Cgroup:      conf.Cgroup,
 		MergeOutput: mergeOutput,
 		Terminal:    p.terminal,
 		RandomSeed:  seed,
@@ -70,10 +71,10 @@ func guestArgs(p *guestProgram, conf Config) []string {
 }
 
 // guestEnv returns the environment of the program in the guest.
-func guestEnv(dir, cgroup string, toolEnv []string) []string {
+func guestEnv(dir string, toolEnv []string) []string {
 	env := append([]string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root", "TMPDIR=/tmp",
-		"PWD=" + dir, "CDB_DISPOSABLE=yes", "CDB_CGROUP=" + cgroup,
+		"PWD=" + dir, "CDB_DISPOSABLE=yes",
 	}, toolEnv...)
 	// Then the variables of the host, except those that are set already: the tools have other paths in the guest. If a
 	// name had two values, Go would use the first one and a shell the last one.

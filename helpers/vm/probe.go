@@ -30,13 +30,13 @@ const noKVMAge = time.Hour
 // That /dev/kvm can be opened proves nothing: in a VM without nested virtualisation, or where that is broken, the guest
 // spins for ever. So KVM has to boot a guest once. The result is kept until QEMU or the host's kernel changes, or the
 // host boots again; that KVM does not work is kept for an hour at most.
-func (c *Cache) chooseAccelerator(ctx context.Context, q *qemu, want string, k *kernel, init string, log func(string, ...any)) (string, error) {
+func (c *Cache) chooseAccelerator(ctx context.Context, q *qemu, want string, probe func(context.Context) error, log func(string, ...any)) (string, error) {
 	if want == "tcg" {
 		return "tcg", nil
 	}
 	problem := openKVM()
 	if problem == "" {
-		problem = c.probeKVM(ctx, q, k, init, log)
+		problem = c.probeKVM(ctx, q, probe, log)
 	}
 	switch {
 	case problem == "":
@@ -58,8 +58,8 @@ func openKVM() (problem string) {
 	return ""
 }
 
-// probeKVM returns why KVM can't be used, or "".
-func (c *Cache) probeKVM(ctx context.Context, q *qemu, k *kernel, init string, log func(string, ...any)) string {
+// probeKVM returns why KVM can't be used, or "". probe boots a guest with KVM.
+func (c *Cache) probeKVM(ctx context.Context, q *qemu, probe func(context.Context) error, log func(string, ...any)) string {
 	type verdict struct {
 		Key, Problem string
 		Time         time.Time
@@ -79,7 +79,7 @@ func (c *Cache) probeKVM(ctx context.Context, q *qemu, k *kernel, init string, l
 	}
 	log("checking whether KVM works here: a probe boot of at most %v", probeTimeout)
 	v = verdict{Key: key, Time: time.Now()}
-	if _, err := minimalBoot(ctx, q, Config{Memory: 256, CPUs: 1, Accel: "kvm"}, k, init, probeTimeout); err != nil {
+	if err := probe(ctx); err != nil {
 		v.Problem = "a probe boot with it failed: " + err.Error()
 		if _, ok := errors.AsType[*noAnswerError](err); !ok {
 			return v.Problem // this says nothing about KVM: for example the disk is full, or the run was stopped
@@ -95,6 +95,39 @@ func (c *Cache) probeKVM(ctx context.Context, q *qemu, k *kernel, init string, l
 type noAnswerError struct{ seen string }
 
 func (e *noAnswerError) Error() string { return e.seen }
+
+// probe returns a function that boots the kernel with KVM.
+func (q *qemu) probe(k *kernel, init string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := minimalBoot(ctx, q, Config{Memory: 256, CPUs: 1, Accel: "kvm"}, k, init, probeTimeout)
+		return err
+	}
+}
+
+// firmwareBoot boots a machine without a disk with KVM, and waits until its BIOS writes something to the serial port.
+func firmwareBoot(ctx context.Context, q *qemu, timeout time.Duration) error {
+	l := newLaunch()
+	l.add("-machine", q.machine+",graphics=off", "-cpu", "host", "-nic", "none")
+	m, err := q.launch(Config{Memory: 128, CPUs: 1, Accel: "kvm"}, l, nil)
+	if err != nil {
+		return err
+	}
+	defer m.kill()
+	deadline := time.After(timeout)
+	for m.console.String() == "" {
+		select {
+		case <-m.exited:
+			firstLine, _, _ := strings.Cut(strings.TrimSpace(m.stderr.String()), "\n")
+			return &noAnswerError{m.exitState() + ": " + firstLine}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-deadline:
+			return &noAnswerError{fmt.Sprintf("the firmware was silent for %v", timeout)}
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
 
 // minimalBoot boots the kernel with a pid 1 that prints one line and resets the machine. It returns how long it took until
 // QEMU had ended: the lowest cost of a VM.

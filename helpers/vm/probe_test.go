@@ -56,7 +56,7 @@ func TestProbe_RemembersOnlyWhatIsAboutKVM(t *testing.T) {
 			if c.prepare != nil {
 				ctx = c.prepare(t)
 			}
-			got := cache.probeKVM(ctx, q, &kernel{image: "/dev/null"}, init, t.Logf)
+			got := cache.probeKVM(ctx, q, q.probe(&kernel{image: "/dev/null"}, init), t.Logf)
 			assert.Assert(t, cmp.Contains(got, c.problem))
 			assert.Equal(t, got == "", c.problem == "")
 			_, err = os.Stat(cache.path("kvm.json"))
@@ -74,7 +74,9 @@ test -e '`+works+`' && `+answers)
 	q, err := findQEMU(t.Context())
 	assert.NilError(t, err)
 	cache := &Cache{dir: t.TempDir()}
-	probe := func() string { return cache.probeKVM(t.Context(), q, &kernel{image: "/dev/null"}, init, t.Logf) }
+	probe := func() string {
+		return cache.probeKVM(t.Context(), q, q.probe(&kernel{image: "/dev/null"}, init), t.Logf)
+	}
 	assert.Assert(t, cmp.Contains(probe(), "before the guest answered"))
 	assert.NilError(t, os.WriteFile(works, nil, 0o644))
 	assert.Assert(t, cmp.Contains(probe(), "result of an earlier probe"))

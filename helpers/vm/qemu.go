@@ -99,29 +99,72 @@ type machineDisks struct {
 	work   *os.File // nil for a minimalBoot
 }
 
-// start starts QEMU. init is an argument for the guest's pid 1; ports are the names of the virtio serial ports.
-func (q *qemu) start(conf Config, k *kernel, disks machineDisks, init string, ports ...string) (m *machine, err error) {
-	cpu := q.cpu
-	if conf.Accel == "kvm" {
-		cpu = "host"
+// start starts QEMU with a kernel. init is an argument for the guest's pid 1; ports are the names of the virtio serial ports.
+func (q *qemu) start(conf Config, k *kernel, disks machineDisks, init string, ports ...string) (*machine, error) {
+	l := newLaunch()
+	l.add(
+		"-nic", "none",
+		// A guest that panics resets (panic=-1), and a reset ends QEMU.
+		"-no-reboot",
+		"-machine", q.machine, "-cpu", q.cpuModel(conf, q.cpu),
+		"-kernel", k.image, "-initrd", l.pass(disks.initrd), "-append", q.kernelCommandLine(conf.Accel, init),
+	)
+	for _, d := range []struct {
+		serial string
+		file   *os.File
+	}{{protocol.ToolsDisk, disks.tools}, {protocol.WorkDisk, disks.work}} {
+		if d.file != nil {
+			l.addReadOnlyDisk(d.serial, d.file)
+		}
 	}
+	return q.launch(conf, l, ports)
+}
+
+// cpuModel returns the model of the guest's processor. Under KVM it is that of the host.
+func (q *qemu) cpuModel(conf Config, emulated string) string {
+	if conf.Accel == "kvm" {
+		return "host"
+	}
+	return emulated
+}
+
+// launch is a command line for QEMU, and the files that it names. QEMU gets each file as an open one. So nothing is left behind,
+// whichever process is killed.
+type launch struct {
+	args  []string
+	files []*os.File
+	env   []string
+}
+
+// newLaunch returns a command line without arguments. The first file is the guest's console.
+func newLaunch() *launch { return &launch{files: []*os.File{nil}} }
+
+func (l *launch) add(args ...string) { l.args = append(l.args, args...) }
+
+// pass returns the name that an open file has in QEMU.
+func (l *launch) pass(f *os.File) string {
+	l.files = append(l.files, f)
+	return "/dev/fd/" + strconv.Itoa(2+len(l.files))
+}
+
+func (l *launch) addReadOnlyDisk(serial string, f *os.File) {
+	l.add("-drive", "if=none,format=raw,readonly=on,id="+serial+",file="+l.pass(f),
+		"-device", "virtio-blk-pci,drive="+serial+",serial="+serial)
+}
+
+// launch starts QEMU, with a console on the first serial port.
+func (q *qemu) launch(conf Config, l *launch, ports []string) (m *machine, err error) {
 	m = &machine{console: new(tailBuffer), stderr: new(tailBuffer), ports: map[string]*connection{}, exited: make(chan struct{})}
 	if os.Getenv("CDB_VM_CONSOLE") != "" {
 		m.console.copy = os.Stderr
 	}
-	var files []*os.File
-	// QEMU gets each file as an open one. So nothing is left behind, whichever process is killed.
-	passFile := func(f *os.File) string {
-		files = append(files, f)
-		return strconv.Itoa(2 + len(files))
-	}
-	connect := func(name string) (string, error) {
+	connect := func(name string) (*os.File, error) {
 		conn, err := newConnection(name)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		m.ports[name] = conn
-		return passFile(conn.qemuEnd), nil
+		return conn.qemuEnd, nil
 	}
 	defer func() {
 		for _, conn := range m.ports {
@@ -131,40 +174,30 @@ func (q *qemu) start(conf Config, k *kernel, disks machineDisks, init string, po
 			}
 		}
 	}()
-	console, err := connect("console")
-	if err != nil {
+	if l.files[0], err = connect("console"); err != nil {
 		return nil, err
 	}
-	args := []string{
-		"-nodefaults", "-no-user-config", "-display", "none", "-nic", "none",
-		// A guest that panics resets (panic=-1), and a reset ends QEMU.
-		"-no-reboot",
-		"-machine", q.machine, "-accel", conf.Accel, "-cpu", cpu, "-smp", strconv.Itoa(conf.CPUs), "-m", strconv.Itoa(conf.Memory),
-		"-kernel", k.image, "-initrd", "/dev/fd/" + passFile(disks.initrd), "-append", q.kernelCommandLine(conf.Accel, init),
-		"-chardev", "socket,id=console,fd=" + console, "-serial", "chardev:console",
-	}
+	l.add(
+		"-nodefaults", "-no-user-config", "-display", "none",
+		"-accel", conf.Accel, "-smp", strconv.Itoa(conf.CPUs), "-m", strconv.Itoa(conf.Memory),
+		"-chardev", "socket,id=console,fd=3", "-serial", "chardev:console",
+	)
 	if len(ports) > 0 {
-		args = append(args, "-device", "virtio-serial-pci")
+		l.add("-device", "virtio-serial-pci")
 	}
 	for i, name := range ports {
-		fd, err := connect(name)
+		end, err := connect(name)
 		if err != nil {
 			return nil, err
 		}
-		id := "port" + strconv.Itoa(i)
-		args = append(args, "-chardev", "socket,id="+id+",fd="+fd, "-device", "virtserialport,chardev="+id+",name="+name)
+		id, fd := "port"+strconv.Itoa(i), strings.TrimPrefix(l.pass(end), "/dev/fd/")
+		l.add("-chardev", "socket,id="+id+",fd="+fd, "-device", "virtserialport,chardev="+id+",name="+name)
 	}
-	for _, d := range []struct {
-		serial string
-		file   *os.File
-	}{{protocol.ToolsDisk, disks.tools}, {protocol.WorkDisk, disks.work}} {
-		if d.file != nil {
-			args = append(args, "-drive", "if=none,format=raw,readonly=on,id="+d.serial+",file=/dev/fd/"+passFile(d.file),
-				"-device", "virtio-blk-pci,drive="+d.serial+",serial="+d.serial)
-		}
+	m.cmd = exec.Command(q.path, l.args...)
+	m.cmd.ExtraFiles = l.files
+	if l.env != nil {
+		m.cmd.Env = append(os.Environ(), l.env...)
 	}
-	m.cmd = exec.Command(q.path, args...)
-	m.cmd.ExtraFiles = files
 	m.cmd.Stderr = m.stderr
 	m.cmd.WaitDelay = time.Second // a process that left the group may hold stderr open
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{

@@ -13,10 +13,10 @@ import (
 )
 
 // writeResults writes the result files that the guest sent as a tar archive of this size.
-func writeResults(archive *os.File, size int64, wanted []string) error {
+func writeResults(archive *os.File, size int64, p *guestProgram) error {
 	_, err := archive.Seek(0, io.SeekStart)
 	if err == nil {
-		err = unpackResults(io.LimitReader(archive, size), wanted)
+		err = unpackResults(io.LimitReader(archive, size), p.results, p.hostDir)
 	}
 	if _, ok := errors.AsType[*Fault](err); ok {
 		return err
@@ -35,8 +35,9 @@ func tooManyResults(seen string) error {
 }
 
 // unpackResults writes the guest's files to the wanted paths, or below them, and nowhere else. Neither a name with dots
-// nor a symbolic link that exists on the host leads out of these places.
-func unpackResults(r io.Reader, wanted []string) error {
+// nor a symbolic link that exists on the host leads out of these places. With a hostDir, the one wanted path of the guest stands for
+// this directory.
+func unpackResults(r io.Reader, wanted []string, hostDir string) error {
 	files, left := 0, int64(maxResultBytes)
 	for archive := tar.NewReader(r); ; {
 		h, err := archive.Next()
@@ -57,6 +58,11 @@ func unpackResults(r io.Reader, wanted []string) error {
 		base, rel := splitTrusted(name, wanted)
 		if base == "" {
 			return fmt.Errorf("the guest sent %q, which the command's flags do not name", name)
+		}
+		if hostDir != "" {
+			if base, rel = hostDir, strings.TrimPrefix(name, wanted[0]+"/"); rel == name {
+				continue // the directory itself
+			}
 		}
 		if err := unpackEntry(archive, h, base, rel); err != nil {
 			return err

@@ -34,7 +34,7 @@ func TestJob_NamesTheToolsWhereTheGuestHasThem(t *testing.T) {
 	t.Setenv("CDB_SEED", "7")
 	t.Setenv("SECRET", "x")
 	t.Setenv("CDB_JANITOR", "1")
-	j := newJob(&guestProgram{dir: "/src"}, Config{Cgroup: "v1"}, []string{"CDB_RUNC=/usr/local/bin/runc"}, false)
+	j := newJob(&guestProgram{dir: "/src"}, Config{Cgroup: "v1"}, []string{"CDB_CGROUP=v1", "CDB_RUNC=/usr/local/bin/runc"}, false)
 	env := strings.Join(j.Env, "\n") + "\n"
 	assert.Equal(t, strings.Count(env, "CDB_RUNC="), 1, env)
 	for _, want := range []string{"CDB_RUNC=/usr/local/bin/runc\n", "CDB_SEED=7\n", "CDB_CGROUP=v1\n", "CDB_DISPOSABLE=yes\n", "PWD=/src\n"} {
@@ -64,18 +64,18 @@ func TestUnpackResults_WritesOnlyWantedPaths(t *testing.T) {
 	dir := t.TempDir()
 	wanted := []string{dir + "/out/_artifacts", dir + "/out/cover.out"}
 
-	assert.NilError(t, unpackResults(send(&tar.Header{Name: dir + "/out/_artifacts/a/b", Typeflag: tar.TypeReg}, "yes"), wanted))
+	assert.NilError(t, unpackResults(send(&tar.Header{Name: dir + "/out/_artifacts/a/b", Typeflag: tar.TypeReg}, "yes"), wanted, ""))
 	b, err := os.ReadFile(dir + "/out/_artifacts/a/b")
 	assert.NilError(t, err)
 	assert.Equal(t, string(b), "yes")
 
 	for _, name := range []string{"/etc/cdblab", dir + "/out/other", dir + "/out/_artifacts/../../x", dir + "/out/_artifactsX", "../x"} {
-		assert.ErrorContains(t, unpackResults(send(&tar.Header{Name: name, Typeflag: tar.TypeReg}, "no"), wanted), "which the command's flags do not name")
+		assert.ErrorContains(t, unpackResults(send(&tar.Header{Name: name, Typeflag: tar.TypeReg}, "no"), wanted, ""), "which the command's flags do not name")
 	}
 	// A symbolic link that leads out: one that exists on the host, and one that the guest sends.
 	assert.NilError(t, os.Symlink("/", dir+"/out/_artifacts/root"))
-	assert.ErrorContains(t, unpackResults(send(&tar.Header{Name: dir + "/out/_artifacts/root/x", Typeflag: tar.TypeReg}, "no"), wanted), "escapes")
-	assert.NilError(t, unpackResults(send(&tar.Header{Name: dir + "/out/_artifacts/link", Typeflag: tar.TypeSymlink, Linkname: "/"}, ""), wanted))
+	assert.ErrorContains(t, unpackResults(send(&tar.Header{Name: dir + "/out/_artifacts/root/x", Typeflag: tar.TypeReg}, "no"), wanted, ""), "escapes")
+	assert.NilError(t, unpackResults(send(&tar.Header{Name: dir + "/out/_artifacts/link", Typeflag: tar.TypeSymlink, Linkname: "/"}, ""), wanted, ""))
 	_, err = os.Lstat(dir + "/out/_artifacts/link")
 	assert.Assert(t, errors.Is(err, os.ErrNotExist))
 }

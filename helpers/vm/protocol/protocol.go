@@ -1,8 +1,10 @@
-// Package protocol defines what the wrapper on the host and pid 1 in the VM send to each other.
+// Package protocol defines what the wrapper on the host and lab-init in the VM send to each other.
 //
 // Both send lines of JSON over one virtio serial port, the control port: the wrapper sends a [Job] and then
-// [Request]s, pid 1 sends [Message]s. Bulk data has ports of its own: the command's stdout and stderr, and a tar archive
+// [Request]s, lab-init sends [Message]s. Bulk data has ports of its own: the command's stdout and stderr, and a tar archive
 // of the result files.
+//
+// lab-init is pid 1 of the lab's own VM. In a VM that boots a disk of the user it is a service: see [ServiceArgument].
 package protocol
 
 // Names of the virtio serial ports, as they appear in /sys/class/virtio-ports/*/name.
@@ -32,6 +34,20 @@ const (
 	ProbeReply    = "LAB-PROBE-OK"
 )
 
+// In a VM that boots a disk of the user, the disk's own init starts lab-init with ServiceArgument. It comes on the seed disk, together
+// with the questions and the pinned tools.
+const (
+	ServiceArgument = "serve"
+	ServiceName     = "cdblab.service"
+	SeedDisk        = "cdblab"           // the serial number of the seed disk
+	SeedLabel       = "cidata"           // its label, by which cloud-init finds it
+	SeedDir         = "/run/cdblab-seed" // where the guest mounts it
+	SeedInit        = "lab-init"         // the files on it, relative to its root
+	SeedScript      = "start.sh"
+	SeedTree        = "cdblab"
+	OutDir          = "/run/cdblab-out" // the directory of the result files in the guest
+)
+
 // Job is the first line that the wrapper sends: the command to run, and what it needs.
 type Job struct {
 	Args        []string // the command; Args[0] is an absolute path
@@ -39,12 +55,19 @@ type Job struct {
 	Dir         string   // its working directory
 	SourceDir   string   // where SourceTree is bind-mounted: the path that the tree has on the host; "" for none
 	Mkdir       []string // directories to create before the command starts
+	Space       []Space  // what must be free before the command starts
 	Results     []string // files and directories to send back after the command ended; missing ones are left out
-	Cgroup      string   // v2, v1 or hybrid
+	Cgroup      string   // v2, v1 or hybrid; "" in a VM that boots a disk of the user
 	MergeOutput bool     // stdout and stderr are one file on the host, so the order of their lines matters
 	Terminal    bool     // give the command a terminal, on the stdout port
 	RandomSeed  []byte   // for the kernel's random numbers
 	Now         int64    // the host's time: nanoseconds since 1970
+}
+
+// Space is free space on the file system of a directory.
+type Space struct {
+	Dir  string
+	Free uint64 // bytes
 }
 
 // Request is any later line from the wrapper.
@@ -54,12 +77,12 @@ type Request struct {
 	Cols   int `json:",omitempty"`
 }
 
-// Message is a line from pid 1. Exactly one field is set.
+// Message is a line from lab-init. Exactly one field is set.
 type Message struct {
-	Ready bool   `json:",omitempty"` // the first message: pid 1 runs, and the ports work
+	Ready bool   `json:",omitempty"` // the first message: lab-init runs, and the ports work
 	Alive bool   `json:",omitempty"` // sent every few seconds
 	Note  string `json:",omitempty"` // for the person at the terminal
-	Fault string `json:",omitempty"` // pid 1 cannot continue, and why
+	Fault string `json:",omitempty"` // lab-init cannot continue, and why
 	Exit  *Exit  `json:",omitempty"` // the last message
 }
 

@@ -1,0 +1,222 @@
+//go:build linux
+
+package vm
+
+import (
+	"errors"
+	"mime"
+	"mime/multipart"
+	"net/mail"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/diskfs/go-diskfs/backend/file"
+	"github.com/diskfs/go-diskfs/filesystem/iso9660"
+	"github.com/diskfs/go-diskfs/partition/gpt"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/vm/protocol"
+)
+
+const diskSize = 8 << 20
+
+// newDisk writes an empty raw disk with these partitions, and with code in its master boot record.
+func newDisk(t *testing.T, bootCode bool, types ...gpt.Type) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.raw")
+	b, err := file.CreateFromPath(path, diskSize)
+	assert.NilError(t, err)
+	defer b.Close()
+	table := &gpt.Table{LogicalSectorSize: 512, PhysicalSectorSize: 512, ProtectiveMBR: true}
+	for i, kind := range types {
+		start := uint64(2048 * (i + 1))
+		table.Partitions = append(table.Partitions, &gpt.Partition{Index: i + 1, Start: start, End: start + 2047, Type: kind})
+	}
+	w, err := b.Writable()
+	assert.NilError(t, err)
+	assert.NilError(t, table.Write(w, diskSize))
+	if bootCode {
+		_, err := w.WriteAt([]byte{0xeb, 0x63}, 0)
+		assert.NilError(t, err)
+	}
+	return path
+}
+
+func needQEMUImg(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("qemu-img"); err != nil {
+		t.Skip("qemu-img is missing: install qemu-utils")
+	}
+}
+
+func TestInspectDisk_KnowsHowItBoots(t *testing.T) {
+	needQEMUImg(t)
+	for name, c := range map[string]struct {
+		path       string
+		uefi, bios bool
+	}{
+		"UEFI":                               {newDisk(t, false, gpt.EFISystemPartition), true, false},
+		"BIOS":                               {newDisk(t, true, typeBIOSBoot), false, true},
+		"both":                               {newDisk(t, true, typeBIOSBoot, gpt.EFISystemPartition), true, true},
+		"UEFI, and code that only says so":   {newDisk(t, true, gpt.EFISystemPartition), true, false},
+		"BIOS, with no partition of its own": {newDisk(t, true, gpt.LinuxFilesystem), false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, err := inspectDisk(t.Context(), c.path)
+			assert.NilError(t, err)
+			assert.Equal(t, d.format, "raw")
+			assert.Equal(t, d.uefi, c.uefi)
+			assert.Equal(t, d.bios, c.bios)
+
+			qcow2 := c.path + ".qcow2"
+			out, err := exec.Command("qemu-img", "convert", "-O", "qcow2", c.path, qcow2).CombinedOutput()
+			assert.NilError(t, err, "%s", out)
+			same, err := inspectDisk(t.Context(), qcow2)
+			assert.NilError(t, err)
+			assert.Equal(t, *same, disk{qcow2, "qcow2", c.uefi, c.bios})
+		})
+	}
+}
+
+func TestInspectDisk_RefusesWhatDoesNotBoot(t *testing.T) {
+	needQEMUImg(t)
+	dir := t.TempDir()
+	write := func(name string, size int64, at int64, content string) string {
+		path := filepath.Join(dir, name)
+		assert.NilError(t, os.WriteFile(path, nil, 0o644))
+		assert.NilError(t, os.Truncate(path, size))
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		assert.NilError(t, err)
+		_, err = f.WriteAt([]byte(content), at)
+		assert.NilError(t, errors.Join(err, f.Close()))
+		return path
+	}
+	other := gpt.Type(typeRootARM64)
+	if runtime.GOARCH == "arm64" {
+		other = typeRootAMD64
+	}
+	encrypted := filepath.Join(dir, "encrypted.qcow2")
+	out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=abc",
+		"-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", encrypted, "1M").CombinedOutput()
+	assert.NilError(t, err, "%s", out)
+	cut := write("cut.qcow2", 100, 0, "QFI\xfb\x00\x00\x00\x03")
+	for name, c := range map[string]struct{ path, seen string }{
+		"none":                 {dir + "/none", "no such file"},
+		"directory":            {dir, "it is a directory"},
+		"empty":                {write("empty", 0, 0, ""), "it is empty"},
+		"device that is none":  {"/dev/null", "neither a file nor a block device"},
+		"no boot loader":       {newDisk(t, false, gpt.LinuxFilesystem), "neither a boot loader for a BIOS nor a partition for UEFI"},
+		"text":                 {write("text", 1<<20, 0, "hello\n"), "neither a boot loader"},
+		"ISO":                  {write("installer.iso", 1<<20, 32769, "CD001"), "it is an ISO image"},
+		"LUKS":                 {write("luks", 1<<20, 0, "LUKS\xba\xbe\x00\x02"), "it is encrypted"},
+		"qcow2 with a key":     {encrypted, "it is encrypted"},
+		"qcow2, cut short":     {cut, "qemu-img info"},
+		"another architecture": {newDisk(t, false, gpt.EFISystemPartition, other), "run the lab on a machine for"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := inspectDisk(t.Context(), c.path)
+			var f *Fault
+			assert.Assert(t, errors.As(err, &f), "%v", err)
+			assert.ErrorContains(t, err, c.seen)
+			assert.Assert(t, f.Do != "")
+		})
+	}
+}
+
+func TestBootWatch_KnowsDeadEnds(t *testing.T) {
+	for console, seen := range map[string]string{
+		"Kernel panic - not syncing: VFS":                                        "panicked",
+		"Please enter passphrase for disk QEMU (root): ":                         "passphrase",
+		"You are in emergency mode. After logging in, type":                      "emergency mode",
+		"Give root password for maintenance\n(or press Control-D":                "emergency mode",
+		"ALERT! UUID=1 does not exist. Dropping to a shell!\r\n\r\n(initramfs) ": "did not find its root",
+		"Booting from Hard Disk...\nNo bootable device.":                         "nothing to boot",
+		"BdsDxe: No bootable option or device was found.":                        "nothing to boot",
+		"error: unknown filesystem.\nEntering rescue mode...\ngrub rescue> ":     "nothing to boot",
+		"[  OK  ] Reached target emergency.target is not what this line says":    "",
+		"Linux version 6.1.0\n":                                                  "",
+	} {
+		got, do := newBootWatch("kvm").check(console)
+		assert.Check(t, cmp.Contains(got, seen), console)
+		assert.Check(t, (got == "") == (seen == ""), "%q: %s", console, got)
+		assert.Check(t, (do == "") == (got == ""))
+	}
+}
+
+func TestBootWatch_WaitsAfterALoginPrompt(t *testing.T) {
+	w := newBootWatch("kvm")
+	const console = "Debian GNU/Linux 12 node ttyS0\r\n\r\nnode login: "
+	seen, _ := w.check(console)
+	assert.Equal(t, seen, "")
+	w.login = time.Now().Add(-w.loginLimit - time.Second)
+	seen, do := w.check(console)
+	assert.Check(t, cmp.Contains(seen, "login prompt"))
+	assert.Check(t, cmp.Contains(do, "cloud-init"))
+
+	w = newBootWatch("kvm")
+	w.start = time.Now().Add(-w.limit - time.Second)
+	_, do = w.check("")
+	assert.Check(t, cmp.Contains(do, "console="))
+	seen, _ = w.check("loading\n")
+	assert.Check(t, cmp.Contains(seen, "did not start the lab's service"))
+}
+
+func TestFirmware_SuitsTheMachine(t *testing.T) {
+	q := &qemu{platform: platforms["amd64"]}
+	const good = `{"interface-types":["uefi"],"mapping":{"device":"flash","executable":{"filename":"/code","format":"raw"},
+		"nvram-template":{"filename":"/vars","format":"raw"}},"targets":[{"architecture":"x86_64","machines":["pc-i440fx-*","pc-q35-*"]}],"features":["acpi-s3"]}`
+	assert.Equal(t, *q.parseFirmware([]byte(good)), firmware{"/code", "/vars"})
+	for _, change := range [][2]string{
+		{`"uefi"`, `"bios"`}, {"x86_64", "aarch64"}, {"acpi-s3", "enrolled-keys"}, {"acpi-s3", "requires-smm"}, {"pc-q35", "pc-q99"}, {"flash", "memory"},
+	} {
+		assert.Check(t, q.parseFirmware([]byte(strings.ReplaceAll(good, change[0], change[1]))) == nil, "%v", change)
+	}
+}
+
+func TestUserData_BothPartsReachCloudInit(t *testing.T) {
+	own := filepath.Join(t.TempDir(), "user-data")
+	assert.NilError(t, os.WriteFile(own, []byte("#cloud-config\nhostname: node\n"), 0o644))
+	b, err := seedUserDataOf(own)
+	assert.NilError(t, err)
+	m, err := mail.ReadMessage(strings.NewReader(string(b)))
+	assert.NilError(t, err)
+	_, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
+	assert.NilError(t, err)
+	form, err := multipart.NewReader(m.Body, params["boundary"]).NextPart()
+	assert.NilError(t, err)
+	assert.Equal(t, form.Header.Get("Content-Type"), "text/plain")
+	assert.Check(t, cmp.Contains(string(b), "#!/bin/sh"))
+
+	assert.NilError(t, os.WriteFile(own, []byte("hostname: node\n"), 0o644))
+	_, err = seedUserDataOf(own)
+	assert.ErrorContains(t, err, "cloud-init does not know what it is")
+}
+
+// The guest runs programs from the seed disk, so their names and permissions must survive.
+func TestSeed_KeepsNamesAndPermissions(t *testing.T) {
+	work := t.TempDir()
+	lib := filepath.Join(work, protocol.SeedTree, "lib")
+	assert.NilError(t, os.MkdirAll(lib, 0o755))
+	assert.NilError(t, os.WriteFile(filepath.Join(lib, "lab-init"), []byte("program"), 0o755))
+	assert.NilError(t, os.WriteFile(filepath.Join(lib, "containerd-shim-runc-v2"), []byte("shim"), 0o755))
+	image, err := writeSeed(work, t.TempDir(), []byte(seedUserData))
+	assert.NilError(t, err)
+	defer image.Close()
+	fs, err := iso9660.Read(file.New(image, true), 0, 0, 0)
+	assert.NilError(t, err)
+	assert.Equal(t, strings.Trim(fs.Label(), " \x00"), protocol.SeedLabel)
+	for path, mode := range map[string]os.FileMode{
+		"lab-init": 0o755, "start.sh": 0o644, "user-data": 0o644, "meta-data": 0o644, "cdblab.service": 0o644,
+		"cdblab/lib/containerd-shim-runc-v2": 0o755,
+	} {
+		info, err := fs.Stat(path)
+		assert.NilError(t, err, path)
+		assert.Equal(t, info.Mode().Perm(), mode, path)
+	}
+}
