@@ -29,6 +29,8 @@ var commands = []command{
 	{"watch", "run a command again each time when a Go file of the module has changed", watchMain},
 	{"compare", "say what differs between two runs", compareMain},
 	{"matrix", "make a table of what differs between many runs", matrixMain},
+	{"fleet", "say which nodes of a fleet differ, and how", fleetMain},
+	{"facts", "print the facts of a run as one line, for lab fleet", factsMain},
 	{"steady", "run a test binary many times, shuffled, and print which tests failed in which run", steadyMain},
 	{"mutants", "make mutants of a pinned program, run the lab against each, and list those that no question notices", mutantsMain},
 	{"sabotage", "check that each lie of a program under test is caught by the question whose promise it breaks", sabotageMain},

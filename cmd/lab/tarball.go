@@ -26,6 +26,8 @@ func tarballCommands(tree dist.Tree) []command {
 		{"syllabus", "list the questions; with -a, and their answers", syllabusMain},
 		{"doctor", "check what a run needs", func([]string) int { return tarballDoctor(tree) }},
 		{"compare", "say what differs between the results of two runs", compareMain},
+		{"fleet", "say which nodes of a fleet differ, and how", fleetMain},
+		{"facts", "print the facts of a run as one line, for cdblab fleet", factsMain},
 		{"report", "make the results of a run again from its stream", reportMain},
 		{"sweep", "remove the leftovers of killed runs, and kept runs, from this machine", sweepMain},
 		{"exec", "run the questions in a throw-away VM; run -disk starts it", execMain},

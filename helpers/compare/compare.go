@@ -117,16 +117,23 @@ func nothingInCommon(a, b Side) string {
 
 // add adds what differs in a question that both runs have asked.
 func (c *Comparison) add(a, b *results.Question) {
-	q := Question{Test: b.Test, Text: b.Text}
+	q, facts := Questions(a, b)
+	c.Facts += facts
+	if len(q.Differences) > 0 {
+		c.Questions = append(c.Questions, q)
+	}
+}
+
+// Questions compares a question of two runs. It returns what differs, and the number of facts that both runs have.
+func Questions(a, b *results.Question) (q Question, facts int) {
+	q = Question{Test: b.Test, Text: b.Text}
 	q.verdicts(a, b)
-	c.Facts += q.facts(a, b)
+	facts = q.facts(a, b)
 	q.clauses(a, b)
 	if a.Answer != b.Answer && a.Answer != "" && b.Answer != "" {
 		q.Differences = append(q.Differences, Difference{Kind: Answer, Change: Changed, A: a.Answer, B: b.Answer})
 	}
-	if len(q.Differences) > 0 {
-		c.Questions = append(c.Questions, q)
-	}
+	return q, facts
 }
 
 // verdicts compares the verdicts of a question and of its subtests.

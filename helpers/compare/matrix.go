@@ -236,19 +236,19 @@ func (m *Matrix) Missing() []string {
 	return out
 }
 
-// WriteCSV writes a matrix for a spreadsheet. A value that a spreadsheet would compute as a formula has an apostrophe before it.
+// WriteCSV writes a matrix for a spreadsheet.
 func WriteCSV(w io.Writer, m *Matrix) error {
 	out := csv.NewWriter(w)
 	header := []string{"question", "test", "step", "kind", "name"}
 	for _, c := range m.Columns {
-		header = append(header, text(c.Name))
+		header = append(header, CSVText(c.Name))
 	}
 	_ = out.Write(header) // the writer keeps its first error
 	for _, q := range m.Questions {
 		for _, r := range q.Rows {
-			record := []string{text(q.Text), text(q.Test), text(r.Step.String()), string(r.Kind), text(r.Name)}
+			record := []string{CSVText(q.Text), CSVText(q.Test), CSVText(r.Step.String()), string(r.Kind), CSVText(r.Name)}
 			for _, c := range r.Cells {
-				record = append(record, text(c.String()))
+				record = append(record, CSVText(c.String()))
 			}
 			_ = out.Write(record)
 		}
@@ -257,7 +257,8 @@ func WriteCSV(w io.Writer, m *Matrix) error {
 	return out.Error()
 }
 
-func text(s string) string {
+// CSVText returns a value for a spreadsheet. What a spreadsheet would compute as a formula gets an apostrophe before it.
+func CSVText(s string) string {
 	if strings.HasPrefix(s, "=") || strings.HasPrefix(s, "+") || strings.HasPrefix(s, "-") || strings.HasPrefix(s, "@") {
 		return "'" + s
 	}

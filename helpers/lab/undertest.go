@@ -4,8 +4,10 @@ package lab
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"cdblab/helpers/cgroup"
@@ -48,6 +50,7 @@ type stack struct {
 	Kernel   string    `json:"kernel"`  // release: 6.1.0-48-cloud-amd64
 	Machine  string    `json:"machine"` // x86_64
 	Cgroup   string    `json:"cgroup"`  // v1, v2 or hybrid
+	Chapter  string    `json:"chapter"` // digest of the source of the questions
 	Programs []program `json:"programs"`
 }
 
@@ -67,13 +70,28 @@ func (s *Session) describe() {
 	hierarchies, _ := cgroup.Hierarchies()
 	s.stack = stack{
 		Kernel: unix.ByteSliceToString(uts.Release[:]), Machine: unix.ByteSliceToString(uts.Machine[:]),
-		Cgroup: string(cgroup.ModeOf(hierarchies)),
+		Cgroup: string(cgroup.ModeOf(hierarchies)), Chapter: digestOf(s.chapter),
 	}
 	for _, tool := range tools.All {
 		if p, ok := s.tools[tool.Name]; ok {
 			s.stack.Programs = append(s.stack.Programs, program{p.Name, p.Version, p.Path, p.Digest, p.Pinned && tool.Build != nil})
 		}
 	}
+}
+
+// digestOf returns a digest of the source of the questions. Runs of different questions cannot be compared fact by fact, and
+// this tells them apart.
+func digestOf(chapter fs.FS) string {
+	d := digest.SHA256.Digester()
+	_ = fs.WalkDir(chapter, ".", func(name string, entry fs.DirEntry, err error) error { // in the order of the names
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		content, err := fs.ReadFile(chapter, name)
+		fmt.Fprintf(d.Hash(), "%s %d\n%s", name, len(content), content)
+		return err
+	})
+	return d.Digest().String()
 }
 
 // printUnderTest prints the programs, the kernel and the image under test, so that a result can be understood a year later.

@@ -23,6 +23,9 @@ const timeLayout = "2006-01-02T15-04-05"
 // ofRun matches the names that NewDir gives.
 var ofRun = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?$`)
 
+// IsDirOfRun reports whether a directory has a name that [NewDir] gives: the time of a run.
+func IsDirOfRun(name string) bool { return ofRun.MatchString(name) }
+
 // NewDir makes the directory for the results of a run that begins now, in a directory for all runs. Two runs that begin in the
 // same second get different directories.
 func NewDir(all string, now time.Time) (string, error) {

@@ -24,6 +24,7 @@ type factsStack struct {
 	Kernel   string         `json:"kernel"`
 	Machine  string         `json:"machine"`
 	Cgroup   string         `json:"cgroup"`
+	Chapter  string         `json:"chapter,omitempty"`
 	Programs []factsProgram `json:"programs"`
 }
 
@@ -65,7 +66,7 @@ type pairs [][2]string
 func WriteFacts(w io.Writer, run *Run) error {
 	file := factsFile{Format: Format, Questions: []factsQuestion{}}
 	if s := run.Stack; s != nil {
-		file.Stack = &factsStack{Kernel: s.Kernel, Machine: s.Machine, Cgroup: s.Cgroup}
+		file.Stack = &factsStack{Kernel: s.Kernel, Machine: s.Machine, Cgroup: s.Cgroup, Chapter: s.Chapter}
 		for _, p := range s.Programs {
 			file.Stack.Programs = append(file.Stack.Programs, factsProgram{p.Name, p.Version, p.Digest, p.Pinned})
 		}
@@ -103,53 +104,75 @@ func newFactsQuestion(q *Question) factsQuestion {
 	return out
 }
 
-// readFacts reads a facts.json. What the file lacks stays empty: commands, messages, times.
-func readFacts(data []byte) (*Run, error) {
-	var version struct{ Format int }
-	if err := json.Unmarshal(data, &version); err != nil {
+// readFacts reads a facts.json. What the file lacks stays empty: commands, messages, times. The function reads a question.
+func readFacts(data []byte, question func([]byte) (*Question, error)) (*Run, error) {
+	var file struct {
+		Format    int
+		Stack     *factsStack
+		Questions []json.RawMessage
+	}
+	err := json.Unmarshal(data, &file)
+	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
 		return nil, fmt.Errorf("it is no JSON, or it is cut short: %w", err)
 	}
-	if version.Format != Format {
+	if file.Format != Format {
 		return nil, fmt.Errorf("it has format %d, and this lab reads format %d\n  what to do: if the run's %s is there, "+
 			"make the file again with this lab: lab report DIRECTORY; otherwise read it with the lab that has written it",
-			version.Format, Format, StreamFile)
-	}
-	var file factsFile
-	if err := json.Unmarshal(data, &file); err != nil {
-		return nil, fmt.Errorf("it is no facts.json of format %d: %w", Format, err)
+			file.Format, Format, StreamFile)
 	}
 	run := &Run{Verdict: Answered}
 	if s := file.Stack; s != nil {
-		run.Stack = &Stack{Kernel: s.Kernel, Machine: s.Machine, Cgroup: s.Cgroup}
+		stack := Stack{Kernel: s.Kernel, Machine: s.Machine, Cgroup: s.Cgroup, Chapter: s.Chapter}
 		for _, p := range s.Programs {
-			run.Stack.Programs = append(run.Stack.Programs, Program{Name: p.Name, Version: p.Version, Digest: p.Digest, Pinned: p.Pinned})
+			stack.Programs = append(stack.Programs, Program{Name: p.Name, Version: p.Version, Digest: p.Digest, Pinned: p.Pinned})
 		}
+		run.Stack = stack.plain()
 	}
-	for _, q := range file.Questions {
-		run.Questions = append(run.Questions, q.question())
+	for _, raw := range file.Questions {
+		q, questionErr := question(raw)
+		if err = errors.Join(err, questionErr); err != nil {
+			break
+		}
+		run.Questions = append(run.Questions, q)
 		if q.Verdict == Failed || q.Verdict == Unfinished {
 			run.Verdict = q.Verdict
 		}
 	}
+	if err != nil {
+		return nil, fmt.Errorf("it is no facts.json of format %d: %w", Format, err)
+	}
 	return run, nil
 }
 
+// readQuestion reads a question of a facts.json.
+func readQuestion(data []byte) (*Question, error) {
+	var q factsQuestion
+	if err := json.Unmarshal(data, &q); err != nil {
+		return nil, err
+	}
+	return q.question(), nil
+}
+
+// question returns the question. The file may come from anywhere, so no text of it may change a terminal.
 func (q factsQuestion) question() *Question {
-	out := &Question{Test: q.Test, Text: q.Text, Verdict: q.Verdict, Answer: q.Answer, Steps: []*Step{{}}}
+	out := &Question{
+		Test: plainText(q.Test), Text: plainText(q.Text), Verdict: Verdict(plainText(string(q.Verdict))), Answer: plainText(q.Answer),
+		Steps: []*Step{{}},
+	}
 	for _, s := range q.Others {
-		out.Subtests = append(out.Subtests, &Subtest{Name: s.Name, Verdict: s.Verdict})
+		out.Subtests = append(out.Subtests, &Subtest{Name: plainText(s.Name), Verdict: Verdict(plainText(string(s.Verdict)))})
 	}
 	for _, s := range q.Steps {
 		step := out.Steps[0]
 		if s.Number > 0 {
-			step = &Step{Number: s.Number, Control: s.Control, Text: s.Text, Subtest: s.Subtest}
+			step = &Step{Number: s.Number, Control: s.Control, Text: plainText(s.Text), Subtest: plainText(s.Subtest)}
 			out.Steps = append(out.Steps, step)
 		}
 		for _, f := range s.Facts {
-			step.Items = append(step.Items, Item{Fact: &Fact{Name: f[0], Value: f[1], Step: s.Number}})
+			step.Items = append(step.Items, Item{Fact: &Fact{Name: plainText(f[0]), Value: plainText(f[1]), Step: s.Number}})
 		}
 		for _, c := range s.Clauses {
-			step.Items = append(step.Items, Item{Clause: &c})
+			step.Items = append(step.Items, Item{Clause: &Clause{plainText(c.Text), c.Met, plainText(c.Seen)}})
 		}
 	}
 	return out

@@ -59,6 +59,20 @@ func TestLoad_ReadsWhatWriteFactsHasWritten(t *testing.T) {
 	assert.DeepEqual(t, q.Facts(), sample(t).Question(q.Test).Facts())
 }
 
+// The digest of the questions tells versions of the lab apart.
+func TestWriteFacts_HasTheVersionOfTheQuestions(t *testing.T) {
+	run, err := Read(strings.NewReader(`{"Action":"run","Test":"TestX"}
+{"Action":"attr","Test":"TestX","Key":"question","Value":"What is there?"}
+{"Action":"attr","Test":"TestX","Key":"stack","Value":"{\"kernel\":\"6.1\",\"chapter\":\"sha256:1\"}"}
+{"Action":"pass","Test":"TestX"}
+`))
+	assert.NilError(t, err)
+	assert.Check(t, cmp.Contains(facts(t, run), `"chapter": "sha256:1"`))
+	again, err := new(Cache).Read([]byte(facts(t, run)))
+	assert.NilError(t, err)
+	assert.Equal(t, again.Stack.Chapter, "sha256:1")
+}
+
 func TestLoad_SaysWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) string {

@@ -53,14 +53,14 @@ func load(path string) (*Run, error) {
 		return nil, err
 	}
 	all := io.MultiReader(bytes.NewReader(begin[:n]), f)
-	if !isFacts(begin[:n]) {
+	if !IsFacts(begin[:n]) {
 		return Read(all)
 	}
 	data, err := io.ReadAll(all)
 	if err != nil {
 		return nil, err
 	}
-	return readFacts(data)
+	return readFacts(data, readQuestion)
 }
 
 // loadDir reads the stream of a directory of results; if it has none, its facts.json.
@@ -75,8 +75,8 @@ func loadDir(dir string) (*Run, error) {
 		"  what to do: name a directory below .lab/results; `make lab` makes them", StreamFile, FactsFile)
 }
 
-// isFacts reports whether a file that begins so is a facts.json.
-func isFacts(begin []byte) bool {
+// IsFacts reports whether a file that begins so is a facts.json.
+func IsFacts(begin []byte) bool {
 	rest, ok := bytes.CutPrefix(bytes.TrimSpace(begin), []byte("{"))
 	return ok && bytes.HasPrefix(bytes.TrimSpace(rest), []byte(`"format"`))
 }

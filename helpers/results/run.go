@@ -35,6 +35,7 @@ type Stack struct {
 	Kernel   string    `json:"kernel"`  // release: 6.1.0-48-cloud-amd64
 	Machine  string    `json:"machine"` // x86_64
 	Cgroup   string    `json:"cgroup"`  // v1, v2 or hybrid
+	Chapter  string    `json:"chapter"` // sha256:…, of the source of the questions; "" from a lab that did not record it
 	Programs []Program `json:"programs"`
 }
 

@@ -1,0 +1,126 @@
+package fleet
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"cdblab/helpers/compare"
+	"cdblab/helpers/results"
+)
+
+// A Part is a part of what was tested on the nodes of a group: the kernel, a program.
+type Part struct {
+	Name   string
+	Values []Value // the most frequent first
+}
+
+// A Value is what some nodes have for a part.
+type Value struct {
+	Shown    string // the version
+	Identity string // the digest of a program: two values are the same if it is the same
+	Nodes    int
+}
+
+// A Change is a part of the stack of which two groups have no value in common. So it may be what is behind their differences.
+type Change struct{ Name, There, Here string }
+
+// stacks counts the stacks of the nodes of a group. Nodes with the same facts may have different programs.
+type stacks map[string]map[Value]int
+
+func newStacks() stacks { return stacks{} }
+
+func (s stacks) add(stack *results.Stack) {
+	if stack == nil {
+		return
+	}
+	count := func(name, shown, identity string) {
+		if s[name] == nil {
+			s[name] = map[Value]int{}
+		}
+		s[name][Value{Shown: shown, Identity: identity}]++
+	}
+	count("kernel", stack.Kernel, stack.Kernel)
+	count("machine", stack.Machine, stack.Machine)
+	count("cgroup", stack.Cgroup, stack.Cgroup)
+	for _, p := range stack.Programs {
+		count(p.Name, compare.Version(p), cmp.Or(p.Digest, p.Version))
+	}
+}
+
+// inOrder are the parts that a reader looks at first. The others follow by their names.
+var inOrder = []string{"kernel", "machine", "cgroup", "runc", "containerd", "ctr", "containerd-shim-runc-v2"}
+
+func (s stacks) parts() []Part {
+	var out []Part
+	for name, values := range s {
+		p := Part{Name: name}
+		for v, nodes := range values {
+			v.Nodes = nodes
+			p.Values = append(p.Values, v)
+		}
+		slices.SortFunc(p.Values, func(a, b Value) int {
+			return cmp.Or(b.Nodes-a.Nodes, strings.Compare(a.Shown, b.Shown), strings.Compare(a.Identity, b.Identity))
+		})
+		out = append(out, p)
+	}
+	place := func(p Part) int {
+		if i := slices.Index(inOrder, p.Name); i >= 0 {
+			return i
+		}
+		return len(inOrder)
+	}
+	slices.SortFunc(out, func(a, b Part) int { return cmp.Or(place(a)-place(b), strings.Compare(a.Name, b.Name)) })
+	return out
+}
+
+// behind returns the parts of which two groups have no value in common.
+func behind(there, here []Part) []Change {
+	var out []Change
+	for _, a := range there {
+		i := slices.IndexFunc(here, func(b Part) bool { return b.Name == a.Name })
+		if i < 0 {
+			continue
+		}
+		b := here[i]
+		if slices.ContainsFunc(a.Values, func(v Value) bool { return b.has(v.Identity) }) {
+			continue
+		}
+		c := Change{a.Name, a.String(), b.String()}
+		if c.There == c.Here { // two builds of one version
+			c.There, c.Here = c.There+" ("+a.Values[0].short()+")", c.Here+" ("+b.Values[0].short()+")"
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func (p Part) has(identity string) bool {
+	return slices.ContainsFunc(p.Values, func(v Value) bool { return v.Identity == identity })
+}
+
+// String returns the value. If the nodes have several, it returns how many nodes have each.
+func (p Part) String() string {
+	if len(p.Values) == 1 {
+		return p.Values[0].Shown
+	}
+	const shown = 3
+	var out []string
+	for _, v := range p.Values[:min(shown, len(p.Values))] {
+		out = append(out, fmt.Sprintf("%s on %s", v.Shown, count(v.Nodes, "node")))
+	}
+	if len(p.Values) > shown {
+		out = append(out, number(len(p.Values)-shown)+" more")
+	}
+	return strings.Join(out, ", ")
+}
+
+// short returns the beginning of the digest.
+func (v Value) short() string {
+	hex := strings.TrimPrefix(v.Identity, "sha256:")
+	return "sha256 " + hex[:min(12, len(hex))] + "…"
+}
+
+// String returns the change in a sentence.
+func (c Change) String() string { return fmt.Sprintf("%s: A %s, B %s", c.Name, c.There, c.Here) }
