@@ -207,6 +207,7 @@ the same in both: questions 1 answered, kernel 6.1 x86_64, cgroup v2
 
 What does TestX show?
 TestX
+  What lies behind it is runc: 1.3.4 → 1.3.5
   start the container
     ~ fifo
         A  there

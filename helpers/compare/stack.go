@@ -17,11 +17,14 @@ type StackRow struct {
 	Same bool
 }
 
+// verdictsRow is the name of the row with the verdicts of the questions.
+const verdictsRow = "questions"
+
 // Stacks returns what the two runs have tested, part by part, and how they ended.
 func (c *Comparison) Stacks() []StackRow {
 	a, b := parts(c.A.Run.Stack), parts(c.B.Run.Stack)
 	va, vb := verdicts(c.A.Run), verdicts(c.B.Run)
-	rows := []StackRow{{"questions", va, vb, va == vb}}
+	rows := []StackRow{{verdictsRow, va, vb, va == vb}}
 	for _, p := range a {
 		row := StackRow{Name: p.name, A: p.shown, B: "not told"}
 		if i := slices.IndexFunc(b, func(o part) bool { return o.name == p.name }); i >= 0 {
@@ -69,9 +72,17 @@ func parts(s *results.Stack) []part {
 	}
 	var out []part
 	for _, p := range s.Programs {
-		out = append(out, part{p.Name, Version(p), cmp.Or(p.Digest, p.Version)})
+		shown := Version(p)
+		if p.Package != "" {
+			shown += " (package " + p.Package + ")"
+		}
+		out = append(out, part{p.Name, shown, cmp.Or(p.Digest, p.Version)})
 	}
-	return append(out, part{"kernel", s.Kernel + " " + s.Machine, s.Kernel + s.Machine}, part{"cgroup", s.Cgroup, s.Cgroup})
+	out = append(out, part{"kernel", s.Kernel + " " + s.Machine, s.Kernel + s.Machine}, part{"cgroup", s.Cgroup, s.Cgroup})
+	for _, p := range s.Node {
+		out = append(out, part{p.Name, p.Value, p.Value})
+	}
+	return out
 }
 
 // Version returns the version of a program without the words that say nothing: its own name, and how it was built.
@@ -112,7 +123,7 @@ func (m *Matrix) Tested() []Row {
 			}
 		}
 	}
-	ended := Row{Kind: Fact, Name: "questions"}
+	ended := Row{Kind: Fact, Name: verdictsRow}
 	for _, c := range m.Columns {
 		cell := Cell{Missing: noRun}
 		if c.Run != nil {

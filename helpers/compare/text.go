@@ -28,7 +28,7 @@ func WriteText(w io.Writer, c *Comparison) error {
 		fmt.Fprintf(out, "! %s\n", warning)
 	}
 	for _, q := range c.Questions {
-		fmt.Fprintf(out, "\n%s\n%s\n", q.Title(), q.Test)
+		fmt.Fprintf(out, "\n%s\n%s\n  %s\n", q.Title(), q.Test, c.Behind(q))
 		var step Step
 		for _, d := range q.Differences {
 			if d.Step != step && d.Step.Text != "" {

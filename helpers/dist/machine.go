@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"cdblab/helpers/host"
 	"cdblab/helpers/tools"
 )
 
@@ -53,6 +54,9 @@ func Environ(choices []Choice) []string {
 	var env, pinned []string
 	for _, c := range choices {
 		env = append(env, c.Tool.Env+"="+c.Path)
+		if c.Package != "" {
+			env = append(env, c.Tool.PackageEnv()+"="+c.Package)
+		}
 		if c.Pinned {
 			pinned = append(pinned, c.Tool.Env)
 		}
@@ -143,12 +147,9 @@ func Describe(version string, choices []Choice) string {
 		}
 		fmt.Fprintf(&b, "  %-24s %s (%s)\n", c.Tool.Name, c.Path, from)
 	}
-	if info, err := os.Stat(configFile); err == nil {
+	if info, err := os.Stat(host.ContainerdConfig); err == nil {
 		fmt.Fprintf(&b, "  %-24s %s of %s is not used: the lab starts containerd with a configuration of its own\n",
-			"configuration", configFile, info.ModTime().Format(time.DateOnly))
+			"configuration", host.ContainerdConfig, info.ModTime().Format(time.DateOnly))
 	}
 	return b.String()
 }
-
-// configFile is the configuration of the machine's own containerd.
-const configFile = "/etc/containerd/config.toml"

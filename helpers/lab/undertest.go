@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -47,11 +48,12 @@ func (s *Session) Image() (ref string, ours bool) {
 
 // stack is what is tested, as the attr event of each question says it.
 type stack struct {
-	Kernel   string    `json:"kernel"`  // release: 6.1.0-48-cloud-amd64
-	Machine  string    `json:"machine"` // x86_64
-	Cgroup   string    `json:"cgroup"`  // v1, v2 or hybrid
-	Chapter  string    `json:"chapter"` // digest of the source of the questions
-	Programs []program `json:"programs"`
+	Kernel   string          `json:"kernel"`  // release: 6.1.0-48-cloud-amd64
+	Machine  string          `json:"machine"` // x86_64
+	Cgroup   string          `json:"cgroup"`  // v1, v2 or hybrid
+	Chapter  string          `json:"chapter"` // digest of the source of the questions
+	Programs []program       `json:"programs"`
+	Node     []host.Property `json:"node"`
 }
 
 type program struct {
@@ -60,6 +62,7 @@ type program struct {
 	Path    string `json:"path"`
 	Digest  string `json:"digest"`
 	Pinned  bool   `json:"pinned"`
+	Package string `json:"package,omitempty"` // of the distribution: runc 1.1.5+ds1-1
 }
 
 // describe finds out the versions of the programs, and what they run on.
@@ -70,11 +73,13 @@ func (s *Session) describe() {
 	hierarchies, _ := cgroup.Hierarchies()
 	s.stack = stack{
 		Kernel: unix.ByteSliceToString(uts.Release[:]), Machine: unix.ByteSliceToString(uts.Machine[:]),
-		Cgroup: string(cgroup.ModeOf(hierarchies)), Chapter: digestOf(s.chapter),
+		Cgroup: string(cgroup.ModeOf(hierarchies)), Chapter: digestOf(s.chapter), Node: host.Properties(),
 	}
 	for _, tool := range tools.All {
 		if p, ok := s.tools[tool.Name]; ok {
-			s.stack.Programs = append(s.stack.Programs, program{p.Name, p.Version, p.Path, p.Digest, p.Pinned && tool.Build != nil})
+			s.stack.Programs = append(s.stack.Programs, program{
+				p.Name, p.Version, p.Path, p.Digest, p.Pinned && tool.Build != nil, os.Getenv(tool.PackageEnv()),
+			})
 		}
 	}
 }
@@ -104,6 +109,11 @@ func (s *Session) printUnderTest() {
 	fmt.Printf("cdblab: under test\n")
 	fmt.Printf("  %-24s %s %s (%s)\n", "kernel", s.stack.Kernel, s.stack.Machine, vmEvidence)
 	fmt.Printf("  %-24s %s\n", "cgroup", s.stack.Cgroup)
+	for _, p := range s.stack.Node {
+		if !strings.Contains(p.Name, "/") { // the keys of a configuration are many, and the lab's own containerd does not read it
+			fmt.Printf("  %-24s %s\n", strings.TrimPrefix(p.Name, "sysctl "), p.Value)
+		}
+	}
 	for _, p := range s.stack.Programs {
 		fmt.Printf("  %-24s %s\n  %-24s %s %s\n", p.Name, p.Version, "", p.Path, p.Digest)
 	}

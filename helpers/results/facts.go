@@ -26,6 +26,7 @@ type factsStack struct {
 	Cgroup   string         `json:"cgroup"`
 	Chapter  string         `json:"chapter,omitempty"`
 	Programs []factsProgram `json:"programs"`
+	Node     pairs          `json:"node,omitempty"`
 }
 
 // factsProgram is a [Program] without its path, which belongs to one machine.
@@ -34,6 +35,7 @@ type factsProgram struct {
 	Version string `json:"version"`
 	Digest  string `json:"digest"`
 	Pinned  bool   `json:"pinned"`
+	Package string `json:"package,omitempty"`
 }
 
 type factsQuestion struct {
@@ -68,7 +70,10 @@ func WriteFacts(w io.Writer, run *Run) error {
 	if s := run.Stack; s != nil {
 		file.Stack = &factsStack{Kernel: s.Kernel, Machine: s.Machine, Cgroup: s.Cgroup, Chapter: s.Chapter}
 		for _, p := range s.Programs {
-			file.Stack.Programs = append(file.Stack.Programs, factsProgram{p.Name, p.Version, p.Digest, p.Pinned})
+			file.Stack.Programs = append(file.Stack.Programs, factsProgram{p.Name, p.Version, p.Digest, p.Pinned, p.Package})
+		}
+		for _, p := range s.Node {
+			file.Stack.Node = append(file.Stack.Node, [2]string{p.Name, p.Value})
 		}
 	}
 	for _, q := range run.Asked() {
@@ -124,7 +129,10 @@ func readFacts(data []byte, question func([]byte) (*Question, error)) (*Run, err
 	if s := file.Stack; s != nil {
 		stack := Stack{Kernel: s.Kernel, Machine: s.Machine, Cgroup: s.Cgroup, Chapter: s.Chapter}
 		for _, p := range s.Programs {
-			stack.Programs = append(stack.Programs, Program{Name: p.Name, Version: p.Version, Digest: p.Digest, Pinned: p.Pinned})
+			stack.Programs = append(stack.Programs, Program{Name: p.Name, Version: p.Version, Digest: p.Digest, Pinned: p.Pinned, Package: p.Package})
+		}
+		for _, p := range s.Node {
+			stack.Node = append(stack.Node, Property{p[0], p[1]})
 		}
 		run.Stack = stack.plain()
 	}

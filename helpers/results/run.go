@@ -37,6 +37,14 @@ type Stack struct {
 	Cgroup   string    `json:"cgroup"`  // v1, v2 or hybrid
 	Chapter  string    `json:"chapter"` // sha256:…, of the source of the questions; "" from a lab that did not record it
 	Programs []Program `json:"programs"`
+
+	Node []Property `json:"node"` // what else the machine is
+}
+
+// A Property of a machine: its name and value.
+type Property struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // A Program is a program under test.
@@ -44,8 +52,9 @@ type Program struct {
 	Name    string `json:"name"`    // as the chapter types it
 	Version string `json:"version"` // the first line that it prints of itself
 	Path    string `json:"path"`
-	Digest  string `json:"digest"` // sha256:…, of the file
-	Pinned  bool   `json:"pinned"` // it is the one that go.mod pins
+	Digest  string `json:"digest"`  // sha256:…, of the file
+	Pinned  bool   `json:"pinned"`  // it is the one that go.mod pins
+	Package string `json:"package"` // of the distribution, with its version; "" if it is not known
 }
 
 // A Question is a question of a run.

@@ -6,7 +6,11 @@ func (s Stack) plain() *Stack {
 	for _, p := range s.Programs {
 		out.Programs = append(out.Programs, Program{
 			Name: plainText(p.Name), Version: plainText(p.Version), Path: plainText(p.Path), Digest: plainText(p.Digest), Pinned: p.Pinned,
+			Package: plainText(p.Package),
 		})
+	}
+	for _, p := range s.Node {
+		out.Node = append(out.Node, Property{plainText(p.Name), plainText(p.Value)})
 	}
 	return &out
 }

@@ -144,6 +144,15 @@ func (t Tool) Installed(module string) bool {
 // FromPackage reports whether t comes with a package of the distribution, which `make deps` installs.
 func (t Tool) FromPackage() bool { return t.Remedy == makeDeps }
 
+// PackageEnv returns the environment variable that has the distribution's package of the program, and its version. It is for the
+// reader of the results only.
+func (t Tool) PackageEnv() string {
+	if t.Env == "" {
+		return ""
+	}
+	return t.Env + "_PACKAGE"
+}
+
 // PinnedEnv is the environment variable that lists the variables of the tools that are pinned although their variable
 // names them. In the throw-away VM all tools are named, because they are at other paths there.
 const PinnedEnv = "CDB_PINNED"

@@ -1,0 +1,34 @@
+package compare
+
+import (
+	"testing"
+
+	"gotest.tools/v3/assert"
+
+	"cdblab/helpers/results"
+)
+
+func TestBehind_NamesOnlyWhatTheQuestionDependsOn(t *testing.T) {
+	stack := func(runc, containerd, system string) *results.Run {
+		return &results.Run{Stack: &results.Stack{
+			Programs: []results.Program{
+				{Name: "runc", Version: "runc version " + runc, Digest: runc, Package: "runc " + runc + "-1"},
+				{Name: "containerd", Version: "containerd " + containerd, Digest: containerd},
+			},
+			Node: []results.Property{{Name: "system", Value: system}, {Name: "/etc/containerd/config.toml version", Value: system}},
+		}}
+	}
+	of := func(a, b *results.Run, test string) string {
+		return (&Comparison{A: Side{"A", a}, B: Side{"B", b}}).Behind(Question{Test: test})
+	}
+	old := stack("1.1.5", "1.6.20", "Debian 12")
+	assert.Equal(t, of(old, stack("1.3.3", "1.6.20", "Debian 12"), "TestLifecycle_X"),
+		"What lies behind it is runc: 1.1.5 (package runc 1.1.5-1) → 1.3.3 (package runc 1.3.3-1)")
+	assert.Equal(t, of(old, stack("1.1.5", "1.7.24", "Debian 13"), "TestLifecycle_X"), "What lies behind it is system: Debian 12 → Debian 13")
+	assert.Equal(t, of(old, stack("1.1.5", "1.7.24", "Debian 13"), "TestTask_X"),
+		"What can lie behind it: containerd: 1.6.20 → 1.7.24; system: Debian 12 → Debian 13")
+	assert.Equal(t, of(old, stack("1.1.5", "1.7.24", "Debian 12"), "TestBundle_HowDoesContainerdsBundleDiffer"),
+		"What lies behind it is containerd: 1.6.20 → 1.7.24")
+	assert.Equal(t, of(old, old, "TestTask_X"),
+		"Nothing that the lab records of the two machines is different. Run both again: a fact that changes by chance is a mistake of the lab.")
+}
