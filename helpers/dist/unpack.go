@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 )
 
@@ -28,7 +29,16 @@ func Unpack(to, from string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
-	return Tree(to).Verify()
+	if err := Tree(to).Verify(); err != nil {
+		return err
+	}
+	if _, system, ok := strings.Cut(Tree(to).Version(), ", linux/"); ok {
+		if arch, _, _ := strings.Cut(system, ","); arch != runtime.GOARCH {
+			return fmt.Errorf("%s: it is for linux/%s, and this machine is linux/%s: use the tarball for it (make dist ARCH=%s)",
+				from, arch, runtime.GOARCH, runtime.GOARCH)
+		}
+	}
+	return nil
 }
 
 // copy copies the files that [SumsFile] names, and no others: a user may keep results beside them.
