@@ -118,7 +118,7 @@ RESULTS ?=
 .PHONY: matrix
 matrix: $(BIN)/lab ## make a table of what differs between many runs: make matrix RUNC='1.2.5 1.3.4' CGROUP='v1 v2'
 	@MAKE=$(call q,MAKE_COMMAND) $(BIN)/lab matrix $(compare_flags) \
-		$(foreach v,RUNC CONTAINERD CTR SHIM KERNEL CGROUP MEM CPUS ACCEL,$(if $(value $(v)),$(v)=$(call q,$(v)))) $(value RESULTS)
+		$(foreach v,RUNC CONTAINERD CTR SHIM KERNEL CGROUP MEM CPUS ACCEL DISK,$(if $(value $(v)),$(v)=$(call q,$(v)))) $(value RESULTS)
 
 # ARCH=arm64 makes it for another architecture.
 ARCH ?=

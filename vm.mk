@@ -3,15 +3,15 @@
 # The settings of the VM, on make's command line: KERNEL=6.12 CGROUP=v1 MEM=1024 CPUS=1 ACCEL=tcg. The defaults are the
 # distribution's kernel, v2, 512 MiB, two CPUs, and KVM if a probe boot shows that it works. On a busy host, CPUS=1 is
 # faster under emulation.
-VM := $(foreach v,KERNEL CGROUP MEM CPUS ACCEL DISK FIRMWARE USER_DATA,$(if $(value $(v)),CDB_$(v)=$(call q,$(v))))
+VM := $(foreach v,KERNEL CGROUP MEM CPUS ACCEL DISK FIRMWARE USER_DATA DISK_PINNED,$(if $(value $(v)),CDB_$(v)=$(call q,$(v))))
 
 # DISK=node.qcow2 boots a disk image instead, with its own kernel and init; nothing is written to it. The questions come as the
-# tarball, and are asked about the programs of the disk, or with PINNED=1 about those of go.mod. FIRMWARE=bios or uefi chooses what
+# tarball, and are asked about the programs of the disk, or with DISK_PINNED=1 about those of go.mod. FIRMWARE=bios or uefi chooses what
 # boots it, if it boots both ways. USER_DATA=file is for its cloud-init.
 DISK      ?=
 FIRMWARE  ?=
 USER_DATA ?=
-PINNED    ?=
+DISK_PINNED ?=
 TARBALL   := .lab/dist/cdblab-linux-$(shell $(GO) env GOARCH).tar.gz
 
 # Phony, so always built: go's cache knows better than make whether the program is up to date.
@@ -25,7 +25,7 @@ $(BIN)/lab:
 lab: $(if $(value STEP),terminal) deps $(if $(value DISK),dist,tools) $(BIN)/lab ## run the questions in a throw-away VM; needs no root and no KVM
 ifneq ($(value DISK),)
 	@test2json=$$($(GO) tool -n test2json) && $(VM) CDB_TARBALL=$(TARBALL) $(BIN)/lab disk -test2json "$$test2json" $(RUN) \
-		$(if $(filter-out 0,$(value PINNED)),-pinned) $(if $(filter-out 0,$(value V)),-v) $(if $(value JUNIT),-junit $(call q,JUNIT))
+		$(if $(filter-out 0,$(value V)),-v) $(if $(value JUNIT),-junit $(call q,JUNIT))
 else
 	@$(VM) $(TEST) -exec '$(BIN)/lab exec' $(FLAGS) .
 endif

@@ -35,10 +35,11 @@ type runKey struct {
 	Cgroup    string   // here: how this machine mounts the hierarchies
 	Settings  []string // of the VM, and of the lab: CDB_CGROUP=v1
 	Questions string   // regular expression; "" for all
+	Disk      []string `json:",omitempty"` // digests of the disk image and of the user's data for its cloud-init
 }
 
 // settingsOfRun are the variables of the environment that change what a run does.
-var settingsOfRun = []string{"CDB_CGROUP", "CDB_MEM", "CDB_CPUS", "CDB_IMAGE"}
+var settingsOfRun = []string{"CDB_CGROUP", "CDB_MEM", "CDB_CPUS", "CDB_IMAGE", "CDB_FIRMWARE", "CDB_DISK_PINNED"}
 
 // newRunKey returns the key of a run in an environment.
 func newRunKey(ctx context.Context, where string, environ []string) (runKey, error) {
@@ -59,6 +60,9 @@ func newRunKey(ctx context.Context, where string, environ []string) (runKey, err
 	var err error
 	if k.Source, err = sourceDigest(); err != nil {
 		return k, err
+	}
+	if get("CDB_DISK") != "" {
+		return k, k.ofDisk(where, get)
 	}
 	for _, t := range tools.All {
 		path := get(t.Env)
@@ -85,6 +89,24 @@ func newRunKey(ctx context.Context, where string, environ []string) (runKey, err
 	}
 	k.Kernel, err = cache.KernelName(ctx, get("CDB_KERNEL"), logf)
 	return k, err
+}
+
+// ofDisk adds what a run in a VM that boots a disk image depends on: the image has its own kernel and programs.
+func (k *runKey) ofDisk(where string, get func(name string) string) error {
+	if where == "here" {
+		return errors.New("DISK is an image for a VM, and the run is to be made on this machine\n  what to do: leave out WHERE=here")
+	}
+	for _, path := range []string{get("CDB_DISK"), get("CDB_USER_DATA")} {
+		if path == "" {
+			continue
+		}
+		digest, err := tools.Digest(path)
+		if err != nil {
+			return err
+		}
+		k.Disk = append(k.Disk, digest)
+	}
+	return nil
 }
 
 // here adds what a run on this machine depends on.
@@ -143,7 +165,7 @@ func (k runKey) check(s *results.Stack) error {
 		return errors.New("they do not say what was tested")
 	}
 	for _, p := range s.Programs {
-		if want := k.Programs[p.Name]; want != p.Digest {
+		if want := k.Programs[p.Name]; want != p.Digest && k.Disk == nil {
 			return fmt.Errorf("they are of %s %s, expected %s", p.Name, p.Digest, want)
 		}
 	}

@@ -50,7 +50,7 @@ func TestUnpack_RefusesWhatIsNotTheTarball(t *testing.T) {
 	assert.NilError(t, os.WriteFile(text, []byte("hello, this is text\n"), 0o644))
 	for path, want := range map[string]string{
 		cut: "unexpected EOF", text: "invalid header", t.TempDir(): "no such file",
-		writeTarball(t, map[string]File{"../../../outside": {0o644, nil}}): "would be outside",
+		writeTarball(t, map[string]File{"../../../outside": {0o644, nil}}):                                      "would be outside",
 		writeTarball(t, map[string]File{VersionFile: {0o644, []byte("cdblab 1 of today, linux/s390x, go1\n")}}): "for linux/s390x",
 	} {
 		assert.Check(t, cmp.ErrorContains(Unpack(filepath.Join(t.TempDir(), "tree"), path), want), path)

@@ -59,7 +59,7 @@ func (c *Config) Flags(set *flag.FlagSet) {
 	set.StringVar(&c.Firmware, "firmware", env("CDB_FIRMWARE", "auto"), "what boots the disk: auto, bios or uefi")
 	set.StringVar(&c.UserData, "user-data", env("CDB_USER_DATA", ""), "a file with data for the disk's cloud-init")
 	set.StringVar(&c.Tarball, "tarball", env("CDB_TARBALL", ""), "the tarball of make dist, which brings the questions to the disk")
-	set.BoolVar(&c.Pinned, "pinned", false, "ask the disk about the programs of the tarball, and not about its own")
+	set.BoolVar(&c.Pinned, "pinned", os.Getenv("CDB_DISK_PINNED") == "1", "ask the disk about the programs of the tarball, and not about its own")
 }
 
 // check reports the first setting that is not valid.

@@ -218,6 +218,6 @@ const guestSpace = 64 << 20
 // isOfThisMachine reports whether a variable says what is on this machine, and not on a disk of the user.
 func isOfThisMachine(variable string) bool {
 	name, _, _ := strings.Cut(variable, "=")
-	return slices.Contains([]string{"CDB_DISK", "CDB_FIRMWARE", "CDB_USER_DATA", "CDB_TARBALL", howto.Env, tools.PinnedEnv}, name) ||
+	return slices.Contains([]string{"CDB_DISK", "CDB_FIRMWARE", "CDB_USER_DATA", "CDB_TARBALL", "CDB_DISK_PINNED", howto.Env, tools.PinnedEnv}, name) ||
 		slices.ContainsFunc(tools.All, func(t tools.Tool) bool { return t.Env == name })
 }
