@@ -67,7 +67,8 @@ func guestArgs(p *guestProgram, conf Config) []string {
 	if conf.Accel != "tcg" || conf.CPUs != 1 || p.terminal || len(p.args) == 0 {
 		return p.args
 	}
-	return slices.Concat(p.args[:1], []string{"-test.parallel=1"}, p.args[1:]) // of two values the last one counts
+	first := max(1, slices.Index(p.args, "--")+1)                         // of the test binary's arguments
+	return slices.Insert(slices.Clone(p.args), first, "-test.parallel=1") // of two values the last one counts
 }
 
 // guestEnv returns the environment of the program in the guest.

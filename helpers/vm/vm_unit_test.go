@@ -15,6 +15,8 @@ import (
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/vm/protocol"
 )
 
 func TestTestResults_AreWhatTheFlagsName(t *testing.T) {
@@ -166,4 +168,9 @@ func TestJob_OneEmulatedCPUAsksOneByOne(t *testing.T) {
 	assert.DeepEqual(t, args(Config{Accel: "kvm", CPUs: 1}), p.args)
 	p.terminal = true
 	assert.DeepEqual(t, args(Config{Accel: "tcg", CPUs: 1}), p.args)
+
+	// In a disk of the user a program of the tarball comes first.
+	p = diskProgram(Config{}, []string{"lab.test", "-test.v", "-test.outputdir=/home/me/results"}, false)
+	got := args(Config{Accel: "tcg", CPUs: 1})
+	assert.DeepEqual(t, got[1:], []string{"ask", "--", "-test.parallel=1", "-test.v", "-test.outputdir=" + protocol.OutDir})
 }
