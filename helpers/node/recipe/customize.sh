@@ -6,11 +6,16 @@ root=$1
 
 echo node >"$root/etc/hostname"
 printf '127.0.0.1 localhost\n127.0.1.1 node\n::1 localhost\n' >"$root/etc/hosts"
-printf 'LABEL=%s / ext4 errors=remount-ro 0 1\n' "$NODE_LABEL" >"$root/etc/fstab"
 
-# No network is there to ask for a datasource, or for packages. Both would only keep the processor busy while questions are asked.
+# cloud-init asks no network for a datasource. It makes no locale and no keys of sshd: neither program is in the image.
 mkdir -p "$root/etc/cloud/cloud.cfg.d"
-echo 'datasource_list: [NoCloud, None]' >"$root/etc/cloud/cloud.cfg.d/95-node.cfg"
+cat >"$root/etc/cloud/cloud.cfg.d/95-node.cfg" <<'YAML'
+datasource_list: [NoCloud, None]
+locale: C.UTF-8
+ssh_genkeytypes: []
+YAML
+
+# At the first boot apt would look for packages, without a network, while questions are asked.
 for timer in apt-daily apt-daily-upgrade; do
 	ln -sf /dev/null "$root/etc/systemd/system/$timer.timer"
 done
