@@ -46,6 +46,7 @@
 //
 //	helpers/results                               reads the stream of a run; stores and loads what it observed
 //	helpers/display, notebook, compare            show a run while it goes on; its page; what differs between runs
+//	helpers/node                                  makes the disk image of a node from Debian's packages: make disk
 //	helpers/release                               builds any release of runc and containerd by its number
 //	helpers/released                              the table of released bugs, and what the lab does with each
 //	helpers/mutants                               faults in the source of a program under test, and which questions notice them

@@ -34,6 +34,17 @@ endif
 shell: deps $(if $(value DISK),dist,tools) $(BIN)/lab ## run a shell in a throw-away VM that has the tools and the chapter's bundle
 	@$(VM) $(if $(value DISK),CDB_TARBALL=$(TARBALL)) $(BIN)/lab shell
 
+# SUITE=trixie CGROUP=v1 SYSTEMD_CGROUP=1 are variants; the defaults are bookworm, v2, and runc's own cgroups. MIRROR= is the address of
+# Debian's archive, where this machine's apt has none. Standard output is only the path of the image: DISK="$$(make -s disk)"
+NODE = $(BIN)/lab node $(foreach v,SUITE CGROUP SYSTEMD_CGROUP MIRROR,$(if $(value $(v)),$(v)=$(call q,$(v))))
+.PHONY: disk
+disk: $(BIN)/lab ## make a bootable disk image of a node from Debian's packages: SUITE=trixie CGROUP=v1 SYSTEMD_CGROUP=1
+	@$(NODE)
+
+.PHONY: test-disk
+test-disk: $(BIN)/lab ## boot the image of make disk with UEFI and with BIOS; needs the package ovmf (takes minutes)
+	image=$$($(NODE)) && $(GO) test -tags vmtest -count=1 -timeout 200m -v $(RUN) ./helpers/node -image "$$image"
+
 .PHONY: test-vm
 test-vm: deps tools ## test the VM itself: honest exit codes, bad input (takes minutes)
 	$(VM) $(GO) test -tags vmtest -count=1 -timeout 60m -v $(RUN) ./helpers/vm

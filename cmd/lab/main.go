@@ -41,6 +41,7 @@ var commands = []command{
 	{"release", "run a command that tests other releases: lab release RUNC=1.2.5 CONTAINERD=1.7.27 go test …", releaseMain},
 	{"doctor", "check what a run needs, and say which command provides what is missing", doctorMain},
 	{"dist", "make the tarball for a machine without Go and without a network: make dist", distMain},
+	{"node", "make a bootable disk image of a node from Debian's packages, and print its path: make disk", nodeMain},
 	{"deps", "list the missing packaged programs; make deps installs them", depsMain},
 }
 
