@@ -185,6 +185,17 @@ fuzz: ## fuzz the lab's own parsers: mountinfo, cgroups, status, system calls, r
 bench: deps tools ## measure the lab's helpers against the same commands without them, as a ratio
 	$(GO) test -exec $(AS_ROOT) -tags vmlab -count=1 -run '^$$' -bench . -benchtime 20x .
 
+.PHONY: bench-fleet
+bench-fleet: ## measure lab fleet with the simulated results of 5,000 nodes: fails above 10 s or 1 GB
+	$(GO) test -count=1 -run '^$$' -bench BenchmarkFleet -benchtime 1x -v ./helpers/fleet
+
+# For these two go downloads the pinned linter. They are no tools of go.mod, because nothing that runs needs their dependencies.
+.PHONY: lint-deploy
+lint-deploy: ## check the workflows of .github and the manifests of deploy/kubernetes; needs the Go module proxy
+	$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 -shellcheck= -pyflakes=
+	$(GO) run sigs.k8s.io/kustomize/kustomize/v5@v5.8.3 build deploy/kubernetes >.lab/kubernetes.yaml
+	$(GO) test -count=1 ./deploy/kubernetes -manifest "$(CURDIR)/.lab/kubernetes.yaml"
+
 .PHONY: selftest
 selftest: deps tools dist ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
