@@ -80,7 +80,10 @@ func askMain(tree dist.Tree, args []string) int {
 	pinned := set.Bool("pinned", false, "ask about the programs of the tarball")
 	_ = set.Parse(args)
 	choose(tree, *pinned)
-	err := syscall.Exec(tree.TestBinary(), append([]string{tree.TestBinary()}, set.Args()...), os.Environ())
-	logf("run %s: %v", tree.TestBinary(), err)
+	err := os.Chdir(tree.Chapter())
+	if err == nil {
+		err = syscall.Exec(tree.TestBinary(), append([]string{tree.TestBinary()}, set.Args()...), os.Environ())
+	}
+	logf("run the questions of %s: %v", tree, err)
 	return 1
 }

@@ -64,6 +64,7 @@ type labRun struct {
 	argv    []string
 	all     string // the directory of all results
 	dir     string // of the results
+	workDir string // of the command; "" for that of this program
 	stream  *os.File
 	display display.Display
 	code    int          // exit code of go test
@@ -171,7 +172,7 @@ func (r *labRun) read() *results.Run {
 
 func (r *labRun) run() error {
 	cmd := exec.Command(r.argv[0], r.argv[1:]...)
-	cmd.Stdin = os.Stdin
+	cmd.Stdin, cmd.Dir = os.Stdin, r.workDir
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,18 +92,24 @@ func (b *Build) version(ctx context.Context) (line string, modified time.Time, e
 	return fmt.Sprintf("cdblab %s of %s, linux/%s, %s\n", commit, modified.Format(time.DateOnly), b.Arch, runtime.Version()), modified, nil
 }
 
-// addChapter adds the source of the questions.
+// chapterFiles are the source of the questions, and the tables that the questions read when they run.
+var chapterFiles = []string{"*_test.go", "doc.go", "testdata/*.golden"}
+
+// addChapter adds the files of the questions.
 func (b *Build) addChapter(files map[string]File) error {
-	names, err := filepath.Glob(filepath.Join(b.Module, "*_test.go"))
-	if err != nil {
-		return err
-	}
-	for _, path := range append(names, filepath.Join(b.Module, "doc.go")) {
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
+	module := os.DirFS(b.Module) // not filepath.Glob: the checkout's path may contain characters of a pattern
+	for _, pattern := range chapterFiles {
+		names, err := fs.Glob(module, pattern)
+		if err != nil || len(names) == 0 {
+			return errors.Join(err, fmt.Errorf("%s has no %s", b.Module, pattern))
 		}
-		files[filepath.Join(ChapterDir, filepath.Base(path))] = File{0o644, content}
+		for _, name := range names {
+			content, err := fs.ReadFile(module, name)
+			if err != nil {
+				return err
+			}
+			files[filepath.Join(ChapterDir, name)] = File{0o644, content}
+		}
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ const (
 	Test2JSON   = "lib/test2json" // converts the output of the questions to the stream of go test -json
 	Init        = "lib/lab-init"  // runs the questions in a VM that boots a disk of the user
 	BinDir      = "bin"           // runc, containerd, ctr and the shim that go.mod pins, and busybox
-	ChapterDir  = "chapter"       // the source of the questions, for the syllabus and for readers
+	ChapterDir  = "chapter"       // the source of the questions, and their tables: the questions run in it
 	VersionFile = "VERSION"
 	SumsFile    = "SHA256SUMS"
 )
@@ -56,7 +56,7 @@ func (t Tree) TestBinary() string { return t.path(TestBinary) }
 // Test2JSON returns the path of the converter.
 func (t Tree) Test2JSON() string { return t.path(Test2JSON) }
 
-// Chapter returns the directory with the source of the questions.
+// Chapter returns the directory with the source of the questions, and with the tables that they read in their working directory.
 func (t Tree) Chapter() string { return t.path(ChapterDir) }
 
 // Version returns what the tarball was built from, in one line.
