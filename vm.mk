@@ -42,8 +42,10 @@ disk: $(BIN)/lab ## make a bootable disk image of a node from Debian's packages:
 	@$(NODE)
 
 .PHONY: test-disk
-test-disk: $(BIN)/lab ## boot the image of make disk with UEFI and with BIOS; needs the package ovmf (takes minutes)
-	image=$$($(NODE)) && $(GO) test -tags vmtest -count=1 -timeout 200m -v $(RUN) ./helpers/node -image "$$image"
+test-disk: deps dist $(BIN)/lab ## boot the image of make disk with UEFI and BIOS, and let it fail in each way; needs the package ovmf
+	image=$$($(NODE)) && $(GO) test -tags vmtest -count=1 -timeout 200m -v $(RUN) ./helpers/node -image "$$image" && \
+		CDB_TEST_DISK="$$image" CDB_TEST_TARBALL=$(call q,CURDIR)/$(TARBALL) \
+		$(GO) test -tags vmtest -count=1 -timeout 200m -v -run TestDisk ./helpers/vm
 
 .PHONY: test-vm
 test-vm: deps tools ## test the VM itself: honest exit codes, bad input (takes minutes)

@@ -80,7 +80,7 @@ func askMain(tree dist.Tree, args []string) int {
 	pinned := set.Bool("pinned", false, "ask about the programs of the tarball")
 	_ = set.Parse(args)
 	choose(tree, *pinned)
-	err := os.Chdir(tree.Chapter())
+	err := os.Chdir(tree.WorkDir())
 	if err == nil {
 		err = syscall.Exec(tree.TestBinary(), append([]string{tree.TestBinary()}, set.Args()...), os.Environ())
 	}

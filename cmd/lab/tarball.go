@@ -88,7 +88,7 @@ func tarballRun(tree dist.Tree, args []string) int {
 		logf("%v", err)
 		return 1
 	}
-	r.workDir = tree.Chapter()
+	r.workDir = tree.WorkDir()
 	return r.do("starting the questions", f.verbose, f.junit)
 }
 

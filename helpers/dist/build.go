@@ -108,7 +108,11 @@ func (b *Build) addChapter(files map[string]File) error {
 			if err != nil {
 				return err
 			}
-			files[filepath.Join(ChapterDir, name)] = File{0o644, content}
+			dir := ChapterDir
+			if filepath.Ext(name) == ".golden" {
+				dir = WorkDir
+			}
+			files[filepath.Join(dir, name)] = File{0o644, content}
 		}
 	}
 	return nil

@@ -18,12 +18,13 @@ const Top = "cdblab"
 
 // The files below [Top].
 const (
-	Program     = "cdblab"        // the command that users type
-	TestBinary  = "lib/lab.test"  // the questions
-	Test2JSON   = "lib/test2json" // converts the output of the questions to the stream of go test -json
-	Init        = "lib/lab-init"  // runs the questions in a VM that boots a disk of the user
-	BinDir      = "bin"           // runc, containerd, ctr and the shim that go.mod pins, and busybox
-	ChapterDir  = "chapter"       // the source of the questions, and their tables: the questions run in it
+	Program     = "cdblab"         // the command that users type
+	TestBinary  = "lib/lab.test"   // the questions
+	Test2JSON   = "lib/test2json"  // converts the output of the questions to the stream of go test -json
+	Init        = "lib/lab-init"   // runs the questions in a VM that boots a disk of the user
+	BinDir      = "bin"            // runc, containerd, ctr and the shim that go.mod pins, and busybox
+	WorkDir     = "chapter"        // the questions run in it: testdata has the tables that they compare with
+	ChapterDir  = "chapter/" + Top // the source of the questions. A message names it from WorkDir: cdblab/task_test.go
 	VersionFile = "VERSION"
 	SumsFile    = "SHA256SUMS"
 )
@@ -56,7 +57,10 @@ func (t Tree) TestBinary() string { return t.path(TestBinary) }
 // Test2JSON returns the path of the converter.
 func (t Tree) Test2JSON() string { return t.path(Test2JSON) }
 
-// Chapter returns the directory with the source of the questions, and with the tables that they read in their working directory.
+// WorkDir returns the directory in which the questions run.
+func (t Tree) WorkDir() string { return t.path(WorkDir) }
+
+// Chapter returns the directory with the source of the questions.
 func (t Tree) Chapter() string { return t.path(ChapterDir) }
 
 // Version returns what the tarball was built from, in one line.
