@@ -245,8 +245,12 @@ func writeRecord(path string, r record) error {
 func (s *store) sweep(now time.Time) {
 	entries, _ := os.ReadDir(s.dir)
 	for _, e := range entries {
+		path := filepath.Join(s.dir, e.Name())
 		if strings.HasPrefix(e.Name(), ".new-") { // of a process that was killed
-			_ = os.RemoveAll(filepath.Join(s.dir, e.Name()))
+			_ = os.RemoveAll(path)
+		}
+		if image, ok := strings.CutSuffix(path, ".qcow2.json"); ok && used(image+".qcow2").IsZero() {
+			_ = os.Remove(path)
 		}
 	}
 	lists, _ := os.ReadDir(filepath.Join(s.dir, "apt"))
@@ -260,8 +264,8 @@ func (s *store) sweep(now time.Time) {
 	slices.SortFunc(images, func(a, b string) int { return used(recordOf(b)).Compare(used(recordOf(a))) })
 	for i, path := range images {
 		if i >= maxImages || used(recordOf(path)).Before(now.Add(-imageUse)) {
-			// The record goes last: until then the next sweep finds what is left.
-			_ = errors.Join(os.Remove(path), os.Remove(recordOf(path)))
+			_ = os.Remove(path)
+			_ = os.Remove(recordOf(path))
 		}
 	}
 }
