@@ -6,6 +6,7 @@ root=$1
 
 echo node >"$root/etc/hostname"
 printf '127.0.0.1 localhost\n127.0.1.1 node\n::1 localhost\n' >"$root/etc/hosts"
+printf 'LABEL=%s / ext4 errors=remount-ro 0 1\n' "$NODE_LABEL" >"$root/etc/fstab"
 
 # cloud-init asks no network for a datasource. It makes no locale and no keys of sshd: neither program is in the image.
 mkdir -p "$root/etc/cloud/cloud.cfg.d"
