@@ -111,7 +111,8 @@ func TestNewRecipe_SystemdWithoutCgroupV1(t *testing.T) {
 
 func TestOpenArchive_NoDebian(t *testing.T) {
 	dir := t.TempDir()
-	assert.NilError(t, os.WriteFile(filepath.Join(dir, "apt-get"), []byte("#!/bin/sh\necho 'Ubuntu|Ubuntu|main|noble|http://mirror.example/ubuntu/'\n"), 0o755))
+	script := "#!/bin/sh\necho 'Ubuntu|Ubuntu|main|noble|http://mirror.example/ubuntu/'\n"
+	assert.NilError(t, os.WriteFile(filepath.Join(dir, "apt-get"), []byte(script), 0o755))
 	t.Setenv("PATH", dir)
 	_, err := openArchive(t.Context(), t.TempDir(), "bookworm", "")
 	assert.ErrorContains(t, err, "MIRROR=http")

@@ -29,7 +29,9 @@ func TestParseVariant(t *testing.T) {
 	assert.Equal(t, v.Name(), "trixie-cgroup-v1-systemd-driver")
 	assert.Equal(t, mirror, "http://mirror.example/debian")
 
-	for _, word := range []string{"SUITE=", "SUITE=../etc", "SUITE=Bookworm", "CGROUP=v3", "SYSTEMD_CGROUP=yes", "MIRROR=bookworm", "KERNEL=6.12", "trixie"} {
+	for _, word := range []string{
+		"SUITE=", "SUITE=../etc", "SUITE=Bookworm", "CGROUP=v3", "SYSTEMD_CGROUP=yes", "MIRROR=bookworm", "KERNEL=6.12", "trixie",
+	} {
 		_, _, err := ParseVariant([]string{word})
 		assert.ErrorContains(t, err, word)
 		assert.ErrorContains(t, err, "SUITE=bookworm")
@@ -63,7 +65,8 @@ Conf libc6 (2.36-9+deb12u14 Debian:12.12/oldstable [amd64])
 func TestRecipe_Key(t *testing.T) {
 	make := func() *recipe {
 		return &recipe{
-			Variant: Variant{Suite: "bookworm", Cgroup: "v2"}, Mmdebstrap: []string{"--variant=apt"}, Filesystem: "mkfs.ext4", Partitions: partitions,
+			Variant: Variant{Suite: "bookworm", Cgroup: "v2"}, Mmdebstrap: []string{"--variant=apt"},
+			Filesystem: "mkfs.ext4", Partitions: partitions,
 			Env: []string{"NODE_LABEL=node-root"}, Versions: map[string]string{"runc": "1.1.5", "systemd": "252"},
 		}
 	}
