@@ -28,7 +28,7 @@ var (
 var packages = []string{
 	"systemd-sysv", "libpam-systemd", "dbus", "udev", "kmod", "apparmor", "containerd", "runc", "cloud-init",
 	"linux-image-cloud-amd64", "initramfs-tools", "zstd", "grub-pc-bin", "grub-efi-amd64-bin", "grub-common",
-	"e2fsprogs", "login", "passwd", "mount", "procps", "iproute2", "strace",
+	"e2fsprogs", "login", "passwd", "mount", "procps", "iproute2", "openssh-client", "strace",
 }
 
 // optional packages have programs that some questions use. Not each suite has all.
