@@ -40,7 +40,9 @@ func logged(t *testing.T) (*store, *strings.Builder) {
 
 const (
 	unreachable = `echo "E: Could not resolve 'mirror.example'" >&2; exit 100`
-	systemd252  = `echo 'Inst systemd (252.39-1 Debian:12 [amd64])'`
+	systemd252  = `echo 'Inst systemd (252.39-1 Debian:12 [amd64])
+Inst linux-image-6.1.0-56-cloud-amd64 (6.1.192-2 Debian:12 [amd64])
+Inst linux-image-cloud-amd64 (6.1.192-2 Debian:12 [amd64])'`
 )
 
 func TestStore_ImageOfTodaysPackages(t *testing.T) {
@@ -52,8 +54,10 @@ func TestStore_ImageOfTodaysPackages(t *testing.T) {
 	assert.DeepEqual(t, a.sources, []string{"deb [signed-by=" + keyring + "] http://mirror.example/debian/ bookworm main"})
 	r, err := newRecipe(t.Context(), a, v)
 	assert.NilError(t, err)
-	assert.DeepEqual(t, r.Versions, map[string]string{"systemd": "252.39-1"})
+	assert.DeepEqual(t, r.Versions, map[string]string{"systemd": "252.39-1", "linux-image-6.1.0-56-cloud-amd64": "6.1.192-2"})
 	include := strings.Join(r.Mmdebstrap, " ")
+	assert.Check(t, strings.Contains(include, ",linux-image-6.1.0-56-cloud-amd64,"), "the kernel itself is not installed: %s", include)
+	assert.Check(t, !strings.Contains(include, ","+kernel+","), "the package that depends on the kernel is installed: %s", include)
 	assert.Check(t, strings.Contains(include, ",crun "), "crun, which the suite has, is not installed: %s", include)
 	assert.Check(t, !strings.Contains(include, ",criu"), "criu, which the suite does not have, is installed: %s", include)
 
@@ -119,4 +123,9 @@ func TestOpenArchive_NoDebian(t *testing.T) {
 	a, err := openArchive(t.Context(), t.TempDir(), "trixie", "http://mirror.example/debian")
 	assert.NilError(t, err)
 	assert.Equal(t, len(a.sources), 2, "%q", a.sources) // trixie and trixie-updates
+}
+
+func TestReason(t *testing.T) {
+	assert.Equal(t, reason("Get:1\nE: Failed to fetch x  404\nE: mmdebstrap failed to run\n"), "E: Failed to fetch x  404")
+	assert.Equal(t, reason("+ sfdisk\nSector 67584 already used.\n"), "Sector 67584 already used.")
 }
