@@ -39,18 +39,20 @@ func openArchive(ctx context.Context, dir, suite, mirror string) (*archive, erro
 		"-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15", "-o", "Acquire::Retries=1",
 		"-o", "APT::Update::Error-Mode=any",
 	}}
+	const tried = "find Debian's archive in the sources of apt"
 	addresses := map[string]string{"": mirror, "-updates": mirror}
 	if mirror == "" {
 		// Origin and label come from the lists of this machine. Codename is bookworm-updates also where sources.list has "stable-updates".
-		out, err := output(ctx, "apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(COMPONENT)|$(CODENAME)|$(REPO_URI)", "Created-By: Packages")
+		const format = "$(ORIGIN)|$(LABEL)|$(COMPONENT)|$(CODENAME)|$(REPO_URI)"
+		out, err := output(ctx, "apt-get", "indextargets", "--format", format, "Created-By: Packages")
 		if err != nil {
-			return nil, &vm.Fault{Tried: "find Debian's archive in the sources of apt", Seen: err.Error(), Do: "check that apt-get update works here"}
+			return nil, &vm.Fault{Tried: tried, Seen: err.Error(), Do: "check that apt-get update works here"}
 		}
 		addresses = debianAddresses(string(out))
 	}
 	if addresses[""] == "" {
 		return nil, &vm.Fault{
-			Tried: "find Debian's archive in the sources of apt", Seen: "apt has no package list whose origin is Debian, and whose component is main",
+			Tried: tried, Seen: "apt has no package list whose origin is Debian, and whose component is main",
 			Do: "on Debian run apt-get update. Elsewhere name a mirror of Debian's archive: make disk MIRROR=http://…/debian",
 		}
 	}

@@ -72,7 +72,7 @@ func (b *build) run(ctx context.Context, set func(*exec.Cmd), name string, args 
 		return context.Cause(ctx)
 	}
 	return &vm.Fault{
-		Tried: "make the disk image of a node with " + name, Seen: fmt.Sprintf("%v: %s", err, lastLine(string(tail))),
+		Tried: "make the disk image of a node with " + name, Seen: fmt.Sprintf("%v: %s", err, reason(string(tail))),
 		Do: "read " + b.logFile.Name() + ", mend the reason, and run this again",
 	}
 }
@@ -89,4 +89,15 @@ func (l *lastBytes) Write(p []byte) (int, error) {
 func lastLine(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return lines[len(lines)-1]
+}
+
+// reason returns the first line that is an error of apt or of mmdebstrap: the last ones only say that it failed. Without such a line,
+// reason returns the last line.
+func reason(text string) string {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "E: ") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return lastLine(text)
 }

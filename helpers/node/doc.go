@@ -11,5 +11,8 @@
 //	build.go     the steps: packages, root filesystem, partitions, image
 //	grub.go      the boot sectors with which a BIOS starts GRUB
 //	programs.go  the programs that the steps need, and the packages that have them
-//	store.go     the directory .lab/disk: images by key, their records, the lock, what is removed
+//	command.go   runs a program: its output, its end
+//	store.go     the directory .lab/disk: images by key, and the lock
+//	record.go    what is known of an image
+//	sweep.go     removes what was not used for a month
 package node

@@ -72,7 +72,7 @@ func checkPrograms() error {
 	}
 	return &vm.Fault{
 		Tried: "find the programs that make the disk image of a node", Seen: "missing: " + strings.Join(programs, ", "),
-		Do: fmt.Sprintf("on Debian and Ubuntu: %sapt-get install --no-install-recommends %s. The image cannot be made on other distributions",
+		Do: fmt.Sprintf("on Debian and Ubuntu: %sapt-get install --no-install-recommends %s. Elsewhere: make the image on Debian, and copy it",
 			sudo, strings.Join(packages, " ")),
 	}
 }

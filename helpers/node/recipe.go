@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -24,11 +25,16 @@ var (
 	filesystemScript string
 )
 
+// kernel is a package that depends on the newest kernel of the suite.
+const kernel = "linux-image-cloud-amd64"
+
+var kernelPackage = regexp.MustCompile(`^linux-image-[0-9].*-cloud-amd64$`)
+
 // packages are installed in each node, with what they depend on.
 var packages = []string{
 	"systemd-sysv", "libpam-systemd", "dbus", "udev", "kmod", "apparmor", "containerd", "runc", "cloud-init",
-	"linux-image-cloud-amd64", "initramfs-tools", "zstd", "grub-pc-bin", "grub-efi-amd64-bin", "grub-common",
-	"e2fsprogs", "login", "passwd", "mount", "procps", "iproute2", "strace",
+	kernel, "initramfs-tools", "zstd", "grub-pc-bin", "grub-efi-amd64-bin", "grub-common",
+	"e2fsprogs", "login", "passwd", "mount", "procps", "iproute2", "openssh-client", "strace",
 }
 
 // optional packages have programs that some questions use. Not each suite has all.
@@ -72,6 +78,14 @@ func newRecipe(ctx context.Context, a *archive, v Variant) (*recipe, error) {
 	versions, err := a.versions(ctx, include)
 	if err != nil {
 		return nil, err
+	}
+	// The package of the kernel, and not the one that only depends on it: the archive of an old suite was seen without the latter.
+	for name := range versions {
+		if kernelPackage.MatchString(name) {
+			include[slices.Index(include, kernel)] = name
+			delete(versions, kernel)
+			break
+		}
 	}
 	if systemd := major(versions["systemd"]); v.Cgroup != "v2" && systemd >= firstWithoutV1 {
 		return nil, &vm.Fault{
@@ -118,7 +132,7 @@ func (r *recipe) key() string {
 func describe(versions map[string]string) string {
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(versions)) {
-		if slices.Contains([]string{"systemd", "containerd", "runc", "apparmor", "cloud-init", "linux-image-cloud-amd64"}, name) {
+		if slices.Contains([]string{"systemd", "containerd", "runc", "apparmor", "cloud-init"}, name) || kernelPackage.MatchString(name) {
 			list = append(list, name+" "+versions[name])
 		}
 	}

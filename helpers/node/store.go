@@ -4,36 +4,18 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
-	"github.com/google/renameio/v2"
 
 	"cdblab/helpers/vm"
 )
-
-const (
-	imageUse  = 30 * 24 * time.Hour // images, and package lists, that were not used for so long are removed
-	maxImages = 8                   // of 300 MB each; each new version of a package makes one
-)
-
-// A record describes an image. It lies beside it, as NAME.json. Its time is the time of the last use.
-type record struct {
-	Variant  Variant
-	Key      string // of the recipe
-	Made     time.Time
-	Size     int64             // of the image
-	Packages map[string]string // versions by name
-}
 
 // A store is the directory .lab/disk of the module.
 type store struct {
@@ -41,8 +23,8 @@ type store struct {
 	log func(string, ...any)
 }
 
-// Image returns the path of the image of a variant. It makes the image if there is none with what Debian's archive has today. The
-// archive is at the address mirror; "" stands for the sources of this machine's apt.
+// Image returns the path of the image of a variant. It makes the image if the store has no image of what Debian's archive has
+// today. The archive is at the address mirror; "" stands for the sources of this machine's apt.
 func Image(ctx context.Context, v Variant, mirror string, log func(string, ...any)) (string, error) {
 	if err := checkPrograms(); err != nil {
 		return "", err
@@ -116,7 +98,8 @@ func (s *store) image(ctx context.Context, v Variant, mirror string) (string, er
 		}
 		return "", &vm.Fault{
 			Tried: "ask Debian's archive for the packages of the suite " + v.Suite, Seen: err.Error(),
-			Do: "check the network and the name of the suite. Mirrors do not have a suite that Debian no longer supports: name an archive of old releases with MIRROR=",
+			Do: "check the network and the name of the suite. Mirrors do not have a suite that Debian no longer supports: " +
+				"name an archive of old releases with MIRROR=",
 		}
 	}
 	return s.make(ctx, a, r)
@@ -125,25 +108,6 @@ func (s *store) image(ctx context.Context, v Variant, mirror string) (string, er
 // path returns the path of an image.
 func (s *store) path(v Variant, key string) string {
 	return filepath.Join(s.dir, v.Name()+"-"+key+".qcow2")
-}
-
-func recordOf(path string) string { return path + ".json" }
-
-// read returns the record of an image that is complete.
-func read(path string) (*record, error) {
-	b, err := os.ReadFile(recordOf(path))
-	if err != nil {
-		return nil, err
-	}
-	var r record
-	if err := json.Unmarshal(b, &r); err != nil {
-		return nil, err
-	}
-	info, err := os.Stat(path)
-	if err == nil && info.Size() != r.Size {
-		err = fmt.Errorf("%s has %d bytes, expected %d", path, info.Size(), r.Size)
-	}
-	return &r, err
 }
 
 // use reports whether the image is there, and marks it as used.
@@ -231,48 +195,6 @@ func publish(from, to string) error {
 		return err
 	}
 	return os.Rename(from, to)
-}
-
-func writeRecord(path string, r record) error {
-	b, err := json.MarshalIndent(r, "", "\t")
-	if err != nil {
-		return err
-	}
-	return renameio.WriteFile(recordOf(path), append(b, '\n'), 0o644, renameio.WithTempDir(filepath.Dir(path)))
-}
-
-// sweep removes what is not needed any more. No other process makes images, and a VM that has an image open keeps it.
-func (s *store) sweep(now time.Time) {
-	entries, _ := os.ReadDir(s.dir)
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".new-") { // of a process that was killed
-			_ = os.RemoveAll(filepath.Join(s.dir, e.Name()))
-		}
-	}
-	lists, _ := os.ReadDir(filepath.Join(s.dir, "apt"))
-	for _, e := range lists {
-		dir := filepath.Join(s.dir, "apt", e.Name())
-		if used(filepath.Join(dir, "fetched")).Before(now.Add(-imageUse)) {
-			_ = os.RemoveAll(dir)
-		}
-	}
-	images := s.images() // the most recently used first
-	slices.SortFunc(images, func(a, b string) int { return used(recordOf(b)).Compare(used(recordOf(a))) })
-	for i, path := range images {
-		if i >= maxImages || used(recordOf(path)).Before(now.Add(-imageUse)) {
-			// The record goes last: until then the next sweep finds what is left.
-			_ = errors.Join(os.Remove(path), os.Remove(recordOf(path)))
-		}
-	}
-}
-
-// used returns the time of a file, or the zero time if there is none.
-func used(file string) time.Time {
-	info, err := os.Stat(file)
-	if err != nil {
-		return time.Time{}
-	}
-	return info.ModTime()
 }
 
 func (s *store) diskError(err error) error {

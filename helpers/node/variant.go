@@ -40,7 +40,8 @@ func ParseVariant(words []string) (v Variant, mirror string, err error) {
 		if !known {
 			return v, "", &vm.Fault{
 				Tried: "read the variant of the node", Seen: fmt.Sprintf("%q is not a variant", word),
-				Do: "use SUITE=bookworm (a name of Debian's), CGROUP=v2, v1 or hybrid, SYSTEMD_CGROUP=1, MIRROR=http://… (an address of Debian's archive)",
+				Do: "use SUITE=bookworm (a name of Debian's), CGROUP=v2, v1 or hybrid, SYSTEMD_CGROUP=1, " +
+					"MIRROR=http://… (an address of Debian's archive)",
 			}
 		}
 	}

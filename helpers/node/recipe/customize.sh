@@ -6,13 +6,14 @@ root=$1
 
 echo node >"$root/etc/hostname"
 printf '127.0.0.1 localhost\n127.0.1.1 node\n::1 localhost\n' >"$root/etc/hosts"
+printf 'LABEL=%s / ext4 errors=remount-ro 0 1\n' "$NODE_LABEL" >"$root/etc/fstab"
 
-# cloud-init asks no network for a datasource. It makes no locale and no keys of sshd: neither program is in the image.
+# cloud-init asks no network for a datasource. It makes no locale, and one key of sshd instead of four, with which it would be busy.
 mkdir -p "$root/etc/cloud/cloud.cfg.d"
 cat >"$root/etc/cloud/cloud.cfg.d/95-node.cfg" <<'YAML'
 datasource_list: [NoCloud, None]
 locale: C.UTF-8
-ssh_genkeytypes: []
+ssh_genkeytypes: [ed25519]
 YAML
 
 # At the first boot apt would look for packages, without a network, while questions are asked.

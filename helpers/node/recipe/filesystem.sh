@@ -9,7 +9,8 @@ rm root.tar
 : >tree/etc/machine-id
 cp tree/boot/grub/core.img tree/boot/grub/boot.img tree/boot/grub/bootx64.efi .
 # All features are named: an older kernel, fsck or GRUB does not know what a newer mkfs.ext4 has by default.
-mkfs.ext4 -q -F -L "$NODE_LABEL" -m 1 -d tree -E "offset=$NODE_ROOT_OFFSET,nodiscard" \
-	-O none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum \
+features=none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file
+features=$features,huge_file,dir_nlink,extra_isize,metadata_csum
+mkfs.ext4 -q -F -L "$NODE_LABEL" -m 1 -O "$features" -d tree -E "offset=$NODE_ROOT_OFFSET,nodiscard" \
 	disk.raw "$NODE_ROOT_SIZE"
 rm -r tree
