@@ -84,6 +84,7 @@ func TestRead_OfAStreamThatBreaksOff(t *testing.T) {
 	broken := io.MultiReader(strings.NewReader(line(t, "node-1", run(question("TestX")))), errReader{})
 	nodes, problems := Read(&results.Cache{}, broken, "-")
 	assert.DeepEqual(t, sortedNames(nodes), []string{"node-1"})
+	assert.Equal(t, len(problems), 1)
 	assert.Equal(t, problems[0].String(), "stdin: it could be read up to line 1: the connection is gone")
 }
 
