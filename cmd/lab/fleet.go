@@ -34,7 +34,8 @@ func fleetMain(args []string) int {
 
 Says which nodes have the same facts, and how the others differ from them, the odd ones first. RESULTS are directories of results,
 facts.json files, directories that have many of them, or streams: a file or - (stdin) with the lines that `+"`lab facts`"+` prints, also
-between other lines of a log. The exit code is 0 if all nodes have the same facts, 1 if they differ, and 2 if a result could not be compared.
+between other lines of a log.
+The exit code is 0 if all nodes have the same facts, 1 if they differ, and 2 if a result could not be compared.
 
 `)
 		set.PrintDefaults()
@@ -82,7 +83,8 @@ func factsMain(args []string) int {
 	set := flag.NewFlagSet("lab facts", flag.ExitOnError)
 	node := set.String("node", hostname, "the `name` of the node")
 	set.Usage = func() {
-		fmt.Fprintln(set.Output(), "usage: lab facts [-node NAME] [DIR]   prints the facts of a run as one line of JSON, for lab fleet; the default is the last run")
+		fmt.Fprintln(set.Output(), "usage: lab facts [-node NAME] [DIR]   prints the facts of a run as one line, for lab fleet; "+
+			"the default is the last run")
 		set.PrintDefaults()
 	}
 	_ = set.Parse(args)

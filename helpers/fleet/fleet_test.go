@@ -95,7 +95,8 @@ func TestNew_GroupsNodesWithTheSameFacts(t *testing.T) {
 	assert.DeepEqual(t, sizes(f), []string{"b1 b2 b3 c1", "a1 against 1"})
 	assert.Check(t, !f.Equal())
 	assert.DeepEqual(t, f.Groups[0].Stack[0], Part{"kernel", []Value{{"6.1", "6.1", 3}, {"6.12", "6.12", 1}}})
-	assert.Equal(t, f.Summary(), "5 nodes in 2 groups: the nodes of a group have the same facts. The largest group has 4 nodes (2 questions, 2 facts).")
+	assert.Equal(t, f.Summary(), "5 nodes in 2 groups: the nodes of a group have the same facts. "+
+		"The largest group has 4 nodes (2 questions, 2 facts).")
 }
 
 func TestNew_OfEqualNodes(t *testing.T) {
@@ -165,10 +166,13 @@ func TestNew_DoesNotCompareVersionsOfTheLab(t *testing.T) {
 	for _, p := range f.Problems {
 		got = append(got, p.String())
 	}
-	const remedy = "\n  what to do: run the same version of the lab on all nodes, name the results of one version only, or compare what all have in common: -common"
+	const remedy = "\n  what to do: run the same version of the lab on all nodes, name the results of one version only, " +
+		"or compare what all have in common: -common"
 	assert.DeepEqual(t, got, []string{
-		"2 nodes (b1, b2): not compared: the questions are of lab 222222222222, and those of the other 3 nodes (a1, a2, a3) of lab 111111111111" + remedy,
-		"c1: not compared: the questions are of a lab that did not record its version, and those of the other 3 nodes (a1, a2, a3) of lab 111111111111" + remedy,
+		"2 nodes (b1, b2): not compared: the questions are of lab 222222222222, " +
+			"and those of the other 3 nodes (a1, a2, a3) of lab 111111111111" + remedy,
+		"c1: not compared: the questions are of a lab that did not record its version, " +
+			"and those of the other 3 nodes (a1, a2, a3) of lab 111111111111" + remedy,
 	})
 
 	f = fleetOf(t, true, all...)
@@ -282,7 +286,8 @@ func TestWriteText_IsShort(t *testing.T) {
 	assert.Equal(t, strings.Count(text, "        ~ "), 19*10)
 	assert.Check(t, cmp.Contains(text, "Not shown here: 10 groups"))
 	assert.Check(t, cmp.Contains(text, "… and 20 more differences. The page and the tables have all.\n"))
-	assert.Check(t, strings.HasSuffix(text, "\nGroup 1: 1 node\n  n00-1\n  tested: kernel 6.1; machine x86_64; cgroup v2; runc 1.3.4\n"), text[len(text)-200:])
+	assert.Check(t, strings.HasSuffix(text,
+		"\nGroup 1: 1 node\n  n00-1\n  tested: kernel 6.1; machine x86_64; cgroup v2; runc 1.3.4\n"), text[len(text)-200:])
 }
 
 func TestTables(t *testing.T) {
@@ -306,7 +311,8 @@ func TestTables(t *testing.T) {
 
 // A question that a node was not asked is a row as well.
 func TestWriteDifferences_HasQuestionsThatWereNotAsked(t *testing.T) {
-	f := fleetOf(t, false, members{"a", 2, run(question("TestX"), question("TestY"))}, members{"b", 1, run(question("TestX"), question("TestZ"))})
+	f := fleetOf(t, false,
+		members{"a", 2, run(question("TestX"), question("TestY"))}, members{"b", 1, run(question("TestX"), question("TestZ"))})
 	var out strings.Builder
 	assert.NilError(t, WriteDifferences(&out, f))
 	assert.DeepEqual(t, strings.Split(out.String(), "\n")[1:3], []string{

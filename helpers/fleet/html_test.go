@@ -12,14 +12,16 @@ import (
 )
 
 // hostile would be markup in an element, an attribute or a style if it were not escaped.
-const hostile = "</style></title><script>alert(1)</script><img src=x onerror=alert(1)>\"onload=alert(1) 'onclick=alert(1) javascript:alert(1) {{.}} -->"
+const hostile = "</style></title><script>alert(1)</script><img src=x onerror=alert(1)>" +
+	"\"onload=alert(1) 'onclick=alert(1) javascript:alert(1) {{.}} -->"
 
 func TestWriteHTML_NothingOfAResultIsMarkup(t *testing.T) {
 	bad := question("Test"+hostile, "fact"+hostile, "1"+hostile, "vanished"+hostile, "")
 	bad.Text, bad.Steps[1].Text = hostile, hostile
 	worse := question("Test"+hostile, "fact"+hostile, "2"+hostile)
 	worse.Text, worse.Steps[1].Text = hostile, hostile
-	f := fleetOf(t, false, members{hostile, 2, run(bad)}, members{"b" + hostile, 1, with(run(worse, ended(question("TestY"+hostile), results.Failed)),
+	f := fleetOf(t, false, members{hostile, 2, run(bad)}, members{"b" + hostile, 1, with(
+		run(worse, ended(question("TestY"+hostile), results.Failed)),
 		func(s *results.Stack) {
 			s.Kernel = hostile
 			s.Programs = []results.Program{{Name: hostile, Version: hostile, Digest: hostile}}
@@ -43,7 +45,8 @@ func TestWriteHTML_NothingOfAResultIsMarkup(t *testing.T) {
 			}
 		}
 	}
-	assert.DeepEqual(t, []int{elements["script"], elements["img"], elements["style"], elements["meta"], elements["title"]}, []int{0, 0, 1, 3, 1})
+	assert.DeepEqual(t, []int{elements["script"], elements["img"], elements["style"], elements["meta"], elements["title"]},
+		[]int{0, 0, 1, 3, 1})
 	assert.DeepEqual(t, []int{attributes["onerror"], attributes["onload"], attributes["onclick"], attributes["src"]}, []int{0, 0, 0, 0})
 	assert.Check(t, cmp.Contains(page.String(), `content="default-src 'none'; style-src 'unsafe-inline'"`))
 	assert.Check(t, strings.Contains(page.String(), "&lt;script&gt;"), "the page does not show the hostile text at all")

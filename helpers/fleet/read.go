@@ -108,7 +108,8 @@ func (r *reader) argument(arg string, stdin io.Reader) {
 	info, err := os.Stat(arg)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		r.problem(arg, "there is no such file or directory\n  what to do: name directories of results, facts.json files, or a directory that has many")
+		r.problem(arg, "there is no such file or directory\n"+
+			"  what to do: name directories of results, facts.json files, or a directory that has many")
 	case err != nil:
 		r.problem(arg, "%v", err)
 	case info.IsDir():
@@ -196,7 +197,8 @@ func (r *reader) file(name, path string) {
 // add adds a result.
 func (r *reader) add(name, source string, data []byte) {
 	if len(bytes.TrimSpace(data)) == 0 {
-		r.problem(source, "it is empty\n  what to do: copy the file from the node again; if it is empty there, its disk was full: run the lab again")
+		r.problem(source, "it is empty\n"+
+			"  what to do: copy the file from the node again; if it is empty there, its disk was full: run the lab again")
 		return
 	}
 	run, err := r.cache.Read(data)

@@ -70,8 +70,11 @@ func TestRead_FindsResultsBetweenTheLinesOfALog(t *testing.T) {
 		"the end"
 	nodes, problems := read(t, stream, "-")
 	assert.Equal(t, problems, "")
-	assert.DeepEqual(t, sortedNames(nodes)[:3], []string{"node-1", "node-2", "stdin"})
-	assert.Equal(t, len(nodes), 4)
+	// The names of the last two are that of the stream.
+	names := sortedNames(nodes)
+	assert.Equal(t, len(names), 4, "%q", names)
+	assert.DeepEqual(t, names[:3], []string{"node-1", "node-2", "stdin"})
+	assert.Check(t, strings.HasPrefix(names[3], "stdin, line "), names[3])
 	assert.Equal(t, nodes[0].Run.Questions[0].Facts()[0].Value, `{"node":"fake"}`)
 	assert.Equal(t, nodes[1].Run.Questions[0].Facts()[0].Value, "2")
 }
@@ -81,6 +84,7 @@ func TestRead_OfAStreamThatBreaksOff(t *testing.T) {
 	broken := io.MultiReader(strings.NewReader(line(t, "node-1", run(question("TestX")))), errReader{})
 	nodes, problems := Read(&results.Cache{}, broken, "-")
 	assert.DeepEqual(t, sortedNames(nodes), []string{"node-1"})
+	assert.Equal(t, len(problems), 1)
 	assert.Equal(t, problems[0].String(), "stdin: it could be read up to line 1: the connection is gone")
 }
 
@@ -103,8 +107,10 @@ func TestRead_SaysWhatIsWrongAndReadsTheOthers(t *testing.T) {
 		{"no JSON", "bad/facts.json: it is no JSON", fs.WithFile("facts.json", "404 page not found")},
 		{"a directory", "bad/facts.json: read", fs.WithDir("facts.json")},
 		{"another format", "bad/facts.json: it has format 2, and this lab reads format 1", fs.WithFile("facts.json", `{"format":2}`)},
-		{"no question", "bad/facts.json: it has no questions: the run ended before the first one", fs.WithFile("facts.json", `{"format":1,"questions":[]}`)},
-		{"a run that was killed", "bad: it has a stream.json and no facts.json: the run did not come to its end", fs.WithFile("stream.json", "{}")},
+		{"no question", "bad/facts.json: it has no questions: the run ended before the first one",
+			fs.WithFile("facts.json", `{"format":1,"questions":[]}`)},
+		{"a run that was killed", "bad: it has a stream.json and no facts.json: the run did not come to its end",
+			fs.WithFile("stream.json", "{}")},
 		{"a log without a result", "bad/pod.log: there is no result in it", fs.WithFile("pod.log", "Error: no kvm\n")},
 		{"a line that is cut short", "node-7 ($/bad/pod.log, line 2): the line is cut short, or damaged",
 			fs.WithFile("pod.log", "booting\n"+line(t, "node-7", run(question("TestX", "x", "1")))[:100])},

@@ -55,7 +55,8 @@ func (r *reader) stream(name, source string, in io.Reader) {
 	}
 	d.cut()
 	if d.results == 0 {
-		r.problem(source, "there is no result in it\n  what to do: name a %s, or a log with the line that `cdblab facts` prints", results.FactsFile)
+		r.problem(source, "there is no result in it\n"+
+			"  what to do: name a %s, or a log with the line that `cdblab facts` prints", results.FactsFile)
 	}
 }
 
@@ -135,8 +136,8 @@ func (d *documents) named(line []byte) {
 			if name := nameInCut.FindSubmatch(line); name != nil && json.Unmarshal(name[1], &result.Node) == nil {
 				at = fmt.Sprintf("%s (%s)", result.Node, at)
 			}
-			d.reader.problem(at, "the line is cut short, or damaged: %v\n  what to do: take the log of this node again. Logs on the node itself split "+
-				"lines of more than 16 KiB; kubectl logs joins them", err)
+			d.reader.problem(at, "the line is cut short, or damaged: %v\n"+
+				"  what to do: take the log of this node again. Logs on the node itself split lines of more than 16 KiB; kubectl logs joins them", err)
 			return nil
 		}
 		if result.Node == "" {

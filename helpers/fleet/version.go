@@ -23,7 +23,8 @@ func (f *Fleet) oneVersion(nodes []Node) []Node {
 	}
 	most := versions[0]
 	for _, v := range versions[1:] {
-		f.Problems = append(f.Problems, Problem{names[v], fmt.Sprintf("not compared: the questions are of %s, and those of the other %s (%s) of %s\n"+
+		f.Problems = append(f.Problems, Problem{names[v], fmt.Sprintf("not compared: the questions are of %s, "+
+			"and those of the other %s (%s) of %s\n"+
 			"  what to do: run the same version of the lab on all nodes, name the results of one version only, or compare what all have in "+
 			"common: -common", v, count(times[most], "node"), some(names[most]), most)})
 	}

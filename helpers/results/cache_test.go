@@ -52,6 +52,7 @@ func TestCache_SaysWhatIsWrong(t *testing.T) {
 		"it is no JSON, or it is cut short":          whole[:len(whole)/2],
 		"it has format 2, and this lab reads format": `{"format":2}`,
 		"names with strings, and not 7":              strings.Replace(whole, `"created"`, `7`, 1),
+		"it is no JSON, or it is cut short: ":        "404 page not found",
 	} {
 		_, err := new(Cache).Read([]byte(data))
 		assert.Check(t, cmp.ErrorContains(err, want))

@@ -122,7 +122,8 @@ func readFacts(data []byte, question func([]byte) (*Question, error)) (*Run, err
 	}
 	// Two facts may have the same name. The rest of the lab reads JSON by encoding/json, which allows both.
 	err := jsonv2.Unmarshal(data, &file, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	if syntax := (*jsontext.SyntacticError)(nil); errors.As(err, &syntax) {
+	isObject := bytes.HasPrefix(bytes.TrimSpace(data), []byte("{"))
+	if syntax := (*jsontext.SyntacticError)(nil); errors.As(err, &syntax) || err != nil && !isObject {
 		return nil, fmt.Errorf("it is no JSON, or it is cut short: %w", err)
 	}
 	if file.Format != Format {
