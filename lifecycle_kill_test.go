@@ -134,7 +134,9 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	q.Fact("a created container after TERM", created.State().Status)
 
 	q.Step("send KILL to a container that has no pid namespace of its own: all processes of its cgroup end")
-	// In a pid namespace of its own the kernel does that when pid 1 dies. Here the runtime has to.
+	// In a pid namespace of its own the kernel does that when pid 1 dies. Here the runtime has to. runc does it since 1.2.0, and the
+	// option --all, by which the caller had to ask for it, is obsolete since then.
+	endsAll := !runc.IsRunc(q) || runc.Knows(q, "(obsoleted, do not use)")
 	owner := runc.Variant(q, b, "owner")
 	pidNamespace := owner.CreateAndStart()
 	for _, row := range []struct {
@@ -152,6 +154,11 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 		child := proc.Snapshot(q, proc.FirstExcept(first.PID, group.Procs()))
 		c.Kill("KILL")
 		proc.WaitFor(q, proc.Dead(first.Identity))
+		if !endsAll {
+			assert.Check(q, proc.Alive(child.PID), "kill without --all has ended the second process as well")
+			q.Fact("a container that "+row.namespace+" pid namespace: kill without --all", "ends only its first process")
+			q.Must("runc", "--root", c.Root, "kill", "--all", c.ID, "KILL")
+		}
 		proc.WaitFor(q, proc.Dead(child.Identity))
 		c.Delete()
 		q.Fact("a container that "+row.namespace+" pid namespace: processes alive after KILL",
@@ -171,5 +178,6 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	q.Clause("Kill: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
 
 	q.Answer("Kill sends one signal to the container's first process and does not wait for its effect. The kernel drops a signal for " +
-		"which pid 1 has no handler, except KILL and STOP. KILL ends all processes of the container.")
+		"which pid 1 has no handler, except KILL and STOP. KILL ends all processes of the container. Before 1.2 runc needed `kill --all` for a container without a " +
+		"pid namespace of its own.")
 }
