@@ -1,6 +1,7 @@
 // Command lab-init runs one command in a throw-away VM. It has no use elsewhere.
 //
-// In the lab's own VM it is pid 1, and helpers/vm puts it into the initrd. It sets up the machine like a normal one (mounts, cgroups, loopback) and runs one command. Then it sends the command's
+// In the lab's own VM it is pid 1, and helpers/vm puts it into the initrd. It sets up the machine like a normal one (mounts,
+// cgroups, loopback) and runs one command. Then it sends the command's
 // result files and exit status to the host, and waits until the host switches the machine off. All messages go over
 // virtio serial ports: see helpers/vm/protocol.
 //

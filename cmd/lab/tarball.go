@@ -31,7 +31,8 @@ func tarballCommands(tree dist.Tree) []command {
 		{"report", "make the results of a run again from its stream", reportMain},
 		{"sweep", "remove the leftovers of killed runs, and kept runs, from this machine", sweepMain},
 		{"exec", "run the questions in a throw-away VM; run -disk starts it", execMain},
-		{"ask", "run the questions, with the flags of a test binary; in a VM, run -disk starts it", func(args []string) int { return askMain(tree, args) }},
+		{"ask", "run the questions, with the flags of a test binary; in a VM, run -disk starts it",
+			func(args []string) int { return askMain(tree, args) }},
 		{"version", "print what this program was built from", func([]string) int { fmt.Println(tree.Version()); return 0 }},
 	}
 }

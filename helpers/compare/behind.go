@@ -16,21 +16,22 @@ var withoutContainerd = regexp.MustCompile(`^Test(Bundle|Lifecycle)_`)
 // that the question depends on.
 func (c *Comparison) Behind(q Question) string {
 	ofRunc := withoutContainerd.MatchString(q.Test) && !strings.Contains(q.Test, "ontainerd")
-	var reasons []string
+	var names []string
+	var only StackRow
 	for _, r := range c.Stacks() {
 		switch {
 		case r.Same, r.Name == verdictsRow, strings.HasPrefix(r.Name, host.ContainerdConfig):
 			// The lab's containerd does not read the machine's configuration.
 		case ofRunc && slices.Contains([]string{"containerd", "ctr", "containerd-shim-runc-v2"}, r.Name):
 		default:
-			reasons = append(reasons, fmt.Sprintf("%s: %s → %s", r.Name, r.A, r.B))
+			names, only = append(names, r.Name), r
 		}
 	}
-	switch len(reasons) {
+	switch len(names) {
 	case 0:
 		return "Nothing that the lab records of the two machines is different. Run both again: a fact that changes by chance is a mistake of the lab."
 	case 1:
-		return "What lies behind it is " + reasons[0]
+		return fmt.Sprintf("What lies behind it is %s: %s → %s", only.Name, only.A, only.B)
 	}
-	return "What can lie behind it: " + strings.Join(reasons, "; ")
+	return "What can lie behind it: " + strings.Join(names, ", ")
 }

@@ -23,9 +23,11 @@ type Property struct {
 // sysctls are the settings of the kernel on which the questions depend, and that distributions set in different ways. Those of other
 // distributions' own patches are not everywhere.
 var sysctls = []string{
-	"user.max_user_namespaces", "kernel.unprivileged_userns_clone", "kernel.apparmor_restrict_unprivileged_userns",
+	maxUserNamespaces, "kernel.unprivileged_userns_clone", "kernel.apparmor_restrict_unprivileged_userns",
 	"kernel.unprivileged_bpf_disabled", "kernel.dmesg_restrict", "vm.overcommit_memory", "vm.panic_on_oom",
 }
+
+const maxUserNamespaces = "user.max_user_namespaces"
 
 // kernelParameters are the beginnings of the words of a kernel's command line on which the questions depend.
 var kernelParameters = []string{
@@ -49,7 +51,11 @@ func Properties() []Property {
 	add("security modules", readLine("/sys/kernel/security/lsm"))
 	add("kernel parameters", strings.Join(relevantParameters(readLine("/proc/cmdline")), " "))
 	for _, name := range sysctls {
-		add("sysctl "+name, readLine("/proc/sys/"+strings.ReplaceAll(name, ".", "/")))
+		value := readLine("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+		if name == maxUserNamespaces && value != "" && value != "0" {
+			value = "more than 0" // the kernel sets it by the size of the memory
+		}
+		add("sysctl "+name, value)
 	}
 	if b, err := os.ReadFile(ContainerdConfig); err == nil {
 		out = append(out, configProperties(b)...)
