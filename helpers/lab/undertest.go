@@ -99,6 +99,23 @@ func digestOf(chapter fs.FS) string {
 	return d.Digest().String()
 }
 
+// oldest are the oldest releases that the questions are kept green for.
+var oldest = map[string]string{
+	"runc": "1.1.12", "containerd": "1.7.27", "ctr": "1.7.27", "containerd-shim-runc-v2": "1.7.27",
+}
+
+// tooOld returns a line for each program that is older than what the lab supports. Its questions may fail for this reason alone.
+func tooOld(programs map[string]tools.Program) (lines []string) {
+	for _, tool := range tools.All {
+		p, ok := programs[tool.Name]
+		if version := oldest[tool.Name]; ok && version != "" && p.Precedes(version) {
+			lines = append(lines, fmt.Sprintf("%s is older than %s, the oldest release that the lab supports: a question may fail for this "+
+				"reason alone, unless the distribution has patched the program", p.Name, version))
+		}
+	}
+	return lines
+}
+
 // printUnderTest prints the programs, the kernel and the image under test, so that a result can be understood a year later.
 func (s *Session) printUnderTest() {
 	s.describe()
@@ -116,6 +133,9 @@ func (s *Session) printUnderTest() {
 	}
 	for _, p := range s.stack.Programs {
 		fmt.Printf("  %-24s %s\n  %-24s %s %s\n", p.Name, p.Version, "", p.Path, p.Digest)
+	}
+	for _, line := range tooOld(s.tools) {
+		fmt.Printf("  %-24s %s\n", "!", line)
 	}
 	digest, err := s.rootfs.Digest()
 	if err != nil {
