@@ -531,7 +531,7 @@ func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
 		c := runc.Variant(q, b, name, func(s *specs.Spec) { s.Linux.MemoryPolicy = &row.policy })
 		p := c.CreateAndStart()
 		got := proc.MemoryPolicies(q, p.PID)
-		if slices.Equal(got, []string{"default"}) && !runc.Knows(q, "memoryPolicy") { // runc has it since 1.4.0-rc.2
+		if slices.Equal(got, []string{"default"}) && !runc.KnowsSince(q, "memoryPolicy", "1.4.0-rc.2") {
 			q.Fact(field, []string{"ignored by this runtime:", strings.Join(got, " ")})
 			continue
 		}

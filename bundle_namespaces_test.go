@@ -279,7 +279,7 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 	for i, row := range rows {
 		field := row.covers[0]
 		assert.Check(q, first[i] != row.value, "%s has the value %s without the field", row.file, row.value)
-		if set[i] == first[i] && field == "domainname" && !runc.Knows(q, "domainname,omitempty") {
+		if set[i] == first[i] && field == "domainname" && !runc.KnowsSince(q, "domainname,omitempty", "1.2.0-rc.1") {
 			q.Fact(field, "this runtime does not know the field (runc does since 1.2.0), and ignores it without an error")
 			continue
 		}
@@ -397,7 +397,7 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 	}
 	assert.Assert(q, cmp.Equal(r.Code, 0), "%s", r)
 	start(moved)
-	if !hasDevice(sh, "cdb7") && !runc.Knows(q, "netDevices,omitempty") {
+	if !hasDevice(sh, "cdb7") && !runc.KnowsSince(q, "netDevices,omitempty", "1.4.0-rc.1") {
 		assert.Check(q, cmp.Contains(devices(holder), "cdb0"), "the device is in neither namespace")
 		q.Fact("linux.netDevices", "this runtime does not know the field (runc 1.3.6 does not, 1.4.1 does), and ignores it without an error")
 		q.Answer("With this runtime it does not: the runtime does not know the field, and leaves the device where it is.")

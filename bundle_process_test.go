@@ -67,7 +67,7 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 		case strings.HasPrefix(field, "process.scheduler."):
 			return runc.KnowsScheduler(q)
 		case strings.HasPrefix(field, "process.ioPriority."):
-			return runc.Knows(q, "ioPriority")
+			return runc.KnowsSince(q, "ioPriority", "1.2.0-rc.1")
 		case field == "linux.personality.domain":
 			return runc.Knows(q, "unsupported personality flags")
 		}
@@ -333,7 +333,7 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 	q.Fact("CPUs of a bound process that is moved into a cgroup", afterMove)
 
 	// runc has the field since 1.3.0-rc.1. An older one ignores it.
-	knows := runc.Knows(q, "execCPUAffinity")
+	knows := runc.KnowsSince(q, "execCPUAffinity", "1.3.0-rc.1")
 	for _, row := range []struct{ name, initial, final, want string }{
 		{"initial", cpus[0], "", afterMove},
 		{"final", cpus[0], cpus[1], cpus[1]},

@@ -82,7 +82,7 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q.Step("it has what config.json says of the process, as the first program does: ids, capabilities, limits, filter")
 	ofInit, ofExec := proc.Settings(q, init.PID), proc.Settings(q, joined.PID)
 	// runc 1.1 forgets the umask in exec. runc 1.2.0-rc.1 sets it, and is the first one whose features name mountExtensions.
-	if !runc.Knows(q, "mountExtensions") {
+	if !runc.KnowsSince(q, "mountExtensions", "1.2.0-rc.1") {
 		q.Fact("exec: Umask, ignored by this runtime", ofExec["Umask"])
 		delete(fromConfig, "Umask")
 		ofExec["Umask"] = ofInit["Umask"]

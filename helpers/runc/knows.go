@@ -24,11 +24,18 @@ func Knows(q *lab.Q, field string) bool {
 	return bytes.HasPrefix(program, []byte("#!")) || bytes.Contains(program, []byte(field))
 }
 
-// KnowsScheduler is [Knows] for process.scheduler, which runc has since 1.2.0. The word alone is in each Go program, whose own runtime
+// KnowsSince is [Knows] for a field of the runtime specification that runc has since a release. The name alone proves nothing:
+// a distribution may build an old runc with a newer package of the specification, which has all names. Debian's runc 1.1 is one.
+func KnowsSince(q *lab.Q, field, release string) bool {
+	q.Helper()
+	return Knows(q, field) && !(IsRunc(q) && q.UnderTest("runc").Precedes(release))
+}
+
+// KnowsScheduler is [KnowsSince] for process.scheduler, which runc has since 1.2.0. The word alone is in each Go program, whose own runtime
 // has a scheduler. A runtime in C has the names of the policies.
 func KnowsScheduler(q *lab.Q) bool {
 	q.Helper()
-	return Knows(q, `json:"scheduler`) || Knows(q, "SCHED_BATCH")
+	return KnowsSince(q, `json:"scheduler`, "1.2.0-rc.1") || Knows(q, "SCHED_BATCH") && !IsRunc(q)
 }
 
 // FeaturesHave reports whether `runc features` prints a name, such as that of a seccomp action. A runtime without this command, such as
