@@ -178,6 +178,6 @@ echo ready > /heard; while :; do sleep 300 & wait $!; done`))
 	q.Clause("Kill: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
 
 	q.Answer("Kill sends one signal to the container's first process and does not wait for its effect. The kernel drops a signal for " +
-		"which pid 1 has no handler, except KILL and STOP. KILL ends all processes of the container. Before 1.2 runc needed `kill --all` for a container without a " +
-		"pid namespace of its own.")
+		"which pid 1 has no handler, except KILL and STOP. KILL ends all processes of the container. " +
+		"Before 1.2 runc needed `kill --all` for a container without a pid namespace of its own.")
 }

@@ -29,7 +29,8 @@ func (c *Comparison) Behind(q Question) string {
 	}
 	switch len(names) {
 	case 0:
-		return "Nothing that the lab records of the two machines is different. Run both again: a fact that changes by chance is a mistake of the lab."
+		return "Nothing that the lab records of the two machines is different. Run both again: " +
+			"a fact that changes by chance is a mistake of the lab."
 	case 1:
 		return fmt.Sprintf("What lies behind it is %s: %s → %s", only.Name, only.A, only.B)
 	}

@@ -59,7 +59,8 @@ func (c *Config) Flags(set *flag.FlagSet) {
 	set.StringVar(&c.Firmware, "firmware", env("CDB_FIRMWARE", "auto"), "what boots the disk: auto, bios or uefi")
 	set.StringVar(&c.UserData, "user-data", env("CDB_USER_DATA", ""), "a file with data for the disk's cloud-init")
 	set.StringVar(&c.Tarball, "tarball", env("CDB_TARBALL", ""), "the tarball of make dist, which brings the questions to the disk")
-	set.BoolVar(&c.Pinned, "pinned", os.Getenv("CDB_DISK_PINNED") == "1", "ask the disk about the programs of the tarball, and not about its own")
+	set.BoolVar(&c.Pinned, "pinned", os.Getenv("CDB_DISK_PINNED") == "1",
+		"ask the disk about the programs of the tarball, and not about its own")
 }
 
 // check reports the first setting that is not valid.
@@ -104,7 +105,8 @@ func (c *Config) check() error {
 // checkDisk reports a setting that is of no use with a disk, or without one.
 func (c *Config) checkDisk() error {
 	useless := func(name, value, why string) error {
-		return &Fault{Tried: "read the settings of the VM", Seen: fmt.Sprintf("%s is %q, and %s", name, value, why), Do: "leave out " + name + "="}
+		return &Fault{Tried: "read the settings of the VM", Seen: fmt.Sprintf("%s is %q, and %s", name, value, why),
+			Do: "leave out " + name + "="}
 	}
 	switch {
 	case c.Disk == "" && c.UserData != "":
@@ -116,7 +118,8 @@ func (c *Config) checkDisk() error {
 	case os.Getenv("CDB_CGROUP") != "" || c.Cgroup != "v2":
 		return useless("CGROUP", c.Cgroup, "the init of the disk image chooses the cgroup mode")
 	case c.Tarball == "":
-		return &Fault{Tried: "read the settings of the VM", Seen: "no tarball brings the questions to the disk", Do: "use make lab DISK=" + c.Disk}
+		return &Fault{Tried: "read the settings of the VM", Seen: "no tarball brings the questions to the disk",
+			Do: "use make lab DISK=" + c.Disk}
 	}
 	return nil
 }

@@ -54,7 +54,8 @@ func inspectDisk(ctx context.Context, path string) (*disk, error) {
 	}
 	img, err := exec.LookPath("qemu-img")
 	if err != nil {
-		return nil, &Fault{Tried: "find qemu-img", Seen: "it is not on PATH", Do: "install it: Debian and Fedora have it in qemu-utils and qemu-img"}
+		return nil, &Fault{Tried: "find qemu-img", Seen: "it is not on PATH",
+			Do: "install it: Debian and Fedora have it in qemu-utils and qemu-img"}
 	}
 	d := &disk{path: abs}
 	encrypted, err := d.readFormat(ctx, img)
@@ -133,7 +134,8 @@ const (
 // readPartitions finds out how the disk boots, and returns the architecture if the partition table has it.
 func (d *disk) readPartitions(f *os.File, head []byte) (arch string) {
 	// A master boot record without a boot loader has zeros there.
-	d.bios = len(head) >= 512 && head[510] == 0x55 && head[511] == 0xaa && slices.ContainsFunc(head[:440], func(b byte) bool { return b != 0 })
+	d.bios = len(head) >= 512 && head[510] == 0x55 && head[511] == 0xaa &&
+		slices.ContainsFunc(head[:440], func(b byte) bool { return b != 0 })
 	table, err := partition.Read(file.New(f, true), 512, 512)
 	if err != nil {
 		return "" // no partition table: a BIOS may boot it nevertheless

@@ -107,17 +107,17 @@ func TestInspectDisk_RefusesWhatDoesNotBoot(t *testing.T) {
 	assert.NilError(t, err, "%s", out)
 	cut := write("cut.qcow2", 100, 0, "QFI\xfb\x00\x00\x00\x03")
 	for name, c := range map[string]struct{ path, seen string }{
-		"none":                 {dir + "/none", "no such file"},
-		"directory":            {dir, "it is a directory"},
-		"empty":                {write("empty", 0, 0, ""), "it is empty"},
-		"device that is none":  {"/dev/null", "neither a file nor a block device"},
-		"no boot loader":       {newDisk(t, false, gpt.LinuxFilesystem), "neither a boot loader for a BIOS nor a partition for UEFI"},
-		"text":                 {write("text", 1<<20, 0, "hello\n"), "neither a boot loader"},
-		"ISO":                  {write("installer.iso", 1<<20, 32769, "CD001"), "it is an ISO image"},
-		"LUKS":                 {write("luks", 1<<20, 0, "LUKS\xba\xbe\x00\x02"), "it is encrypted"},
-		"qcow2 with a key":     {encrypted, "it is encrypted"},
-		"qcow2, cut short":     {cut, "qemu-img info"},
-		"another architecture": {newDisk(t, false, gpt.EFISystemPartition, other), "run the lab on a machine for"},
+		"none":                  {dir + "/none", "no such file"},
+		"directory":             {dir, "it is a directory"},
+		"empty":                 {write("empty", 0, 0, ""), "it is empty"},
+		"device without blocks": {"/dev/null", "neither a file nor a block device"},
+		"no boot loader":        {newDisk(t, false, gpt.LinuxFilesystem), "neither a boot loader for a BIOS nor a partition for UEFI"},
+		"text":                  {write("text", 1<<20, 0, "hello\n"), "neither a boot loader"},
+		"ISO":                   {write("installer.iso", 1<<20, 32769, "CD001"), "it is an ISO image"},
+		"LUKS":                  {write("luks", 1<<20, 0, "LUKS\xba\xbe\x00\x02"), "it is encrypted"},
+		"qcow2 with a key":      {encrypted, "it is encrypted"},
+		"qcow2, cut short":      {cut, "qemu-img info"},
+		"another architecture":  {newDisk(t, false, gpt.EFISystemPartition, other), "run the lab on a machine for"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := inspectDisk(t.Context(), c.path)

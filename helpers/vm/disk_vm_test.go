@@ -55,7 +55,8 @@ func TestDisk_AnswersAndIsNotChanged(t *testing.T) {
 	assert.Check(t, bytes.Equal(before, after), "the image has changed")
 }
 
-// What an image does instead of starting the lab's service is a Fault, with the end of its console. The user's data for cloud-init make it do so.
+// What an image does instead of starting the lab's service is a Fault, with the end of its console. The user's data for cloud-init make
+// it do so.
 func TestDisk_FailureOfTheImageIsAFault(t *testing.T) {
 	short := func(d *time.Duration, to time.Duration) func() {
 		was := *d

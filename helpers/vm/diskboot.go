@@ -107,7 +107,8 @@ var deadEnds = []deadEnd{
 	{regexp.MustCompile(`\(initramfs\) *$|Entering emergency mode|dracut:/#`), "the guest's initramfs did not find its root file system",
 		"the image may lack the driver virtio_blk in its initramfs. Otherwise: " + lookAtConsole},
 	{regexp.MustCompile(`No bootable device|not a bootable disk|No bootable option or device|grub rescue> *$|grub> *$`),
-		"the firmware or the boot loader found nothing to boot", "check that the image is complete, and try the other firmware: FIRMWARE=uefi or FIRMWARE=bios"},
+		"the firmware or the boot loader found nothing to boot",
+		"check that the image is complete, and try the other firmware: FIRMWARE=uefi or FIRMWARE=bios"},
 }
 
 var loginPrompt = regexp.MustCompile(`(?m)\blogin: *$`)
@@ -128,7 +129,8 @@ func newBootWatch(accel string) *bootWatch {
 }
 
 const howToStart = "The image must have systemd 256 or later, or cloud-init with the data source NoCloud. Without both, add a service to it: " +
-	"one that mounts the disk with the label " + protocol.SeedLabel + " at " + protocol.SeedDir + " and runs sh " + protocol.SeedDir + "/" + protocol.SeedScript
+	"one that mounts the disk with the label " + protocol.SeedLabel + " at " + protocol.SeedDir +
+	" and runs sh " + protocol.SeedDir + "/" + protocol.SeedScript
 
 // check returns what was seen and what to do, or "" if the boot goes on.
 func (w *bootWatch) check(console string) (seen, do string) {
@@ -218,6 +220,7 @@ const guestSpace = 64 << 20
 // isOfThisMachine reports whether a variable says what is on this machine, and not on a disk of the user.
 func isOfThisMachine(variable string) bool {
 	name, _, _ := strings.Cut(variable, "=")
-	return slices.Contains([]string{"CDB_DISK", "CDB_FIRMWARE", "CDB_USER_DATA", "CDB_TARBALL", "CDB_DISK_PINNED", howto.Env, tools.PinnedEnv}, name) ||
+	ours := []string{"CDB_DISK", "CDB_FIRMWARE", "CDB_USER_DATA", "CDB_TARBALL", "CDB_DISK_PINNED", howto.Env, tools.PinnedEnv}
+	return slices.Contains(ours, name) ||
 		slices.ContainsFunc(tools.All, func(t tools.Tool) bool { return t.Env == name })
 }

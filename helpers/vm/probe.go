@@ -30,7 +30,9 @@ const noKVMAge = time.Hour
 // That /dev/kvm can be opened proves nothing: in a VM without nested virtualisation, or where that is broken, the guest
 // spins for ever. So KVM has to boot a guest once. The result is kept until QEMU or the host's kernel changes, or the
 // host boots again; that KVM does not work is kept for an hour at most.
-func (c *Cache) chooseAccelerator(ctx context.Context, q *qemu, want string, probe func(context.Context) error, log func(string, ...any)) (string, error) {
+func (c *Cache) chooseAccelerator(ctx context.Context, q *qemu, want string, probe func(context.Context) error,
+	log func(string, ...any),
+) (string, error) {
 	if want == "tcg" {
 		return "tcg", nil
 	}

@@ -118,13 +118,15 @@ func seedUserDataOf(path string) ([]byte, error) {
 	}
 	own, err := os.ReadFile(path)
 	if err != nil {
-		return nil, &Fault{Tried: "read the user data for cloud-init", Seen: err.Error(), Do: "USER_DATA= is the path of a file, such as one that begins with #cloud-config"}
+		return nil, &Fault{Tried: "read the user data for cloud-init", Seen: err.Error(),
+			Do: "USER_DATA= is the path of a file, such as one that begins with #cloud-config"}
 	}
 	if !bytes.HasPrefix(own, []byte("#")) && !bytes.HasPrefix(own, []byte("Content-Type:")) {
 		first, _, _ := strings.Cut(string(own), "\n")
 		return nil, &Fault{
-			Tried: "read the user data for cloud-init", Seen: fmt.Sprintf("the first line of %s is %.60q, and cloud-init does not know what it is", path, first),
-			Do: "begin it with #cloud-config, with #! for a script, or with the header of a MIME message",
+			Tried: "read the user data for cloud-init",
+			Seen:  fmt.Sprintf("the first line of %s is %.60q, and cloud-init does not know what it is", path, first),
+			Do:    "begin it with #cloud-config, with #! for a script, or with the header of a MIME message",
 		}
 	}
 	var body bytes.Buffer
