@@ -193,7 +193,7 @@ bench-fleet: ## measure lab fleet with the simulated results of 5,000 nodes: fai
 .PHONY: lint-deploy
 lint-deploy: ## check the workflows of .github and the manifests of deploy/kubernetes; needs the Go module proxy
 	$(GO) run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 -shellcheck= -pyflakes=
-	$(GO) run sigs.k8s.io/kustomize/kustomize/v5@v5.8.3 build deploy/kubernetes >.lab/kubernetes.yaml
+	$(GO) run sigs.k8s.io/kustomize/kustomize/v5@v5.7.1 build deploy/kubernetes >.lab/kubernetes.yaml
 	$(GO) test -count=1 ./deploy/kubernetes -manifest "$(CURDIR)/.lab/kubernetes.yaml"
 
 .PHONY: selftest
