@@ -24,7 +24,8 @@ func TestBehind_NamesOnlyWhatTheQuestionDependsOn(t *testing.T) {
 	old := stack("1.1.5", "1.6.20", "Debian 12")
 	assert.Equal(t, of(old, stack("1.3.3", "1.6.20", "Debian 12"), "TestLifecycle_X"),
 		"What lies behind it is runc: 1.1.5 (package runc 1.1.5-1) → 1.3.3 (package runc 1.3.3-1)")
-	assert.Equal(t, of(old, stack("1.1.5", "1.7.24", "Debian 13"), "TestLifecycle_X"), "What lies behind it is system: Debian 12 → Debian 13")
+	assert.Equal(t, of(old, stack("1.1.5", "1.7.24", "Debian 13"), "TestLifecycle_X"),
+		"What lies behind it is system: Debian 12 → Debian 13")
 	assert.Equal(t, of(old, stack("1.1.5", "1.7.24", "Debian 13"), "TestTask_X"),
 		"What can lie behind it: containerd, system")
 	assert.Equal(t, of(old, stack("1.1.5", "1.7.24", "Debian 12"), "TestBundle_HowDoesContainerdsBundleDiffer"),

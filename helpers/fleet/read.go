@@ -165,7 +165,7 @@ func (r *reader) directory(name, dir string) error {
 	return nil
 }
 
-// json reads a file that was found if it is a facts.json. A file that a full disk has left empty cannot be told from one.
+// json reads a file that was found if it is a facts.json. A file that a full disk has left empty looks like one.
 func (r *reader) json(name, path string) {
 	f, err := os.Open(path)
 	if err != nil {

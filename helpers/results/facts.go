@@ -135,7 +135,8 @@ func readFacts(data []byte, question func([]byte) (*Question, error)) (*Run, err
 	if s := file.Stack; s != nil {
 		stack := Stack{Kernel: s.Kernel, Machine: s.Machine, Cgroup: s.Cgroup, Chapter: s.Chapter}
 		for _, p := range s.Programs {
-			stack.Programs = append(stack.Programs, Program{Name: p.Name, Version: p.Version, Digest: p.Digest, Pinned: p.Pinned, Package: p.Package})
+			stack.Programs = append(stack.Programs,
+				Program{Name: p.Name, Version: p.Version, Digest: p.Digest, Pinned: p.Pinned, Package: p.Package})
 		}
 		for _, p := range s.Node {
 			stack.Node = append(stack.Node, Property{p[0], p[1]})

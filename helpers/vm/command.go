@@ -141,7 +141,9 @@ func (c *Command) run(ctx context.Context) (*Result, error) {
 var guestPorts = []string{protocol.ControlPort, protocol.StdoutPort, protocol.StderrPort, protocol.ResultsPort}
 
 // startLab starts the lab's own VM, and returns the job for it. It completes the settings.
-func (c *Command) startLab(ctx context.Context, q *qemu, conf *Config, program *guestProgram, result *Result) (*machine, *protocol.Job, error) {
+func (c *Command) startLab(
+	ctx context.Context, q *qemu, conf *Config, program *guestProgram, result *Result,
+) (*machine, *protocol.Job, error) {
 	init, err := c.Cache.buildInit(ctx)
 	if err != nil {
 		return nil, nil, err

@@ -128,7 +128,8 @@ func newBootWatch(accel string) *bootWatch {
 	return w
 }
 
-const howToStart = "The image must have systemd 256 or later, or cloud-init with the data source NoCloud. Without both, add a service to it: " +
+const howToStart = "The image must have systemd 256 or later, or cloud-init with the data source NoCloud. " +
+	"Without both, add a service to it: " +
 	"one that mounts the disk with the label " + protocol.SeedLabel + " at " + protocol.SeedDir +
 	" and runs sh " + protocol.SeedDir + "/" + protocol.SeedScript
 

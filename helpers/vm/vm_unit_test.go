@@ -72,11 +72,13 @@ func TestUnpackResults_WritesOnlyWantedPaths(t *testing.T) {
 	assert.Equal(t, string(b), "yes")
 
 	for _, name := range []string{"/etc/cdblab", dir + "/out/other", dir + "/out/_artifacts/../../x", dir + "/out/_artifactsX", "../x"} {
-		assert.ErrorContains(t, unpackResults(send(&tar.Header{Name: name, Typeflag: tar.TypeReg}, "no"), wanted, ""), "which the command's flags do not name")
+		assert.ErrorContains(t, unpackResults(send(&tar.Header{Name: name, Typeflag: tar.TypeReg}, "no"), wanted, ""),
+			"which the command's flags do not name")
 	}
 	// A symbolic link that leads out: one that exists on the host, and one that the guest sends.
 	assert.NilError(t, os.Symlink("/", dir+"/out/_artifacts/root"))
-	assert.ErrorContains(t, unpackResults(send(&tar.Header{Name: dir + "/out/_artifacts/root/x", Typeflag: tar.TypeReg}, "no"), wanted, ""), "escapes")
+	assert.ErrorContains(t, unpackResults(send(&tar.Header{Name: dir + "/out/_artifacts/root/x", Typeflag: tar.TypeReg}, "no"), wanted, ""),
+		"escapes")
 	assert.NilError(t, unpackResults(send(&tar.Header{Name: dir + "/out/_artifacts/link", Typeflag: tar.TypeSymlink, Linkname: "/"}, ""), wanted, ""))
 	_, err = os.Lstat(dir + "/out/_artifacts/link")
 	assert.Assert(t, errors.Is(err, os.ErrNotExist))
