@@ -50,12 +50,12 @@ func BenchmarkCtr(b *testing.B) {
 	if d.CanSetRuncRoot() {
 		create = append(create, "--runc-root", d.RuncRoot)
 	}
-	create = append(create, ref, rawID, "sleep", "300")
+	create = append(create, ref, rawID, "sleep", "3600")
 
 	var withLab, withoutLab, waited []time.Duration
 	for b.Loop() {
 		began := timed(func() {
-			d.CreateContainer(ref, labID, "sleep", "300")
+			d.CreateContainer(ref, labID, "sleep", "3600")
 			d.StartTask(labID)
 			d.Ctr("tasks", "ls")
 			d.Ctr("tasks", "kill", "-s", "SIGKILL", labID)

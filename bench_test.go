@@ -29,7 +29,7 @@ const maxRatio = 1.15
 // ratio of the medians, and fails if that is more than maxRatio.
 func BenchmarkLifecycle(b *testing.B) {
 	q := session.Benchmark(b)
-	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
+	c := runc.New(q, bundle.Busybox(q, "sleep", "3600"))
 	root := q.Mkdir("raw")
 	raw := func(args ...string) string {
 		return runRaw(q, q.UnderTest("runc").Path, append([]string{"--root", root}, args...)...)

@@ -37,13 +37,13 @@ import (
 func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does containerd's generated bundle relate to the hand-built one?")
 	defer q.Recover()
-	handBuilt := bundle.Busybox(q, "sleep", "300")
+	handBuilt := bundle.Busybox(q, "sleep", "3600")
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ContainerID)
 
 	q.Step("containerd generates a bundle when a task is started")
 	ref := d.PullImage()
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	d.StartTask(id)
 	dir := d.Bundle(id)
 	generated := bundle.Read(q, dir)
@@ -54,11 +54,11 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	q.Fact("in it", file.Names(q, dir))
 
 	q.Step("task arguments: what was typed after the id is process.args, and what runs")
-	assert.DeepEqual(q, generated.Process.Args, []string{"sleep", "300"})
+	assert.DeepEqual(q, generated.Process.Args, []string{"sleep", "3600"})
 	assert.DeepEqual(q, task.Args, generated.Process.Args)
 	q.Covers("process.args")
 	assert.Check(q, !generated.Process.Terminal)
-	d.CreateContainerWith([]string{"--tty"}, ref, q.ID("cdb-tty"), "sleep", "300")
+	d.CreateContainerWith([]string{"--tty"}, ref, q.ID("cdb-tty"), "sleep", "3600")
 	withTTY := d.Spec(q.ID("cdb-tty")).Process.Terminal
 	assert.Check(q, withTTY, "process.terminal, with `ctr containers create --tty`")
 	q.Fact("process.terminal, without and with --tty", []bool{generated.Process.Terminal, withTTY})
@@ -189,7 +189,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 
 	q.Step("containerd runs it, through the shim")
 	ref := d.PullImage()
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	d.StartTask(id)
 	generated := file.Read(q, filepath.Join(d.Bundle(id), "config.json"))
 	pid := d.TaskPID(id)
@@ -252,7 +252,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 	}
 
 	q.Control("another config.json over the same snapshot: other facts")
-	other := bundle.New(q, "other", bundle.ID, bundle.Args("sleep", "301"))
+	other := bundle.New(q, "other", bundle.ID, bundle.Args("sleep", "3601"))
 	c := runc.Variant(q, other, "hand-built")
 	p := c.CreateAndStart()
 	differ := 0

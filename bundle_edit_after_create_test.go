@@ -33,7 +33,7 @@ import (
 func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Does editing config.json after create change the container?")
 	defer q.Recover()
-	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
+	c := runc.New(q, bundle.Busybox(q, "sleep", "3600"))
 
 	q.Step("create the container, and then edit everything: program, environment, directory, user, hostname, limits, namespaces, hooks")
 	c.Create()
@@ -55,7 +55,7 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 	c.Start()
 	proc.WaitFor(q, proc.Runs(created.PID, "sleep"))
 	started := proc.Snapshot(q, created.PID)
-	assert.Check(q, cmp.DeepEqual(started.Args, []string{"sleep", "300"}))
+	assert.Check(q, cmp.DeepEqual(started.Args, []string{"sleep", "3600"}))
 	assert.Check(q, !slices.Contains(started.Env, "EDITED=yes"), "environ: %q", started.Env)
 	assert.Check(q, cmp.Equal(proc.Cwd(q, started.PID), "/"))
 	assert.Check(q, cmp.Equal(started.UID, 0))
@@ -81,7 +81,7 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 
 	q.Step("remove config.json: exec fails, and exec --process, state, kill and delete work")
 	ofFile := *c.Bundle.Spec.Process
-	ofFile.Args, ofFile.Cwd = []string{"sleep", "302"}, "/etc"
+	ofFile.Args, ofFile.Cwd = []string{"sleep", "3602"}, "/etc"
 	assert.NilError(q, os.Remove(c.Bundle.Config()))
 	q.LogCommand("rm %s/config.json", c.Bundle.Name)
 	refused := c.Exec("true")
@@ -100,12 +100,12 @@ func TestBundle_DoesEditingConfigJSONAfterCreateChangeTheContainer(t *testing.T)
 	q.Control("the edit comes before create: another program runs, in another directory")
 	c.Bundle.Restore()
 	before := runc.Variant(q, c.Bundle, "before", func(s *specs.Spec) {
-		s.Process.Args = []string{"sleep", "301"}
+		s.Process.Args = []string{"sleep", "3601"}
 		s.Process.Env = append(s.Process.Env, "EDITED=yes")
 		s.Process.Cwd = "/tmp"
 	})
 	editedFirst := before.CreateAndStart()
-	assert.Check(q, cmp.DeepEqual(editedFirst.Args, []string{"sleep", "301"}))
+	assert.Check(q, cmp.DeepEqual(editedFirst.Args, []string{"sleep", "3601"}))
 	assert.Check(q, slices.Contains(editedFirst.Env, "EDITED=yes"), "environ: %q", editedFirst.Env)
 	assert.Check(q, cmp.Equal(proc.Cwd(q, editedFirst.PID), "/tmp"))
 	q.Covers("process.args", "process.env", "process.cwd")

@@ -46,7 +46,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 	q := session.Question(t, lab.MutatesVM, "How does an OCI field become libcontainer's configuration?")
 	defer q.Recover()
 	runc.SkipUnlessRunc(q, "libcontainer's configuration in state.json")
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	b.Spec.Process.Capabilities.Ambient = nil // an older runc spec asks for some, without what they need
 	const memoryLimit = int64(64 << 20)
 	nonce := "CDB_NONCE=" + filepath.Base(q.Dir) + "-of-the-process"

@@ -37,7 +37,7 @@ import (
 func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does each limit go?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 
 	// One row for a field: the controller, and for each version of cgroups the file into which the value goes, and the content that
 	// the file has then. Where the file is "", the version has none. In the content, | separates alternatives.
@@ -276,9 +276,9 @@ func wholeDisk() string {
 func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What limits the number of processes?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	// In a subshell: a shell that cannot fork ends.
-	const forks = "(i=0; while [ $i -lt 30 ]; do sleep 300 & i=$((i+1)); done; echo all of them)"
+	const forks = "(i=0; while [ $i -lt 30 ]; do sleep 3600 & i=$((i+1)); done; echo all of them)"
 
 	q.Step("at most 20, and the program forks 30 times")
 	atMost20 := bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(20))} })
@@ -321,7 +321,7 @@ func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What limits its memory?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	if !cgroup.Of(q, q.Cgroup).Has("memory") {
 		q.Skip("this kernel has no memory controller in a hierarchy of this mode: look with CGROUP=v2")
 	}
@@ -432,7 +432,7 @@ func unusedMajor(q *lab.Q) int {
 func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which devices may it open?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	const minor = 77
 	major := unusedMajor(q)
 	node := func(s *specs.Spec) {
@@ -507,7 +507,7 @@ func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
 	if !file.Exists("/proc/self/numa_maps") {
 		q.Skip("this kernel is built without CONFIG_NUMA: look with the kernel of make lab")
 	}
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 
 	q.Control("without linux.memoryPolicy, every mapping has the default policy")
 	free := runc.Variant(q, b, "free")

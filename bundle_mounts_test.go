@@ -39,7 +39,7 @@ import (
 func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which mounts does the container see?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	q.WriteLine(b.Rootfs("mark"), "the bundle's rootfs")
 	shelf := q.Mkdir("shelf")
 	q.WriteLine(filepath.Join(shelf, "mark"), "the shelf")
@@ -169,7 +169,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.WriteLine(filepath.Join(other, "mark"), "another rootfs")
 	elsewhere := runc.Variant(q, b, "elsewhere", func(s *specs.Spec) {
 		s.Root.Path = "../other" // relative to the bundle
-		s.Process.Args = []string{"sleep", "301"}
+		s.Process.Args = []string{"sleep", "3601"}
 	})
 	p = elsewhere.StartAfter("exec 7< bundle/config.json")
 	mark := file.Read(q, fmt.Sprintf("/proc/%d/root/mark", p.PID))
@@ -242,7 +242,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which mounts may the container write to?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 
 	q.Step("on the host: a mount with what an option can forbid, and another mount below it; and paths of the rootfs to be hidden")
 	shelf := q.MountTmpfs(q.Mkdir("shelf"))
@@ -428,7 +428,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Does a mount made later reach the other side?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 
 	q.Step("on the host: a shared mount, in which others can be made, and one that is made before the container")
 	shelf := q.MountTmpfs(q.Mkdir("shelf"))
@@ -570,7 +570,7 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who owns the files of an id-mapped mount?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	shelf := q.MountTmpfs(q.Mkdir("shelf"))
 	// Root has no CAP_DAC_OVERRIDE in the container, and at the mount another user owns the directory.
 	assert.NilError(q, os.Chmod(shelf, 0o777))
@@ -649,7 +649,7 @@ func supportsIDMappedMounts(q *lab.Q, dir string) error {
 	q.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	holder := q.Cmd(ctx, q.UnderTest("busybox").Path, "sleep", "300") // of the user namespace that has the mapping
+	holder := q.Cmd(ctx, q.UnderTest("busybox").Path, "sleep", "3600") // of the user namespace that has the mapping
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 1000, Size: 1}}
 	holder.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids}
 	if err := holder.Start(); err != nil {

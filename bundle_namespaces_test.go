@@ -37,7 +37,7 @@ import (
 func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does each namespace entry change?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	self := proc.Self(q)
 
 	q.Step("on the host: what a process sees only if it shares the host's namespace of a type")
@@ -222,7 +222,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which names and sysctls are the container's own?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	sysctl := func(key, value string) func(*specs.Spec) {
 		return func(s *specs.Spec) {
 			if s.Linux.Sysctl == nil {
@@ -343,7 +343,7 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does a network device come into the container?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	devices := func(sh *runc.Shell) []string { return strings.Fields(sh.Run("ls /sys/class/net").Out) }
 	hasDevice := func(sh *runc.Shell, name string) bool { return slices.Contains(devices(sh), name) }
 

@@ -36,7 +36,7 @@ import (
 func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does the kernel show what process says?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	status := func(key string) func(proc.PID) string {
 		return func(pid proc.PID) string { return proc.Status(q, pid, key) }
 	}
@@ -75,8 +75,8 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	}
 	// One row per field: what config.json says, where the kernel shows it, and what has to stand there.
 	rows := []row{
-		{lab.Fields{"process.args"}, func(s *specs.Spec) { s.Process.Args = []string{"sleep", "301"} },
-			"cmdline", func(pid proc.PID) string { return fmt.Sprint(proc.Snapshot(q, pid).Args) }, "[sleep 301]"},
+		{lab.Fields{"process.args"}, func(s *specs.Spec) { s.Process.Args = []string{"sleep", "3601"} },
+			"cmdline", func(pid proc.PID) string { return fmt.Sprint(proc.Snapshot(q, pid).Args) }, "[sleep 3601]"},
 		{lab.Fields{"process.env"}, func(s *specs.Spec) { s.Process.Env = []string{"PATH=/bin", "ROOM=process"} },
 			"environ", environWithoutHome, "PATH=/bin ROOM=process"},
 		{lab.Fields{"process.cwd"}, func(s *specs.Spec) { s.Process.Cwd = "/etc" },
@@ -228,7 +228,7 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which scheduler runs the program?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 
 	q.Control("without the field, the program has the ordinary policy and no priority")
 	ordinary := runc.Variant(q, b, "ordinary")
@@ -311,7 +311,7 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 	if len(cpus) < 2 {
 		q.Skip("one CPU: an affinity cannot differ from no affinity")
 	}
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	cpusOf := func(pid proc.PID) string { return proc.Status(q, pid, "Cpus_allowed_list") }
 
 	// What the container's cgroup allows. The affinity of the lab itself may be narrower.
@@ -322,7 +322,7 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 
 	q.Step("without runc: a process that is bound to CPU %s is moved into a container's cgroup. Does the kernel keep its affinity?", cpus[0])
 	var moved *lab.Background
-	proc.BoundTo(q, check.Int(q, cpus[0]), func() { moved = q.StartBackground("sleep", "300") })
+	proc.BoundTo(q, check.Int(q, cpus[0]), func() { moved = q.StartBackground("sleep", "3600") })
 	assert.Check(q, cmp.Equal(cpusOf(moved.PID()), cpus[0]), "CPUs of the bound process before it is moved")
 	group.Add(moved.PID())
 	afterMove := cpusOf(moved.PID())
@@ -414,7 +414,7 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 func TestBundle_WhatMayRootDo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What may the container's root do?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 
 	sets := map[string][]string{
 		"process.capabilities.bounding":    {"CAP_KILL", "CAP_CHOWN", "CAP_MKNOD", "CAP_NET_RAW", "CAP_FOWNER"},
@@ -541,7 +541,7 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does noNewPrivileges prevent?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 
 	// Busybox gives up the rights of a setuid bit at once, except in few of its programs. In ping it opens the socket first.
 	program, err := os.ReadFile(b.Rootfs("bin", "busybox"))
@@ -619,7 +619,7 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What happens at a limit?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 
 	var rlimits []specs.POSIXRlimit
 	rows := []struct {

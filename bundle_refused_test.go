@@ -61,7 +61,7 @@ type badBundle struct {
 func TestBundle_WhatDoesRuncRefuse(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does runc refuse?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	c := runc.New(q, b)
 	good, err := os.ReadFile(b.Config())
 	assert.NilError(q, err)
@@ -322,7 +322,7 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 			"regular file", false},
 	}
 
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	assert.NilError(q, os.WriteFile(b.Rootfs("moon"), []byte("no device\n"), 0o644))
 	q.LogCommand("echo no device > bundle/rootfs/moon")
 	c := runc.Variant(q, b, "lenient")
@@ -416,7 +416,7 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 func TestBundle_WhichIDsMayAContainerHave(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which ids may a container have?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	root := q.Mkdir("root")
 	create := func(id string) lab.Result {
 		q.Helper()

@@ -34,7 +34,7 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	if _, ours := q.Image(); !ours {
 		q.Skip("CDB_IMAGE names another image, whose files are not the hand-built ones: unset it")
 	}
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 
 	q.Step("by hand: a static program, and links to it")
 	program := b.Rootfs("bin", "busybox")
@@ -48,7 +48,7 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
 	id := q.ID("cdb-files")
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	mountPoint := q.Mkdir("image")
 	d.InSubtest(q).MountSnapshot(id, mountPoint)
 	ofImage := file.Tree(q, mountPoint)

@@ -35,7 +35,7 @@ import (
 func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which system calls does seccomp let through?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	// The kernel never returns EXDEV for these calls by itself: it comes from the filter.
 	filterErrno := uint(unix.EXDEV)
 	const filterErrnoText = "Invalid cross-device link"
@@ -194,7 +194,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who decides when seccomp asks?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	socket := filepath.Join(q.Mkdir("agent"), "sock")
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	assert.NilError(q, err)

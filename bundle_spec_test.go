@@ -88,7 +88,7 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 	q.Fact("namespaces, rootless", rootlessNamespaces)
 
 	q.Step("a container of the rootless configuration runs in a user namespace, and in the host's network namespace")
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	ofRoot := bundle.Read(q, filepath.Join(q.Dir, "rootless")) // the caller was root
 	rootlessContainer := runc.Variant(q, b, "rootless-run", func(s *specs.Spec) {
 		cgroupsPath := s.Linux.CgroupsPath
@@ -133,7 +133,7 @@ func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 	defer q.Recover()
 
 	q.Step("before anything runs, config.json says what will run")
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	config := bundle.Read(q, b.Dir)
 	q.Fact("ociVersion", config.Version)
 	q.Fact("root.path", config.Root.Path)

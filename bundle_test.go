@@ -35,7 +35,7 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 	relative := func(path string) string { return strings.TrimPrefix(path, q.Dir+"/") }
 
 	q.Step("the two parts of the bundle")
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	q.Fact("config.json", file.Exists(b.Config()))
 	q.Fact("rootfs", file.Exists(b.Rootfs("bin", "sleep")))
 

@@ -36,7 +36,7 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	if file.Exists("/proc/sys/user/max_user_namespaces") && file.Read(q, "/proc/sys/user/max_user_namespaces") == "0" {
 		q.Skip("this kernel allows no user namespace")
 	}
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 
 	const uid, gid, size, user = 100000, 200000, 1000, 7
 	q.Step("two directories of the host: one of the mapped root's, one of the host's root")

@@ -41,14 +41,14 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	d.EndShimsIfFailed()
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	stream := d.Listen()
 	init := d.StartTaskAndWaitForEvent(stream, id)
 	assert.DeepEqual(q, ctrd.Topics(stream.TakeEvents()), []string{"/tasks/create", "/tasks/start"})
 	g := cgroup.Of(q, "/"+d.Namespace+"/"+id)
 
 	q.Step("start an exec: it is added, then started, as the process that the kernel shows")
-	d.ExecDetached(id, "second", "sleep", "301")
+	d.ExecDetached(id, "second", "sleep", "3601")
 	proc.WaitFor(q, stream.Received("/tasks/exec-started", 1))
 	events := stream.TakeEvents()
 	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exec-added", "/tasks/exec-started"})
@@ -57,7 +57,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual([]string{started.ContainerID, started.ExecID}, []string{id, "second"}))
 	proc.WaitFor(q, proc.Runs(proc.PID(started.Pid), "sleep"))
 	second := proc.Snapshot(q, proc.PID(started.Pid))
-	assert.Check(q, cmp.DeepEqual(second.Args, []string{"sleep", "301"}))
+	assert.Check(q, cmp.DeepEqual(second.Args, []string{"sleep", "3601"}))
 	assert.Check(q, cmp.Equal(second.Parent, init.Parent), "parent of the exec's process, and of the task: the shim")
 	assert.Check(q, cmp.DeepEqual(second.Cgroups, init.Cgroups))
 	assert.Check(q, cmp.DeepEqual(second.NS, init.NS))
@@ -123,10 +123,10 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	q.TearDown("kill a task while two execs start: the shim publishes the exit of the exec that has begun, and then that of the task", func() {
 		dying := q.ID(ctrd.ContainerID + "-dying")
 		ofDying := d.Listen("event.container_id==" + dying)
-		d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: held.Path}, ref, dying, "sleep", "300")
+		d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: held.Path}, ref, dying, "sleep", "3600")
 		task := d.StartTaskAndWait(dying)
 		start := func(id string) *lab.Background {
-			return q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", id, dying, "sleep", "301")
+			return q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", id, dying, "sleep", "3601")
 		}
 		first := start("first")
 		proc.WaitFor(q, held.Holds("first"))

@@ -63,7 +63,7 @@ case " $* " in *" create "*) for a; do case $a in */init.pid) pid=$(cat "$a");; 
 kill -KILL "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done;; esac
 exit $code`)
 	early := q.ID("cdb-early")
-	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: killer}, ref, early, "sleep", "300")
+	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: killer}, ref, early, "sleep", "3600")
 	r = d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, early)
 	assert.Check(q, r.Code != 0, "a task whose process is dead starts:\n%s", r)
 	proc.WaitFor(q, stream.ReceivedExit(early))
@@ -114,7 +114,7 @@ exit $code`)
 	}
 
 	q.Control("repair the program: the same container starts, and runs")
-	assert.NilError(q, os.WriteFile(program, []byte("#!/bin/sh\nexec sleep 300\n"), 0o755))
+	assert.NilError(q, os.WriteFile(program, []byte("#!/bin/sh\nexec sleep 3600\n"), 0o755))
 	task := d.StartTaskAndWaitForEvent(stream, id)
 	assert.DeepEqual(q, ctrd.Topics(withoutDeleteEvent(stream.TakeEvents())), []string{"/tasks/create", "/tasks/start"})
 	q.Fact("repaired: the task's command line", task.Args)

@@ -38,7 +38,7 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	other := d.InNamespace("cdb-other")
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 
 	q.Step("start listeners: ctr events and the client both get each filter, and one pair listens to all events")
 	rows := []struct {

@@ -48,7 +48,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	log := filepath.Join(q.Dir, "containerd", "log")
 	ref := d.PullImage()
 	id := q.ID(ctrd.ContainerID)
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	d.StartTask(id)
 	task := proc.Snapshot(q, d.TaskPID(id))
 	shim := proc.Snapshot(q, task.Parent)
@@ -114,7 +114,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 
 	q.Run("a runtime that is called with --debug tells how the program's process came to be", func(q *lab.Q) {
 		second := q.ID("cdb-talkative")
-		d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: debugRunc}, ref, second, "sleep", "300")
+		d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: debugRunc}, ref, second, "sleep", "3600")
 		d.StartTask(second)
 		entries := readRuncLog(q, filepath.Join(d.Bundle(second), "log.json"))
 		levels := map[string]bool{}
@@ -145,7 +145,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	assert.NilError(q, d.Stop())
 	d.Start()
 	plain := q.ID("cdb-info")
-	d.CreateContainer(ref, plain, "sleep", "300")
+	d.CreateContainer(ref, plain, "sleep", "3600")
 	d.StartTask(plain)
 	infoShim := proc.Snapshot(q, proc.Snapshot(q, d.TaskPID(plain)).Parent)
 	assert.Check(q, !slices.Contains(infoShim.Args, "-debug"), "the shim's command line: %q", infoShim.Args)

@@ -44,11 +44,11 @@ func TestEvents_DoTheMetricsAgreeWithTheCgroup(t *testing.T) {
 	ref := d.PullImage()
 	idle, busy := q.ID("cdb-idle"), q.ID("cdb-busy")
 	const limit = 64 << 20 // bytes
-	d.CreateContainer(ref, idle, "sleep", "300")
+	d.CreateContainer(ref, idle, "sleep", "3600")
 	// It waits for a line; then it fills 8 MiB, starts two more processes, and loops without end.
 	d.CreateContainerWith([]string{"--memory-limit", strconv.Itoa(limit)}, ref, busy, "sh", "-c",
 		`mkfifo /told; exec 3<>/told; read -r work <&3
-dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 301 & sleep 302 & while :; do :; done`)
+dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 3601 & sleep 3602 & while :; do :; done`)
 	d.StartTask(idle)
 	d.StartTask(busy)
 	pid := d.TaskPID(busy)

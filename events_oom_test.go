@@ -52,7 +52,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	// dd fills its buffer before it writes.
 	startLimited := func(id string) (proc.Process, cgroup.Group) {
 		d.CreateContainerWith([]string{"--memory-limit", fmt.Sprint(32 * (1 << 20))}, ref, id, "sh", "-c",
-			`trap "exec dd if=/dev/zero of=/dev/null bs=64M count=1" USR1; sleep 300 & while :; do wait; done`)
+			`trap "exec dd if=/dev/zero of=/dev/null bs=64M count=1" USR1; sleep 3600 & while :; do wait; done`)
 		d.StartTask(id)
 		pid := d.TaskPID(id)
 		proc.WaitFor(q, proc.Catches(pid, "sh", unix.SIGUSR1))

@@ -130,7 +130,7 @@ func outputWithoutReader(q *lab.Q, d *ctrd.Daemon, ref string) {
 	// Whole pages, because a pipe is full when it has no page left.
 	block, blocks := os.Getpagesize(), 100
 	writer := fmt.Sprintf(`mkfifo /told; exec 3<>/told; read -r go <&3
-dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 300`, block, blocks)
+dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 3600`, block, blocks)
 
 	q.Step("start a task with a FIFO that no process reads: the program writes until all is full, and then sleeps in write(2)")
 	id := q.ID("cdb-fifo")

@@ -32,8 +32,8 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	d := ctrd.Start(q)
 	ref := d.PullImage()
 	ended, lasting := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-2")
-	d.CreateContainer(ref, ended, "sleep", "300")
-	d.CreateContainer(ref, lasting, "sleep", "300")
+	d.CreateContainer(ref, ended, "sleep", "3600")
+	d.CreateContainer(ref, lasting, "sleep", "3600")
 
 	q.Step("listen, then start two tasks: this early listener receives the starts")
 	early := d.Listen()

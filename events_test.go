@@ -33,7 +33,7 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	d := ctrd.Start(q)
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 
 	q.Control("no task: a listener receives nothing, whatever containerd is asked")
 	stream := d.Listen()

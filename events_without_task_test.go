@@ -148,7 +148,7 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 }
 
 // forkOnSignal is a shell script that, at each SIGUSR1, starts a child and prints "forked".
-const forkOnSignal = `trap 'sleep 301 & echo forked' USR1; sleep 300 & echo ready; while :; do wait; done`
+const forkOnSignal = `trap 'sleep 3601 & echo forked' USR1; sleep 3600 & echo ready; while :; do wait; done`
 
 // assertBlobsPublished asserts that the events /content/create name the blobs that containerd lists and that the file
 // system has.

@@ -39,7 +39,7 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	if supported := q.Exec(criu, "check"); supported.Code != 0 {
 		q.Skipf("this CRIU cannot work with this kernel: %s; try another kernel: make lab KERNEL=6.1", check.LastLine(supported.Stderr))
 	}
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	const nonce = "only memory knows"
 	assert.NilError(q, os.WriteFile(b.Rootfs("nonce"), []byte(nonce), 0o644))
 	// The program reads /nonce once. It writes what it has in memory to /said when it receives USR1.

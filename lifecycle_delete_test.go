@@ -39,14 +39,14 @@ import (
 func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does delete remove?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	neighbour := filepath.Join(q.Cgroup, "neighbour")
 	for _, dir := range cgroup.Of(q, neighbour).Dirs() {
 		assert.NilError(q, os.MkdirAll(dir, 0o755))
 		q.Cleanup(func() { assert.Check(q, os.Remove(dir)) })
 		q.LogCommand("mkdir -p %s", dir)
 	}
-	c := runc.Variant(q, b, "once", bundle.WritableRootfs, bundle.Args("sh", "-c", "echo here > /written; exec sleep 300"))
+	c := runc.Variant(q, b, "once", bundle.WritableRootfs, bundle.Args("sh", "-c", "echo here > /written; exec sleep 3600"))
 	before := q.TakeInventory()
 	config := file.Read(q, c.Bundle.Config())
 
@@ -137,7 +137,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	// reap it; and the parent, runc exec, is stopped.
 	hurried := runc.Variant(q, b, "hurried")
 	killed := hurried.CreateAndStart()
-	exec := q.StartBackground("runc", "--root", hurried.Root, "exec", hurried.ID, "sleep", "301")
+	exec := q.StartBackground("runc", "--root", hurried.Root, "exec", hurried.ID, "sleep", "3601")
 	group := cgroup.Of(q, hurried.Bundle.Spec.Linux.CgroupsPath)
 	executed := group.WaitForProgram("sleep", killed.PID)
 	exec.Signal(unix.SIGSTOP)

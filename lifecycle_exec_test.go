@@ -38,7 +38,7 @@ import (
 func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does `exec` join?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	// Each value differs from what a process has without config.json.
 	b.Edit(func(s *specs.Spec) {
 		s.Process.Env = append(s.Process.Env, "LESSON=exec")

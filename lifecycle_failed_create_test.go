@@ -34,7 +34,7 @@ import (
 func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What is left when create fails?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	c := runc.Variant(q, b, "failing")
 
 	for _, row := range []struct {
@@ -107,7 +107,7 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 	q.Step("kill runc while it waits for a hook of create: a state directory without state.json, a cgroup and the hook are left")
 	killed, log := runc.WithHooks(q, b, "killed", func(h *specs.Hooks, dir string) {
 		h.CreateRuntime = []specs.Hook{{
-			Path: "/bin/sh", Args: []string{"sh", "-c", "echo $$ > $1/pid; echo hook >> $1/order; exec sleep 300", "sh", dir},
+			Path: "/bin/sh", Args: []string{"sh", "-c", "echo $$ > $1/pid; echo hook >> $1/order; exec sleep 3600", "sh", dir},
 			Env: []string{"PATH=/bin:/usr/bin"},
 		}}
 	})

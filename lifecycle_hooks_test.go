@@ -38,7 +38,7 @@ import (
 func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "When and where do hooks run?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	assert.NilError(q, os.WriteFile(b.Rootfs("in-rootfs"), nil, 0o644))
 	c, log := runc.WithHooks(q, b, "hooks", func(h *specs.Hooks, dir string) {
 		for _, point := range runc.HookPoints {
@@ -174,7 +174,7 @@ func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What happens when a hook fails?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	// prepare makes a container with a hook at each point. At one point it has two, and the first one exits with the code.
 	prepare := func(name string, at runc.HookPoint, code string) (*runc.Container, runc.HookLog) {
 		return runc.WithHooks(q, b, name, func(h *specs.Hooks, dir string) {
@@ -287,7 +287,7 @@ func TestLifecycle_WhatHappensWhenAHookFails(t *testing.T) {
 func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What happens when a hook is slow, or missing?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	second := 1
 	// withWaitingHook makes a container with one hook. The hook logs that it has begun, and then waits until a line is written
 	// into the FIFO gate of its directory.

@@ -36,7 +36,7 @@ import (
 func TestLifecycle_WhereDoesItLiveWhileItRuns(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does it live while it runs?")
 	defer q.Recover()
-	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
+	c := runc.New(q, bundle.Busybox(q, "sleep", "3600"))
 	p := c.CreateAndStart()
 	self := proc.Self(q)
 
@@ -142,7 +142,7 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who is the parent of the container's process?",
 		lab.Alone("its control makes the test's process a subreaper, which would adopt other questions' orphans"))
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	adopter := proc.OrphanReaper(q)
 
 	q.Step("after create: the parent of `runc init` is the process that adopts orphans, and no process of runc remains")
@@ -172,7 +172,7 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	q.Control("with a nearer subreaper, the orphan becomes its child, and wait(2) returns the exit code to the subreaper")
 	assert.NilError(q, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 	q.TB.Cleanup(func() { assert.Check(q, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)) })
-	adopted := runc.Variant(q, b, "adopted", bundle.Args("sh", "-c", "trap 'exit 7' TERM; while :; do sleep 300 & wait $!; done"))
+	adopted := runc.Variant(q, b, "adopted", bundle.Args("sh", "-c", "trap 'exit 7' TERM; while :; do sleep 3600 & wait $!; done"))
 	adopted.Create()
 	pid := adopted.PID()
 	adopted.Start()

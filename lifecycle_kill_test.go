@@ -35,14 +35,14 @@ import (
 func TestLifecycle_WhatDoesKillDo(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does kill do?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 
 	q.Step("send signals to a program with handlers, which writes down the signals that it receives")
 	received := b.Rootfs("heard")
 	listener := runc.Variant(q, b, "listener", bundle.WritableRootfs,
 		bundle.Args("sh", "-c", `for s in HUP USR1 USR2 WINCH; do trap "echo $s >> /heard" $s; done
 trap "echo TERM >> /heard; exit 7" TERM
-echo ready > /heard; while :; do sleep 300 & wait $!; done`))
+echo ready > /heard; while :; do sleep 3600 & wait $!; done`))
 	p := listener.CreateAndStart()
 	proc.WaitFor(q, file.HasContent(received, "ready"))
 	caught := proc.Bits(q, p.PID, "SigCgt")

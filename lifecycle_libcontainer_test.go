@@ -42,7 +42,7 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Is runc more than libcontainer?")
 	defer q.Recover()
 	runc.SkipUnlessRunc(q, "libcontainer")
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	b.Spec.Process.Capabilities.Ambient = nil // an older runc spec asks for some, without what they need
 
 	q.Step("take a container from create to delete with runc: create, start, kill, delete")

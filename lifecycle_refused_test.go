@@ -35,7 +35,7 @@ import (
 func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which transitions are refused?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	// The operations, and the states in which they succeed; in other states they are refused. The specification has the
 	// first five; pause, resume and exec are runc's own.
 	transitions := []struct {

@@ -30,7 +30,7 @@ import (
 func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does `run` add?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 
 	q.Step("run returns the program's exit code, prints what the program prints, and leaves nothing")
 	leftovers := []string{}
@@ -82,7 +82,7 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	detached.KillAndDelete(proc.Snapshot(q, pid))
 
 	q.Step("in the foreground the runtime is the program's parent. Send TERM to the runtime: it sends TERM to the program")
-	foreground := runc.Variant(q, b, "foreground", bundle.Args("sh", "-c", "trap 'exit 9' TERM; while :; do sleep 300 & wait $!; done"))
+	foreground := runc.Variant(q, b, "foreground", bundle.Args("sh", "-c", "trap 'exit 9' TERM; while :; do sleep 3600 & wait $!; done"))
 	run := q.StartBackground(foreground.Argv("run")...)
 	proc.WaitFor(q, file.DirHas(foreground.StateDir(), "state.json"))
 	proc.WaitFor(q, foreground.HasStatus(specs.StateRunning))

@@ -42,7 +42,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does runc record of it?")
 	defer q.Recover()
 	runc.SkipUnlessRunc(q, "the file state.json")
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	memory, pids := int64(64<<20), int64(50)
 	clock := check.StartClock(q)
 	before := time.Now()
@@ -115,7 +115,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	q.Fact("list", []any{listed[0].ID, listed[0].PID, string(listed[0].Status), listed[0].Owner})
 
 	q.Step("runc ps prints the processes of the cgroup")
-	assert.Check(q, cmp.Equal(sh.Run("sleep 300 &").Code, 0))
+	assert.Check(q, cmp.Equal(sh.Run("sleep 3600 &").Code, 0))
 	assert.Check(q, cmp.DeepEqual(c.Processes(), g.Procs()), "ps against cgroup.procs")
 	assert.Check(q, cmp.Len(g.Procs(), 2))
 	q.Fact("ps", len(g.Procs()))

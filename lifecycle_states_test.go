@@ -32,7 +32,7 @@ import (
 func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which states does a container pass through?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	seen := q.Mkdir("seen")
 	c := runc.Variant(q, b, "passing", func(s *specs.Spec) {
 		s.Annotations = map[string]string{"org.example.question": "states"}

@@ -36,7 +36,7 @@ import (
 func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does the terminal reach the caller?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	// The path of a socket has at most 107 bytes, so the sockets are in the question's directory, whose path is short.
 	dir := q.Mkdir("console")
 	withTerminal := func(s *specs.Spec) { s.Process.Terminal = true }
@@ -176,7 +176,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Fact("descriptors", secondProcess.FDs)
 
 	q.Step("exec --tty makes another terminal in the same devpts. It belongs to the executed program alone")
-	execTerminal, executed := secondContainer.ExecWithTerminal(filepath.Join(dir, "exec"), "sleep", "301")
+	execTerminal, executed := secondContainer.ExecWithTerminal(filepath.Join(dir, "exec"), "sleep", "3601")
 	assert.Check(q, cmp.DeepEqual(executed.FDs, map[int]string{0: "/dev/pts/1", 1: "/dev/pts/1", 2: "/dev/pts/1"}))
 	execStat := proc.Stat(q, executed.PID)
 	execTTY := fmt.Sprintf("%d:%d", unix.Major(uint64(execStat.TTY)), unix.Minor(uint64(execStat.TTY)))

@@ -40,7 +40,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What is the difference between create and start?")
 	defer q.Recover()
 	runc.SkipUnlessRunc(q, "how `runc init` waits for start")
-	container := runc.New(q, bundle.Busybox(q, "sleep", "300"))
+	container := runc.New(q, bundle.Busybox(q, "sleep", "3600"))
 	cgroupsPath := container.Bundle.Spec.Linux.CgroupsPath
 
 	q.Step("create the container: runc builds its namespaces, cgroup and mounts, and `runc init` waits in them")
@@ -117,7 +117,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Check(q, unchanged, "start wrote state.json again")
 
 	q.Step("look at the program: arguments, executable and environment have changed")
-	assert.Check(q, cmp.DeepEqual(running.Args, []string{"sleep", "300"}))
+	assert.Check(q, cmp.DeepEqual(running.Args, []string{"sleep", "3600"}))
 	q.Fact("cmdline after start", running.Args)
 	assert.Check(q, cmp.Equal(running.Exe, "/bin/busybox"))
 	assert.Check(q, cmp.Equal(proc.ExeDigest(q, pid), q.UnderTest("busybox").Digest))
@@ -142,7 +142,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q.Control("a program that writes a file: the file does not exist after create, and exists after start")
 	nonce := filepath.Base(q.Dir) + "-was-here"
 	marking := runc.Named(q, bundle.New(q, "mark", "cdb-runc-mark",
-		bundle.Args("sh", "-c", "echo $NONCE > /mark; exec sleep 300"),
+		bundle.Args("sh", "-c", "echo $NONCE > /mark; exec sleep 3600"),
 		func(s *specs.Spec) {
 			s.Root.Readonly = false
 			s.Process.Env = append(s.Process.Env, "NONCE="+nonce)
@@ -208,7 +208,7 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What is the created process waiting for?")
 	defer q.Recover()
 	runc.SkipUnlessRunc(q, "how `runc init` waits for start")
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	startedByHand, untouched := runc.Variant(q, b, "opened"), runc.Variant(q, b, "untouched")
 
 	q.Step("two containers are created, and both wait in open(2) of their FIFO")
@@ -233,7 +233,7 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	proc.WaitFor(q, proc.Runs(waiting.PID, "sleep"))
 	started := proc.Snapshot(q, waiting.PID)
 	assert.Check(q, cmp.DeepEqual(started.Identity, waiting.Identity))
-	assert.Check(q, cmp.DeepEqual(started.Args, []string{"sleep", "300"}))
+	assert.Check(q, cmp.DeepEqual(started.Args, []string{"sleep", "3600"}))
 	q.Fact("cat prints", written)
 	q.Fact("cmdline", started.Args)
 

@@ -34,14 +34,14 @@ import (
 func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can be changed while it runs?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "300")
+	b := bundle.Busybox(q, "sleep", "3600")
 	tenProcesses := bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} })
 	c, sh, p := runc.StartWithShell(q, b, "updated", tenProcesses)
 	_, otherShell, _ := runc.StartWithShell(q, b, "other", tenProcesses)
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	configBefore := file.Read(q, c.Bundle.Config())
 	filesBefore := file.Tree(q, c.StateDir())
-	const fork15Times = "(i=0; while [ $i -lt 15 ]; do sleep 300 & i=$((i+1)); done; echo all of them; kill $(jobs -p))"
+	const fork15Times = "(i=0; while [ $i -lt 15 ]; do sleep 3600 & i=$((i+1)); done; echo all of them; kill $(jobs -p))"
 
 	q.Step("in a container that may have ten processes, the program cannot fork 15 times")
 	r := sh.Run(fork15Times)

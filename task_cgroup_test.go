@@ -43,7 +43,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	ref := d.PullImage()
 
 	q.Step("start a task: it is in a cgroup of its own, in each hierarchy")
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	task := d.StartTaskAndWait(id)
 	own := "/" + d.Namespace + "/" + id
 	assert.Check(q, cmp.Equal(d.Spec(id).Linux.CgroupsPath, own))
@@ -65,7 +65,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	q.Fact("hierarchies in which the shim is in containerd's cgroup", withDaemon)
 
 	q.Control("start a task with the runtime option ShimCgroup: its shim is in that cgroup, and the task is in its own")
-	d.CreateContainerByClient(ctrd.ClientOptions{ShimCgroup: shimCgroup}, ref, apart, "sleep", "300")
+	d.CreateContainerByClient(ctrd.ClientOptions{ShimCgroup: shimCgroup}, ref, apart, "sleep", "3600")
 	taskApart := d.StartTaskAndWait(apart)
 	check.OnlyProcessInCgroup(q, taskApart.Identity, "/"+d.Namespace+"/"+apart)
 	shimApart := proc.Snapshot(q, taskApart.Parent)
@@ -107,7 +107,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 
 	q.Control("start a task with a ShimCgroup that does not exist: it is not made, and the task is refused")
 	missing := q.ID(ctrd.ContainerID + "-missing")
-	d.CreateContainerByClient(ctrd.ClientOptions{ShimCgroup: shimCgroup + "/missing"}, ref, missing, "sleep", "300")
+	d.CreateContainerByClient(ctrd.ClientOptions{ShimCgroup: shimCgroup + "/missing"}, ref, missing, "sleep", "3600")
 	refused := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, missing)
 	assert.Check(q, refused.Code != 0, "the task was started without its ShimCgroup:\n%s", refused)
 	check.NoCgroup(q, shimCgroup+"/missing")

@@ -222,7 +222,7 @@ func (c *callTrace) runCtr() runningTask {
 		create = append(create, "--runc-root", d.RuncRoot)
 	}
 	ctr("images pull", append(pull, c.ref)...)
-	ctr("containers create", append(create, c.ref, c.id, "sleep", "300")...)
+	ctr("containers create", append(create, c.ref, c.id, "sleep", "3600")...)
 	ctr("tasks start", "tasks", "start", "-d", "--fifo-dir", d.FifoDir, c.id)
 	running := c.observe()
 	ctr("tasks ls", "tasks", "ls")
@@ -289,7 +289,7 @@ func (c *callTrace) runGoClient() runningTask {
 		containerd.WithImage(img),
 		containerd.WithNewSnapshot(c.id, img),
 		containerd.WithRuntime("io.containerd.runc.v2", runtimeOptions),
-		containerd.WithNewSpec(oci.WithDefaultUnixDevices, oci.WithImageConfig(img), oci.WithProcessArgs("sleep", "300")))
+		containerd.WithNewSpec(oci.WithDefaultUnixDevices, oci.WithImageConfig(img), oci.WithProcessArgs("sleep", "3600")))
 	did("containers create", "client.NewContainer(ctx, id, WithImage(i), WithNewSnapshot(id, i), WithNewSpec(…))", err)
 
 	task, err := container.NewTask(ctx, cio.NullIO)

@@ -43,7 +43,7 @@ func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
 	assert.Assert(q, cmp.Len(tracesOfTask(q, d, id), 0), "traces of a task before anything was created")
 
 	q.Step("create a container: nothing runs, and nothing is mounted")
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	assert.Check(q, cmp.Len(tracesOfTask(q, d, id), 0), "traces of a task, of a container that has none")
 	assert.Check(q, cmp.Len(host.OwnedBy(host.Diff(before, q.TakeInventory()), before, q.Owner), 0), "changes of the host")
 	q.Fact("traces of a task, after create", tracesOfTask(q, d, id))
@@ -51,7 +51,7 @@ func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
 	q.Step("read the record: it has the whole config.json, and the snapshot's name")
 	assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
 	spec := d.Spec(id)
-	assert.Check(q, cmp.DeepEqual(spec.Process.Args, []string{"sleep", "300"}))
+	assert.Check(q, cmp.DeepEqual(spec.Process.Args, []string{"sleep", "3600"}))
 	assert.Check(q, cmp.Equal(spec.Linux.CgroupsPath, "/"+d.Namespace+"/"+id), "the cgroup that a task will have")
 	q.Fact("process.args in the record", spec.Process.Args)
 	q.Fact("linux.cgroupsPath in the record", spec.Linux.CgroupsPath)

@@ -42,7 +42,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	layers := d.LayerDigests(ref)
 	assert.Assert(q, len(layers) > 0, "%s has no layer", ref)
 	layer := layers[0].String()
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	d.StartTask(id)
 	task := d.HoldingsOf(id)
 	proc.WaitFor(q, proc.Runs(task.Program.PID, "sleep"))
@@ -142,7 +142,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 // deleteInOrder makes and deletes what a namespace can have, by the chapter's commands; each has to succeed.
 func deleteInOrder(q *lab.Q, d *ctrd.Daemon, ref, id string) {
 	d.PullImageAgain(ref)
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	d.StartTask(id)
 	task := d.HoldingsOf(id)
 	counts := []map[string]int{d.CountContents()}

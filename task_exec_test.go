@@ -30,7 +30,7 @@ import (
 // kernel kills all that is left in the pid namespace, execs as well. Where there is no such namespace the kernel kills
 // nothing: so the shim has runc kill all that is in the cgroup.
 //
-// Hint: field 4 of /proc/PID/stat, from outside; leave an orphan with `ctr tasks exec … sh -c 'sleep 302 &'`.
+// Hint: field 4 of /proc/PID/stat, from outside; leave an orphan with `ctr tasks exec … sh -c 'sleep 3602 &'`.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#containerd-shim-runc-v2-as-sub-reaper
 // Kernel: https://man7.org/linux/man-pages/man7/pid_namespaces.7.html, "Adoption of orphaned children"
 func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
@@ -40,7 +40,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	d := ctrd.Shared(q)
 	id, idWithoutPIDNS := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-open")
 	ref := d.PullImage()
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	task := d.StartTaskAndWait(id)
 	shim := task.Parent
 
@@ -73,8 +73,8 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 
 	q.Step("start an exec: it has the task's namespaces and cgroup and a pid of its own, and is a child of the shim")
 	// In the background: ctr waits for it, and ends with its exit code.
-	ctr := q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "long", id, "sleep", "301")
-	exec := waitForSleep(id, "301")
+	ctr := q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "long", id, "sleep", "3601")
+	exec := waitForSleep(id, "3601")
 	proc.WaitFor(q, proc.IsChildOf(exec.Identity, shim)) // and not of runc any more
 	assert.Check(q, cmp.DeepEqual(exec.NS, task.NS))
 	assert.Check(q, cmp.DeepEqual(exec.Cgroups, task.Cgroups))
@@ -98,8 +98,8 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Fact("exit code", exit9.Code)
 
 	q.Step("run an exec that leaves an orphan: it goes to the container's pid 1, and not to the shim")
-	leaveOrphans(id, "302")
-	orphan := waitForSleep(id, "302")
+	leaveOrphans(id, "3602")
+	orphan := waitForSleep(id, "3602")
 	assert.Check(q, cmp.Equal(orphan.Parent, task.PID), "the parent of the orphan; the shim is %d", shim)
 	assert.Check(q, cmp.DeepEqual(orphan.NS, task.NS))
 	q.Fact("the orphan's parent", orphan.Parent)
@@ -125,12 +125,12 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Control("do the same without a pid namespace: the orphans go to the shim, which is a subreaper")
 	d.CreateContainerByClient(ctrd.ClientOptions{
 		BinaryName: recorder.Path, Spec: []oci.SpecOpts{oci.WithHostNamespace(specs.PIDNamespace)},
-	}, ref, idWithoutPIDNS, "sleep", "300")
+	}, ref, idWithoutPIDNS, "sleep", "3600")
 	taskWithoutPIDNS := d.StartTaskAndWait(idWithoutPIDNS)
 	assert.Check(q, cmp.Equal(taskWithoutPIDNS.NS["pid"], proc.Self(q).NS["pid"]))
 	assert.Check(q, taskWithoutPIDNS.Parent != shim)
-	leaveOrphans(idWithoutPIDNS, "303", "304")
-	first, second := waitForSleep(idWithoutPIDNS, "303"), waitForSleep(idWithoutPIDNS, "304")
+	leaveOrphans(idWithoutPIDNS, "3603", "3604")
+	first, second := waitForSleep(idWithoutPIDNS, "3603"), waitForSleep(idWithoutPIDNS, "3604")
 	for _, o := range []proc.Process{first, second} {
 		assert.Check(q, cmp.Equal(o.Parent, taskWithoutPIDNS.Parent), "the parent of %v; the task's process is %d", o.Args, taskWithoutPIDNS.PID)
 	}

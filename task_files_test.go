@@ -83,7 +83,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	q.Fact("chain IDs", lab.VolatileNames("digest", chainIDs...))
 
 	q.Step("create a container: its snapshot has a directory of its own, over the second layer's, over the first's")
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	prepared := d.SnapshotOverlay(id)
 	assert.Assert(q, cmp.Len(prepared.Lower, 2))
 	// A snapshot over the first layer alone shows which directory is the first layer's.
@@ -156,7 +156,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 
 	q.Control("start a second container of the image: it has the same lower directories, and another upper one, without the writes")
 	second := q.ID(ctrd.ContainerID + "-2")
-	d.CreateContainer(ref, second, "sleep", "300")
+	d.CreateContainer(ref, second, "sleep", "3600")
 	d.StartTask(second)
 	other := d.RootOverlay(second)
 	assert.Check(q, cmp.DeepEqual(other.Lower, mounted.Lower))

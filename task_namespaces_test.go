@@ -56,7 +56,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 
 	q.Step("start a task with the same id in both: each has an init, shim, socket, bundle, cgroup and snapshot of its own")
 	startTask := func(d *ctrd.Daemon) (init, shim proc.Process) {
-		d.CreateContainer(ref, id, "sleep", "300")
+		d.CreateContainer(ref, id, "sleep", "3600")
 		init = d.StartTaskAndWait(id)
 		return init, proc.Snapshot(q, init.Parent)
 	}
@@ -114,7 +114,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 
 	q.Step("join the network of a container in the other namespace: it works, so a containerd namespace is no boundary")
 	guest := q.ID("cdb-guest")
-	other.CreateContainerWith([]string{"--with-ns", "network:/proc/" + fmt.Sprint(init.PID) + "/ns/net"}, ref, guest, "sleep", "300")
+	other.CreateContainerWith([]string{"--with-ns", "network:/proc/" + fmt.Sprint(init.PID) + "/ns/net"}, ref, guest, "sleep", "3600")
 	other.StartTask(guest)
 	proc.WaitFor(q, proc.Runs(other.TaskPID(guest), "sleep"))
 	joined := proc.Snapshot(q, other.TaskPID(guest))

@@ -38,7 +38,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	d := ctrd.Shared(q)
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	d.StartTask(id)
 	init := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(init, "sleep"))
@@ -70,12 +70,12 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	q.Fact("containerd's children of the task", len(childrenOfTask))
 
 	q.Step("start an exec: its parent is the shim, too")
-	d.ExecDetached(id, "second", "sleep", "301")
+	d.ExecDetached(id, "second", "sleep", "3601")
 	children := proc.Children(q, shim.PID)
 	assert.Assert(q, cmp.Len(children, 2), "children of the shim")
 	second := proc.FirstExcept(init, children)
 	proc.WaitFor(q, proc.Runs(second, "sleep"))
-	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, second).Args, []string{"sleep", "301"}))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, second).Args, []string{"sleep", "3601"}))
 	assert.Check(q, cmp.DeepEqual(proc.Ancestry(q, second)[1:], ancestors[1:]), "upwards from the exec")
 	q.Fact("the shim's children", children)
 	names := map[string]proc.PID{
@@ -103,7 +103,7 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	q.Fact("oom_score_adj: shim, task and exec", min(score+1, maxScore))
 
 	q.Control("call runc by hand: its caller is no subreaper, so the container's process goes to the process that is also the shim's parent")
-	c := runc.New(q, bundle.Busybox(q, "sleep", "300"))
+	c := runc.New(q, bundle.Busybox(q, "sleep", "3600"))
 	withoutShim := c.CreateAndStart()
 	assert.Check(q, cmp.Equal(withoutShim.Parent, adopter), "the parent of a process that runc made without a shim")
 	assert.Check(q, cmp.Equal(proc.File(q, withoutShim.PID, "oom_score_adj"), proc.File(q, proc.Self(q).PID, "oom_score_adj")))

@@ -40,9 +40,9 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 
 	q.Step("create a container whose runtime is a script: it writes down its pid, its parent's and its arguments, and then executes runc")
 	if strings.Contains(d.Ctr("containers", "create", "--help").Stdout, "--runc-binary") {
-		d.CreateContainerWith([]string{"--runc-binary", recorder.Path}, ref, id, "sleep", "300")
+		d.CreateContainerWith([]string{"--runc-binary", recorder.Path}, ref, id, "sleep", "3600")
 	} else {
-		d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: recorder.Path}, ref, id, "sleep", "300")
+		d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: recorder.Path}, ref, id, "sleep", "3600")
 	}
 	assert.Check(q, cmp.Len(recorder.Calls(q), 0), "calls of runc without a task")
 	// expectCall calls act, and asserts that the shim calls runc once for it, with this command.
@@ -109,7 +109,7 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 
 	q.Control("start a task of the plain runtime: the script is not called at all")
 	before := len(recorder.Calls(q))
-	d.CreateContainer(ref, plain, "sleep", "300")
+	d.CreateContainer(ref, plain, "sleep", "3600")
 	d.StartTask(plain)
 	proc.WaitFor(q, proc.Runs(d.TaskPID(plain), "sleep"))
 	assert.Check(q, cmp.Equal(len(recorder.Calls(q)), before), "calls of the wrapper after a task of the plain runtime")

@@ -61,14 +61,14 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	}
 
 	q.Step("create a container with a label, by ctr: it writes the label into the record, and the annotation into config.json")
-	d.CreateContainerWith([]string{"--label", groupKey + "=" + group}, ref, ids[0], "sleep", "300")
+	d.CreateContainerWith([]string{"--label", groupKey + "=" + group}, ref, ids[0], "sleep", "3600")
 	byCtr := []string{labelOf(ids[0]), d.Spec(ids[0]).Annotations[groupKey]}
 	assert.Check(q, cmp.DeepEqual(byCtr, []string{group, group}), "label and annotation of a container that ctr labels")
 	q.Fact("ctr --label: label and annotation", byCtr)
 
 	q.Step("create another container by the Go client: it has the annotation alone")
 	annotation := oci.WithAnnotations(map[string]string{groupKey: group})
-	d.CreateContainerByClient(ctrd.ClientOptions{Spec: []oci.SpecOpts{annotation}}, ref, ids[1], "sleep", "300")
+	d.CreateContainerByClient(ctrd.ClientOptions{Spec: []oci.SpecOpts{annotation}}, ref, ids[1], "sleep", "3600")
 	assert.Check(q, cmp.Equal(d.Spec(ids[1]).Annotations[groupKey], group))
 	assert.Check(q, cmp.Equal(labelOf(ids[1]), ""))
 
@@ -106,7 +106,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q.Fact("namespaces in common", tasks[0].SharedNamespaces(tasks[1].Identity))
 
 	q.Control("start a task that has the label alone: it has a shim of its own")
-	d.CreateContainerByClient(ctrd.ClientOptions{Labels: map[string]string{groupKey: group}}, ref, ids[2], "sleep", "300")
+	d.CreateContainerByClient(ctrd.ClientOptions{Labels: map[string]string{groupKey: group}}, ref, ids[2], "sleep", "3600")
 	assert.Check(q, cmp.Equal(labelOf(ids[2]), group))
 	assert.Check(q, cmp.Equal(d.Spec(ids[2]).Annotations[groupKey], ""))
 	alone := d.StartTaskAndWait(ids[2])

@@ -66,7 +66,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 			q.Fact(s.name+": unpacked by ctr itself, with --local", local)
 			ids := []string{q.ID(ctrd.ContainerID + "-" + s.name), q.ID(ctrd.ContainerID + "-" + s.name + "-2")}
 			for _, id := range ids {
-				d.CreateContainerWith([]string{"--snapshotter", s.name}, image.Layered, id, "sleep", "300")
+				d.CreateContainerWith([]string{"--snapshotter", s.name}, image.Layered, id, "sleep", "3600")
 				d.StartTask(id)
 				proc.WaitFor(q, proc.Runs(d.TaskPID(id), "sleep"))
 			}

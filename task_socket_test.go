@@ -45,7 +45,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	d := ctrd.Start(q)
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	socketPath := func(namespace, id string) string {
 		return filepath.Join(d.SocketDir, fmt.Sprintf("%x", sha256.Sum256([]byte(d.Address+"/"+namespace+"/"+id))))
 	}
@@ -132,7 +132,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	assert.Check(q, cmp.ErrorIs(check.Dial(socketPath(d.Namespace+"-other", id)), unix.ENOENT), "another containerd namespace")
 
 	q.Step("kill containerd: the shim answers without it")
-	d.ExecDetached(id, "second", "sleep", "301")
+	d.ExecDetached(id, "second", "sleep", "3601")
 	second := proc.FirstExcept(pid, proc.Children(q, shim.PID))
 	proc.WaitFor(q, proc.Runs(second, "sleep"))
 	exec := proc.Snapshot(q, second)

@@ -40,7 +40,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 
 	q.Step("start a program that writes a file, and ends with 7 on TERM")
 	d.CreateContainer(ref, id,
-		"sh", "-c", "trap 'exit 7' TERM; echo mine >> /written; while :; do sleep 300 & wait $!; done")
+		"sh", "-c", "trap 'exit 7' TERM; echo mine >> /written; while :; do sleep 3600 & wait $!; done")
 	d.StartTask(id)
 	first := d.HoldingsOf(id)
 	proc.WaitFor(q, file.HasContent(filepath.Join(first.Upper, "written"), "mine"))

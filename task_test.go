@@ -49,7 +49,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	assert.Assert(q, cmp.Len(d.Shims(), 0))
 
 	q.Step("a container: a record and a snapshot, still no shim, no bundle and no process")
-	d.CreateContainer(ref, id, "sleep", "300")
+	d.CreateContainer(ref, id, "sleep", "3600")
 	assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
 	assert.Check(q, cmp.Contains(d.Ctr("snapshots", "ls").Stdout, id))
 	assert.Check(q, cmp.Len(d.Shims(), 0))
@@ -67,7 +67,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	assert.Assert(q, cmp.Len(inits, 1), "children of the shim")
 	proc.WaitFor(q, proc.Runs(inits[0], "sleep"))
 	init := proc.Snapshot(q, inits[0])
-	assert.Check(q, cmp.DeepEqual(init.Args, []string{"sleep", "300"}))
+	assert.Check(q, cmp.DeepEqual(init.Args, []string{"sleep", "3600"}))
 	q.Fact("the shim's child", init.PID)
 	q.Fact("the child's command line", init.Args)
 
@@ -129,7 +129,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 
 	q.Step("a second task gets a shim of its own")
 	second := q.ID(ctrd.ContainerID + "-2")
-	d.CreateContainer(ref, second, "sleep", "300")
+	d.CreateContainer(ref, second, "sleep", "3600")
 	d.StartTask(second)
 	assert.Check(q, cmp.Len(d.Shims(), 2))
 	q.Fact("shims with two tasks", len(d.Shims()))

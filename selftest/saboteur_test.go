@@ -62,7 +62,7 @@ func TestSaboteur_HarmsNothingAndIsReported(t *testing.T) {
 		{"says-something-else", "no such message", "[ $verb != start ] || exit 1", "OTHER MESSAGE"},
 		{"hangs", "the command had not ended after", "[ $verb != create ] || exec sleep 1000", "its question"},
 		{"kills-its-caller", "It did not end", "[ $verb != create ] || kill -9 -1", "its question"},
-		{"forks-without-end", "no such message", "[ $verb != create ] || { exec 2>/dev/null; f() { f | f & }; f; sleep 300; }", "CUT OFF"},
+		{"forks-without-end", "no such message", "[ $verb != create ] || { exec 2>/dev/null; f() { f | f & }; f; sleep 3600; }", "CUT OFF"},
 		{"leaves-a-mount", "left something behind: mount left", "[ $verb != create ] || { mkdir $root/../left && mount -t tmpfs none $root/../left; }",
 			"its question"},
 		{"gives-the-null-device-away", "device left: /dev/null", "[ $verb != create ] || chown 1234:1234 /dev/null", "its question"},

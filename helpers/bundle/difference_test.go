@@ -23,7 +23,7 @@ func TestDifference_IgnoresOrderThatMeansNothing(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Check(t, cmp.Len(same, 0))
 
-	b.Process.Args = []string{"sleep", "300"}
+	b.Process.Args = []string{"sleep", "3600"}
 	b.Process.Terminal = false
 	b.Process.Env = []string{"TERM=dumb", b.Process.Env[0]} // one word is changed, and the order, which means nothing
 	b.Mounts[0], b.Mounts[1] = b.Mounts[1], b.Mounts[0]     // the order alone is changed
@@ -33,7 +33,7 @@ func TestDifference_IgnoresOrderThatMeansNothing(t *testing.T) {
 	assert.DeepEqual(t, got, []string{
 		`+ mounts[/run] = {"destination":"/run","source":"tmpfs","type":"tmpfs"}`,
 		`- process.args = ["sh"]`,
-		`+ process.args = ["sleep","300"]`,
+		`+ process.args = ["sleep","3600"]`,
 		`- process.env has TERM=xterm`,
 		`+ process.env has TERM=dumb`,
 		`- process.terminal = true`,

@@ -70,6 +70,9 @@ func (c Command) wait(ended <-chan error, group *group, signal func(os.Signal)) 
 	for {
 		select {
 		case <-ended:
+			if cutOff == "" {
+				cutOff = watch.exceeded(group) // it may have ended since the last tick, because of a limit
+			}
 			return cutOff
 		case <-kill:
 			signal(unix.SIGKILL)

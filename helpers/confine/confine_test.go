@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -92,8 +91,6 @@ func TestCommand_IsCutOff(t *testing.T) {
 		"its caller ends":      {`sleep 300`, func(c *Command) { c.Stop = endedPipe() }, Stopped},
 	} {
 		t.Run(name, func(t *testing.T) {
-			// With it, the reason for the end is not seen. Why is not known yet: process 1 is this test, which is then large.
-			skip.If(t, raceDetector && strings.HasPrefix(row.want, "memory"), "run it without -race")
 			begin := time.Now()
 			code, cutOff := confined(t, row.script, row.change)
 			assert.Check(t, cmp.Equal(cutOff, row.want))

@@ -81,7 +81,7 @@ func (s *TaskSet) create(t *taskOfSet) error {
 	t.container, err = s.Daemon.Client().NewContainer(s.ctx, t.id,
 		containerd.WithNewSnapshot(t.id, s.image),
 		containerd.WithRuntime("io.containerd.runc.v2", options),
-		containerd.WithNewSpec(oci.WithImageConfig(s.image), oci.WithProcessArgs("sleep", "300")))
+		containerd.WithNewSpec(oci.WithImageConfig(s.image), oci.WithProcessArgs("sleep", "3600")))
 	return err
 }
 

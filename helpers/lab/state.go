@@ -101,7 +101,7 @@ func (q *Q) processesOfRun() []host.Process {
 	return all
 }
 
-// describeProcess returns a line about a process. A program such as sleep 300 does not wait for the reader, so the line says
+// describeProcess returns a line about a process. A program such as sleep 3600 does not wait for the reader, so the line says
 // when it ends.
 func describeProcess(q *Q, p host.Process) string {
 	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.PID))

@@ -29,7 +29,7 @@ type HookLog struct {
 func WithHooks(q *lab.Q, b *bundle.Bundle, name string, edit func(hooks *specs.Hooks, dir string)) (*Container, HookLog) {
 	q.Helper()
 	log := HookLog{Dir: q.Mkdir("seen-" + name), q: q}
-	program := bundle.Args("sh", "-c", "echo program >> "+HookDir+"/order; exec sleep 300")
+	program := bundle.Args("sh", "-c", "echo program >> "+HookDir+"/order; exec sleep 3600")
 	c := Variant(q, b, name, program, func(s *specs.Spec) {
 		s.Mounts = append(s.Mounts,
 			specs.Mount{Destination: HookDir, Type: "bind", Source: log.Dir, Options: []string{"bind", "rw"}})

@@ -112,7 +112,7 @@ func ProgramName(args []string) string {
 // lastExec matches an exec of a program at the end of a script. An exec of redirections alone runs no program.
 var lastExec = regexp.MustCompile(`exec ([a-z]+)[^;]*$`)
 
-// ExecSleep runs `sleep 301` in the container by a detached exec, with flags such as --env, and returns its process. The pid
+// ExecSleep runs `sleep 3601` in the container by a detached exec, with flags such as --env, and returns its process. The pid
 // file is <name>.pid.
 func ExecSleep(q *lab.Q, c *Container, name string, flags ...string) proc.Process {
 	q.Helper()
@@ -130,7 +130,7 @@ func (c *Container) execSleep(name string, flags []string, run func(argv []strin
 	q.Helper()
 	path := filepath.Join(q.Dir, name+".pid")
 	argv := append([]string{"runc", "--root", c.Root, "exec", "--detach", "--pid-file", path}, flags...)
-	run(append(argv, c.ID, "sleep", "301"))
+	run(append(argv, c.ID, "sleep", "3601"))
 	pid, err := strconv.Atoi(file.Read(q, path))
 	assert.NilError(q, err)
 	q.Cleanup(func() { file.Remove(q, path) })

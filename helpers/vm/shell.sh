@@ -4,7 +4,7 @@ cd /run/bundle/rootfs && mkdir -p bin dev etc proc root run sys tmp
 cp "$CDB_BUSYBOX" bin/busybox
 for a in $(busybox --list); do [ -e bin/$a ] || ln -s busybox bin/$a; done
 cd .. && runc spec
-sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"sleep", "300"/' config.json
+sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"sleep", "3600"/' config.json
 cat <<'TEXT'
 
   This is a throw-away machine. It has no network, and nothing that you do here is kept.
