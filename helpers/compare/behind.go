@@ -18,6 +18,9 @@ func (c *Comparison) Behind(q Question) string {
 	ofRunc := withoutContainerd.MatchString(q.Test) && !strings.Contains(q.Test, "ontainerd")
 	var names []string
 	var only StackRow
+	if c.chaptersDiffer() {
+		names, only = append(names, "the lab"), StackRow{Name: "the lab", A: "its version of the question in A", B: "that in B"}
+	}
 	for _, r := range c.Stacks() {
 		switch {
 		case r.Same, r.Name == verdictsRow, strings.HasPrefix(r.Name, host.ContainerdConfig):

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/results"
 )
@@ -32,4 +33,11 @@ func TestBehind_NamesOnlyWhatTheQuestionDependsOn(t *testing.T) {
 		"What lies behind it is containerd: 1.6.20 → 1.7.24")
 	assert.Equal(t, of(old, old, "TestTask_X"),
 		"Nothing that the lab records of the two machines is different. Run both again: a fact that changes by chance is a mistake of the lab.")
+
+	other := stack("1.1.5", "1.6.20", "Debian 12")
+	old.Stack.Chapter, other.Stack.Chapter = "sha256:1", "sha256:2"
+	assert.Equal(t, of(old, other, "TestTask_X"), "What lies behind it is the lab: its version of the question in A → that in B")
+	warnings := (&Comparison{A: Side{"A", old}, B: Side{"B", other}}).Warnings()
+	assert.Equal(t, len(warnings), 1)
+	assert.Check(t, cmp.Contains(warnings[0], "another version of the lab asked them"))
 }

@@ -92,6 +92,9 @@ func (d Difference) Label() string {
 // Warnings say what makes a comparison less than complete.
 func (c *Comparison) Warnings() []string {
 	var out []string
+	if c.chaptersDiffer() {
+		out = append(out, "The questions themselves are not the same in A and B: another version of the lab asked them. A difference may be the lab's.")
+	}
 	for _, s := range []struct {
 		letter string
 		Side
@@ -112,6 +115,12 @@ func (c *Comparison) Warnings() []string {
 		}
 	}
 	return out
+}
+
+// chaptersDiffer reports whether the two runs asked questions of different source. A lab that did not record it says nothing.
+func (c *Comparison) chaptersDiffer() bool {
+	a, b := c.A.Run.Stack, c.B.Run.Stack
+	return a != nil && b != nil && a.Chapter != "" && b.Chapter != "" && a.Chapter != b.Chapter
 }
 
 func asked(n int) string {

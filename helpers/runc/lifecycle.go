@@ -5,6 +5,7 @@ package runc
 import (
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -144,12 +145,18 @@ func ExecProcess(q *lab.Q, c *Container, p *specs.Process) proc.Process {
 	file, pidFile := filepath.Join(q.Dir, c.ID+"-process.json"), filepath.Join(q.Dir, c.ID+"-process.pid")
 	data, err := json.Marshal(p)
 	assert.NilError(q, err)
+	q.Cleanup(func() { // also after an exec that failed: it has written no pid
+		for _, name := range []string{file, pidFile} {
+			if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+				assert.Check(q, err)
+			}
+		}
+	})
 	q.WriteLine(file, string(data))
 	q.Must("runc", "--root", c.Root, "exec", "--detach", "--process", file, "--pid-file", pidFile, c.ID)
 	text, err := os.ReadFile(pidFile)
 	assert.NilError(q, err)
 	pid := proc.PID(check.Int(q, string(text)))
-	q.Cleanup(func() { assert.Check(q, errors.Join(os.Remove(file), os.Remove(pidFile))) })
 	proc.WaitFor(q, proc.Runs(pid, ProgramName(p.Args)))
 	return proc.Snapshot(q, pid)
 }
