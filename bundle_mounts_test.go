@@ -413,16 +413,20 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		"linux.readonlyPaths, or linux.maskedPaths.")
 }
 
-// It does if the mount in which it is made is shared, or if the other side has a slave of that mount.
+// A mount that is made later reaches the other side if the two sides are peers of one shared mount, or if the other side is its slave.
+// By default the container's bind mounts are slaves: mounts of the host come in, and mounts of the container do not go out.
 //
-// A bind mount is a copy of a mount, and rbind copies the mounts below as well. A copy of a shared mount is shared: it receives
-// later mounts, and passes on later mounts of its own. A slave only receives, and a private mount does neither.
+// A bind mount is a copy of a mount, and rbind copies the mounts below as well. A copy of a shared mount is its peer: each receives
+// what is mounted in the other one. A slave only receives. A private mount does neither. A mount may also be a slave of the host's and shared
+// with copies of its own.
 //
-// Without linux.rootfsPropagation, runc makes all mounts in the container slaves, so the host receives nothing. The words that the
-// specification has for this field (shared, slave, private, unbindable) change the container's / alone: mounts of shared directories
-// stay shared, and the host receives what is mounted in them. runc also knows these words with an r before them, for all mounts.
+// Without linux.rootfsPropagation, runc makes all mounts in the container slaves, and then applies each mount's own options. The words
+// that the specification has for this field (shared, slave, private) change the container's / alone. So with "private", the word
+// that sounds safest, bind mounts of shared directories stay peers, and the host receives what is mounted in them. runc also
+// knows these words with an r before them, for all mounts.
 //
-// Hint: mount something, and look on the other side. /proc/PID/mountinfo shows shared:N and master:N as optional fields.
+// Hint: mount something, and look on the other side. In /proc/PID/mountinfo, shared:N is the number of the group of peers, and master:N
+// the group whose slave the mount is.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#rootfs-mount-propagation
 // Kernel: https://docs.kernel.org/filesystems/sharedsubtree.html
 func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
@@ -430,7 +434,7 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "3600")
 
-	q.Step("on the host: a shared mount, in which others can be made, and one that is made before the container")
+	q.Step("on the host: a shared mount, the shelf, in which others can be made, and one that is made before the container")
 	shelf := q.MountTmpfs(q.Mkdir("shelf"))
 	assert.NilError(q, unix.Mount("", shelf, "", unix.MS_SHARED, ""))
 	q.LogCommand("mount --make-shared shelf")
@@ -454,23 +458,25 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 
 	options := []string{"bind", "rbind", "rslave", "rprivate", "rshared"}
 	received, passedOn := []string{"bind", "rbind", "rslave", "rshared"}, []string{"bind", "rbind", "rshared"}
-	unchanged := []string{"shared", "shared", "master", "private", "shared"} // what the options make of copies of a shared mount
+	copies := []string{"peer", "peer", "slave", "private", "peer"} // what the options make of copies of the shelf
+	// kind is what a mount of the container is to the shelf: see check.PropagationFrom.
+	kind := func(m *mountinfo.Info) string { return check.PropagationFrom(check.MountAt(q, shelf), m) }
 	for _, row := range []struct {
 		propagation string   // linux.rootfsPropagation
-		root        string   // propagation of the container's / (/proc/PID/mountinfo); "" for what that of the host's mount gives
+		root        string   // propagation of the container's /; "" where it depends on the mount of the rootfs, but is never shared
+		kinds       []string // of the mounts, in the order of options
 		fromHost    []string // options of the mounts that receive a late mount of the host
 		fromInside  []string // options of the mounts below which a mount made in the container reaches the host
-		kinds       []string // propagation of the mounts, in the order of options
 	}{
-		{"", "", received, nil, []string{"master", "master", "master", "private", "shared+master"}},
+		{"", "", []string{"slave", "slave", "slave", "private", "slave+shared"}, received, nil},
 		// The words of the specification.
-		{"slave", "", received, passedOn, unchanged},
-		{"private", "private", received, passedOn, unchanged},
-		{"shared", "shared", received, passedOn, unchanged},
+		{"slave", "", copies, received, passedOn},
+		{"private", "private", copies, received, passedOn},
+		{"shared", "shared", copies, received, passedOn},
 		// runc's words for all mounts.
-		{"rslave", "", received, nil, []string{"master", "master", "master", "private", "shared+master"}},
-		{"rprivate", "private", nil, nil, []string{"private", "private", "private", "private", "shared"}},
-		{"rshared", "shared", received, passedOn, []string{"shared", "shared", "shared+master", "shared", "shared"}},
+		{"rslave", "", []string{"slave", "slave", "slave", "private", "slave+shared"}, received, nil},
+		{"rprivate", "private", []string{"private", "private", "private", "private", "shared"}, nil, nil},
+		{"rshared", "shared", []string{"peer", "peer", "slave+shared", "shared", "peer"}, received, passedOn},
 	} {
 		name := strings.TrimSuffix("root-"+row.propagation, "-")
 		q.Run(name, func(q *lab.Q) {
@@ -495,10 +501,10 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 				if slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == "/at/"+option+"/"+late }) {
 					receivers = append(receivers, option)
 				}
-				kinds = append(kinds, check.Propagation(check.TopMount(q, mounts, "/at/"+option)))
-				q.Fact(subject+"propagation of the mount with the option "+option, kinds[len(kinds)-1])
+				kinds = append(kinds, kind(check.TopMount(q, mounts, "/at/"+option)))
+				q.Fact(subject+"the mount with the option "+option+", to the host's", kinds[len(kinds)-1])
 			}
-			assert.Check(q, cmp.DeepEqual(kinds, row.kinds), "propagation of the mounts with the options %v, with linux.rootfsPropagation %q",
+			assert.Check(q, cmp.DeepEqual(kinds, row.kinds), "what the mounts with the options %v are to the host's, with linux.rootfsPropagation %q",
 				options, row.propagation)
 			assert.Check(q, cmp.DeepEqual(receivers, row.fromHost), "mounts that receive the late mount, with linux.rootfsPropagation %q",
 				row.propagation)
@@ -530,6 +536,30 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 		})
 	}
 
+	q.Run("private-on-the-host", func(q *lab.Q) {
+		q.Control("the mount on the host is private: its copies in the container are no peers, and no mount reaches the other side")
+		private := q.MountTmpfs(q.Mkdir("private"))
+		assert.NilError(q, unix.Mount("", private, "", unix.MS_PRIVATE, ""))
+		q.LogCommand("mount --make-private private")
+		c := runc.Variant(q, b, "of-private", mayMount, func(s *specs.Spec) {
+			s.Linux.RootfsPropagation = "shared" // the word with which most is passed on
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/at", Type: "none", Source: private, Options: []string{"rbind"}})
+		})
+		sh := c.UseShell()
+		p := c.CreateAndStart()
+		q.MountTmpfs(filepath.Join(private, "late"))
+		assert.NilError(q, os.Mkdir(filepath.Join(private, "back"), 0o755))
+		r := sh.Run("mount -t tmpfs cdb-back /at/back")
+		assert.Check(q, cmp.Equal(r.Code, 0), "the container cannot mount anything: %s", r.Out)
+		mounts := check.Mounts(q, p)
+		arrived := slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == "/at/late" })
+		cameBack := check.MountAt(q, filepath.Join(private, "back")) != nil
+		assert.Check(q, !arrived, "the container receives the late mount of a private mount")
+		assert.Check(q, !cameBack, "the host receives the container's mount in a copy of a private mount")
+		q.Fact("private on the host: the container receives the late mount", arrived)
+		q.Fact("private on the host: the host receives the container's mount", cameBack)
+	})
+
 	q.Run("unbindable", func(q *lab.Q) {
 		q.Step("an unbindable mount cannot be the source of a bind mount: / by linux.rootfsPropagation, another mount by its option")
 		c := runc.Variant(q, b, "unbindable", mayMount, func(s *specs.Spec) {
@@ -554,8 +584,8 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 		q.Fact("mount --bind /at/bind: exit code", bound.Code)
 	})
 
-	q.Answer("A mount made later reaches the other side if it is made in a shared mount: of its copies, shared ones and slaves receive it. " +
-		"By default the container's copies are slaves, so that the host receives nothing from the container.")
+	q.Answer("A mount made later reaches the other side if the two sides are peers of one shared mount, or if the other side is its slave. " +
+		"By default the container's mounts are slaves, so the host receives nothing from the container.")
 }
 
 // The mapping of the mount changes the owners that programs see at this mount. In the file system nothing changes.

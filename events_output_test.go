@@ -26,13 +26,15 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// Into a pipe. The options of `tasks start` decide what reads it: a FIFO, a file, another program, or nothing at all.
+// The program writes into a pipe, and the shim copies from the pipe to a FIFO or a file. The options of ctr's `tasks start` decide that.
+// A logger, which is any program that reads output, may read the pipe instead of the shim.
 //
-// The daemon is never in between. The shim reads the pipe and copies to a FIFO, which the client that started the task
-// reads, or to a file. A binary logger gets the pipe's other end itself, as its descriptor 3, and is a child of the
-// shim. So output goes on while containerd is down. But a process has to read: if none reads the FIFO, the program
-// writes until pipe, shim and FIFO are full, and then sleeps in write(2). And when a logger dies, the pipe has lost its
-// only reader.
+// containerd is never in between, so output goes on while it is down. The client that started the task reads the FIFO. A logger
+// (--log-uri binary://) is a child of the shim, and has the pipes of stdout and stderr as its descriptors 3 and 4.
+//
+// A FIFO that has a reader which does not read becomes full: the program writes until pipe, shim and FIFO are full, and then sleeps
+// in write(2). The shim itself holds such a reading end. A pipe that has lost its only reader is something else: when the logger dies,
+// the program's next write fails with EPIPE.
 //
 // Hint: `ls -l /proc/PID/fd` of program, shim and logger; /proc/PID/{syscall,wchan,io} of a program that hangs.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#io
@@ -44,7 +46,7 @@ func TestEvents_WhereDoesTheProgramsOutputGo(t *testing.T) {
 	logger := q.WriteWrapper("logger", `exec >> `+out+`/logged 2>&1
 echo "id=$CONTAINER_ID namespace=$CONTAINER_NAMESPACE arguments=$*"
 echo $$ > `+out+`/pid
-exec 5>&-   # ready
+exec 5>&-   # closed: the shim waits for this before it starts the task
 while read -r line; do echo "stdout: $line"; done <&3`)
 
 	d := ctrd.Start(q)
@@ -106,7 +108,7 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 
 	q.Step("kill the logger: no other is started, and the program's next write fails")
 	ofShim := proc.AccessModes(q, shim, init.FDs[1])
-	assert.Check(q, !slices.Contains(ofShim, "read"), "the shim holds the reading end of the pipe, and nothing reads it")
+	assert.Check(q, !slices.Contains(ofShim, "read"), "the shim holds the reading end of the pipe as well, and does not read: %v", ofShim)
 	q.KillProcess(loggerProcess)
 	proc.WaitFor(q, proc.Dead(loggerProcess.Identity))
 	q.SendLine(init, "word 2")
@@ -120,8 +122,8 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 	assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(out, "logged")), environment+"\nstdout: word 1"))
 	q.Fact("the task: status", status)
 
-	q.Answer("It goes into a pipe. The shim reads the pipe and writes to a FIFO or a file, or a logger reads it directly. If " +
-		"no process reads, the program waits.")
+	q.Answer("It goes into a pipe. The shim reads the pipe and writes to a FIFO or a file, or a logger reads the pipe directly. If " +
+		"no process reads the FIFO, the program waits. If the logger is dead, the program's writes fail.")
 }
 
 // outputWithoutReader asks what happens to a program whose output no process reads.
@@ -134,7 +136,7 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 3600`, block, blocks)
 
 	q.Step("start a task with a FIFO that no process reads: the program writes until all is full, and then sleeps in write(2)")
 	id := q.ID("cdb-fifo")
-	// The program waits for a line before it writes: until ctr ends, it reads the FIFO, even if it is told to detach.
+	// The program waits for a line before it writes. Even with --detach, ctr reads the FIFO until ctr ends.
 	init, shim := startScript(q, d, ref, id, writer, "--fifo-dir", d.FifoDir)
 	q.SendLine(init, "go")
 	stdout := init.FDs[1]
@@ -155,6 +157,7 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 3600`, block, blocks)
 	q.Fact("with a FIFO: how the shim holds the pipe", holdsPipe)
 	q.Fact("with a FIFO: how the shim holds the FIFO", holdsFIFO)
 
+	// Two more readers, which only look how much is in it, change nothing: they do not read yet.
 	pipeReader := pipe.OpenReader(q, fmt.Sprintf("/proc/%d/fd/%d", shim.PID, proc.FindFD(q, shim, stdout, "read")))
 	fifoReader := pipe.OpenReader(q, fifo)
 	proc.WaitFor(q, pipe.IsFull(fifoReader))
@@ -163,7 +166,7 @@ dd if=/dev/zero bs=%d count=%d 2>/dev/null; exec sleep 3600`, block, blocks)
 	proc.WaitFor(q, proc.SleepsIn(dd.PID, unix.SYS_WRITE))
 	inPipe, inFIFO := pipe.Capacity(pipeReader), pipe.Capacity(fifoReader)
 	written := proc.WrittenBytes(q, dd.PID)
-	const shimBuffer = 32 << 10 // bytes that the shim has read and not yet written
+	const shimBuffer = 32 << 10 // bytes, at most, that the shim has read and not yet written
 	assert.Check(q, written >= inPipe+inFIFO && written <= inPipe+inFIFO+shimBuffer && written < block*blocks,
 		"%d bytes are written, %d are in the pipe, %d in the FIFO", written, inPipe, inFIFO)
 	assert.Check(q, cmp.Equal(proc.CurrentSyscall(q, dd.PID).Args[0], uint64(1)), "the descriptor that it writes to")

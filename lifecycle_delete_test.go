@@ -148,7 +148,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	assert.Check(q, tooEarly.Code != 0, "delete succeeds although process %d has not ended yet:\n%s", killed.PID, tooEarly)
 	assert.Check(q, proc.Alive(killed.PID), "process %d has ended before the other process of its pid namespace", killed.PID)
 	q.Fact("delete, while a killed process ends: error", runc.LastLogMessage(tooEarly))
-	q.Fact("delete, while a killed process ends: asleep in the kernel's", proc.WaitChannel(q, killed.PID))
+	q.Fact("delete, while a killed process ends: kernel function in which it sleeps (0: the kernel does not show it)", proc.WaitChannel(q, killed.PID))
 	exec.Signal(unix.SIGCONT)
 	proc.WaitFor(q, proc.Dead(killed.Identity))
 	assert.Check(q, cmp.Equal(exec.ExitCode(), 128+int(unix.SIGKILL)), "exit code of the exec, which the end of pid 1 has killed")

@@ -78,7 +78,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q.Fact("exe after create, whose content is that of runc", created.Exe)
 	isProtected := proc.ExeIsProtected(q, pid)
 	assert.Check(q, isProtected, "a program in the container could write into %s, from which runc init was started", created.Exe)
-	q.Fact("exe after create: sealed, or on a read-only mount", isProtected)
+	q.Fact("after create, the file of runc init is sealed or on a read-only mount", isProtected)
 	assert.Check(q, created.Threads > 1, "a Go program has several threads, but runc init has %d", created.Threads)
 	hasProgramEnv := cmp.Contains(strings.Join(created.Env, " "), "TERM=xterm")().Success()
 	assert.Check(q, !hasProgramEnv, "runc init has the program's environment: %q", created.Env)
@@ -92,7 +92,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Check(q, cmp.Equal(mode, uint64(unix.O_WRONLY)))
 	assert.Check(q, cmp.Equal(filepath.Base(opened), "exec.fifo"), "runc init opens another file; its descriptors: %v", created.FDs)
 	q.Fact("blocked in", "openat("+opened+", O_WRONLY)")
-	q.Fact("asleep in the kernel's", proc.WaitChannel(q, pid))
+	q.Fact("kernel function in which it sleeps (0: the kernel does not show it)", proc.WaitChannel(q, pid))
 
 	q.Step("look at its open files: each has a purpose and is closed by execve; no directory of the host is among them")
 	open, unexpected := container.InitDescriptors(created)
@@ -195,13 +195,17 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 		"Start makes runc init execute the program of config.json: the program changes, the process stays.")
 }
 
-// The created process waits for another process to open exec.fifo for reading. That is all that start does to it.
+// The created process waits until another process opens exec.fifo for reading. Start does that, and then removes the FIFO.
 //
 // The created process is blocked in open(2) of a FIFO for writing, and such an open ends when a process opens the FIFO
-// for reading. A process that does so starts the program, be it the runtime or another one. The runtime derives the
-// state "created" from the FIFO's presence, so after a start by hand it is wrong until the FIFO is gone.
+// for reading. It then writes one byte, 0, and executes the program. Any process that reads the FIFO starts the program, be it the
+// runtime or cat. runc takes a container for created as long as the FIFO is there. After a start by cat the FIFO remains: runc
+// reports a running program as created, until the FIFO is removed.
 //
-// Hint: what does open(2) do with a FIFO that no process reads? What is left of runc between create and start?
+// This is runc's own way: the specification says only that start runs the program. The FIFO's path is shown as the host names it:
+// `runc init` itself opens it again by a descriptor, /proc/self/fd/N.
+//
+// Hint: what does open(2) do with a FIFO that no process reads?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#start
 // Kernel: https://man7.org/linux/man-pages/man7/fifo.7.html
 func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
@@ -211,7 +215,7 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	b := bundle.Busybox(q, "sleep", "3600")
 	startedByHand, untouched := runc.Variant(q, b, "opened"), runc.Variant(q, b, "untouched")
 
-	q.Step("two containers are created, and both wait in open(2) of their FIFO")
+	q.Step("two containers are created, and both wait in open(2) of their FIFO for a reader")
 	createAndWaitAtFIFO := func(c *runc.Container, name string) proc.Process {
 		c.Create()
 		pid := c.PID()
@@ -225,11 +229,11 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	}
 	waiting := createAndWaitAtFIFO(startedByHand, "the first container")
 	waitingUntouched := createAndWaitAtFIFO(untouched, "the second container")
-	q.Fact("asleep in the kernel's", proc.WaitChannel(q, waiting.PID))
+	q.Fact("kernel function in which it sleeps (0: the kernel does not show it)", proc.WaitChannel(q, waiting.PID))
 
 	q.Step("cat opens the other end of the first container's FIFO, without the runtime: the program runs")
 	written := q.Must("cat", startedByHand.Fifo()).Stdout
-	assert.Check(q, cmp.Equal(written, "0"), "what was written to the FIFO")
+	assert.Check(q, cmp.Equal(written, "0"), "the byte that runc init has written to the FIFO")
 	proc.WaitFor(q, proc.Runs(waiting.PID, "sleep"))
 	started := proc.Snapshot(q, waiting.PID)
 	assert.Check(q, cmp.DeepEqual(started.Identity, waiting.Identity))
@@ -244,7 +248,14 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	assert.Check(q, cmp.Equal(proc.CurrentSyscall(q, stillWaiting.PID).Number, unix.SYS_OPENAT))
 	q.Fact("comm of the second container's process", stillWaiting.Comm)
 
-	q.Step("the runtime derives the status from the FIFO: it reports created until the FIFO is removed")
+	q.Step("runc start opens the second container's FIFO: the same happens, and start removes the FIFO")
+	untouched.Start()
+	proc.WaitFor(q, proc.Runs(waitingUntouched.PID, "sleep"))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, waitingUntouched.PID).Identity, waitingUntouched.Identity))
+	assert.Check(q, !file.Exists(untouched.Fifo()), "the FIFO is still there after start")
+	q.Fact("second container's FIFO after start: exists", file.Exists(untouched.Fifo()))
+
+	q.Step("runc derives the status from the FIFO: it reports the first container as created until its FIFO is removed")
 	assert.Check(q, file.Exists(startedByHand.Fifo()), "cat does not remove the FIFO, but it is gone")
 	withFIFO := startedByHand.State().Status
 	assert.Check(q, cmp.Equal(withFIFO, specs.StateCreated))
@@ -255,6 +266,6 @@ func TestLifecycle_WhatIsTheCreatedProcessWaitingFor(t *testing.T) {
 	q.Fact("status with the FIFO, and without", []specs.ContainerState{withFIFO, withoutFIFO})
 	startedByHand.KillAndDelete(started)
 
-	q.Answer("The created process waits in open(2) for another process to open exec.fifo for reading. Start does just that, and " +
-		"any other process that opens the FIFO starts the program, too.")
+	q.Answer("The created process waits in open(2) until another process opens exec.fifo for reading. Start does that and removes " +
+		"the FIFO. Any other process that reads the FIFO starts the program, too.")
 }

@@ -20,14 +20,22 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// The shim is the parent of the task's process and of every exec; pid 1, or the nearest subreaper, is the shim's.
-// containerd is the parent of none of them.
+// The shim is the parent of the task's process and of every exec. The shim's own parent is pid 1, or a process between that adopts
+// orphans. containerd is the parent of none of them.
 //
-// Each of them was made by a process that has ended since: the shim by a helper of its own, which containerd had started,
-// and the task's process by runc. The kernel gives the orphan to the nearest ancestor that has asked for orphans, with
-// PR_SET_CHILD_SUBREAPER, else to pid 1. The shim has asked, so that it learns of its task's death; containerd has not.
-// What is not rewritten is inherited: the session of the shim is containerd's, and its oom_score_adj, one above
-// containerd's, is handed down to the task.
+//	pid 1
+//	├── containerd
+//	└── shim
+//	    ├── the task's process
+//	    └── exec
+//
+// Each of them was made by a process that has ended since. containerd started the shim's program, which started the shim and ended.
+// The shim started runc, which made the task's process and ended. The kernel gives an orphan to its nearest ancestor that has asked
+// for orphans with PR_SET_CHILD_SUBREAPER (a subreaper), else to pid 1. The shim has asked, so it learns how its task ends.
+// containerd has not, so the shim outlives it.
+//
+// The shim still shows where it comes from: its session is containerd's. Its oom_score_adj is one above containerd's, so the
+// kernel's OOM killer prefers it, and the task inherits that.
 //
 // Hint: fields 4 (parent), 5 (process group) and 6 (session) of /proc/PID/stat, from the task's process upwards.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#flow
@@ -87,7 +95,8 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 	delete(parents, "test") // which process has started it depends on how the lab is run
 	q.Fact("the task runs: parents", parents)
 
-	q.Step("compare session and oom_score_adj: they are inherited, and show where the processes come from")
+	q.Step("compare sessions and oom_score_adj: the shim has containerd's session, and the task has the shim's oom_score_adj")
+	assert.Check(q, cmp.Equal(proc.PID(proc.Stat(q, d.PID()).Session), d.PID()), "the session of containerd, which the lab started in one of its own")
 	daemon, ofShim := proc.Stat(q, d.PID()), proc.Stat(q, shim.PID)
 	assert.Check(q, cmp.Equal(ofShim.Session, daemon.Session), "the shim's session, against containerd's")
 	assert.Check(q, cmp.Equal(proc.PID(ofShim.PGRP), shim.PID), "the shim's process group")

@@ -122,4 +122,27 @@ func Propagation(m *mountinfo.Info) string {
 	return strings.ReplaceAll(peerGroup.ReplaceAllString(m.Optional, ""), " ", "+")
 }
 
+// PropagationFrom returns the propagation of a mount that is a copy of another one: peer (in the original's group: both receive what is
+// mounted in the other one), slave (it receives), private, shared (in a group that is not the original's), slave+shared, or unbindable.
+func PropagationFrom(original, m *mountinfo.Info) string {
+	group := strings.TrimPrefix(original.Optional, "shared:")
+	var words []string
+	for word := range strings.FieldsSeq(m.Optional) {
+		switch kind, number, _ := strings.Cut(word, ":"); {
+		case kind == "shared" && number == group:
+			words = append(words, "peer")
+		case kind == "master" && number == group:
+			words = append(words, "slave")
+		default:
+			words = append(words, kind)
+		}
+	}
+	if words == nil {
+		return "private"
+	}
+	slices.Sort(words)
+	slices.Reverse(words)
+	return strings.Join(words, "+")
+}
+
 var peerGroup = regexp.MustCompile(`:\d+`)

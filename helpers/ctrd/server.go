@@ -84,8 +84,8 @@ func (s *server) start() error {
 		return fmt.Errorf("start containerd: %w", err)
 	}
 	s.cmd.Stdout, s.cmd.Stderr = log, log
-	// In a process group of its own: a Ctrl-C at the terminal is for the lab, which then stops its daemons in order.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// In a session of its own, as a service has: a Ctrl-C at the terminal is for the lab, which then stops its daemons in order.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	begin := time.Now()
 	if err := s.cmd.Start(); err != nil {
 		return fmt.Errorf("start containerd: %w", err)

@@ -115,12 +115,12 @@ func (v *Victim) tryExec() string {
 	return "works"
 }
 
-// tryNewTask makes a new task of the container. It returns what had to be done before: "at once" for nothing, "after
+// tryNewTask makes a new task of the container. It returns what had to be done before: "possible" for nothing, "after
 // delete" or "after kill, delete" of the old task; or "refused".
 func (v *Victim) tryNewTask() string {
 	v.q.Helper()
 	ctx := context.Background()
-	result := "at once"
+	result := "possible"
 	if task, err := v.Task(); err == nil {
 		result = "after delete"
 		if v.Init.Alive() {
