@@ -25,7 +25,7 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// It has the same two parts, a config.json and a rootfs. containerd generates config.json, and mounts the rootfs.
+// The bundle that containerd generates has the same two parts as one made by hand, a config.json and a rootfs. containerd writes config.json, and mounts the rootfs.
 //
 // process.env, args and cwd come from the image's config, unless the client gives others. The rootfs is a mount point, and what is
 // mounted is a snapshot of the image's layers. The runtime's options are in a file of their own beside config.json. The cgroup's path
@@ -172,7 +172,8 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 		"snapshot of the image at rootfs.")
 }
 
-// Yes. A runtime needs the bundle only: the same config.json over the same snapshot gives the program the same settings.
+// runc can run containerd's bundle by itself, because a runtime needs the bundle only: the same config.json over the same snapshot
+// gives the program the same settings.
 //
 // Two things are in no bundle: which process is the parent, and where the output goes. With containerd, the shim is the parent and
 // holds the FIFOs. Without it, the program is an orphan: pid 1, or a subreaper, is its parent, and its descriptors are those of the

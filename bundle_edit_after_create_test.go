@@ -21,7 +21,8 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// No. Create has read it, and keeps what it needs in the runtime's own state; start, kill and delete do not read it again.
+// Editing config.json after create does not change the container. Create has read it, and keeps what it needs in the runtime's own
+// state; start, kill and delete do not read it again.
 //
 // `runc exec` does read it. It is no operation of the specification. runc takes the new process's env, cwd, user and
 // capabilities from the bundle's config.json as it is then. So an edit changes nothing of the container, but it changes the programs

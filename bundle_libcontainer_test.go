@@ -32,7 +32,8 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// By one function of runc, specconv.CreateLibcontainerConfig: names become numbers, and options become flags.
+// One function of runc, specconv.CreateLibcontainerConfig, makes libcontainer's configuration of config.json: names become numbers,
+// and options become flags.
 //
 // libcontainer does not read config.json. It takes a structure of its own, in which the pid namespace is NEWPID and nosuid is a bit.
 // An option without a bit is data for the file system. The devices that the specification demands of every container, such as

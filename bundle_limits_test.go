@@ -25,7 +25,7 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Into a file of the container's cgroup, which belongs to the controller of the resource.
+// Each limit goes into a file of the container's cgroup, which belongs to the controller of the resource.
 //
 // config.json uses the words of cgroup v1, from which most of the fields have their names. On v2 the runtime translates:
 // memory and swap together become swap alone, shares become a weight, quota and period become one file. If the version of cgroups
@@ -493,7 +493,7 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 		"adds, such as /dev/null. linux.devices only makes a file.")
 }
 
-// From those that linux.memoryPolicy names. The policy belongs to the process, and execve(2) keeps it.
+// A container's memory comes from the nodes that linux.memoryPolicy names. The policy belongs to the process, and execve(2) keeps it.
 //
 // Unlike a limit, the policy is not in a file of the cgroup: `runc init` calls set_mempolicy(2), and the kernel shows the policy
 // with each mapping of the process.

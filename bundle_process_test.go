@@ -530,7 +530,7 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 		"its permitted set. An act that needs another capability fails, although the user is root.")
 }
 
-// It prevents that execve(2) gives a process more rights than it has: a setuid program runs with the rights of its caller.
+// noNewPrivileges prevents that execve(2) gives a process more rights than it has: a setuid program runs with the rights of its caller.
 //
 // no_new_privs is a bit of the process. The kernel looks at it at each execve(2), and every child inherits it. With it, the
 // set-user-ID bit of a file has no effect. The mount option nosuid does the same for all files of a mount.

@@ -19,7 +19,7 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// From any directory that has the files: unpacked by hand, or the layers of an image laid upon each other.
+// The rootfs may be any directory that has the files: unpacked by hand, or the layers of an image laid upon each other.
 //
 // The lab's rootfs has one static program and links to it, and the image has the same files as its one layer: containerd unpacks
 // the same files as the hand-built bundle has. The program is static, because execve(2) of a dynamic program looks for the program's

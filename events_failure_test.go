@@ -18,7 +18,7 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// It depends on how far it came. A failure before there is a task is reported to the caller alone, and no event is
+// What a failure tells depends on how far the task came. A failure before there is a task is reported to the caller alone, and no event is
 // published. A failure of the task's own program after that is published as an exit, and the caller gets no error. A failure of an
 // exec is reported to the caller, and of its events only the one that it was added is published.
 //

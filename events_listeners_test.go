@@ -20,7 +20,8 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Yes: `ctr events` is a client that subscribes and prints. Same events, same order, same fields, same times.
+// `ctr events` and a client see the same, because `ctr events` is a client that subscribes and prints: the events have the same order,
+// fields and times.
 //
 // The time is that of publishing, not that of receiving. A subscription receives the events of all containerd
 // namespaces, whatever -n says, unless a filter says otherwise: on the namespace, the topic, or a field of the event. A

@@ -26,7 +26,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// They are the cgroup's files, read by the shim at that moment: nothing is counted, kept or added up on the way.
+// The metrics agree with the cgroup, because they are its files, read by the shim at that moment: nothing is counted or kept on the way.
 //
 // Which files depends on the cgroup version, and so do the metrics' type and their names: cpuacct.usage in nanoseconds
 // on v1, cpu.usage_usec on v2. They are about the cgroup, so they include all processes of the container, and what the

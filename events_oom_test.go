@@ -20,7 +20,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// That there was one, and in which container: /tasks/oom, beside an exit with status 137.
+// An out-of-memory kill (OOM) publishes one event more, /tasks/oom with the container's id, beside an exit with status 137.
 //
 // 137 is 128 and 9, SIGKILL, whatever sent it. The exit alone does not distinguish the kernel's OOM killer from a
 // `kill -9`; the oom event does, and so does the cgroup's counter, as long as the cgroup exists. The shim watches that

@@ -17,7 +17,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// No. The clients that listen at that moment receive an event, and then it is gone: containerd stores none.
+// Events are not replayed. The clients that listen at that moment receive an event, and then it is gone: containerd stores none.
 //
 // A client that comes later can ask for the present, not for the past: the task's state, its pid, its exit status and
 // the time of its end, as long as the task is not deleted. So a client subscribes first, then asks, and then listens. A

@@ -21,7 +21,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// No. Each subscription has a queue of its own in the daemon, and the queue has no bound.
+// A slow listener does not hold up the others. Each subscription has a queue of its own in the daemon, and the queue has no bound.
 //
 // A publisher is done as soon as its event is in the queues, and the other listeners get it from theirs. What a slow
 // listener has not read is not lost, and stays in order. But it is in containerd's memory until the listener reads it

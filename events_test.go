@@ -17,7 +17,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// That it was created, started, ended and deleted; with pid, time and exit status, each as the kernel reports it.
+// containerd tells that a task was created, started, ended and deleted; with pid, time and exit status, each as the kernel reports it.
 //
 // The shim publishes the events through containerd, and each client that listens at that moment receives them. Reading
 // publishes none: without a task and without a change of containerd's own records, the stream is empty. The shim that publishes

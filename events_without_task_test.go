@@ -24,7 +24,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// No. It has no events about tasks, but one for each change of containerd's own records: of namespaces, images, blobs,
+// Without a task the stream has no events about tasks, but one for each change of containerd's own records: of namespaces, images, blobs,
 // snapshots and containers.
 //
 // Events are neither a log nor an account of what the kernel does. Reading publishes none. Changes of leases, and of

@@ -39,7 +39,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// One command is a handful of calls, and the same handful that a program makes: ctr is a Go client with flags.
+// One command of ctr makes a few calls, and the same that a program makes: ctr is a Go client with flags.
 //
 // Both leave the same container, snapshot, task and process; ctr only adds labels. The calls show which side does the
 // work: it is the client that makes the snapshot and writes config.json, before it asks for a container that names both,

@@ -24,7 +24,7 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// No. To create a container is to write it down, and to lay out a snapshot for it: no process, no mount, no cgroup.
+// Creating a container starts nothing. containerd writes it down, and lays out a snapshot for it: no process, no mount, no cgroup.
 //
 // What runc calls create, namespaces and a cgroup with runc init in them, is to containerd the first half of a task's start.
 // Its own create stores the whole config.json as a record. Before that the client has an active snapshot prepared: directories

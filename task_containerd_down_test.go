@@ -21,7 +21,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// It is gone when containerd comes back: no task, no exit status, no event.
+// A task that ends while containerd is down is gone when containerd comes back: no task, no exit status, no event.
 //
 // While containerd is down the shim does what it always does: it takes the exit status and keeps it, and for 15 s it
 // tries to publish the exit. But containerd, as it comes back, asks each shim for its processes, and takes a shim that has

@@ -16,7 +16,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// By one shim a task, a few megabytes each, while the daemon hardly grows: what a task costs is its shim, not its program.
+// The cost grows by one shim a task, a few megabytes each, while the daemon hardly grows: what a task costs is its shim, not its program.
 //
 // The shims' text is in memory once, and each has its own heap and stacks: so the first is the dearest, and the rest are
 // equal. A container without a task costs a record and a snapshot, and no process.

@@ -21,7 +21,8 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// From the process to the name: task, container, image, then what was theirs, by garbage collection, then the namespace.
+// Things are deleted from the process to the name: task, container, image, then what was theirs, by garbage collection, then the
+// namespace.
 //
 // Whatever would pull the ground from under a running program is refused, and changes nothing. But not all the guards
 // stand in the same place. A snapshot with a child and a namespace with contents are guarded by the daemon. A task that runs is

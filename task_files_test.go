@@ -23,7 +23,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// From the image's layers, each unpacked into a directory of its own; the container sees them one over the other, and
+// A task's files come from the image's layers, each unpacked into a directory of its own; the container sees them one over the other, and
 // below a directory that takes what it writes.
 //
 // Every step from the image's name to the mount goes by a digest or a path. The tag names an index, that a manifest, that

@@ -20,7 +20,7 @@ import (
 	"cdblab/helpers/lab"
 )
 
-// Everything that refers to it: a lease, a container, a label, or another snapshot on top of it. What nothing refers to is
+// Everything that refers to a snapshot protects it: a lease, a container, a label, or another snapshot on top. What nothing refers to is
 // removed.
 //
 // The collector starts at the roots, which are images, containers, leases, and whatever has the label containerd.io/gc.root;

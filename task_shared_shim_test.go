@@ -24,7 +24,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// Yes, if config.json has the same annotation io.containerd.runc.v2.group in both. The record's label of that name is not
+// Two tasks share a shim if config.json has the same annotation io.containerd.runc.v2.group in both. The record's label of that name is not
 // read; but ctr writes its labels into both.
 //
 // containerd starts a shim for each task all the same. Its helper finds that a shim listens at the group's socket already,

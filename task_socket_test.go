@@ -29,7 +29,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// By a unix socket, which is named after the daemon's address, the containerd namespace and the container's
+// The shim is reached by a unix socket, which is named after the daemon's address, the containerd namespace and the container's
 // id. Every process that may open it can call the shim, and containerd need not even live.
 //
 // The name is a sha256, since the path of a socket may have no more than 108 bytes. The bundle keeps the address, the

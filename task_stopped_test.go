@@ -21,7 +21,8 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// All but its process: shim, socket, mount, cgroup, bundle, FIFOs, runtime state, exit status and id, until it is deleted.
+// A stopped task holds all but its process until it is deleted: shim, socket, mount, cgroup, bundle, FIFOs, runtime state, exit status
+// and id.
 //
 // An exit status must wait somewhere until a client asks, and that place is the shim: it goes on living for the sake of a
 // number. `tasks delete` frees all of it, in the shim's and the runtime's words and in the daemon's. What the program wrote
