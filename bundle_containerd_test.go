@@ -25,7 +25,8 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// The bundle that containerd generates has the same two parts as one made by hand, a config.json and a rootfs. containerd writes config.json, and mounts the rootfs.
+// The bundle that containerd generates has the same two parts as one made by hand, a config.json and a rootfs. containerd writes
+// config.json, and mounts the rootfs.
 //
 // process.env, args and cwd come from the image's config, unless the client gives others. The rootfs is a mount point, and what is
 // mounted is a snapshot of the image's layers. The runtime's options are in a file of their own beside config.json. The cgroup's path
