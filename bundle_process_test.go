@@ -493,12 +493,13 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 	none, sh, _ := runc.StartWithShell(q, b, "none", bundle.ScratchAtTmp, func(s *specs.Spec) {
 		s.Process.Capabilities = &specs.LinuxCapabilities{}
 	})
-	// Make the files that the commands below need, as far as that needs no capability.
-	assert.Equal(q, sh.Run("touch /tmp/mine && mkdir /tmp/dir").Code, 0)
+	// Make the files that the commands below need, as far as that needs no capability. /tmp is world-writable with a sticky bit: where
+	// fs.protected_regular is set, no capability lets root open a file there by O_CREAT that another user owns. So there is /tmp/plain.
+	assert.Equal(q, sh.Run("touch /tmp/mine && mkdir /tmp/dir /tmp/plain").Code, 0)
 	rows := []struct{ capability, act string }{
 		{"CAP_CHOWN", "chown 1 /tmp/mine"},
-		{"CAP_DAC_OVERRIDE", "echo >> /tmp/theirs"},
-		{"CAP_FOWNER", "chmod 600 /tmp/theirs"},
+		{"CAP_DAC_OVERRIDE", "echo >> /tmp/plain/theirs"},
+		{"CAP_FOWNER", "chmod 600 /tmp/plain/theirs"},
 		{"CAP_MKNOD", "mknod /tmp/null c 1 3"},
 		{"CAP_SYS_ADMIN", "mount -t tmpfs tmpfs /tmp/dir"},
 		{"CAP_SYS_CHROOT", "chroot / true"},
@@ -510,7 +511,7 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 	}
 	// A file that another user owns: only a process with CAP_CHOWN can make one.
 	q.Must("runc", "--root", none.Root, "exec", "--cap", "CAP_CHOWN", none.ID, "sh", "-c",
-		"touch /tmp/theirs && chown 1 /tmp/theirs && chmod 600 /tmp/mine")
+		"touch /tmp/plain/theirs && chown 1 /tmp/plain/theirs && chmod 600 /tmp/mine")
 	for _, row := range rows {
 		r := sh.Run(row.act)
 		assert.Check(q, r.Code != 0, "%q succeeds without %s", row.act, row.capability)
