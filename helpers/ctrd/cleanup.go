@@ -25,7 +25,8 @@ import (
 
 // cleanUp deletes what the question has left in the daemon. It stops the daemon if the daemon is the question's own.
 func (d *Daemon) cleanUp() {
-	if d.cmd == nil {
+	if !d.runs() {
+		d.removeCallbackSocket()
 		return
 	}
 	if d.client != nil { // otherwise the daemon never answered
@@ -46,8 +47,15 @@ func (d *Daemon) cleanUp() {
 	if err := d.server.stop(); err != nil {
 		d.q.Error(err)
 	}
-	// containerd 2.2.3 and older ones leave the socket behind on which shims publish events. What a daemon leaves is not what the
-	// question has left.
+	d.removeCallbackSocket()
+}
+
+// removeCallbackSocket removes the socket on which shims publish events. containerd 2.2.3 and older ones leave it behind. What a daemon
+// leaves is not what the question has left.
+func (d *Daemon) removeCallbackSocket() {
+	if d.shared {
+		return
+	}
 	if err := os.Remove(d.Address + ".ttrpc"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.q.Error(err)
 	}

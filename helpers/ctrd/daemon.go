@@ -48,6 +48,11 @@ func WithConfig(table string) Option {
 // are deleted, the daemon is stopped, and its directories are removed.
 func Start(q *lab.Q, options ...Option) *Daemon {
 	q.Helper()
+	return start(q, nil, options)
+}
+
+func start(q *lab.Q, service *service, options []Option) *Daemon {
+	q.Helper()
 	dir := q.Mkdir("containerd")
 	q.Mkdir("s")
 	var tables []string
@@ -60,6 +65,7 @@ func Start(q *lab.Q, options ...Option) *Daemon {
 	if err != nil {
 		q.Fatal(err)
 	}
+	s.service = service
 	d := &Daemon{server: s, Namespace: Namespace, q: q, FifoDir: q.Mkdir("fifo")}
 	q.LogCommandAs("cat > containerd/config.toml   # root, state, address and socket_dir below "+q.Dir,
 		"mkdir -p containerd "+s.SocketDir+" fifo && cat > containerd/config.toml <<'END'\n"+s.toml+"END")
@@ -106,8 +112,10 @@ func (d *Daemon) connect() {
 func (d *Daemon) Start() {
 	d.q.Helper()
 	d.requirePrivate()
-	d.q.LogCommandAs("containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &",
-		"containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS 2>> containerd/log & sleep 1")
+	if d.service == nil { // else the command of systemd is logged
+		d.q.LogCommandAs("containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS &",
+			"containerd --config containerd/config.toml --address $CONTAINERD_ADDRESS 2>> containerd/log & sleep 1")
+	}
 	if err := d.server.start(); err != nil {
 		d.q.Fatal(err)
 	}
@@ -119,6 +127,9 @@ func (d *Daemon) Start() {
 
 // PID returns the daemon's process, or 0 while there is none.
 func (d *Daemon) PID() proc.PID {
+	if d.service != nil {
+		return d.service.PID()
+	}
 	if d.cmd == nil {
 		return 0
 	}
@@ -139,7 +150,9 @@ func (d *Daemon) Kill() {
 func (d *Daemon) Stop() error {
 	d.q.Helper()
 	d.requirePrivate()
-	d.q.LogCommand("kill -TERM %d   # containerd", d.PID())
+	if d.service == nil { // else the command of systemd is logged
+		d.q.LogCommand("kill -TERM %d   # containerd", d.PID())
+	}
 	return d.server.stop()
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 // Inventory is what a host has at one moment: for each kind of thing ("mount", "cgroup", "process", "namespace", "socket",
-// "file", "loop device", "device"), name → description.
+// "file", "loop device", "device", "unit"), name → description.
 type Inventory map[string]map[string]string
 
 // TakeInventory returns the inventory of the whole host.
@@ -31,7 +31,7 @@ func TakeInventoryOf(owner Owner) (Inventory, error) { return takeInventory(&own
 func takeInventory(owner *Owner) (Inventory, error) {
 	inv := Inventory{}
 	for _, add := range []func(*Owner) error{
-		inv.addMounts, inv.addCgroups, inv.addProcesses, inv.addSockets, inv.addFiles, inv.addLoopDevices, inv.addDevices,
+		inv.addMounts, inv.addCgroups, inv.addProcesses, inv.addSockets, inv.addFiles, inv.addLoopDevices, inv.addDevices, inv.addUnits,
 	} {
 		if err := add(owner); err != nil {
 			return nil, fmt.Errorf("take the inventory of the host: %w", err)
@@ -210,6 +210,9 @@ func isOwnedBy(c Change, before Inventory, owner Owner) bool {
 	}
 	if c.Kind == "process" || c.Kind == "namespace" {
 		return owner.ownsProcess(c.Description)
+	}
+	if c.Kind == "unit" {
+		return owner.ownsMark(c.Description)
 	}
 	if owner.Owns(c.Name) || owner.Owns(c.Description) {
 		return true

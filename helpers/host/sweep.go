@@ -17,7 +17,8 @@ import (
 
 // Swept is what a sweep has removed of one owner.
 type Swept struct {
-	Dir       string // the owner's directory
+	Dir       string   // the owner's directory
+	Units     []string // of systemd
 	Processes []string
 	Mounts    []string
 	Cgroups   []string
@@ -26,18 +27,26 @@ type Swept struct {
 
 // Empty reports whether there was nothing except the owner's own directory and cgroup.
 func (s Swept) Empty() bool {
-	return len(s.Processes)+len(s.Mounts)+len(s.Cgroups)+s.Files == 0
+	return len(s.Units)+len(s.Processes)+len(s.Mounts)+len(s.Cgroups)+s.Files == 0
 }
 
 func (s Swept) String() string {
-	return fmt.Sprintf("%s: %d processes, %d mounts, %d cgroups, %d files", s.Dir, len(s.Processes), len(s.Mounts),
+	text := fmt.Sprintf("%s: %d processes, %d mounts, %d cgroups, %d files", s.Dir, len(s.Processes), len(s.Mounts),
 		len(s.Cgroups), s.Files)
+	if len(s.Units) > 0 { // only where systemd is
+		text += fmt.Sprintf(", %d units", len(s.Units))
+	}
+	return text
 }
 
-// SweepOwner removes everything of an owner: its processes, mounts, cgroups and files.
+// SweepOwner removes everything of an owner: its units, processes, mounts, cgroups and files.
 func SweepOwner(owner Owner) (Swept, error) {
 	s := Swept{Dir: owner.Dir()}
 	sockets := noted(owner)
+	units, err := StopUnits(owner) // first, so that systemd does not take the death of the processes for a failure
+	if s.Units = units; err != nil {
+		return s, err
+	}
 	killed, alsoSockets, err := killAll(owner)
 	if s.Processes = killed; err != nil {
 		return s, err

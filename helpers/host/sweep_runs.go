@@ -161,8 +161,9 @@ func sweepBehind(owner Owner) error {
 		return removeRootIfIdle() // another run has the number by now
 	}
 	// By the random id, and runc init, which has no mark, by its cgroup. No other run has the number: its directory would be there.
-	_, _, err = killAll(owner)
-	if err == nil {
+	_, err = StopUnits(owner)
+	_, _, killErr := killAll(owner)
+	if err = errors.Join(err, killErr); err == nil {
 		_, err = removeEmptyCgroups(owner)
 	}
 	return errors.Join(err, removeRootIfIdle())

@@ -78,7 +78,7 @@ type facts struct {
 // newFacts returns the record of a question's facts. The programs under test are found by their path: two runs of the same
 // program are the same, whatever directory has it.
 func newFacts(owner host.Owner, programs map[string]tools.Program) *facts {
-	paths := []string{owner.Dir(), "$Q", owner.Cgroup(), "$CGROUP", owner.ID(""), "", filepath.Dir(owner.Dir()), "$RUN"}
+	paths := []string{owner.Mark(), "$MARK", owner.Dir(), "$Q", owner.Cgroup(), "$CGROUP", owner.ID(""), "", filepath.Dir(owner.Dir()), "$RUN"}
 	// The path of containerd is the beginning of the path of containerd-shim-runc-v2, so the longer name is looked for first.
 	for _, p := range slices.Backward(slices.Sorted(maps.Keys(programs))) {
 		// /bin/busybox is also the path of a program in each container.

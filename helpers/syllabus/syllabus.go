@@ -29,12 +29,12 @@ var Sections = []Section{
 	}},
 	{"Lifecycle", "what runc does with a bundle, from create to delete", []string{
 		"states", "isolation", "kill", "delete", "run", "exec", "pause", "hooks", "failed_create", "refused",
-		"libcontainer", "update", "state_json", "terminal", "checkpoint",
+		"libcontainer", "update", "state_json", "terminal", "checkpoint", "systemd",
 	}},
 	{"Task", "what containerd adds, and which process holds what, also when something dies", []string{
 		"container_created", "parents", "socket", "runc", "containerd_dies", "shim_dies", "process_dies",
 		"containerd_down", "stopped", "files", "pull", "snapshotter", "garbage", "namespaces", "shared_shim",
-		"cgroup", "exec", "delete_order", "client", "cost",
+		"cgroup", "exec", "delete_order", "client", "cost", "systemd",
 	}},
 	{"Events", "what containerd reports by itself, and what an operator has to ask for", []string{
 		"without_task", "listeners", "replay", "slow_listener", "exec", "oom", "failure", "logs", "strace",
