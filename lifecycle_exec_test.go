@@ -189,11 +189,12 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 		"User, capabilities, limits and environment are those of config.json, unless a flag of exec sets others.")
 }
 
-// A flag of exec changes the one process attribute that it names, for the executed program alone. A flag can also give more than
+// A flag of exec changes the one field of process that it names, for the executed program alone. A flag can also give more than
 // config.json does: another user, a capability, no noNewPrivileges.
 //
 // `runc exec` takes process from config.json, and each flag overwrites one field of it. What no flag names stays: --user 1001 keeps the
-// group and the additional groups of config.json. An unknown capability is left out with a warning. Other values that cannot be
+// group and the additional groups of config.json. The capabilities and HOME follow from the user. An unknown capability is left out
+// with a warning. Other values that cannot be
 // applied are errors, and no program runs. --preserve-fds is the exception: runc looks only whether a descriptor is open in itself. If
 // the caller does not have it, the program gets one of runc's own, which may be a directory of the host.
 //
@@ -267,6 +268,10 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 		q.KillProcess(p)
 		proc.WaitFor(q, proc.Dead(p.Identity))
 	}
+	warned := q.Exec("runc", "--root", c.Root, "exec", "--cap", "CAP_NO_SUCH", c.ID, "true")
+	assert.Check(q, cmp.Equal(warned.Code, 0), "exec with an unknown capability:\n%s", warned)
+	runc.AssertMessage(q, warned.Stderr, "ignoring unknown or unavailable capabilities: .CAP_NO_SUCH")
+	q.Fact("exec --cap CAP_NO_SUCH: warning", runc.LastLogMessage(warned))
 	assert.Check(q, cmp.DeepEqual(proc.Settings(q, init.PID), ofInit), "settings of the first program, before and after the execs")
 	assert.Check(q, cmp.Equal(file.Read(q, b.Config()), config), "config.json, before and after the execs")
 
@@ -276,7 +281,7 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 		controller = ""
 	}
 	for _, row := range []struct{ flag, value, message string }{
-		{"--user", "nobody", "nobody"}, // /etc/passwd of the container has this user
+		{"--user", "root", "root"}, // /etc/passwd of the container has this user, but runc does not read names there
 		{"--additional-gids", "-1", "additional-gids"},
 		{"--cwd", "etc", "absolute path"},
 		{"--cwd", "/missing", "no such file or directory"},
@@ -322,7 +327,7 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 		}
 	}
 
-	q.Answer("A flag of exec changes the attribute that it names, for the executed program alone. It can also give more than " +
+	q.Answer("A flag of exec changes the field of process that it names, for the executed program alone. It can also give more than " +
 		"config.json does: another user, a capability, no noNewPrivileges.")
 }
 
@@ -365,7 +370,7 @@ func TestLifecycle_IsAnExecConfinedLikeInit(t *testing.T) {
 
 	q.Step("a program that gives up rights by itself: it is another user, has no capability, and may gain none")
 	c := runc.Variant(q, b, "dropping", bundle.Args("sh", "-c", "ulimit -n 64; umask 077; cd /tmp; renice -n 5 -p $$; export LESSON=init; "+
-		"exec unshare -u sh -c 'hostname moved; exec setpriv --nnp start-stop-daemon -S -c nobody -x /bin/sleep -- 3600'"))
+		"exec unshare -u sh -c 'hostname moved; exec setpriv --nnp start-stop-daemon -S -c 65534 -x /bin/sleep -- 3600'"))
 	c.Create()
 	created := c.Process()
 	c.Start()

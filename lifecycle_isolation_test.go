@@ -214,7 +214,7 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 // without such a copy has the same hole.
 //
 // Hint: let a container execute /proc/self/exe, and look at /proc/PID/exe of that process from inside and from outside.
-// Spec: https://github.com/opencontainers/runc/security/advisories/GHSA-gxmr-w5mj-v8hh
+// Spec: https://github.com/advisories/GHSA-gxmr-w5mj-v8hh
 // Kernel: https://man7.org/linux/man-pages/man2/memfd_create.2.html, https://man7.org/linux/man-pages/man5/proc_pid_exe.5.html
 func TestLifecycle_WhyIsRuncInitASealedCopy(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Why is `runc init` a sealed copy?")
@@ -283,7 +283,9 @@ func TestLifecycle_WhyIsRuncInitASealedCopy(t *testing.T) {
 	child := proc.Snapshot(q, proc.FirstExcept(0, proc.Children(q, entered.PID())))
 	toolIsProtected := proc.ExeIsProtected(q, child.PID)
 	assert.Check(q, !toolIsProtected, "%s is a plain file, and looks protected", tool)
-	opened = sh.Run(fmt.Sprintf("exec 9< /proc/%d/exe", proc.InnerPID(q, child.PID)))
+	exe = fmt.Sprintf("/proc/%d/exe", proc.InnerPID(q, child.PID))
+	q.Fact("another tool: opening its file for writing while it runs: error", errorIn(sh.Run("true >> "+exe)))
+	opened = sh.Run("exec 9< " + exe)
 	assert.Assert(q, cmp.Equal(opened.Code, 0), opened.Out)
 	q.KillProcess(child)
 	entered.ExitCode()

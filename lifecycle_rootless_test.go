@@ -25,10 +25,10 @@ import (
 // An ordinary user can create, start, enter, kill and delete a container in a user namespace of its own, whose root is this user. The
 // user cannot limit or pause it, and cannot give it another id, a device node or the rights to the host's network.
 //
-// The kernel lets every user make a user namespace, and lets its root make the other namespaces. Without a helper such as
-// newuidmap, it maps one id: that of the caller. The state is in $XDG_RUNTIME_DIR/runc. The user may make no cgroup, so the
-// container stays in the cgroup of its caller, and what needs a cgroup fails. Capabilities count in the user namespace only: a mount is
-// allowed there, a device node is not.
+// If no setting forbids it, the kernel lets every user make a user namespace, and lets its root make the other namespaces. Without a
+// helper such as newuidmap, the user can map one id: the own one. The state is in $XDG_RUNTIME_DIR/runc. The user may make no cgroup,
+// so the container stays in the cgroup of its caller, and what needs a cgroup fails. Capabilities count in the user namespace only: a
+// mount is allowed there, a device node is not.
 //
 // Hint: as another user than root, call runc spec --rootless and runc run; read /proc/PID/{uid_map,setgroups,cgroup,ns}.
 // Spec: https://github.com/opencontainers/runc#rootless-containers
