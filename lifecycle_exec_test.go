@@ -3,6 +3,7 @@
 package cdblab
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -185,4 +187,262 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 
 	q.Answer("An exec joins all namespaces and the cgroup of pid 1. It has a pid, a parent and an exit code of its own. " +
 		"User, capabilities, limits and environment are those of config.json, unless a flag of exec sets others.")
+}
+
+// A flag of exec changes the one field of process that it names, for the executed program alone. A flag can also give more than
+// config.json does: another user, a capability, no noNewPrivileges.
+//
+// `runc exec` takes process from config.json, and each flag overwrites one field of it. What no flag names stays: --user 1001 keeps the
+// group and the additional groups of config.json. The capabilities and HOME follow from the user. An unknown capability is left out
+// with a warning. Other values that cannot be
+// applied are errors, and no program runs. --preserve-fds is the exception: runc looks only whether a descriptor is open in itself. If
+// the caller does not have it, the program gets one of runc's own, which may be a directory of the host.
+//
+// Hint: compare /proc/PID/{status,limits,environ,cwd,fd} of an exec with a flag, and of an exec without it.
+// Spec: https://github.com/opencontainers/runc/blob/main/man/runc-exec.8.md (exec is runc's own operation)
+// Kernel: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
+func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What can the flags of `exec` change?")
+	defer q.Recover()
+	runc.SkipUnlessRunc(q, "the flags of exec")
+	kill := []string{"CAP_KILL"}
+	b := bundle.Busybox(q, "sleep", "3600").Edit(func(s *specs.Spec) {
+		s.Process.Env = []string{"PATH=/bin", "LESSON=config"}
+		s.Process.User = specs.User{GID: 2000, AdditionalGids: []uint32{3000}}
+		s.Process.NoNewPrivileges = true
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: kill, Permitted: kill, Effective: kill}
+	})
+	c := runc.New(q, b)
+	init := c.CreateAndStart()
+	ofInit, config := proc.Settings(q, init.PID), file.Read(q, b.Config())
+	// The runtime may write the variables in any order. runc 1.5.2 gives each additional group twice.
+	settings := func(p proc.Process) map[string]string {
+		settings := proc.Settings(q, p.PID)
+		for _, key := range []string{"environ", "Groups"} {
+			settings[key] = strings.Join(slices.Compact(slices.Sorted(strings.FieldsSeq(settings[key]))), " ")
+		}
+		return settings
+	}
+
+	q.Control("an exec without a flag: its settings are those of config.json")
+	plain := runc.ExecSleep(q, c, "plain")
+	ofPlain := settings(plain)
+	assert.Check(q, cmp.Equal(ofPlain["environ"], "HOME=/root LESSON=config PATH=/bin"))
+	const killBit, rawBit = 1 << 5, 1 << 13 // linux/capability.h
+	assert.Check(q, cmp.Equal(ofPlain["CapEff"], proc.Mask(killBit).String()))
+	q.Fact("without a flag: user, groups and capabilities",
+		[]string{ofPlain["Uid"], ofPlain["Gid"], ofPlain["Groups"], ofPlain["CapEff"]})
+
+	q.Step("with a flag the settings differ from those in what the flag names, and in nothing else")
+	none, withRaw := proc.Mask(0).String(), proc.Mask(killBit|rawBit).String()
+	for i, row := range []struct {
+		flags []string
+		want  map[string]string
+	}{
+		// Of a user other than root, execve(2) keeps as permitted and effective what is ambient. HOME is the user's: 1001 has none.
+		{[]string{"--user", "1001"}, map[string]string{"Uid": "1001 1001 1001 1001", "CapPrm": none, "CapEff": none,
+			"environ": "HOME=/ LESSON=config PATH=/bin"}},
+		{[]string{"--user", "0:2001"}, map[string]string{"Gid": "2001 2001 2001 2001"}},
+		{[]string{"--additional-gids", "4000"}, map[string]string{"Groups": "3000 4000"}},
+		{[]string{"--cwd", "/etc"}, map[string]string{"cwd": "/etc"}},
+		{[]string{"--env", "MORE=yes"}, map[string]string{"environ": "HOME=/root LESSON=config MORE=yes PATH=/bin"}},
+		{[]string{"--env", "LESSON=flag"}, map[string]string{"environ": "HOME=/root LESSON=flag PATH=/bin"}},
+		{[]string{"--cap", "CAP_NET_RAW"}, map[string]string{"CapBnd": withRaw, "CapPrm": withRaw, "CapEff": withRaw}},
+		{[]string{"--cap", "CAP_NO_SUCH"}, map[string]string{}}, // a warning, and the program runs without it
+		{[]string{"--no-new-privs=false"}, map[string]string{"NoNewPrivs": "0"}},
+	} {
+		flags := strings.Join(row.flags, " ")
+		p := runc.ExecSleep(q, c, fmt.Sprintf("flags-%d", i), row.flags...)
+		changed := map[string]string{}
+		for key, value := range settings(p) {
+			if value != ofPlain[key] {
+				changed[key] = value
+			}
+		}
+		assert.Check(q, cmp.DeepEqual(changed, row.want), "exec %s: settings that differ from those of an exec without flags", flags)
+		assert.Check(q, cmp.DeepEqual(p.FDs, plain.FDs), "exec %s: descriptors, and those of an exec without flags", flags)
+		q.Fact("exec "+flags+": settings that it changes", len(changed))
+		for _, key := range slices.Sorted(maps.Keys(changed)) {
+			q.Fact("exec "+flags+": "+key, changed[key])
+		}
+		q.KillProcess(p)
+		proc.WaitFor(q, proc.Dead(p.Identity))
+	}
+	warned := q.Exec("runc", "--root", c.Root, "exec", "--cap", "CAP_NO_SUCH", c.ID, "true")
+	assert.Check(q, cmp.Equal(warned.Code, 0), "exec with an unknown capability:\n%s", warned)
+	runc.AssertMessage(q, warned.Stderr, "ignoring unknown or unavailable capabilities: .CAP_NO_SUCH")
+	q.Fact("exec --cap CAP_NO_SUCH: warning", runc.LastLogMessage(warned))
+	assert.Check(q, cmp.DeepEqual(proc.Settings(q, init.PID), ofInit), "settings of the first program, before and after the execs")
+	assert.Check(q, cmp.Equal(file.Read(q, b.Config()), config), "config.json, before and after the execs")
+
+	q.Step("values that cannot be applied are errors, and no program runs")
+	controller := "pids:" // on v1 a cgroup for each controller
+	if cgroup.Version(q) == "v2" {
+		controller = ""
+	}
+	for _, row := range []struct{ flag, value, message string }{
+		{"--user", "root", "root"}, // /etc/passwd of the container has this user, but runc does not read names there
+		{"--additional-gids", "-1", "additional-gids"},
+		{"--cwd", "etc", "absolute path"},
+		{"--cwd", "/missing", "no such file or directory"},
+		{"--env", "MORE", "environment variable"},
+		{"--cgroup", controller + "../..", "sub cgroup path"},
+		{"--cgroup", controller + "missing", "no such file or directory"},
+		{"--apparmor", "cdb-missing", "apparmor"},
+		{"--process-label", "cdb-missing", "selinux|label"},
+	} {
+		r := q.Exec("runc", "--root", c.Root, "exec", row.flag, row.value, c.ID, "touch", "/dev/shm/ran")
+		assert.Check(q, r.Code != 0, "exec %s %s succeeds:\n%s", row.flag, row.value, r)
+		runc.AssertMessage(q, r.Stderr, row.message)
+		q.Fact("exec "+row.flag+" "+row.value+": error", runc.StableMessage(r.Stderr))
+	}
+	assert.Check(q, !file.Exists(fmt.Sprintf("/proc/%d/root/dev/shm/ran", init.PID)), "a refused exec has run its program")
+	assert.Check(q, cmp.DeepEqual(cgroup.Of(q, b.Spec.Linux.CgroupsPath).Procs(), check.Sorted(init.PID, plain.PID)),
+		"processes in the cgroup after refused execs: those from before")
+
+	q.Step("LISTEN_FDS is for run and create: an executed program gets neither the descriptor nor the variable")
+	listening := runc.ExecSleepAfter(q, c, "listening", "exec 3< bundle/config.json; export LISTEN_FDS=1 LISTEN_PID=$$")
+	assert.Check(q, cmp.DeepEqual(listening.FDs, plain.FDs), "descriptors of an exec whose caller passes one as LISTEN_FDS")
+	assert.Check(q, cmp.DeepEqual(settings(listening), ofPlain), "settings of an exec whose caller has LISTEN_FDS")
+	q.Fact("exec with LISTEN_FDS=1: descriptors", slices.Sorted(maps.Keys(listening.FDs)))
+
+	q.Step("--preserve-fds 3, and the caller has no such descriptors: refused, or the program gets those of runc itself")
+	secret := filepath.Join(q.Mkdir("host"), "file")
+	q.WriteLine(secret, "a file of the host")
+	// Three directories above /sys/fs/cgroup is the host's /.
+	look := `for fd in 3 4 5; do cat /proc/self/fd/$fd/../../..` + secret + ` 2>/dev/null; done; echo end`
+	for _, row := range []struct{ flag, what string }{{"--preserve-fds=0", "nothing"}, {"--preserve-fds=3", "a file of the host"}} {
+		r := q.Exec("runc", "--root", c.Root, "exec", row.flag, c.ID, "sh", "-c", look)
+		read, ran := strings.CutSuffix(strings.TrimSpace(r.Stdout), "end")
+		switch read = strings.TrimSpace(read); {
+		case row.flag != "--preserve-fds=0" && r.Code != 0:
+			runc.AssertMessage(q, r.Stderr, "preserve")
+			q.Fact("exec "+row.flag+": refused", runc.StableMessage(r.Stderr))
+		case ran:
+			// runc 1.5.2 has the host's /sys/fs/cgroup among its first three. The caller has to know what it passes.
+			assert.Check(q, read == "" || row.flag != "--preserve-fds=0", "the program reads a file of the host: %q", read)
+			q.Fact("exec "+row.flag+": the program reads, of the host's files", fmt.Sprintf("%q", read))
+		default:
+			q.Errorf("exec %s: the program has not run:\n%s", row.flag, r)
+		}
+	}
+
+	q.Answer("A flag of exec changes the field of process that it names, for the executed program alone. It can also give more than " +
+		"config.json does: another user, a capability, no noNewPrivileges.")
+}
+
+// An exec is confined as the container is, by namespaces, cgroup and seccomp filter. It is not confined as init is: what init gave up by
+// itself after its start, an exec has.
+//
+// Many programs begin as root, and then take another user, lower their limits or set no_new_privs. An exec is no child of init and
+// inherits nothing of that. It gets process from config.json, or from the file of --process, which may even name more capabilities.
+// The seccomp filter, the cgroup and its device rules come from the state that create saved: no flag and no file takes them away.
+// Namespaces are those in which init is now.
+//
+// Hint: let the container's program drop its rights, and compare /proc/PID/status of pid 1 and of an exec.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process (exec itself is runc's own operation)
+// Kernel: https://man7.org/linux/man-pages/man2/seccomp.2.html, https://man7.org/linux/man-pages/man7/capabilities.7.html
+func TestLifecycle_IsAnExecConfinedLikeInit(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Is an exec confined like init?")
+	defer q.Recover()
+	runc.SkipUnlessRunc(q, "exec, which the specification does not describe")
+	b := bundle.Busybox(q, "sleep", "3600").Edit(func(s *specs.Spec) {
+		caps := []string{"CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN"}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Permitted: caps, Effective: caps}
+		s.Process.NoNewPrivileges = false
+		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 500, Hard: 600}}
+		// An error that mkdir(2) does not return by itself.
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccomp.NativeArch(),
+			Syscalls: []specs.LinuxSyscall{
+				{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: new(uint(unix.EXDEV))},
+			}}
+		bundle.ScratchAtTmp(s)
+	})
+
+	q.Control("a program that gives nothing up: an exec has the same settings as init")
+	idle := runc.Variant(q, b, "idle")
+	ofIdle := proc.Settings(q, idle.CreateAndStart().PID)
+	ofIdleExec := proc.Settings(q, runc.ExecSleep(q, idle, "idle").PID)
+	delete(ofIdle, "Umask") // runc sets that of init, and takes the caller's for exec
+	delete(ofIdleExec, "Umask")
+	assert.Check(q, cmp.DeepEqual(ofIdleExec, ofIdle), "settings of an exec, and of init")
+	q.Fact("init gives nothing up: settings that differ", 0)
+
+	q.Step("a program that gives up rights by itself: it is another user, has no capability, and may gain none")
+	c := runc.Variant(q, b, "dropping", bundle.Args("sh", "-c", "ulimit -n 64; umask 077; cd /tmp; renice -n 5 -p $$; export LESSON=init; "+
+		"exec unshare -u sh -c 'hostname moved; exec setpriv --nnp start-stop-daemon -S -c 65534 -x /bin/sleep -- 3600'"))
+	c.Create()
+	created := c.Process()
+	c.Start()
+	proc.WaitFor(q, proc.Runs(created.PID, "sleep"))
+	init := proc.Snapshot(q, created.PID)
+	executed := runc.ExecSleep(q, c, "executed")
+	ofInit, ofExec := proc.Settings(q, init.PID), proc.Settings(q, executed.PID)
+	none, all := proc.Mask(0).String(), ofIdle["CapEff"]
+	for _, row := range []struct{ key, init, exec string }{
+		{"Uid", "65534 65534 65534 65534", "0 0 0 0"},
+		{"CapPrm", none, all},
+		{"CapEff", none, all},
+		{"NoNewPrivs", "1", "0"},
+		{"Max open files", "64 64 files", "500 600 files"},
+		{"cwd", "/tmp", "/"},
+		{"scheduler", "policy 0, nice 5", "policy 0, nice 0"},
+	} {
+		assert.Check(q, cmp.Equal(ofInit[row.key], row.init), "%s of init, which has changed it", row.key)
+		assert.Check(q, cmp.Equal(ofExec[row.key], row.exec), "%s of an exec: config.json decides it, not what init did to itself", row.key)
+		q.Fact(row.key+": of init, and of an exec", []string{ofInit[row.key], ofExec[row.key]})
+	}
+	delete(ofExec, "Umask")
+	assert.Check(q, cmp.DeepEqual(ofExec, ofIdleExec), "settings of an exec; they must not depend on what init gave up")
+
+	q.Step("it is in the namespaces that init has now, also in one that init has made by itself; in the same cgroups; under the same filter")
+	assert.Check(q, init.NS["uts"] != created.NS["uts"], "init is still in the uts namespace that create made: %d", init.NS["uts"])
+	assert.Check(q, cmp.DeepEqual(executed.NS, init.NS), "namespaces of an exec, and of init")
+	assert.Check(q, cmp.DeepEqual(executed.Cgroups, init.Cgroups), "cgroups of an exec, and of init")
+	hostname := strings.TrimSpace(c.Exec("hostname").Stdout)
+	assert.Check(q, cmp.Equal(hostname, "moved"), "hostname that an exec sees")
+	assert.Check(q, cmp.Equal(ofExec["Seccomp"], "2"), "Seccomp of an exec")
+	q.Fact("namespaces in common with init", executed.SharedNamespaces(init.Identity))
+	q.Fact("hostname that an exec sees", hostname)
+
+	q.Step("exec --process with more than config.json: the capabilities are given, but filter and device rules of the container hold")
+	more := []string{"CAP_SYS_ADMIN", "CAP_MKNOD", "CAP_SYSLOG"}
+	privileged := *b.Spec.Process
+	privileged.Capabilities = &specs.LinuxCapabilities{Bounding: more, Permitted: more, Effective: more}
+	acts := []struct{ name, act, refused string }{
+		{"mount, which a capability allows", "mount -t tmpfs tmpfs /root", ""},
+		{"mkdir, which the filter refuses", "mkdir /tmp/new", "Invalid cross-device link"},
+		{"open /dev/kmsg, which the device rules refuse", "mknod /tmp/kmsg c 1 11 && : </tmp/kmsg", "Operation not permitted"},
+	}
+	free := runc.Variant(q, b, "free", bundle.Resources(func(r *specs.LinuxResources) {
+		r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"})
+	}), func(s *specs.Spec) { s.Linux.Seccomp = nil })
+	free.CreateAndStart()
+	for _, row := range []struct {
+		name     string
+		c        *runc.Container
+		confined bool
+	}{{"confined", c, true}, {"free", free, false}} {
+		if !row.confined {
+			q.Control("a container without filter and device rules: the same acts succeed")
+		}
+		for _, act := range acts {
+			privileged.Args = []string{"sh", "-c", act.act}
+			data, err := json.Marshal(privileged)
+			assert.NilError(q, err)
+			q.WriteLine(filepath.Join(row.c.Bundle.Dir, "process.json"), string(data))
+			r := q.Exec("runc", "--root", row.c.Root, "exec", "--process", filepath.Join(row.c.Bundle.Name, "process.json"), row.c.ID)
+			if refused := row.confined && act.refused != ""; refused {
+				assert.Check(q, r.Code != 0 && strings.Contains(r.Stderr, act.refused), "%s: in the %s container it must fail with %q:\n%s",
+					act.name, row.name, act.refused, r)
+				q.Fact(row.name+": "+act.name, check.LastLine(r.Stderr))
+				continue
+			}
+			assert.Check(q, cmp.Equal(r.Code, 0), "%s: in the %s container it must succeed:\n%s", act.name, row.name, r)
+			q.Fact(row.name+": "+act.name, fmt.Sprintf("exit code %d", r.Code))
+		}
+	}
+
+	q.Answer("An exec is confined as the container is, by namespaces, cgroup and seccomp filter, and not as init is. What init gave " +
+		"up by itself, such as its capabilities, an exec has: they come from config.json or from the flags of exec.")
 }

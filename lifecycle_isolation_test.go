@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -21,6 +23,7 @@ import (
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/retry"
 	"cdblab/helpers/runc"
 )
 
@@ -200,4 +203,100 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 	assert.Check(q, !strings.Contains(document, "exit"), "the state document has an exit code:\n%s", document)
 
 	q.Answer("After runc has exited, the parent is the process that adopts orphans: the nearest subreaper, or else pid 1.")
+}
+
+// `runc init` is a file of the host that runs inside of the container, and programs in the container can open it by /proc/PID/exe. So
+// runc executes a copy of itself that no process can write to, also after its end.
+//
+// The kernel forbids writing to a program while it runs (ETXTBSY). A program in the container can open it for reading, wait
+// until it ends, and then open the same file for writing by /proc/self/fd/N: that is how CVE-2019-5736 replaced the host's runc.
+// Since then runc executes a memfd that is sealed, or its file through a mount that is read-only. A tool that enters a container
+// without such a copy has the same hole.
+//
+// Hint: let a container execute /proc/self/exe, and look at /proc/PID/exe of that process from inside and from outside.
+// Spec: https://github.com/advisories/GHSA-gxmr-w5mj-v8hh
+// Kernel: https://man7.org/linux/man-pages/man2/memfd_create.2.html, https://man7.org/linux/man-pages/man5/proc_pid_exe.5.html
+func TestLifecycle_WhyIsRuncInitASealedCopy(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Why is `runc init` a sealed copy?")
+	defer q.Recover()
+	runc.SkipUnlessRunc(q, "the program that `runc init` executes")
+	b := bundle.Busybox(q, "sleep", "3600")
+	c, sh, init := runc.StartWithShell(q, b, "entered", func(s *specs.Spec) {
+		// To open /proc/PID/exe of a process with more capabilities, as the control needs it. `runc init` has no more than the container.
+		ptrace := []string{"CAP_SYS_PTRACE"}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: ptrace, Permitted: ptrace, Effective: ptrace}
+	})
+	// overwrite writes to a file from inside of the container. The file of a program that has just ended is busy for a moment.
+	overwrite := func(path string) (reply runc.Reply) {
+		retry.Until(proc.Patience, func() bool {
+			reply = sh.Run("echo overwritten > " + path)
+			return !strings.Contains(reply.Out, "busy")
+		})
+		return reply
+	}
+	// errorIn returns the error in a message of the shell, such as "sh: can't create /proc/7/exe: Read-only file system".
+	errorIn := func(r runc.Reply) string { return strings.TrimSpace(r.Out[strings.LastIndex(r.Out, ":")+1:]) }
+
+	q.Step("exec of /proc/self/exe: that is the program of `runc init` itself, which now runs in the container as any other program")
+	const log = "/dev/shm/log" // opening this FIFO makes runc wait
+	made := sh.Run("mkfifo " + log)
+	assert.Assert(q, cmp.Equal(made.Code, 0), made.Out)
+	pidFile := filepath.Join(c.Root, "entering.pid")
+	q.Must("runc", "--root", c.Root, "exec", "--detach", "--pid-file", pidFile, c.ID, "/proc/self/exe", "--log", log, "list")
+	pid := proc.PID(check.Int(q, file.Read(q, pidFile)))
+	file.Remove(q, pidFile)
+	proc.WaitFor(q, proc.Runs(pid, "exe"))
+	entering := proc.Snapshot(q, pid)
+	runc.AssertIsRuntime(q, b, proc.ExeDigest(q, pid))
+	exe := fmt.Sprintf("/proc/%d/exe", proc.InnerPID(q, pid))
+	read := sh.Run("head -c 4 " + exe + " | od -An -c")
+	assert.Check(q, cmp.Equal(strings.Join(strings.Fields(read.Out), " "), "177 E L F"), "what a program in the container reads of %s", exe)
+	q.Fact("exe of the executed program, whose content is that of runc", entering.Exe)
+	q.Fact("a program in the container reads of it", strings.Fields(read.Out))
+
+	q.Step("the host sees that its file is protected: it is sealed, or on a mount that is read-only")
+	isProtected := proc.ExeIsProtected(q, pid)
+	// The lab does not try to overwrite a runc that is not protected.
+	assert.Assert(q, isProtected, "a program in the container can overwrite %s, which is runc, when the process has ended", entering.Exe)
+	q.Fact("runc in the container: sealed, or on a read-only mount", isProtected)
+
+	q.Step("a program in the container cannot write to it, neither while it runs nor after its end")
+	running := sh.Run("echo overwritten > " + exe)
+	assert.Check(q, running.Code != 0, "a program in the container has written to runc while it runs: %s", running.Out)
+	q.Fact("writing to runc while it runs: error", errorIn(running))
+	opened := sh.Run("exec 9< " + exe)
+	assert.Assert(q, cmp.Equal(opened.Code, 0), opened.Out)
+	q.KillProcess(entering)
+	proc.WaitFor(q, proc.Dead(entering.Identity))
+	ended := overwrite("/proc/self/fd/9")
+	assert.Check(q, ended.Code != 0, "a program in the container has written to runc after its end: %s", ended.Out)
+	q.Fact("writing to runc after its end: error", errorIn(ended))
+	after := sh.Run("head -c 4 /proc/self/fd/9 | od -An -c")
+	assert.Check(q, cmp.Equal(after.Out, read.Out), "the program file, after the attempts to write to it")
+
+	q.Control("another tool of the host enters the pid namespace without a copy: its file can be overwritten after its end")
+	tool := filepath.Join(q.Mkdir("host"), "sleep")
+	q.Must("cp", q.UnderTest("busybox").Path, tool)
+	entered := q.StartBackground("busybox", "nsenter", "-t", strconv.Itoa(int(init.PID)), "-p", tool, "3601")
+	retry.Until(proc.Patience, func() bool { return len(proc.Children(q, entered.PID())) > 0 })
+	proc.WaitFor(q, proc.Runs(proc.FirstExcept(0, proc.Children(q, entered.PID())), "sleep"))
+	child := proc.Snapshot(q, proc.FirstExcept(0, proc.Children(q, entered.PID())))
+	toolIsProtected := proc.ExeIsProtected(q, child.PID)
+	assert.Check(q, !toolIsProtected, "%s is a plain file, and looks protected", tool)
+	exe = fmt.Sprintf("/proc/%d/exe", proc.InnerPID(q, child.PID))
+	q.Fact("another tool: opening its file for writing while it runs: error", errorIn(sh.Run("true >> "+exe)))
+	opened = sh.Run("exec 9< " + exe)
+	assert.Assert(q, cmp.Equal(opened.Code, 0), opened.Out)
+	q.KillProcess(child)
+	entered.ExitCode()
+	written := overwrite("/proc/self/fd/9")
+	assert.Check(q, cmp.Equal(written.Code, 0), "writing to the tool after its end: %s", written.Out)
+	content := file.Read(q, tool)
+	assert.Check(q, cmp.Equal(content, "overwritten"), "the tool's file on the host")
+	q.Fact("another tool: sealed, or on a read-only mount", toolIsProtected)
+	q.Fact("another tool: its file on the host, after its end", content)
+
+	q.TearDown("kill and delete the container", func() { c.KillAndDelete(init) })
+	q.Answer("`runc init` runs inside of the container, where programs can open its file by /proc/PID/exe. runc executes a copy of itself " +
+		"that no process can write to. Otherwise a container could replace the host's runc, as in CVE-2019-5736.")
 }

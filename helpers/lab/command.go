@@ -40,6 +40,37 @@ func (r Result) String() string {
 func (q *Q) Exec(argv ...string) Result {
 	q.Helper()
 	q.notes.command(quote(argv), quote(argv)+inputOf(argv))
+	return q.run(argv, func(*exec.Cmd) {})
+}
+
+// ExecAs is [Q.Exec] for a command of an ordinary user, who is in no group except gid.
+//
+// The user may not be able to reach the program by its path, which may be below a home directory. So the program is passed as a
+// descriptor.
+func (q *Q) ExecAs(uid, gid uint32, argv ...string) Result {
+	q.Helper()
+	as := append([]string{"setpriv", "--reuid", fmt.Sprint(uid), "--regid", fmt.Sprint(gid), "--clear-groups"}, argv...)
+	q.notes.command(quote(as), quote(as)+inputOf(argv))
+	return q.run(argv, func(cmd *exec.Cmd) {
+		program, err := os.Open(cmd.Path)
+		if err != nil {
+			q.Fatal(err)
+		}
+		q.TB.Cleanup(func() { program.Close() })
+		const firstExtraFD = 3
+		cmd.ExtraFiles, cmd.Path = []*os.File{program}, fmt.Sprintf("/proc/self/fd/%d", firstExtraFD)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
+		for _, output := range []any{cmd.Stdout, cmd.Stderr} { // the user may open /dev/stdout again
+			if err := output.(*os.File).Chown(int(uid), int(gid)); err != nil {
+				q.Fatal(err)
+			}
+		}
+	})
+}
+
+// run runs a command, which prepare may change before. Its files are those of [Q.Exec].
+func (q *Q) run(argv []string, prepare func(*exec.Cmd)) Result {
+	q.Helper()
 	stdout, stderr := q.memfd("stdout"), q.memfd("stderr")
 	defer stdout.Close()
 	defer stderr.Close()
@@ -48,6 +79,7 @@ func (q *Q) Exec(argv ...string) Result {
 	defer cancel()
 	cmd := q.Cmd(ctx, argv...)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
+	prepare(cmd)
 	var running string
 	cmd.Cancel = func() error {
 		running = q.running()

@@ -16,4 +16,4 @@ func StableMessage(stderr string) string {
 	return numberOfThisRun.ReplaceAllString(message, "${1}N")
 }
 
-var numberOfThisRun = regexp.MustCompile(`(\[|/proc/|fd/|usage:? )[0-9]+|0x[0-9a-f]+`)
+var numberOfThisRun = regexp.MustCompile(`(\[|/proc/|fd/|usage:? |pid |write |map on )[0-9]+|0x[0-9a-f]+`)

@@ -1,0 +1,187 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/check"
+	"cdblab/helpers/file"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
+)
+
+// An ordinary user can create, start, enter, kill and delete a container in a user namespace of its own, whose root is this user. The
+// user cannot limit or pause it, and cannot give it another id, a device node or the rights to the host's network.
+//
+// If no setting forbids it, the kernel lets every user make a user namespace, and lets its root make the other namespaces. Without a
+// helper such as newuidmap, the user can map one id: the own one. The state is in $XDG_RUNTIME_DIR/runc. The user may make no cgroup,
+// so the container stays in the cgroup of its caller, and what needs a cgroup fails. Capabilities count in the user namespace only: a
+// mount is allowed there, a device node is not.
+//
+// Hint: as another user than root, call runc spec --rootless and runc run; read /proc/PID/{uid_map,setgroups,cgroup,ns}.
+// Spec: https://github.com/opencontainers/runc#rootless-containers
+// Kernel: https://man7.org/linux/man-pages/man7/user_namespaces.7.html
+func TestLifecycle_WhatCanAnOrdinaryUserDoWithRunc(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What can an ordinary user do with runc?")
+	defer q.Recover()
+	runc.SkipUnlessRunc(q, "runc spec --rootless and its state below XDG_RUNTIME_DIR")
+	const uid, gid = 64321, 64322 // that no user of the host has
+	if probe := q.ExecAs(uid, gid, "busybox", "unshare", "-U", "true"); probe.Code != 0 {
+		q.Skipf("this kernel lets no ordinary user make a user namespace: %s. Ask the question in the VM, by make lab, or set "+
+			"kernel.unprivileged_userns_clone = 1, user.max_user_namespaces above 0, and "+
+			"kernel.apparmor_restrict_unprivileged_userns = 0, as far as the kernel has them", check.LastLine(probe.Stderr))
+	}
+	state := q.Mkdir("xdg")
+	assert.NilError(q, os.Chown(state, uid, gid))
+	q.LogCommand("chown %d:%d xdg", uid, gid)
+	q.Export("XDG_RUNTIME_DIR", state)
+	asUser := func(args ...string) lab.Result { return q.ExecAs(uid, gid, append([]string{"runc"}, args...)...) }
+
+	q.Step("the user calls runc spec --rootless: one id is mapped, and what needs root is left out")
+	b := bundle.Busybox(q, "sleep", "3600")
+	written := bundle.Read(q, runc.SpecAs(q, uid, gid, "spec", "--rootless"))
+	rootless := func(s *specs.Spec) {
+		s.Linux, s.Mounts = new(*written.Linux), slices.Clone(written.Mounts)
+		s.Linux.UIDMappings, s.Linux.Namespaces = slices.Clone(s.Linux.UIDMappings), slices.Clone(s.Linux.Namespaces)
+		s.Linux.CgroupsPath = ""
+	}
+	userBundle := func(name string, edits ...func(*specs.Spec)) (dir, id string) {
+		id = q.ID("cdb-" + name)
+		return b.Variant(name, id, append([]func(*specs.Spec){rootless}, edits...)...).Name, id
+	}
+	assert.Check(q, cmp.DeepEqual(written.Linux.UIDMappings, []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: 1}}))
+	assert.Check(q, written.Linux.Resources == nil, "linux.resources of runc spec --rootless: %+v", written.Linux.Resources)
+	difference, err := bundle.Difference(b.Spec, b.Variant("compared", "cdb-compared", rootless).Spec)
+	assert.NilError(q, err)
+	q.Fact("config.json: what runc spec --rootless has otherwise", difference)
+
+	q.Step("the user runs the container: its root is the user, in a user namespace, in the host's network and in the caller's cgroup")
+	dir, id := userBundle("rootless")
+	q.Cleanup(func() {
+		if file.Exists(filepath.Join(state, "runc", id)) {
+			asUser("delete", "--force", id)
+		}
+	})
+	pidFile := filepath.Join(state, "pid")
+	ran := asUser("run", "--detach", "--pid-file", pidFile, "--bundle", dir, id)
+	assert.Assert(q, cmp.Equal(ran.Code, 0), "runc run of an ordinary user:\n%s", ran)
+	p := proc.Snapshot(q, proc.PID(check.Int(q, file.Read(q, pidFile))))
+	proc.WaitFor(q, proc.Runs(p.PID, "sleep"))
+	self := proc.Self(q)
+	kernel := map[string]string{"setgroups": proc.File(q, p.PID, "setgroups"), "Uid": proc.Status(q, p.PID, "Uid"),
+		"uid_map": strings.Join(strings.Fields(proc.File(q, p.PID, "uid_map")), " "),
+		"gid_map": strings.Join(strings.Fields(proc.File(q, p.PID, "gid_map")), " ")}
+	assert.Check(q, cmp.DeepEqual(kernel, map[string]string{"uid_map": fmt.Sprintf("0 %d 1", uid), "gid_map": fmt.Sprintf("0 %d 1", gid),
+		"setgroups": "deny", "Uid": fmt.Sprintf("%[1]d %[1]d %[1]d %[1]d", uid)}), "what /proc/PID shows of the container's process")
+	inside := strings.TrimSpace(asUser("exec", id, "id", "-u").Stdout)
+	assert.Check(q, cmp.Equal(inside, "0"), "user in the container")
+	own := p.OwnNamespaces(self.Identity)
+	isRootless := slices.Contains(own, "user") && slices.Contains(own, "pid") && !slices.Contains(own, "net")
+	assert.Check(q, isRootless, "namespaces of its own: %v", own)
+	assert.Check(q, cmp.DeepEqual(p.Cgroups, self.Cgroups), "cgroups of the container's process, and of the caller of runc")
+	owner := file.Owner(q, filepath.Join(state, "runc", id))
+	assert.Check(q, cmp.Equal(owner, fmt.Sprintf("%d:%d", uid, gid)), "owner of the state directory")
+	q.Fact("/proc/PID of the container's process", kernel)
+	q.Fact("user in the container", inside)
+	q.Fact("namespaces of its own", own)
+	q.Fact("owner of $XDG_RUNTIME_DIR/runc/<id>", owner)
+
+	q.Step("operations that need no cgroup and no other id work; the others are refused")
+	for _, row := range []struct {
+		args    []string
+		refused string
+	}{
+		{[]string{"state", id}, ""}, {[]string{"list"}, ""}, {[]string{"exec", id, "true"}, ""},
+		{[]string{"ps", id}, "no such file|cgroup"}, {[]string{"pause", id}, "cgroup|freez"},
+		{[]string{"update", "--pids-limit", "5", id}, "cgroup"}, {[]string{"exec", "--user", "1", id, "true"}, "user"},
+	} {
+		r, name := asUser(row.args...), strings.Join(slices.DeleteFunc(slices.Clone(row.args), func(a string) bool { return a == id }), " ")
+		assert.Check(q, cmp.Equal(r.Code != 0, row.refused != ""), "runc %s by an ordinary user is refused:\n%s", name, r)
+		if row.refused != "" {
+			runc.AssertMessage(q, r.Stderr, row.refused)
+		}
+		q.Fact("runc "+name+": refused", r.Code != 0)
+	}
+
+	q.Step("capabilities of the container's root count in its user namespace, and not for what belongs to the host")
+	ofRoot := runc.New(q, b)
+	ofRoot.CreateAndStart()
+	for _, row := range []struct {
+		capability, act string
+		userMay         bool
+	}{
+		{"CAP_SYS_ADMIN", "mount -t tmpfs tmpfs /dev/shm", true},
+		{"CAP_MKNOD", "mknod /dev/null2 c 1 3", false},
+		{"CAP_NET_ADMIN", "ip link set dev lo mtu 1400", false},
+		{"CAP_CHOWN", "touch /dev/file && chown 1 /dev/file", false},
+	} {
+		args := []string{"sh", "-c", row.act}
+		r := asUser(append([]string{"exec", "--cap", row.capability, id}, args...)...)
+		assert.Check(q, cmp.Equal(r.Code == 0, row.userMay), "%s, with %s, in the container of an ordinary user succeeds:\n%s",
+			row.act, row.capability, r)
+		control := q.Exec(append([]string{"runc", "--root", ofRoot.Root, "exec", "--cap", row.capability, ofRoot.ID}, args...)...)
+		assert.Check(q, cmp.Equal(control.Code, 0), "%s, with %s, in the container of root:\n%s", row.act, row.capability, control)
+		q.Fact(row.act+": the user's container may, and root's", []bool{r.Code == 0, control.Code == 0})
+	}
+
+	q.Step("what create refuses to an ordinary user, and (control) not to root")
+	for _, row := range []struct {
+		name, message string
+		edit          func(*specs.Spec)
+		mapped        bool // root also needs a user namespace, to have the same
+	}{
+		{"no-user-namespace", "user namespace", func(s *specs.Spec) {
+			bundle.WithoutNamespace(specs.UserNamespace)(s)
+			s.Linux.UIDMappings, s.Linux.GIDMappings = nil, nil
+		}, false},
+		// newuidmap, if the machine has it, allows none, because /etc/subuid has no ids for this user.
+		{"two-ids", "uid.?map|mapping|final child", func(s *specs.Spec) { s.Linux.UIDMappings[0].Size = 2 }, true},
+		{"root-of-the-host", "permi(tted|ssion)|map", func(s *specs.Spec) { s.Linux.UIDMappings[0].HostID = 0 }, true},
+		{"another-user", "user", func(s *specs.Spec) { s.Process.User.UID = 1 }, false},
+		{"more-groups", "additional groups", func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{1} }, false},
+		{"sysfs", "sysfs", func(s *specs.Spec) {
+			s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/sys") })
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}})
+		}, false},
+		{"pids-limit", "cgroup", bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }), false},
+		{"cgroup", "cgroup|permission denied", func(s *specs.Spec) { s.Linux.CgroupsPath = filepath.Join(q.Cgroup, "of-user") }, false},
+	} {
+		dir, id := userBundle(row.name, row.edit)
+		r := asUser("create", "--bundle", dir, id)
+		assert.Check(q, r.Code != 0, "create by an ordinary user, %s, succeeds:\n%s", row.name, r)
+		runc.AssertMessage(q, r.Stderr, row.message)
+		assert.Check(q, !file.Exists(filepath.Join(state, "runc", id)), "create by an ordinary user, %s, left its state", row.name)
+		runc.Variant(q, b, "root-"+row.name, func(s *specs.Spec) {
+			cgroupsPath := s.Linux.CgroupsPath
+			if row.mapped {
+				rootless(s)
+			}
+			row.edit(s)
+			s.Linux.CgroupsPath = cgroupsPath
+		}).Create()
+		q.Fact("create, "+row.name+": error", runc.StableMessage(r.Stderr))
+	}
+
+	q.TearDown("the user kills and deletes the container: nothing of it is left", func() {
+		killed := asUser("kill", id, "KILL")
+		assert.Check(q, cmp.Equal(killed.Code, 0), "runc kill of an ordinary user:\n%s", killed)
+		proc.WaitFor(q, proc.Dead(p.Identity))
+		deleted := asUser("delete", id)
+		assert.Check(q, cmp.Equal(deleted.Code, 0), "runc delete of an ordinary user:\n%s", deleted)
+		assert.Check(q, !file.Exists(filepath.Join(state, "runc", id)), "the state directory still exists after delete")
+	})
+	q.Answer("An ordinary user can create, start, enter, kill and delete a container in a user namespace of its own, whose root is this " +
+		"user. The user cannot limit or pause it, and cannot give it another id, a device node or the rights to the host's network.")
+}
