@@ -11,6 +11,7 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/host"
 	"cdblab/helpers/howto"
 	"cdblab/helpers/tools"
 )
@@ -26,6 +27,7 @@ func TestUse_ReplacesAProgramUntilTheEnd(t *testing.T) {
 	var q *Q
 	t.Run("question", func(t *testing.T) {
 		q, _, _ = recordedQuestion(t)
+		q.session.run = &host.Run{Owner: host.NewOwner("1", "")}
 		q.Dir, q.env, q.session.tools = t.TempDir(), &environment{}, map[string]tools.Program{"runc": underTest}
 		typed := func() string { // by its name, and by the PATH of a daemon
 			t.Helper()
