@@ -51,6 +51,16 @@ deps: ## install what is missing: compiler, libseccomp, pkg-config, busybox, QEM
 tools: $(BIN)/lab ## build runc, containerd, the shim and ctr in the versions that go.mod pins, into .lab/bin
 	@GO=$(call q,GO) $(BIN)/lab tools
 
+# The releases that questions use beside the programs under test: helpers/tools/earlier.go. They are built once, into .lab/releases.
+.PHONY: releases
+releases: $(BIN)/lab ## build the earlier releases that questions compare with, into .lab/releases
+	@GO=$(call q,GO) $(BIN)/lab releases
+
+# The same before a run. If one cannot be built, the questions skip what needs it.
+.PHONY: earlier
+earlier: $(BIN)/lab
+	@GO=$(call q,GO) $(BIN)/lab releases -optional
+
 include vm.mk
 
 .PHONY: terminal
@@ -58,7 +68,7 @@ terminal:
 	@( : </dev/tty ) 2>/dev/null || { echo 'STEP=1 stops at each step until you press a key, and this process has no terminal: type the command at a terminal' >&2; exit 1; }
 
 .PHONY: lab-here
-lab-here: $(if $(value STEP),terminal) deps tools $(BIN)/lab ## run the questions on this machine, as root; only in a disposable VM
+lab-here: $(if $(value STEP),terminal) deps tools earlier $(BIN)/lab ## run the questions on this machine, as root; only in a disposable VM
 	@$(AS_ROOT) true # sudo asks for the password before the live display begins
 	@$(TEST) -exec $(AS_ROOT) $(FLAGS) .
 
@@ -66,7 +76,7 @@ lab-here: $(if $(value STEP),terminal) deps tools $(BIN)/lab ## run the question
 N     ?= 10
 WHERE ?= here
 .PHONY: steady
-steady: deps tools $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed or differed
+steady: deps tools earlier $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed or differed
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
 	test2json=$$($(GO) tool -n test2json) && $(if $(filter vm,$(WHERE)),\
 		$(VM) $(RELEASE) $(BIN)/lab steady -n $(N) -test2json "$$test2json" $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
@@ -78,7 +88,7 @@ SEED   ?= 1
 TARGET ?= runc
 JOBS   ?= 1
 .PHONY: mutants
-mutants: deps tools $(BIN)/lab ## make N mutants of a pinned program, run the questions on this machine against each, and list the survivors
+mutants: deps tools earlier $(BIN)/lab ## make N mutants of a pinned program, run the questions on this machine against each, and list the survivors
 	@$(AS_ROOT) true
 	@test2json=$$($(GO) tool -n test2json) && GO=$(call q,GO) $(BIN)/lab mutants -seed $(call q,SEED) -n $(call q,N) -target $(call q,TARGET) \
 		-jobs $(call q,JOBS) -test2json "$$test2json" -as-root $(AS_ROOT) $(RUN) $(if $(value DEADLINE),-deadline $(call q,DEADLINE)) \
@@ -87,7 +97,7 @@ mutants: deps tools $(BIN)/lab ## make N mutants of a pinned program, run the qu
 # LIE= names lies of testdata/sabotage.toml, Q= the questions that have to catch them.
 LIE ?=
 .PHONY: sabotage
-sabotage: deps tools $(BIN)/lab ## run the questions on this machine against programs that break one promise each: each has to be caught
+sabotage: deps tools earlier $(BIN)/lab ## run the questions on this machine against programs that break one promise each: each has to be caught
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
 	@$(AS_ROOT) true
 	@test2json=$$($(GO) tool -n test2json) && GO=$(call q,GO) $(BIN)/lab sabotage -lies $(call q,LIE) -test2json "$$test2json" \
@@ -97,7 +107,7 @@ sabotage: deps tools $(BIN)/lab ## run the questions on this machine against pro
 ID ?=
 BUGS := $(ID) $(foreach v,RUNC CONTAINERD,$(if $(value $(v)),$(v)=$(value $(v))))
 .PHONY: released
-released: deps tools $(BIN)/lab ## check that the lab is red with bugs that were released, and green with their fixes; ID=, RUNC= select
+released: deps tools earlier $(BIN)/lab ## check that the lab is red with bugs that were released, and green with their fixes; ID=, RUNC= select
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
 	@$(VM) $(BIN)/lab released -bugs '$(subst ','\'',$(BUGS))' $(if $(filter-out 0,$(value FRESH)),-fresh) \
 		-test2json "$$($(GO) tool -n test2json)" $(if $(filter vm,$(WHERE)),-where vm $(BIN)/lab exec .lab/lab.test,$(AS_ROOT) .lab/lab.test)

@@ -22,7 +22,7 @@ $(BIN)/lab:
 # go test runs the wrapper in the directory of the package. The path is relative, because -exec can't quote all characters
 # that the directory of the checkout may have.
 .PHONY: lab
-lab: $(if $(value STEP),terminal) deps $(if $(value DISK),dist,tools) $(BIN)/lab ## run the questions in a throw-away VM; needs no root and no KVM
+lab: $(if $(value STEP),terminal) deps $(if $(value DISK),dist,tools earlier) $(BIN)/lab ## run the questions in a throw-away VM; needs no root and no KVM
 ifneq ($(value DISK),)
 	@test2json=$$($(GO) tool -n test2json) && $(VM) CDB_TARBALL=$(TARBALL) $(BIN)/lab disk -test2json "$$test2json" $(RUN) \
 		$(if $(filter-out 0,$(value V)),-v) $(if $(value JUNIT),-junit $(call q,JUNIT))

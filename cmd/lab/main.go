@@ -38,6 +38,7 @@ var commands = []command{
 	{"released", "check that the lab is red with released bugs, and green with their fixes: make released", releasedMain},
 	{"busy", "keep a CPU or the disk busy; lab steady starts it", busyMain},
 	{"tools", "build the pinned programs that are missing or stale, into .lab/bin; the same as make tools", toolsMain},
+	{"releases", "build the earlier releases that questions use beside the programs under test; the same as make releases", releasesMain},
 	{"release", "run a command that tests other releases: lab release RUNC=1.2.5 CONTAINERD=1.7.27 go test …", releaseMain},
 	{"doctor", "check what a run needs, and say which command provides what is missing", doctorMain},
 	{"dist", "make the tarball for a machine without Go and without a network: make dist", distMain},

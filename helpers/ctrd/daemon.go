@@ -32,6 +32,7 @@ type Daemon struct {
 	FifoDir   string // directory of the FIFOs for the tasks' standard streams
 
 	q      *lab.Q
+	name   string // see [StartNamed]
 	shared bool
 	client *containerd.Client
 }
@@ -48,10 +49,17 @@ func WithConfig(table string) Option {
 // are deleted, the daemon is stopped, and its directories are removed.
 func Start(q *lab.Q, options ...Option) *Daemon {
 	q.Helper()
-	return start(q, nil, options)
+	return start(q, "", nil, options)
 }
 
-func start(q *lab.Q, service *service, options []Option) *Daemon {
+// StartNamed is [Start] for a question that starts a daemon in each of several subtests. The names of the facts about the daemon begin
+// with its name.
+func StartNamed(q *lab.Q, name string, options ...Option) *Daemon {
+	q.Helper()
+	return start(q, name, nil, options)
+}
+
+func start(q *lab.Q, name string, service *service, options []Option) *Daemon {
 	q.Helper()
 	dir := q.Mkdir("containerd")
 	q.Mkdir("s")
@@ -59,14 +67,14 @@ func start(q *lab.Q, service *service, options []Option) *Daemon {
 	for _, o := range options {
 		o(&tables)
 	}
-	s, err := newServer(q.Session(), dir, tables, func(argv ...string) (*exec.Cmd, error) {
+	s, err := newServer(q.Session(), q, dir, tables, func(argv ...string) (*exec.Cmd, error) {
 		return q.Cmd(context.Background(), argv...), nil
 	})
 	if err != nil {
 		q.Fatal(err)
 	}
 	s.service = service
-	d := &Daemon{server: s, Namespace: Namespace, q: q, FifoDir: q.Mkdir("fifo")}
+	d := &Daemon{server: s, Namespace: Namespace, q: q, name: name, FifoDir: q.Mkdir("fifo")}
 	q.LogCommandAs("cat > containerd/config.toml   # root, state, address and socket_dir below "+q.Dir,
 		"mkdir -p containerd "+s.SocketDir+" fifo && cat > containerd/config.toml <<'END'\n"+s.toml+"END")
 	q.Export("CONTAINERD_ADDRESS", d.Address)
@@ -76,8 +84,15 @@ func start(q *lab.Q, service *service, options []Option) *Daemon {
 	d.registerCleanUp()
 	d.Start()
 	d.connect()
-	q.Fact("containerd answers after", lab.Elapsed(d.StartupTime))
+	q.Fact(d.factName("containerd answers after"), lab.Elapsed(d.StartupTime))
 	return d
+}
+
+func (d *Daemon) factName(name string) string {
+	if d.name == "" {
+		return name
+	}
+	return d.name + ": " + name
 }
 
 // useOverlayfs makes the question's ctr use the snapshotter overlayfs, which is ctr's default, also if the caller's

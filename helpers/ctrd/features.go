@@ -14,6 +14,7 @@ import (
 
 	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
+	"cdblab/helpers/tools"
 )
 
 // features are what the containerd and the ctr under test can do. The programs are asked (for the default
@@ -36,14 +37,22 @@ var pinnedFeatures = features{Version: 4, SocketDir: true, RuncRoot: true}
 
 var versionLine = regexp.MustCompile(`(?m)^version = (\d+)$`)
 
-// featuresOf returns the features of the programs under test. A session asks the programs once.
-func featuresOf(session *lab.Session) (features, error) {
-	return lab.Once(session, "features of containerd and ctr", func() (features, error) { return askFeatures(session) })
+// underTest has the programs under test: a session, or a question, which may use other ones.
+type underTest interface {
+	UnderTest(name string) tools.Program
 }
 
-func askFeatures(session *lab.Session) (features, error) {
+// featuresOf returns the features of the programs. A session asks the same programs once.
+func featuresOf(session *lab.Session, programs underTest) (features, error) {
+	daemon, ctr := programs.UnderTest("containerd").Path, programs.UnderTest("ctr").Path
+	shim := programs.UnderTest("containerd-shim-runc-v2").Path
+	return lab.Once(session, fmt.Sprintf("features of %s, %s and %s", daemon, ctr, shim), func() (features, error) {
+		return askFeatures(session.Owner(), daemon, ctr, shim)
+	})
+}
+
+func askFeatures(owner host.Owner, daemon, ctr, shimPath string) (features, error) {
 	f := pinnedFeatures
-	daemon := session.UnderTest("containerd").Path
 	out, err := exec.Command(daemon, "config", "default").Output()
 	if err != nil {
 		return f, nil //nolint:nilerr // the daemon will not start either, and its error is more useful than this one
@@ -57,13 +66,12 @@ func askFeatures(session *lab.Session) (features, error) {
 	}
 	f.SocketDir = strings.Contains(string(out), "socket_dir")
 	if f.SocketDir {
-		shim, err := os.ReadFile(session.UnderTest("containerd-shim-runc-v2").Path)
+		shim, err := os.ReadFile(shimPath)
 		if err != nil {
 			return f, err
 		}
 		f.SocketDir = readsSocketDir(shim)
 	}
-	ctr := session.UnderTest("ctr").Path
 	if out, err = exec.Command(ctr, "containers", "create", "--help").Output(); err != nil {
 		return f, fmt.Errorf("ask %s containers create --help for its options: %w", ctr, err)
 	}
@@ -73,7 +81,7 @@ func askFeatures(session *lab.Session) (features, error) {
 	}
 	// The runtime makes a directory for each containerd namespace, and never removes it. This one has no name of a run.
 	inRuncRoot := filepath.Join(defaultRuncRoot, Namespace)
-	return f, host.UseDefaultPlace(session.Owner(), defaultPlace, defaultSocketDir, inRuncRoot, defaultRuncRoot)
+	return f, host.UseDefaultPlace(owner, defaultPlace, defaultSocketDir, inRuncRoot, defaultRuncRoot)
 }
 
 // readsSocketDir reports whether a shim reads from containerd where its socket should be. The shim of an older release ignores

@@ -29,7 +29,7 @@ func (d *Daemon) PullImage() string {
 	// share their blobs.
 	requests := registry.Requests()
 	assert.Check(d.q, cmp.Contains(requests, "HEAD /v2/library/busybox/manifests/latest"), "requests to the registry on loopback")
-	d.q.Fact("image served from", "loopback")
+	d.q.Fact(d.factName("image served from"), "loopback")
 	return ref
 }
 

@@ -39,8 +39,10 @@ type server struct {
 
 // newServer writes the configuration of a containerd whose own directory is dir, which exists. The tables are appended
 // to the configuration.
-func newServer(session *lab.Session, dir string, tables []string, command func(argv ...string) (*exec.Cmd, error)) (*server, error) {
-	f, err := featuresOf(session)
+func newServer(session *lab.Session, programs underTest, dir string, tables []string,
+	command func(argv ...string) (*exec.Cmd, error),
+) (*server, error) {
+	f, err := featuresOf(session, programs)
 	if err != nil {
 		return nil, err
 	}

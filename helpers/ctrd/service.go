@@ -19,7 +19,7 @@ type service struct {
 // question ends, the service is stopped with all processes of its cgroup.
 func StartAsService(q *lab.Q, unit *systemd.Unit, properties []string, options ...Option) *Daemon {
 	q.Helper()
-	return start(q, &service{unit, append([]string{"Type=notify"}, properties...)}, options)
+	return start(q, "", &service{unit, append([]string{"Type=notify"}, properties...)}, options)
 }
 
 // start starts the service, and waits until the daemon answers.

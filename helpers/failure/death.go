@@ -32,10 +32,16 @@ type Death struct {
 	Killed string      // [Containerd], [Shim], [Init] or [Exec]
 	Signal unix.Signal // SIGKILL or SIGTERM
 	When   string      // [Running], [Stopped] or [Down]
+	Name   string      // of the column, if what is killed does not tell the columns apart
 }
 
 // String returns the name of the column: "shim KILL, running".
-func (d Death) String() string { return fmt.Sprintf("%s %s, %s", d.Killed, d.SignalName(), d.When) }
+func (d Death) String() string {
+	if d.Name != "" {
+		return d.Name
+	}
+	return fmt.Sprintf("%s %s, %s", d.Killed, d.SignalName(), d.When)
+}
 
 // SignalName returns the name of the signal as kill(1) takes it: "KILL".
 func (d Death) SignalName() string { return strings.TrimPrefix(unix.SignalName(d.Signal), "SIG") }

@@ -18,7 +18,7 @@ func TestFormat_HasAColumnForEachDeath(t *testing.T) {
 	for _, row := range rows {
 		table[killed][row], table[asked][row] = "-", "after kill, delete"
 	}
-	lines := strings.Split(strings.TrimSpace(format([]string{killed, asked}, table)), "\n")
+	lines := strings.Split(strings.TrimSpace(format("after the death of", []string{killed, asked}, table)), "\n")
 	assert.Equal(t, len(lines), 1+len(rows))
 	assert.Equal(t, lines[0], "after the death of   shim KILL, running   shim TERM, running")
 	assert.Equal(t, lines[1], "init                 -                    after kill, delete")

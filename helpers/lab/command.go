@@ -123,6 +123,9 @@ func (q *Q) Must(argv ...string) Result {
 func (q *Q) Cmd(ctx context.Context, argv ...string) *exec.Cmd {
 	q.Helper()
 	path, err := q.session.lookPath(argv[0])
+	if p, ok := q.used()[argv[0]]; ok {
+		path, err = p.Path, nil
+	}
 	if err != nil {
 		q.Fatal(err)
 	}
@@ -148,7 +151,11 @@ func (q *Q) Export(key, value string) {
 
 // Environ returns the environment of the question's commands.
 func (q *Q) Environ() []string {
-	env := append(cleanEnviron(), "PATH="+q.session.binDir()+":"+os.Getenv("PATH"))
+	path := q.session.binDir() + ":" + os.Getenv("PATH")
+	if q.used() != nil {
+		path = q.programsDir() + ":" + path
+	}
+	env := append(cleanEnviron(), "PATH="+path)
 	for _, p := range q.env.pairs {
 		env = append(env, p[0]+"="+p[1])
 	}

@@ -34,17 +34,23 @@ type Q struct {
 // environment is what a question adds to the environment of its commands, in order.
 type environment struct {
 	pairs     [][2]string
-	suggested []string // commands that a reader can type when the state is kept
+	programs  map[string]tools.Program // see [Q.Use]; nil: those under test
+	suggested []string                 // commands that a reader can type when the state is kept
 }
 
 // Session returns the session in which the question is asked.
 func (q *Q) Session() *Session { return q.session }
 
-// UnderTest is [Session.UnderTest].
-func (q *Q) UnderTest(name string) tools.Program { return q.session.UnderTest(name) }
+// UnderTest is [Session.UnderTest], or the program that the question uses in its place: [Q.Use].
+func (q *Q) UnderTest(name string) tools.Program {
+	if p, ok := q.used()[name]; ok {
+		return p
+	}
+	return q.session.UnderTest(name)
+}
 
-// Pinned is [Session.Pinned].
-func (q *Q) Pinned() bool { return q.session.Pinned() }
+// Pinned is [Session.Pinned]. It is false while the question uses other programs.
+func (q *Q) Pinned() bool { return len(q.used()) == 0 && q.session.Pinned() }
 
 // RootFS is [Session.RootFS].
 func (q *Q) RootFS() *rootfs.FS { return q.session.RootFS() }

@@ -5,19 +5,15 @@ package release
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
-	"golang.org/x/mod/module"
-	"golang.org/x/mod/semver"
 
 	"cdblab/helpers/tools"
 	"cdblab/helpers/vm"
@@ -45,8 +41,8 @@ func openStore() (*store, error) {
 // get returns the path of a release's program. It builds the program if it is not there, or if its build information shows
 // that it is another one.
 func (s *store) get(ctx context.Context, p program) (string, error) {
-	b := buildOf(p.tool, p.version)
-	dir := filepath.Join(s.dir, directory(&b, p.version))
+	b := p.tool.OfRelease(p.version)
+	dir := filepath.Join(s.dir, b.ReleaseDir(p.version))
 	path := filepath.Join(dir, p.tool.Name)
 	if b.Check(path, p.version, false) == nil {
 		now := time.Now()
@@ -145,35 +141,6 @@ func publish(from, to string) error {
 
 func (s *store) diskError(p program, err error) error {
 	return &Error{p.given + ": keep the program in " + s.dir, err.Error(), "make this directory writable for you, and make room on its disk"}
-}
-
-// buildOf returns how a release of a tool is built: as helpers/tools says for the release that go.mod pins. The path of the
-// module ends with the major version, from 2 on.
-func buildOf(t tools.Tool, version string) tools.Build {
-	b := *t.Build
-	prefix, _, _ := module.SplitPathVersion(b.Module)
-	newModule := prefix
-	if major := semver.Major(version); semver.Compare(major, "v2") >= 0 {
-		newModule += "/" + major
-	}
-	b.Package = newModule + strings.TrimPrefix(b.Package, b.Module)
-	b.Module = newModule
-	if t.Name == "runc" {
-		// Up to 1.2 the Makefile of runc sets the version, and without it the program prints "unknown". Later releases
-		// embed it, and the flag is without effect.
-		b.LDFlags = "-X main.version=" + number(version)
-	}
-	return b
-}
-
-// directory returns the name of a release's directory. It says what the release is, and has a digest of how it is built.
-func directory(b *tools.Build, version string) string {
-	env, args := b.Command("")
-	args = args[:len(args)-1] // not the package: the programs of a release lie side by side, as containerd expects it
-	digest := sha256.Sum256(fmt.Append(nil, runtime.Version(), runtime.GOARCH, env, args))
-	goVersion, _, _ := strings.Cut(runtime.Version(), " ") // without experiments
-	prefix, _, _ := module.SplitPathVersion(b.Module)
-	return fmt.Sprintf("%s-%s-%s-%x", filepath.Base(prefix), number(version), goVersion, digest[:4])
 }
 
 // number returns a version without the v.

@@ -249,7 +249,7 @@ func TestBuildOf(t *testing.T) {
 		"CTR=10.0.0": v1 + "/v10 " + v1 + "/v10/cmd/ctr ",
 	} {
 		p := wanted(t, word)
-		b := buildOf(p.tool, p.version)
+		b := p.tool.OfRelease(p.version)
 		assert.Check(t, cmp.Equal(b.Module+" "+b.Package+" "+b.LDFlags, want))
 	}
 }
@@ -258,9 +258,9 @@ func TestBuildOf(t *testing.T) {
 func TestDirectory(t *testing.T) {
 	key := func(word, tags string) string {
 		p := wanted(t, word)
-		b := buildOf(p.tool, p.version)
+		b := p.tool.OfRelease(p.version)
 		b.Tags += tags
-		return directory(&b, p.version)
+		return b.ReleaseDir(p.version)
 	}
 	assert.Assert(t, strings.HasPrefix(key("CTR=1.7.27", ""), "containerd-1.7.27-go1."))
 	assert.Equal(t, key("CTR=1.7.27", ""), key("SHIM=1.7.27", ""), "the programs of a release lie side by side")

@@ -47,6 +47,10 @@ func (c *Cache) toolsImage(ctx context.Context, k *kernel, log func(string, ...a
 			busybox = hostPath
 		}
 	}
+	toolEnv = append(toolEnv, tools.ReleasesEnv+"="+guestReleases)
+	if err := t.addReleases(ctx, c.Module); err != nil {
+		return "", nil, err
+	}
 	// In the guest every tool is named by its variable. So a variable tells the guest which tools are the pinned ones.
 	toolEnv = append(toolEnv, tools.PinnedEnv+"="+strings.Join(pinned, ","))
 	if err := t.addSystemFiles(ctx, busybox); err != nil {
@@ -114,6 +118,27 @@ func (c *Cache) imageKey(t fileTree, k *kernel) (string, error) {
 		fmt.Fprintln(key)
 	}
 	return hex.EncodeToString(key.Sum(nil))[:16], nil
+}
+
+// guestReleases is the directory in the guest of the earlier releases that questions use.
+const guestReleases = "/usr/local/lib/cdblab-releases"
+
+// addReleases adds the earlier releases that are built. The questions skip what needs another one. A program on the disk costs the
+// guest no memory until it runs.
+func (t fileTree) addReleases(ctx context.Context, module string) error {
+	for _, r := range tools.Earlier {
+		for _, tool := range r.Tools() {
+			p, err := tool.FindEarlier(module, r.Version)
+			if err != nil {
+				continue
+			}
+			at := path.Join(guestReleases, filepath.Base(filepath.Dir(p.Path)), tool.Name)
+			if err := t.addProgram(ctx, at, p.Path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // findTool returns the path of a tool. It returns "" for a tool that is missing and that the lab runs without.

@@ -16,6 +16,7 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/tools"
 	"cdblab/helpers/vm/protocol"
 )
 
@@ -175,4 +176,12 @@ func TestJob_OneEmulatedCPUAsksOneByOne(t *testing.T) {
 	p = diskProgram(Config{}, []string{"lab.test", "-test.v", "-test.outputdir=/home/me/results"}, false)
 	got := args(Config{Accel: "tcg", CPUs: 1})
 	assert.DeepEqual(t, got[1:], []string{"ask", "--", "-test.parallel=1", "-test.v", "-test.outputdir=" + protocol.OutDir})
+}
+
+// The image of the VM has the earlier releases that are built, at the place that the guest's variable names.
+func TestAddReleases_TakesWhatIsBuilt(t *testing.T) {
+	t.Setenv(tools.ReleasesEnv, t.TempDir())
+	tr := fileTree{}
+	assert.NilError(t, tr.addReleases(t.Context(), "."))
+	assert.Equal(t, len(tr), 0)
 }

@@ -1,0 +1,29 @@
+//go:build linux
+
+package release
+
+import (
+	"strings"
+	"testing"
+
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/tools"
+)
+
+// One release that cannot be had does not prevent another one from being built.
+func TestBuildAll_GoesOnAfterAnError(t *testing.T) {
+	useProxy(t, ctr("v2.0.7", emptyProgram, ""))
+	s := newTestStore(t, t.TempDir())
+	err := s.buildAll(t.Context(), []tools.Release{{Name: "containerd", Version: "2.0.6"}, {Name: "containerd", Version: "2.0.7"}})
+	assert.Check(t, cmp.ErrorContains(err, "containerd 2.0.6: get "+v2+"@v2.0.6"))
+	assert.Check(t, cmp.ErrorContains(err, "build containerd of "+v2+"@v2.0.7"), "the proxy has only ctr of it")
+	assert.Check(t, !strings.Contains(err.Error(), "build ctr of"), "%v", err)
+
+	t.Setenv(tools.ReleasesEnv, s.dir)
+	p, err := (tools.Release{Name: "containerd"}).Tools()[1].FindEarlier(".", "2.0.7")
+	assert.NilError(t, err)
+	assert.Equal(t, p.Name, "ctr")
+	assert.Equal(t, p.Version, "2.0.7")
+}
