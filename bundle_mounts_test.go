@@ -699,3 +699,123 @@ func supportsIDMappedMounts(q *lab.Q, dir string) error {
 	return unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH,
 		&unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
 }
+
+// runc makes each mount that the kernel accepts. So a mistake that the kernel refuses fails at create, and another one silently
+// makes a mount that was not meant.
+//
+// The most frequent mistake fails: the type "bind" without the option bind is "no such device". For the kernel, a bind mount is a
+// flag of mount(2), which only the option sets. With the flag it ignores the type, and without it, it looks for a file system named
+// bind. These mistakes go unnoticed. Of a tmpfs the source is only a label. Of two options that contradict each other, the last one
+// counts. A destination that is a link in the rootfs leads to the link's target, inside of the rootfs. A mount hides what the image
+// has in that directory. A missing destination is made in the rootfs, and stays there after delete.
+//
+// Hint: compare the mounts of config.json with /proc/PID/mountinfo, field by field.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#mounts
+// Kernel: https://man7.org/linux/man-pages/man2/mount.2.html, ENODEV and ENOTDIR
+func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Which mistakes in mounts go unnoticed?")
+	defer q.Recover()
+	b := bundle.Busybox(q, "sleep", "3600")
+	shelf := q.Mkdir("shelf")
+	q.WriteLine(filepath.Join(shelf, "file"), "the shelf's")
+	for _, dir := range []string{"data", "target"} {
+		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
+		q.LogCommand("mkdir bundle/rootfs/%s", dir)
+		q.WriteLine(b.Rootfs(dir, "image"), "the image's")
+	}
+	assert.NilError(q, os.Symlink("/target", b.Rootfs("link")))
+	q.LogCommand("ln -s /target bundle/rootfs/link")
+	withMounts := func(mounts ...specs.Mount) func(*specs.Spec) {
+		return func(s *specs.Spec) { s.Mounts = append(s.Mounts, mounts...) }
+	}
+	bind := func(destination, source string, options ...string) specs.Mount {
+		return specs.Mount{Destination: destination, Type: "none", Source: source, Options: append([]string{"bind"}, options...)}
+	}
+
+	for _, row := range []struct {
+		name         string
+		wrong, right specs.Mount
+		wantError    string
+	}{
+		{"type-bind", specs.Mount{Destination: "/data", Type: "bind", Source: shelf}, specs.Mount{Destination: "/data", Type: "bind",
+			Source: shelf, Options: []string{"bind"}}, "no such device"},
+		{"no-option", specs.Mount{Destination: "/data", Type: "none", Source: shelf, Options: []string{"ro"}},
+			bind("/data", shelf, "ro"), "no such device"},
+		{"file-on-directory", bind("/data", shelf+"/file"), bind("/data/image", shelf+"/file"), "not a directory"},
+		{"directory-on-file", bind("/data/image", shelf), bind("/data", shelf), "not a directory"},
+	} {
+		q.Step("%s: mount %s of type %s on %s with the options %q: create fails", row.name, row.wrong.Source, row.wrong.Type,
+			row.wrong.Destination, row.wrong.Options)
+		r := runc.Variant(q, b, row.name, withMounts(row.wrong)).MustRefuseWithoutLeftovers(row.wantError)
+		q.Fact(row.name+": error of create", runc.StableMessage(r.Stderr))
+		q.Control("the right form: source %s, destination %s, options %q", row.right.Source, row.right.Destination, row.right.Options)
+		c := runc.Variant(q, b, row.name+"-right", withMounts(row.right))
+		p := c.CreateAndStart()
+		assert.Check(q, file.Same(fmt.Sprintf("/proc/%d/root%s", p.PID, row.right.Destination), row.right.Source),
+			"%s, the right form: %s in the container is not %s of the host", row.name, row.right.Destination, row.right.Source)
+		q.Fact(row.name+": right form, flags of the mount", check.FlagsOf(check.TopMount(q, check.Mounts(q, p), row.right.Destination)))
+		c.KillAndDelete(p)
+	}
+
+	q.Step("one container with mistakes that go unnoticed: each makes a mount, and not the one that was meant")
+	c, sh, p := runc.StartWithShell(q, b, "unnoticed", withMounts(
+		specs.Mount{Destination: "/tmpfs", Type: "tmpfs", Source: shelf},
+		bind("/last", shelf, "ro", "rw"),
+		bind("/link", shelf),
+		bind("/data", shelf),
+		bind("/missing/directory", shelf),
+		bind("/missing/file", filepath.Join(shelf, "file")),
+	))
+	mounts := check.Mounts(q, p)
+	tmpfs := check.TopMount(q, mounts, "/tmpfs")
+	assert.Check(q, cmp.DeepEqual([]string{tmpfs.FSType, tmpfs.Source}, []string{"tmpfs", shelf}), "the tmpfs: type and source")
+	inTmpfs := sh.Run("ls /tmpfs").Out
+	assert.Check(q, cmp.Equal(inTmpfs, ""), "files in a tmpfs whose source is a directory with a file")
+	q.Fact("tmpfs with a directory as its source: source in mountinfo, and files", []string{tmpfs.Source, inTmpfs})
+	q.Control("a bind mount with the same source has the file")
+	assert.Check(q, cmp.Equal(sh.Run("cat /data/file").Out, "the shelf's"), "the file at the bind mount")
+
+	last := sh.Run("echo written > /last/file").Code
+	assert.Check(q, cmp.Equal(last, 0), "write to a mount with the options ro and rw")
+	assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(shelf, "file")), "written"), "the file on the host")
+	q.Fact("options ro, rw: flags of the mount", check.FlagsOf(check.TopMount(q, mounts, "/last")))
+
+	var linkMounts []string
+	for _, m := range mounts {
+		if m.Mountpoint == "/link" || m.Mountpoint == "/target" {
+			linkMounts = append(linkMounts, m.Mountpoint)
+		}
+	}
+	assert.Check(q, cmp.DeepEqual(linkMounts, []string{"/target"}), "mount points, where /link is a link to /target")
+	q.Fact("destination /link, which is a link to /target: mount points", linkMounts)
+
+	for _, dir := range []string{"/target", "/data"} {
+		names := strings.Fields(sh.Run("ls " + dir).Out)
+		assert.Check(q, cmp.DeepEqual(names, []string{"file"}), "files in %s, where the image has the file image", dir)
+		assert.Check(q, cmp.Equal(file.Read(q, b.Rootfs(dir, "image")), "the image's"), "the file of the image that the mount hides")
+		q.Fact("the image has the file image in "+dir+": files in the container", names)
+	}
+
+	q.Step("delete the container: runc has made the missing destinations in the rootfs, and leaves them there")
+	c.KillAndDelete(p)
+	made := file.Tree(q, b.Rootfs("missing"))
+	assert.Check(q, cmp.Len(made, 2), "files in the directory missing of the rootfs, after delete")
+	assert.Check(q, cmp.Contains(made["directory"], "d"), "the destination of the directory")
+	q.Fact("destinations in the rootfs after delete", made)
+
+	q.Step("a misspelled option: runc refuses it since 1.2, and runc 1.1 mounts without it")
+	misspelled := runc.Variant(q, b, "misspelled", withMounts(bind("/data", shelf, "Ro")))
+	if r := misspelled.Try("create"); r.Code != 0 {
+		runc.AssertMessage(q, r.Stderr, "bind mounts cannot have any filesystem-specific options")
+		q.Fact("option Ro", runc.StableMessage(r.Stderr))
+	} else {
+		assert.Check(q, !runc.IsRunc(q) || q.UnderTest("runc").Precedes("1.2.0"), "create accepts the option Ro of a bind mount:\n%s", r)
+		flags := check.FlagsOf(check.TopMount(q, check.Mounts(q, misspelled.Process()), "/data"))
+		assert.Check(q, cmp.Contains(flags, "rw"), "flags of the mount with the option Ro")
+		q.Fact("option Ro", flags)
+		misspelled.Delete()
+	}
+
+	q.Answer("A mistake goes unnoticed if the kernel can make a mount of it, such as a tmpfs whose source is a directory. The type " +
+		"\"bind\" without the option bind fails: the kernel has no file system of this name, and reports \"no such device\".")
+}

@@ -5,7 +5,9 @@ package cdblab
 import (
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -267,4 +269,112 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 
 	q.Answer("The agent decides that listens at linux.seccomp.listenerPath. The caller waits for its response, and gets " +
 		"the errno that the agent chooses.")
+}
+
+// The filter kills a program that makes a call of an architecture that linux.seccomp.architectures does not list. It does so also
+// where the filter lets every other call through.
+//
+// A processor may have several architectures, each with system calls of its own. Number 39 is getpid on x86_64, and mkdir on i386, and
+// a program of 64 bits may make the calls of i386 by `int 0x80`. So a rule about mkdir is a rule about another number for each
+// architecture, and the runtime makes it only for those that are listed. The native one is always among them. If the filter did not look at
+// the architecture first, the other numbers would be a way around its rules.
+//
+// Hint: write a program that makes the same call by each entry to the kernel, and compare the exit codes. 159 is 128 + SIGSYS.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#seccomp
+// Kernel: https://man7.org/linux/man-pages/man2/seccomp.2.html, https://man7.org/linux/man-pages/man2/syscall.2.html
+func TestBundle_DoesTheFilterSeeCallsOfAnotherArchitecture(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Does the filter see calls of another architecture?")
+	defer q.Recover()
+	if runtime.GOARCH != "amd64" {
+		q.Skipf("the question's program is for amd64, and this machine is %s: ask it on an amd64 machine", runtime.GOARCH)
+	}
+	b := bundle.Busybox(q, "sleep", "3600")
+	rule := specs.LinuxSyscall{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: new(uint(unix.EXDEV))}
+	filter := func(architectures ...specs.Arch) func(*specs.Spec) {
+		return func(s *specs.Spec) {
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: architectures,
+				Syscalls: []specs.LinuxSyscall{rule}}
+		}
+	}
+	const fails, killed = int(unix.EXDEV), 128 + int(unix.SIGSYS) // exit codes of the program in a shell
+
+	q.Step("three programs that make a directory: by the call of x86_64, of i386, and of x32. Each exits with the errno")
+	calls := []struct {
+		arch   string
+		number uint32
+		entry  seccomp.Entry
+	}{
+		{"x86_64", 83, seccomp.Syscall}, // no SYS_MKDIR: it is the number of the architecture for which the lab is built
+		{"i386", 39, seccomp.Int80},
+		{"x32", 83 | seccomp.X32, seccomp.Syscall},
+	}
+	for _, call := range calls {
+		program := seccomp.MkdirProgram(call.entry, call.number, "/tmp/"+call.arch)
+		assert.NilError(q, os.WriteFile(b.Rootfs("mkdir-"+call.arch), program, 0o755))
+		var octal strings.Builder
+		for _, code := range program {
+			fmt.Fprintf(&octal, `\%03o`, code)
+		}
+		into := "> bundle/rootfs/mkdir-" + call.arch + " && chmod 755 bundle/rootfs/mkdir-" + call.arch
+		q.LogCommandAs(fmt.Sprintf("printf … %s   # number %#x, by the instruction % x", into, call.number, call.entry[:]),
+			"printf '"+octal.String()+"' "+into)
+	}
+
+	q.Control("without a filter the program makes the directory")
+	_, free, _ := runc.StartWithShell(q, b, "unfiltered", bundle.ScratchAtTmp)
+	code := free.Run("/mkdir-x86_64").Code
+	assert.Assert(q, cmp.Equal(code, 0), "mkdir by x86_64 without a filter")
+	assert.Check(q, cmp.Equal(free.Run("ls /tmp").Out, "x86_64"), "directories without a filter")
+	q.Fact("without a filter: exit code of mkdir by x86_64", code)
+
+	q.Step("a filter whose rule is that mkdir fails, and no architectures: the rule is about the native one, and any other one is killed")
+	_, native, _ := runc.StartWithShell(q, b, "native", bundle.ScratchAtTmp, filter())
+	for arch, want := range map[string]int{"x86_64": fails, "x32": killed} {
+		code := native.Run("/mkdir-" + arch + " 2> /dev/null").Code
+		assert.Check(q, cmp.Equal(code, want), "no architectures: exit code of mkdir by %s; %d is the rule's errno, %d is SIGSYS", arch,
+			fails, killed)
+		q.Fact("no architectures: exit code of mkdir by "+arch, code)
+	}
+
+	for _, row := range []struct {
+		arch string
+		name specs.Arch
+	}{{"i386", specs.ArchX86}, {"x32", specs.ArchX32}} {
+		q.Run(row.arch, func(q *lab.Q) {
+			q.Control("without a filter, %s: the kernel makes the directory, or it does not have the call", row.arch)
+			_, free, _ := runc.StartWithShell(q, b, row.arch+"-unfiltered", bundle.ScratchAtTmp)
+			without := free.Run("/mkdir-" + row.arch + " 2> /dev/null").Code
+			q.Fact("without a filter: exit code of mkdir by "+row.arch, without)
+			if without == 128+int(unix.SIGSEGV) {
+				// The filter runs only after the kernel has entered the call. For a number of x32 it always does.
+				q.Skip("a program cannot enter this kernel by int 0x80: it has no CONFIG_IA32_EMULATION, ia32_emulation=0, or a processor " +
+					"that does not support it. Ask it in the VM: make lab")
+			}
+			assert.Check(q, without == 0 || without == int(unix.ENOSYS), "exit code of mkdir by %s without a filter: %d", row.arch, without)
+			for _, list := range []struct {
+				title         string
+				architectures []specs.Arch
+				want          int
+			}{
+				{"not listed", []specs.Arch{specs.ArchX86_64}, killed},
+				{"listed", []specs.Arch{specs.ArchX86_64, row.name}, fails},
+				{"listed alone", []specs.Arch{row.name}, fails},
+			} {
+				q.Step("linux.seccomp.architectures %v: %s is %s", list.architectures, row.arch, list.title)
+				_, sh, _ := runc.StartWithShell(q, b, row.arch+"-"+strings.ReplaceAll(list.title, " ", "-"), bundle.ScratchAtTmp,
+					filter(list.architectures...))
+				for arch, want := range map[string]int{row.arch: list.want, "x86_64": fails} {
+					code := sh.Run("/mkdir-" + arch + " 2> /dev/null").Code
+					assert.Check(q, cmp.Equal(code, want), "architectures %v: exit code of mkdir by %s; %d is the rule's errno, %d is SIGSYS",
+						list.architectures, arch, fails, killed)
+					q.Fact(fmt.Sprintf("%s is %s: exit code of mkdir by %s", row.arch, list.title, arch), code)
+				}
+				assert.Check(q, cmp.Equal(sh.Run("ls /tmp").Out, ""), "directories that were made under the filter")
+				q.Covers("linux.seccomp.architectures")
+			}
+		})
+	}
+
+	q.Answer("Yes: the filter looks at the architecture of each call first. It kills a program that makes a call of an architecture that " +
+		"linux.seccomp.architectures does not list. For each one that is listed, the rules are about its own numbers.")
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
@@ -299,4 +301,289 @@ func TestLifecycle_WhyIsRuncInitASealedCopy(t *testing.T) {
 	q.TearDown("kill and delete the container", func() { c.KillAndDelete(init) })
 	q.Answer("`runc init` runs inside of the container, where programs can open its file by /proc/PID/exe. runc executes a copy of itself " +
 		"that no process can write to. Otherwise a container could replace the host's runc, as in CVE-2019-5736.")
+}
+
+// Two containers over one rootfs share all files, and no mounts. Two containers with one cgroupsPath share the limits of the cgroup, and
+// runc does not tell their processes apart. So it cannot delete the first one, or it kills the second one.
+//
+// A rootfs is a directory, and runc makes no copy of it. What the one container writes, the other one reads. The mounts belong to the
+// mount namespace of each. In a cgroup with processes runc creates no container since 1.2.0; runc 1.1 warns, and the second
+// container's limits replace the first one's. But runc looks only once, at create. A stopped container keeps its cgroup, which is
+// empty, so a second one can be created there. After that the cgroup cannot be removed, and delete of the first one fails. If the
+// first one has no pid namespace of its own, its delete kills all processes in the cgroup, and so the second one.
+//
+// Hint: give a second container the linux.cgroupsPath of one that runs, and of one that has stopped. Read cgroup.procs.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#cgroups-path
+// Kernel: https://man7.org/linux/man-pages/man7/cgroups.7.html, https://man7.org/linux/man-pages/man7/mount_namespaces.7.html
+func TestLifecycle_WhatDoTwoContainersShareInOnePlace(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What do two containers share in one place?")
+	defer q.Recover()
+	b := bundle.Busybox(q, "sleep", "3600")
+	mayMount := bundle.WithCapability("CAP_SYS_ADMIN")
+
+	q.Step("two containers over one rootfs: each reads what the other one writes")
+	first, firstShell, firstProcess := runc.StartWithShell(q, b, "first", bundle.WritableRootfs, mayMount)
+	_, secondShell, secondProcess := runc.StartWithShell(q, b, "second", bundle.WritableRootfs, mayMount)
+	assert.Check(q, cmp.Equal(firstShell.Run("echo from the first > /note").Code, 0), "write to the rootfs")
+	read := secondShell.Run("cat /note; echo from the second > /note").Out
+	assert.Check(q, cmp.Equal(read, "from the first"), "the file in the second container")
+	assert.Check(q, cmp.Equal(firstShell.Run("cat /note").Out, "from the second"), "the file in the first container")
+	q.Fact("file that the first container has written, in the second", read)
+
+	q.Step("a mount that the first one makes is not the second one's, nor the host's")
+	mounted := firstShell.Run("mount -t tmpfs cdb-own /tmp && touch /tmp/file && ls /tmp")
+	assert.Check(q, cmp.Equal(mounted.Out, "file"), "the mount in the first container")
+	has := func(p proc.Process) bool { return slices.Contains(check.MountPoints(proc.Snapshot(q, p.PID)), "/tmp") }
+	assert.Check(q, cmp.DeepEqual([]bool{has(firstProcess), has(secondProcess)}, []bool{true, false}),
+		"mount at /tmp: in the first, in the second")
+	assert.Check(q, check.MountAt(q, b.Rootfs("tmp")) == nil, "the mount of the container is one of the host")
+	assert.Check(q, cmp.Equal(secondShell.Run("ls /tmp").Out, ""), "files in /tmp of the second container")
+	q.Fact("mount at /tmp: in the first, in the second", []bool{has(firstProcess), has(secondProcess)})
+
+	q.Step("delete the first one: the files stay")
+	first.KillAndDelete(firstProcess)
+	assert.Check(q, cmp.Equal(secondShell.Run("cat /note").Out, "from the second"), "the file after the first container's delete")
+	q.Fact("file after the first container's delete", file.Read(q, b.Rootfs("note")))
+
+	inCgroupOf := func(c *runc.Container) func(*specs.Spec) {
+		return func(s *specs.Spec) { s.Linux.CgroupsPath = c.Bundle.Spec.Linux.CgroupsPath }
+	}
+	life := func(p proc.Process) string {
+		q.Helper()
+		now, err := proc.Read(p.PID)
+		if err != nil || !now.Same(p.Identity) || now.State == "Z" {
+			return "dead"
+		}
+		return "alive"
+	}
+	for _, row := range []struct {
+		name   string
+		edits  []func(*specs.Spec)
+		victim string // the process of the second container, after the first one's delete
+	}{
+		{"own-pids", nil, "alive"},
+		{"hosts-pids", []func(*specs.Spec){bundle.WithoutNamespace(specs.PIDNamespace)}, "dead"},
+	} {
+		q.Run(row.name, func(q *lab.Q) {
+			limited := bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(7))} })
+			owner := runc.Variant(q, b, row.name, append(row.edits, limited)...)
+			ownerProcess := owner.CreateAndStart()
+			group := cgroup.Of(q, owner.Bundle.Spec.Linux.CgroupsPath)
+
+			q.Step("a second container with the cgroupsPath of one that runs: runc refuses it, and changes nothing of the first one")
+			other := bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(9))} })
+			second := runc.Variant(q, b, row.name+"-second", append(row.edits, inCgroupOf(owner), other)...)
+			create := second.Try("create")
+			if create.Code != 0 {
+				runc.AssertMessage(q, create.Stderr, "cgroup is not empty")
+				assert.Check(q, !file.Exists(second.StateDir()), "a refused create left its state: %s", second.StateDir())
+				assert.Check(q, cmp.DeepEqual(group.Procs(), []proc.PID{ownerProcess.PID}), "processes in the cgroup after the refused create")
+				assert.Check(q, cmp.Equal(group.Read("pids", "pids.max"), "7"), "limit of the first container after the refused create")
+				q.Fact(row.name+": second container in the cgroup of a running one: error of create", runc.StableMessage(create.Stderr))
+			} else {
+				// runc 1.1 warns. The second one's limits replace the first one's.
+				assert.Check(q, !runc.IsRunc(q) || q.UnderTest("runc").Precedes("1.2.0-rc.1"),
+					"create succeeds in a cgroup with a process:\n%s", create)
+				assert.Check(q, cmp.Equal(group.Read("pids", "pids.max"), "9"), "limit of the cgroup after the second create")
+				q.Fact(row.name+": second container in the cgroup of a running one: pids.max of both", group.Read("pids", "pids.max"))
+				q.Logf("create says: %s", create.Stderr)
+			}
+
+			q.Step("end the first one, without delete: its cgroup is empty, and the second one is created in it")
+			owner.Kill("KILL")
+			proc.WaitFor(q, proc.Dead(ownerProcess.Identity))
+			if create.Code != 0 {
+				proc.WaitFor(q, group.HasProcesses(0))
+				second.Create()
+			}
+			second.Start()
+			proc.WaitFor(q, proc.Runs(second.PID(), "sleep"))
+			p := second.Process()
+			assert.Check(q, cmp.DeepEqual(group.Procs(), []proc.PID{p.PID}), "processes in the cgroup of both")
+			q.Fact(row.name+": processes in the cgroup, of the second container", len(group.Procs()))
+
+			q.Step("delete the first one, which has stopped: the second one is %s", row.victim)
+			if row.victim == "alive" {
+				r := owner.Try("delete")
+				// runc 1.1 logs the error, and forgets the container nevertheless. Its cgroup stays as long as the second one runs.
+				assert.Check(q, r.Code != 0 || runc.IsRunc(q) && q.UnderTest("runc").Precedes("1.2.0-rc.1"),
+					"delete reports that it has removed the cgroup of a running container:\n%s", r)
+				runc.AssertMessage(q, r.Stderr, "remove .*(cgroup|paths)")
+				// The rest of the message lists the directories that the kernel could not remove.
+				message, _, _ := strings.Cut(runc.StableMessage(r.Stderr), "map[")
+				q.Fact(row.name+": error of the first one's delete", message)
+				q.Fact(row.name+": exit code of the first one's delete", r.Code)
+			} else {
+				owner.Delete()
+				proc.WaitFor(q, proc.Dead(p.Identity))
+			}
+			assert.Check(q, cmp.Equal(life(p), row.victim), "process of the second container after the delete of the first one")
+			q.Fact(row.name+": process of the second container after the delete of the first one", life(p))
+
+			q.Control("the same two containers in two cgroups: the delete of the one does not touch the other")
+			apart := runc.Variant(q, b, row.name+"-apart", row.edits...)
+			apartProcess := apart.CreateAndStart()
+			if row.victim == "alive" {
+				second.KillAndDelete(p)
+				if file.Exists(owner.StateDir()) { // runc 1.1 has removed it
+					owner.Delete()
+				}
+			} else {
+				second.Delete()
+			}
+			assert.Check(q, cmp.Equal(life(apartProcess), "alive"), "process of a container in another cgroup")
+			check.OnlyProcessInCgroup(q, apartProcess.Identity, apart.Bundle.Spec.Linux.CgroupsPath)
+			apart.KillAndDelete(apartProcess)
+		})
+	}
+	q.Answer("Over one rootfs they share the files, and not the mounts. In one cgroup they share the limits, and runc does " +
+		"not tell their processes apart: the delete of the first one fails, or it kills the second one.")
+}
+
+// The program has the session keyring _ses.<id>, which `runc init` makes. It does not have the keyring of runc's caller, so it
+// cannot use the caller's keys. With --no-new-keyring it has the caller's keyring, and can.
+//
+// There is no namespace for keyrings. A process inherits its session keyring, and a namespace changes nothing about that. runc init
+// joins the keyring by its name: if there is one of this name, it takes that one. So an exec finds the container's keyring. And two
+// containers with one id, in two state directories, share one keyring. A keyring counts for the quota of the user that the
+// container's root is on the host: by default 200 keys for each user other than root. When the quota is full, create fails.
+//
+// Hint: read /proc/keys in the container, without maskedPaths. It lists a key only to processes that may view it.
+// Spec: https://github.com/opencontainers/runc/blob/main/man/runc-create.8.md (keyrings are no part of the specification)
+// Kernel: https://man7.org/linux/man-pages/man7/session-keyring.7.html, https://man7.org/linux/man-pages/man7/keyrings.7.html
+func TestLifecycle_WhichKeysCanTheProgramUse(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Which keys can the program use?")
+	defer q.Recover()
+	// The session keyring belongs to the thread. Go ends the thread with this goroutine, because it is never unlocked.
+	runtime.LockOSThread()
+	b := bundle.Busybox(q, "sleep", "3600")
+	b.Edit(func(s *specs.Spec) { s.Linux.MaskedPaths = nil }) // runc spec masks /proc/keys
+	callersKeyring, callersKey, containersKey := q.ID("cdb-caller"), q.ID("cdb-callers-key"), q.ID("cdb-containers-key")
+	// addKey joins the session keyring of this name, and adds a key that only a process that has the keyring can view, read and use.
+	addKey := func(keyring, key string) {
+		q.Helper()
+		id, err := unix.KeyctlJoinSessionKeyring(keyring)
+		if err != nil {
+			q.Skipf("this kernel, or a seccomp filter on the lab, has no keyrings: %v. Ask it in the VM: make lab", err)
+		}
+		serial, err := unix.AddKey("user", key, []byte("secret"), id)
+		assert.NilError(q, err, "add a key to the session keyring %s", keyring)
+		const possessor = 0x3f00_0000
+		assert.NilError(q, unix.KeyctlSetperm(serial, possessor))
+		q.LogCommand("keyctl session %s   # and in its shell: keyctl setperm $(keyctl add user %s secret @s) %#x", keyring, key, possessor)
+	}
+	// keysIn returns which of the two keys a table of keys lists.
+	const ofCaller, ofContainer = "the caller's key", "the container's key"
+	keysIn := func(table string) (keys []string) {
+		for _, key := range []struct{ name, is string }{{callersKey, ofCaller}, {containersKey, ofContainer}} {
+			if strings.Contains(table, " "+key.name+":") {
+				keys = append(keys, key.is)
+			}
+		}
+		return keys
+	}
+	keyrings := func(c *runc.Container) (serials []string) {
+		for line := range strings.Lines(file.Read(q, "/proc/keys")) {
+			if strings.Contains(line, " _ses."+c.ID+":") {
+				serials = append(serials, strings.Fields(line)[0])
+			}
+		}
+		return serials
+	}
+
+	q.Step("the caller of runc has a key in its session keyring. The container's program has another keyring, and not the key")
+	addKey(callersKeyring, callersKey)
+	assert.Check(q, cmp.DeepEqual(keysIn(file.Read(q, "/proc/keys")), []string{ofCaller}), "keys that the caller can use")
+	c, sh, _ := runc.StartWithShell(q, b, q.ID("keys"))
+	assert.Check(q, cmp.Len(keyrings(c), 1), "keyrings _ses.%s on the host", c.ID)
+	q.Fact("keyrings _ses.<id> while the container runs", len(keyrings(c)))
+	const list = "cat /proc/keys"
+	assert.Check(q, cmp.Len(keysIn(sh.Run(list).Out), 0), "keys of the caller that the program can use")
+	q.Fact("program: keys that it can use", keysIn(sh.Run(list).Out))
+	assert.Check(q, cmp.Len(keysIn(c.Exec("cat", "/proc/keys").Stdout), 0), "keys of its caller that an executed program can use")
+	q.Fact("executed program: keys that it can use", keysIn(c.Exec("cat", "/proc/keys").Stdout))
+
+	q.Control("with --no-new-keyring the program has the caller's keyring, and the key")
+	inheriting := runc.Variant(q, b, q.ID("inheriting"))
+	inheritingShell := inheriting.UseShell()
+	inheriting.Must("create", "--no-new-keyring")
+	inheriting.Start()
+	assert.Check(q, cmp.DeepEqual(keysIn(inheritingShell.Run(list).Out), []string{ofCaller}),
+		"keys that the program can use, with --no-new-keyring")
+	assert.Check(q, cmp.Len(keyrings(inheriting), 0), "keyrings _ses.%s on the host", inheriting.ID)
+	q.Fact("--no-new-keyring: keys that the program can use", keysIn(inheritingShell.Run(list).Out))
+
+	q.Step("a key is added to the container's keyring: the program can use it, and so can an executed program")
+	addKey("_ses."+c.ID, containersKey)
+	addKey(callersKeyring, callersKey) // so that the caller of exec has it no more
+	for how, table := range map[string]string{"program": sh.Run(list).Out, "executed program": c.Exec("cat", "/proc/keys").Stdout} {
+		assert.Check(q, cmp.DeepEqual(keysIn(table), []string{ofContainer}), "keys that the %s can use", how)
+		q.Fact(how+": keys that it can use, of two", keysIn(table))
+	}
+
+	q.Step("a container with the same id, in another state directory, has the same keyring")
+	same := runc.Named(q, b.Variant("same", c.ID+"-same"), "root-same", c.ID)
+	sameShell := same.UseShell()
+	same.CreateAndStart()
+	assert.Check(q, cmp.DeepEqual(keysIn(sameShell.Run(list).Out), []string{ofContainer}),
+		"keys that a program in a container with the same id can use")
+	assert.Check(q, cmp.Len(keyrings(c), 1), "keyrings _ses.%s on the host, for two containers", c.ID)
+	q.Fact("same id in another state directory: keys that the program can use", keysIn(sameShell.Run(list).Out))
+	q.Control("a container with another id has not")
+	_, otherShell, _ := runc.StartWithShell(q, b, q.ID("other"))
+	assert.Check(q, cmp.Len(keysIn(otherShell.Run(list).Out), 0), "keys that a program in a container with another id can use")
+	q.Fact("another id: keys that the program can use", keysIn(otherShell.Run(list).Out))
+
+	q.Run("quota", func(q *lab.Q) {
+		runtime.LockOSThread()
+		if file.Exists("/proc/sys/user/max_user_namespaces") && file.Read(q, "/proc/sys/user/max_user_namespaces") == "0" {
+			q.Skip("this kernel allows no user namespace")
+		}
+		const user = 165433 // one that nothing else on the host has
+		maximum := check.Int(q, file.Read(q, "/proc/sys/kernel/keys/maxkeys"))
+		q.Step("the user that is root in the container's user namespace has as many keys as the kernel allows: create fails")
+		keyring, err := unix.KeyctlJoinSessionKeyring(q.ID("cdb-full"))
+		assert.NilError(q, err)
+		assert.NilError(q, unix.Setfsuid(user))
+		keys := 0
+		for ; err == nil && keys <= maximum; keys++ {
+			_, err = unix.AddKey("user", fmt.Sprintf("%s-%d", q.ID("cdb-full"), keys), []byte("-"), keyring)
+		}
+		assert.NilError(q, unix.Setfsuid(0))
+		assert.Assert(q, cmp.ErrorIs(err, unix.EDQUOT), "after %d keys, where the maximum is %d", keys, maximum)
+		mapped := func(host uint32) func(*specs.Spec) {
+			return func(s *specs.Spec) {
+				s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+				s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: host, Size: 1000}}
+				s.Linux.GIDMappings = s.Linux.UIDMappings
+			}
+		}
+		full := runc.Variant(q, b, "full", mapped(user))
+		r := full.MustRefuse("unable to (join|create) session key.*quota exceeded")
+		q.Fact("quota full: error of create", runc.StableMessage(r.Stderr))
+
+		q.Control("with --no-new-keyring, and for another user: create succeeds")
+		full.Must("create", "--no-new-keyring")
+		full.Delete()
+		free := runc.Variant(q, b, "free", mapped(user+1000))
+		free.Create()
+		free.Delete()
+
+		q.Control("when the keys are gone, create succeeds")
+		_, err = unix.KeyctlInt(unix.KEYCTL_CLEAR, keyring, 0, 0, 0)
+		assert.NilError(q, err)
+		proc.WaitFor(q, func(poll.LogT) poll.Result {
+			for line := range strings.Lines(file.Read(q, "/proc/key-users")) {
+				if f := strings.Fields(line); slices.Contains(f, fmt.Sprintf("%d:", user)) && !strings.HasPrefix(f[3], "0/") {
+					return poll.Continue("user %d still has keys: %s", user, line)
+				}
+			}
+			return poll.Success()
+		})
+		full.Create()
+		full.Delete()
+	})
+
+	q.Answer("The program can use the keys of the session keyring that `runc init` made for it, _ses.<id>. With --no-new-keyring it can " +
+		"use the keys of runc's caller.")
 }

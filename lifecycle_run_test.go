@@ -3,15 +3,23 @@
 package cdblab
 
 import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/cgroup"
+	"cdblab/helpers/check"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -101,4 +109,217 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	q.Fact("TERM to runc: exit code of run", exitCode)
 
 	q.Answer("Run adds wait and delete: it is create, start, wait and delete in one command. It returns the program's exit code.")
+}
+
+// With --keep, run leaves what a stopped container has: the state directory and the cgroup. They stay until delete. Without --keep, run
+// deletes both when the program ends.
+//
+// The program and its namespaces are gone either way. What is worth keeping is the cgroup: its counters say what the program has
+// used, and how often it met a limit. The id stays taken, and the container cannot be started again. If create fails, run --keep
+// leaves the state directory alone: the id is taken as well, and delete --force removes it.
+//
+// Hint: look at the state directory and at the cgroup after the program's end.
+// Spec: https://github.com/opencontainers/runc/blob/main/man/runc-run.8.md (run is not an operation of the specification)
+// Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu.stat
+func TestLifecycle_WhatDoesRunKeepLeave(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What does `run --keep` leave?")
+	defer q.Recover()
+	if !strings.Contains(q.Must("runc", "run", "--help").Stdout, "--keep") {
+		q.Skip("this runtime has no run --keep: runc has it since 1.1.0")
+	}
+	b := bundle.Busybox(q, "sh", "-c", "i=0; while [ $i -lt 10000 ]; do i=$((i + 1)); done; exit 7")
+	existing := func(c *runc.Container) (places []string) {
+		if file.Exists(c.StateDir()) {
+			places = append(places, "state directory")
+		}
+		dirs := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Dirs()
+		for _, dir := range dirs {
+			if file.Exists(dir) {
+				places = append(places, "cgroup")
+			}
+		}
+		if len(places) > 2 { // a directory in each hierarchy of v1
+			assert.Check(q, cmp.Len(places, 1+len(dirs)), "places of the container: the state directory and %d cgroups", len(dirs))
+		}
+		return slices.Compact(places)
+	}
+
+	q.Step("run --keep returns the program's exit code, and leaves the state directory and the cgroup")
+	kept := runc.Variant(q, b, "kept")
+	r := kept.Try("run", "--keep")
+	assert.Check(q, cmp.Equal(r.Code, 7), "exit code of run --keep: %s", r.Stderr)
+	state := kept.State()
+	assert.Check(q, cmp.Equal(state.Status, specs.StateStopped))
+	assert.Check(q, cmp.Equal(state.Pid, 0), "pid in the state of the stopped container")
+	assert.Check(q, cmp.DeepEqual(existing(kept), []string{"state directory", "cgroup"}), "leftovers of run --keep")
+	q.Fact("run --keep: exit code", r.Code)
+	q.Fact("run --keep: status", state.Status)
+	q.Fact("run --keep: leftovers", existing(kept))
+
+	q.Step("no process is in the cgroup, and its counters can be read")
+	group := cgroup.Of(q, kept.Bundle.Spec.Linux.CgroupsPath)
+	assert.Check(q, cmp.Len(group.Procs(), 0), "processes in the cgroup")
+	used := group.CPUTime()
+	assert.Check(q, used > 0, "processor time of the program that has ended: %d ns", used)
+	q.Fact("processor time that the program has used", lab.Elapsed(used))
+
+	q.Step("the id is taken, and the container cannot be started again")
+	for _, operation := range []string{"create", "start"} {
+		refused := kept.Try(operation)
+		assert.Check(q, refused.Code != 0, "%s after run --keep succeeds:\n%s", operation, refused)
+		q.Fact("after run --keep: error of "+operation, runc.StableMessage(refused.Stderr))
+	}
+	assert.Check(q, cmp.Equal(kept.State().Status, specs.StateStopped))
+
+	q.Step("run --keep of a program that does not exist: create fails, and leaves a state directory, by which the id is taken")
+	missing := runc.Variant(q, b, "missing", bundle.Args("/no/such/program"))
+	failed := missing.Try("run", "--keep")
+	assert.Check(q, failed.Code != 0, "run of a program that does not exist:\n%s", failed)
+	left := existing(missing)
+	assert.Check(q, !slices.Contains(left, "cgroup"), "leftovers of run --keep whose create has failed: %v", left)
+	q.Fact("run --keep whose create fails: leftovers", left)
+	if len(left) > 0 { // runc 1.1.12 to 1.5.2
+		q.Fact("run --keep whose create fails: files in the state directory", file.Names(q, missing.StateDir()))
+		again := missing.Try("create")
+		assert.Check(q, again.Code != 0, "create with the id of a state directory that exists:\n%s", again)
+		runc.AssertMessage(q, again.Stderr, "already exists")
+		q.Fact("run --keep whose create fails: error of the next create", runc.StableMessage(again.Stderr))
+		missing.Must("delete", "--force")
+		assert.Check(q, cmp.Len(existing(missing), 0), "leftovers after delete --force")
+	}
+
+	q.Control("without --keep, run leaves neither")
+	gone := runc.Variant(q, b, "gone")
+	r = gone.Try("run")
+	assert.Check(q, cmp.Equal(r.Code, 7), "exit code of run: %s", r.Stderr)
+	assert.Check(q, cmp.Len(existing(gone), 0), "leftovers of run")
+	q.Fact("run: leftovers", existing(gone))
+
+	q.TearDown("delete the kept container: both go", func() {
+		kept.Delete()
+		assert.Check(q, cmp.Len(existing(kept), 0), "leftovers after delete")
+		q.Fact("after delete: leftovers", existing(kept))
+	})
+
+	q.Answer("Run --keep leaves the state directory and the cgroup of the stopped container, until delete. The cgroup's counters say what " +
+		"the program has used.")
+}
+
+// With NOTIFY_SOCKET in its environment, runc start returns when the program has reported that it is ready, or has ended. Without the
+// variable it returns at once.
+//
+// systemd sets NOTIFY_SOCKET for a unit with Type=notify. The program cannot reach that socket, so runc create makes another one,
+// mounts it at /run/notify, and gives the program its path. runc start listens there. It passes on READY=1 and nothing else, and adds
+// MAINPID with the pid of the program on the host. Since 1.2.0 it then waits until systemd has read both. A program that never reports
+// blocks runc start as long as it runs, for instance if a script of such a unit calls runc for a program without sd_notify.
+//
+// Hint: read the program's environment and its mounts. Which process listens on the socket?
+// Spec: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html (runc's manual pages do not mention the variable)
+// Kernel: https://man7.org/linux/man-pages/man7/unix.7.html, SCM_RIGHTS
+func TestLifecycle_WhenDoesStartReturnForAProgramThatNotifies(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "When does start return for a program that notifies?")
+	defer q.Recover()
+	b := bundle.Busybox(q, "sleep", "3600")
+	const inContainer = "/run/notify/notify.sock"
+
+	q.Step("a service manager listens, and calls runc create with NOTIFY_SOCKET: the program gets another socket")
+	path := filepath.Join(q.Mkdir("manager"), "sock")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	assert.NilError(q, err)
+	q.Cleanup(func() {
+		manager.Close()
+		file.Remove(q, path) // Close does not remove a datagram socket
+	})
+	change := "export NOTIFY_SOCKET=" + shellescape.Quote(path)
+	c := runc.Variant(q, b, "notifies")
+	c.MustAfter(change, "create")
+	pid := c.PID()
+
+	q.Step("call runc start with NOTIFY_SOCKET: the program runs, and start does not return")
+	start := q.StartBackground("sh", "-c", change+"; exec "+shellescape.QuoteCommand(c.Argv("start")))
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	p := proc.Snapshot(q, pid)
+	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
+	mounted := check.TopMount(q, check.Mounts(q, p), filepath.Dir(inContainer))
+	assert.Check(q, cmp.Contains(check.FlagsOf(mounted), "ro"), "flags of the mount of the socket")
+	assert.Check(q, cmp.Contains(p.Env, "NOTIFY_SOCKET="+inContainer), "environment of the program")
+	q.Fact("environment of the program", "NOTIFY_SOCKET="+inContainer)
+	q.Fact("flags of the mount at "+mounted.Mountpoint, check.FlagsOf(mounted))
+
+	q.Step("the program writes STATUS=loading, then READY=1: runc passes on READY=1 alone, and MAINPID")
+	program, err := net.Dial("unixgram", fmt.Sprintf("/proc/%d/root%s", pid, inContainer))
+	assert.NilError(q, err)
+	defer program.Close()
+	send := func(message string) {
+		q.Helper()
+		_, err := program.Write([]byte(message))
+		assert.NilError(q, err)
+		q.LogCommand("systemd-notify %s   # in the container", message)
+	}
+	// received returns the next message that the service manager receives, and the descriptor that comes with it, or -1.
+	received := func() (message string, descriptor int) {
+		q.Helper()
+		text, control := make([]byte, 512), make([]byte, 512)
+		assert.NilError(q, manager.SetReadDeadline(time.Now().Add(proc.Patience)))
+		n, controls, _, _, err := manager.ReadMsgUnix(text, control)
+		assert.NilError(q, err, "the service manager has received no message")
+		parsed, err := unix.ParseSocketControlMessage(control[:controls])
+		assert.NilError(q, err)
+		descriptor = -1
+		for _, m := range parsed {
+			if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) == 1 {
+				descriptor = fds[0]
+			}
+		}
+		return strings.TrimSpace(string(text[:n])), descriptor
+	}
+	send("STATUS=loading")
+	assert.Check(q, !start.Ended(), "start has returned before the program was ready: %s", start.Stderr())
+	send("READY=1")
+	ready, _ := received()
+	assert.Check(q, cmp.Equal(ready, "READY=1"), "first message to the service manager")
+	mainPID, _ := received()
+	assert.Check(q, cmp.Equal(mainPID, fmt.Sprintf("MAINPID=%d", pid)), "second message to the service manager: the program's pid on the host")
+	q.Fact("messages to the service manager", []any{ready, "MAINPID", pid})
+
+	if runc.Knows(q, "read from synchronization pipe") { // its error message. runc sends BARRIER=1 since 1.2.0
+		q.Step("runc waits until the service manager has read both: it sends a pipe, and waits until the manager closes it")
+		barrier, pipe := received()
+		assert.Check(q, cmp.Equal(barrier, "BARRIER=1"), "third message to the service manager")
+		assert.Assert(q, pipe >= 0, "no descriptor comes with BARRIER=1")
+		assert.Check(q, !start.Ended(), "start has returned before the service manager has closed the pipe: %s", start.Stderr())
+		assert.NilError(q, unix.Close(pipe))
+		q.Fact("third message to the service manager, with a pipe", barrier)
+	}
+	code := start.ExitCode()
+	assert.Check(q, cmp.Equal(code, 0), "exit code of start: %s", start.Stderr())
+	q.Fact("READY=1: exit code of start", code)
+	c.KillAndDelete(p)
+
+	q.Control("a program that ends and never reports: start returns then, and reports nothing")
+	ending := runc.Variant(q, b, "ends")
+	ending.MustAfter(change, "create")
+	endingPID := ending.PID()
+	waiting := q.StartBackground("sh", "-c", change+"; exec "+shellescape.QuoteCommand(ending.Argv("start")))
+	proc.WaitFor(q, proc.Runs(endingPID, "sleep"))
+	endingProcess := proc.Snapshot(q, endingPID)
+	assert.Check(q, !waiting.Ended(), "start has returned before the program has ended: %s", waiting.Stderr())
+	ending.KillAndDelete(endingProcess)
+	code = waiting.ExitCode()
+	assert.Check(q, cmp.Equal(code, 0), "exit code of start: %s", waiting.Stderr())
+	q.Fact("program that ends and never reports: exit code of start", code)
+
+	q.Control("without NOTIFY_SOCKET the program has no socket, and start returns at once")
+	plain := runc.Variant(q, b, "plain")
+	plainProcess := plain.CreateAndStart()
+	for _, entry := range plainProcess.Env {
+		assert.Check(q, !strings.HasPrefix(entry, "NOTIFY_SOCKET"), "environment without NOTIFY_SOCKET of runc's caller: %s", entry)
+	}
+	outside := check.MountsOutside(check.Mounts(q, plainProcess), []string{"/proc", "/sys", "/dev"})
+	assert.Check(q, cmp.Len(outside, 0), "mounts without NOTIFY_SOCKET")
+	q.Fact("without NOTIFY_SOCKET: mounts outside of /proc, /sys and /dev", outside)
+	plain.KillAndDelete(plainProcess)
+
+	q.Answer("If runc has NOTIFY_SOCKET in its environment, start returns when the program has written READY=1 to the socket that runc " +
+		"has made for it, or has ended. Otherwise it returns as soon as the program runs.")
 }
