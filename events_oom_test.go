@@ -3,12 +3,20 @@
 package cdblab
 
 import (
+	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 
+	stats1 "github.com/containerd/cgroups/v3/cgroup1/stats"
+	stats2 "github.com/containerd/cgroups/v3/cgroup2/stats"
 	eventsapi "github.com/containerd/containerd/api/events"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -42,12 +50,6 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
 	stream := d.Listen()
-	oomKills := func(g cgroup.Group) uint64 {
-		if g.V2 {
-			return g.Stat("memory", "memory.events", "oom_kill")
-		}
-		return g.Stat("memory", "memory.oom_control", "oom_kill")
-	}
 	// Each container has the same program and the same limit. SIGUSR1 makes the program take twice as much as the limit:
 	// dd fills its buffer before it writes.
 	startLimited := func(id string) (proc.Process, cgroup.Group) {
@@ -57,7 +59,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 		pid := d.TaskPID(id)
 		proc.WaitFor(q, proc.Catches(pid, "sh", unix.SIGUSR1))
 		g := cgroup.Of(q, "/"+d.Namespace+"/"+id)
-		assert.Check(q, cmp.Equal(oomKills(g), uint64(0)))
+		assert.Check(q, cmp.Equal(oomKillsIn(g), uint64(0)))
 		return proc.Snapshot(q, pid), g
 	}
 	exits := func() []ctrd.Event {
@@ -70,7 +72,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	d.Ctr("tasks", "kill", "-s", "SIGUSR1", over)
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	proc.WaitFor(q, stream.Received("/tasks/exit", 1))
-	assert.Assert(q, cmp.Equal(oomKills(g), uint64(1)), "processes that the OOM killer has ended in this cgroup")
+	assert.Assert(q, cmp.Equal(oomKillsIn(g), uint64(1)), "processes that the OOM killer has ended in this cgroup")
 	proc.WaitFor(q, stream.Received("/tasks/oom", 1))
 	events := stream.TakeEvents()
 	oom := slices.IndexFunc(events, func(e ctrd.Event) bool { return e.Topic == "/tasks/oom" })
@@ -78,7 +80,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	assert.Check(q, cmp.Equal(named, over), "the container that the oom event names")
 	exit := exits()[0].Body.(*eventsapi.TaskExit)
 	assert.Check(q, cmp.DeepEqual([]uint32{exit.Pid, exit.ExitStatus}, []uint32{uint32(p.PID), 128 + 9}))
-	q.Fact("oom_kill", oomKills(g))
+	q.Fact("oom_kill", oomKillsIn(g))
 	q.Fact("exit status", exit.ExitStatus)
 	q.Fact("/tasks/oom: the container that it names", named)
 	// On v2 the shim reads the counter once more before it publishes the exit. On v1 the kernel's notification and the
@@ -103,7 +105,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	exit = exits()[1].Body.(*eventsapi.TaskExit)
 	assert.Check(q, cmp.DeepEqual([]string{exit.ContainerID, exit.ID}, []string{killed, killed}))
 	assert.Check(q, cmp.Equal(exit.ExitStatus, uint32(128+9)))
-	assert.Check(q, cmp.Equal(oomKills(g), uint64(0)))
+	assert.Check(q, cmp.Equal(oomKillsIn(g), uint64(0)))
 	events = slices.DeleteFunc(stream.TakeEvents(), func(e ctrd.Event) bool {
 		oom, ok := e.Body.(*eventsapi.TaskOOM)
 		return ok && oom.ContainerID != killed // on v1 the second notification of the first OOM may come late
@@ -111,9 +113,147 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	topics := ctrd.TaskTopics(ctrd.Topics(events))
 	assert.Check(q, cmp.DeepEqual(topics, []string{"/tasks/create", "/tasks/start", "/tasks/exit"}))
 	q.Fact("after SIGKILL: exit status", exit.ExitStatus)
-	q.Fact("after SIGKILL: oom_kill", oomKills(g))
+	q.Fact("after SIGKILL: oom_kill", oomKillsIn(g))
 	q.Fact("after SIGKILL: events", topics)
 
 	q.Answer("The oom event tells that memory was the reason, and in which container. The exit status 137 does not show that: " +
 		"any SIGKILL gives it, whatever sends it.")
+}
+
+// The kernel kills the child alone, and the task runs on. containerd publishes the same oom event as for the task's own process, but
+// no exit event.
+//
+// The OOM killer takes the process of the cgroup that uses most memory, whichever that is. Only its parent receives the status. The
+// shim sees no more than the cgroup's counter, so the oom event neither means that the task has ended, nor names the process: the
+// kernel's log does. A listener that came too late finds the counter in the task's metrics, as long as the task exists.
+// On v2 memory.oom.group makes the cgroup one victim: all its processes are killed, so the task ends as well. Neither ctr nor runc sets it.
+// The kubelet does, since Kubernetes 1.28. On v1 there is no such file.
+//
+// Hint: memory.events on v2, memory.oom_control on v1; `ctr tasks ls` after the oom event; memory.oom.group.
+// Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
+// Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files, memory.oom.group
+func TestEvents_WhatIfOnlyAChildRunsOutOfMemory(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What if only a child runs out of memory?")
+	defer q.Recover()
+	if !cgroup.Of(q, q.Cgroup).Has("memory") {
+		q.Skip("this kernel has no memory controller in a hierarchy of this mode: run the question with CGROUP=v2")
+	}
+	if swaps := strings.Count(file.Read(q, "/proc/swaps"), "\n"); swaps > 0 {
+		q.Skip("this machine swaps, and the limit does not limit swap: a process over the limit is swapped out, not killed. " +
+			"Run the question after swapoff -a")
+	}
+	d := ctrd.Shared(q)
+	ref := d.PullImage()
+	stream := d.Listen()
+	const MiB = 1 << 20
+	// SIGUSR1 makes the program start a child that takes 64 MiB, and then write down the child's exit status.
+	start := func(id string, limit uint64, more ...oci.SpecOpts) (proc.Process, cgroup.Group) {
+		d.CreateContainerByClient(ctrd.ClientOptions{Spec: append(more, oci.WithMemoryLimit(limit))}, ref, id, "sh", "-c",
+			`trap "dd if=/dev/zero of=/dev/null bs=64M count=1; echo child: \$? > /status" USR1; sleep 3600 & while :; do wait; done`)
+		d.StartTask(id)
+		pid := d.TaskPID(id)
+		proc.WaitFor(q, proc.Catches(pid, "sh", unix.SIGUSR1))
+		g := cgroup.Of(q, "/"+d.Namespace+"/"+id)
+		assert.Check(q, cmp.Equal(oomKillsIn(g), uint64(0)), "OOM kills of %s at its start", id)
+		return proc.Snapshot(q, pid), g
+	}
+	of := func(id string) []string { // topics of the events of a task, of each that follows another one of its kind the first
+		return slices.Compact(ctrd.Topics(slices.DeleteFunc(stream.Events(), func(e ctrd.Event) bool {
+			id2, _ := e.Field([]string{"event", "container_id"})
+			return id2 != id || !ctrd.IsTaskTopic(e.Topic)
+		})))
+	}
+
+	q.Step("let a child take 64 MiB under a limit of 32: the kernel kills it, and its parent, the task's process, runs on")
+	id := q.ID(ctrd.ContainerID)
+	p, g := start(id, 32*MiB)
+	status := fmt.Sprintf("/proc/%d/root/status", p.PID)
+	d.Ctr("tasks", "kill", "-s", "SIGUSR1", id)
+	proc.WaitFor(q, file.HasContent(status, fmt.Sprint("child: ", 128+9)))
+	assert.Check(q, cmp.Equal(oomKillsIn(g), uint64(1)), "processes that the OOM killer has ended in the cgroup of %s", id)
+	proc.WaitFor(q, stream.Received("/tasks/oom", 1))
+	q.Fact("exit status that the parent received", file.Read(q, status))
+	q.Fact("oom_kill", oomKillsIn(g))
+
+	q.Step("look at the task: it is running, in the same process, although containerd has published an oom event of it")
+	stream.TakeEvents()
+	published := of(id)
+	assert.Check(q, cmp.DeepEqual(published, []string{"/tasks/create", "/tasks/start", "/tasks/oom"}), "events of %s", id)
+	assert.Check(q, proc.Snapshot(q, p.PID).Same(p.Identity), "the task's process is another one")
+	assert.Check(q, cmp.Equal(d.TaskStatus(id).Status, containerd.Running))
+	still := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "still", id, "echo", "still here")
+	assert.Check(q, cmp.Equal(strings.TrimSpace(still.Stdout), "still here"))
+	q.Fact("task after the OOM of a child: status", d.TaskStatus(id).Status)
+	q.Fact("task after the OOM of a child: events", published)
+
+	q.Step("ask for the metrics: they have the cgroup's counter")
+	reported := oomKillsInMetrics(q, d, id)
+	assert.Check(q, cmp.Equal(reported, oomKillsIn(g)), "oom_kill in the metrics, and in the cgroup")
+	q.Fact("oom_kill in the metrics", reported)
+
+	q.Control("the same child with a limit of 128 MiB: it ends by itself, and no OOM is published or counted")
+	enough := q.ID(ctrd.ContainerID + "-2")
+	p, g = start(enough, 128*MiB)
+	d.Ctr("tasks", "kill", "-s", "SIGUSR1", enough)
+	proc.WaitFor(q, file.HasContent(fmt.Sprintf("/proc/%d/root/status", p.PID), "child: 0"))
+	assert.Check(q, cmp.Equal(oomKillsIn(g), uint64(0)))
+	d.Ctr("tasks", "kill", "-s", "SIGKILL", enough)
+	proc.WaitFor(q, stream.ReceivedExit(enough)) // an event of the shim before it would have been received by then
+	published = of(enough)
+	assert.Check(q, cmp.DeepEqual(published, []string{"/tasks/create", "/tasks/start", "/tasks/exit"}), "events of %s", enough)
+	q.Fact("enough memory: oom_kill", oomKillsIn(g))
+	q.Fact("enough memory: events, with a SIGKILL at the end", published)
+
+	if !g.V2 {
+		_, err := g.Try("memory", "memory.oom.group")
+		assert.Check(q, os.IsNotExist(err), "memory.oom.group on v1: %v", err)
+		q.Fact("memory.oom.group on v1: exists", err == nil)
+	} else {
+		q.Step("set memory.oom.group, and let a child take too much: all processes are killed, and the task ends")
+		assert.Check(q, cmp.Equal(g.Read("memory", "memory.oom.group"), "0"), "memory.oom.group by default")
+		group := q.ID(ctrd.ContainerID + "-3")
+		p, g = start(group, 32*MiB, func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+			if s.Linux.Resources == nil {
+				s.Linux.Resources = &specs.LinuxResources{}
+			}
+			s.Linux.Resources.Unified = map[string]string{"memory.oom.group": "1"}
+			return nil
+		})
+		assert.Check(q, cmp.Equal(g.Read("memory", "memory.oom.group"), "1"))
+		proc.WaitFor(q, g.HasProcesses(2))
+		sleeper := proc.Snapshot(q, proc.FirstExcept(p.PID, g.Procs()))
+		d.Ctr("tasks", "kill", "-s", "SIGUSR1", group)
+		proc.WaitFor(q, stream.ReceivedExit(group))
+		proc.WaitFor(q, proc.Dead(sleeper.Identity))
+		assert.Check(q, oomKillsIn(g) > 1, "processes that the OOM killer has ended: %d, want more than the child", oomKillsIn(g))
+		assert.Check(q, cmp.Equal(d.TaskStatus(group).ExitStatus, uint32(128+9)))
+		proc.WaitFor(q, stream.Received("/tasks/oom", 2))
+		q.Fact("memory.oom.group: exit status of the task", d.TaskStatus(group).ExitStatus)
+		q.Fact("memory.oom.group: processes alive", g.Procs())
+	}
+
+	q.Answer("The kernel kills the child alone, and the task runs on. containerd publishes an oom event, as for the task's own process, " +
+		"but no exit event. With memory.oom.group, on v2, all processes are killed, and the task ends.")
+}
+
+// oomKillsIn returns how many processes of a cgroup the OOM killer has ended.
+func oomKillsIn(g cgroup.Group) uint64 {
+	if g.V2 {
+		return g.Stat("memory", "memory.events", "oom_kill")
+	}
+	return g.Stat("memory", "memory.oom_control", "oom_kill")
+}
+
+// oomKillsInMetrics returns the same number as containerd reports it in the metrics of a task.
+func oomKillsInMetrics(q *lab.Q, d *ctrd.Daemon, id string) uint64 {
+	q.Helper()
+	body := metrics(q, d, id)
+	switch m := body.(type) {
+	case *stats1.Metrics:
+		return m.GetMemoryOomControl().GetOomKill()
+	case *stats2.Metrics:
+		return m.GetMemoryEvents().GetOomKill()
+	}
+	q.Fatalf("the metrics of %s are of type %T, want those of cgroup v1 or v2", id, body)
+	return 0
 }
