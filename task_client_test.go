@@ -375,14 +375,14 @@ func (c *callTrace) observe() runningTask {
 	}
 }
 
-// One command for three, and nothing for security. `ctr run` writes the config.json that `ctr containers create` writes, starts the task,
-// waits for its end, and ends with its exit code. Neither command asks for seccomp or AppArmor, unless a flag does.
+// `ctr run` is one command for three, and gives no more security. It writes the config.json that `ctr containers create` writes, starts
+// the task, waits for its end, and ends with its exit code. Neither command asks for seccomp or AppArmor, unless a flag does.
 //
 // Both commands begin with the client library's default: 14 capabilities, no_new_privs, masked and read-only paths, and no filter of
-// system calls. Docker and nerdctl add a seccomp profile of their own, so a program that works by ctr may fail there. The flags --seccomp,
-// --cap-drop, --user and --privileged do the same in both commands. Only `ctr run` has --rm, --cgroup and the flags of the cpu
-// controller, of which it writes one by itself: 1024 shares, the default of cgroup v1. On cgroup v2 these are not the default weight for an
-// older runc, which makes 39 of them. Without --rm, the container and its snapshot stay, and the id is taken.
+// system calls. Docker has a filter by default (https://docs.docker.com/engine/security/seccomp/), so a program that works by ctr may fail
+// there. The flags --seccomp, --cap-drop, --user and --privileged do the same in both commands. Only `ctr run` has --rm, --cgroup and the
+// flags of the cpu controller. One of these it writes by itself: 1024 shares, the default of cgroup v1. On cgroup v2 an older runc makes a
+// weight of 39 of them, where the default is 100. Without --rm, the container and its snapshot stay, and the id is taken.
 //
 // Hint: `ctr containers info`; Seccomp, NoNewPrivs and CapEff in /proc/PID/status; `ctr run --help` against `ctr containers create --help`.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#seccomp,
@@ -444,7 +444,7 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(plain, byCreate), "settings of the program, by `ctr run`, and by create and start")
 	knob, unlimited, shares := "cpu.shares", "1024", []string{"1024"}
 	if cgroup.Version(q) == "v2" {
-		knob, unlimited, shares = "cpu.weight", "100", []string{"39", "100"} // runc 1.3 and newer make 100 of 1024 shares
+		knob, unlimited, shares = "cpu.weight", "100", []string{"39", "100"} // newer releases of runc make 100 of 1024 shares
 	}
 	if g := cgroup.Of(q, "/"+d.Namespace+"/"+ran); g.Has("cpu") {
 		assert.Check(q, cmp.Equal(cgroup.Of(q, "/"+d.Namespace+"/"+created).Read("cpu", knob), unlimited), "%s, by create and start", knob)
@@ -570,6 +570,6 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 	q.Fact("run --cgroup: processes of the chosen cgroup", cgroup.Of(q, q.Cgroup+"/chosen").Procs())
 	q.Fact("containers create --cgroup", ctrd.CtrError(unknown))
 
-	q.Answer("One command for three: `ctr run` creates the container, starts the task and waits for its end, and with --rm it removes the " +
-		"container. It gives no more security: without --seccomp, a task has no filter of system calls, by either way.")
+	q.Answer("`ctr run` is one command for three: it creates the container, starts the task and waits for its end, and with --rm it removes " +
+		"the container. It gives no more security: without --seccomp, a task has no filter of system calls, by either way.")
 }

@@ -224,14 +224,14 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 		"image, and labels that hold them together. What is there is not fetched again.")
 }
 
-// containerd does: its content store hashes what it receives, and commits nothing that has another size or another digest than was
-// asked for. It believes the registry in one thing only, which digest a tag names. A pull by digest does not depend on that, either.
+// containerd verifies it: its content store hashes what it receives, and commits nothing that has another size or another digest than
+// was asked for. It believes the registry in one thing only, which digest a tag names. A pull by digest does not depend on that, either.
 //
 // Each reference except the tag is a digest: of the index, of the manifest in it, of config and layers in that. What unpacks a layer then
 // compares the uncompressed bytes with the diff ID in the image's config. A download that fails stays as an ingest, outside of the
-// blobs, until the garbage is collected. By default that is right after the pull. Until then the next pull takes the ingest up where it
-// ends: it asks for the bytes that are missing. Of an ingest that is complete and wrong no byte is missing. So the next pull fails, too,
-// and asks no registry.
+// blobs, until the garbage is collected. By default containerd does that when the failed pull gives up its lease. Until then the next pull
+// takes the ingest up where it ends: it asks for the bytes that are missing. No byte is missing of an ingest that is complete and wrong. So
+// the next pull fails, too, and asks no registry for it.
 //
 // Hint: `ctr content active`; sha256sum of the files in blobs/sha256; the header Range in the registry's log.
 // Spec: https://github.com/opencontainers/image-spec/blob/main/descriptor.md#digests,
@@ -400,6 +400,6 @@ func TestTask_WhoVerifiesWhatIsPulled(t *testing.T) {
 	q.Fact("a wrong diff ID", reason(mismatch))
 	q.Fact("a wrong diff ID: snapshots", unpacked["snapshots"])
 
-	q.Answer("containerd's content store does: it commits no bytes whose size or sha256 is not the one that was asked for, and the layer's " +
-		"diff ID is compared when it is unpacked. Only what digest a tag names is believed. A pull by digest does not need that.")
+	q.Answer("containerd verifies it: its content store commits no bytes whose size or sha256 is not the one that was asked for, and the " +
+		"layer's diff ID is compared when it is unpacked. Only what digest a tag names is believed. A pull by digest does not need that.")
 }
