@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,6 +33,7 @@ import (
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/bundle"
+	"cdblab/helpers/cgroup"
 	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/image"
@@ -371,4 +373,203 @@ func (c *callTrace) observe() runningTask {
 			"rootfs": fmt.Sprint(check.MountAt(q, filepath.Join(d.Bundle(c.id), "rootfs")) != nil),
 		},
 	}
+}
+
+// `ctr run` is one command for three, and gives no more security. It writes the config.json that `ctr containers create` writes, starts
+// the task, waits for its end, and ends with its exit code. Neither command asks for seccomp or AppArmor, unless a flag does.
+//
+// Both commands begin with the client library's default: 14 capabilities, no_new_privs, masked and read-only paths, and no filter of
+// system calls. Docker has a filter by default (https://docs.docker.com/engine/security/seccomp/), so a program that works by ctr may fail
+// there. The flags --seccomp, --cap-drop, --user and --privileged do the same in both commands. Only `ctr run` has --rm, --cgroup and the
+// flags of the cpu controller. One of these it writes by itself: 1024 shares, the default of cgroup v1. On cgroup v2 an older runc makes a
+// weight of 39 of them, where the default is 100. Without --rm, the container and its snapshot stay, and the id is taken.
+//
+// Hint: `ctr containers info`; Seccomp, NoNewPrivs and CapEff in /proc/PID/status; `ctr run --help` against `ctr containers create --help`.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#seccomp,
+// https://github.com/containerd/containerd/blob/main/docs/getting-started.md#creating-an-oci-spec-and-container
+// Kernel: https://man7.org/linux/man-pages/man5/proc_pid_status.5.html, https://man7.org/linux/man-pages/man2/seccomp.2.html
+func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What does `ctr run` give that create and start do not?")
+	defer q.Recover()
+	d := ctrd.Shared(q)
+	ref := d.PullImage()
+	// typed returns the arguments of `ctr run`, with those that keep its files out of /run/containerd.
+	typed := func(options []string, id string, args ...string) []string {
+		argv := []string{"run", "--fifo-dir", d.FifoDir}
+		if d.CanSetRuncRoot() {
+			argv = append(argv, "--runc-root", d.RuncRoot)
+		}
+		return append(append(append(argv, options...), "--", ref, id), args...) // an older ctr takes the -c of a shell for its own
+	}
+	// settings returns what the process of a task has from its config.json.
+	settings := func(id string) (map[string]string, proc.Process) {
+		q.Helper()
+		pid := d.TaskPID(id)
+		proc.WaitFor(q, proc.Runs(pid, "sleep"))
+		p := proc.Snapshot(q, pid)
+		out := check.ProcessSettings(q, p)
+		maps.Copy(out, proc.Settings(q, pid))
+		maps.DeleteFunc(out, func(name, _ string) bool { return strings.HasPrefix(name, "cgroup ") })
+		return out, p
+	}
+	// sameSpec asserts that the configuration of two containers differs in the cgroup's name and in the cpu shares alone.
+	sameSpec := func(what, created, ran string) {
+		q.Helper()
+		a, b := d.Spec(created), d.Spec(ran)
+		assert.Check(q, cmp.DeepEqual([]string{a.Linux.CgroupsPath, b.Linux.CgroupsPath},
+			[]string{"/" + d.Namespace + "/" + created, "/" + d.Namespace + "/" + ran}), "%s: linux.cgroupsPath", what)
+		b.Linux.CgroupsPath = a.Linux.CgroupsPath
+		difference, err := bundle.Difference(a, b)
+		assert.NilError(q, err)
+		assert.Check(q, cmp.DeepEqual(difference, []string{"+ linux.resources.cpu.shares = 1024"}),
+			"%s: - the config.json of `containers create`, + that of `ctr run`", what)
+		q.Fact(what+": config.json of `containers create` and `run`", difference)
+	}
+	filters := func(s map[string]string) (string, int) {
+		n, known := s["Seccomp_filters"] // since Linux 5.9
+		if !known {
+			return s["Seccomp"], 0
+		}
+		return s["Seccomp"], check.Int(q, n)
+	}
+
+	q.Step("create and start a task, and run another one: config.json and settings are the same, except the cpu shares")
+	created, ran := q.ID("cdb-created"), q.ID("cdb-ran")
+	d.CreateContainer(ref, created, "sleep", "3600")
+	d.StartTask(created)
+	d.Ctr(typed([]string{"-d"}, ran, "sleep", "3600")...)
+	sameSpec("without flags", created, ran)
+	byCreate, _ := settings(created)
+	plain, p := settings(ran)
+	assert.Check(q, cmp.DeepEqual(plain, byCreate), "settings of the program, by `ctr run`, and by create and start")
+	knob, unlimited, shares := "cpu.shares", "1024", []string{"1024"}
+	if cgroup.Version(q) == "v2" {
+		knob, unlimited, shares = "cpu.weight", "100", []string{"39", "100"} // newer releases of runc make 100 of 1024 shares
+	}
+	if g := cgroup.Of(q, "/"+d.Namespace+"/"+ran); g.Has("cpu") {
+		assert.Check(q, cmp.Equal(cgroup.Of(q, "/"+d.Namespace+"/"+created).Read("cpu", knob), unlimited), "%s, by create and start", knob)
+		assert.Check(q, cmp.Contains(shares, g.Read("cpu", knob)), "%s, by `ctr run`", knob)
+		q.Fact(knob+": by create and start, by `ctr run`", []string{unlimited, g.Read("cpu", knob)})
+	}
+
+	q.Step("look for what neither command asks for: there is no seccomp filter and no AppArmor profile")
+	self := proc.Settings(q, proc.Self(q).PID)
+	selfMode, inherited := filters(self)
+	mode, n := filters(plain)
+	assert.Check(q, cmp.DeepEqual([]any{mode, n}, []any{selfMode, inherited}), "Seccomp and number of filters, against those of the lab itself")
+	spec := d.Spec(ran)
+	assert.Check(q, spec.Linux.Seccomp == nil && spec.Process.ApparmorProfile == "", "seccomp %v, AppArmor profile %q",
+		spec.Linux.Seccomp, spec.Process.ApparmorProfile)
+	assert.Check(q, cmp.Equal(plain["NoNewPrivs"], "1"))
+	// protected returns the masked and the read-only paths that the kernel protects in a process by a mount. Not each host has each path.
+	protected := func(p proc.Process) []string {
+		paths := append(slices.Clone(spec.Linux.MaskedPaths), spec.Linux.ReadonlyPaths...)
+		return slices.DeleteFunc(paths, func(path string) bool { return !slices.Contains(check.MountPoints(p), path) })
+	}
+	masked := protected(p)
+	assert.Check(q, len(masked) > 0, "none of these is masked or read-only: %v", append(spec.Linux.MaskedPaths, spec.Linux.ReadonlyPaths...))
+	q.Fact("without flags: masked and read-only paths", masked)
+	q.Fact("without flags: Seccomp", mode)
+	q.Fact("without flags: NoNewPrivs", plain["NoNewPrivs"])
+	q.Fact("without flags: CapEff", plain["CapEff"])
+
+	q.Step("give the same flags to both commands: each changes the same fields of config.json, and the kernel shows them")
+	privileges := []string{"CapBnd", "CapEff", "CapPrm"}
+	for _, row := range []struct {
+		name    string
+		options []string
+		changed []string // settings that differ from those without the flag; those of seccomp are compared apart
+	}{
+		{"seccomp", []string{"--seccomp"}, nil},
+		{"allow-new-privs", []string{"--allow-new-privs"}, []string{"NoNewPrivs"}},
+		{"cap-drop", []string{"--cap-drop", "CAP_CHOWN"}, privileges},
+		{"cap-add", []string{"--cap-add", "CAP_SYS_ADMIN"}, privileges},
+		// HOME is in the environment, and the image has no user 1000.
+		{"user", []string{"--user", "1000:1000"}, []string{"CapEff", "CapPrm", "Gid", "Groups", "Uid", "env", "environ", "uid"}},
+		{"privileged", []string{"--privileged"}, append(slices.Clone(privileges), "mounts")},
+	} {
+		flag := strings.Join(row.options, " ")
+		withFlag, record := q.ID("cdb-run-"+row.name), q.ID("cdb-create-"+row.name)
+		d.Ctr(typed(append([]string{"-d"}, row.options...), withFlag, "sleep", "3600")...)
+		d.CreateContainerWith(row.options, ref, record, "sleep", "3600")
+		sameSpec(flag, record, withFlag)
+		now, p := settings(withFlag)
+		changed := []string{}
+		for _, name := range slices.Sorted(maps.Keys(now)) {
+			if now[name] != plain[name] && !strings.HasPrefix(name, "Seccomp") {
+				changed = append(changed, name)
+			}
+		}
+		assert.Check(q, cmp.DeepEqual(changed, append([]string{}, row.changed...)), "settings that %s changes", flag)
+		mode, n := filters(now)
+		if row.name == "seccomp" {
+			assert.Check(q, cmp.Equal(mode, "2"), "Seccomp with --seccomp: 2 is a filter")
+			if _, known := now["Seccomp_filters"]; known {
+				assert.Check(q, cmp.Equal(n, inherited+1), "number of filters with --seccomp")
+			}
+		} else {
+			assert.Check(q, cmp.DeepEqual([]any{mode, n}, []any{selfMode, inherited}), "Seccomp and number of filters with %s", flag)
+		}
+		if row.name == "privileged" {
+			assert.Check(q, cmp.Len(protected(p), 0), "masked and read-only paths with %s", flag)
+		} else {
+			assert.Check(q, cmp.DeepEqual(protected(p), masked), "masked and read-only paths with %s", flag)
+		}
+		q.Fact(flag+": Seccomp, NoNewPrivs, CapEff", []string{mode, now["NoNewPrivs"], now["CapEff"]})
+	}
+
+	q.Step("make a user namespace in both: the default seccomp profile refuses the call, and without --seccomp there is no profile")
+	tryUnshare := []string{"tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "try"}
+	refused := d.Refused("Operation not permitted", append(slices.Clone(tryUnshare), q.ID("cdb-run-seccomp"), "unshare", "-U", "true")...)
+	allowed := d.TryCtr(append(slices.Clone(tryUnshare), ran, "unshare", "-U", "true")...)
+	// Some distributions forbid it to each program without CAP_SYS_ADMIN, whatever its filters are.
+	forbidden := []string{}
+	for setting, value := range map[string]string{
+		"user/max_user_namespaces": "0", "kernel/unprivileged_userns_clone": "0", "kernel/apparmor_restrict_unprivileged_userns": "1",
+	} {
+		if data, err := os.ReadFile("/proc/sys/" + setting); err == nil && strings.TrimSpace(string(data)) == value {
+			forbidden = append(forbidden, setting)
+		}
+	}
+	assert.Check(q, allowed.Code == 0 || len(forbidden) > 0, "unshare -U without a filter:\n%s", allowed)
+	q.Fact("user namespaces are forbidden by", forbidden)
+	q.Fact("unshare -U, without and with --seccomp: exit code", []int{allowed.Code, refused.Code})
+
+	q.Step("run a task in the foreground: ctr ends with its exit code; the container and its snapshot stay, unless --rm removes them")
+	stays := q.ID("cdb-stays")
+	for _, row := range []struct {
+		id      string
+		options []string
+		stays   bool
+	}{{stays, nil, true}, {q.ID("cdb-goes"), []string{"--rm"}, false}} {
+		r := d.TryCtr(typed(row.options, row.id, "sh", "-c", "exit 7")...)
+		assert.Check(q, cmp.Equal(r.Code, 7), "exit code of %s", r)
+		has := []bool{
+			slices.Contains(strings.Fields(d.Ctr("tasks", "ls", "-q").Stdout), row.id),
+			slices.Contains(strings.Fields(d.Ctr("containers", "ls", "-q").Stdout), row.id),
+			slices.Contains(strings.Fields(d.Ctr("snapshots", "ls").Stdout), row.id),
+		}
+		assert.Check(q, cmp.DeepEqual(has, []bool{false, row.stays, row.stays}), "task, container and snapshot after run %v", row.options)
+		q.Fact(fmt.Sprintf("after run %v: task, container, snapshot", row.options), has)
+	}
+	taken := d.Refused("already exists", typed(nil, stays, "true")...)
+	q.Fact("run with the same id", ctrd.CtrError(taken))
+
+	q.Control("start the container that stays, by `tasks start`: it ends with the exit code and deletes the task, as `ctr run` does")
+	started := d.TryCtr("tasks", "start", "--fifo-dir", d.FifoDir, stays)
+	assert.Check(q, cmp.Equal(started.Code, 7), "exit code of %s", started)
+	assert.Check(q, !slices.Contains(strings.Fields(d.Ctr("tasks", "ls", "-q").Stdout), stays), "the task is still listed")
+	q.Fact("tasks start in the foreground: exit code", started.Code)
+
+	q.Step("choose the cgroup: only `ctr run` can")
+	elsewhere := q.ID("cdb-elsewhere")
+	d.Ctr(typed([]string{"-d", "--cgroup", q.Cgroup + "/chosen"}, elsewhere, "sleep", "3600")...)
+	_, p = settings(elsewhere)
+	check.OnlyProcessInCgroup(q, p.Identity, q.Cgroup+"/chosen")
+	unknown := d.Refused("flag provided but not defined", "containers", "create", "--cgroup", q.Cgroup+"/chosen", ref, q.ID("cdb-none"), "true")
+	q.Fact("run --cgroup: processes of the chosen cgroup", cgroup.Of(q, q.Cgroup+"/chosen").Procs())
+	q.Fact("containers create --cgroup", ctrd.CtrError(unknown))
+
+	q.Answer("`ctr run` is one command for three: it creates the container, starts the task and waits for its end, and with --rm it removes " +
+		"the container. It gives no more security: without --seccomp, a task has no filter of system calls, by either way.")
 }

@@ -5,6 +5,7 @@ package cdblab
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -12,10 +13,12 @@ import (
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -163,4 +166,147 @@ func deleteInOrder(q *lab.Q, d *ctrd.Daemon, ref, id string) {
 	for i, what := range []string{"with a task", "after tasks delete", "after containers delete", "after images rm --sync"} {
 		q.Fact(what, counts[i])
 	}
+}
+
+// `ctr tasks kill` sends TERM, and the kernel drops a TERM for which pid 1 has no handler. So the task runs on, and each further
+// command of the cleanup is refused. Send KILL, wait until the task has stopped, and remove the image before the namespace.
+//
+// The first process of a pid namespace gets no signal that it does not handle, except KILL and STOP from outside. sleep handles none.
+// `ctr tasks kill` succeeds all the same, because it only sends. Which signal it sends is a label of the container, which ctr writes from
+// the image's StopSignal: TERM, where the image names none. `ctr tasks delete --force` sends KILL and waits for the end. A namespace is
+// removed only when it is empty, and the refusal lists what it still has. After `images rm` without --sync these are blobs and
+// snapshots: containerd's garbage collector removes them later.
+//
+// Hint: SigCgt and SigIgn in /proc/PID/status; `ctr containers info`; read the whole message of `ctr namespaces remove`.
+// Spec: https://github.com/opencontainers/image-spec/blob/main/config.md#properties, "StopSignal",
+// https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md#synchronous-garbage-collection
+// Kernel: https://man7.org/linux/man-pages/man7/pid_namespaces.7.html, "The namespace init process"
+func TestTask_WhyDoesTheChaptersCleanupLeaveEverything(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Why does the chapter's cleanup leave everything?")
+	defer q.Recover()
+	d := ctrd.Start(q, ctrd.WithConfig(ctrd.GarbageOnDemand))
+	id := q.ID(ctrd.ContainerID)
+	ref := d.PullImage()
+	d.CreateContainer(ref, id, "sleep", "3600")
+	d.StartTaskAndWait(id)
+	task := d.HoldingsOf(id)
+
+	// namespaceStillHas asks to remove the namespace, which has to be refused, and returns what the refusal lists.
+	namespaceStillHas := func() []string {
+		q.Helper()
+		_, list, _ := strings.Cut(ctrd.CtrError(d.Refused("must be empty", "namespaces", "remove", d.Namespace)), "it still has ")
+		list, _, _ = strings.Cut(list, ": ")
+		out := []string{}
+		for _, word := range strings.Split(list, ", ") {
+			word, _, _ = strings.Cut(word, " on ") // snapshots on "overlayfs" snapshotter
+			out = append(out, word)
+		}
+		slices.Sort(out)
+		has := d.CountContents()
+		maps.DeleteFunc(has, func(_ string, n int) bool { return n == 0 })
+		assert.Check(q, cmp.DeepEqual(out, slices.Sorted(maps.Keys(has))), "what the refusal lists, and what the namespace has")
+		return out
+	}
+	onDisk := func() []int { return []int{len(file.Names(q, d.BlobDir())), len(file.Names(q, d.SnapshotsDir()))} }
+
+	q.Step("type the cleanup as printed: `tasks kill` succeeds without effect, and each command after it is refused")
+	held, contents, files := task.Held(), d.CountContents(), onDisk()
+	pid := task.Program.PID
+	caught, ignored := proc.Bits(q, pid, "SigCgt").Signal(unix.SIGTERM), proc.Bits(q, pid, "SigIgn").Signal(unix.SIGTERM)
+	assert.Check(q, cmp.DeepEqual([]any{proc.InnerPID(q, pid), caught, ignored}, []any{1, false, false}),
+		"pid of sleep in its namespace, whether it has a handler for TERM, whether it ignores TERM")
+	q.Fact("sleep: pid in its namespace", proc.InnerPID(q, pid))
+	q.Fact("sleep: has a handler for TERM, ignores TERM", []bool{caught, ignored})
+	d.Ctr("tasks", "kill", id)
+	assert.Check(q, !proc.Bits(q, pid, "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: the kernel has not dropped it")
+	for _, r := range []struct{ words, noun string }{
+		{"must be stopped before deletion", "tasks"}, {"cannot delete a non stopped container", "containers"},
+	} {
+		q.Fact(r.noun+" delete, after TERM", ctrd.CtrError(d.Refused(r.words, r.noun, "delete", id)))
+	}
+	full := namespaceStillHas()
+	assert.Check(q, cmp.DeepEqual(task.Held(), held), "what there is of container and task, before and after the printed cleanup")
+	assert.Check(q, cmp.DeepEqual(d.CountContents(), contents), "what the namespace has, before and after the printed cleanup")
+	q.Fact("after the printed cleanup: of container and task", task.Held())
+	q.Fact("after the printed cleanup: the namespace still has", full)
+
+	q.Step("send KILL, wait until the task has stopped, and type the rest again: now only the namespace is not removed")
+	d.Ctr("tasks", "kill", "-s", "KILL", id)
+	proc.WaitFor(q, proc.Dead(task.Program.Identity))
+	proc.WaitFor(q, d.TaskStopped(id))
+	assert.Check(q, cmp.DeepEqual(task.Held(), held.Except("process")), "after KILL")
+	d.DeleteTask(id)
+	proc.WaitFor(q, proc.Dead(task.Shim.Identity))
+	assert.Check(q, cmp.DeepEqual(task.Held(), ctrd.Held{"container", "snapshot"}), "after tasks delete")
+	d.Ctr("containers", "delete", id)
+	assert.Check(q, cmp.Len(task.Held(), 0), "after containers delete")
+	withImage := namespaceStillHas()
+	assert.Check(q, cmp.DeepEqual(withImage, []string{"blobs", "images", "snapshots"}), "what the namespace still has")
+	q.Fact("after containers delete: the namespace still has", withImage)
+
+	q.Step("remove the image: its blobs and snapshots stay, and the namespace with them, until the garbage is collected")
+	d.Ctr("images", "rm", ref)
+	withGarbage := namespaceStillHas()
+	assert.Check(q, cmp.DeepEqual(withGarbage, []string{"blobs", "snapshots"}), "what the namespace still has")
+	garbage := onDisk()
+	// With the directory of the container's snapshot: a snapshotter removes directories when the garbage is collected.
+	assert.Check(q, cmp.DeepEqual(garbage, files), "blobs and directories of snapshots on the disk, before and after the image was removed")
+	d.CollectGarbage()
+	assert.Check(q, cmp.DeepEqual(onDisk(), []int{0, 0}), "blobs and directories of snapshots, after the garbage was collected")
+	d.Ctr("namespaces", "remove", d.Namespace)
+	assert.Check(q, !slices.Contains(strings.Fields(d.Ctr("namespaces", "ls", "-q").Stdout), d.Namespace), "the namespace is still listed")
+	q.Fact("after images rm: the namespace still has", withGarbage)
+	q.Fact("after images rm: blobs, and directories of snapshots", garbage)
+	q.Fact("after a garbage collection: blobs, and directories of snapshots", onDisk())
+
+	const signalLabel = "io.containerd.image.config.stop-signal"
+	d.PullImageAgain(ref)
+	for _, row := range []struct {
+		name, label, why string
+		args             []string
+		status           uint32
+	}{
+		{"handler", "SIGTERM", "the program has a handler for TERM",
+			[]string{"sh", "-c", "trap 'exit 7' TERM; while :; do sleep 3600 & wait $!; done"}, 7},
+		{"label", "SIGKILL", "the container's label names another signal", []string{"sleep", "3600"}, 128 + uint32(unix.SIGKILL)},
+	} {
+		q.Control("the same `ctr tasks kill`, but %s: it ends the task", row.why)
+		id := q.ID(ctrd.ContainerID + "-" + row.name)
+		d.CreateContainer(ref, id, row.args...)
+		if row.label != "SIGTERM" {
+			d.Ctr("containers", "label", id, signalLabel+"="+row.label)
+		}
+		d.StartTask(id)
+		pid := d.TaskPID(id)
+		proc.WaitFor(q, proc.Runs(pid, row.args[0]))
+		if row.name == "handler" {
+			proc.WaitFor(q, proc.Catches(pid, "sh", unix.SIGTERM))
+		}
+		program := proc.Snapshot(q, pid)
+		d.Ctr("tasks", "kill", id)
+		proc.WaitFor(q, proc.Dead(program.Identity))
+		proc.WaitFor(q, d.TaskStopped(id))
+		status := d.TaskStatus(id).ExitStatus
+		assert.Check(q, cmp.Equal(status, row.status), "exit status, where %s", row.why)
+		q.Fact(row.why+": exit status", status)
+		d.DeleteTask(id)
+		d.Ctr("containers", "delete", id)
+	}
+
+	q.Control("type the cleanup with --force and --sync: four commands remove everything, and none is refused")
+	d.CreateContainer(ref, id, "sleep", "3600")
+	d.StartTaskAndWait(id)
+	again := d.HoldingsOf(id)
+	d.Ctr("tasks", "delete", "--force", id)
+	assert.Check(q, !again.Program.Alive(), "tasks delete --force has returned, and process %d is alive", again.Program.PID)
+	d.Ctr("containers", "delete", id)
+	d.Ctr("images", "rm", "--sync", ref)
+	d.Ctr("namespaces", "remove", d.Namespace)
+	proc.WaitFor(q, proc.Dead(again.Shim.Identity))
+	assert.Check(q, cmp.Len(again.Held(), 0), "after the cleanup with --force and --sync")
+	assert.Check(q, cmp.DeepEqual(onDisk(), []int{0, 0}), "blobs and directories of snapshots, after the cleanup with --force and --sync")
+	q.Fact("after --force and --sync: blobs, and directories of snapshots", onDisk())
+
+	q.Answer("`ctr tasks kill` sends TERM, and the kernel drops it, because sleep is pid 1 and has no handler for it. Send KILL, or type " +
+		"`ctr tasks delete --force`. Then delete the container and, with --sync, the image: a namespace has to be empty before it is removed.")
 }

@@ -3,10 +3,12 @@
 package cdblab
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -220,4 +222,184 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 
 	q.Answer("It leaves blobs, which are named by their digest, snapshots, which are named by their chain ID, a name for the " +
 		"image, and labels that hold them together. What is there is not fetched again.")
+}
+
+// containerd verifies it: its content store hashes what it receives, and commits nothing that has another size or another digest than
+// was asked for. It believes the registry in one thing only, which digest a tag names. A pull by digest does not depend on that, either.
+//
+// Each reference except the tag is a digest: of the index, of the manifest in it, of config and layers in that. What unpacks a layer then
+// compares the uncompressed bytes with the diff ID in the image's config. A download that fails stays as an ingest, outside of the
+// blobs, until the garbage is collected. By default containerd does that when the failed pull gives up its lease. Until then the next pull
+// takes the ingest up where it ends: it asks for the bytes that are missing. No byte is missing of an ingest that is complete and wrong. So
+// the next pull fails, too, and asks no registry for it.
+//
+// Hint: `ctr content active`; sha256sum of the files in blobs/sha256; the header Range in the registry's log.
+// Spec: https://github.com/opencontainers/image-spec/blob/main/descriptor.md#digests,
+// https://github.com/opencontainers/image-spec/blob/main/config.md#layer-diffid,
+// https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-blobs
+func TestTask_WhoVerifiesWhatIsPulled(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Who verifies what is pulled?")
+	defer q.Recover()
+	ref, ours := q.Image()
+	if !ours {
+		q.Skipf("only the lab's own registry can lie: unset CDB_IMAGE")
+	}
+	d := ctrd.Start(q, ctrd.WithConfig(ctrd.GarbageOnDemand))
+	store := d.Client().ContentStore()
+	registry := image.Serve(q)
+	hosts := registry.HostsDir(q)
+	pull := []string{"images", "pull", "--hosts-dir", hosts}
+	// state counts what there is: images and snapshots, blobs that are what their name says, and ingests.
+	state := func() map[string]int {
+		q.Helper()
+		for _, name := range file.Names(q, d.BlobDir()) {
+			d.ReadBlob(digest.NewDigestFromEncoded(digest.SHA256, name)) // fails unless the bytes have the digest
+		}
+		n := d.CountContents()
+		n["ingests"] = len(file.Names(q, d.IngestDir()))
+		delete(n, "containers")
+		return n
+	}
+	nothing := map[string]int{"images": 0, "blobs": 0, "snapshots": 0, "ingests": 0}
+	// forget removes all that was pulled, and has the registry send what it has.
+	forget := func() {
+		q.Helper()
+		for name := range strings.FieldsSeq(d.Ctr("images", "ls", "-q").Stdout) {
+			d.Ctr("images", "rm", name)
+		}
+		d.CollectGarbage()
+		assert.Check(q, cmp.DeepEqual(state(), nothing), "after the garbage was collected")
+		registry.BeHonest()
+	}
+	target := func(name string) digest.Digest {
+		q.Helper()
+		img, err := d.Client().GetImage(context.Background(), name)
+		assert.NilError(q, err)
+		return img.Target().Digest
+	}
+	// reason returns ctr's error with digests cut short.
+	reason := func(r lab.Result) string {
+		return regexp.MustCompile(`(sha256:[0-9a-f]{6})[0-9a-f]{58}`).ReplaceAllString(ctrd.CtrError(r), "$1…")
+	}
+
+	q.Step("pull from an honest registry: each file in blobs/sha256 has the digest that is its name")
+	d.Ctr(append(pull, ref)...)
+	honest := state()
+	q.Fact("from an honest registry", honest)
+	index := target(ref)
+	var listed v1.Index
+	var manifest v1.Manifest
+	var config v1.Image
+	d.DecodeBlob(index, &listed)
+	assert.Assert(q, cmp.Len(listed.Manifests, 1))
+	ofManifest := listed.Manifests[0].Digest
+	d.DecodeBlob(ofManifest, &manifest)
+	d.DecodeBlob(manifest.Config.Digest, &config)
+	assert.Check(q, cmp.DeepEqual(honest, map[string]int{"images": 1, "blobs": 4, "snapshots": 1, "ingests": 0}))
+	layer := manifest.Layers[0]
+	kept := map[digest.Digest][]byte{}
+	for _, blob := range []digest.Digest{index, ofManifest, manifest.Config.Digest, layer.Digest} {
+		kept[blob] = d.ReadBlob(blob)
+	}
+
+	q.Step("pull from a registry that lies: each pull fails, and no wrong blob, no image and no snapshot is there after it")
+	flip := func(b []byte) []byte { b[len(b)-1] ^= 1; return b }
+	for _, lie := range []struct {
+		what, kind, mediaType, words string
+		blob                         digest.Digest
+		change                       func([]byte) []byte
+	}{
+		{"an index with another byte", "manifests/", v1.MediaTypeImageIndex, "unexpected commit digest", index, flip},
+		{"a manifest with another byte", "manifests/", v1.MediaTypeImageManifest, "unexpected commit digest", ofManifest, flip},
+		{"a config with another byte", "blobs/", "", "unexpected commit digest", manifest.Config.Digest, flip},
+		{"a layer that is a byte too long", "blobs/", "", "failed precondition", layer.Digest, func(b []byte) []byte { return append(b, 0) }},
+		{"a layer that is a byte too short", "blobs/", "", "unexpected EOF", layer.Digest, func(b []byte) []byte { return b[:len(b)-1] }},
+		{"a layer with another byte", "blobs/", "", "unexpected commit digest", layer.Digest, flip},
+	} {
+		forget()
+		body := lie.change(slices.Clone(kept[lie.blob]))
+		registry.Substitute(lie.kind+lie.blob.String(), image.Substitute{Body: body, MediaType: lie.mediaType})
+		failed := d.Refused(lie.words, append(pull, ref)...)
+		now := state()
+		assert.Check(q, cmp.DeepEqual([]int{now["images"], now["snapshots"]}, []int{0, 0}), "images and snapshots after %s", lie.what)
+		assert.Check(q, !file.Exists(d.BlobPath(lie.blob)), "a blob %s, after %s", lie.blob, lie.what)
+		assert.Check(q, now["ingests"] > 0, "no ingest after %s", lie.what)
+		q.Fact(lie.what, reason(failed))
+	}
+
+	q.Step("pull from the honest registry: it fails and asks for no layer, until the garbage is collected, and the wrong ingest with it")
+	registry.BeHonest()
+	asked := "GET /v2/library/busybox/blobs/" + layer.Digest.String()
+	before := len(registry.Requests())
+	poisoned := d.Refused("unexpected commit digest", append(pull, ref)...)
+	assert.Check(q, !slices.Contains(registry.Requests()[before:], asked), "the layer was asked for, although its ingest is complete")
+	forget()
+	d.Ctr(append(pull, ref)...)
+	assert.Check(q, cmp.Contains(registry.Requests()[before:], asked))
+	assert.Check(q, cmp.DeepEqual(state(), honest), "after the garbage was collected, from the honest registry")
+	q.Fact("the honest registry, with the wrong ingest", reason(poisoned))
+	q.Fact("the honest registry, without the wrong ingest", state())
+	forget()
+
+	q.Step("break off the download of a layer: the ingest keeps what was received, and the next pull asks for the rest of it")
+	ofLayer := "blobs/" + layer.Digest.String()
+	registry.Substitute(ofLayer, image.Substitute{Body: kept[layer.Digest], BreakOff: layer.Size / 2})
+	broken := d.Refused("unexpected EOF", append(pull, ref)...)
+	ingest, err := store.Status(context.Background(), "layer-"+layer.Digest.String())
+	assert.NilError(q, err)
+	assert.Check(q, cmp.Equal(ingest.Offset, layer.Size/2), "bytes of the layer in the ingest")
+	registry.Substitute(ofLayer, image.Substitute{Body: kept[layer.Digest]})
+	ranges := len(registry.Ranges())
+	d.Ctr(append(pull, ref)...)
+	rest := registry.Ranges()[ranges:]
+	assert.Check(q, cmp.DeepEqual(rest, []string{fmt.Sprintf("bytes=%d-", ingest.Offset)}), "ranges that were asked for")
+	assert.Check(q, cmp.DeepEqual(state(), honest), "after the download was taken up")
+	q.Fact("broken off", reason(broken))
+	q.Fact("taken up: range", rest)
+	forget()
+
+	q.Step("let the tag name another image: the registry is believed, and only a pull by digest gets the image that was meant")
+	d.Ctr(append(pull, image.Layered)...)
+	other := target(image.Layered)
+	registry.Substitute("manifests/latest", image.Substitute{Body: d.ReadBlob(other), MediaType: v1.MediaTypeImageIndex, Digest: other})
+	d.Ctr(append(pull, ref)...)
+	assert.Check(q, cmp.Equal(target(ref), other), "the index that the tag names")
+	byDigest := strings.TrimSuffix(ref, ":latest") + "@" + index.String()
+	before = len(registry.Requests())
+	d.Ctr(append(pull, byDigest)...)
+	assert.Check(q, cmp.Equal(target(byDigest), index), "the index of a pull by digest")
+	assert.Check(q, !slices.ContainsFunc(registry.Requests()[before:], func(r string) bool { return strings.HasSuffix(r, "/latest") }),
+		"a pull by digest asked for a tag: %v", registry.Requests()[before:])
+	q.Fact("by tag, by digest: the image is the one that was meant", []bool{target(ref) == index, target(byDigest) == index})
+	q.Control("the tag names the first image again: the next pull moves the name back")
+	registry.BeHonest()
+	d.Ctr(append(pull, ref)...)
+	assert.Check(q, cmp.Equal(target(ref), index), "the index that the tag names again")
+	forget()
+
+	q.Step("pull an image whose config names another diff ID than the layer has: all digests are right, and unpacking fails")
+	wrong := digest.FromString("another layer")
+	body := bytes.ReplaceAll(kept[manifest.Config.Digest], []byte(config.RootFS.DiffIDs[0]), []byte(wrong))
+	was := manifest.Config.Digest
+	for _, blob := range []struct {
+		kind, mediaType string
+		within          digest.Digest // of the blob that refers to this one
+	}{{"blobs/", "", ofManifest}, {"manifests/", v1.MediaTypeImageManifest, index}, {"manifests/", v1.MediaTypeImageIndex, ""}} {
+		now := digest.FromBytes(body)
+		s := image.Substitute{Body: body, MediaType: blob.mediaType, Digest: now}
+		registry.Substitute(blob.kind+now.String(), s)
+		if blob.within == "" {
+			registry.Substitute("manifests/latest", s)
+			break
+		}
+		body, was = bytes.ReplaceAll(kept[blob.within], []byte(was), []byte(now)), blob.within
+	}
+	mismatch := d.Refused("wrong diff id", append(pull, ref)...)
+	unpacked := state()
+	assert.Check(q, cmp.Equal(unpacked["snapshots"], 0), "snapshots after a wrong diff ID")
+	q.Fact("a wrong diff ID", reason(mismatch))
+	q.Fact("a wrong diff ID: snapshots", unpacked["snapshots"])
+
+	q.Answer("containerd verifies it: its content store commits no bytes whose size or sha256 is not the one that was asked for, and the " +
+		"layer's diff ID is compared when it is unpacked. Only what digest a tag names is believed. A pull by digest does not need that.")
 }

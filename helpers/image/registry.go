@@ -30,8 +30,10 @@ var fixedAddress sync.Mutex
 type Registry struct {
 	Addr string // host:port
 
-	mu       sync.Mutex
-	requests []string
+	mu          sync.Mutex
+	requests    []string
+	ranges      []string              // of requests that ask for a range of bytes
+	substitutes map[string]Substitute // by the path of the request
 }
 
 // handlerOf returns the handler that all registries of a session serve. Its images are made once.
@@ -137,12 +139,20 @@ func (r *Registry) Requests() []string {
 	return slices.Clone(r.requests)
 }
 
-// record returns a handler that records each request before next handles it.
+// record returns a handler that records each request before next handles it, or the [Substitute] of its path.
 func (r *Registry) record(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()
 		r.requests = append(r.requests, req.Method+" "+req.URL.Path)
+		if asked := req.Header.Get("Range"); asked != "" {
+			r.ranges = append(r.ranges, asked)
+		}
+		substitute, substituted := r.substitutes[req.URL.Path]
 		r.mu.Unlock()
+		if substituted {
+			readOnly(substitute).ServeHTTP(w, req)
+			return
+		}
 		next.ServeHTTP(w, req)
 	})
 }
