@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -30,10 +31,10 @@ import (
 //
 // The shim has both ends of the FIFO open. So the end of a client is not the end of the input, and another client can go on. CloseIO takes
 // the shim's writing end away, and nothing that was written is lost by it. A client that closes its end, or dies, and never calls CloseIO
-// leaves a program that waits for ever. ctr calls it when its own input ends. Without a FIFO the input is /dev/null, which is at its end
-// from the beginning.
+// leaves a program that waits for ever. ctr calls it when its own input ends. An empty input ends before the exec has begun, which is too
+// early: `ctr tasks exec … cat < /dev/null` waits. Without a FIFO the input is /dev/null itself.
 //
-// Hint: `ls -l /proc/SHIM/fd` while `ctr tasks exec … cat` waits; field 1 of /proc/PID/syscall of the cat.
+// Hint: `ls -l /proc/SHIM/fd` while `ctr tasks exec … cat < /dev/null` waits; field 1 of /proc/PID/syscall of the cat.
 // Spec: https://github.com/containerd/containerd/blob/main/api/services/tasks/v1/tasks.proto
 // Kernel: https://man7.org/linux/man-pages/man7/pipe.7.html, "I/O on pipes and FIFOs"
 func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
@@ -84,7 +85,7 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 	q.Step("call CloseIO while this client has the FIFO open: the shim gives up its writing end, and the input still goes on")
 	q.LogCommand("# Go client: task.CloseIO(ctx, WithStdinCloser)")
 	assert.NilError(q, task.CloseIO(ctx, containerd.WithStdinCloser))
-	proc.WaitFor(q, holdsFIFO(q, shim.PID, fifo, "read"))
+	proc.WaitFor(q, proc.HasAccessModes(shim.PID, fifo, "read"))
 	_, err = second.WriteString("line 3\n")
 	assert.NilError(q, err)
 	proc.WaitFor(q, file.HasContent(got, "line 1\nline 2\nline 3"))
@@ -94,7 +95,7 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 	q.Step("close the last writer: the shim closes the pipe, and the program reads the end of its input")
 	assert.NilError(q, second.Close())
 	proc.WaitFor(q, proc.Runs(init.PID, "sleep")) // the shell goes on when cat has ended
-	proc.WaitFor(q, holdsFIFO(q, shim.PID, fifo))
+	proc.WaitFor(q, proc.HasAccessModes(shim.PID, fifo))
 	ofPipe := proc.AccessModes(q, proc.Snapshot(q, shim.PID), stdin)
 	assert.Check(q, !slices.Contains(ofPipe, "write"), "the shim still holds the writing end of the pipe")
 	_, err = os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0)
@@ -115,7 +116,7 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 	input.write(strings.Repeat("x", size))
 	input.close()
 	assert.NilError(q, exec.CloseIO(ctx, containerd.WithStdinCloser))
-	proc.WaitFor(q, holdsFIFO(q, shim.PID, input.config.Stdin, "read"))
+	proc.WaitFor(q, proc.HasAccessModes(shim.PID, input.config.Stdin, "read"))
 	q.SendLine(init, "go")
 	status := statuses(q, map[string]<-chan containerd.ExitStatus{"counts": exited})
 	assert.Check(q, cmp.DeepEqual(status, map[string]uint32{"counts": 0}), "exit status")
@@ -131,6 +132,29 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 		fmt.Sprintf("/proc/%d/root/typed", init.PID), d.Namespace, d.FifoDir, id))
 	assert.Check(q, cmp.Equal(typed.Stdout, "typed\n"), "what ctr prints: %s", typed)
 	q.Fact("ctr tasks exec … tee: prints", strings.TrimSpace(typed.Stdout))
+
+	q.Step("type an exec whose input is empty: it ends before the exec begins, too early for ctr's CloseIO, and the program waits")
+	ctr := q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "empty", id, "cat")
+	waits := false
+	proc.WaitFor(q, func(t poll.LogT) poll.Result {
+		fifos, _ := filepath.Glob(filepath.Join(d.FifoDir, "*", "empty-stdin"))
+		if len(fifos) == 1 { // ctr has no end of it, and the shim has both
+			waits = proc.HasAccessModes(ctr.PID(), fifos[0])(t).Done() && proc.HasAccessModes(shim.PID, fifos[0], "read", "write")(t).Done()
+		}
+		if waits || ctr.Ended() {
+			return poll.Success()
+		}
+		return poll.Continue("ctr has not ended, and the shim has not both ends of its FIFO %v", fifos)
+	})
+	if waits {
+		process, err := task.LoadProcess(ctx, "empty", nil)
+		assert.NilError(q, err)
+		q.LogCommand("# Go client: process.CloseIO(ctx, WithStdinCloser)   # of exec empty")
+		assert.NilError(q, process.CloseIO(ctx, containerd.WithStdinCloser))
+	}
+	assert.Check(q, cmp.Equal(ctr.ExitCode(), 0), "exit code of ctr tasks exec … cat: %s", ctr.Stderr())
+	outcome := map[bool]string{true: "another client had to call CloseIO", false: "ctr has called CloseIO"}[waits]
+	q.Fact("ctr tasks exec … cat < /dev/null", lab.Chance(outcome))
 
 	q.Control("a task with --null-io: its input is /dev/null, which is at its end")
 	null := q.ID("cdb-null")
@@ -186,18 +210,4 @@ func assertWaitsForInput(q *lab.Q, p proc.Process) {
 	q.Helper()
 	proc.WaitFor(q, proc.SleepsIn(p.PID, unix.SYS_READ))
 	assert.Check(q, cmp.Equal(proc.CurrentSyscall(q, p.PID).Args[0], uint64(0)), "the descriptor that %s reads", p.Comm)
-}
-
-// holdsFIFO returns a check that succeeds when a process holds a FIFO with these access modes.
-func holdsFIFO(q *lab.Q, pid proc.PID, fifo string, want ...string) poll.Check {
-	return func(poll.LogT) poll.Result {
-		p, err := proc.Read(pid)
-		if err != nil {
-			return poll.Error(err)
-		}
-		if got := proc.AccessModes(q, p, fifo); fmt.Sprint(got) != fmt.Sprint(want) {
-			return poll.Continue("process %d holds %s with the access modes %v, not yet %v", pid, fifo, got, want)
-		}
-		return poll.Success()
-	}
 }

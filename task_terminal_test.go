@@ -30,10 +30,10 @@ import (
 // The shim does: it has the master of the pseudo terminal, and the program has the slave. A client has a terminal of its own and two
 // FIFOs to the shim. So a client may go, and another one may attach later: the task keeps its terminal.
 //
-// runc sends the master to the shim, which copies between it and the FIFOs. There is no FIFO for stderr: a terminal has one stream. No
-// signal of the client's terminal reaches the task. The client reads its new size and tells it to containerd; the shim sets it at the
-// master; the kernel sends SIGWINCH to the program. What the program writes while no client is there waits in the FIFO. The kernel hangs
-// the terminal up only when the shim closes the master: when a client calls CloseIO, or when the shim ends.
+// runc sends the master to the shim, which copies between it and the FIFOs. There is no FIFO for stderr: a terminal has one stream. When
+// the client's terminal has a new size, the client tells it to containerd, the shim sets it at the master, and the kernel sends SIGWINCH to
+// the program. What the program writes while no client is there waits in the FIFO. The kernel hangs the terminal up only when the shim
+// closes the master, as it does when a client calls CloseIO.
 //
 // Hint: `ls -l /proc/SHIM/fd` and tty-index in /proc/SHIM/fdinfo; start a task with --tty, kill ctr, and type `ctr tasks attach`.
 // Spec: https://github.com/containerd/containerd/blob/main/api/services/tasks/v1/tasks.proto
@@ -92,7 +92,7 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	terminal.ReadUntil("32 92")
 	q.Fact("size after the change, by TIOCGWINSZ", terminalSize(init))
 
-	q.Step("kill ctr and close its terminal: the task keeps its own, and is told nothing")
+	q.Step("kill ctr and close its terminal: the task keeps its own, and goes on")
 	ctr.Signal(unix.SIGKILL)
 	ctr.ExitCode()
 	terminal.HangUp()
