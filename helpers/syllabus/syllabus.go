@@ -37,7 +37,7 @@ var Sections = []Section{
 		"cgroup", "exec", "terminal", "delete_order", "client", "cost",
 	}},
 	{"Events", "what containerd reports by itself, and what an operator has to ask for", []string{
-		"without_task", "listeners", "replay", "slow_listener", "exec", "execs", "oom", "failure", "logs", "strace",
+		"without_task", "listeners", "replay", "twice", "slow_listener", "exec", "execs", "oom", "failure", "logs", "strace",
 		"metrics", "output", "last_bytes", "input",
 	}},
 }
