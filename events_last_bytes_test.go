@@ -41,7 +41,7 @@ import (
 // exit, where the two streams end in any order.
 //
 // Hint: `ctr tasks start ID | (sleep 5; wc -c)` of a program that writes 120 KiB and ends; the same with `ctr tasks exec`.
-// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#io, https://pkg.go.dev/github.com/containerd/containerd/v2/pkg/cio
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#io
 // Kernel: https://man7.org/linux/man-pages/man7/pipe.7.html, "I/O on pipes and FIFOs"
 func TestEvents_WhatBecomesOfTheLastBytesBeforeTheExit(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What becomes of the last bytes before the exit?")
@@ -95,19 +95,16 @@ func TestEvents_WhatBecomesOfTheLastBytesBeforeTheExit(t *testing.T) {
 	w.assertAll("file: the bytes of stderr", fromErr, w.stderr)
 
 	q.Step("write to a logger that is late and ends on SIGTERM: the delete sends it, and what was in the pipe is lost")
-	lost := w.runWithLateLogger("cdb-ends", ends, func(logger proc.Process) poll.Check {
-		return func(poll.LogT) poll.Result {
-			if pending := proc.Bits(q, logger.PID, "ShdPnd"); !pending.Signal(unix.SIGTERM) {
-				return poll.Continue("pending signals of the stopped logger: %s, not yet SIGTERM", pending)
-			}
-			return poll.Success()
-		}
+	lost := w.runWithLateLogger("cdb-ends", ends, func(logger, _ proc.Process, _ string) poll.Check {
+		return proc.HasPending(logger.PID, unix.SIGTERM)
 	})
 	assert.Check(q, cmp.Len(lost, 0), "bytes that a logger wrote which SIGTERM ends, before it has read")
 	q.Fact("bytes that a logger writes which ends on SIGTERM", len(lost))
 
 	q.Control("the same logger, but it ignores SIGTERM: it reads to the end, and the delete waits for it")
-	kept := w.runWithLateLogger("cdb-ignores", ignores, nil)
+	kept := w.runWithLateLogger("cdb-ignores", ignores, func(_, shim proc.Process, stdout string) poll.Check {
+		return proc.HasAccessModes(shim.PID, stdout) // none: the shim closes the pipe, and then sends the signal
+	})
 	w.assertAll("logger that ignores SIGTERM", kept, w.stdout[:few])
 
 	q.Step("read the output of ctr itself late: `ctr tasks start` deletes the task first, and what ctr has not read then does not arrive")
@@ -232,9 +229,9 @@ func (w *lastWriter) assertAll(fact string, got, want []byte) {
 	w.q.Fact(fact, fmt.Sprintf("%d bytes", len(got)))
 }
 
-// runWithLateLogger runs a task with a binary logger that is stopped until the task is being deleted and the condition holds, and returns
-// what the logger has written. A condition that is nil is the first thing that the shim does at the delete: it closes the pipe.
-func (w *lastWriter) runWithLateLogger(name, logger string, condition func(logger proc.Process) poll.Check) []byte {
+// runWithLateLogger runs a task with a binary logger that is stopped from the beginning. It goes on when the task is being deleted and the
+// condition holds. runWithLateLogger returns what the logger has written.
+func (w *lastWriter) runWithLateLogger(name, logger string, condition func(logger, shim proc.Process, stdout string) poll.Check) []byte {
 	q := w.q
 	q.Helper()
 	id := q.ID(name)
@@ -253,16 +250,7 @@ func (w *lastWriter) runWithLateLogger(name, logger string, condition func(logge
 	assert.Check(q, cmp.DeepEqual(proc.AccessModes(q, proc.Snapshot(q, shim.PID), init.FDs[1]), []string{"write"}),
 		"how the shim holds the logger's pipe after the exit")
 	deleting := q.StartBackground("ctr", "-n", w.d.Namespace, "tasks", "delete", id)
-	if condition != nil {
-		proc.WaitFor(q, condition(process))
-	} else {
-		proc.WaitFor(q, func(poll.LogT) poll.Result {
-			if now := proc.Snapshot(q, shim.PID); slices.Contains(check.FDTargets(now), init.FDs[1]) {
-				return poll.Continue("the shim still holds the pipe %s", init.FDs[1])
-			}
-			return poll.Success()
-		})
-	}
+	proc.WaitFor(q, condition(process, shim, init.FDs[1]))
 	signal(unix.SIGCONT)
 	assert.Check(q, cmp.Equal(deleting.ExitCode(), 0), "ctr tasks delete: %s", deleting.Stderr())
 	proc.WaitFor(q, proc.Dead(process.Identity))
