@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,10 +26,26 @@ type Background struct {
 // StartBackground starts a command and does not wait for its end. If it has not ended when the question ends, it is killed.
 func (q *Q) StartBackground(argv ...string) *Background {
 	q.Helper()
+	return q.startBackground(nil, argv)
+}
+
+// StartOnTerminal is [Q.StartBackground] for a command that needs a terminal: the slave of a pseudo terminal, which is its standard input,
+// output and error, and the controlling terminal of a session of its own.
+func (q *Q) StartOnTerminal(slave *os.File, argv ...string) *Background {
+	q.Helper()
+	return q.startBackground(slave, argv)
+}
+
+func (q *Q) startBackground(terminal *os.File, argv []string) *Background {
+	q.Helper()
 	b := &Background{q: q, stderr: q.memfd("stderr"), done: make(chan struct{})}
 	q.TB.Cleanup(func() { b.stderr.Close() })
 	b.cmd = q.Cmd(context.Background(), argv...)
 	b.cmd.Stderr = b.stderr
+	if terminal != nil {
+		b.cmd.Stdin, b.cmd.Stdout, b.cmd.Stderr = terminal, terminal, terminal
+		b.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	}
 	q.LogCommand("%s &", strings.Join(argv, " "))
 	if err := b.cmd.Start(); err != nil {
 		q.Fatalf("start %s: %v", b.cmd, err)

@@ -5,12 +5,16 @@ package pipe
 
 import (
 	"errors"
+	"io"
 	"os"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/proc"
 )
 
 // OpenReader opens a pipe or a FIFO for reading, without waiting for a writer. It is closed when the test ends.
@@ -26,14 +30,30 @@ func OpenReader(tb testing.TB, path string) *os.File {
 	return f
 }
 
-// WriteLine writes a line to a FIFO. It fails the test if no process has the FIFO open for reading.
-func WriteLine(tb testing.TB, path, line string) {
+// OpenWriter opens a FIFO for writing. It fails the test if no process has the FIFO open for reading.
+func OpenWriter(tb testing.TB, path string) *os.File {
 	tb.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0)
 	assert.NilError(tb, err, "no process reads %s", path)
+	return f
+}
+
+// WriteLine writes a line to a FIFO, as [OpenWriter] opens it.
+func WriteLine(tb testing.TB, path, line string) {
+	tb.Helper()
+	f := OpenWriter(tb, path)
 	defer f.Close()
-	_, err = f.WriteString(line + "\n")
+	_, err := f.WriteString(line + "\n")
 	assert.NilError(tb, err)
+}
+
+// ReadToEnd reads a FIFO until its end, and returns what it has read. The end comes when no process has the FIFO open for writing.
+func ReadToEnd(tb testing.TB, f *os.File) []byte {
+	tb.Helper()
+	assert.NilError(tb, f.SetReadDeadline(time.Now().Add(proc.Patience)))
+	data, err := io.ReadAll(f)
+	assert.NilError(tb, err, "%s has not come to an end; %d bytes were read", f.Name(), len(data))
+	return data
 }
 
 // Buffered returns the number of bytes in a pipe (FIONREAD of pipe(7), which unix calls TIOCINQ), or -1 if the kernel

@@ -9,13 +9,17 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	"gotest.tools/v3/poll"
 )
 
 // AccessMode returns how a process may use its descriptor fd: "read", "write", "both", "none", or "path" for a
 // descriptor that only names a file (O_PATH). It reads the flags in /proc/PID/fdinfo, which are octal.
 func AccessMode(tb testing.TB, pid PID, fd int) string {
 	tb.Helper()
-	flags := fdFlags(tb, pid, fd)
+	return accessMode(fdFlags(tb, pid, fd))
+}
+
+func accessMode(flags uint64) string {
 	if flags&unix.O_PATH != 0 {
 		return "path"
 	}
@@ -37,6 +41,31 @@ func AccessModes(tb testing.TB, p Process, target string) []string {
 	}
 	slices.Sort(modes)
 	return slices.Compact(modes)
+}
+
+// HasAccessModes returns a check that succeeds when a process holds the file target with these access modes, sorted, as [AccessModes]
+// returns them. The process may close descriptors meanwhile.
+func HasAccessModes(pid PID, target string, want ...string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		fds, err := readFDs(pid)
+		if err != nil {
+			return poll.Error(err)
+		}
+		got := []string{}
+		for fd, t := range fds {
+			if t != target {
+				continue
+			}
+			if flags, err := readFDFlags(pid, fd); err == nil && accessMode(flags) != "path" {
+				got = append(got, accessMode(flags))
+			}
+		}
+		slices.Sort(got)
+		if got = slices.Compact(got); !slices.Equal(got, want) {
+			return poll.Continue("process %d holds %s with the access modes %v, not yet %v", pid, target, got, want)
+		}
+		return poll.Success()
+	}
 }
 
 // FindFD returns a descriptor by which p holds the file target with this access mode.

@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,17 +43,26 @@ func Descriptors(tb testing.TB, pid PID) []Descriptor {
 	return out
 }
 
-// fdFlags returns the flags of a descriptor, which /proc/PID/fdinfo shows in octal digits.
+// fdFlags returns the flags of a descriptor.
 func fdFlags(tb testing.TB, pid PID, fd int) uint64 {
 	tb.Helper()
-	name := filepath.Join("fdinfo", strconv.Itoa(fd))
-	for line := range strings.Lines(File(tb, pid, name)) {
+	flags, err := readFDFlags(pid, fd)
+	if err != nil {
+		tb.Fatalf("read the flags of descriptor %d of process %d: %v", fd, pid, err)
+	}
+	return flags
+}
+
+// readFDFlags reads the flags of a descriptor, which /proc/PID/fdinfo shows in octal digits.
+func readFDFlags(pid PID, fd int) (uint64, error) {
+	data, err := os.ReadFile(path(pid, filepath.Join("fdinfo", strconv.Itoa(fd))))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
 		if value, ok := strings.CutPrefix(line, "flags:"); ok {
-			flags, err := strconv.ParseUint(strings.TrimSpace(value), 8, 64)
-			assert.NilError(tb, err)
-			return flags
+			return strconv.ParseUint(strings.TrimSpace(value), 8, 64)
 		}
 	}
-	tb.Fatalf("/proc/%d/%s has no line with flags", pid, name)
-	return 0
+	return 0, errors.New("fdinfo has no line with flags")
 }

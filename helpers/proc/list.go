@@ -27,6 +27,23 @@ func Children(tb testing.TB, pid PID) []PID {
 	return out
 }
 
+// ChildStates returns the state (field 3 of stat) of each direct child of a process. A child in state Z has ended, and the process has not
+// waited for it.
+func ChildStates(tb testing.TB, pid PID) map[PID]string {
+	tb.Helper()
+	all, err := procfs.AllProcs()
+	if err != nil {
+		tb.Fatalf("list processes: %v", err)
+	}
+	out := map[PID]string{}
+	for _, p := range all {
+		if stat, err := p.Stat(); err == nil && PID(stat.PPID) == pid {
+			out[PID(p.PID)] = stat.State
+		}
+	}
+	return out
+}
+
 // Find lists the live processes for which match reports true, sorted. match gets only what is cheap to read.
 func Find(tb testing.TB, match func(pid PID, comm string, args []string) bool) []PID {
 	tb.Helper()

@@ -120,6 +120,20 @@ func Catches(pid PID, comm string, s unix.Signal) poll.Check {
 	}
 }
 
+// HasPending returns a check that succeeds when a signal waits for the process: a process that is stopped gets it when it goes on.
+func HasPending(pid PID, s unix.Signal) poll.Check {
+	return func(poll.LogT) poll.Result {
+		pending, err := mask(pid, "ShdPnd")
+		if err != nil {
+			return poll.Error(err)
+		}
+		if !pending.Signal(s) {
+			return poll.Continue("for process %d the signals %s are pending, not yet %v", pid, pending, s)
+		}
+		return poll.Success()
+	}
+}
+
 // HandlesAllSignals returns a check that succeeds when a runtime that stays in the foreground has prepared for the signals
 // that it passes on. It looks at SIGTTOU: a program in Go catches most signals from its beginning, and ends by them; but it
 // catches TTOU only when it asks for all signals. A program in C or Rust blocks them, and reads them from a descriptor.

@@ -3,6 +3,7 @@
 package runc
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -26,6 +27,22 @@ type Terminal struct {
 	q      *lab.Q
 	master *os.File
 	unread string
+}
+
+// NewTerminal makes a pseudo terminal on the host, for a client that needs one, and returns the master, with the slave for the client.
+func NewTerminal(q *lab.Q) (t *Terminal, slave *os.File) {
+	q.Helper()
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	assert.NilError(q, err)
+	t = &Terminal{FD: fd, q: q, master: os.NewFile(uintptr(fd), "master")}
+	q.TB.Cleanup(func() { t.master.Close() })
+	index, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	assert.NilError(q, err)
+	assert.NilError(q, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)) // 0 unlocks the slave
+	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", index), os.O_RDWR|unix.O_NOCTTY, 0)
+	assert.NilError(q, err)
+	q.TB.Cleanup(func() { slave.Close() })
+	return t, slave
 }
 
 // CreateWithTerminal creates a container whose process has a terminal. The runtime sends the master to the socket of this

@@ -34,11 +34,11 @@ var Sections = []Section{
 	{"Task", "what containerd adds, and which process holds what, also when something dies", []string{
 		"container_created", "parents", "socket", "runc", "containerd_dies", "shim_dies", "process_dies",
 		"containerd_down", "upgrade", "stopped", "files", "pull", "snapshotter", "garbage", "namespaces", "shared_shim",
-		"cgroup", "exec", "delete_order", "client", "cost", "systemd",
+		"cgroup", "exec", "terminal", "delete_order", "client", "cost", "systemd",
 	}},
 	{"Events", "what containerd reports by itself, and what an operator has to ask for", []string{
-		"without_task", "listeners", "replay", "slow_listener", "exec", "oom", "failure", "logs", "strace",
-		"metrics", "output",
+		"without_task", "listeners", "replay", "twice", "slow_listener", "exec", "execs", "oom", "failure", "logs", "strace",
+		"metrics", "output", "last_bytes", "input",
 	}},
 }
 

@@ -1,0 +1,293 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	eventsapi "github.com/containerd/containerd/api/events"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+)
+
+// Each exec has its three events, in order, and one exit with its own status, however many there are. The task's exit is the last one.
+//
+// The kernel does not count: of many children that end at once, the shim receives one SIGCHLD. So it has to wait until no child is left
+// that has ended, and it has to know which pid belongs to which exec, also if the program ends before `runc exec` has said its pid.
+// A shim that loses an exit leaves a client that waits forever: a probe that never ends, for a process that is dead.
+//
+// An event may be received twice, and late. If containerd has not answered the shim within five seconds, as on a busy machine, the shim
+// sends the event again. It has the same time then, by which a client can tell that it is the same event, and put events into order.
+//
+// Hint: stop the shim with SIGSTOP, kill some execs, and look at SigPnd and ShdPnd in /proc/SHIM/status; then SIGCONT.
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#events
+// Kernel: https://man7.org/linux/man-pages/man7/signal.7.html, "Queueing and delivery semantics for standard signals"
+func TestEvents_WhatHappensWhenManyExecsEndAtOnce(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What happens when many execs end at once?")
+	defer q.Recover()
+	short, long := 30, 10
+	var machine unix.Sysinfo_t
+	assert.NilError(q, unix.Sysinfo(&machine))
+	if uint64(machine.Totalram)*uint64(machine.Unit) < 1<<30 {
+		short = 10 // runc 1.1 copies itself into memory for each exec, 13 MB: 30 at once are too many for a small VM
+	}
+	d := ctrd.Shared(q)
+	d.EndShimsIfFailed()
+	id := q.ID(ctrd.ContainerID)
+	d.CreateContainer(d.PullImage(), id, "sleep", "3600")
+	stream := d.Listen("event.container_id==" + id)
+	init := d.StartTaskAndWaitForEvent(stream, id)
+	shim := proc.Snapshot(q, init.Parent)
+	e := &execs{q: q, stream: stream, task: d.Task(id), spec: *d.Spec(id).Process}
+
+	q.Step("start %d execs at once, whose programs end as soon as they begin: each client receives the status of its own", short)
+	programs, want := map[string][]string{}, map[string]uint32{}
+	for n := range uint32(short) {
+		name := fmt.Sprintf("short-%02d", n+1)
+		programs[name], want[name] = []string{"sh", "-c", fmt.Sprint("exit ", n+1)}, n+1
+	}
+	assert.Check(q, cmp.DeepEqual(statuses(q, e.startAll(programs)), want), "exit statuses that the clients received")
+	proc.WaitFor(q, e.haveEvents("/tasks/exit", short))
+	histories, exits := e.histories("short-")
+	for name, history := range histories {
+		assert.Check(q, cmp.DeepEqual(history, []string{"exec-added", "exec-started", "exit"}), "events of %s, in order", name)
+	}
+	assert.Check(q, cmp.DeepEqual(exits, want), "exit statuses in the events")
+	q.Fact("short execs: events of the first", histories["short-01"])
+	q.Fact("short execs: exits", len(exits))
+
+	q.Step("look at the shim: it has waited for all of its children, and no zombie stays")
+	proc.WaitFor(q, onlyChild(q, shim.PID, init.PID))
+	q.Fact("short execs: children of the shim afterwards", proc.Children(q, shim.PID))
+
+	q.Step("start %d execs that go on, stop the shim, and kill half of them: they are zombies, and one SIGCHLD is pending for all", long)
+	programs, want = map[string][]string{}, map[string]uint32{}
+	for n := range long {
+		programs[fmt.Sprintf("long-%02d", n)] = []string{"sleep", "3601"}
+	}
+	waits := e.startAll(programs)
+	proc.WaitFor(q, e.haveEvents("/tasks/exec-started", short+long))
+	running := map[string]proc.Process{}
+	for _, event := range e.events() {
+		if started, ok := event.Body.(*eventsapi.TaskExecStarted); ok && programs[started.ExecID] != nil {
+			proc.WaitFor(q, proc.Runs(proc.PID(started.Pid), "sleep"))
+			running[started.ExecID] = proc.Snapshot(q, proc.PID(started.Pid))
+		}
+	}
+	assert.Assert(q, cmp.Len(running, long), "execs that have started")
+	q.TB.Cleanup(func() { _ = unix.Kill(int(shim.PID), unix.SIGCONT) })
+	signal := func(p proc.PID, s unix.Signal) {
+		q.Helper()
+		q.LogCommand("kill -%d %d", int(s), p)
+		assert.NilError(q, unix.Kill(int(p), s))
+	}
+	signal(shim.PID, unix.SIGSTOP)
+	proc.WaitFor(q, proc.IsInState(shim.PID, "T"))
+	const firstSignal = 40 // real-time signals: each ends a program that has no handler, with a status of its own
+	names := slices.Sorted(maps.Keys(running))
+	killed, left := names[:long/2], names[long/2:]
+	for n, name := range killed {
+		want[name] = uint32(128 + firstSignal + n)
+		signal(running[name].PID, unix.Signal(firstSignal+n))
+	}
+	for _, name := range killed {
+		proc.WaitFor(q, proc.Dead(running[name].Identity))
+	}
+	pending := proc.Bits(q, shim.PID, "ShdPnd")
+	assert.Check(q, pending.Signal(unix.SIGCHLD), "signals that are pending for the stopped shim: %s", pending)
+	q.Fact("shim stopped: zombies", countZombies(q, shim.PID))
+	assert.Check(q, cmp.Equal(countZombies(q, shim.PID), long/2), "zombies below the stopped shim")
+	q.Fact("shim stopped: SIGCHLD is pending", pending.Signal(unix.SIGCHLD))
+
+	q.Control("continue the shim: it publishes each exit once, with the status of that exec; the others and the task go on")
+	signal(shim.PID, unix.SIGCONT)
+	ended := map[string]<-chan containerd.ExitStatus{}
+	for _, name := range killed {
+		ended[name] = waits[name]
+		proc.WaitFor(q, proc.Reaped(running[name].Identity))
+	}
+	assert.Check(q, cmp.DeepEqual(statuses(q, ended), want), "exit statuses that the clients received, after the shim went on")
+	proc.WaitFor(q, e.haveEvents("/tasks/exit", short+long/2))
+	_, exits = e.histories("long-")
+	assert.Check(q, cmp.DeepEqual(exits, want), "exit statuses in the events, after the shim went on")
+	for _, name := range left {
+		assert.Check(q, proc.Alive(running[name].PID), "%s has ended with the others", name)
+	}
+	assert.Check(q, cmp.Equal(d.TaskStatus(id).Status, containerd.Running), "status of the task")
+	q.Fact("shim continued: exit statuses", exits)
+	q.Fact("shim continued: status of the task", d.TaskStatus(id).Status)
+
+	q.TearDown("kill the task's process: the kernel ends the other execs with it, and the exit of the task is published last", func() {
+		q.KillProcess(init)
+		proc.WaitFor(q, e.haveEvents("/tasks/exit", short+long+1))
+		order := []string{}
+		for _, event := range e.events() {
+			if exit, ok := event.Body.(*eventsapi.TaskExit); ok {
+				order = append(order, fmt.Sprint(exit.ID, " ", exit.ExitStatus))
+			}
+		}
+		order = order[short+long/2:]
+		last := order[len(order)-1]
+		slices.Sort(order)
+		all := []string{id + " 137"}
+		for _, name := range left {
+			all = append(all, name+" 137")
+		}
+		assert.Check(q, cmp.DeepEqual(order, all), "exits after the death of the task's process")
+		assert.Check(q, cmp.Equal(last, id+" 137"), "the last exit")
+		proc.WaitFor(q, d.TaskStopped(id))
+		proc.WaitFor(q, proc.HasNoChildren(shim.PID))
+		q.Fact("task killed: exits", order)
+		q.Fact("task killed: the last exit", last)
+		q.Fact("events that were received twice", lab.Chance(fmt.Sprint(len(stream.Events())-len(e.events()))))
+	})
+
+	q.Answer("Each exec has exec-added, exec-started and one exit with its own status, in this order. No exit is lost, no zombie stays, " +
+		"and when the task ends as well, its exit is the last one.")
+}
+
+// execs starts execs in a task, as a program does.
+type execs struct {
+	q      *lab.Q
+	stream *ctrd.Stream
+	task   containerd.Task
+	spec   specs.Process
+}
+
+// startAll starts a program in an exec for each name, all at once, and returns what receives their exit statuses.
+func (e *execs) startAll(programs map[string][]string) map[string]<-chan containerd.ExitStatus {
+	q := e.q
+	q.Helper()
+	q.LogCommand("# Go client: %d times task.Exec(ctx, id, …, cio.NullIO), Wait and Start, at once", len(programs))
+	ctx := context.Background()
+	var (
+		mu    sync.Mutex
+		wg    sync.WaitGroup
+		errs  []error
+		waits = map[string]<-chan containerd.ExitStatus{}
+	)
+	for name, args := range programs {
+		wg.Go(func() {
+			spec := e.spec
+			spec.Args = args
+			process, err := e.task.Exec(ctx, name, &spec, cio.NullIO)
+			var wait <-chan containerd.ExitStatus
+			if err == nil {
+				wait, err = process.Wait(ctx)
+			}
+			if err == nil {
+				err = process.Start(ctx)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if waits[name] = wait; err != nil {
+				errs = append(errs, fmt.Errorf("exec %s: %w", name, err))
+			}
+		})
+	}
+	wg.Wait()
+	assert.NilError(q, errors.Join(errs...))
+	return waits
+}
+
+// statuses receives the exit status of each exec.
+func statuses(q *lab.Q, waits map[string]<-chan containerd.ExitStatus) map[string]uint32 {
+	q.Helper()
+	timeout := time.After(proc.Patience)
+	got := map[string]uint32{}
+	for name, wait := range waits {
+		select {
+		case status := <-wait:
+			assert.NilError(q, status.Error(), "wait for exec %s", name)
+			got[name] = status.ExitCode()
+		case <-timeout:
+			q.Errorf("the client has received no exit of exec %s within %v; of these it has: %v", name, proc.Patience, got)
+			return got
+		}
+	}
+	return got
+}
+
+// events returns the events so far, each once, in the order in which the shim has published them.
+func (e *execs) events() []ctrd.Event {
+	all := e.stream.Events()
+	slices.SortStableFunc(all, func(a, b ctrd.Event) int { return a.Timestamp.Compare(b.Timestamp) })
+	return slices.CompactFunc(all, func(a, b ctrd.Event) bool { return a.Timestamp.Equal(b.Timestamp) && a.String() == b.String() })
+}
+
+// haveEvents returns a check that succeeds when there are so many events of a topic.
+func (e *execs) haveEvents(topic string, want int) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if got := len(ctrd.FilterTopics(e.events(), topic)); got < want {
+			return poll.Continue("received %d events %s, want %d", got, topic, want)
+		}
+		return poll.Success()
+	}
+}
+
+// histories returns the kinds of the events of each exec whose name has this prefix, in order, and the exit status of each. The pid is the
+// same in each event of an exec.
+func (e *execs) histories(prefix string) (histories map[string][]string, exits map[string]uint32) {
+	histories, exits = map[string][]string{}, map[string]uint32{}
+	pids := map[string]uint32{}
+	for _, event := range e.events() {
+		switch body := event.Body.(type) {
+		case *eventsapi.TaskExecAdded:
+			histories[body.ExecID] = append(histories[body.ExecID], "exec-added")
+		case *eventsapi.TaskExecStarted:
+			pids[body.ExecID] = body.Pid
+			histories[body.ExecID] = append(histories[body.ExecID], "exec-started")
+		case *eventsapi.TaskExit:
+			exits[body.ID] = body.ExitStatus
+			kind := "exit"
+			if pids[body.ID] != body.Pid {
+				kind = fmt.Sprintf("exit of pid %d instead of %d", body.Pid, pids[body.ID])
+			}
+			histories[body.ID] = append(histories[body.ID], kind)
+		}
+	}
+	isOther := func(name string) bool { return !strings.HasPrefix(name, prefix) }
+	maps.DeleteFunc(histories, func(name string, _ []string) bool { return isOther(name) })
+	maps.DeleteFunc(exits, func(name string, _ uint32) bool { return isOther(name) })
+	return histories, exits
+}
+
+// onlyChild returns a check that succeeds when a process has this child and no other one, not even one that has ended.
+func onlyChild(q *lab.Q, parent, child proc.PID) poll.Check {
+	return func(poll.LogT) poll.Result {
+		states := proc.ChildStates(q, parent)
+		if _, ok := states[child]; !ok || len(states) != 1 {
+			return poll.Continue("children of the shim, with their states: %v, want %d alone", states, child)
+		}
+		return poll.Success()
+	}
+}
+
+// countZombies returns the number of children that have ended, and for which the process has not waited.
+func countZombies(q *lab.Q, parent proc.PID) int {
+	q.Helper()
+	count := 0
+	for _, state := range proc.ChildStates(q, parent) {
+		if state == "Z" {
+			count++
+		}
+	}
+	return count
+}

@@ -1,0 +1,301 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/check"
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/pipe"
+	"cdblab/helpers/proc"
+	"cdblab/helpers/retry"
+	"cdblab/helpers/slowness"
+)
+
+// They outlive the program: the shim holds the other ends of its pipes, and publishes the exit before it has copied everything. The delete
+// of the task waits for the copy, ten seconds at most. Three things lose the last bytes: a client that deletes before it has read to the
+// end, a logger that ends on SIGTERM, and a file, which the shim closes at the end of stdout.
+//
+// An exit says that a process has ended, and not that its output has been read. Pipe and FIFO keep what a late reader has not read, because
+// the shim holds both ends of the FIFO. But Delete of the client library closes the FIFO before it waits for the copy. A program calls
+// task.IO().Wait() first, as `ctr tasks exec` does, and `ctr tasks start` does not. A delete sends SIGTERM to a binary logger at once. A
+// file gets both streams, and no release up to 2.4.2 copies what comes on stderr after the end of stdout: not even at the program's
+// exit, where the two streams end in any order.
+//
+// Hint: `ctr tasks start ID | (sleep 5; wc -c)` of a program that writes 120 KiB and ends; the same with `ctr tasks exec`.
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#io
+// Kernel: https://man7.org/linux/man-pages/man7/pipe.7.html, "I/O on pipes and FIFOs"
+func TestEvents_WhatBecomesOfTheLastBytesBeforeTheExit(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What becomes of the last bytes before the exit?")
+	defer q.Recover()
+	out := q.Mkdir("out")
+	// Each logger is one program, cat. They differ in what SIGTERM does to it.
+	logger := "echo $$ > " + out + "/$CONTAINER_ID.pid\nexec 5>&-   # ready\nexec cat <&3 > " + out + "/$CONTAINER_ID"
+	ends, ignores := q.WriteWrapper("ends", logger), q.WriteWrapper("ignores", "trap '' TERM\n"+logger)
+	w := &lastWriter{q: q, d: ctrd.Shared(q), out: out}
+	w.ref = w.d.PullImage()
+	w.stream = w.d.Listen()
+	// Whole pages, because a pipe is full when it has no page left. 30 are more than a pipe of 16, and less than a pipe and a FIFO.
+	const pages = 30
+	random := rand.New(rand.NewPCG(15, 3))
+	for range pages * os.Getpagesize() { // the two streams have no byte in common, so that they can be told apart in one file
+		w.stdout, w.stderr = append(w.stdout, byte(random.IntN(128))), append(w.stderr, byte(128+random.IntN(128)))
+	}
+
+	q.Step("let a program write %d pages to each stream and exit, while no process reads the FIFOs: its exit is published", pages)
+	id := q.ID("cdb-late")
+	shim := w.run(id, pages, "--fifo-dir", w.d.FifoDir)
+	fifos := w.fifos(shim)
+	holds := proc.AccessModes(q, shim, fifos["stdout"])
+	assert.Check(q, cmp.DeepEqual(holds, []string{"read", "write"}), "how the shim holds the FIFO of stdout after the exit")
+	late, lateErr := pipe.OpenReader(q, fifos["stdout"]), pipe.OpenReader(q, fifos["stderr"])
+	proc.WaitFor(q, pipe.IsFull(late))
+	assert.Check(q, pipe.Capacity(late) < len(w.stdout), "all that the program has written fits into the FIFO alone")
+	q.Fact("after the exit: how the shim holds the FIFO", holds)
+	q.Fact("after the exit: bytes in the FIFO", pipe.Buffered(late))
+
+	q.Step("read late, after the exit: all bytes arrive, stderr apart from stdout, and then the end")
+	gotOut, gotErr := pipe.ReadToEnd(q, late), pipe.ReadToEnd(q, lateErr)
+	w.assertAll("FIFO of stdout, read after the exit", gotOut, w.stdout)
+	w.assertAll("FIFO of stderr, read after the exit", gotErr, w.stderr)
+	w.d.DeleteTask(id)
+
+	q.Step("write into a file (--log-uri), and close stdout before the last bytes of stderr: the shim closes the file, and they are lost")
+	fromOut, fromErr, closed := w.writeToFile("cdb-file", "stdout", "stderr")
+	w.assertAll("file: the bytes of stdout", fromOut, w.stdout)
+	few := fewPages * os.Getpagesize()
+	want := w.stderr[:few]
+	if closed {
+		want = nil
+	}
+	w.assertAll("file: the bytes of stderr, after the end of stdout", fromErr, want)
+	q.Fact("file: the shim closes it at the end of stdout", closed)
+
+	q.Control("the other way round, close stderr before the last bytes of stdout: the file has all bytes of both streams")
+	fromOut, fromErr, _ = w.writeToFile("cdb-file-2", "stderr", "stdout")
+	w.assertAll("file: the bytes of stdout, after the end of stderr", fromOut, w.stdout[:few])
+	w.assertAll("file: the bytes of stderr", fromErr, w.stderr)
+
+	q.Step("write to a logger that is late and ends on SIGTERM: the delete sends it, and what was in the pipe is lost")
+	lost := w.runWithLateLogger("cdb-ends", ends, func(logger, _ proc.Process, _ string) poll.Check {
+		return proc.HasPending(logger.PID, unix.SIGTERM)
+	})
+	assert.Check(q, cmp.Len(lost, 0), "bytes that a logger wrote which SIGTERM ends, before it has read")
+	q.Fact("bytes that a logger writes which ends on SIGTERM", len(lost))
+
+	q.Control("the same logger, but it ignores SIGTERM: it reads to the end, and the delete waits for it")
+	kept := w.runWithLateLogger("cdb-ignores", ignores, func(_, shim proc.Process, stdout string) poll.Check {
+		return proc.HasAccessModes(shim.PID, stdout) // none: the shim closes the pipe, and then sends the signal
+	})
+	w.assertAll("logger that ignores SIGTERM", kept, w.stdout[:few])
+
+	q.Step("read the output of ctr itself late: `ctr tasks start` deletes the task first, and what ctr has not read then does not arrive")
+	printed, rest := w.readCtrLate()
+	w.assertAll("what ctr prints, and what it leaves in the FIFO, together", append(printed, rest...), w.stdout)
+	q.Fact("ctr tasks start, read late, prints all", len(rest) == 0)
+
+	q.Control("read the FIFO not at all: the delete gives up after ten seconds, and the bytes are lost with the FIFO")
+	id = q.ID("cdb-lost")
+	shim = w.run(id, pages, "--fifo-dir", w.d.FifoDir)
+	fifos = w.fifos(shim)
+	begin := time.Now()
+	w.d.DeleteTask(id)
+	waited := time.Since(begin)
+	assert.Check(q, waited > 9*time.Second, "a delete with output that no process reads took %v", waited)
+	proc.WaitFor(q, proc.Dead(shim.Identity)) // the last process that holds the FIFO
+	assert.Check(q, !file.Exists(fifos["stdout"]) && !file.Exists(fifos["stderr"]), "a FIFO is still there after the delete: %v", fifos)
+	q.Fact("delete, while no process reads: took", lab.Elapsed(waited))
+	q.Fact("delete, while no process reads: leaves the FIFO", file.Exists(fifos["stdout"]))
+
+	q.Answer("The shim still copies them after the exit was published, and the delete waits for that, ten seconds at most. They are " +
+		"lost by a client that deletes before it has read to the end, by a logger that ends on SIGTERM, and in a file after the end of stdout.")
+}
+
+// fewPages fit into a pipe, so that a program which writes them ends, also if no process reads the pipe.
+const fewPages = 12
+
+// lastWriter runs programs that write to both streams and then exit.
+type lastWriter struct {
+	q              *lab.Q
+	d              *ctrd.Daemon
+	ref            string
+	stream         *ctrd.Stream
+	out            string // directory of what loggers write
+	stdout, stderr []byte // what the program writes
+}
+
+// lastWords is a script that executes the lines that it reads from the FIFO /told.
+const lastWords = `mkfifo /told; exec 3<>/told; while read -r line <&3; do eval "$line"; done`
+
+// copyTo returns the command that writes so many pages to a stream.
+func copyTo(stream string, pages int) string {
+	fd := map[string]int{"stdout": 1, "stderr": 2}[stream]
+	return fmt.Sprintf("dd if=/%s bs=%d count=%d >&%d 2>/dev/null", stream, os.Getpagesize(), pages, fd)
+}
+
+// run starts a task, lets its program write so many pages to each stream and end, and waits for the event of its exit. It returns the
+// shim's process, as it is then.
+func (w *lastWriter) run(id string, pages int, options ...string) proc.Process {
+	w.q.Helper()
+	init, _ := startScript(w.q, w.d, w.ref, id, lastWords, options...)
+	w.write(init, copyTo("stdout", pages), copyTo("stderr", pages), "exit")
+	proc.WaitFor(w.q, w.stream.ReceivedExit(id))
+	return proc.Snapshot(w.q, init.Parent)
+}
+
+// write gives the program of a task what it has to write, and has it execute commands.
+func (w *lastWriter) write(init proc.Process, commands ...string) {
+	w.q.Helper()
+	for name, data := range map[string][]byte{"stdout": w.stdout, "stderr": w.stderr} {
+		assert.NilError(w.q, os.WriteFile(fmt.Sprintf("/proc/%d/root/%s", init.PID, name), data, 0o644))
+	}
+	w.q.SendLine(init, strings.Join(commands, "; "))
+}
+
+// writeToFile runs a task with a file for its output. Its program writes all of the first stream and closes it, and then a few pages of the
+// second. When the first one is stdout, it waits in between until the shim has closed the file. writeToFile returns what the file has of
+// each stream, and whether the shim had closed it.
+func (w *lastWriter) writeToFile(name, first, second string) (fromOut, fromErr []byte, closed bool) {
+	q := w.q
+	q.Helper()
+	id, path := q.ID(name), filepath.Join(w.out, name)
+	init, shim := startScript(q, w.d, w.ref, id, lastWords, "--log-uri", "file://"+path)
+	closeFirst := map[string]string{"stdout": "exec >&-", "stderr": "exec 2>&-"}[first]
+	pages := len(w.stdout) / os.Getpagesize()
+	w.write(init, copyTo(first, pages), closeFirst)
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		info, err := os.Stat(path)
+		if err != nil || int(info.Size()) < len(w.stdout) {
+			return poll.Continue("the file does not have the %d bytes of %s yet: %+v (%v)", len(w.stdout), first, info, err)
+		}
+		return poll.Success()
+	})
+	if first == "stdout" {
+		// A shim that keeps the file open needs no time for that, so that no state tells when it has decided.
+		closed = retry.Until(slowness.Scale(10*time.Second), func() bool {
+			return !slices.Contains(check.FDTargets(proc.Snapshot(q, shim.PID)), path)
+		})
+	}
+	q.SendLine(init, copyTo(second, fewPages)+"; exit")
+	proc.WaitFor(q, w.stream.ReceivedExit(id))
+	w.d.DeleteTask(id)
+	content, err := os.ReadFile(path)
+	assert.NilError(q, err)
+	isStderr := func(b byte) bool { return b >= 128 }
+	fromOut = slices.DeleteFunc(slices.Clone(content), isStderr)
+	fromErr = slices.DeleteFunc(content, func(b byte) bool { return !isStderr(b) })
+	return fromOut, fromErr, closed
+}
+
+// fifos returns the paths of the FIFOs that the shim holds, by the name of the stream.
+func (w *lastWriter) fifos(shim proc.Process) map[string]string {
+	w.q.Helper()
+	found := map[string]string{}
+	for _, target := range check.FDTargets(shim) {
+		if strings.HasPrefix(target, w.d.FifoDir) {
+			found[target[strings.LastIndex(target, "-")+1:]] = target
+		}
+	}
+	assert.Assert(w.q, found["stdout"] != "" && found["stderr"] != "", "the shim holds the FIFOs %v, want stdout and stderr", found)
+	return found
+}
+
+// assertAll asserts that all bytes have arrived, and records it.
+func (w *lastWriter) assertAll(fact string, got, want []byte) {
+	w.q.Helper()
+	same := 0
+	for same < min(len(got), len(want)) && got[same] == want[same] {
+		same++
+	}
+	assert.Check(w.q, bytes.Equal(got, want), "%s: %d of %d bytes arrived; the first %d are as written", fact, len(got), len(want), same)
+	w.q.Fact(fact, fmt.Sprintf("%d bytes", len(got)))
+}
+
+// runWithLateLogger runs a task with a binary logger that is stopped from the beginning. It goes on when the task is being deleted and the
+// condition holds. runWithLateLogger returns what the logger has written.
+func (w *lastWriter) runWithLateLogger(name, logger string, condition func(logger, shim proc.Process, stdout string) poll.Check) []byte {
+	q := w.q
+	q.Helper()
+	id := q.ID(name)
+	init, shim := startScript(q, w.d, w.ref, id, lastWords, "--log-uri", "binary://"+logger)
+	process := proc.Snapshot(q, proc.PID(check.Int(q, file.Read(q, filepath.Join(w.out, id+".pid")))))
+	proc.WaitFor(q, proc.Runs(process.PID, "cat"))
+	signal := func(s unix.Signal) {
+		q.Helper()
+		q.LogCommand("kill -%d %d   # the logger", int(s), process.PID)
+		assert.NilError(q, unix.Kill(int(process.PID), s))
+	}
+	signal(unix.SIGSTOP)
+	proc.WaitFor(q, proc.IsInState(process.PID, "T"))
+	w.write(init, copyTo("stdout", fewPages), copyTo("stderr", fewPages), "exit")
+	proc.WaitFor(q, w.stream.ReceivedExit(id))
+	assert.Check(q, cmp.DeepEqual(proc.AccessModes(q, proc.Snapshot(q, shim.PID), init.FDs[1]), []string{"write"}),
+		"how the shim holds the logger's pipe after the exit")
+	deleting := q.StartBackground("ctr", "-n", w.d.Namespace, "tasks", "delete", id)
+	proc.WaitFor(q, condition(process, shim, init.FDs[1]))
+	signal(unix.SIGCONT)
+	assert.Check(q, cmp.Equal(deleting.ExitCode(), 0), "ctr tasks delete: %s", deleting.Stderr())
+	proc.WaitFor(q, proc.Dead(process.Identity))
+	written, err := os.ReadFile(filepath.Join(w.out, id))
+	assert.NilError(q, err)
+	return written
+}
+
+// readCtrLate starts a task by ctr, without -d, and reads the output of ctr only when ctr does not read the task's output any more, or has
+// read all of it. It returns what ctr has printed, and what was left in the FIFO.
+func (w *lastWriter) readCtrLate() (printed, rest []byte) {
+	q, d := w.q, w.d
+	q.Helper()
+	id := q.ID("cdb-ctr")
+	d.CreateContainer(w.ref, id, "sh", "-c", lastWords)
+	gate, output := filepath.Join(w.out, "gate"), filepath.Join(w.out, "printed")
+	assert.NilError(q, unix.Mkfifo(gate, 0o600))
+	q.Cleanup(func() { file.Remove(q, gate) })
+	shell := q.StartBackground("sh", "-c", fmt.Sprintf("ctr -n %s tasks start --fifo-dir %s %s | { read -r go < %s; cat > %s; }",
+		d.Namespace, d.FifoDir, id, gate, output))
+	pidFile := filepath.Join(d.Bundle(id), "init.pid")
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		if text, err := file.TryRead(pidFile); errors.Is(err, fs.ErrNotExist) || text == "" {
+			return poll.Continue("%s does not exist yet; ctr: %s", pidFile, shell.Stderr())
+		}
+		return poll.Success()
+	})
+	proc.WaitFor(q, proc.Runs(d.TaskPID(id), "sh"))
+	init := proc.Snapshot(q, d.TaskPID(id))
+	fifo := w.fifos(proc.Snapshot(q, init.Parent))["stdout"]
+	late := pipe.OpenReader(q, fifo)
+	w.write(init, copyTo("stdout", len(w.stdout)/os.Getpagesize()), "exit")
+	proc.WaitFor(q, w.stream.ReceivedExit(id))
+	ctr := proc.FindChild(q, shell.PID(), "ctr")
+	// No release up to 2.4.2 waits for the output. One that does keeps the FIFO open, and no state of it tells that this will not change.
+	closed := retry.Until(slowness.Scale(10*time.Second), func() bool {
+		p, err := proc.Read(ctr)
+		return err != nil || !slices.Contains(check.FDTargets(p), fifo)
+	})
+	pipe.WriteLine(q, gate, "go")
+	if closed {
+		rest = pipe.ReadToEnd(q, late)
+	}
+	assert.Check(q, cmp.Equal(shell.ExitCode(), 0), "ctr tasks start: %s", shell.Stderr())
+	printed, err := os.ReadFile(output)
+	assert.NilError(q, err)
+	return printed, rest
+}

@@ -1,0 +1,222 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/check"
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/pipe"
+	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
+)
+
+// The shim does: it has the master of the pseudo terminal, and the program has the slave. A client has a terminal of its own and two
+// FIFOs to the shim. So a client may go, and another one may attach later: the task keeps its terminal.
+//
+// runc sends the master to the shim, which copies between it and the FIFOs. There is no FIFO for stderr: a terminal has one stream. When
+// the client's terminal has a new size, the client tells it to containerd, the shim sets it at the master, and the kernel sends SIGWINCH to
+// the program. What the program writes while no client is there waits in the FIFO. The kernel hangs the terminal up only when the shim
+// closes the master, as it does when a client calls CloseIO.
+//
+// Hint: `ls -l /proc/SHIM/fd` and tty-index in /proc/SHIM/fdinfo; start a task with --tty, kill ctr, and type `ctr tasks attach`.
+// Spec: https://github.com/containerd/containerd/blob/main/api/services/tasks/v1/tasks.proto
+// Kernel: https://man7.org/linux/man-pages/man7/pty.7.html, https://man7.org/linux/man-pages/man2/TIOCSWINSZ.2const.html
+func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Who holds the task's terminal?")
+	defer q.Recover()
+	d := ctrd.Shared(q)
+	ref, id := d.PullImage(), q.ID(ctrd.ContainerID)
+	// The program writes the size when it gets SIGWINCH, and executes what is typed.
+	const script = `trap 'stty size' WINCH; trap 'exit 8' HUP; echo ready; while :; do read -r line && eval "$line"; done`
+
+	q.Step("start a task with --tty by ctr, on a terminal of 31 rows and 91 columns: the program has a terminal of its own, of that size")
+	d.CreateContainerWith([]string{"--tty"}, ref, id, "sh", "-c", script)
+	terminal, slave := runc.NewTerminal(q)
+	setSize(q, terminal, 31, 91)
+	ctr := q.StartOnTerminal(slave, "ctr", "-n", d.Namespace, "tasks", "start", "--fifo-dir", d.FifoDir, id)
+	terminal.ReadUntil("ready")
+	init := proc.Snapshot(q, d.TaskPID(id))
+	shim := proc.Snapshot(q, init.Parent)
+	proc.WaitFor(q, hasTerminalSize(init, "31 91", 0))
+	devpts := check.StatInRoot(q, init.PID, "/dev/pts").Dev
+	assert.Check(q, cmp.DeepEqual(init.FDs, map[int]string{0: "/dev/pts/0", 1: "/dev/pts/0", 2: "/dev/pts/0"}), "descriptors of the program")
+	assert.Check(q, cmp.Equal(ttyNumber(q, init.PID), "136:0"), "controlling terminal of the program (tty_nr)")
+	q.Fact("the program: descriptors", init.FDs)
+	q.Fact("the program: controlling terminal", ttyNumber(q, init.PID))
+
+	q.Step("look for the master of this terminal: the shim has it, and neither ctr nor containerd")
+	for _, p := range []struct {
+		name string
+		pid  proc.PID
+		want []string
+	}{{"shim", shim.PID, []string{"0"}}, {"ctr", ctr.PID(), nil}, {"containerd", d.PID(), nil}} {
+		masters := mastersOf(q, p.pid, devpts)
+		assert.Check(q, cmp.DeepEqual(masters, p.want), "numbers of the terminals in the task's devpts of which %s has the master", p.name)
+		q.Fact(p.name+": masters of the task's devpts, by number", masters)
+	}
+	fifos, err := filepath.Glob(filepath.Join(d.FifoDir, "*", id+"-std*"))
+	assert.NilError(q, err)
+	streams := []string{}
+	for _, fifo := range fifos {
+		holds := proc.AccessModes(q, shim, fifo)
+		assert.Check(q, cmp.DeepEqual(holds, []string{"read", "write"}), "how the shim holds %s", fifo)
+		streams = append(streams, strings.TrimPrefix(filepath.Base(fifo), id+"-"))
+	}
+	assert.Assert(q, cmp.DeepEqual(streams, []string{"stdin", "stdout"}), "FIFOs between ctr and the shim")
+	q.Fact("FIFOs between ctr and the shim", streams)
+
+	q.Step("type and read at ctr's terminal: stderr arrives there as well, through the FIFO of stdout")
+	terminal.Type("echo $((6*7)) >&2\r")
+	terminal.ReadUntil("42")
+
+	q.Step("change the size of ctr's terminal: ctr tells containerd, and the program receives SIGWINCH and reads the new size")
+	setSize(q, terminal, 32, 92)
+	proc.WaitFor(q, hasTerminalSize(init, "32 92", ctr.PID()))
+	terminal.ReadUntil("32 92")
+	q.Fact("size after the change, by TIOCGWINSZ", terminalSize(init))
+
+	q.Step("kill ctr and close its terminal: the task keeps its own, and goes on")
+	ctr.Signal(unix.SIGKILL)
+	ctr.ExitCode()
+	terminal.HangUp()
+	assert.NilError(q, slave.Close())
+	assert.Check(q, proc.Snapshot(q, init.PID).Same(init.Identity), "the task's process has ended with ctr")
+	assert.Check(q, cmp.DeepEqual(mastersOf(q, shim.PID, devpts), []string{"0"}), "masters of the shim, after the end of ctr")
+	assert.Check(q, cmp.Equal(ttyNumber(q, init.PID), "136:0"), "controlling terminal of the program, after the end of ctr")
+	q.Fact("after the end of ctr: controlling terminal", ttyNumber(q, init.PID))
+	q.Fact("after the end of ctr: status", d.TaskStatus(id).Status)
+
+	q.Step("change the size by the Go client, which has no terminal: what the program writes now waits in the FIFO")
+	q.LogCommand("# Go client: task.Resize(ctx, 93, 33)")
+	assert.NilError(q, d.Task(id).Resize(context.Background(), 93, 33))
+	assert.Check(q, cmp.Equal(terminalSize(init), "33 93"), "size after Resize")
+	unread := pipe.OpenReader(q, fifos[1])
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		if n := pipe.Buffered(unread); n < len("33 93\r\n") {
+			return poll.Continue("%d bytes wait in the FIFO of stdout, not yet a line", n)
+		}
+		return poll.Success()
+	})
+	assert.NilError(q, unread.Close())
+
+	q.Step("attach another ctr, on a terminal of 41 rows and 101 columns: it prints what has waited, and the size is now this terminal's")
+	terminal, slave = runc.NewTerminal(q)
+	setSize(q, terminal, 41, 101)
+	ctr = q.StartOnTerminal(slave, "ctr", "-n", d.Namespace, "tasks", "attach", id)
+	waited := terminal.ReadUntil("33 93")
+	proc.WaitFor(q, hasTerminalSize(init, "41 101", 0))
+	terminal.ReadUntil("41 101")
+	terminal.Type("echo $((6*9))\r")
+	terminal.ReadUntil("54")
+	q.Fact("attached: what has waited", strconv.Quote(waited[strings.LastIndex(waited, "\n")+1:]))
+	q.Fact("attached: size", terminalSize(init))
+
+	q.Step("end this client, and call CloseIO: the shim closes the master, and the kernel sends SIGHUP to the program")
+	ctr.Signal(unix.SIGKILL)
+	ctr.ExitCode()
+	assert.Check(q, proc.Alive(init.PID), "the task's process has ended with the second ctr")
+	q.LogCommand("# Go client: task.CloseIO(ctx, WithStdinCloser)")
+	assert.NilError(q, d.Task(id).CloseIO(context.Background(), containerd.WithStdinCloser))
+	proc.WaitFor(q, d.TaskStopped(id))
+	status := d.TaskStatus(id).ExitStatus
+	assert.Check(q, cmp.Equal(status, uint32(8)), "exit status of the program, which exits with 8 on SIGHUP")
+	assert.Check(q, cmp.Len(mastersOf(q, shim.PID, devpts), 0), "masters of the shim after CloseIO")
+	q.Fact("CloseIO: exit status of a program that exits with 8 on SIGHUP", status)
+	d.DeleteTask(id)
+
+	q.Control("a task without --tty: the shim has no master, the program no terminal, and there are three FIFOs")
+	plain := q.ID(ctrd.ContainerID + "-plain")
+	d.CreateContainer(ref, plain, "sleep", "3600")
+	plainInit := d.StartTaskAndWait(plain)
+	assert.Check(q, cmp.Equal(ttyNumber(q, plainInit.PID), "0:0"), "controlling terminal without --tty")
+	devpts = check.StatInRoot(q, plainInit.PID, "/dev/pts").Dev
+	assert.Check(q, cmp.Len(mastersOf(q, plainInit.Parent, devpts), 0), "masters of the shim without --tty")
+	fifos, err = filepath.Glob(filepath.Join(d.FifoDir, "*", plain+"-std*"))
+	assert.NilError(q, err)
+	assert.Check(q, cmp.Len(fifos, 3), "FIFOs without --tty")
+	q.Fact("without --tty: controlling terminal", ttyNumber(q, plainInit.PID))
+	q.Fact("without --tty: FIFOs", len(fifos))
+	d.KillAndDeleteTask(plain)
+
+	q.Answer("The shim has the master, and the program the slave. A client has only FIFOs to the shim, so it may go and another one may " +
+		"attach. A new size is a call to containerd.")
+}
+
+// setSize sets the size of a client's terminal.
+func setSize(q *lab.Q, t *runc.Terminal, rows, columns uint16) {
+	q.Helper()
+	assert.NilError(q, unix.IoctlSetWinsize(t.FD, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}))
+}
+
+// terminalSize returns the size of the terminal that a program has as its stdin, "rows columns", or an error in words.
+func terminalSize(p proc.Process) string {
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/0", p.PID), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprint(size.Row, " ", size.Col)
+}
+
+// hasTerminalSize returns a check that succeeds when a program's terminal has this size. The kernel sends SIGWINCH to a client whose own
+// terminal has a new size. A client that did not listen yet gets the signal again, once in a while.
+func hasTerminalSize(p proc.Process, want string, client proc.PID) poll.Check {
+	looks := 0
+	return func(poll.LogT) poll.Result {
+		got := terminalSize(p)
+		if got == want {
+			return poll.Success()
+		}
+		if looks++; client != 0 && looks%100 == 0 {
+			_ = unix.Kill(int(client), unix.SIGWINCH)
+		}
+		return poll.Continue("the program's terminal has the size %s, not yet %s", got, want)
+	}
+}
+
+// ttyNumber returns the device number of a process's controlling terminal, or 0:0.
+func ttyNumber(q *lab.Q, pid proc.PID) string {
+	q.Helper()
+	tty := uint64(proc.Stat(q, pid).TTY)
+	return fmt.Sprintf("%d:%d", unix.Major(tty), unix.Minor(tty))
+}
+
+// mastersOf returns the numbers of the pseudo terminals of which a process has the master, and which are in this devpts, named by its
+// device. The kernel shows the number in /proc/PID/fdinfo.
+func mastersOf(q *lab.Q, pid proc.PID, devpts uint64) []string {
+	q.Helper()
+	var numbers []string
+	for fd := range proc.Snapshot(q, pid).FDs {
+		var stat unix.Stat_t
+		if unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), &stat) != nil || stat.Dev != devpts {
+			continue // it may be closed by now
+		}
+		info, _ := file.TryRead(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
+		if _, number, found := strings.Cut(info, "tty-index:"); found {
+			numbers = append(numbers, strings.Fields(number)[0])
+		}
+	}
+	slices.Sort(numbers)
+	return numbers
+}
