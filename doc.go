@@ -9,12 +9,14 @@
 //     containerd, libcontainer.
 //   - Lifecycle (lifecycle_test.go): what runc does with a bundle, from create to delete.
 //     Topics: states, isolation, kill, delete, run, exec, pause, hooks, failed_create, refused, libcontainer, update,
-//     state_json, terminal, checkpoint.
+//     state_json, terminal, checkpoint, rootless, systemd.
 //   - Task (task_test.go): what containerd adds, and which process holds what, also when something dies.
 //     Topics: container_created, parents, socket, runc, containerd_dies, shim_dies, process_dies, containerd_down,
-//     stopped, files, pull, snapshotter, garbage, namespaces, shared_shim, cgroup, exec, delete_order, client, cost.
+//     upgrade, stopped, files, pull, snapshotter, garbage, namespaces, shared_shim, cgroup, exec, terminal,
+//     delete_order, client, cost, systemd.
 //   - Events (events_test.go): what containerd reports by itself, and what an operator has to ask for.
-//     Topics: without_task, listeners, replay, slow_listener, exec, oom, failure, logs, strace, metrics, output.
+//     Topics: without_task, listeners, replay, twice, slow_listener, exec, execs, oom, failure, logs, strace,
+//     metrics, output, last_bytes, input.
 //
 // A section's first question, the chapter's own, is in the file of its name (bundle_test.go). Its further questions are in a
 // file for each topic (bundle_mounts_test.go). `make syllabus` lists the questions in the chapter's order. The doc comment of
@@ -37,6 +39,7 @@
 //	*_test.go                                     the questions, by section and topic
 //	helpers/failure                               kills containerd, a shim or a program, and observes what remains
 //	helpers/runc, ctrd                            type the commands of runc, and of ctr for a containerd of the lab's own
+//	helpers/systemd                               transient units of systemd for a question
 //	helpers/bundle, image, strace                 an OCI bundle; the image and its registry; traces of system calls
 //	helpers/lab, check                            the session, the question, its notes and cleanup; shared assertions
 //	helpers/host, tools, seccomp                  what on the host is the lab's, and its removal; programs under test; filters
@@ -248,7 +251,6 @@
 //   - linux.resources.memory.kernelTCP: of v1 alone, deprecated; runc ignores it
 //   - linux.resources.memory.useHierarchy: of v1 alone, and always so since Linux 5.11; runc ignores it
 //   - linux.resources.rdma: needs a network card with RDMA
-//   - linux.seccomp.architectures: needs a program that makes calls of another architecture
 //   - ociVersion: tells the runtime how to read config.json; the kernel never sees it
 //   - process.apparmorProfile: needs a kernel with AppArmor and a profile that is loaded
 //   - process.selinuxLabel: needs a kernel with SELinux and a policy

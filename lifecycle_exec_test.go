@@ -194,9 +194,9 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 //
 // `runc exec` takes process from config.json, and each flag overwrites one field of it. What no flag names stays: --user 1001 keeps the
 // group and the additional groups of config.json. The capabilities and HOME follow from the user. An unknown capability is left out
-// with a warning. Other values that cannot be
-// applied are errors, and no program runs. --preserve-fds is the exception: runc looks only whether a descriptor is open in itself. If
-// the caller does not have it, the program gets one of runc's own, which may be a directory of the host.
+// with a warning. Other values that cannot be applied are errors, and no program runs. --preserve-fds is the exception: runc looks only
+// whether a descriptor is open in itself. If the caller does not have it, the program gets one of runc's own, which may be a directory
+// of the host.
 //
 // Hint: compare /proc/PID/{status,limits,environ,cwd,fd} of an exec with a flag, and of an exec without it.
 // Spec: https://github.com/opencontainers/runc/blob/main/man/runc-exec.8.md (exec is runc's own operation)
