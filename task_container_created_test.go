@@ -4,13 +4,17 @@ package cdblab
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/cio"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -162,4 +166,122 @@ func snapshotDirs(q *lab.Q, d *ctrd.Daemon, id string) (upper string, dirs []str
 	overlay, err := ctrd.ParseOverlay(mounts[0].Options)
 	assert.NilError(q, err)
 	return overlay.Upper, append([]string{overlay.Upper, overlay.Work}, overlay.Lower...)
+}
+
+// Everything that a running task holds, except the program: runc init waits in its process. Its status is CREATED, and containerd has
+// published the create event only.
+//
+// A client that dies between the two calls leaves such a task. The task waits on, also if the daemon restarts, and any client that
+// has its id can start it: the same process then executes the program. ctr cannot, because its `tasks start` creates a task first. The
+// Go client and ctr delete stopped tasks only, so they refuse to delete this one. It has to be killed before, and
+// `tasks delete --force` does both. That guard is in the client. The shim deletes a created task, as runc does.
+//
+// Hint: `ctr tasks ls`, and the task's process in ps; `ctr tasks delete`, with and without --force.
+// Spec: https://github.com/containerd/containerd/blob/main/docs/getting-started.md#creating-a-running-task
+// Kernel: https://man7.org/linux/man-pages/man7/fifo.7.html
+func TestTask_WhatDoesATaskHoldThatWasNeverStarted(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What does a task hold that was never started?")
+	defer q.Recover()
+	d := ctrd.Start(q)
+	ctx := context.Background()
+	ref := d.PullImage()
+	stream := d.Listen()
+	heldWhileCreated := ctrd.HeldWhileRunning.Except("what it wrote", "FIFOs") // this client wants none
+	create := func(id string) ctrd.Holdings {
+		q.Helper()
+		d.CreateContainer(ref, id, "sleep", "3600")
+		q.LogCommand("# container.NewTask(ctx, cio.NullIO) of the Go client, container %s", id)
+		container, err := d.Client().LoadContainer(ctx, id)
+		assert.NilError(q, err)
+		_, err = container.NewTask(ctx, cio.NullIO)
+		assert.NilError(q, err)
+		return d.HoldingsOf(id)
+	}
+
+	q.Step("create a task by the Go client, and do not start it: it holds everything, but its process is runc init")
+	id := q.ID(ctrd.ContainerID)
+	task := create(id)
+	init := task.Program
+	stream.WaitFor("/tasks/create")
+	assert.Check(q, cmp.DeepEqual(task.Held(), heldWhileCreated), "what the created task holds")
+	assert.Check(q, !slices.Contains(init.Args, "3600"), "the task's process has the program's arguments %q before start", init.Args)
+	proc.WaitFor(q, proc.IsInState(init.PID, "S"))
+	check.OnlyProcessInCgroup(q, init.Identity, task.Cgroup)
+	row := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
+	assert.Check(q, cmp.DeepEqual(row[1:], []string{fmt.Sprint(init.PID), "CREATED"}), "the line of the task in ctr tasks ls")
+	published := ctrd.TaskTopics(ctrd.Topics(stream.TakeEvents()))
+	assert.Check(q, cmp.DeepEqual(published, []string{"/tasks/create"}), "events of a task that was created")
+	q.Fact("created task: holds", task.Held())
+	q.Fact("created task: process", init.Comm)
+	q.Fact("created task: status", row[2])
+	q.Fact("created task: events", published)
+
+	q.Step("try what ctr has for it: everything is refused, and has no effect")
+	for _, r := range []struct {
+		what, words string
+		argv        []string
+	}{
+		{"tasks start", "already exists", []string{"tasks", "start", "-d", "--fifo-dir", d.FifoDir, id}},
+		{"tasks delete", "must be stopped before deletion: created", []string{"tasks", "delete", id}},
+		{"tasks pause", "cannot pause task in created state", []string{"tasks", "pause", id}},
+		{"containers delete", "must be stopped before deletion: created", []string{"containers", "delete", id}},
+	} {
+		refused := d.Refused(r.words, r.argv...)
+		assert.Check(q, cmp.DeepEqual(task.Held(), heldWhileCreated), "after ctr %s", r.what)
+		assert.Check(q, init.Alive(), "after ctr %s runc init is dead", r.what)
+		q.Fact("ctr "+r.what, strings.ReplaceAll(ctrd.CtrError(refused), id, "ID"))
+	}
+
+	q.Step("kill containerd and start it again: the task is still created, in the same process")
+	d.Kill()
+	d.Start()
+	assert.Check(q, cmp.DeepEqual(task.Held(), heldWhileCreated), "what the task holds after a restart of containerd")
+	assert.Check(q, proc.Snapshot(q, init.PID).Same(init.Identity), "the task's process is another one")
+	status := d.TaskStatus(id).Status
+	assert.Check(q, cmp.Equal(status, containerd.Created), "the task's status after a restart of containerd")
+	q.Fact("after a restart of containerd: status", status)
+
+	q.Control("start the task by a client that has not created it: the same process executes the program")
+	stream = d.Listen()
+	q.LogCommand("# task.Start of the Go client, container %s", id)
+	assert.NilError(q, d.Task(id).Start(ctx))
+	proc.WaitFor(q, proc.Runs(init.PID, "sleep"))
+	program := proc.Snapshot(q, init.PID)
+	assert.Check(q, cmp.DeepEqual(program.Identity, init.Identity), "the process before start, and after it")
+	stream.WaitFor("/tasks/start")
+	published = ctrd.TaskTopics(ctrd.Topics(stream.TakeEvents()))
+	assert.Check(q, cmp.DeepEqual(published, []string{"/tasks/start"}), "events of start")
+	q.Fact("after start: process", program.Comm)
+	q.Fact("after start: events", published)
+	d.KillAndDeleteTask(id)
+
+	for i, way := range []struct {
+		name string
+		end  func(id string, init proc.Process)
+	}{
+		{"kill with TERM, which runc init handles, and delete", func(id string, init proc.Process) {
+			d.Ctr("tasks", "kill", "-s", "SIGTERM", id)
+			proc.WaitFor(q, proc.Dead(init.Identity))
+			proc.WaitFor(q, d.TaskStopped(id))
+			d.DeleteTask(id)
+		}},
+		{"tasks delete --force", func(id string, _ proc.Process) { d.Ctr("tasks", "delete", "--force", id) }},
+		{"the daemon's own call, past the client's guard", func(id string, _ proc.Process) {
+			q.LogCommand("# tasks.Delete of the Go client's TaskService, id %s", id)
+			_, err := d.Client().TaskService().Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
+			assert.Check(q, err, "the raw delete of a created task")
+		}},
+	} {
+		q.Step("end a created task by %s: nothing of it is left except the container and its snapshot", way.name)
+		id := q.ID(fmt.Sprintf("%s-%d", ctrd.ContainerID, i+2))
+		task := create(id)
+		way.end(id, task.Program)
+		proc.WaitFor(q, proc.Dead(task.Program.Identity))
+		proc.WaitFor(q, proc.Dead(task.Shim.Identity))
+		assert.Check(q, cmp.DeepEqual(task.Held(), ctrd.Held{"container", "snapshot"}), "after %s", way.name)
+		q.Fact(way.name+": left", task.Held())
+	}
+
+	q.Answer("It holds everything that a running task holds, except the program: runc init waits in its process, also while containerd " +
+		"restarts. ctr can neither start nor delete it, but it can kill it, and `tasks delete --force` does both.")
 }
