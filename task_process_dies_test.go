@@ -3,13 +3,19 @@
 package cdblab
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/cio"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/failure"
@@ -122,4 +128,174 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	}
 	q.Answer("If the task's process dies, which is pid 1 of a pid namespace, the kernel kills all others with it. The task is " +
 		"stopped then, and the shim keeps the exit status until it is deleted. An exec dies alone.")
+}
+
+// containerd's restart monitor does, if the container's record has the label containerd.io/restart.status=running. The label
+// containerd.io/restart.policy says after which ends.
+//
+// The monitor is a part of the daemon. At an interval, 10 s by default, it looks at all containers with the first label. If one has no
+// running task, it deletes the task that has ended, counts in the label restart.count, and makes a new task of the same container: another
+// shim and process, the same snapshot. A kill is an end like others, so `ctr tasks kill` does not stop such a container for long. The
+// label restart.explicitly-stopped=true does. A start of the daemon takes it back if the policy is always, and not if it is unless-stopped.
+// Before containerd 2.4 the policy always ignores it. While containerd is down, no task is restarted.
+//
+// Hint: `ctr containers label`, then kill the task, and look at its pid in `ctr tasks ls`.
+// Spec: https://pkg.go.dev/github.com/containerd/containerd/v2/core/runtime/restart
+func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Who restarts a task that ended?")
+	defer q.Recover()
+	monitor := "io.containerd.monitor.container.v1.restart"
+	if !ctrd.Knows(q, "containerd", "io.containerd.monitor.container.v1") { // containerd 1.7
+		monitor = "io.containerd.internal.v1.restart"
+	}
+	ctx := context.Background()
+	d := ctrd.Start(q, ctrd.WithConfig(fmt.Sprintf("[plugins.%q]\n  interval = \"100ms\"", monitor)))
+	ref := d.PullImage()
+	const prefix = "containerd.io/restart."
+	type row struct {
+		name, labels string // the labels without the prefix
+		exit         int    // status with which the program ends
+		restarted    bool
+		id           string
+		first        proc.Process
+	}
+	rows := []*row{
+		{name: "no label", exit: 7},
+		{name: "no", labels: "status=running policy=no", exit: 7},
+		{name: "always", labels: "status=running policy=always", restarted: true},
+		{
+			name: "always, explicitly stopped", labels: "status=running policy=always explicitly-stopped=true", exit: 7,
+			restarted: !ctrd.Knows(q, "containerd", "failed to reset explicitly-stopped label"), // since containerd 2.4
+		},
+		{name: "unless-stopped, explicitly stopped", labels: "status=running policy=unless-stopped explicitly-stopped=true", exit: 7},
+		{name: "on-failure, after 0", labels: "status=running policy=on-failure"},
+		{name: "on-failure, after 7", labels: "status=running policy=on-failure", exit: 7, restarted: true},
+		{name: "on-failure:1, after its one restart", labels: "status=running policy=on-failure:1 count=1", exit: 7},
+	}
+	q.Cleanup(func() { // before the daemon's cleanup deletes the tasks: a new daemon, which finds no label, restarts none of them
+		if d.PID() != 0 {
+			assert.Check(q, d.Stop())
+		}
+		d.Start() // which connects: the question's client is closed by now
+		containers, err := d.Client().Containers(ctx)
+		assert.Check(q, err)
+		for _, c := range containers {
+			_, err := c.SetLabels(ctx, map[string]string{prefix + "status": ""})
+			assert.Check(q, err)
+		}
+		assert.Check(q, d.Stop())
+		d.Start()
+	})
+	// waitForTask waits until the container has a task whose process is not the process before, and whose program is ready.
+	waitForTask := func(id string, before proc.Process) (now proc.Process) {
+		q.Helper()
+		proc.WaitFor(q, func(t poll.LogT) poll.Result {
+			container, err := d.Client().LoadContainer(ctx, id)
+			if err != nil {
+				return poll.Error(err)
+			}
+			task, err := container.Task(ctx, nil)
+			if err != nil {
+				return poll.Continue("container %s has no task: %v", id, err)
+			}
+			p, err := proc.Read(proc.PID(task.Pid()))
+			if err != nil || p.Same(before.Identity) || !proc.Catches(p.PID, "sh", unix.SIGUSR1)(t).Done() {
+				return poll.Continue("the task of %s has process %d (%v), want a process that is ready, after %d", id, task.Pid(), err, before.PID)
+			}
+			now = p
+			return poll.Success()
+		})
+		return now
+	}
+	start := func(r *row) {
+		q.Helper()
+		container := d.CreateContainerByClient(ctrd.ClientOptions{}, ref, r.id, "sh", "-c",
+			fmt.Sprintf(`echo run >> /runs; trap "exit %d" USR1; sleep 3600 & while :; do wait; done`, r.exit))
+		q.LogCommand("# Go client: NewTask and Start, container %s", r.id)
+		task, err := container.NewTask(ctx, cio.NullIO)
+		assert.NilError(q, err)
+		assert.NilError(q, task.Start(ctx))
+		r.first = waitForTask(r.id, proc.Process{})
+		if labels := strings.Fields(r.labels); len(labels) > 0 { // only now: the monitor would have started the task itself
+			for i := range labels {
+				labels[i] = prefix + labels[i]
+			}
+			d.Ctr(append([]string{"containers", "label", r.id}, labels...)...)
+		}
+	}
+	signal := func(id string, s syscall.Signal) {
+		q.Helper()
+		q.LogCommand("# Go client: Kill with %d, container %s", s, id)
+		assert.NilError(q, d.Task(id).Kill(ctx, s))
+	}
+
+	q.Step("start a task for each policy, and then label its container")
+	for i, r := range rows {
+		r.id = q.ID(fmt.Sprintf("%s-%d", ctrd.ContainerID, i+1))
+		start(r)
+	}
+	sentinel := &row{id: q.ID("cdb-sentinel"), labels: "status=running policy=always"}
+	start(sentinel)
+	now := sentinel.first
+	// lookAtAll returns when the monitor has looked at all containers after this moment. It ends a task of the policy always, and waits
+	// until it runs again. It does so twice, because the monitor may have been at work already when it found the first end.
+	lookAtAll := func() {
+		q.Helper()
+		for range 2 {
+			signal(sentinel.id, unix.SIGKILL)
+			now = waitForTask(sentinel.id, now)
+		}
+	}
+
+	q.Step("end all tasks: the policy decides which containers have a new task, with another process and shim and the same snapshot")
+	for _, r := range rows {
+		signal(r.id, unix.SIGUSR1)
+		proc.WaitFor(q, proc.Dead(r.first.Identity))
+		if !r.restarted {
+			proc.WaitFor(q, d.TaskStopped(r.id))
+		}
+	}
+	lookAtAll()
+	for _, r := range rows {
+		if r.restarted {
+			again := waitForTask(r.id, r.first)
+			assert.Check(q, again.Parent != r.first.Parent, "policy %s: the new task has the shim of the old one", r.name)
+			proc.WaitFor(q, file.HasContent(fmt.Sprintf("/proc/%d/root/runs", again.PID), "run\nrun"))
+			record, err := d.Client().ContainerService().Get(ctx, r.id)
+			assert.NilError(q, err)
+			assert.Check(q, cmp.Equal(record.Labels[prefix+"count"], "1"), "restarts that the label counts, policy %s", r.name)
+		}
+		status := d.TaskStatus(r.id)
+		want := map[bool]containerd.ProcessStatus{true: containerd.Running, false: containerd.Stopped}[r.restarted]
+		assert.Check(q, cmp.Equal(status.Status, want), "the task of policy %s", r.name)
+		if !r.restarted {
+			assert.Check(q, cmp.Equal(status.ExitStatus, uint32(r.exit)), "exit status of the task of policy %s", r.name)
+		}
+		q.Fact("policy "+r.name+": task", status.Status)
+	}
+
+	q.Step("kill containerd, and then a task: it is restarted when containerd runs again. So is a task of the policy always that was " +
+		"explicitly stopped, but not one of unless-stopped")
+	d.Kill()
+	q.KillProcess(now)
+	proc.WaitFor(q, proc.Dead(now.Identity))
+	d.Start()
+	now = waitForTask(sentinel.id, now)
+	lookAtAll()
+	always, unlessStopped := rows[3], rows[4]
+	waitForTask(always.id, always.first)
+	listed := d.Ctr("tasks", "ls").Stdout
+	isRunning := func(r *row) bool {
+		return slices.ContainsFunc(strings.Split(listed, "\n"), func(line string) bool {
+			f := strings.Fields(line)
+			return len(f) == 3 && f[0] == r.id && f[2] == "RUNNING"
+		})
+	}
+	assert.Check(q, isRunning(always), "the task of the policy %s is not running after a restart of containerd", always.name)
+	assert.Check(q, !isRunning(unlessStopped), "the task of the policy %s is running after a restart of containerd", unlessStopped.name)
+	q.Fact("policy always, explicitly stopped: running after a restart of containerd", isRunning(always))
+	q.Fact("policy unless-stopped, explicitly stopped: running after a restart of containerd", isRunning(unlessStopped))
+
+	q.Answer("containerd's restart monitor, if the container has the label containerd.io/restart.status=running and its policy agrees. The " +
+		"container and its snapshot stay the same, and get a new task. While containerd is down, no task is restarted.")
 }
