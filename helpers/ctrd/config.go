@@ -14,7 +14,8 @@ import (
 //
 // The timeouts, which are 5 s or less by default, are the only other setting that is changed. What containerd cannot
 // clean up in time after a shim's death stays behind, and it publishes an exit with status 255. That was seen on a busy
-// machine under emulation.
+// machine under emulation. A task whose shim does not tell its state within 2 s cannot be found. That was seen on a machine with a load of
+// 100.
 var config = template.Must(template.New("config.toml").Parse(`version = {{.Features.Version}}
 root = "{{.Root}}"
 state = "{{.State}}"
@@ -29,6 +30,7 @@ disabled_plugins = [{{range $i, $plugin := .DisabledPlugins}}{{if $i}},{{end}}
   "io.containerd.timeout.shim.cleanup" = "2m"
   "io.containerd.timeout.shim.load" = "2m"
   "io.containerd.timeout.shim.shutdown" = "2m"
+  "io.containerd.timeout.task.state" = "2m"
 {{if .Features.SocketDir}}
 [plugins."io.containerd.shim.v1.manager"]
   socket_dir = "{{.SocketDir}}"
