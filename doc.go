@@ -70,6 +70,7 @@
 //   - A field of config.json: to the question that follows it, with q.Covers at the assertion.
 //   - Another runtime or containerd to test: nothing, CDB_RUNC and the like name it. If it keeps state in a default place of its
 //     own, as crun does in /run/crun, that goes to DefaultPlaces in helpers/host.
+//   - An earlier release that a question compares with: to the table Earlier in helpers/tools/earlier.go.
 //   - A program that questions use, or a further one under test: to the table in helpers/tools. The lab, the VM and `make deps`
 //     read it.
 //   - A picture in the notebook: to the table in helpers/notebook/picture.go. The question records what it shows as a map or a slice.

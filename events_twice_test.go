@@ -4,6 +4,7 @@ package cdblab
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,7 +39,7 @@ func TestEvents_CanAnEventComeTwice(t *testing.T) {
 	init := d.StartTaskAndWaitForEvent(stream, id)
 	// exits returns the exit events of a process of the task, by its id.
 	exits := func(process string) (found []ctrd.Event) {
-		for _, event := range stream.Events() {
+		for _, event := range slices.Concat(stream.Events(), stream.Again()) {
 			if exit, ok := event.Body.(*eventsapi.TaskExit); ok && exit.ID == process {
 				found = append(found, event)
 			}
@@ -92,7 +93,7 @@ func TestEvents_CanAnEventComeTwice(t *testing.T) {
 		assert.Check(q, cmp.Equal(again.String(), both[0].String()), "contents of the same event")
 	}
 	printed := 0
-	for _, line := range stream.FromCtr() {
+	for _, line := range slices.Concat(stream.FromCtr(), stream.AgainFromCtr()) {
 		if strings.Contains(line, "/tasks/exit") && !strings.Contains(line, `"first"`) {
 			printed++
 		}

@@ -130,7 +130,7 @@ func TestTask_WhatHappensToRunningTasksWhenContainerdIsUpgraded(t *testing.T) {
 				"another exec": "works", "a new task": "after kill, delete",
 			})
 			observed[stopped].AssertRows(stopped, failure.Observation{
-				"old Wait: task": "7", "container": "there", "new client: task": "no task", "event 2": "-", "a new task": "at once",
+				"old Wait: task": "7", "container": "there", "new client: task": "no task", "event 2": "-", "a new task": "possible",
 			})
 			running.WaitForEvent("exit init 137")
 			task, err := running.Task()
@@ -144,7 +144,7 @@ func TestTask_WhatHappensToRunningTasksWhenContainerdIsUpgraded(t *testing.T) {
 			q.Control("%s: look at the task whose shim was killed as well, as KillMode=control-group does: the new containerd kills it", from)
 			observed[killed].AssertRows(killed, failure.Observation{
 				"init": "dead", "exec": "dead", "shim": "dead", "bundle": "gone", "rootfs mount": "gone", "cgroup": "gone",
-				"runtime's state": "gone", "container": "there", "new client: task": "no task", "event 1": "-", "a new task": "at once",
+				"runtime's state": "gone", "container": "there", "new client: task": "no task", "event 1": "-", "a new task": "possible",
 			})
 		})
 	}

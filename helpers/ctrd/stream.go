@@ -24,6 +24,9 @@ import (
 )
 
 // Stream is the daemon's event stream from one moment on. Two listeners receive it: the Go client and `ctr events`.
+//
+// A shim to which containerd does not answer within five seconds, as on a busy machine, sends its event again. So an event may be
+// received twice. Both copies have the same time. A stream has each event once; [Stream.Again] has the copies.
 type Stream struct {
 	d         *Daemon
 	name      string     // of the stream's directory: events, or events-2 in a question that listens twice
@@ -33,7 +36,8 @@ type Stream struct {
 	markers   int        // number of markers so far
 
 	mu     sync.Mutex
-	events []Event // that the Go client received
+	events []Event // that the Go client received, each once
+	again  []Event // those that it received again
 	err    error   // with which the Go client's subscription ended; nil while it goes on
 }
 
@@ -90,7 +94,30 @@ func (s *Stream) add(e *events.Envelope) {
 	if err != nil {
 		s.err = err
 	}
-	s.events = append(s.events, Event{e, body})
+	event := Event{e, body}
+	if slices.ContainsFunc(s.events, event.isCopyOf) {
+		s.again = append(s.again, event)
+		return
+	}
+	s.events = append(s.events, event)
+}
+
+// isCopyOf reports whether another event is the same one, which was sent again.
+func (e Event) isCopyOf(other Event) bool {
+	return e.Timestamp.Equal(other.Timestamp) && e.String() == other.String()
+}
+
+// Again returns the events that the Go client received again, and that the question is about.
+func (s *Stream) Again() []Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.relevant(s.again)
+}
+
+// AgainFromCtr returns a line for each event that ctr events printed again, and that the question is about.
+func (s *Stream) AgainFromCtr() []string {
+	_, again := s.ctrOutputLines()
+	return s.texts(again)
 }
 
 func (s *Stream) startCtrEvents(filters []string) {
@@ -323,20 +350,32 @@ func (s *Stream) clientLines() []line {
 	return out
 }
 
-// ctrLines reads what ctr events has printed so far. Each line has seven fields: date, time, offset and name of the
-// time zone, namespace, topic, body.
+// ctrLines returns what ctr events has printed so far, each event once.
 func (s *Stream) ctrLines() []line {
+	lines, _ := s.ctrOutputLines()
+	return lines
+}
+
+// ctrOutputLines reads what ctr events has printed so far: each event once, and those that it printed again. Each line has seven fields:
+// date, time, offset and name of the time zone, namespace, topic, body.
+func (s *Stream) ctrOutputLines() (out, again []line) {
 	data, err := os.ReadFile(s.ctrOutput)
 	if err != nil {
-		return []line{{text: err.Error()}}
+		return []line{{text: err.Error()}}, nil
 	}
-	var out []line
+	seen := map[line]bool{}
 	for l := range strings.Lines(string(data)) {
 		f := strings.SplitN(strings.TrimSpace(l), " ", 7)
 		if len(f) == 7 && strings.HasPrefix(f[3], "UTC") {
 			f[6] = normalize(f[6])
-			out = append(out, line{strings.Join(f[:4], " "), f[4], strings.Join(f[4:], " ")})
+			event := line{strings.Join(f[:4], " "), f[4], strings.Join(f[4:], " ")}
+			if seen[event] {
+				again = append(again, event)
+				continue
+			}
+			seen[event] = true
+			out = append(out, event)
 		}
 	}
-	return out
+	return out, again
 }
