@@ -136,6 +136,7 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 	listed := q.Must("runc", "--root", killed.Root, "list", "-q").Stdout
 	q.Fact("runc list prints", strings.TrimSpace(listed))
 	removeKilledCreate(q, killed)
+	assert.Check(q, !proc.Alive(hook), "the hook, process %d, is still there after the lab's cleanup", hook)
 
 	q.Answer("A create that fails leaves nothing, and its id is free. A create that is killed leaves a state directory, a cgroup and the " +
 		"hook that ran.")

@@ -13,6 +13,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/file"
+	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
@@ -97,7 +98,7 @@ func (l HookLog) Report(name string) HookReport {
 			report.Root = value
 		case kind == "ns":
 			report.Namespaces[rest] = value
-		case kind == "env" && !slices.Contains([]string{"PWD", "OLDPWD", "SHLVL", "_"}, rest):
+		case kind == "env" && !slices.Contains([]string{"PWD", "OLDPWD", "SHLVL", "_", host.OwnerEnv}, rest):
 			report.Env = append(report.Env, rest+"="+value)
 		}
 	}

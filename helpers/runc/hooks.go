@@ -4,6 +4,7 @@ package runc
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -11,6 +12,7 @@ import (
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/file"
+	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 )
 
@@ -26,6 +28,8 @@ type HookLog struct {
 // WithHooks prepares another container of the bundle, with a [HookLog]. The edit sets the hooks; a hook in the host's
 // mount namespace writes to $dir/order, one in the container's root to /seen/order. The program writes "program" there
 // and sleeps.
+//
+// A hook inherits nothing: it would be no process of the question's, and could outlive it. So the environment of each hook has the mark.
 func WithHooks(q *lab.Q, b *bundle.Bundle, name string, edit func(hooks *specs.Hooks, dir string)) (*Container, HookLog) {
 	q.Helper()
 	log := HookLog{Dir: q.Mkdir("seen-" + name), q: q}
@@ -35,6 +39,12 @@ func WithHooks(q *lab.Q, b *bundle.Bundle, name string, edit func(hooks *specs.H
 			specs.Mount{Destination: HookDir, Type: "bind", Source: log.Dir, Options: []string{"bind", "rw"}})
 		s.Hooks = &specs.Hooks{}
 		edit(s.Hooks, log.Dir)
+		for _, p := range HookPoints {
+			hooks := *p.Of(s.Hooks)
+			for i := range hooks {
+				hooks[i].Env = append(slices.Clip(hooks[i].Env), host.OwnerEnv+"="+q.Owner.Mark())
+			}
+		}
 	})
 	return c, log
 }
