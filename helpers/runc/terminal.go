@@ -32,8 +32,10 @@ type Terminal struct {
 // NewTerminal makes a pseudo terminal on the host, for a client that needs one, and returns the master, with the slave for the client.
 func NewTerminal(q *lab.Q) (t *Terminal, slave *os.File) {
 	q.Helper()
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	assert.NilError(q, err)
+	// The file of the mounted devpts itself: the kernel has no need to look for the mount beside /dev/ptmx.
+	const ptmx = "/dev/pts/ptmx"
+	fd, err := unix.Open(ptmx, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	assert.NilError(q, err, "open %s; the mount there: %+v", ptmx, check.MountAt(q, "/dev/pts"))
 	t = &Terminal{FD: fd, q: q, master: os.NewFile(uintptr(fd), "master")}
 	q.TB.Cleanup(func() { t.master.Close() })
 	index, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
