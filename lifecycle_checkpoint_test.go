@@ -43,8 +43,10 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	const nonce = "only memory knows"
 	assert.NilError(q, os.WriteFile(b.Rootfs("nonce"), []byte(nonce), 0o644))
 	// The program reads /nonce once. It writes what it has in memory to /said when it receives USR1.
-	c := runc.Variant(q, b, "frozen", supportedByCRIU, bundle.Args("sh", "-c",
-		`exec < /dev/null > /out 2>&1; read -r known < /nonce; trap 'echo "$known" > /said' USR1; `+
+	devices := q.Mkdir("dev")
+	assert.NilError(q, os.WriteFile(b.Rootfs("empty"), nil, 0o644))
+	c := runc.Variant(q, b, "frozen", supportedByCRIU(devices), bundle.Args("sh", "-c",
+		`exec < /empty > /out 2>&1; read -r known < /nonce; trap 'echo "$known" > /said' USR1; `+
 			`echo ready > /told; while :; do sleep 0.05; done`))
 	imagesDir, workDir := q.Mkdir("images"), q.Mkdir("work")
 
@@ -76,6 +78,7 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	q.Fact("kinds of images", kinds)
 
 	q.Step("restore the container: another process is there, and the program goes on")
+	mountsOfHost := check.MountPoints(proc.Self(q))
 	restore := c.Try("restore", "--detach", "--image-path", imagesDir, "--work-path", workDir, "--bundle", c.Bundle.Name)
 	restoreError := criuError(filepath.Join(workDir, "restore.log"), "")
 	assert.Assert(q, restore.Code == 0, "restore fails: %s\n%s", restoreError, restore)
@@ -86,6 +89,12 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(restored.Args, p.Args))
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
 	q.Fact("pids outside, before and after", []proc.PID{p.PID, restored.PID})
+	mountsAfter := check.MountPoints(proc.Self(q))
+	for _, point := range mountsOfHost {
+		// Mounts of the lab come and go, because other questions are asked at the same time.
+		ofLab := strings.HasPrefix(point, filepath.Dir(filepath.Dir(q.Dir)))
+		assert.Check(q, ofLab || slices.Contains(mountsAfter, point), "restore has unmounted %s of the host", point)
+	}
 	c.Kill("USR1")
 	proc.WaitFor(q, file.HasContent(b.Rootfs("said"), nonce))
 	q.Fact("the restored program writes what it has in memory", file.Read(q, b.Rootfs("said")))
@@ -105,17 +114,23 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	q.Answer("Yes, with CRIU and a kernel that supports it. Restore makes another process, which goes on with the memory of the old one.")
 }
 
-// supportedByCRIU is an edit: it removes what CRIU restores only with further options, such as mounts of tmpfs or a
-// network namespace with its interfaces.
-func supportedByCRIU(s *specs.Spec) {
-	s.Root.Readonly = false
-	s.Mounts = []specs.Mount{
-		{Destination: "/proc", Type: "proc", Source: "proc"},
-		{Destination: "/dev", Type: "bind", Source: "/dev", Options: []string{"bind"}},
-	}
-	s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
-	for _, ns := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.CgroupNamespace} {
-		bundle.WithoutNamespace(ns)(s)
+// supportedByCRIU returns an edit: it removes what CRIU restores only with further options, such as mounts of tmpfs or a
+// network namespace with its interfaces. The directory is mounted on /dev.
+//
+// It must not be the host's /dev. To restore a bind mount, runc mounts it with all that is below on the rootfs, in the host's mount
+// namespace, and unmounts it again. Where the mounts are shared, as with systemd, that unmounts the host's /dev/pts and /dev/shm as
+// well (seen with runc 1.5.2).
+func supportedByCRIU(dev string) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		s.Root.Readonly = false
+		s.Mounts = []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/dev", Type: "bind", Source: dev, Options: []string{"bind"}},
+		}
+		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
+		for _, ns := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.CgroupNamespace} {
+			bundle.WithoutNamespace(ns)(s)
+		}
 	}
 }
 
