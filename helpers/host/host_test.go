@@ -23,6 +23,8 @@ import (
 func TestOwner_OwnsByNameAlone(t *testing.T) {
 	run, question := NewOwner("1", ""), NewOwner("1", "q2")
 	assert.Equal(t, question.Dir(), "/run/cdb-lab/1/q2")
+	assert.Equal(t, question.ID("cdb-running-1.7.29"), "cdb-running-1-7-29-1-q2")
+	assert.Check(t, question.OwnsCgroup("/cdb-lab/"+question.ID("cdb-running-1.7.29")))
 	assert.Equal(t, question.Cgroup(), "/cdb-lab/1/q2")
 	assert.Equal(t, question.ID("cdb-task"), "cdb-task-1-q2")
 	for _, c := range []struct {

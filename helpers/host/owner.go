@@ -56,8 +56,14 @@ func (o Owner) Dir() string { return filepath.Join(Dir, o.Run, o.Question) }
 func (o Owner) Cgroup() string { return filepath.Join(Cgroup, o.Run, o.Question) }
 
 // ID returns a container's id with a suffix by which the owner is recognised. containerd derives the path of a cgroup from
-// its namespace and the container's id alone (/cdb-lab/<id>). Without the suffix, two runs would use the same cgroup.
-func (o Owner) ID(id string) string { return fmt.Sprintf("%s-%s-%s", id, o.Run, o.Question) }
+// its namespace and the container's id alone (/cdb-lab/<id>). Without the suffix, two runs would use the same cgroup. A character
+// that a name of the owner's does not have, such as the dots of a version, becomes a hyphen: otherwise a sweep would not find it.
+func (o Owner) ID(id string) string {
+	return fmt.Sprintf("%s-%s-%s", notInNames.ReplaceAllString(id, "-"), o.Run, o.Question)
+}
+
+// notInNames matches a character that [NewOwner] does not expect in the first part of an id.
+var notInNames = regexp.MustCompile(`[^0-9a-z-]`)
 
 // Mark returns the value of [OwnerEnv] for the owner's processes: its directory and the random id of its run. A number is
 // used again by later runs, the id is not.
