@@ -56,7 +56,7 @@ func TestEvents_WhatBecomesOfTheLastBytesBeforeTheExit(t *testing.T) {
 	// Whole pages, because a pipe is full when it has no page left. 30 are more than a pipe of 16, and less than a pipe and a FIFO.
 	const pages = 30
 	random := rand.New(rand.NewPCG(15, 3))
-	for range pages * os.Getpagesize() { // the two streams have no byte in common, so that they can be told apart in one file
+	for range pages * os.Getpagesize() { // the two streams have no byte in common: in one file each byte shows its stream
 		w.stdout, w.stderr = append(w.stdout, byte(random.IntN(128))), append(w.stderr, byte(128+random.IntN(128)))
 	}
 

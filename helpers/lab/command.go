@@ -43,7 +43,7 @@ func (q *Q) Exec(argv ...string) Result {
 	return q.run(argv, func(*exec.Cmd) {})
 }
 
-// ExecAs is [Q.Exec] for a command of an ordinary user, who is in no group except gid.
+// ExecAs is [Q.Exec] for a command of an ordinary user that is in no group except gid.
 //
 // The user may not be able to reach the program by its path, which may be below a home directory. So the program is passed as a
 // descriptor.
