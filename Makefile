@@ -72,15 +72,16 @@ lab-here: $(if $(value STEP),terminal) deps tools earlier $(BIN)/lab ## run the 
 	@$(AS_ROOT) true # sudo asks for the password before the live display begins
 	@$(TEST) -exec $(AS_ROOT) $(FLAGS) .
 
-# How often, and where: make steady N=60, or make steady N=6 WHERE=vm
+# How often, and where: make steady N=60, or make steady N=6 WHERE=vm. A series that was stopped goes on; with FRESH=1 it begins again.
 N     ?= 10
 WHERE ?= here
+steady_flags = -n $(N) -where $(if $(filter vm,$(WHERE)),vm,here) $(if $(filter-out 0,$(value FRESH)),-fresh)
 .PHONY: steady
 steady: deps tools earlier $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed or differed
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
 	test2json=$$($(GO) tool -n test2json) && $(if $(filter vm,$(WHERE)),\
-		$(VM) $(RELEASE) $(BIN)/lab steady -n $(N) -test2json "$$test2json" $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
-		$(RELEASE) $(AS_ROOT) $(BIN)/lab steady -n $(N) -test2json "$$test2json" .lab/lab.test -test.timeout=40m) \
+		$(VM) $(RELEASE) $(BIN)/lab steady $(steady_flags) -test2json "$$test2json" $(BIN)/lab exec .lab/lab.test -test.timeout=40m,\
+		$(RELEASE) $(AS_ROOT) $(BIN)/lab steady $(steady_flags) -test2json "$$test2json" .lab/lab.test -test.timeout=40m) \
 		$(if $(value Q),-test.run $(call q,Q))
 
 # make mutants SEED=7 N=40 TARGET=runc JOBS=1 Q=Lifecycle: README.md has the others. ALL=1 takes lines that no question executes, too.

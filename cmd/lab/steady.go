@@ -4,7 +4,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -19,8 +18,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"cdblab/helpers/compare"
-	"cdblab/helpers/results"
 	"cdblab/helpers/signals"
 )
 
@@ -34,6 +31,8 @@ func steadyMain(args []string) int {
 	set := flag.NewFlagSet("lab steady", flag.ExitOnError)
 	n := set.Int("n", 10, "number of runs")
 	test2json := set.String("test2json", "", "the `program` that go tool -n test2json prints; without it, facts are not compared")
+	where := set.String("where", "here", "where the command asks the questions: here, or in the vm")
+	fresh := set.Bool("fresh", false, "begin with run 1, also where a series of the same binary and programs was stopped")
 	set.Usage = func() {
 		fmt.Fprintln(set.Output(), "usage: lab steady [-n N] COMMAND [ARGUMENT...]   runs a test binary, or lab exec with one, N times")
 		set.PrintDefaults()
@@ -45,14 +44,16 @@ func steadyMain(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
-	if err := os.MkdirAll(steadyDir, 0o755); err != nil {
-		logf("%v\n  make the directory writable for you, or run this in another checkout", err)
+	s, err := openSeries(ctx, *where, set.Args(), *fresh)
+	if err != nil {
+		logf("%v", err)
 		return 1
 	}
-	var runs []steadyRun
-	var first *results.Run // that passed
-	for i := 1; i <= *n && ctx.Err() == nil; i++ {
-		r := steadyRun{number: i, busy: i%2 == 0}
+	if len(s.Runs) > 0 {
+		logf("going on after the %d runs that are in %s; with FRESH=1 make begins with run 1", len(s.Runs), steadyDir)
+	}
+	for i := len(s.Runs) + 1; i <= *n && ctx.Err() == nil; i++ {
+		r := steadyRun{Number: i, Busy: i%2 == 0}
 		if err := r.run(ctx, set.Args()); err != nil {
 			logf("run %d: %v", i, err)
 			return 1
@@ -60,18 +61,21 @@ func steadyMain(args []string) int {
 		if ctx.Err() != nil {
 			break // it was stopped, which says nothing about the tests
 		}
-		if *test2json != "" && r.code == 0 {
-			if err := r.compareFacts(ctx, *test2json, &first); err != nil {
+		if *test2json != "" && r.Code == 0 {
+			if err := s.compareFacts(ctx, *test2json, &r); err != nil {
 				logf("run %d: compare its facts: %v", i, err)
 				return 1
 			}
 		}
 		logf("%s", r)
-		runs = append(runs, r)
+		if err := s.add(r); err != nil {
+			logf("%v", err)
+			return 1
+		}
 	}
-	failed := printSteady(runs)
+	failed := printSteady(s.Runs)
 	if ctx.Err() != nil {
-		logf("stopped after %d of %d runs", len(runs), *n)
+		logf("stopped after %d of %d runs; the same command goes on with run %d", len(s.Runs), *n, len(s.Runs)+1)
 		return 1
 	}
 	if failed > 0 {
@@ -82,40 +86,40 @@ func steadyMain(args []string) int {
 
 // steadyRun is one run of the test binary.
 type steadyRun struct {
-	number int
-	busy   bool // beside processes that keep the CPUs and the disk busy
-	took   time.Duration
-	code   int      // exit code
-	seed   string   // of the shuffle
-	failed []string // names of the failed tests and subtests
-	last   string   // the line that counts the questions
-	facts  string   // how its facts differ from those of the first run; "" if they were not compared
-	differ bool
+	Number int
+	Busy   bool // beside processes that keep the CPUs and the disk busy
+	Took   time.Duration
+	Code   int      // exit code
+	Seed   string   // of the shuffle
+	Failed []string // names of the failed tests and subtests
+	Last   string   // the line that counts the questions
+	Facts  string   // how its facts differ from those of the first run that passed; "" if they were not compared
+	Differ bool
 }
 
 func (r *steadyRun) logFile() string { return r.file("log") }
 
 func (r *steadyRun) file(ext string) string {
-	return filepath.Join(steadyDir, fmt.Sprintf("run-%03d.%s", r.number, ext))
+	return filepath.Join(steadyDir, fmt.Sprintf("run-%03d.%s", r.Number, ext))
 }
 
 func (r steadyRun) String() string {
 	result := "passed"
-	if r.code != 0 {
-		result = fmt.Sprintf("FAILED with exit code %d: %s", r.code, strings.Join(r.failed, ", "))
+	if r.Code != 0 {
+		result = fmt.Sprintf("FAILED with exit code %d: %s", r.Code, strings.Join(r.Failed, ", "))
 	}
-	if r.facts != "" {
-		result += ". " + r.facts
+	if r.Facts != "" {
+		result += ". " + r.Facts
 	}
 	machine := ""
-	if r.busy {
+	if r.Busy {
 		machine = " on a busy machine"
 	}
-	return fmt.Sprintf("run %d%s, seed %s, %.0f s: %s", r.number, machine, r.seed, r.took.Seconds(), result)
+	return fmt.Sprintf("run %d%s, seed %s, %.0f s: %s", r.Number, machine, r.Seed, r.Took.Seconds(), result)
 }
 
 func (r *steadyRun) run(ctx context.Context, argv []string) error {
-	if r.busy {
+	if r.Busy {
 		stop, err := keepBusy(ctx)
 		if err != nil {
 			return err
@@ -134,12 +138,12 @@ func (r *steadyRun) run(ctx context.Context, argv []string) error {
 	cmd.WaitDelay = time.Minute
 	begin := time.Now()
 	err = cmd.Run()
-	r.took = time.Since(begin)
+	r.Took = time.Since(begin)
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return fmt.Errorf("start %s: %w", argv[0], err)
 	}
-	r.code = cmd.ProcessState.ExitCode()
+	r.Code = cmd.ProcessState.ExitCode()
 	return r.read()
 }
 
@@ -156,52 +160,19 @@ func (r *steadyRun) read() error {
 		line := strings.Trim(lines.Text(), "\x16 \t") // -test.v=test2json begins its own lines with a control character
 		if name, ok := strings.CutPrefix(line, "--- FAIL: "); ok {
 			name, _, _ = strings.Cut(name, " ")
-			r.failed = append(r.failed, name)
+			r.Failed = append(r.Failed, name)
 		}
 		if seed, ok := strings.CutPrefix(line, "-test.shuffle "); ok {
-			r.seed = seed
+			r.Seed = seed
 		}
 		if strings.HasPrefix(line, "cdblab: ") && strings.Contains(line, " questions asked: ") {
-			r.last = line
+			r.Last = line
 		}
 	}
-	if r.code == 0 && r.last == "" {
-		r.code, r.failed = 1, append(r.failed, "no line that counts the questions")
+	if r.Code == 0 && r.Last == "" {
+		r.Code, r.Failed = 1, append(r.Failed, "no line that counts the questions")
 	}
 	return lines.Err()
-}
-
-// compareFacts compares what the run observed with what the first run observed. The difference is in the run's text file.
-func (r *steadyRun) compareFacts(ctx context.Context, test2json string, first **results.Run) error {
-	log, err := os.Open(r.logFile())
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	convert := exec.CommandContext(ctx, test2json, "-t")
-	convert.Stdin = log
-	stream, err := convert.Output()
-	if err != nil {
-		return fmt.Errorf("%s: %w", convert, err)
-	}
-	run, err := results.Read(bytes.NewReader(stream))
-	if err != nil {
-		return err
-	}
-	if *first == nil {
-		*first, r.facts = run, "the first"
-		return nil
-	}
-	c, err := compare.Runs(compare.Side{Name: "the first run", Run: *first}, compare.Side{Name: fmt.Sprintf("run %d", r.number), Run: run})
-	if err != nil {
-		return err
-	}
-	r.facts, r.differ = c.Summary(), !c.Equal()
-	if !r.differ {
-		return nil
-	}
-	var text bytes.Buffer
-	return errors.Join(compare.WriteText(&text, c), os.WriteFile(r.file("txt"), text.Bytes(), 0o644))
 }
 
 // keepBusy starts a process for each CPU that computes, and one that writes to the disk. They end with this process, or when
@@ -269,21 +240,21 @@ func printSteady(runs []steadyRun) (failed int) {
 	fmt.Fprintln(w, "run\tmachine\tseed\ttime\texit code\tfacts\tfailed tests")
 	for _, r := range runs {
 		machine := "as it is"
-		if r.busy {
+		if r.Busy {
 			machine = "busy"
 		}
 		facts := "-"
 		switch {
-		case r.differ:
+		case r.Differ:
 			facts = "see " + filepath.Base(r.file("txt"))
-		case r.facts != "":
+		case r.Facts != "":
 			facts = "the same"
 		}
-		if r.code != 0 || r.differ {
+		if r.Code != 0 || r.Differ {
 			failed++
 		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%.0f s\t%d\t%s\t%s\n",
-			r.number, machine, r.seed, r.took.Seconds(), r.code, facts, strings.Join(r.failed, " "))
+			r.Number, machine, r.Seed, r.Took.Seconds(), r.Code, facts, strings.Join(r.Failed, " "))
 	}
 	w.Flush()
 	fmt.Printf("%d runs, %d failed or observed other facts; the output of each is in %s\n", len(runs), failed, steadyDir)
