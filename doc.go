@@ -5,8 +5,8 @@
 // # The chapter
 //
 //   - Bundle (bundle_test.go): what an OCI bundle is: built by hand, and made by containerd.
-//     Topics: spec, rootfs, namespaces, mounts, process, seccomp, limits, userns, refused, edit_after_create,
-//     containerd, libcontainer.
+//     Topics: spec, rootfs, namespaces, mounts, process, seccomp, apparmor, limits, userns, refused,
+//     edit_after_create, containerd, libcontainer.
 //   - Lifecycle (lifecycle_test.go): what runc does with a bundle, from create to delete.
 //     Topics: states, isolation, kill, delete, run, exec, pause, hooks, failed_create, refused, libcontainer, update,
 //     state_json, terminal, checkpoint, rootless, systemd.
@@ -253,6 +253,5 @@
 //   - linux.resources.memory.useHierarchy: of v1 alone, and always so since Linux 5.11; runc ignores it
 //   - linux.resources.rdma: needs a network card with RDMA
 //   - ociVersion: tells the runtime how to read config.json; the kernel never sees it
-//   - process.apparmorProfile: needs a kernel with AppArmor and a profile that is loaded
 //   - process.selinuxLabel: needs a kernel with SELinux and a policy
 package cdblab

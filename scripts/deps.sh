@@ -42,6 +42,8 @@ package() {
 	zypper:qemu) [ "$arch" = aarch64 ] && echo qemu-arm || echo qemu-x86 ;;
 	*:compiler) echo gcc ;;
 	*:mkfs.erofs) echo erofs-utils ;;
+	dnf:apparmor_parser | zypper:apparmor_parser) echo apparmor-parser ;;
+	*:apparmor_parser) echo apparmor ;;
 	*) echo "$2" ;;
 	esac
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // Inventory is what a host has at one moment: for each kind of thing ("mount", "cgroup", "process", "namespace", "socket",
-// "file", "loop device", "device", "unit"), name → description.
+// "file", "loop device", "device", "unit", "AppArmor profile"), name → description.
 type Inventory map[string]map[string]string
 
 // TakeInventory returns the inventory of the whole host.
@@ -32,6 +32,7 @@ func takeInventory(owner *Owner) (Inventory, error) {
 	inv := Inventory{}
 	for _, add := range []func(*Owner) error{
 		inv.addMounts, inv.addCgroups, inv.addProcesses, inv.addSockets, inv.addFiles, inv.addLoopDevices, inv.addDevices, inv.addUnits,
+		inv.addProfiles,
 	} {
 		if err := add(owner); err != nil {
 			return nil, fmt.Errorf("take the inventory of the host: %w", err)
@@ -213,6 +214,9 @@ func isOwnedBy(c Change, before Inventory, owner Owner) bool {
 	}
 	if c.Kind == "unit" {
 		return owner.ownsMark(c.Description)
+	}
+	if c.Kind == "AppArmor profile" {
+		return owner.ownsProfile(c.Name)
 	}
 	if owner.Owns(c.Name) || owner.Owns(c.Description) {
 		return true

@@ -19,6 +19,7 @@ import (
 type Swept struct {
 	Dir       string   // the owner's directory
 	Units     []string // of systemd
+	Profiles  []string // of AppArmor
 	Processes []string
 	Mounts    []string
 	Cgroups   []string
@@ -27,7 +28,7 @@ type Swept struct {
 
 // Empty reports whether there was nothing except the owner's own directory and cgroup.
 func (s Swept) Empty() bool {
-	return len(s.Units)+len(s.Processes)+len(s.Mounts)+len(s.Cgroups)+s.Files == 0
+	return len(s.Units)+len(s.Profiles)+len(s.Processes)+len(s.Mounts)+len(s.Cgroups)+s.Files == 0
 }
 
 func (s Swept) String() string {
@@ -36,10 +37,13 @@ func (s Swept) String() string {
 	if len(s.Units) > 0 { // only where systemd is
 		text += fmt.Sprintf(", %d units", len(s.Units))
 	}
+	if len(s.Profiles) > 0 { // only where AppArmor is
+		text += fmt.Sprintf(", %d AppArmor profiles", len(s.Profiles))
+	}
 	return text
 }
 
-// SweepOwner removes everything of an owner: its units, processes, mounts, cgroups and files.
+// SweepOwner removes everything of an owner: its units, processes, AppArmor profiles, mounts, cgroups and files.
 func SweepOwner(owner Owner) (Swept, error) {
 	s := Swept{Dir: owner.Dir()}
 	sockets := noted(owner)
@@ -49,6 +53,10 @@ func SweepOwner(owner Owner) (Swept, error) {
 	}
 	killed, alsoSockets, err := killAll(owner)
 	if s.Processes = killed; err != nil {
+		return s, err
+	}
+	// After the processes: one that lives would be unconfined.
+	if s.Profiles, err = RemoveProfiles(owner); err != nil {
 		return s, err
 	}
 	removeSockets(append(sockets, alsoSockets...))

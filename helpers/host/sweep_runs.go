@@ -163,7 +163,8 @@ func sweepBehind(owner Owner) error {
 	// By the random id, and runc init, which has no mark, by its cgroup. No other run has the number: its directory would be there.
 	_, err = StopUnits(owner)
 	_, _, killErr := killAll(owner)
-	if err = errors.Join(err, killErr); err == nil {
+	_, removeErr := RemoveProfiles(owner)
+	if err = errors.Join(err, killErr, removeErr); err == nil {
 		_, err = removeEmptyCgroups(owner)
 	}
 	return errors.Join(err, removeRootIfIdle())

@@ -24,7 +24,7 @@ type Section struct {
 // Sections of the chapter, in its order.
 var Sections = []Section{
 	{"Bundle", "what an OCI bundle is: built by hand, and made by containerd", []string{
-		"spec", "rootfs", "namespaces", "mounts", "process", "seccomp", "limits", "userns", "refused",
+		"spec", "rootfs", "namespaces", "mounts", "process", "seccomp", "apparmor", "limits", "userns", "refused",
 		"edit_after_create", "containerd", "libcontainer",
 	}},
 	{"Lifecycle", "what runc does with a bundle, from create to delete", []string{

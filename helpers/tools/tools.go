@@ -66,6 +66,7 @@ var All = []Tool{
 	helperTool("crun", "/usr/bin/crun", Optional),
 	helperTool("criu", "/usr/sbin/criu", Optional),
 	helperTool("mkfs.erofs", "/usr/bin/mkfs.erofs", Optional),
+	helperTool("apparmor_parser", "/usr/sbin/apparmor_parser", Optional),
 }
 
 // pinnedTool returns a program under test: go.mod pins its version, and `make tools` builds it.

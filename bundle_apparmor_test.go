@@ -1,0 +1,144 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/apparmor"
+	"cdblab/helpers/bundle"
+	"cdblab/helpers/check"
+	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
+)
+
+// An AppArmor profile refuses root what its capabilities and the modes of the files allow. It is in force from the program's execve
+// on, for the program and its children, and the host can replace or remove it while they run. An exec is under it too, unless its
+// flags or its file say otherwise: a file for --process that names no profile starts an unconfined program.
+//
+// process.apparmorProfile is only a name: the host has to load the profile before. runc init asks the kernel for the profile at its
+// execve, so runc's own work in the container, such as its mounts, is not under it. Seccomp decides by the number of a call. AppArmor
+// decides by what the call is about: this path, this capability, a mount.
+//
+// Hint: read /proc/PID/attr/apparmor/current, and /sys/kernel/security/apparmor/profiles.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process
+// Kernel: https://docs.kernel.org/admin-guide/LSM/apparmor.html
+func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What does an AppArmor profile refuse?")
+	defer q.Recover()
+	apparmor.Require(q)
+	locked := apparmor.Load(q, "locked", "deny /tmp/locked/** w", "deny mount", "deny capability chown")
+	open := apparmor.Load(q, "open")
+	b := bundle.Busybox(q, "sleep", "3600").Edit(func(s *specs.Spec) {
+		all := []string{"CAP_SYS_ADMIN", "CAP_CHOWN", "CAP_DAC_OVERRIDE"}
+		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Permitted: all, Effective: all}
+		bundle.ScratchAtTmp(s)
+	})
+	under := func(p *apparmor.Profile) func(*specs.Spec) {
+		return func(s *specs.Spec) { s.Process.ApparmorProfile = p.Name }
+	}
+	enforced := func(p *apparmor.Profile) string { return p.Name + " (enforce)" }
+
+	q.Step("create: runc init is not under the profile yet")
+	c := runc.Variant(q, b, "locked", under(locked))
+	sh := c.UseShell()
+	c.Create()
+	created := c.Process()
+	assert.Check(q, apparmor.Of(q, created.PID) != enforced(locked), "runc init is under the profile before start")
+
+	q.Step("start: execve puts the program under the profile, and its children inherit it")
+	c.Start()
+	proc.WaitFor(q, proc.Runs(created.PID, "sh"))
+	assert.Check(q, cmp.Equal(apparmor.Of(q, created.PID), enforced(locked)), "profile of the program")
+	ofChild := sh.Run("cat /proc/self/attr/current").Out
+	assert.Check(q, cmp.Equal(ofChild, enforced(locked)), "profile of a child")
+	q.Covers("process.apparmorProfile")
+	q.Fact("profile of the created process is in force", apparmor.Of(q, created.PID) == ofChild)
+
+	q.Step("the profile refuses root what root's capabilities allow; what no rule denies goes on")
+	acts := []struct{ name, act, refused string }{
+		{"write below /tmp/locked", "mkdir -p /tmp/locked && echo text > /tmp/locked/file", "Permission denied"},
+		{"write elsewhere in /tmp", "echo text > /tmp/file", ""},
+		{"mount", "mount -t tmpfs tmpfs /root", "Permission denied"},
+		{"chown", "touch /tmp/owned && chown 1 /tmp/owned", "Operation not permitted"},
+	}
+	try := func(what string, sh *runc.Shell, confined bool) {
+		for _, act := range acts {
+			r := sh.Run(act.act)
+			if confined && act.refused != "" {
+				assert.Check(q, r.Code != 0, "%s: %s succeeds", what, act.name)
+				assert.Check(q, cmp.Contains(r.Out, act.refused), "%s: %s", what, act.name)
+				q.Fact(what+": "+act.name, check.LastLine(r.Out))
+				continue
+			}
+			assert.Check(q, cmp.Equal(r.Code, 0), "%s: %s fails: %s", what, act.name, r.Out)
+			q.Fact(what+": "+act.name, fmt.Sprintf("exit code %d", r.Code))
+		}
+	}
+	try("profile", sh, true)
+	const chown, override, admin = 1 << 0, 1 << 1, 1 << 21 // linux/capability.h
+	effective := proc.Status(q, created.PID, "CapEff")
+	assert.Check(q, cmp.Equal(effective, proc.Mask(chown|override|admin).String()), "CapEff of the program, which may not use CAP_CHOWN")
+	q.Fact("CapEff of the program", effective)
+
+	q.Control("without a profile the same acts succeed")
+	_, free, freeProcess := runc.StartWithShell(q, b, "free")
+	assert.Check(q, apparmor.Of(q, freeProcess.PID) != enforced(locked))
+	try("no profile", free, false)
+
+	q.Run("exec", func(q *lab.Q) {
+		runc.SkipUnlessRunc(q, "exec --apparmor")
+		q.Step("an exec is under the profile of config.json, unless --apparmor names another one, or unconfined")
+		for i, row := range []struct {
+			flags []string
+			what  string
+			want  string
+		}{
+			{nil, "exec", enforced(locked)},
+			{[]string{"--apparmor", open.Name}, "exec --apparmor with another profile", enforced(open)},
+			{[]string{"--apparmor", "unconfined"}, "exec --apparmor unconfined", "unconfined"},
+		} {
+			executed := runc.ExecSleep(q, c, fmt.Sprintf("exec-%d", i), row.flags...)
+			assert.Check(q, cmp.Equal(apparmor.Of(q, executed.PID), row.want), "profile of a program that was started by %s", row.what)
+			q.Fact(row.what+": is under the profile of config.json", apparmor.Of(q, executed.PID) == enforced(locked))
+		}
+
+		q.Step("exec --process with a file that names no profile: the program is unconfined")
+		silent := *c.Bundle.Spec.Process
+		silent.ApparmorProfile = ""
+		executed := runc.ExecProcess(q, c, &silent)
+		assert.Check(q, cmp.Equal(apparmor.Of(q, executed.PID), "unconfined"), "profile of exec --process, whose file names none")
+		q.Fact("exec --process without a profile in the file: profile", apparmor.Of(q, executed.PID))
+	})
+
+	q.Step("a profile that is not loaded: create refuses the bundle")
+	missing := runc.Variant(q, b, "missing", func(s *specs.Spec) { s.Process.ApparmorProfile = locked.Name + "-missing" })
+	refused := missing.Try("create")
+	assert.Check(q, refused.Code != 0, "create succeeds with a profile that does not exist:\n%s", refused)
+	runc.AssertMessage(q, refused.Stderr, "apparmor")
+	q.Fact("create with a profile that is not loaded: error", runc.StableMessage(refused.Stderr))
+
+	q.Step("replace the profile while the program runs: the new rules hold at once")
+	locked.Replace("deny /tmp/other/** w")
+	other := sh.Run("mkdir /tmp/other && echo text > /tmp/other/file")
+	assert.Check(q, other.Code != 0, "the program writes what the new rules deny")
+	assert.Check(q, cmp.Contains(other.Out, "Permission denied"))
+	try("replaced profile", sh, false)
+	q.Fact("replaced profile: write below /tmp/other", check.LastLine(other.Out))
+
+	q.Step("remove the profile: the running program is unconfined")
+	assert.Check(q, cmp.Equal(apparmor.Of(q, created.PID), enforced(locked)), "profile of the program before the removal")
+	locked.Remove()
+	assert.Check(q, cmp.Equal(apparmor.Of(q, created.PID), "unconfined"), "profile of the program after the removal")
+	assert.Check(q, cmp.Equal(sh.Run("echo text > /tmp/other/file").Code, 0), "without the profile the program may not write below /tmp/other")
+	q.Fact("profile of the program after the removal", apparmor.Of(q, created.PID))
+
+	q.Answer("From the program's execve on, an AppArmor profile refuses root what its rules deny: a path, a capability, a mount. " +
+		"Its children are under it too, and an exec unless its caller names another profile. The host can replace or remove it while the program runs.")
+}
