@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -187,6 +188,8 @@ func observeLifecycle(q *lab.Q, c *runc.Container, do operations) observations {
 	pid := do.create()
 	created := proc.Snapshot(q, pid)
 	facts["created: status"] = do.status()
+	hostname := q.Must("nsenter", "-t", strconv.Itoa(int(pid)), "-u", "hostname")
+	facts["created: hostname"] = strings.TrimSpace(hostname.Stdout)
 	facts["created: namespaces of its own"] = strings.Join(created.OwnNamespaces(proc.Self(q).Identity), " ")
 	check.OnlyProcessInCgroup(q, created.Identity, cgroupsPath)
 	assert.Assert(q, len(created.Args) > 0, "the process has no command line: its state is %s", created.State)

@@ -25,7 +25,7 @@ type Verdict struct {
 // The words of a verdict.
 const (
 	Equivalent       = "equivalent"        // it does what the program does, as far as anything can tell
-	OutOfScope       = "out of scope"      // the lab does not look at this: criu, rootless, systemd
+	OutOfScope       = "out of scope"      // the lab cannot look at this here: CRIU, systemd
 	MissingAssertion = "missing assertion" // a question has to be stricter
 )
 
