@@ -5,6 +5,7 @@ package ctrd
 import (
 	"testing"
 
+	eventsapi "github.com/containerd/containerd/api/events"
 	"gotest.tools/v3/assert"
 )
 
@@ -17,5 +18,15 @@ func TestNormalize(t *testing.T) {
 		{"not JSON", `<nil>`, `<nil>`},
 	} {
 		t.Run(row.name, func(t *testing.T) { assert.Equal(t, normalize(row.body), row.want) })
+	}
+}
+
+// The type of a task event decides its topic. Events of other types have topics of their own.
+func TestTaskTopic_IsThatOfTheType(t *testing.T) {
+	for want, body := range map[string]any{
+		"/tasks/exit": &eventsapi.TaskExit{}, "/tasks/delete": &eventsapi.TaskDelete{}, "/tasks/oom": &eventsapi.TaskOOM{},
+		"": &eventsapi.ContainerCreate{},
+	} {
+		assert.Equal(t, Event{Body: body}.taskTopic(), want)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"al.essio.dev/pkg/shellescape"
 	eventsapi "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/v2/core/events"
+	"github.com/containerd/containerd/v2/core/runtime"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
@@ -196,7 +197,20 @@ func (s *Stream) TakeEvents() []Event {
 	defer s.mu.Unlock()
 	since := s.relevant(s.events[s.taken:])
 	s.taken = len(s.events)
+	for _, e := range since {
+		if want := e.taskTopic(); want != "" && e.Topic != want {
+			q.Errorf("containerd published a %T under the topic %s, expected %s: a client that filters by topic misses it", e.Body, e.Topic, want)
+		}
+	}
 	return since
+}
+
+// taskTopic returns the topic that belongs to the type of a task event, or "" for an event that is not about a task.
+func (e Event) taskTopic() string {
+	if !strings.HasPrefix(fmt.Sprintf("%T", e.Body), "*events.Task") {
+		return ""
+	}
+	return runtime.GetTopic(e.Body)
 }
 
 func (s *Stream) hasMarker(lines []line, marker string) bool {
