@@ -111,6 +111,7 @@ func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
 
 		q.Step("exec --process with a file that names no profile: the program is unconfined")
 		silent := *c.Bundle.Spec.Process
+		silent.Args = []string{"sleep", "3601"} // a second shell would take commands of the first one
 		silent.ApparmorProfile = ""
 		executed := runc.ExecProcess(q, c, &silent)
 		assert.Check(q, cmp.Equal(apparmor.Of(q, executed.PID), "unconfined"), "profile of exec --process, whose file names none")
