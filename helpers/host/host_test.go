@@ -234,6 +234,20 @@ func TestDiff_ReportsWhatAppearedAndWhatDisappeared(t *testing.T) {
 	assert.Check(t, cmp.Len(OwnedBy(changes, before, NewOwner("2", "")), 0))
 }
 
+// No program may unmount a file system of the host's /dev or /sys. Other mounts come and go by themselves.
+func TestOwnedBy_AMountOfDevThatIsGone(t *testing.T) {
+	owner := NewOwner("1", "q2")
+	for name, owned := range map[string]bool{
+		"/dev/pts (devpts)": true, "/sys/kernel/security (securityfs)": true,
+		"/run/user/1000 (tmpfs)": false, "/dev (devtmpfs)": false,
+	} {
+		gone := Change{"mount", name, "from x /", true}
+		assert.Check(t, cmp.Len(OwnedBy([]Change{gone}, Inventory{}, owner), map[bool]int{true: 1}[owned]), "%s is gone", name)
+		gone.Gone = false
+		assert.Check(t, cmp.Len(OwnedBy([]Change{gone}, Inventory{}, owner), 0), "%s was mounted", name)
+	}
+}
+
 func TestOwnedBy_DefaultPlacesAndTheNullDevice(t *testing.T) {
 	owner := NewOwner("1", "")
 	unusedPlace := Inventory{}

@@ -197,13 +197,20 @@ func Diff(before, after Inventory) []Change {
 //   - what has a name of the owner,
 //   - what appeared below a [DefaultPlaces] directory that the host did not use before,
 //   - what appeared there under an id of the lab, also where the host uses the directory,
-//   - what replaced the null device, whichever program did it.
+//   - what replaced the null device, whichever program did it,
+//   - what unmounted a file system below /dev or /sys, whichever program did it: no system does so while it runs.
 func OwnedBy(changes []Change, before Inventory, owner Owner) []Change {
 	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return !isOwnedBy(c, before, owner) })
 }
 
+// isSystemMount reports whether a mount is below /dev or /sys. A restore by runc 1.5.2 unmounts /dev/pts of the host, if the container
+// has a bind mount of /dev and the host's mounts are shared. Other mounts, such as /run/user/1000, come and go by themselves.
+func isSystemMount(c Change) bool {
+	return c.Kind == "mount" && (strings.HasPrefix(c.Name, "/dev/") || strings.HasPrefix(c.Name, "/sys/"))
+}
+
 func isOwnedBy(c Change, before Inventory, owner Owner) bool {
-	if c.Kind == "device" {
+	if c.Kind == "device" || isSystemMount(c) && c.Gone {
 		return true
 	}
 	if c.Gone {
