@@ -39,10 +39,22 @@ func Index(fs *rootfs.FS) (v1.ImageIndex, error) {
 
 // newIndex returns an index with an image of these uncompressed layers, the lowest first.
 func newIndex(layers ...[]byte) (v1.ImageIndex, error) {
+	return addImage(emptyIndex(), native(), layers...)
+}
+
+func emptyIndex() v1.ImageIndex { return mutate.IndexMediaType(empty.Index, types.OCIImageIndex) }
+
+// native returns the platform that this program was built for.
+func native() v1.Platform {
 	platform := v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	if runtime.GOARCH == "arm64" {
 		platform.Variant = "v8"
 	}
+	return platform
+}
+
+// addImage returns an index with one more image, which is for this platform and has these uncompressed layers, the lowest first.
+func addImage(index v1.ImageIndex, platform v1.Platform, layers ...[]byte) (v1.ImageIndex, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	for _, layer := range layers {
 		l, err := tarball.LayerFromOpener(
@@ -67,6 +79,5 @@ func newIndex(layers ...[]byte) (v1.ImageIndex, error) {
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		return nil, err
 	}
-	return mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex),
-		mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &platform}}), nil
+	return mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &platform}}), nil
 }

@@ -34,14 +34,21 @@ var secondLayer = []struct{ name, content string }{
 
 // LayeredIndex returns the image [Layered], as [Index] returns the lab's image.
 func LayeredIndex(fs *rootfs.FS) (v1.ImageIndex, error) {
-	var first, second bytes.Buffer
-	if err := fs.WriteTar(&first); err != nil {
+	first, second, err := layers(fs)
+	if err != nil {
 		return nil, err
 	}
-	if err := writeSecondLayer(&second); err != nil {
-		return nil, err
+	return newIndex(first, second)
+}
+
+// layers returns the two layers, uncompressed.
+func layers(fs *rootfs.FS) (first, second []byte, err error) {
+	var of [2]bytes.Buffer
+	if err := fs.WriteTar(&of[0]); err != nil {
+		return nil, nil, err
 	}
-	return newIndex(first.Bytes(), second.Bytes())
+	err = writeSecondLayer(&of[1])
+	return of[0].Bytes(), of[1].Bytes(), err
 }
 
 func writeSecondLayer(to io.Writer) error {

@@ -44,7 +44,9 @@ func handlerOf(session *lab.Session) (http.Handler, error) {
 // newHandler returns the handler of a registry that has the lab's images. They are pushed without a network.
 func newHandler(fs *rootfs.FS) (http.Handler, error) {
 	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	for tag, newIndex := range map[string]func(*rootfs.FS) (v1.ImageIndex, error){"latest": Index, "layered": LayeredIndex} {
+	for tag, newIndex := range map[string]func(*rootfs.FS) (v1.ImageIndex, error){
+		"latest": Index, "layered": LayeredIndex, "platforms": PlatformsIndex,
+	} {
 		index, err := newIndex(fs)
 		if err != nil {
 			return nil, fmt.Errorf("make the image busybox:%s: %w", tag, err)

@@ -1,0 +1,175 @@
+//go:build linux && vmlab
+
+package cdblab
+
+import (
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/check"
+	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
+	"cdblab/helpers/image"
+	"cdblab/helpers/lab"
+)
+
+// A pull fetches the layers for one platform, by default that of the machine. ctr also fetches the small parts of the other
+// platforms, the manifest and the config, unless --skip-metadata is given. ctr 1.7 does this only with --all-metadata.
+//
+// A tag names an index. The index lists a manifest for each platform, with its digest. So one reference serves all machines, and
+// each machine fetches its own layers. Platforms may have layers in common, which are fetched once: a blob is found by its digest only.
+// `ctr images ls` lists each platform whose manifest is there, also without its layers.
+//
+// The platform is what the author of the image has written. containerd compares it with the machine when it chooses a manifest.
+// No program compares it with the instructions in the layers: the kernel refuses them at execve, or executes them. Since 2.0, a pull
+// of an image that has nothing for the machine succeeds, without a layer. The mistake shows when a container is to be made.
+//
+// Hint: `ctr content ls`, `ctr images ls`, and the registry's log; pull with --platform linux/s390x.
+// Spec: https://github.com/opencontainers/image-spec/blob/main/image-index.md
+func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What is pulled of an image for several platforms?")
+	defer q.Recover()
+	if _, ours := q.Image(); !ours {
+		q.Skipf("only the lab's own registry has such an image: unset CDB_IMAGE")
+	}
+	d := ctrd.Start(q)
+	registry := image.Serve(q)
+	hosts := registry.HostsDir(q)
+	// pull pulls the image, and returns what the registry was asked for: the tag, and each digest once.
+	pull := func(flags ...string) (tag string, blobs []string) {
+		q.Helper()
+		known := len(registry.Requests())
+		d.Ctr(slices.Concat([]string{"images", "pull", "--hosts-dir", hosts}, flags, []string{image.Platforms})...)
+		for _, request := range registry.Requests()[known:] {
+			if _, hash, byDigest := strings.Cut(request, "sha256:"); byDigest {
+				blobs = append(blobs, hash)
+			} else {
+				tag = request
+			}
+		}
+		slices.Sort(blobs)
+		return tag, slices.Compact(blobs)
+	}
+	// short returns ctr's error with digests cut short.
+	short := func(r lab.Result) string {
+		return regexp.MustCompile(`(sha256:[0-9a-f]{6})[0-9a-f]{58}`).ReplaceAllString(ctrd.CtrError(r), "$1…")
+	}
+	// names returns the names of the blobs' files, sorted.
+	names := func(blobs ...digest.Digest) (out []string) {
+		for _, blob := range blobs {
+			out = append(out, blob.Encoded())
+		}
+		slices.Sort(out)
+		return out
+	}
+	files := func() []string { return file.Names(q, d.BlobDir()) }
+
+	q.Step("pull the image for two platforms: of the layers, only that of this machine is fetched")
+	tag, fetched := pull()
+	assert.Check(q, cmp.Equal(tag, "HEAD /v2/library/busybox/manifests/platforms"))
+	assert.Check(q, cmp.DeepEqual(files(), fetched), "files in blobs/sha256, and what the registry was asked for")
+	ofTag := digest.Digest(check.TableCell(q, d.Ctr("images", "ls").Stdout, image.Platforms, 2))
+	var index v1.Index
+	d.DecodeBlob(ofTag, &index)
+	assert.Assert(q, cmp.Len(index.Manifests, 2))
+	var native, foreign v1.Manifest
+	d.DecodeBlob(index.Manifests[0].Digest, &native)
+	assert.Assert(q, cmp.Equal(len(native.Layers), 1))
+	ofNative := []digest.Digest{ofTag, index.Manifests[0].Digest, native.Config.Digest, native.Layers[0].Digest}
+	// ctr 1.7 fetches manifests and configs of other platforms only with --all-metadata.
+	withMetadata := len(fetched) > len(ofNative)
+	q.Fact("pull: blobs", len(fetched))
+	q.Fact("pull: the manifest of the other platform is fetched", file.Exists(d.BlobPath(index.Manifests[1].Digest)))
+
+	q.Step("ask for a container of the other platform: it is refused, because a blob is not there")
+	run := []string{"run", "--rm", "--fifo-dir", d.FifoDir}
+	print := []string{q.ID("cdb-platform"), "sh", "-c", "uname -m; cat /etc/layer"}
+	ofForeign := slices.Concat(run, []string{"--platform", image.Foreign, image.Platforms}, print)
+	refused := d.Refused("not found", ofForeign...)
+	q.Fact("ctr run --platform, before the pull for it: error", short(refused))
+
+	q.Step("pull for the other platform: only what is not there is fetched, and not the layer that both have")
+	before := files()
+	flags := []string{"--platform", image.Foreign}
+	if r := d.TryCtr(slices.Concat([]string{"images", "pull", "--hosts-dir", hosts}, flags, []string{image.Platforms})...); r.Code != 0 {
+		// The transfer service of 2.0 unpacks only for the machine's own platform. With --local, ctr pulls and unpacks by itself.
+		assert.Check(q, cmp.Contains(r.Stderr, "no unpack platforms defined"), "the error of a pull for another platform")
+		flags = append(flags, "--local")
+		pull(flags...)
+	}
+	d.DecodeBlob(index.Manifests[1].Digest, &foreign)
+	assert.Assert(q, cmp.Equal(len(foreign.Layers), 2))
+	assert.Check(q, cmp.Equal(foreign.Layers[0].Digest, native.Layers[0].Digest), "the first layer, which both platforms have")
+	second := foreign.Layers[1].Digest
+	metadata := []digest.Digest{index.Manifests[1].Digest, foreign.Config.Digest}
+	all := slices.Concat(ofNative, metadata, []digest.Digest{second})
+	assert.Check(q, cmp.DeepEqual(files(), names(all...)), "files in blobs/sha256")
+	if withMetadata {
+		assert.Check(q, cmp.DeepEqual(before, names(slices.Concat(ofNative, metadata)...)), "files in blobs/sha256 after the first pull")
+	} else {
+		assert.Check(q, cmp.DeepEqual(before, names(ofNative...)), "files in blobs/sha256 after the first pull")
+	}
+	q.Fact("pull for the other platform: new blobs", len(files())-len(before))
+	listed := check.TableCell(q, d.Ctr("images", "ls").Stdout, image.Platforms, 5)
+	assert.Check(q, cmp.Contains(listed, image.Foreign), "platforms that ctr lists")
+
+	q.Step("run both: each has the files of its own layers, and the program runs, because it is one of this machine whatever the index says")
+	var uts unix.Utsname
+	assert.NilError(q, unix.Uname(&uts))
+	machine := unix.ByteSliceToString(uts.Machine[:])
+	var config v1.Image
+	d.DecodeBlob(foreign.Config.Digest, &config)
+	assert.Check(q, cmp.Equal(config.OS+"/"+config.Architecture, image.Foreign), "platform in the config")
+	there := d.Ctr(ofForeign...)
+	assert.Check(q, cmp.Equal(there.Stdout, machine+"\nfrom the second layer\n"), "output of the program of the image for %s", image.Foreign)
+	here := d.TryCtr(slices.Concat(run, []string{image.Platforms}, print)...)
+	assert.Check(q, cmp.Equal(here.Stdout, machine+"\n"), "output of the program of the image for this machine")
+	assert.Check(q, cmp.Contains(here.Stderr, "No such file"), "the second layer is not of the image for this machine")
+	q.Fact("program of the image for "+image.Foreign+": runs on this machine", strings.HasPrefix(there.Stdout, machine))
+
+	q.Control("pull once more, with the other choice of metadata: a flag decides whether manifests and configs of other platforms are fetched")
+	d.Ctr("images", "rm", "--sync", image.Platforms)
+	assert.Check(q, cmp.Len(files(), 0), "blobs after images rm --sync")
+	flag, want := "--skip-metadata", names(ofNative...)
+	if !withMetadata {
+		flag, want = "--all-metadata", names(slices.Concat(ofNative, metadata)...)
+	}
+	_, fetched = pull(flag)
+	assert.Check(q, cmp.DeepEqual(files(), want), "files in blobs/sha256")
+	assert.Check(q, cmp.DeepEqual(fetched, want), "what the registry was asked for")
+	q.Fact("pull "+flag+": blobs", len(fetched))
+	d.Ctr("images", "rm", "--sync", image.Platforms)
+
+	q.Step("let the index list only the other platform: the pull fetches no layer, and the mistake shows when a container is made")
+	index.Manifests = index.Manifests[1:]
+	only, err := json.Marshal(index)
+	assert.NilError(q, err)
+	substitute := image.Substitute{Body: only, MediaType: v1.MediaTypeImageIndex, Digest: digest.FromBytes(only)}
+	registry.Substitute("manifests/platforms", substitute)
+	registry.Substitute("manifests/"+substitute.Digest.String(), substitute)
+	unmatched := d.TryCtr("images", "pull", "--hosts-dir", hosts, image.Platforms)
+	// The transfer service, by which ctr pulls since 2.0, reports no error. ctr 1.7 unpacks by itself, and finds nothing to unpack.
+	if unmatched.Code != 0 {
+		assert.Check(q, cmp.Contains(unmatched.Stderr, "no match for platform"), "the error of the pull")
+	}
+	for _, layer := range foreign.Layers {
+		assert.Check(q, !file.Exists(d.BlobPath(layer.Digest)), "a layer for another platform was fetched: %s", layer.Digest)
+	}
+	assert.Check(q, cmp.Equal(d.CountContents()["snapshots"], 0))
+	unusable := d.Refused("no match for platform", slices.Concat(run, []string{image.Platforms}, print)...)
+	q.Fact("pull of an image for another platform only: exit code", unmatched.Code)
+	q.Fact("pull of an image for another platform only: blobs", len(files()))
+	q.Fact("ctr run of an image for another platform only: error", short(unusable))
+
+	q.Answer("ctr pulls the layers for one platform, by default that of the machine, and the manifests and configs for all. " +
+		"containerd believes the platform that an image declares: only the kernel sees whether its programs fit the processor.")
+}
