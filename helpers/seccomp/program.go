@@ -5,6 +5,8 @@ package seccomp
 import (
 	"bytes"
 	"encoding/binary"
+
+	"golang.org/x/sys/unix"
 )
 
 // Entry is the instruction by which a program of amd64 enters the kernel, in machine code. The kernel takes the number of the call
@@ -22,10 +24,36 @@ const X32 = 0x4000_0000
 // MkdirProgram returns a static program of amd64 that makes one directory, by the call with this number and by this entry. Its exit
 // code is the number of the error, or 0. It is written in machine code, because a machine with the lab need not have a compiler.
 func MkdirProgram(entry Entry, number uint32, path string) []byte {
+	return mkdirProgram(nil, entry, number, path)
+}
+
+// ThreadSurvived is the exit code of a program of [MkdirInThreadProgram] whose first thread has outlived the second one.
+const ThreadSurvived = 42
+
+// MkdirInThreadProgram returns a program as [MkdirProgram] does, which makes the call in a second thread. Its first thread waits until the
+// second one has ended, and then exits with ThreadSurvived.
+func MkdirInThreadProgram(entry Entry, number uint32, path string) []byte {
+	const flags = unix.CLONE_VM | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_VFORK
+	var b []byte
+	word := func(opcode byte, value uint32) { b = binary.LittleEndian.AppendUint32(append(b, opcode), value) }
+	word(0xbf, flags)            // mov edi
+	b = append(b, 0x31, 0xf6)    // xor esi, esi: the second thread has the same stack. Neither thread uses it.
+	word(0xb8, 56)               // mov eax, clone
+	b = append(b, Syscall[:]...) //
+	b = append(b, 0x85, 0xc0)    // test eax, eax
+	b = append(b, 0x74, 5+5+2)   // jz over the next three instructions: the second thread
+	word(0xbf, ThreadSurvived)   // mov edi
+	word(0xb8, 231)              // mov eax, exit_group
+	b = append(b, Syscall[:]...) //
+	return mkdirProgram(b, entry, number, path)
+}
+
+// mkdirProgram returns the program that makes a directory after the instructions of before.
+func mkdirProgram(before []byte, entry Entry, number uint32, path string) []byte {
 	const address = 0x40_0000 // where the kernel maps the file
 	const headers = 64 + 56   // of the file, and of its one segment
 	code := func(pathAt uint32) []byte {
-		var b bytes.Buffer
+		b := bytes.NewBuffer(bytes.Clone(before))
 		word := func(opcode byte, value uint32) {
 			b.WriteByte(opcode)
 			b.Write(binary.LittleEndian.AppendUint32(nil, value))
