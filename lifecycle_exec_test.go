@@ -197,7 +197,7 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 // it. So --user 1001 --cap CAP_NET_RAW gives a capability that the program cannot use. With --process, runc takes process from
 // the file, and ignores these flags without a warning. runc ignores an unknown capability, with a warning. Any other value that it
 // cannot apply is an error: no program runs. With --preserve-fds N the caller has to have the descriptors 3 to N+2 open. exec ignores
-// LISTEN_FDS.
+// LISTEN_FDS. Where config.json has no process.capabilities, exec --cap crashes (runc 1.1.3 to 1.5.2).
 //
 // Hint: compare /proc/PID/{status,limits,environ,cwd,fd} of an exec with a flag, and of an exec without it.
 // Spec: https://github.com/opencontainers/runc/blob/main/man/runc-exec.8.md (exec is runc's own operation)
@@ -302,7 +302,7 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 	hasKill := strings.Contains(given.Stdout, proc.Mask(killBit).String())
 	assert.Check(q, cmp.Equal(hasKill, given.Code == 0), "exec --cap CAP_KILL: the program has only CAP_KILL, and exec succeeds:\n%s", given)
 	q.Fact("no process.capabilities: exec --cap gives the capability", hasKill)
-	// runc 1.1.3 to 1.5.2: it appends to the lists of a structure that it does not have.
+	// runc 1.1.3 to 1.5.2: exec appends to the lists of a structure that is missing.
 	q.Fact("no process.capabilities: runc panics", strings.Contains(given.Stderr, "nil pointer dereference"))
 
 	q.Control("touch in the container, by an exec without a flag: it makes a file")

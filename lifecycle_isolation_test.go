@@ -470,6 +470,7 @@ func TestLifecycle_WhatDoTwoContainersShareInOnePlace(t *testing.T) {
 func TestLifecycle_WhichKeysCanTheProgramUse(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which keys can the program use?")
 	defer q.Recover()
+	runc.SkipUnlessRunc(q, "the keyring _ses.<id>") // crun's has the id as its name
 	// The session keyring belongs to the thread. Go ends the thread with this goroutine, because it is never unlocked.
 	runtime.LockOSThread()
 	b := bundle.Busybox(q, "sleep", "3600")
