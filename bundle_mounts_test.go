@@ -810,8 +810,8 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 	c.KillAndDelete(p)
 	made := file.Tree(q, b.Rootfs("missing"))
 	assert.Check(q, cmp.Len(made, 2), "files in the directory missing of the rootfs, after delete")
-	assert.Check(q, strings.HasPrefix(made["directory"], "d"), "the destination of the directory: %s", made["directory"])
-	assert.Check(q, strings.HasPrefix(made["file"], "-"), "the destination of the file: %s", made["file"])
+	assert.Check(q, strings.HasPrefix(made["directory"], "d"), "what runc has made for the missing destination of a directory: %s", made["directory"])
+	assert.Check(q, strings.HasPrefix(made["file"], "-"), "what runc has made for the missing destination of a file: %s", made["file"])
 	assert.Check(q, cmp.Equal(file.Read(q, b.Rootfs("missing", "file")), ""), "content of the destination of the file")
 	for _, name := range slices.Sorted(maps.Keys(made)) {
 		mode, _, _ := strings.Cut(made[name], " ") // a digest follows

@@ -27,6 +27,7 @@ import (
 	"cdblab/helpers/proc"
 	"cdblab/helpers/retry"
 	"cdblab/helpers/runc"
+	"cdblab/helpers/seccomp"
 )
 
 // A container lives in namespaces and in a cgroup of each hierarchy, and it sees a mount table of its own.
@@ -476,8 +477,9 @@ func TestLifecycle_WhichKeysCanTheProgramUse(t *testing.T) {
 	b := bundle.Busybox(q, "sleep", "3600")
 	b.Edit(func(s *specs.Spec) { s.Linux.MaskedPaths = nil }) // runc spec masks /proc/keys
 	callersKeyring, callersKey, containersKey := q.ID("cdb-caller"), q.ID("cdb-callers-key"), q.ID("cdb-containers-key")
+	usersKey := q.ID("cdb-users-key")
 	// addKey joins the session keyring of this name, and adds a key that only a process that has the keyring can view, read and use.
-	addKey := func(keyring, key string) {
+	addKey := func(keyring, key string) int {
 		q.Helper()
 		id, err := unix.KeyctlJoinSessionKeyring(keyring)
 		if err != nil {
@@ -488,12 +490,13 @@ func TestLifecycle_WhichKeysCanTheProgramUse(t *testing.T) {
 		const possessor = 0x3f00_0000
 		assert.NilError(q, unix.KeyctlSetperm(serial, possessor))
 		q.LogCommand("keyctl session %s   # and in its shell: keyctl setperm $(keyctl add user %s secret @s) %#x", keyring, key, possessor)
+		return serial
 	}
-	// keysIn returns which of the two keys a table of keys lists. /proc/keys lists a key only to processes that may view it. Here those are
+	// keysIn returns which of the three keys a table of keys lists. /proc/keys lists a key only to processes that may view it. Here those are
 	// the processes that have the key's keyring, and they may use the key, too.
-	const ofCaller, ofContainer = "the caller's key", "the container's key"
+	const ofCaller, ofContainer, ofUser = "the caller's key", "the container's key", "the user's key"
 	keysIn := func(table string) (keys []string) {
-		for _, key := range []struct{ name, is string }{{callersKey, ofCaller}, {containersKey, ofContainer}} {
+		for _, key := range []struct{ name, is string }{{callersKey, ofCaller}, {containersKey, ofContainer}, {usersKey, ofUser}} {
 			if strings.Contains(table, " "+key.name+":") {
 				keys = append(keys, key.is)
 			}
@@ -554,6 +557,29 @@ func TestLifecycle_WhichKeysCanTheProgramUse(t *testing.T) {
 	assert.Check(q, cmp.Len(keysIn(otherShell.Run(list).Out), 0), "keys that a program in a container with another id can use")
 	q.Fact("another id: keys that the program can use", keysIn(otherShell.Run(list).Out))
 
+	const linkUserKeyring = "/link-user-keyring"
+	if runtime.GOARCH == "amd64" { // because of the program
+		q.Step("the keyring of the host's root (@u) has a key. Root of the container links this keyring into its own, and can use the key")
+		serial := addKey(callersKeyring, usersKey) // the caller has to possess the key to link it
+		_, err := unix.KeyctlInt(unix.KEYCTL_LINK, serial, unix.KEY_SPEC_USER_KEYRING, 0, 0)
+		assert.NilError(q, err, "link the key into the keyring of the host's root")
+		q.LogCommand("keyctl link $(keyctl search @s user %s) @u", usersKey)
+		q.Cleanup(func() {
+			_, err := unix.KeyctlInt(unix.KEYCTL_UNLINK, serial, unix.KEY_SPEC_USER_KEYRING, 0, 0)
+			assert.Check(q, err, "unlink the key from the keyring of the host's root")
+		})
+		program := seccomp.SyscallProgram(unix.SYS_KEYCTL, [3]int32{unix.KEYCTL_LINK, unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_SESSION_KEYRING})
+		assert.NilError(q, os.WriteFile(b.Rootfs(linkUserKeyring), program, 0o755))
+		before := keysIn(sh.Run(list).Out)
+		linked := sh.Run(linkUserKeyring + "   # keyctl link @u @s").Code
+		assert.Check(q, cmp.Equal(linked, 0), "exit code of a program that links @u into @s")
+		after := keysIn(sh.Run(list).Out)
+		assert.Check(q, cmp.DeepEqual(before, []string{ofContainer}), "keys that the program can use, before it has linked @u")
+		assert.Check(q, cmp.DeepEqual(after, []string{ofContainer, ofUser}), "keys that the program can use, after it has linked @u")
+		q.Fact("before keyctl link @u @s: keys that the program can use", before)
+		q.Fact("after keyctl link @u @s: keys that the program can use", after)
+	}
+
 	const user = 165433 // no user of the host has this id
 	mapped := func(host uint32) func(*specs.Spec) {
 		return func(s *specs.Spec) {
@@ -579,6 +605,12 @@ func TestLifecycle_WhichKeysCanTheProgramUse(t *testing.T) {
 		ofIt := keyrings(apartShell.Run(list).Out, c)
 		assert.Assert(q, cmp.Len(ofIt, 1), "keyrings _ses.%s that the program sees", c.ID)
 		assert.Check(q, ofIt[0] != ofHost[0], "the container in a user namespace has joined the keyring %s", ofHost[0])
+		if runtime.GOARCH == "amd64" {
+			assert.Check(q, cmp.Equal(apartShell.Run(linkUserKeyring).Code, 0), "exit code of a program that links @u into @s")
+			after := keysIn(apartShell.Run(list).Out)
+			assert.Check(q, cmp.Len(after, 0), "keys that a program in a user namespace can use, after it has linked @u")
+			q.Fact("after keyctl link @u @s in a user namespace: keys that the program can use", after)
+		}
 		q.Fact("same id in a user namespace: keys that the program can use", keysIn(apartShell.Run(list).Out))
 		q.Fact("same id in a user namespace: has the same keyring", ofIt[0] == ofHost[0])
 	})
