@@ -231,7 +231,7 @@ func TestLifecycle_WhatDoesRunKeepLeave(t *testing.T) {
 // order, is never ready. runc start then sends MAINPID with the pid of the program on the host. Since 1.2.0 it waits until systemd has
 // read both messages, for up to 30 seconds. If the program never reports, runc start waits until the program ends. That happens when a
 // script of such a unit calls runc for a program without sd_notify. Create and start need the same environment: start with
-// NOTIFY_SOCKET fails if create did not have it.
+// NOTIFY_SOCKET fails if create did not have it. If only create had it, the program has the path of a socket that does not exist.
 //
 // Hint: read the program's environment and its mounts. Which process listens on the socket?
 // Spec: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html (runc's manual pages do not mention the variable)
