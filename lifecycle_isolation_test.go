@@ -316,8 +316,8 @@ func TestLifecycle_WhyIsRuncInitASealedCopy(t *testing.T) {
 // Since 1.2.0, runc refuses to create a container in a cgroup that has processes; on cgroup v1 it looks only into the hierarchy of
 // devices. runc 1.1 warns, and the second container's limits replace the first one's; with the systemd driver 1.1 refuses as well. But
 // runc looks only at create. A stopped container keeps its empty cgroup, so a second container can be created there. Then the kernel
-// cannot remove the cgroup, and deleting the first container fails. If the first container is in the host's pid namespace, delete and
-// kill of it kill all processes in the cgroup, also those of the second container.
+// cannot remove the cgroup, and deleting the first container fails. If the first container is in the host's pid namespace, its delete
+// kills all processes in the cgroup, also those of the second container. Since 1.2.0 `runc kill` with KILL does the same.
 //
 // Hint: give a second container the linux.cgroupsPath of one that runs, and of one that has stopped. Read cgroup.procs.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#cgroups-path
