@@ -18,13 +18,13 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// An AppArmor profile refuses root what its capabilities and the modes of the files allow. It is in force from the program's execve
-// on, for the program and its children, and the host can replace or remove it while they run. An exec is under it too, unless its
-// flags or its file say otherwise: a file for --process that names no profile starts an unconfined program.
+// An AppArmor profile can refuse root what root's capabilities and the modes of the files allow. It applies from the program's execve on,
+// to the program and its children. The host can replace or remove the profile while they run.
 //
-// process.apparmorProfile is only a name: the host has to load the profile before. runc init asks the kernel for the profile at its
-// execve, so runc's own work in the container, such as its mounts, is not under it. Seccomp decides by the number of a call. AppArmor
-// decides by what the call is about: this path, this capability, a mount.
+// process.apparmorProfile is only a name: the host has to load the profile before create. `runc init` asks the kernel to apply the profile
+// at execve. So the profile does not apply to runc's own work in the container, such as its mounts. An exec is under the profile of
+// config.json, and the flag --apparmor names another one. With exec --process the file decides: if it names no profile, the program is
+// unconfined. Seccomp decides by the number of a call. AppArmor decides by what the call is about: this path, this capability, a mount.
 //
 // Hint: read /proc/PID/attr/apparmor/current, and /sys/kernel/security/apparmor/profiles.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process
@@ -45,23 +45,23 @@ func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
 	}
 	enforced := func(p *apparmor.Profile) string { return p.Name + " (enforce)" }
 
-	q.Step("create: runc init is not under the profile yet")
+	q.Step("create the container: `runc init` is not under the profile yet")
 	c := runc.Variant(q, b, "locked", under(locked))
 	sh := c.UseShell()
 	c.Create()
 	created := c.Process()
 	assert.Check(q, apparmor.Of(q, created.PID) != enforced(locked), "runc init is under the profile before start")
 
-	q.Step("start: execve puts the program under the profile, and its children inherit it")
+	q.Step("start the container: execve puts the program under the profile, and its children inherit the profile")
 	c.Start()
 	proc.WaitFor(q, proc.Runs(created.PID, "sh"))
 	assert.Check(q, cmp.Equal(apparmor.Of(q, created.PID), enforced(locked)), "profile of the program")
 	ofChild := sh.Run("cat /proc/self/attr/current").Out
 	assert.Check(q, cmp.Equal(ofChild, enforced(locked)), "profile of a child")
 	q.Covers("process.apparmorProfile")
-	q.Fact("profile of the created process is in force", apparmor.Of(q, created.PID) == ofChild)
+	q.Fact("program and its child: under the same profile", apparmor.Of(q, created.PID) == ofChild)
 
-	q.Step("the profile refuses root what root's capabilities allow; what no rule denies goes on")
+	q.Step("act as root: the profile refuses what its rules deny, even if root's capabilities allow it, and nothing else")
 	acts := []struct{ name, act, refused string }{
 		{"write below /tmp/locked", "mkdir -p /tmp/locked && echo text > /tmp/locked/file", "Permission denied"},
 		{"write elsewhere in /tmp", "echo text > /tmp/file", ""},
@@ -85,7 +85,7 @@ func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
 	const chown, override, admin = 1 << 0, 1 << 1, 1 << 21 // linux/capability.h
 	effective := proc.Status(q, created.PID, "CapEff")
 	assert.Check(q, cmp.Equal(effective, proc.Mask(chown|override|admin).String()), "CapEff of the program, which may not use CAP_CHOWN")
-	q.Fact("CapEff of the program", effective)
+	q.Fact("program: CapEff", effective)
 
 	q.Control("without a profile the same acts succeed")
 	_, free, freeProcess := runc.StartWithShell(q, b, "free")
@@ -94,7 +94,7 @@ func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
 
 	q.Run("exec", func(q *lab.Q) {
 		runc.SkipUnlessRunc(q, "exec --apparmor")
-		q.Step("an exec is under the profile of config.json, unless --apparmor names another one, or unconfined")
+		q.Step("execute a program: it is under the profile of config.json, unless --apparmor names another profile or `unconfined`")
 		for i, row := range []struct {
 			flags []string
 			what  string
@@ -109,7 +109,7 @@ func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
 			q.Fact(row.what+": is under the profile of config.json", apparmor.Of(q, executed.PID) == enforced(locked))
 		}
 
-		q.Step("exec --process with a file that names no profile: the program is unconfined")
+		q.Step("execute a program by --process, with a file that names no profile: the program is unconfined")
 		silent := *c.Bundle.Spec.Process
 		silent.Args = []string{"sleep", "3601"} // a second shell would take commands of the first one
 		silent.ApparmorProfile = ""
@@ -118,14 +118,14 @@ func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
 		q.Fact("exec --process without a profile in the file: profile", apparmor.Of(q, executed.PID))
 	})
 
-	q.Step("a profile that is not loaded: create refuses the bundle")
+	q.Step("create a container with a profile that is not loaded: runc refuses it")
 	missing := runc.Variant(q, b, "missing", func(s *specs.Spec) { s.Process.ApparmorProfile = locked.Name + "-missing" })
 	refused := missing.Try("create")
 	assert.Check(q, refused.Code != 0, "create succeeds with a profile that does not exist:\n%s", refused)
 	runc.AssertMessage(q, refused.Stderr, "apparmor")
 	q.Fact("create with a profile that is not loaded: error", runc.StableMessage(refused.Stderr))
 
-	q.Step("replace the profile while the program runs: the new rules hold at once")
+	q.Step("replace the profile while the program runs: the new rules apply at once")
 	locked.Replace("deny /tmp/other/** w")
 	other := sh.Run("mkdir /tmp/other && echo text > /tmp/other/file")
 	assert.Check(q, other.Code != 0, "the program writes what the new rules deny")
@@ -140,6 +140,7 @@ func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
 	assert.Check(q, cmp.Equal(sh.Run("echo text > /tmp/other/file").Code, 0), "without the profile the program may not write below /tmp/other")
 	q.Fact("profile of the program after the removal", apparmor.Of(q, created.PID))
 
-	q.Answer("From the program's execve on, an AppArmor profile refuses root what its rules deny: a path, a capability, a mount. " +
-		"Its children are under it too, and an exec unless its caller names another profile. The host can replace or remove it while the program runs.")
+	q.Answer("From the program's execve on, an AppArmor profile refuses root what the rules of the profile deny: a path, a capability, a " +
+		"mount. It also applies to the program's children and, unless the caller names another profile, to an exec. The host can replace or " +
+		"remove the profile while the program runs.")
 }

@@ -5,6 +5,7 @@ package cdblab
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -700,36 +701,39 @@ func supportsIDMappedMounts(q *lab.Q, dir string) error {
 		&unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
 }
 
-// runc makes each mount that the kernel accepts. So a mistake that the kernel refuses fails at create, and another one silently
-// makes a mount that was not meant.
+// runc compares little of a mount with what is there. So a mistake that the kernel refuses fails at create, and many other mistakes
+// silently make a wrong mount.
 //
-// The most frequent mistake fails: the type "bind" without the option bind is "no such device". For the kernel, a bind mount is a
-// flag of mount(2), which only the option sets. With the flag it ignores the type, and without it, it looks for a file system named
-// bind. These mistakes go unnoticed. Of a tmpfs the source is only a label. Of two options that contradict each other, the last one
-// counts. A destination that is a link in the rootfs leads to the link's target, inside of the rootfs. A mount hides what the image
-// has in that directory. A missing destination is made in the rootfs, and stays there after delete.
+// A frequent mistake fails: the type "bind" without the option bind is "no such device". For the kernel, a bind mount is a flag of
+// mount(2), which the options bind and rbind set. With the flag, the kernel ignores the type. Without the flag, it looks for a file
+// system named bind. runc itself refuses a source of a bind mount that does not exist, and since 1.2 a misspelled option of a bind mount;
+// runc 1.1 ignores such an option. These mistakes go unnoticed: a directory as the source of a tmpfs (the source is only a label); two
+// flags that contradict each other, such as ro and rw (the last one counts); a destination that is a symlink in the rootfs (the mount is at
+// its target, inside of the rootfs); a destination that has files (the mount hides them); a destination that does not exist (runc makes it
+// in the rootfs, and it stays after delete).
 //
 // Hint: compare the mounts of config.json with /proc/PID/mountinfo, field by field.
-// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#mounts
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#mounts,
+// https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-mounts
 // Kernel: https://man7.org/linux/man-pages/man2/mount.2.html, ENODEV and ENOTDIR
 func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which mistakes in mounts go unnoticed?")
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "3600")
-	shelf := q.Mkdir("shelf")
-	q.WriteLine(filepath.Join(shelf, "file"), "the shelf's")
+	source := q.Mkdir("source")
+	q.WriteLine(filepath.Join(source, "from-host"), "the host's")
 	for _, dir := range []string{"data", "target"} {
 		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
 		q.LogCommand("mkdir bundle/rootfs/%s", dir)
-		q.WriteLine(b.Rootfs(dir, "image"), "the image's")
+		q.WriteLine(b.Rootfs(dir, "from-rootfs"), "the rootfs's")
 	}
 	assert.NilError(q, os.Symlink("/target", b.Rootfs("link")))
 	q.LogCommand("ln -s /target bundle/rootfs/link")
 	withMounts := func(mounts ...specs.Mount) func(*specs.Spec) {
 		return func(s *specs.Spec) { s.Mounts = append(s.Mounts, mounts...) }
 	}
-	bind := func(destination, source string, options ...string) specs.Mount {
-		return specs.Mount{Destination: destination, Type: "none", Source: source, Options: append([]string{"bind"}, options...)}
+	bind := func(destination, from string, options ...string) specs.Mount {
+		return specs.Mount{Destination: destination, Type: "none", Source: from, Options: append([]string{"bind"}, options...)}
 	}
 
 	for _, row := range []struct {
@@ -737,12 +741,13 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 		wrong, right specs.Mount
 		wantError    string
 	}{
-		{"type-bind", specs.Mount{Destination: "/data", Type: "bind", Source: shelf}, specs.Mount{Destination: "/data", Type: "bind",
-			Source: shelf, Options: []string{"bind"}}, "no such device"},
-		{"no-option", specs.Mount{Destination: "/data", Type: "none", Source: shelf, Options: []string{"ro"}},
-			bind("/data", shelf, "ro"), "no such device"},
-		{"file-on-directory", bind("/data", shelf+"/file"), bind("/data/image", shelf+"/file"), "not a directory"},
-		{"directory-on-file", bind("/data/image", shelf), bind("/data", shelf), "not a directory"},
+		{"type-bind", specs.Mount{Destination: "/data", Type: "bind", Source: source}, specs.Mount{Destination: "/data", Type: "bind",
+			Source: source, Options: []string{"bind"}}, "no such device"},
+		{"no-option", specs.Mount{Destination: "/data", Type: "none", Source: source, Options: []string{"ro"}},
+			specs.Mount{Destination: "/data", Type: "none", Source: source, Options: []string{"rbind", "ro"}}, "no such device"},
+		{"file-on-directory", bind("/data", source+"/from-host"), bind("/data/from-rootfs", source+"/from-host"), "not a directory"},
+		{"directory-on-file", bind("/data/from-rootfs", source), bind("/data", source), "not a directory"},
+		{"missing-source", bind("/data", source+"/missing"), bind("/data", source), "no such file"}, // docker -v makes it
 	} {
 		q.Step("%s: mount %s of type %s on %s with the options %q: create fails", row.name, row.wrong.Source, row.wrong.Type,
 			row.wrong.Destination, row.wrong.Options)
@@ -757,27 +762,26 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 		c.KillAndDelete(p)
 	}
 
-	q.Step("one container with mistakes that go unnoticed: each makes a mount, and not the one that was meant")
+	q.Step("one container with mistakes that go unnoticed: each mistake makes a mount, but a wrong one")
 	c, sh, p := runc.StartWithShell(q, b, "unnoticed", withMounts(
-		specs.Mount{Destination: "/tmpfs", Type: "tmpfs", Source: shelf},
-		bind("/last", shelf, "ro", "rw"),
-		bind("/link", shelf),
-		bind("/data", shelf),
-		bind("/missing/directory", shelf),
-		bind("/missing/file", filepath.Join(shelf, "file")),
+		specs.Mount{Destination: "/tmpfs", Type: "tmpfs", Source: source},
+		bind("/last", source, "ro", "rw"),
+		bind("/link", source),
+		bind("/data", source),
+		bind("/missing/directory", source),
+		bind("/missing/file", filepath.Join(source, "from-host")),
 	))
 	mounts := check.Mounts(q, p)
 	tmpfs := check.TopMount(q, mounts, "/tmpfs")
-	assert.Check(q, cmp.DeepEqual([]string{tmpfs.FSType, tmpfs.Source}, []string{"tmpfs", shelf}), "the tmpfs: type and source")
+	assert.Check(q, cmp.DeepEqual([]string{tmpfs.FSType, tmpfs.Source}, []string{"tmpfs", source}), "the tmpfs: type and source")
 	inTmpfs := sh.Run("ls /tmpfs").Out
 	assert.Check(q, cmp.Equal(inTmpfs, ""), "files in a tmpfs whose source is a directory with a file")
-	q.Fact("tmpfs with a directory as its source: source in mountinfo, and files", []string{tmpfs.Source, inTmpfs})
-	q.Control("a bind mount with the same source has the file")
-	assert.Check(q, cmp.Equal(sh.Run("cat /data/file").Out, "the shelf's"), "the file at the bind mount")
+	q.Fact("tmpfs with a directory as its source: source in mountinfo", tmpfs.Source)
+	q.Fact("tmpfs with a directory as its source: number of files", len(strings.Fields(inTmpfs)))
 
-	last := sh.Run("echo written > /last/file").Code
+	last := sh.Run("echo written > /last/from-host").Code
 	assert.Check(q, cmp.Equal(last, 0), "write to a mount with the options ro and rw")
-	assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(shelf, "file")), "written"), "the file on the host")
+	assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(source, "from-host")), "written"), "the file on the host")
 	q.Fact("options ro, rw: flags of the mount", check.FlagsOf(check.TopMount(q, mounts, "/last")))
 
 	var linkMounts []string
@@ -791,31 +795,43 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 
 	for _, dir := range []string{"/target", "/data"} {
 		names := strings.Fields(sh.Run("ls " + dir).Out)
-		assert.Check(q, cmp.DeepEqual(names, []string{"file"}), "files in %s, where the image has the file image", dir)
-		assert.Check(q, cmp.Equal(file.Read(q, b.Rootfs(dir, "image")), "the image's"), "the file of the image that the mount hides")
-		q.Fact("the image has the file image in "+dir+": files in the container", names)
+		assert.Check(q, cmp.DeepEqual(names, []string{"from-host"}), "files in %s, where the rootfs has the file from-rootfs", dir)
+		hidden := file.Read(q, b.Rootfs(dir, "from-rootfs"))
+		assert.Check(q, cmp.Equal(hidden, "the rootfs's"), "the file of the rootfs that the mount hides")
+		q.Fact(dir+", where the rootfs has from-rootfs: files in the container", names)
 	}
+
+	q.Control("a bind mount with the source of the tmpfs has its file")
+	inBind := sh.Run("ls /data").Out
+	assert.Check(q, cmp.Equal(inBind, "from-host"), "files in the bind mount")
+	q.Fact("bind mount of the same directory: files", inBind)
 
 	q.Step("delete the container: runc has made the missing destinations in the rootfs, and leaves them there")
 	c.KillAndDelete(p)
 	made := file.Tree(q, b.Rootfs("missing"))
 	assert.Check(q, cmp.Len(made, 2), "files in the directory missing of the rootfs, after delete")
-	assert.Check(q, cmp.Contains(made["directory"], "d"), "the destination of the directory")
-	q.Fact("destinations in the rootfs after delete", made)
+	assert.Check(q, strings.HasPrefix(made["directory"], "d"), "what runc has made for the missing destination of a directory: %s", made["directory"])
+	assert.Check(q, strings.HasPrefix(made["file"], "-"), "what runc has made for the missing destination of a file: %s", made["file"])
+	assert.Check(q, cmp.Equal(file.Read(q, b.Rootfs("missing", "file")), ""), "content of the destination of the file")
+	for _, name := range slices.Sorted(maps.Keys(made)) {
+		mode, _, _ := strings.Cut(made[name], " ") // a digest follows
+		q.Fact("/missing/"+name+" in the rootfs after delete: type and mode", mode)
+	}
 
-	q.Step("a misspelled option: runc refuses it since 1.2, and runc 1.1 mounts without it")
-	misspelled := runc.Variant(q, b, "misspelled", withMounts(bind("/data", shelf, "Ro")))
+	q.Step("misspell an option of a bind mount (Ro): runc refuses it since 1.2, and runc 1.1 mounts without it")
+	misspelled := runc.Variant(q, b, "misspelled", withMounts(bind("/data", source, "Ro")))
 	if r := misspelled.Try("create"); r.Code != 0 {
 		runc.AssertMessage(q, r.Stderr, "bind mounts cannot have any filesystem-specific options")
-		q.Fact("option Ro", runc.StableMessage(r.Stderr))
+		q.Fact("option Ro: error of create", runc.StableMessage(r.Stderr))
 	} else {
 		assert.Check(q, !runc.IsRunc(q) || q.UnderTest("runc").Precedes("1.2.0"), "create accepts the option Ro of a bind mount:\n%s", r)
 		flags := check.FlagsOf(check.TopMount(q, check.Mounts(q, misspelled.Process()), "/data"))
 		assert.Check(q, cmp.Contains(flags, "rw"), "flags of the mount with the option Ro")
-		q.Fact("option Ro", flags)
+		q.Fact("option Ro: flags of the mount", flags)
 		misspelled.Delete()
 	}
 
-	q.Answer("A mistake goes unnoticed if the kernel can make a mount of it, such as a tmpfs whose source is a directory. The type " +
-		"\"bind\" without the option bind fails: the kernel has no file system of this name, and reports \"no such device\".")
+	q.Answer("A mistake goes unnoticed if the kernel can make a mount from it, such as a tmpfs whose source is a directory, or a " +
+		"destination that is a symlink. The type \"bind\" without the option bind or rbind fails: the kernel has no file system of this name, and " +
+		"reports \"no such device\".")
 }

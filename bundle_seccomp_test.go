@@ -271,16 +271,19 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 		"the errno that the agent chooses.")
 }
 
-// The filter kills a program that makes a call of an architecture that linux.seccomp.architectures does not list. It does so also
-// where the filter lets every other call through.
+// The filter looks at the architecture of each call. It kills the thread whose call belongs to an architecture that is not in
+// linux.seccomp.architectures, and so a program of one thread. It does so even if its rules allow all other calls.
 //
-// A processor may have several architectures, each with system calls of its own. Number 39 is getpid on x86_64, and mkdir on i386, and
-// a program of 64 bits may make the calls of i386 by `int 0x80`. So a rule about mkdir is a rule about another number for each
-// architecture, and the runtime makes it only for those that are listed. The native one is always among them. If the filter did not look at
-// the architecture first, the other numbers would be a way around its rules.
+// The kernel of one machine may offer several tables of system calls. The table belongs to the architecture of the call. Number 39 is
+// getpid on x86_64, and mkdir on i386. A program of 64 bits may make the calls of i386 by `int 0x80`, which is the old entry for calls of
+// 32 bits. x32 has the architecture of x86_64, and pointers of 32 bits: its calls differ in bit 30 of the number. So a rule about mkdir is
+// a rule about another number for each architecture, and the runtime makes it only for those that are listed. The runtime always adds the
+// native architecture to the list. If the filter did not look at the architecture, the other numbers would be a way around its rules.
+// A program of several threads goes on without the killed thread, and often hangs.
 //
 // Hint: write a program that makes the same call by each entry to the kernel, and compare the exit codes. 159 is 128 + SIGSYS.
-// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#seccomp
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#seccomp (what happens to a call of another architecture
+// is libseccomp's choice: its default is SCMP_ACT_KILL_THREAD)
 // Kernel: https://man7.org/linux/man-pages/man2/seccomp.2.html, https://man7.org/linux/man-pages/man2/syscall.2.html
 func TestBundle_DoesTheFilterSeeCallsOfAnotherArchitecture(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Does the filter see calls of another architecture?")
@@ -289,6 +292,7 @@ func TestBundle_DoesTheFilterSeeCallsOfAnotherArchitecture(t *testing.T) {
 		q.Skipf("the question's program is for amd64, and this machine is %s: ask it on an amd64 machine", runtime.GOARCH)
 	}
 	b := bundle.Busybox(q, "sleep", "3600")
+	// mkdir(2) never returns EXDEV by itself.
 	rule := specs.LinuxSyscall{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: new(uint(unix.EXDEV))}
 	filter := func(architectures ...specs.Arch) func(*specs.Spec) {
 		return func(s *specs.Spec) {
@@ -297,19 +301,26 @@ func TestBundle_DoesTheFilterSeeCallsOfAnotherArchitecture(t *testing.T) {
 		}
 	}
 	const fails, killed = int(unix.EXDEV), 128 + int(unix.SIGSYS) // exit codes of the program in a shell
+	const noCall, noEntry = int(unix.ENOSYS), 128 + int(unix.SIGSEGV)
+	meaning := func(code int) string {
+		return fmt.Sprintf("%d: %s", code, map[int]string{0: "it makes the directory", fails: "EXDEV, from the rule", killed: "killed by SIGSYS",
+			noCall: "ENOSYS, the kernel has no such call", noEntry: "SIGSEGV, the kernel has no such entry",
+			seccomp.ThreadSurvived: "only the thread is killed"}[code])
+	}
 
-	q.Step("three programs that make a directory: by the call of x86_64, of i386, and of x32. Each exits with the errno")
-	calls := []struct {
+	q.Step("write programs that call mkdir: by x86_64, by i386 and by x32. Each exits with the errno. One calls by x32 in a second thread")
+	for _, call := range []struct {
 		arch   string
 		number uint32
 		entry  seccomp.Entry
+		make   func(seccomp.Entry, uint32, string) []byte
 	}{
-		{"x86_64", 83, seccomp.Syscall}, // no SYS_MKDIR: it is the number of the architecture for which the lab is built
-		{"i386", 39, seccomp.Int80},
-		{"x32", 83 | seccomp.X32, seccomp.Syscall},
-	}
-	for _, call := range calls {
-		program := seccomp.MkdirProgram(call.entry, call.number, "/tmp/"+call.arch)
+		{"x86_64", 83, seccomp.Syscall, seccomp.MkdirProgram}, // no SYS_MKDIR: it is the number of the architecture for which the lab is built
+		{"i386", 39, seccomp.Int80, seccomp.MkdirProgram},
+		{"x32", 83 | seccomp.X32, seccomp.Syscall, seccomp.MkdirProgram},
+		{"x32-in-a-thread", 83 | seccomp.X32, seccomp.Syscall, seccomp.MkdirInThreadProgram},
+	} {
+		program := call.make(call.entry, call.number, "/tmp/"+call.arch)
 		assert.NilError(q, os.WriteFile(b.Rootfs("mkdir-"+call.arch), program, 0o755))
 		var octal strings.Builder
 		for _, code := range program {
@@ -325,16 +336,23 @@ func TestBundle_DoesTheFilterSeeCallsOfAnotherArchitecture(t *testing.T) {
 	code := free.Run("/mkdir-x86_64").Code
 	assert.Assert(q, cmp.Equal(code, 0), "mkdir by x86_64 without a filter")
 	assert.Check(q, cmp.Equal(free.Run("ls /tmp").Out, "x86_64"), "directories without a filter")
-	q.Fact("without a filter: exit code of mkdir by x86_64", code)
+	q.Fact("without a filter: exit code of mkdir by x86_64", meaning(code))
 
-	q.Step("a filter whose rule is that mkdir fails, and no architectures: the rule is about the native one, and any other one is killed")
+	q.Step("give a filter whose only rule is that mkdir fails, and no list of architectures: mkdir of x86_64 gets the errno, x32 is killed")
 	_, native, _ := runc.StartWithShell(q, b, "native", bundle.ScratchAtTmp, filter())
 	for arch, want := range map[string]int{"x86_64": fails, "x32": killed} {
 		code := native.Run("/mkdir-" + arch + " 2> /dev/null").Code
 		assert.Check(q, cmp.Equal(code, want), "no architectures: exit code of mkdir by %s; %d is the rule's errno, %d is SIGSYS", arch,
 			fails, killed)
-		q.Fact("no architectures: exit code of mkdir by "+arch, code)
+		q.Fact("no architectures: exit code of mkdir by "+arch, meaning(code))
 	}
+
+	q.Step("make the call of x32 in a second thread: the filter kills only this thread, and the first one exits with its own code")
+	code = native.Run("/mkdir-x32-in-a-thread").Code
+	assert.Check(q, code == seccomp.ThreadSurvived || !runc.IsRunc(q) && code == killed,
+		"exit code of a program whose second thread was killed: %s", meaning(code))
+	assert.Check(q, cmp.Equal(native.Run("ls /tmp").Out, ""), "directories that the killed threads have made")
+	q.Fact("no architectures: exit code of mkdir by x32 in a second thread", meaning(code))
 
 	for _, row := range []struct {
 		arch string
@@ -344,30 +362,30 @@ func TestBundle_DoesTheFilterSeeCallsOfAnotherArchitecture(t *testing.T) {
 			q.Control("without a filter, %s: the kernel makes the directory, or it does not have the call", row.arch)
 			_, free, _ := runc.StartWithShell(q, b, row.arch+"-unfiltered", bundle.ScratchAtTmp)
 			without := free.Run("/mkdir-" + row.arch + " 2> /dev/null").Code
-			q.Fact("without a filter: exit code of mkdir by "+row.arch, without)
-			if without == 128+int(unix.SIGSEGV) {
+			q.Fact("without a filter: exit code of mkdir by "+row.arch, meaning(without))
+			if without == noEntry {
 				// The filter runs only after the kernel has entered the call. For a number of x32 it always does.
 				q.Skip("a program cannot enter this kernel by int 0x80: it has no CONFIG_IA32_EMULATION, ia32_emulation=0, or a processor " +
 					"that does not support it. Ask it in the VM: make lab")
 			}
-			assert.Check(q, without == 0 || without == int(unix.ENOSYS), "exit code of mkdir by %s without a filter: %d", row.arch, without)
-			for _, list := range []struct {
+			assert.Check(q, without == 0 || without == noCall, "exit code of mkdir by %s without a filter: %d", row.arch, without)
+			for i, list := range []struct {
 				title         string
 				architectures []specs.Arch
 				want          int
 			}{
 				{"not listed", []specs.Arch{specs.ArchX86_64}, killed},
 				{"listed", []specs.Arch{specs.ArchX86_64, row.name}, fails},
-				{"listed alone", []specs.Arch{row.name}, fails},
+				{"listed, and the runtime adds x86_64", []specs.Arch{row.name}, fails},
 			} {
 				q.Step("linux.seccomp.architectures %v: %s is %s", list.architectures, row.arch, list.title)
-				_, sh, _ := runc.StartWithShell(q, b, row.arch+"-"+strings.ReplaceAll(list.title, " ", "-"), bundle.ScratchAtTmp,
+				_, sh, _ := runc.StartWithShell(q, b, fmt.Sprintf("%s-%d", row.arch, i), bundle.ScratchAtTmp,
 					filter(list.architectures...))
 				for arch, want := range map[string]int{row.arch: list.want, "x86_64": fails} {
 					code := sh.Run("/mkdir-" + arch + " 2> /dev/null").Code
 					assert.Check(q, cmp.Equal(code, want), "architectures %v: exit code of mkdir by %s; %d is the rule's errno, %d is SIGSYS",
 						list.architectures, arch, fails, killed)
-					q.Fact(fmt.Sprintf("%s is %s: exit code of mkdir by %s", row.arch, list.title, arch), code)
+					q.Fact(fmt.Sprintf("%s is %s: exit code of mkdir by %s", row.arch, list.title, arch), meaning(code))
 				}
 				assert.Check(q, cmp.Equal(sh.Run("ls /tmp").Out, ""), "directories that were made under the filter")
 				q.Covers("linux.seccomp.architectures")
@@ -375,6 +393,6 @@ func TestBundle_DoesTheFilterSeeCallsOfAnotherArchitecture(t *testing.T) {
 		})
 	}
 
-	q.Answer("Yes: the filter looks at the architecture of each call first. It kills a program that makes a call of an architecture that " +
+	q.Answer("The filter looks at the architecture of each call. It kills the thread that makes a call of an architecture that " +
 		"linux.seccomp.architectures does not list. For each one that is listed, the rules are about its own numbers.")
 }

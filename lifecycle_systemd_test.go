@@ -4,6 +4,7 @@ package cdblab
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,18 +23,22 @@ import (
 	"cdblab/helpers/systemd"
 )
 
-// With the systemd cgroup driver, runc asks systemd for the container's cgroup. It is the cgroup of a scope, which is a unit without a
-// program of its own, and the unit's properties are the limits of config.json. systemd removes the scope when the last process ends.
+// With the systemd cgroup driver, runc asks systemd for the container's cgroup. systemd makes a scope, which is a unit for processes that
+// systemd did not start, and the container is in the cgroup of this scope. systemd removes the scope when the last process ends.
 //
-// linux.cgroupsPath is slice:prefix:name then, instead of a path. systemd remembers the limits that it is asked for, by runc update or
-// by systemctl set-property. It writes them again at systemctl daemon-reload, so a limit that was written into the cgroup's file is lost.
+// The flag is `runc --systemd-cgroup`; Docker and the kubelet set it by options of their own. linux.cgroupsPath is then
+// slice:prefix:name. An empty one is allowed, and names the scope runc-<id>.scope. A path is refused. Without the flag, runc takes
+// slice:prefix:name as the name of a directory. The unit's properties are those limits of config.json that systemd has properties
+// for; runc writes the others into the cgroup by itself. systemd stores each limit that was set by runc update or by
+// systemctl set-property. At systemctl daemon-reload it writes the stored limits again. So a limit that was written directly into a file of
+// the cgroup is lost. On cgroup v1, runc also makes cgroups in the hierarchies that systemd does not manage, and delete removes them.
 //
 // Hint: systemctl status of the scope; compare its properties with the files of the cgroup.
 // Spec: https://github.com/opencontainers/runc/blob/main/docs/systemd.md
 // Kernel: https://man7.org/linux/man-pages/man5/systemd.scope.5.html
 func TestLifecycle_WhereDoesAContainerGoWithTheSystemdCgroupDriver(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does a container go with the systemd cgroup driver?",
-		lab.Alone("systemctl daemon-reload takes controllers from the cgroups of others"))
+		lab.Alone("systemctl daemon-reload takes controllers from the cgroups of other questions"))
 	defer q.Recover()
 	systemd.Require(q)
 	const memoryLimit = "67108864"
@@ -106,7 +111,7 @@ func TestLifecycle_WhereDoesAContainerGoWithTheSystemdCgroupDriver(t *testing.T)
 	assert.Check(q, cmp.Equal(state.Config.Cgroups.PidsLimit, int64(60)), "pids_limit in state.json")
 	q.Fact("pids_limit in state.json after systemctl set-property", state.Config.Cgroups.PidsLimit)
 
-	q.Step("systemctl daemon-reload: nothing changes, except a limit that systemd does not know")
+	q.Step("systemctl daemon-reload: the limits stay, except one that was written into the cgroup's file")
 	q.Must("systemctl", "daemon-reload")
 	agree("daemon-reload", "70")
 	q.WriteLine(filepath.Join(g.Dir("pids"), "pids.max"), "77")
@@ -118,24 +123,40 @@ func TestLifecycle_WhereDoesAContainerGoWithTheSystemdCgroupDriver(t *testing.T)
 	q.Control("the same container with runc's own driver: no unit of systemd")
 	own := runc.Variant(q, b, "by-runc", limits)
 	const transientUnits = "/run/systemd/transient"
-	before := file.Names(q, transientUnits)
+	// The host may start units of its own at any time. The name of a unit for this container would have its id.
+	units := func() []string {
+		return slices.DeleteFunc(file.Names(q, transientUnits), func(name string) bool { return !strings.Contains(name, own.ID) })
+	}
 	other := own.CreateAndStart()
 	check.OnlyProcessInCgroup(q, other.Identity, own.Bundle.Spec.Linux.CgroupsPath)
-	after := file.Names(q, transientUnits)
-	assert.Check(q, cmp.DeepEqual(after, before), "transient units of systemd, after create by runc's own driver")
-	q.Fact("runc's own driver: units more than before", len(after)-len(before))
+	assert.Check(q, cmp.Len(units(), 0), "transient units of systemd for a container of runc's own driver")
+	q.Fact("runc's own driver: units of the container", len(units()))
 	own.KillAndDelete(other)
 
-	q.TearDown("kill the container: systemd removes the scope, and delete finds only the state directory", func() {
+	q.Step("create by the systemd driver and a cgroupsPath that is a path: runc refuses it")
+	byPath := runc.Variant(q, b, "by-path", limits)
+	refused := q.Exec("runc", "--systemd-cgroup", "--root", byPath.Root, "create", "--bundle", byPath.Bundle.Name, byPath.ID)
+	assert.Check(q, refused.Code != 0, "create by the systemd driver with cgroupsPath %s:\n%s", byPath.Bundle.Spec.Linux.CgroupsPath, refused)
+	runc.AssertMessage(q, refused.Stderr, "slice:prefix:name")
+	assert.Check(q, !file.Exists(byPath.StateDir()), "a refused create left its state: %s", byPath.StateDir())
+	// The message ends with the path.
+	message, _, _ := strings.Cut(runc.StableMessage(refused.Stderr), ", got")
+	q.Fact("--systemd-cgroup with a path: error of create", message)
+
+	q.TearDown("kill the container: systemd removes the scope. Delete the container: that removes the state directory and, on cgroup v1, the "+
+		"cgroups that systemd does not manage", func() {
 		c.Kill("KILL")
 		proc.WaitFor(q, proc.Dead(p.Identity))
 		proc.WaitFor(q, scope.Gone())
 		assert.Check(q, cmp.Equal(c.State().Status, specs.StateStopped))
-		q.Fact("before delete: the scope is there", scope.Loaded())
+		left := slices.DeleteFunc(g.Dirs(), func(dir string) bool { return !file.Exists(dir) })
+		assert.Check(q, !g.V2 || len(left) == 0, "cgroups of the scope after systemd has removed it: %v", left)
+		q.Fact("before delete: scope exists", scope.Loaded())
+		q.Fact("before delete: a cgroup of the container exists", len(left) > 0)
 		c.Delete()
 		assert.Check(q, !host.HasUnit(scope.Name), "systemd has the scope after delete")
 		check.NoCgroup(q, scope.Cgroup())
 	})
-	q.Answer("With the systemd cgroup driver, the container is in a scope of systemd, whose properties are its limits. systemd removes the " +
-		"scope with the last process, and at daemon-reload it writes the limits again that it knows.")
+	q.Answer("With the systemd cgroup driver, the container is in the cgroup of a scope of systemd, whose properties are those limits that " +
+		"systemd knows. systemd removes the scope with the last process. At daemon-reload it writes again the limits that it has stored.")
 }
