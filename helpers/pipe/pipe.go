@@ -62,6 +62,36 @@ func Buffered(f *os.File) int {
 	return ask(f, func(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.TIOCINQ) })
 }
 
+// Peek returns what is in a pipe, and leaves it there (tee(2)). f is open for reading.
+func Peek(tb testing.TB, f *os.File) []byte {
+	tb.Helper()
+	r, w, err := os.Pipe()
+	assert.NilError(tb, err)
+	defer r.Close()
+	defer w.Close()
+	n := ask(f, func(from int) (n int, err error) {
+		raw, err := w.SyscallConn()
+		if err != nil {
+			return 0, err
+		}
+		var failed error
+		err = raw.Control(func(to uintptr) {
+			var copied int64
+			copied, failed = unix.Tee(from, int(to), 1<<20, unix.SPLICE_F_NONBLOCK)
+			n = int(copied)
+		})
+		if failed == unix.EAGAIN { // it is empty
+			n, failed = 0, nil
+		}
+		return n, errors.Join(err, failed)
+	})
+	assert.Assert(tb, n >= 0, "tee(2) of %s failed", f.Name())
+	data := make([]byte, n)
+	_, err = io.ReadFull(r, data)
+	assert.NilError(tb, err)
+	return data
+}
+
 // Capacity returns the number of bytes that fit into a pipe, or -1 if the kernel does not report it.
 func Capacity(f *os.File) int {
 	return ask(f, func(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0) })
