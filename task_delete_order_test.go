@@ -27,12 +27,11 @@ import (
 // Things are deleted from the process to the name: task, container, image, then what was theirs, by garbage collection, then the
 // namespace.
 //
-// Whatever would pull the ground from under a running program is refused, and changes nothing. But not all the guards
-// stand in the same place. A snapshot with a child and a namespace with contents are guarded by the daemon. A task that runs is
-// guarded by ctr and the Go client, which look first, and by its shim. The record of its container is guarded by the client
-// alone: the daemon's own call deletes it, and the task runs on, unreachable, since every other call finds a task by its
-// container. An image is not guarded at all, because nothing needs it once a container is made: the record holds the snapshot,
-// and the snapshot its parents.
+// A delete that would take away what a running program needs is refused, and changes nothing. But not all guards stand in the same place.
+// A snapshot with a child and a namespace with contents are guarded by the daemon. A task that runs is guarded by ctr and the Go client,
+// which look first, and by its shim. The record of its container is guarded only by the client: the daemon's own call deletes it. The task
+// then runs on, and no call reaches it, because every other call finds a task by its container. An image is not guarded at all, because a
+// container does not need it: its record holds the snapshot, and the snapshot holds its parents.
 //
 // Hint: which of ctr's refusals does containerd's log know of?
 // Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
