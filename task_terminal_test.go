@@ -3,7 +3,6 @@
 package cdblab
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -114,13 +113,10 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	assert.NilError(q, d.Task(id).Resize(context.Background(), 93, 33))
 	assert.Check(q, cmp.Equal(terminalSize(init), "33 93"), "size after Resize")
 	unread := pipe.OpenReader(q, fifos[1])
-	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		if waits := pipe.Peek(q, unread); !bytes.Contains(waits, []byte("33 93\r\n")) {
-			return poll.Continue("in the FIFO of stdout there is %q, not yet the line 33 93", waits)
-		}
-		return poll.Success()
-	})
-	q.Fact("written while no client is there: in the FIFO", strings.TrimSpace(string(pipe.Peek(q, unread))))
+	proc.WaitFor(q, pipe.HasText(unread, "33 93\r\n"))
+	waiting, err := pipe.Peek(unread)
+	assert.NilError(q, err)
+	q.Fact("written while no client is there: in the FIFO", strings.TrimSpace(string(waiting)))
 	assert.NilError(q, unread.Close())
 
 	q.Step("attach another ctr, on a terminal of 41 rows and 101 columns: it prints what has waited, and its terminal gives the size")
