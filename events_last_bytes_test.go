@@ -112,6 +112,15 @@ func TestEvents_WhatBecomesOfTheLastBytesBeforeTheExit(t *testing.T) {
 		stopped, patience)
 	w.assertAll("logger that ignores SIGTERM: bytes written", kept, w.stdout[:few])
 
+	q.Step("leave the same logger stopped: the shim kills it after 12 seconds, and what was in the pipe is lost")
+	lost, stopped = w.runWithLateLogger("cdb-stuck", ignores, func(logger, _ proc.Process, _ string) poll.Check {
+		return proc.Dead(logger.Identity)
+	})
+	assert.Check(q, stopped > patience-time.Second, "the shim has killed the logger after %v", stopped)
+	assert.Check(q, cmp.Len(lost, 0), "bytes that a logger wrote which was stopped until its end")
+	q.Fact("logger that stays stopped: is killed after", lab.Elapsed(stopped))
+	q.Fact("logger that stays stopped: bytes written", fmt.Sprint(len(lost), " of ", few))
+
 	q.Step("read the output of ctr itself late: `ctr tasks start` deletes the task before it has read all; the FIFO keeps the rest")
 	printed, rest := w.readCtrLate()
 	w.assertAll("ctr tasks start, read late: bytes printed, and left in the FIFO", append(printed, rest...), w.stdout)
@@ -234,8 +243,9 @@ func (w *lastWriter) assertAll(fact string, got, want []byte) {
 	w.q.Fact(fact, fmt.Sprint(len(got), " of ", len(want)))
 }
 
-// runWithLateLogger runs a task with a binary logger that is stopped from the beginning. It goes on when the task is being deleted and the
-// condition holds. runWithLateLogger returns what the logger has written, and how long it was stopped after the delete had begun.
+// runWithLateLogger runs a task with a binary logger that is stopped from the beginning. The logger is continued, if it is alive, when the
+// task is being deleted and the condition holds. runWithLateLogger returns what the logger has written, and how long it was stopped after
+// the delete had begun.
 func (w *lastWriter) runWithLateLogger(
 	name, logger string, condition func(logger, shim proc.Process, stdout string) poll.Check,
 ) (written []byte, stopped time.Duration) {
@@ -259,7 +269,9 @@ func (w *lastWriter) runWithLateLogger(
 	begin := time.Now()
 	deleting := q.StartBackground("ctr", "-n", w.d.Namespace, "tasks", "delete", id)
 	proc.WaitFor(q, condition(process, shim, init.FDs[1]))
-	signal(unix.SIGCONT)
+	if process.Alive() {
+		signal(unix.SIGCONT)
+	}
 	stopped = time.Since(begin)
 	assert.Check(q, cmp.Equal(deleting.ExitCode(), 0), "ctr tasks delete: %s", deleting.Stderr())
 	proc.WaitFor(q, proc.Dead(process.Identity))
