@@ -27,14 +27,15 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// Each exec has its three events, in order, and one exit with its own status, however many there are. The task's exit is the last one.
+// Each exec has three events in this order: exec-added, exec-started and exit. The exit has the status of this exec, however many execs end
+// at once. The task's exit is the last event.
 //
-// The kernel does not count: of many children that end at once, the shim receives one SIGCHLD. So it has to wait until no child is left
-// that has ended, and it has to know which pid belongs to which exec, also if the program ends before `runc exec` has said its pid.
-// A shim that loses an exit leaves a client that waits forever: a probe that never ends, for a process that is dead.
+// The kernel merges signals: if many children end at once, the shim receives one SIGCHLD. So the shim calls wait(2) until no ended child
+// remains. It also has to know which pid belongs to which exec, even if the program ends before `runc exec` has reported the pid. If the
+// shim loses an exit, a client waits for ever: for instance a liveness probe, for a dead process.
 //
-// An event may be received twice, and late. If containerd has not answered the shim within five seconds, as on a busy machine, the shim
-// sends the event again. It has the same time then, by which a client can tell that it is the same event, and put events into order.
+// An event may be received twice, and late: see TestEvents_CanAnEventComeTwice. Both copies have the same time. By its time, a client can
+// recognise a copy, and sort events.
 //
 // Hint: stop the shim with SIGSTOP, kill some execs, and look at SigPnd and ShdPnd in /proc/SHIM/status; then SIGCONT.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#events
@@ -57,7 +58,7 @@ func TestEvents_WhatHappensWhenManyExecsEndAtOnce(t *testing.T) {
 	shim := proc.Snapshot(q, init.Parent)
 	e := &execs{q: q, stream: stream, task: d.Task(id), spec: *d.Spec(id).Process}
 
-	q.Step("start %d execs at once, whose programs end as soon as they begin: each client receives the status of its own", short)
+	q.Step("start %d execs at once, whose programs end as soon as they begin: each client receives the status of its own exec", short)
 	programs, want := map[string][]string{}, map[string]uint32{}
 	for n := range uint32(short) {
 		name := fmt.Sprintf("short-%02d", n+1)
@@ -73,11 +74,13 @@ func TestEvents_WhatHappensWhenManyExecsEndAtOnce(t *testing.T) {
 	q.Fact("short execs: events of the first", histories["short-01"])
 	q.Fact("short execs: exits", len(exits))
 
-	q.Step("look at the shim: it has waited for all of its children, and no zombie stays")
+	q.Step("look at the shim: it has waited for all children that have ended, so none of them is a zombie")
 	proc.WaitFor(q, onlyChild(q, shim.PID, init.PID))
-	q.Fact("short execs: children of the shim afterwards", proc.Children(q, shim.PID))
+	children := proc.Children(q, shim.PID)
+	assert.Check(q, cmp.DeepEqual(children, []proc.PID{init.PID}), "children of the shim, after all execs have ended")
+	q.Fact("short execs: children of the shim afterwards, except the task's process", len(children)-1)
 
-	q.Step("start %d execs that go on, stop the shim, and kill half of them: they are zombies, and one SIGCHLD is pending for all", long)
+	q.Step("start %d execs that sleep, stop the shim, and kill half of them: they are zombies, and one SIGCHLD is pending for all", long)
 	programs, want = map[string][]string{}, map[string]uint32{}
 	for n := range long {
 		programs[fmt.Sprintf("long-%02d", n)] = []string{"sleep", "3601"}
@@ -110,10 +113,11 @@ func TestEvents_WhatHappensWhenManyExecsEndAtOnce(t *testing.T) {
 	for _, name := range killed {
 		proc.WaitFor(q, proc.Dead(running[name].Identity))
 	}
-	pending := proc.Bits(q, shim.PID, "ShdPnd")
+	pending := proc.Bits(q, shim.PID, "ShdPnd") // one bit for each signal, so it cannot count
 	assert.Check(q, pending.Signal(unix.SIGCHLD), "signals that are pending for the stopped shim: %s", pending)
-	q.Fact("shim stopped: zombies", countZombies(q, shim.PID))
-	assert.Check(q, cmp.Equal(countZombies(q, shim.PID), long/2), "zombies below the stopped shim")
+	zombies := countZombies(q, shim.PID)
+	assert.Check(q, cmp.Equal(zombies, long/2), "zombies below the stopped shim")
+	q.Fact("shim stopped: zombies", zombies)
 	q.Fact("shim stopped: SIGCHLD is pending", pending.Signal(unix.SIGCHLD))
 
 	q.Control("continue the shim: it publishes each exit once, with the status of that exec; the others and the task go on")
@@ -156,7 +160,7 @@ func TestEvents_WhatHappensWhenManyExecsEndAtOnce(t *testing.T) {
 		proc.WaitFor(q, proc.HasNoChildren(shim.PID))
 		q.Fact("task killed: exits", order)
 		q.Fact("task killed: the last exit", last)
-		q.Fact("events that were received twice", lab.Chance(fmt.Sprint(len(stream.Again()))))
+		q.Fact("events: copies received", lab.Chance(fmt.Sprint(len(stream.Again()))))
 	})
 
 	q.Answer("Each exec has exec-added, exec-started and one exit with its own status, in this order. No exit is lost, no zombie stays, " +
@@ -274,7 +278,7 @@ func onlyChild(q *lab.Q, parent, child proc.PID) poll.Check {
 	return func(poll.LogT) poll.Result {
 		states := proc.ChildStates(q, parent)
 		if _, ok := states[child]; !ok || len(states) != 1 {
-			return poll.Continue("children of the shim, with their states: %v, want %d alone", states, child)
+			return poll.Continue("children of the shim, with their states: %v, want only %d", states, child)
 		}
 		return poll.Success()
 	}

@@ -26,15 +26,16 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// Through a FIFO, which the shim copies into a pipe. The input ends when a client has called CloseIO and no client has the FIFO open for
-// writing any more: the program then reads 0 bytes.
+// A client writes the input into a FIFO. The shim copies it from there into a pipe, and the program reads the pipe. The input ends when a
+// client has called CloseIO and no client has the FIFO open for writing: read(2) of the program then returns 0.
 //
-// The shim has both ends of the FIFO open. So the end of a client is not the end of the input, and another client can go on. CloseIO takes
-// the shim's writing end away, and nothing that was written is lost by it. A client that closes its end, or dies, and never calls CloseIO
-// leaves a program that waits for ever. ctr calls it when its own input ends. An empty input ends before the exec has begun, which is too
-// early: `ctr tasks exec … cat < /dev/null` waits. Without a FIFO the input is /dev/null itself.
+// CloseIO is a call of containerd's API, by which a client ends the input. The shim itself has the FIFO open for reading and for writing.
+// So the input goes on when a client closes the FIFO or dies, and another client may write. CloseIO makes the shim close its writing end.
+// Nothing is lost that was written before. If no client ever calls CloseIO, the program waits for ever. ctr calls CloseIO when its own
+// input ends. With --null-io there is no FIFO: the program's stdin is /dev/null, which has no bytes. CloseIO must not come too early:
+// TestEvents_WhatIfCloseIOComesTooEarly shows what happens then.
 //
-// Hint: `ls -l /proc/SHIM/fd` while `ctr tasks exec … cat < /dev/null` waits; field 1 of /proc/PID/syscall of the cat.
+// Hint: `ls -l /proc/SHIM/fd` while `ctr tasks exec … cat` waits for input; field 1 of /proc/PID/syscall of the cat.
 // Spec: https://github.com/containerd/containerd/blob/main/api/services/tasks/v1/tasks.proto
 // Kernel: https://man7.org/linux/man-pages/man7/pipe.7.html, "I/O on pipes and FIFOs"
 func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
@@ -57,6 +58,9 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 	cat := proc.Snapshot(q, proc.FindChild(q, init.PID, "cat"))
 	shim := proc.Snapshot(q, init.Parent)
 	fifo, stdin := client.config.Stdin, cat.FDs[0]
+	// The shim opens its writing end in a thread of its own, and the client needs only the reading end.
+	proc.WaitFor(q, proc.HasAccessModes(shim.PID, fifo, "read", "write"))
+	shim = proc.Snapshot(q, shim.PID)
 	chain := map[string][]string{
 		"client: FIFO": proc.AccessModes(q, proc.Self(q), fifo), "shim: FIFO": proc.AccessModes(q, shim, fifo),
 		"shim: pipe": proc.AccessModes(q, shim, stdin), "program: pipe": proc.AccessModes(q, cat, stdin),
@@ -64,25 +68,27 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 	for name, want := range map[string]string{"client: FIFO": "write", "shim: FIFO": "read write", "program: pipe": "read"} {
 		assert.Check(q, cmp.Equal(strings.Join(chain[name], " "), want), "ends that it holds, of %s", name)
 	}
+	// The shim made the pipe, and up to 2.4.2 it keeps the reading end open as well. Only the writing end matters here.
 	assert.Check(q, slices.Contains(chain["shim: pipe"], "write"), "ends of the pipe that the shim holds: %v", chain["shim: pipe"])
 	assert.Check(q, strings.HasPrefix(stdin, "pipe:"), "the program's stdin is %s", stdin)
 	q.Fact("ends of FIFO and pipe", chain)
 
-	q.Step("close the client's end, as when a client dies: the program still waits, because the shim holds a writing end")
+	q.Step("close the FIFO in the client, as if the client had died: the program still waits, because the shim holds a writing end")
 	client.close()
 	assert.Check(q, cmp.Len(proc.AccessModes(q, proc.Self(q), fifo), 0), "the client still holds the FIFO")
-	assertWaitsForInput(q, cat)
+	assertWaitsForInput(q, cat) // it could still be about to receive the end: that line 2 arrives shows that it does not
 	holds := proc.AccessModes(q, proc.Snapshot(q, shim.PID), fifo)
 	assert.Check(q, cmp.DeepEqual(holds, []string{"read", "write"}), "how the shim holds the FIFO without a client")
 	q.Fact("client closed: how the shim holds the FIFO", holds)
 
-	q.Step("let another client write into the FIFO: the program reads on")
+	q.Step("let another client write into the FIFO: the program receives this as well")
 	second := pipe.OpenWriter(q, fifo)
+	q.TB.Cleanup(func() { second.Close() }) // without effect when it is closed already
 	_, err = second.WriteString("line 2\n")
 	assert.NilError(q, err)
 	proc.WaitFor(q, file.HasContent(got, "line 1\nline 2"))
 
-	q.Step("call CloseIO while this client has the FIFO open: the shim gives up its writing end, and the input still goes on")
+	q.Step("call CloseIO while this client has the FIFO open: the shim closes its writing end, and the client can still write")
 	q.LogCommand("# Go client: task.CloseIO(ctx, WithStdinCloser)")
 	assert.NilError(q, task.CloseIO(ctx, containerd.WithStdinCloser))
 	proc.WaitFor(q, proc.HasAccessModes(shim.PID, fifo, "read"))
@@ -92,7 +98,7 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 	assertWaitsForInput(q, cat)
 	q.Fact("CloseIO: how the shim holds the FIFO", proc.AccessModes(q, proc.Snapshot(q, shim.PID), fifo))
 
-	q.Step("close the last writer: the shim closes the pipe, and the program reads the end of its input")
+	q.Step("close the FIFO in this client, the last writer: the shim closes the pipe, and read(2) of the program returns 0")
 	assert.NilError(q, second.Close())
 	proc.WaitFor(q, proc.Runs(init.PID, "sleep")) // the shell goes on when cat has ended
 	proc.WaitFor(q, proc.HasAccessModes(shim.PID, fifo))
@@ -100,10 +106,10 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 	assert.Check(q, !slices.Contains(ofPipe, "write"), "the shim still holds the writing end of the pipe")
 	_, err = os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0)
 	assert.Check(q, cmp.ErrorIs(err, unix.ENXIO), "open the FIFO for writing, which no process reads any more")
-	q.Fact("closed: the program has read", strings.Fields(file.Read(q, got)))
-	q.Fact("closed: a further client that opens the FIFO", fmt.Sprint(errors.Unwrap(err)))
+	q.Fact("last writer closed: the program has read", strings.Fields(file.Read(q, got)))
+	q.Fact("last writer closed: error of opening the FIFO for writing", fmt.Sprint(errors.Unwrap(err)))
 
-	q.Control("an exec: fill the FIFO, close it, and call CloseIO at once: not one byte is lost")
+	q.Step("fill the FIFO of an exec that does not read yet, close it, and call CloseIO: later the program reads all bytes")
 	spec := *d.Spec(id).Process
 	spec.Args = []string{"sh", "-c", "mkfifo /told; exec 3<>/told; read -r go <&3; wc -c > /count"}
 	input := newInputClient(q, d)
@@ -112,7 +118,7 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 	exited, err := exec.Wait(ctx)
 	assert.NilError(q, err)
 	assert.NilError(q, exec.Start(ctx))
-	const size = 100_000 // more than a pipe has, less than a pipe and a FIFO
+	size := 3 * 16 * os.Getpagesize() / 2 // a pipe has 16 pages: more than a pipe holds, and less than a pipe and a FIFO hold
 	input.write(strings.Repeat("x", size))
 	input.close()
 	assert.NilError(q, exec.CloseIO(ctx, containerd.WithStdinCloser))
@@ -122,39 +128,16 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(status, map[string]uint32{"counts": 0}), "exit status")
 	count := file.Read(q, fmt.Sprintf("/proc/%d/root/count", init.PID))
 	assert.Check(q, cmp.Equal(count, fmt.Sprint(size)), "bytes that the program has read until the end")
-	q.Fact("an exec, CloseIO before it reads: bytes read", count)
+	q.Fact("CloseIO before an exec reads: bytes that it reads later", count)
 	_, err = exec.Delete(ctx)
 	assert.NilError(q, err)
 
-	q.Step("type an exec whose input ends: ctr calls CloseIO, and the program ends by itself")
+	q.Step("run `ctr tasks exec` with input that ends: ctr calls CloseIO, and the program ends by itself")
 	typed := q.Must("sh", "-c", fmt.Sprintf(
 		"{ echo typed; while [ ! -s %s ]; do sleep 0.1; done; } | ctr -n %s tasks exec --fifo-dir %s --exec-id typed %s tee /typed",
 		fmt.Sprintf("/proc/%d/root/typed", init.PID), d.Namespace, d.FifoDir, id))
 	assert.Check(q, cmp.Equal(typed.Stdout, "typed\n"), "what ctr prints: %s", typed)
-	q.Fact("ctr tasks exec … tee: prints", strings.TrimSpace(typed.Stdout))
-
-	q.Step("type an exec whose input is empty: it ends before the exec begins, too early for ctr's CloseIO, and the program waits")
-	ctr := q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "empty", id, "cat")
-	waits := false
-	proc.WaitFor(q, func(t poll.LogT) poll.Result {
-		fifos, _ := filepath.Glob(filepath.Join(d.FifoDir, "*", "empty-stdin"))
-		if len(fifos) == 1 { // ctr has no end of it, and the shim has both
-			waits = proc.HasAccessModes(ctr.PID(), fifos[0])(t).Done() && proc.HasAccessModes(shim.PID, fifos[0], "read", "write")(t).Done()
-		}
-		if waits || ctr.Ended() {
-			return poll.Success()
-		}
-		return poll.Continue("ctr has not ended, and the shim has not both ends of its FIFO %v", fifos)
-	})
-	if waits {
-		process, err := task.LoadProcess(ctx, "empty", nil)
-		assert.NilError(q, err)
-		q.LogCommand("# Go client: process.CloseIO(ctx, WithStdinCloser)   # of exec empty")
-		assert.NilError(q, process.CloseIO(ctx, containerd.WithStdinCloser))
-	}
-	assert.Check(q, cmp.Equal(ctr.ExitCode(), 0), "exit code of ctr tasks exec … cat: %s", ctr.Stderr())
-	outcome := map[bool]string{true: "another client had to call CloseIO", false: "ctr has called CloseIO"}[waits]
-	q.Fact("ctr tasks exec … cat < /dev/null", lab.Chance(outcome))
+	q.Fact("ctr tasks exec … tee: output of ctr", strings.TrimSpace(typed.Stdout))
 
 	q.Control("a task with --null-io: its input is /dev/null, which is at its end")
 	null := q.ID("cdb-null")
@@ -167,6 +150,136 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 
 	q.Answer("A client writes into a FIFO, the shim copies from it into a pipe, and the program reads the pipe. The input ends when CloseIO " +
 		"was called and no client has the FIFO open for writing.")
+}
+
+// A CloseIO that comes before the exec is started succeeds, but has no effect: the program waits for input until CloseIO is called again.
+// So `ctr tasks exec … cat < /dev/null` mostly does not end. A CloseIO during the start is not lost: containerd waits for the start.
+//
+// CloseIO makes the shim close its writing end of the FIFO. The shim opens the FIFO when it starts the exec, and does not remember an
+// earlier CloseIO. ctr calls CloseIO once, when its own input ends. An empty input ends at once: mostly before ctr has started the exec, or
+// even before ctr can call CloseIO. The same goes for `ctr run` and `ctr tasks start`. During the start, the shim holds a lock of the
+// exec, and containerd asks the shim for the exec's state before it passes CloseIO on. So the call returns after the start.
+// A client should call CloseIO after Start has returned, or give no stdin (cio.NullIO) if it has no input. Then stdin is /dev/null.
+//
+// Hint: `ls -l /proc/SHIM/fd` while `ctr tasks exec … cat < /dev/null` waits: how does the shim hold the FIFO of stdin?
+// Spec: https://github.com/containerd/containerd/blob/main/api/services/tasks/v1/tasks.proto
+// Kernel: https://man7.org/linux/man-pages/man7/fifo.7.html
+func TestEvents_WhatIfCloseIOComesTooEarly(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What if CloseIO comes too early?")
+	defer q.Recover()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*proc.Patience) // so that no call hangs
+	defer cancel()
+	d := ctrd.Shared(q)
+	d.EndShimsIfFailed()
+	id := q.ID(ctrd.ContainerID)
+	d.CreateContainer(d.PullImage(), id, "sleep", "3600")
+	shim := d.StartTaskAndWait(id).Parent
+	proxy := d.StartProxy() // it shows that containerd has received a call
+	client, err := containerd.New(proxy.Address, containerd.WithDefaultNamespace(d.Namespace))
+	assert.NilError(q, err)
+	defer client.Close()
+	container, err := client.LoadContainer(ctx, id)
+	assert.NilError(q, err)
+	task, err := container.Task(ctx, nil)
+	assert.NilError(q, err)
+	closeIO := func(p containerd.Process) error {
+		q.LogCommand("# Go client: process.CloseIO(ctx, WithStdinCloser)   # of exec %s", p.ID())
+		return p.CloseIO(ctx, containerd.WithStdinCloser)
+	}
+	// add adds an exec of cat, and does not start it.
+	add := func(exec string) (containerd.Process, *inputClient, <-chan containerd.ExitStatus) {
+		q.Helper()
+		q.LogCommand("# Go client: task.Exec(ctx, %q, cat, …)", exec)
+		spec := *d.Spec(id).Process
+		spec.Args = []string{"cat"}
+		input := newInputClient(q, d)
+		process, err := task.Exec(ctx, exec, &spec, input.makeFIFOs)
+		assert.NilError(q, err)
+		exited, err := process.Wait(ctx)
+		assert.NilError(q, err)
+		return process, input, exited
+	}
+	// assertEnds asserts that the program of an exec ends, and deletes the exec.
+	assertEnds := func(process containerd.Process, exited <-chan containerd.ExitStatus) {
+		q.Helper()
+		got := statuses(q, map[string]<-chan containerd.ExitStatus{process.ID(): exited})
+		assert.Check(q, cmp.DeepEqual(got, map[string]uint32{process.ID(): 0}), "exit status of a cat whose input has ended")
+		_, err := process.Delete(ctx)
+		assert.NilError(q, err)
+	}
+
+	q.Step("add an exec, call CloseIO, and then start the exec: CloseIO succeeds, and the program waits for input")
+	process, input, exited := add("early")
+	pipe.OpenReader(q, input.config.Stdout)
+	pipe.OpenReader(q, input.config.Stderr)
+	err = closeIO(process)
+	assert.NilError(q, err, "CloseIO before the start")
+	assert.NilError(q, process.Start(ctx))
+	proc.WaitFor(q, proc.HasAccessModes(shim, input.config.Stdin, "read", "write"))
+	proc.WaitFor(q, proc.Runs(proc.PID(process.Pid()), "cat"))
+	cat := proc.Snapshot(q, proc.PID(process.Pid()))
+	assertWaitsForInput(q, cat)
+	q.Fact("CloseIO before the start: error", err)
+	q.Fact("CloseIO before the start: how the shim holds the FIFO", proc.AccessModes(q, proc.Snapshot(q, shim), input.config.Stdin))
+
+	q.Step("call CloseIO again: the program ends")
+	assert.NilError(q, closeIO(process))
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		if cat.Alive() {
+			return poll.Continue("the program of exec early waits for input, after a second CloseIO")
+		}
+		return poll.Success()
+	})
+	assertEnds(process, exited)
+	q.Fact("CloseIO again: the program is alive", cat.Alive())
+
+	q.Step("run `ctr tasks exec` with empty input: it does not end, unless ctr happens to call CloseIO late enough")
+	ctr := q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "empty", id, "cat")
+	waits := false
+	proc.WaitFor(q, func(t poll.LogT) poll.Result {
+		fifos, _ := filepath.Glob(filepath.Join(d.FifoDir, "*", "empty-stdin"))
+		if len(fifos) == 1 {
+			// If ctr calls CloseIO, then before it closes the FIFO. So what the shim holds after that is final.
+			opened := proc.HasAccessModes(shim, fifos[0], "read", "write")
+			waits = opened(t).Done() && proc.HasNoFile(ctr.PID(), fifos[0])(t).Done() && opened(t).Done()
+		}
+		if waits || ctr.Ended() {
+			return poll.Success()
+		}
+		return poll.Continue("ctr has not ended, and has not closed its end of the FIFO while the shim has both: %v", fifos)
+	})
+	if waits {
+		process, err := task.LoadProcess(ctx, "empty", nil)
+		assert.NilError(q, err)
+		assert.NilError(q, closeIO(process))
+	}
+	assert.Check(q, cmp.Equal(ctr.ExitCode(), 0), "exit code of ctr tasks exec … cat: %s", ctr.Stderr())
+	by := map[bool]string{true: "another client, which called CloseIO", false: "ctr"}[waits]
+	q.Fact("ctr tasks exec … cat < /dev/null: ended by", lab.Chance(by))
+
+	q.Control("call CloseIO while the shim starts the exec, and waits for a reader of stdout: it is not lost, and the program ends")
+	process, input, exited = add("during")
+	started, closed := make(chan error, 1), make(chan error, 1)
+	go func() { started <- process.Start(ctx) }()
+	proc.WaitFor(q, proc.HasFile(shim, input.config.Stdout)) // the shim has opened its writing end of stdin before
+	proxy.TakeCalls()
+	go func() { closed <- closeIO(process) }()
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		if !proxy.HasCall("Tasks/CloseIO") {
+			return poll.Continue("the client has not called CloseIO")
+		}
+		return poll.Success()
+	})
+	assert.Check(q, cmp.Len(started, 0), "the start is done, although no process reads the FIFO of stdout")
+	pipe.OpenReader(q, input.config.Stdout)
+	pipe.OpenReader(q, input.config.Stderr)
+	assert.NilError(q, <-started)
+	assert.NilError(q, <-closed)
+	assertEnds(process, exited)
+	q.Fact("CloseIO during the start: the program is alive", proc.Alive(proc.PID(process.Pid())))
+
+	q.Answer("A CloseIO that comes before the exec is started has no effect, and the program waits for input until CloseIO is called again. " +
+		"`ctr tasks exec` with empty input mostly calls it too early, or not at all. A CloseIO during the start waits for the start.")
 }
 
 // inputClient is a client that has the other ends of the FIFOs of a task, or of an exec.
@@ -189,6 +302,22 @@ func (c *inputClient) create(id string) (cio.IO, error) {
 	c.io, err = cio.NewDirectIO(context.Background(), fifos)
 	c.q.TB.Cleanup(func() { c.io.Close() })
 	return c.io, err
+}
+
+// makeFIFOs makes the FIFOs and opens none of them. It is a cio.Creator.
+func (c *inputClient) makeFIFOs(id string) (cio.IO, error) {
+	fifos, err := cio.NewFIFOSetInDir(c.d.FifoDir, id, false)
+	if err != nil {
+		return nil, err
+	}
+	c.config = fifos.Config
+	c.q.TB.Cleanup(func() { assert.Check(c.q, fifos.Close()) })
+	for _, path := range []string{c.config.Stdin, c.config.Stdout, c.config.Stderr} {
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return cio.Load(fifos)
 }
 
 // write writes into the FIFO of stdin.

@@ -27,18 +27,18 @@ import (
 	"cdblab/helpers/pipe"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/retry"
-	"cdblab/helpers/slowness"
 )
 
-// They outlive the program: the shim holds the other ends of its pipes, and publishes the exit before it has copied everything. The delete
-// of the task waits for the copy, ten seconds at most. Three things lose the last bytes: a client that deletes before it has read to the
-// end, a logger that ends on SIGTERM, and a file, which the shim closes at the end of stdout.
+// The last output of a program is copied after its exit as well: the shim holds the other ends of the program's pipes, and publishes the
+// exit before it has copied everything. The delete of the task waits for the copy, ten seconds at most. Output is lost if the client
+// deletes the task before it has read everything, if a logger ends on SIGTERM, or if a log file gets stderr after the end of stdout.
 //
-// An exit says that a process has ended, and not that its output has been read. Pipe and FIFO keep what a late reader has not read, because
-// the shim holds both ends of the FIFO. But Delete of the client library closes the FIFO before it waits for the copy. A program calls
-// task.IO().Wait() first, as `ctr tasks exec` does, and `ctr tasks start` does not. A delete sends SIGTERM to a binary logger at once. A
-// file gets both streams, and no release up to 2.4.2 copies what comes on stderr after the end of stdout: not even at the program's
-// exit, where the two streams end in any order.
+// An exit event shows that a process has ended, not that its output has been read. Pipe and FIFO keep unread bytes, because the shim holds
+// both ends of the FIFO. But Delete of the client library closes the FIFO before it waits for the copy. A client has to call
+// task.IO().Wait() first. `ctr tasks exec` does so; `ctr tasks start` does not. The delete sends SIGTERM at once to a logger, which is a
+// program (--log-uri binary://…), and waits 12 seconds for its end. Then the shim kills the logger. A log file (--log-uri file://…) gets
+// both streams. The shim closes the file at the end of stdout. Later output on stderr is lost, in all releases up to 2.4.2. This can
+// happen to any program: at its exit the two streams end in any order.
 //
 // Hint: `ctr tasks start ID | (sleep 5; wc -c)` of a program that writes 120 KiB and ends; the same with `ctr tasks exec`.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#io
@@ -60,7 +60,8 @@ func TestEvents_WhatBecomesOfTheLastBytesBeforeTheExit(t *testing.T) {
 		w.stdout, w.stderr = append(w.stdout, byte(random.IntN(128))), append(w.stderr, byte(128+random.IntN(128)))
 	}
 
-	q.Step("let a program write %d pages to each stream and exit, while no process reads the FIFOs: its exit is published", pages)
+	q.Step("let a program write %d pages (%d KiB) to each stream and exit, while no client reads the FIFOs: its exit is published",
+		pages, pages*os.Getpagesize()/1024)
 	id := q.ID("cdb-late")
 	shim := w.run(id, pages, "--fifo-dir", w.d.FifoDir)
 	fifos := w.fifos(shim)
@@ -68,51 +69,64 @@ func TestEvents_WhatBecomesOfTheLastBytesBeforeTheExit(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(holds, []string{"read", "write"}), "how the shim holds the FIFO of stdout after the exit")
 	late, lateErr := pipe.OpenReader(q, fifos["stdout"]), pipe.OpenReader(q, fifos["stderr"])
 	proc.WaitFor(q, pipe.IsFull(late))
-	assert.Check(q, pipe.Capacity(late) < len(w.stdout), "all that the program has written fits into the FIFO alone")
+	assert.Check(q, pipe.Capacity(late) < len(w.stdout), "all that the program has written fits into the FIFO, without the pipe")
 	q.Fact("after the exit: how the shim holds the FIFO", holds)
-	q.Fact("after the exit: bytes in the FIFO", pipe.Buffered(late))
+	q.Fact("after the exit: bytes in the FIFO, of those that were written", fmt.Sprint(pipe.Buffered(late), " of ", len(w.stdout)))
 
 	q.Step("read late, after the exit: all bytes arrive, stderr apart from stdout, and then the end")
 	gotOut, gotErr := pipe.ReadToEnd(q, late), pipe.ReadToEnd(q, lateErr)
-	w.assertAll("FIFO of stdout, read after the exit", gotOut, w.stdout)
-	w.assertAll("FIFO of stderr, read after the exit", gotErr, w.stderr)
+	w.assertAll("after the exit: bytes of stdout", gotOut, w.stdout)
+	w.assertAll("after the exit: bytes of stderr", gotErr, w.stderr)
 	w.d.DeleteTask(id)
 
-	q.Step("write into a file (--log-uri), and close stdout before the last bytes of stderr: the shim closes the file, and they are lost")
+	q.Step("write into a log file, close stdout, and then write to stderr: the shim closes the file at the end of stdout, and stderr is lost")
 	fromOut, fromErr, closed := w.writeToFile("cdb-file", "stdout", "stderr")
-	w.assertAll("file: the bytes of stdout", fromOut, w.stdout)
+	w.assertAll("file: bytes of stdout, before its end", fromOut, w.stdout)
 	few := fewPages * os.Getpagesize()
-	want := w.stderr[:few]
 	if closed {
-		want = nil
+		assert.Check(q, cmp.Len(fromErr, 0), "bytes of stderr in a file that the shim had closed")
+		q.Fact("file: bytes of stderr, after the end of stdout", fmt.Sprint(len(fromErr), " of ", few))
+	} else {
+		w.assertAll("file: bytes of stderr, after the end of stdout", fromErr, w.stderr[:few])
 	}
-	w.assertAll("file: the bytes of stderr, after the end of stdout", fromErr, want)
-	q.Fact("file: the shim closes it at the end of stdout", closed)
+	q.Fact("file: is closed at the end of stdout", closed)
 
-	q.Control("the other way round, close stderr before the last bytes of stdout: the file has all bytes of both streams")
+	q.Control("the other way round, close stderr, and then write to stdout: the file has all bytes of both streams")
 	fromOut, fromErr, _ = w.writeToFile("cdb-file-2", "stderr", "stdout")
-	w.assertAll("file: the bytes of stdout, after the end of stderr", fromOut, w.stdout[:few])
-	w.assertAll("file: the bytes of stderr", fromErr, w.stderr)
+	w.assertAll("file: bytes of stdout, after the end of stderr", fromOut, w.stdout[:few])
+	w.assertAll("file: bytes of stderr, before its end", fromErr, w.stderr)
 
-	q.Step("write to a logger that is late and ends on SIGTERM: the delete sends it, and what was in the pipe is lost")
-	lost := w.runWithLateLogger("cdb-ends", ends, func(logger, _ proc.Process, _ string) poll.Check {
+	q.Step("stop a logger (SIGSTOP), so that it reads late: delete sends SIGTERM, the logger ends, and the bytes in its pipe are lost")
+	lost, _ := w.runWithLateLogger("cdb-ends", ends, func(logger, _ proc.Process, _ string) poll.Check {
 		return proc.HasPending(logger.PID, unix.SIGTERM)
 	})
 	assert.Check(q, cmp.Len(lost, 0), "bytes that a logger wrote which SIGTERM ends, before it has read")
-	q.Fact("bytes that a logger writes which ends on SIGTERM", len(lost))
+	q.Fact("logger that ends on SIGTERM: bytes written", fmt.Sprint(len(lost), " of ", few))
 
 	q.Control("the same logger, but it ignores SIGTERM: it reads to the end, and the delete waits for it")
-	kept := w.runWithLateLogger("cdb-ignores", ignores, func(_, shim proc.Process, stdout string) poll.Check {
+	kept, stopped := w.runWithLateLogger("cdb-ignores", ignores, func(_, shim proc.Process, stdout string) poll.Check {
 		return proc.HasAccessModes(shim.PID, stdout) // none: the shim closes the pipe, and then sends the signal
 	})
-	w.assertAll("logger that ignores SIGTERM", kept, w.stdout[:few])
+	const patience = 12 * time.Second // binaryIOProcTermTimeout of the shim
+	assert.Check(q, stopped < patience, "machine too busy: the logger was continued %v after the delete began; the shim kills it after %v",
+		stopped, patience)
+	w.assertAll("logger that ignores SIGTERM: bytes written", kept, w.stdout[:few])
 
-	q.Step("read the output of ctr itself late: `ctr tasks start` deletes the task first, and what ctr has not read then does not arrive")
+	q.Step("leave the same logger stopped: the shim kills it after 12 seconds, and what was in the pipe is lost")
+	lost, stopped = w.runWithLateLogger("cdb-stuck", ignores, func(logger, _ proc.Process, _ string) poll.Check {
+		return proc.Dead(logger.Identity)
+	})
+	assert.Check(q, stopped > patience-time.Second, "the shim has killed the logger after %v", stopped)
+	assert.Check(q, cmp.Len(lost, 0), "bytes that a logger wrote which was stopped until its end")
+	q.Fact("logger that stays stopped: is killed after", lab.Elapsed(stopped))
+	q.Fact("logger that stays stopped: bytes written", fmt.Sprint(len(lost), " of ", few))
+
+	q.Step("read the output of ctr itself late: `ctr tasks start` deletes the task before it has read all; the FIFO keeps the rest")
 	printed, rest := w.readCtrLate()
-	w.assertAll("what ctr prints, and what it leaves in the FIFO, together", append(printed, rest...), w.stdout)
-	q.Fact("ctr tasks start, read late, prints all", len(rest) == 0)
+	w.assertAll("ctr tasks start, read late: bytes printed, and left in the FIFO", append(printed, rest...), w.stdout)
+	q.Fact("ctr tasks start, read late: prints all", len(rest) == 0)
 
-	q.Control("read the FIFO not at all: the delete gives up after ten seconds, and the bytes are lost with the FIFO")
+	q.Step("do not read the FIFO at all: the delete gives up after ten seconds, and the bytes are lost with the FIFO")
 	id = q.ID("cdb-lost")
 	shim = w.run(id, pages, "--fifo-dir", w.d.FifoDir)
 	fifos = w.fifos(shim)
@@ -122,14 +136,14 @@ func TestEvents_WhatBecomesOfTheLastBytesBeforeTheExit(t *testing.T) {
 	assert.Check(q, waited > 9*time.Second, "a delete with output that no process reads took %v", waited)
 	proc.WaitFor(q, proc.Dead(shim.Identity)) // the last process that holds the FIFO
 	assert.Check(q, !file.Exists(fifos["stdout"]) && !file.Exists(fifos["stderr"]), "a FIFO is still there after the delete: %v", fifos)
-	q.Fact("delete, while no process reads: took", lab.Elapsed(waited))
-	q.Fact("delete, while no process reads: leaves the FIFO", file.Exists(fifos["stdout"]))
+	q.Fact("delete, while no client reads: took", lab.Elapsed(waited))
+	q.Fact("delete, while no client reads: FIFO exists", file.Exists(fifos["stdout"]))
 
-	q.Answer("The shim still copies them after the exit was published, and the delete waits for that, ten seconds at most. They are " +
-		"lost by a client that deletes before it has read to the end, by a logger that ends on SIGTERM, and in a file after the end of stdout.")
+	q.Answer("The shim still copies the last bytes after the exit was published, and the delete waits for that, ten seconds at most. Bytes " +
+		"are lost if a client deletes the task before it has read all, if a logger ends on SIGTERM, and in a file after the end of stdout.")
 }
 
-// fewPages fit into a pipe, so that a program which writes them ends, also if no process reads the pipe.
+// fewPages fit into a pipe. So a program that writes them ends even if no process reads the pipe.
 const fewPages = 12
 
 // lastWriter runs programs that write to both streams and then exit.
@@ -189,8 +203,8 @@ func (w *lastWriter) writeToFile(name, first, second string) (fromOut, fromErr [
 		return poll.Success()
 	})
 	if first == "stdout" {
-		// A shim that keeps the file open needs no time for that, so that no state tells when it has decided.
-		closed = retry.Until(slowness.Scale(10*time.Second), func() bool {
+		// No release up to 2.4.2 keeps the file open. Of one that does, no state would show that it will not close the file later.
+		closed = retry.Until(proc.Patience, func() bool {
 			return !slices.Contains(check.FDTargets(proc.Snapshot(q, shim.PID)), path)
 		})
 	}
@@ -226,12 +240,15 @@ func (w *lastWriter) assertAll(fact string, got, want []byte) {
 		same++
 	}
 	assert.Check(w.q, bytes.Equal(got, want), "%s: %d of %d bytes arrived; the first %d are as written", fact, len(got), len(want), same)
-	w.q.Fact(fact, fmt.Sprintf("%d bytes", len(got)))
+	w.q.Fact(fact, fmt.Sprint(len(got), " of ", len(want)))
 }
 
-// runWithLateLogger runs a task with a binary logger that is stopped from the beginning. It goes on when the task is being deleted and the
-// condition holds. runWithLateLogger returns what the logger has written.
-func (w *lastWriter) runWithLateLogger(name, logger string, condition func(logger, shim proc.Process, stdout string) poll.Check) []byte {
+// runWithLateLogger runs a task with a binary logger that is stopped from the beginning. The logger is continued, if it is alive, when the
+// task is being deleted and the condition holds. runWithLateLogger returns what the logger has written, and how long it was stopped after
+// the delete had begun.
+func (w *lastWriter) runWithLateLogger(
+	name, logger string, condition func(logger, shim proc.Process, stdout string) poll.Check,
+) (written []byte, stopped time.Duration) {
 	q := w.q
 	q.Helper()
 	id := q.ID(name)
@@ -249,14 +266,18 @@ func (w *lastWriter) runWithLateLogger(name, logger string, condition func(logge
 	proc.WaitFor(q, w.stream.ReceivedExit(id))
 	assert.Check(q, cmp.DeepEqual(proc.AccessModes(q, proc.Snapshot(q, shim.PID), init.FDs[1]), []string{"write"}),
 		"how the shim holds the logger's pipe after the exit")
+	begin := time.Now()
 	deleting := q.StartBackground("ctr", "-n", w.d.Namespace, "tasks", "delete", id)
 	proc.WaitFor(q, condition(process, shim, init.FDs[1]))
-	signal(unix.SIGCONT)
+	if process.Alive() {
+		signal(unix.SIGCONT)
+	}
+	stopped = time.Since(begin)
 	assert.Check(q, cmp.Equal(deleting.ExitCode(), 0), "ctr tasks delete: %s", deleting.Stderr())
 	proc.WaitFor(q, proc.Dead(process.Identity))
 	written, err := os.ReadFile(filepath.Join(w.out, id))
 	assert.NilError(q, err)
-	return written
+	return written, stopped
 }
 
 // readCtrLate starts a task by ctr, without -d, and reads the output of ctr only when ctr does not read the task's output any more, or has
@@ -285,8 +306,8 @@ func (w *lastWriter) readCtrLate() (printed, rest []byte) {
 	w.write(init, copyTo("stdout", len(w.stdout)/os.Getpagesize()), "exit")
 	proc.WaitFor(q, w.stream.ReceivedExit(id))
 	ctr := proc.FindChild(q, shell.PID(), "ctr")
-	// No release up to 2.4.2 waits for the output. One that does keeps the FIFO open, and no state of it tells that this will not change.
-	closed := retry.Until(slowness.Scale(10*time.Second), func() bool {
+	// No release up to 2.4.2 waits for the output. Of one that does, no state would show that it will not close the FIFO later.
+	closed := retry.Until(proc.Patience, func() bool {
 		p, err := proc.Read(ctr)
 		return err != nil || !slices.Contains(check.FDTargets(p), fifo)
 	})

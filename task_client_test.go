@@ -375,14 +375,18 @@ func (c *callTrace) observe() runningTask {
 	}
 }
 
-// `ctr run` is one command for three, and gives no more security. It writes the config.json that `ctr containers create` writes, starts
-// the task, waits for its end, and ends with its exit code. Neither command asks for seccomp or AppArmor, unless a flag does.
+// `ctr run` does `ctr containers create` and `ctr tasks start` in one command. Only `ctr run` can also remove the container (--rm), choose
+// its cgroup (--cgroup) and set up its network (--cni). It is not more secure: without --seccomp, neither sets a seccomp filter.
 //
-// Both commands begin with the client library's default: 14 capabilities, no_new_privs, masked and read-only paths, and no filter of
-// system calls. Docker has a filter by default (https://docs.docker.com/engine/security/seccomp/), so a program that works by ctr may fail
-// there. The flags --seccomp, --cap-drop, --user and --privileged do the same in both commands. Only `ctr run` has --rm, --cgroup and the
-// flags of the cpu controller. One of these it writes by itself: 1024 shares, the default of cgroup v1. On cgroup v2 an older runc makes a
-// weight of 39 of them, where the default is 100. Without --rm, the container and its snapshot stay, and the id is taken.
+// `ctr run` and `ctr containers create` write the same config.json, except the cpu shares. `ctr run` and `ctr tasks start` both wait for
+// the task's end, delete the task and end with its exit code, unless -d is given. Without a flag, config.json has neither seccomp nor
+// AppArmor. It has the client library's default: 14 capabilities, no_new_privs, masked and read-only paths, and no filter of system calls.
+// Docker has a filter by default (https://docs.docker.com/engine/security/seccomp/), so a program that works by ctr may fail in Docker.
+// The flags --seccomp, --cap-drop, --user, --privileged and --cpu-quota do the same in both commands.
+//
+// Only `ctr run` has --rm, --cgroup, --cni, --rlimit-nofile and most flags of the cpu controller. Without such a flag it still writes
+// linux.resources.cpu.shares = 1024, the default of cgroup v1. On cgroup v2, an older runc turns this into cpu.weight 39; the default is
+// 100. Without --rm, the container and its snapshot stay, and the id is taken. ctr refuses --rm together with -d.
 //
 // Hint: `ctr containers info`; Seccomp, NoNewPrivs and CapEff in /proc/PID/status; `ctr run --help` against `ctr containers create --help`.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#seccomp,
@@ -393,13 +397,13 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 	defer q.Recover()
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
-	// typed returns the arguments of `ctr run`, with those that keep its files out of /run/containerd.
-	typed := func(options []string, id string, args ...string) []string {
+	// runArgs returns the arguments of `ctr run`, with those that keep its files out of /run/containerd.
+	runArgs := func(options []string, id string, args ...string) []string {
 		argv := []string{"run", "--fifo-dir", d.FifoDir}
 		if d.CanSetRuncRoot() {
 			argv = append(argv, "--runc-root", d.RuncRoot)
 		}
-		return append(append(append(argv, options...), "--", ref, id), args...) // an older ctr takes the -c of a shell for its own
+		return append(append(append(argv, options...), "--", ref, id), args...) // an older ctr takes `-c` of the shell as its own flag
 	}
 	// settings returns what the process of a task has from its config.json.
 	settings := func(id string) (map[string]string, proc.Process) {
@@ -412,7 +416,7 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 		maps.DeleteFunc(out, func(name, _ string) bool { return strings.HasPrefix(name, "cgroup ") })
 		return out, p
 	}
-	// sameSpec asserts that the configuration of two containers differs in the cgroup's name and in the cpu shares alone.
+	// sameSpec asserts that the configuration of two containers differs only in the cgroup's name and in the cpu shares.
 	sameSpec := func(what, created, ran string) {
 		q.Helper()
 		a, b := d.Spec(created), d.Spec(ran)
@@ -437,14 +441,14 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 	created, ran := q.ID("cdb-created"), q.ID("cdb-ran")
 	d.CreateContainer(ref, created, "sleep", "3600")
 	d.StartTask(created)
-	d.Ctr(typed([]string{"-d"}, ran, "sleep", "3600")...)
+	d.Ctr(runArgs([]string{"-d"}, ran, "sleep", "3600")...)
 	sameSpec("without flags", created, ran)
 	byCreate, _ := settings(created)
 	plain, p := settings(ran)
 	assert.Check(q, cmp.DeepEqual(plain, byCreate), "settings of the program, by `ctr run`, and by create and start")
 	knob, unlimited, shares := "cpu.shares", "1024", []string{"1024"}
 	if cgroup.Version(q) == "v2" {
-		knob, unlimited, shares = "cpu.weight", "100", []string{"39", "100"} // newer releases of runc make 100 of 1024 shares
+		knob, unlimited, shares = "cpu.weight", "100", []string{"39", "100"} // newer releases of runc turn 1024 shares into weight 100
 	}
 	if g := cgroup.Of(q, "/"+d.Namespace+"/"+ran); g.Has("cpu") {
 		assert.Check(q, cmp.Equal(cgroup.Of(q, "/"+d.Namespace+"/"+created).Read("cpu", knob), unlimited), "%s, by create and start", knob)
@@ -452,7 +456,7 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 		q.Fact(knob+": by create and start, by `ctr run`", []string{unlimited, g.Read("cpu", knob)})
 	}
 
-	q.Step("look for what neither command asks for: there is no seccomp filter and no AppArmor profile")
+	q.Step("look for seccomp and AppArmor: neither command sets a filter or a profile")
 	self := proc.Settings(q, proc.Self(q).PID)
 	selfMode, inherited := filters(self)
 	mode, n := filters(plain)
@@ -487,10 +491,11 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 		// HOME is in the environment, and the image has no user 1000.
 		{"user", []string{"--user", "1000:1000"}, []string{"CapEff", "CapPrm", "Gid", "Groups", "Uid", "env", "environ", "uid"}},
 		{"privileged", []string{"--privileged"}, append(slices.Clone(privileges), "mounts")},
+		{"cpu-quota", []string{"--cpu-quota", "50000", "--cpu-period", "100000"}, nil},
 	} {
 		flag := strings.Join(row.options, " ")
 		withFlag, record := q.ID("cdb-run-"+row.name), q.ID("cdb-create-"+row.name)
-		d.Ctr(typed(append([]string{"-d"}, row.options...), withFlag, "sleep", "3600")...)
+		d.Ctr(runArgs(append([]string{"-d"}, row.options...), withFlag, "sleep", "3600")...)
 		d.CreateContainerWith(row.options, ref, record, "sleep", "3600")
 		sameSpec(flag, record, withFlag)
 		now, p := settings(withFlag)
@@ -516,9 +521,19 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 			assert.Check(q, cmp.DeepEqual(protected(p), masked), "masked and read-only paths with %s", flag)
 		}
 		q.Fact(flag+": Seccomp, NoNewPrivs, CapEff", []string{mode, now["NoNewPrivs"], now["CapEff"]})
+		if row.name == "cpu-quota" {
+			knob, want := "cpu.cfs_quota_us", "50000"
+			if cgroup.Version(q) == "v2" {
+				knob, want = "cpu.max", "50000 100000"
+			}
+			if g := cgroup.Of(q, "/"+d.Namespace+"/"+withFlag); g.Has("cpu") {
+				assert.Check(q, cmp.Equal(g.Read("cpu", knob), want), "%s with %s", knob, flag)
+				q.Fact(flag+": "+knob, g.Read("cpu", knob))
+			}
+		}
 	}
 
-	q.Step("make a user namespace in both: the default seccomp profile refuses the call, and without --seccomp there is no profile")
+	q.Step("make a user namespace in a task with --seccomp, and in one without: only the profile refuses it")
 	tryUnshare := []string{"tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "try"}
 	refused := d.Refused("Operation not permitted", append(slices.Clone(tryUnshare), q.ID("cdb-run-seccomp"), "unshare", "-U", "true")...)
 	allowed := d.TryCtr(append(slices.Clone(tryUnshare), ran, "unshare", "-U", "true")...)
@@ -532,7 +547,7 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 		}
 	}
 	assert.Check(q, allowed.Code == 0 || len(forbidden) > 0, "unshare -U without a filter:\n%s", allowed)
-	q.Fact("user namespaces are forbidden by", forbidden)
+	q.Fact("host: settings that forbid user namespaces", forbidden)
 	q.Fact("unshare -U, without and with --seccomp: exit code", []int{allowed.Code, refused.Code})
 
 	q.Step("run a task in the foreground: ctr ends with its exit code; the container and its snapshot stay, unless --rm removes them")
@@ -542,7 +557,7 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 		options []string
 		stays   bool
 	}{{stays, nil, true}, {q.ID("cdb-goes"), []string{"--rm"}, false}} {
-		r := d.TryCtr(typed(row.options, row.id, "sh", "-c", "exit 7")...)
+		r := d.TryCtr(runArgs(row.options, row.id, "sh", "-c", "exit 7")...)
 		assert.Check(q, cmp.Equal(r.Code, 7), "exit code of %s", r)
 		has := []bool{
 			slices.Contains(strings.Fields(d.Ctr("tasks", "ls", "-q").Stdout), row.id),
@@ -552,8 +567,10 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 		assert.Check(q, cmp.DeepEqual(has, []bool{false, row.stays, row.stays}), "task, container and snapshot after run %v", row.options)
 		q.Fact(fmt.Sprintf("after run %v: task, container, snapshot", row.options), has)
 	}
-	taken := d.Refused("already exists", typed(nil, stays, "true")...)
-	q.Fact("run with the same id", ctrd.CtrError(taken))
+	taken := d.Refused("already exists", runArgs(nil, stays, "true")...)
+	q.Fact("run with the id of a container that exists: error", ctrd.CtrError(taken))
+	detached := d.Refused("cannot be specified together", runArgs([]string{"-d", "--rm"}, q.ID("cdb-both"), "true")...)
+	q.Fact("run -d --rm: error", ctrd.CtrError(detached))
 
 	q.Control("start the container that stays, by `tasks start`: it ends with the exit code and deletes the task, as `ctr run` does")
 	started := d.TryCtr("tasks", "start", "--fifo-dir", d.FifoDir, stays)
@@ -563,13 +580,13 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 
 	q.Step("choose the cgroup: only `ctr run` can")
 	elsewhere := q.ID("cdb-elsewhere")
-	d.Ctr(typed([]string{"-d", "--cgroup", q.Cgroup + "/chosen"}, elsewhere, "sleep", "3600")...)
+	d.Ctr(runArgs([]string{"-d", "--cgroup", q.Cgroup + "/chosen"}, elsewhere, "sleep", "3600")...)
 	_, p = settings(elsewhere)
 	check.OnlyProcessInCgroup(q, p.Identity, q.Cgroup+"/chosen")
 	unknown := d.Refused("flag provided but not defined", "containers", "create", "--cgroup", q.Cgroup+"/chosen", ref, q.ID("cdb-none"), "true")
 	q.Fact("run --cgroup: processes of the chosen cgroup", cgroup.Of(q, q.Cgroup+"/chosen").Procs())
-	q.Fact("containers create --cgroup", ctrd.CtrError(unknown))
+	q.Fact("containers create --cgroup: error", ctrd.CtrError(unknown))
 
-	q.Answer("`ctr run` is one command for three: it creates the container, starts the task and waits for its end, and with --rm it removes " +
-		"the container. It gives no more security: without --seccomp, a task has no filter of system calls, by either way.")
+	q.Answer("`ctr run` does `ctr containers create` and `ctr tasks start` in one command. Only `ctr run` can also remove the container, " +
+		"choose its cgroup and set up its network. It is not more secure: without --seccomp, neither sets a seccomp filter.")
 }

@@ -27,12 +27,11 @@ import (
 // Things are deleted from the process to the name: task, container, image, then what was theirs, by garbage collection, then the
 // namespace.
 //
-// Whatever would pull the ground from under a running program is refused, and changes nothing. But not all the guards
-// stand in the same place. A snapshot with a child and a namespace with contents are guarded by the daemon. A task that runs is
-// guarded by ctr and the Go client, which look first, and by its shim. The record of its container is guarded by the client
-// alone: the daemon's own call deletes it, and the task runs on, unreachable, since every other call finds a task by its
-// container. An image is not guarded at all, because nothing needs it once a container is made: the record holds the snapshot,
-// and the snapshot its parents.
+// A delete that would take away what a running program needs is refused, and changes nothing. But not all guards stand in the same place.
+// A snapshot with a child and a namespace with contents are guarded by the daemon. A task that runs is guarded by ctr and the Go client,
+// which look first, and by its shim. The record of its container is guarded only by the client: the daemon's own call deletes it. The task
+// then runs on, and no call reaches it, because every other call finds a task by its container. An image is not guarded at all, because a
+// container does not need it: its record holds the snapshot, and the snapshot holds its parents.
 //
 // Hint: which of ctr's refusals does containerd's log know of?
 // Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
@@ -171,11 +170,13 @@ func deleteInOrder(q *lab.Q, d *ctrd.Daemon, ref, id string) {
 // `ctr tasks kill` sends TERM, and the kernel drops a TERM for which pid 1 has no handler. So the task runs on, and each further
 // command of the cleanup is refused. Send KILL, wait until the task has stopped, and remove the image before the namespace.
 //
+// The chapter's cleanup is: `ctr tasks kill ID`, `ctr tasks delete ID`, `ctr containers delete ID`, `ctr namespaces remove NAMESPACE`.
+//
 // The first process of a pid namespace gets no signal that it does not handle, except KILL and STOP from outside. sleep handles none.
-// `ctr tasks kill` succeeds all the same, because it only sends. Which signal it sends is a label of the container, which ctr writes from
-// the image's StopSignal: TERM, where the image names none. `ctr tasks delete --force` sends KILL and waits for the end. A namespace is
-// removed only when it is empty, and the refusal lists what it still has. After `images rm` without --sync these are blobs and
-// snapshots: containerd's garbage collector removes them later.
+// `ctr tasks kill` succeeds all the same, because it only sends. A label of the container names the signal. ctr copies the label from the
+// image's StopSignal, or writes TERM if the image has none. `ctr tasks delete --force` sends KILL and waits for the end. A namespace is
+// removed only when it is empty, and the refusal lists what it still has. After `images rm` without --sync, the namespace still has blobs
+// and snapshots: containerd's garbage collector removes them later.
 //
 // Hint: SigCgt and SigIgn in /proc/PID/status; `ctr containers info`; read the whole message of `ctr namespaces remove`.
 // Spec: https://github.com/opencontainers/image-spec/blob/main/config.md#properties, "StopSignal",
@@ -191,7 +192,7 @@ func TestTask_WhyDoesTheChaptersCleanupLeaveEverything(t *testing.T) {
 	d.StartTaskAndWait(id)
 	task := d.HoldingsOf(id)
 
-	// namespaceStillHas asks to remove the namespace, which has to be refused, and returns what the refusal lists.
+	// namespaceStillHas tries to remove the namespace, which has to be refused, and returns what the refusal lists.
 	namespaceStillHas := func() []string {
 		q.Helper()
 		_, list, _ := strings.Cut(ctrd.CtrError(d.Refused("must be empty", "namespaces", "remove", d.Namespace)), "it still has ")
@@ -209,28 +210,29 @@ func TestTask_WhyDoesTheChaptersCleanupLeaveEverything(t *testing.T) {
 	}
 	onDisk := func() []int { return []int{len(file.Names(q, d.BlobDir())), len(file.Names(q, d.SnapshotsDir()))} }
 
-	q.Step("type the cleanup as printed: `tasks kill` succeeds without effect, and each command after it is refused")
+	q.Step("run the chapter's cleanup: `tasks kill` succeeds without effect, and each command after it is refused")
 	held, contents, files := task.Held(), d.CountContents(), onDisk()
 	pid := task.Program.PID
 	caught, ignored := proc.Bits(q, pid, "SigCgt").Signal(unix.SIGTERM), proc.Bits(q, pid, "SigIgn").Signal(unix.SIGTERM)
 	assert.Check(q, cmp.DeepEqual([]any{proc.InnerPID(q, pid), caught, ignored}, []any{1, false, false}),
 		"pid of sleep in its namespace, whether it has a handler for TERM, whether it ignores TERM")
 	q.Fact("sleep: pid in its namespace", proc.InnerPID(q, pid))
-	q.Fact("sleep: has a handler for TERM, ignores TERM", []bool{caught, ignored})
+	q.Fact("sleep: has a handler for TERM", caught)
+	q.Fact("sleep: ignores TERM", ignored)
 	d.Ctr("tasks", "kill", id)
 	assert.Check(q, !proc.Bits(q, pid, "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: the kernel has not dropped it")
 	for _, r := range []struct{ words, noun string }{
 		{"must be stopped before deletion", "tasks"}, {"cannot delete a non stopped container", "containers"},
 	} {
-		q.Fact(r.noun+" delete, after TERM", ctrd.CtrError(d.Refused(r.words, r.noun, "delete", id)))
+		q.Fact(r.noun+" delete after TERM: error", ctrd.CtrError(d.Refused(r.words, r.noun, "delete", id)))
 	}
 	full := namespaceStillHas()
-	assert.Check(q, cmp.DeepEqual(task.Held(), held), "what there is of container and task, before and after the printed cleanup")
-	assert.Check(q, cmp.DeepEqual(d.CountContents(), contents), "what the namespace has, before and after the printed cleanup")
-	q.Fact("after the printed cleanup: of container and task", task.Held())
-	q.Fact("after the printed cleanup: the namespace still has", full)
+	assert.Check(q, cmp.DeepEqual(task.Held(), held), "what there is of container and task, before and after the chapter's cleanup")
+	assert.Check(q, cmp.DeepEqual(d.CountContents(), contents), "what the namespace has, before and after the chapter's cleanup")
+	q.Fact("after the chapter's cleanup: what there is of container and task", task.Held())
+	q.Fact("after the chapter's cleanup: the namespace still has", full)
 
-	q.Step("send KILL, wait until the task has stopped, and type the rest again: now only the namespace is not removed")
+	q.Step("send KILL, wait until the task has stopped, and run the rest again: both deletes succeed; `namespaces remove` is still refused")
 	d.Ctr("tasks", "kill", "-s", "KILL", id)
 	proc.WaitFor(q, proc.Dead(task.Program.Identity))
 	proc.WaitFor(q, d.TaskStopped(id))
@@ -256,8 +258,10 @@ func TestTask_WhyDoesTheChaptersCleanupLeaveEverything(t *testing.T) {
 	d.Ctr("namespaces", "remove", d.Namespace)
 	assert.Check(q, !slices.Contains(strings.Fields(d.Ctr("namespaces", "ls", "-q").Stdout), d.Namespace), "the namespace is still listed")
 	q.Fact("after images rm: the namespace still has", withGarbage)
-	q.Fact("after images rm: blobs, and directories of snapshots", garbage)
-	q.Fact("after a garbage collection: blobs, and directories of snapshots", onDisk())
+	for i, what := range []string{"blobs", "directories of snapshots"} {
+		q.Fact("after images rm: "+what, garbage[i])
+		q.Fact("after a garbage collection: "+what, onDisk()[i])
+	}
 
 	const signalLabel = "io.containerd.image.config.stop-signal"
 	d.PullImageAgain(ref)
@@ -293,7 +297,7 @@ func TestTask_WhyDoesTheChaptersCleanupLeaveEverything(t *testing.T) {
 		d.Ctr("containers", "delete", id)
 	}
 
-	q.Control("type the cleanup with --force and --sync: four commands remove everything, and none is refused")
+	q.Control("run the cleanup with --force and --sync: four commands remove everything, and none is refused")
 	d.CreateContainer(ref, id, "sleep", "3600")
 	d.StartTaskAndWait(id)
 	again := d.HoldingsOf(id)
@@ -305,8 +309,8 @@ func TestTask_WhyDoesTheChaptersCleanupLeaveEverything(t *testing.T) {
 	proc.WaitFor(q, proc.Dead(again.Shim.Identity))
 	assert.Check(q, cmp.Len(again.Held(), 0), "after the cleanup with --force and --sync")
 	assert.Check(q, cmp.DeepEqual(onDisk(), []int{0, 0}), "blobs and directories of snapshots, after the cleanup with --force and --sync")
-	q.Fact("after --force and --sync: blobs, and directories of snapshots", onDisk())
+	q.Fact("after --force and --sync: blobs and directories of snapshots", onDisk())
 
-	q.Answer("`ctr tasks kill` sends TERM, and the kernel drops it, because sleep is pid 1 and has no handler for it. Send KILL, or type " +
+	q.Answer("`ctr tasks kill` sends TERM, and the kernel drops it, because sleep is pid 1 and has no handler for it. Send KILL, or run " +
 		"`ctr tasks delete --force`. Then delete the container and, with --sync, the image: a namespace has to be empty before it is removed.")
 }

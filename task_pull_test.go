@@ -224,14 +224,16 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 		"image, and labels that hold them together. What is there is not fetched again.")
 }
 
-// containerd verifies it: its content store hashes what it receives, and commits nothing that has another size or another digest than
-// was asked for. It believes the registry in one thing only, which digest a tag names. A pull by digest does not depend on that, either.
+// containerd verifies what it pulls: its content store hashes the bytes that it receives, and commits no blob whose size or digest is not
+// the requested one. It trusts the registry only in which digest a tag names. A pull by digest does not need even this trust.
 //
-// Each reference except the tag is a digest: of the index, of the manifest in it, of config and layers in that. What unpacks a layer then
-// compares the uncompressed bytes with the diff ID in the image's config. A download that fails stays as an ingest, outside of the
-// blobs, until the garbage is collected. By default containerd does that when the failed pull gives up its lease. Until then the next pull
-// takes the ingest up where it ends: it asks for the bytes that are missing. No byte is missing of an ingest that is complete and wrong. So
-// the next pull fails, too, and asks no registry for it.
+// The tag names an index. The index names the manifest by digest, and the manifest names config and layers by digest. When containerd
+// unpacks a layer, it compares the uncompressed bytes with the diff ID in the image's config.
+//
+// A failed download stays as an ingest: a partial file outside of blobs/. The garbage collection deletes it. By default this happens soon
+// after the failed pull, when containerd deletes the pull's lease, which keeps its files from the garbage collector. This question collects
+// garbage only on demand. Until then, the next pull continues the ingest and asks only for the missing bytes. An ingest that is complete
+// but wrong has no missing bytes. So the next pull fails as well, and does not ask the registry for this blob.
 //
 // Hint: `ctr content active`; sha256sum of the files in blobs/sha256; the header Range in the registry's log.
 // Spec: https://github.com/opencontainers/image-spec/blob/main/descriptor.md#digests,
@@ -285,7 +287,7 @@ func TestTask_WhoVerifiesWhatIsPulled(t *testing.T) {
 	q.Step("pull from an honest registry: each file in blobs/sha256 has the digest that is its name")
 	d.Ctr(append(pull, ref)...)
 	honest := state()
-	q.Fact("from an honest registry", honest)
+	q.Fact("from an honest registry: counts", honest)
 	index := target(ref)
 	var listed v1.Index
 	var manifest v1.Manifest
@@ -324,10 +326,10 @@ func TestTask_WhoVerifiesWhatIsPulled(t *testing.T) {
 		assert.Check(q, cmp.DeepEqual([]int{now["images"], now["snapshots"]}, []int{0, 0}), "images and snapshots after %s", lie.what)
 		assert.Check(q, !file.Exists(d.BlobPath(lie.blob)), "a blob %s, after %s", lie.blob, lie.what)
 		assert.Check(q, now["ingests"] > 0, "no ingest after %s", lie.what)
-		q.Fact(lie.what, reason(failed))
+		q.Fact(lie.what+": error of the pull", reason(failed))
 	}
 
-	q.Step("pull from the honest registry: it fails and asks for no layer, until the garbage is collected, and the wrong ingest with it")
+	q.Step("pull from the honest registry: it fails without asking for the layer; collect the garbage, and pull again: the pull succeeds")
 	registry.BeHonest()
 	asked := "GET /v2/library/busybox/blobs/" + layer.Digest.String()
 	before := len(registry.Requests())
@@ -337,11 +339,11 @@ func TestTask_WhoVerifiesWhatIsPulled(t *testing.T) {
 	d.Ctr(append(pull, ref)...)
 	assert.Check(q, cmp.Contains(registry.Requests()[before:], asked))
 	assert.Check(q, cmp.DeepEqual(state(), honest), "after the garbage was collected, from the honest registry")
-	q.Fact("the honest registry, with the wrong ingest", reason(poisoned))
-	q.Fact("the honest registry, without the wrong ingest", state())
+	q.Fact("honest registry, with the wrong ingest: error of the pull", reason(poisoned))
+	q.Fact("honest registry, without the wrong ingest: counts", state())
 	forget()
 
-	q.Step("break off the download of a layer: the ingest keeps what was received, and the next pull asks for the rest of it")
+	q.Step("break off the download of a layer: the ingest keeps what was received, and the next pull asks only for the rest")
 	ofLayer := "blobs/" + layer.Digest.String()
 	registry.Substitute(ofLayer, image.Substitute{Body: kept[layer.Digest], BreakOff: layer.Size / 2})
 	broken := d.Refused("unexpected EOF", append(pull, ref)...)
@@ -353,12 +355,13 @@ func TestTask_WhoVerifiesWhatIsPulled(t *testing.T) {
 	d.Ctr(append(pull, ref)...)
 	rest := registry.Ranges()[ranges:]
 	assert.Check(q, cmp.DeepEqual(rest, []string{fmt.Sprintf("bytes=%d-", ingest.Offset)}), "ranges that were asked for")
-	assert.Check(q, cmp.DeepEqual(state(), honest), "after the download was taken up")
-	q.Fact("broken off", reason(broken))
-	q.Fact("taken up: range", rest)
+	assert.Check(q, cmp.DeepEqual(state(), honest), "after the download was continued")
+	q.Fact("download broken off: error of the pull", reason(broken))
+	q.Fact("download broken off: bytes of the layer in the ingest", fmt.Sprint(ingest.Offset, " of ", layer.Size))
+	q.Fact("download continued: range in the request", rest)
 	forget()
 
-	q.Step("let the tag name another image: the registry is believed, and only a pull by digest gets the image that was meant")
+	q.Step("let the tag name another image: containerd believes the registry, and only a pull by digest gets the intended image")
 	d.Ctr(append(pull, image.Layered)...)
 	other := target(image.Layered)
 	registry.Substitute("manifests/latest", image.Substitute{Body: d.ReadBlob(other), MediaType: v1.MediaTypeImageIndex, Digest: other})
@@ -370,17 +373,21 @@ func TestTask_WhoVerifiesWhatIsPulled(t *testing.T) {
 	assert.Check(q, cmp.Equal(target(byDigest), index), "the index of a pull by digest")
 	assert.Check(q, !slices.ContainsFunc(registry.Requests()[before:], func(r string) bool { return strings.HasSuffix(r, "/latest") }),
 		"a pull by digest asked for a tag: %v", registry.Requests()[before:])
-	q.Fact("by tag, by digest: the image is the one that was meant", []bool{target(ref) == index, target(byDigest) == index})
+	q.Fact("pull by tag: the intended image", target(ref) == index)
+	q.Fact("pull by digest: the intended image", target(byDigest) == index)
+
 	q.Control("the tag names the first image again: the next pull moves the name back")
 	registry.BeHonest()
 	d.Ctr(append(pull, ref)...)
 	assert.Check(q, cmp.Equal(target(ref), index), "the index that the tag names again")
+	q.Fact("pull by tag, after the tag was corrected: the intended image", target(ref) == index)
 	forget()
 
 	q.Step("pull an image whose config names another diff ID than the layer has: all digests are right, and unpacking fails")
 	wrong := digest.FromString("another layer")
 	body := bytes.ReplaceAll(kept[manifest.Config.Digest], []byte(config.RootFS.DiffIDs[0]), []byte(wrong))
 	was := manifest.Config.Digest
+	// Another config has another digest. So the manifest that names it changes, and the index that names the manifest, as well.
 	for _, blob := range []struct {
 		kind, mediaType string
 		within          digest.Digest // of the blob that refers to this one
@@ -397,9 +404,9 @@ func TestTask_WhoVerifiesWhatIsPulled(t *testing.T) {
 	mismatch := d.Refused("wrong diff id", append(pull, ref)...)
 	unpacked := state()
 	assert.Check(q, cmp.Equal(unpacked["snapshots"], 0), "snapshots after a wrong diff ID")
-	q.Fact("a wrong diff ID", reason(mismatch))
+	q.Fact("a wrong diff ID: error of the pull", reason(mismatch))
 	q.Fact("a wrong diff ID: snapshots", unpacked["snapshots"])
 
-	q.Answer("containerd verifies it: its content store commits no bytes whose size or sha256 is not the one that was asked for, and the " +
-		"layer's diff ID is compared when it is unpacked. Only what digest a tag names is believed. A pull by digest does not need that.")
+	q.Answer("containerd verifies what it pulls: its content store commits no blob whose size or digest is not the requested one, and it " +
+		"compares a layer's diff ID when it unpacks the layer. It only believes which digest a tag names. A pull by digest does not need that.")
 }

@@ -27,13 +27,14 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// The shim does: it has the master of the pseudo terminal, and the program has the slave. A client has a terminal of its own and two
-// FIFOs to the shim. So a client may go, and another one may attach later: the task keeps its terminal.
+// The shim holds the master side of the task's pseudo terminal, and the program holds the slave side. A client has its own terminal and two
+// FIFOs to the shim. So a client may end, and another one may attach later: the task keeps its terminal.
 //
 // runc sends the master to the shim, which copies between it and the FIFOs. There is no FIFO for stderr: a terminal has one stream. When
-// the client's terminal has a new size, the client tells it to containerd, the shim sets it at the master, and the kernel sends SIGWINCH to
-// the program. What the program writes while no client is there waits in the FIFO. The kernel hangs the terminal up only when the shim
-// closes the master, as it does when a client calls CloseIO.
+// the client's terminal changes its size, the client calls containerd (ResizePty), and the shim sets the size at the master. The kernel
+// then sends SIGWINCH to the program. What the program writes while no client is there waits in the FIFO. The kernel hangs the
+// terminal up only when the shim closes the master. The shim does so at the end of the input: a client has called CloseIO, and none has
+// the FIFO of stdin open.
 //
 // Hint: `ls -l /proc/SHIM/fd` and tty-index in /proc/SHIM/fdinfo; start a task with --tty, kill ctr, and type `ctr tasks attach`.
 // Spec: https://github.com/containerd/containerd/blob/main/api/services/tasks/v1/tasks.proto
@@ -46,7 +47,7 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	// The program writes the size when it gets SIGWINCH, and executes what is typed.
 	const script = `trap 'stty size' WINCH; trap 'exit 8' HUP; echo ready; while :; do read -r line && eval "$line"; done`
 
-	q.Step("start a task with --tty by ctr, on a terminal of 31 rows and 91 columns: the program has a terminal of its own, of that size")
+	q.Step("start a task with --tty on a terminal of 31 rows and 91 columns: the program has its own terminal of this size")
 	d.CreateContainerWith([]string{"--tty"}, ref, id, "sh", "-c", script)
 	terminal, slave := runc.NewTerminal(q)
 	setSize(q, terminal, 31, 91)
@@ -59,7 +60,7 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(init.FDs, map[int]string{0: "/dev/pts/0", 1: "/dev/pts/0", 2: "/dev/pts/0"}), "descriptors of the program")
 	assert.Check(q, cmp.Equal(ttyNumber(q, init.PID), "136:0"), "controlling terminal of the program (tty_nr)")
 	q.Fact("the program: descriptors", init.FDs)
-	q.Fact("the program: controlling terminal", ttyNumber(q, init.PID))
+	q.Fact("the program: device number of its controlling terminal", ttyNumber(q, init.PID))
 
 	q.Step("look for the master of this terminal: the shim has it, and neither ctr nor containerd")
 	for _, p := range []struct {
@@ -69,7 +70,11 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	}{{"shim", shim.PID, []string{"0"}}, {"ctr", ctr.PID(), nil}, {"containerd", d.PID(), nil}} {
 		masters := mastersOf(q, p.pid, devpts)
 		assert.Check(q, cmp.DeepEqual(masters, p.want), "numbers of the terminals in the task's devpts of which %s has the master", p.name)
-		q.Fact(p.name+": masters of the task's devpts, by number", masters)
+		terminals := []string{} // as the program names them
+		for _, number := range masters {
+			terminals = append(terminals, "/dev/pts/"+number)
+		}
+		q.Fact(p.name+": holds the master of", terminals)
 	}
 	fifos, err := filepath.Glob(filepath.Join(d.FifoDir, "*", id+"-std*"))
 	assert.NilError(q, err)
@@ -86,13 +91,13 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	terminal.Type("echo $((6*7)) >&2\r")
 	terminal.ReadUntil("42")
 
-	q.Step("change the size of ctr's terminal: ctr tells containerd, and the program receives SIGWINCH and reads the new size")
+	q.Step("change the size of ctr's terminal: ctr calls containerd, and the program receives SIGWINCH and reads the new size")
 	setSize(q, terminal, 32, 92)
 	proc.WaitFor(q, hasTerminalSize(init, "32 92", ctr.PID()))
 	terminal.ReadUntil("32 92")
 	q.Fact("size after the change, by TIOCGWINSZ", terminalSize(init))
 
-	q.Step("kill ctr and close its terminal: the task keeps its own, and goes on")
+	q.Step("kill ctr and close its terminal: the task keeps its own terminal, and its program runs on")
 	ctr.Signal(unix.SIGKILL)
 	ctr.ExitCode()
 	terminal.HangUp()
@@ -100,7 +105,7 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	assert.Check(q, proc.Snapshot(q, init.PID).Same(init.Identity), "the task's process has ended with ctr")
 	assert.Check(q, cmp.DeepEqual(mastersOf(q, shim.PID, devpts), []string{"0"}), "masters of the shim, after the end of ctr")
 	assert.Check(q, cmp.Equal(ttyNumber(q, init.PID), "136:0"), "controlling terminal of the program, after the end of ctr")
-	q.Fact("after the end of ctr: controlling terminal", ttyNumber(q, init.PID))
+	q.Fact("after the end of ctr: device number of the controlling terminal", ttyNumber(q, init.PID))
 	q.Fact("after the end of ctr: status", d.TaskStatus(id).Status)
 
 	q.Step("change the size by the Go client, which has no terminal: what the program writes now waits in the FIFO")
@@ -108,15 +113,13 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	assert.NilError(q, d.Task(id).Resize(context.Background(), 93, 33))
 	assert.Check(q, cmp.Equal(terminalSize(init), "33 93"), "size after Resize")
 	unread := pipe.OpenReader(q, fifos[1])
-	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		if n := pipe.Buffered(unread); n < len("33 93\r\n") {
-			return poll.Continue("%d bytes wait in the FIFO of stdout, not yet a line", n)
-		}
-		return poll.Success()
-	})
+	proc.WaitFor(q, pipe.HasText(unread, "33 93\r\n"))
+	waiting, err := pipe.Peek(unread)
+	assert.NilError(q, err)
+	q.Fact("written while no client is there: in the FIFO", strings.TrimSpace(string(waiting)))
 	assert.NilError(q, unread.Close())
 
-	q.Step("attach another ctr, on a terminal of 41 rows and 101 columns: it prints what has waited, and the size is now this terminal's")
+	q.Step("attach another ctr, on a terminal of 41 rows and 101 columns: it prints what has waited, and its terminal gives the size")
 	terminal, slave = runc.NewTerminal(q)
 	setSize(q, terminal, 41, 101)
 	ctr = q.StartOnTerminal(slave, "ctr", "-n", d.Namespace, "tasks", "attach", id)
@@ -151,12 +154,12 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	fifos, err = filepath.Glob(filepath.Join(d.FifoDir, "*", plain+"-std*"))
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Len(fifos, 3), "FIFOs without --tty")
-	q.Fact("without --tty: controlling terminal", ttyNumber(q, plainInit.PID))
+	q.Fact("without --tty: device number of the controlling terminal", ttyNumber(q, plainInit.PID))
 	q.Fact("without --tty: FIFOs", len(fifos))
 	d.KillAndDeleteTask(plain)
 
-	q.Answer("The shim has the master, and the program the slave. A client has only FIFOs to the shim, so it may go and another one may " +
-		"attach. A new size is a call to containerd.")
+	q.Answer("The shim holds the master of the task's terminal, and the program the slave. A client has only FIFOs to the shim, so it may " +
+		"end, and another one may attach. A new size reaches the program by a call to containerd.")
 }
 
 // setSize sets the size of a client's terminal.
@@ -202,8 +205,8 @@ func ttyNumber(q *lab.Q, pid proc.PID) string {
 	return fmt.Sprintf("%d:%d", unix.Major(tty), unix.Minor(tty))
 }
 
-// mastersOf returns the numbers of the pseudo terminals of which a process has the master, and which are in this devpts, named by its
-// device. The kernel shows the number in /proc/PID/fdinfo.
+// mastersOf returns the numbers of the pseudo terminals of which a process has the master, and which are in this devpts: the file system of
+// a container's terminals, named by its device number. The kernel shows the number of the terminal in /proc/PID/fdinfo.
 func mastersOf(q *lab.Q, pid proc.PID, devpts uint64) []string {
 	q.Helper()
 	var numbers []string

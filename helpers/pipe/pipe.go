@@ -4,7 +4,9 @@
 package pipe
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"testing"
@@ -60,6 +62,48 @@ func ReadToEnd(tb testing.TB, f *os.File) []byte {
 // does not report it.
 func Buffered(f *os.File) int {
 	return ask(f, func(fd int) (int, error) { return unix.IoctlGetInt(fd, unix.TIOCINQ) })
+}
+
+// Peek returns what is in a pipe, and leaves it there (tee(2)). f is open for reading.
+func Peek(f *os.File) ([]byte, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	defer w.Close()
+	from, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var n int64
+	var failed error
+	err = from.Control(func(fd uintptr) {
+		n, failed = unix.Tee(int(fd), int(w.Fd()), 1<<20, unix.SPLICE_F_NONBLOCK)
+	})
+	if failed == unix.EAGAIN { // it is empty
+		return nil, nil
+	}
+	if err := errors.Join(err, failed); err != nil {
+		return nil, fmt.Errorf("look into %s: %w", f.Name(), err)
+	}
+	data := make([]byte, n)
+	_, err = io.ReadFull(r, data)
+	return data, err
+}
+
+// HasText returns a check that succeeds when a pipe has a text, which stays there.
+func HasText(f *os.File, text string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		data, err := Peek(f)
+		if err != nil {
+			return poll.Error(err)
+		}
+		if !bytes.Contains(data, []byte(text)) {
+			return poll.Continue("%s has %q, not yet %q", f.Name(), data, text)
+		}
+		return poll.Success()
+	}
 }
 
 // Capacity returns the number of bytes that fit into a pipe, or -1 if the kernel does not report it.

@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,6 +64,34 @@ func HasAccessModes(pid PID, target string, want ...string) poll.Check {
 		slices.Sort(got)
 		if got = slices.Compact(got); !slices.Equal(got, want) {
 			return poll.Continue("process %d holds %s with the access modes %v, not yet %v", pid, target, got, want)
+		}
+		return poll.Success()
+	}
+}
+
+// HasFile returns a check that succeeds when a process has a descriptor of the file target, or one that only names it (O_PATH).
+func HasFile(pid PID, target string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		fds, err := readFDs(pid)
+		if err != nil {
+			return poll.Error(err)
+		}
+		if targets := slices.Collect(maps.Values(fds)); !slices.Contains(targets, target) {
+			return poll.Continue("process %d has not opened %s; it has %v", pid, target, targets)
+		}
+		return poll.Success()
+	}
+}
+
+// HasNoFile is the opposite of [HasFile].
+func HasNoFile(pid PID, target string) poll.Check {
+	has := HasFile(pid, target)
+	return func(t poll.LogT) poll.Result {
+		switch result := has(t); {
+		case result.Error() != nil:
+			return result
+		case result.Done():
+			return poll.Continue("process %d has not closed %s", pid, target)
 		}
 		return poll.Success()
 	}
