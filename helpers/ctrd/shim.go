@@ -87,5 +87,5 @@ func ShimAddressFile(bundle string) string {
 // ShimSocket returns the path of the socket of a container's shim, as the task's bundle names it.
 func (d *Daemon) ShimSocket(id string) string {
 	d.q.Helper()
-	return strings.TrimPrefix(d.Bootstrap(id).Address, "unix://")
+	return d.Bootstrap(id).socket()
 }
