@@ -50,8 +50,9 @@ func (d *Daemon) bundles() []string {
 	return found
 }
 
-// endTasksWithoutDaemon does for each task of a private daemon what containerd does for a task whose shim has died: `containerd-shim-runc-v2
-// delete` kills the task and unmounts its root filesystem. The bundle is removed after that. The shims are killed before.
+// endTasksWithoutDaemon does for each task of a private daemon what containerd does for a task whose shim has died:
+// `containerd-shim-runc-v2 delete` kills the task and unmounts its root filesystem. The shims are killed before, and
+// the bundle is removed after that.
 //
 // https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#delete
 func (d *Daemon) endTasksWithoutDaemon() {
