@@ -92,9 +92,9 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	}
 	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on the group's socket")
 	assert.Check(q, cmp.Equal(proc.Cwd(q, shim.PID), d.Bundle(ids[0])), "the shim's working directory, the bundle of the first task")
-	q.Fact("shims", len(shims))
-	q.Fact("children of the shim", []proc.PID{tasks[0].PID, tasks[1].PID})
-	q.Fact("bundles that name the socket sha256 of address/namespace/group", named)
+	q.Fact("tasks of a group: shims", len(shims))
+	q.Fact("the group's shim: children", []proc.PID{tasks[0].PID, tasks[1].PID})
+	q.Fact("socket sha256 of address/namespace/group: bundles that name it", named)
 
 	q.Step("compare the tasks: they share the shim, and neither namespaces nor cgroup")
 	for _, ns := range []string{"mnt", "net", "pid"} {
@@ -103,7 +103,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	for i, id := range ids[:2] {
 		check.OnlyProcessInCgroup(q, tasks[i].Identity, "/"+d.Namespace+"/"+id)
 	}
-	q.Fact("namespaces in common", tasks[0].SharedNamespaces(tasks[1].Identity))
+	q.Fact("tasks of a group: namespaces in common", tasks[0].SharedNamespaces(tasks[1].Identity))
 
 	q.Control("start a task that has only the label: it has a shim of its own")
 	d.CreateContainerByClient(ctrd.ClientOptions{Labels: map[string]string{groupKey: group}}, ref, ids[2], "sleep", "3600")
@@ -113,7 +113,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	assert.Check(q, cmp.Len(d.Shims(), 2), "shims, with a third task that is labelled only")
 	assert.Check(q, alone.Parent != shim.PID, "the third task is the group's shim's child")
 	assert.Check(q, cmp.Equal(filepath.Base(d.ShimSocket(ids[2])), d.SocketName(ids[2])))
-	q.Fact("shims with the third", len(d.Shims()))
+	q.Fact("with a task that has only the label: shims", len(d.Shims()))
 
 	q.Step("start a further task of the group, with a logger, whose program is missing: create fails, and the logger ends as well")
 	// A shim that serves others does not end. What it forgets here stays for days. This logger ends on TERM only: the end of its input
@@ -128,13 +128,13 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	assert.Assert(q, file.Exists(started), "the shim has not started the logger:\n%s", refused)
 	proc.WaitFor(q, func(poll.LogT) poll.Result { // a helper that deletes what is left of the task may run for a moment
 		if now, want := d.Shims(), check.Sorted(shim.PID, alone.Parent); !slices.Equal(now, want) {
-			return poll.Continue("after a create that failed the shims are %v, want those before, %v: it was no create in the group's shim", now, want)
+			return poll.Continue("after a create that failed the shims are %v, want those before it, %v", now, want)
 		}
 		return poll.Success()
 	})
 	if p, err := proc.Read(proc.PID(check.Int(q, file.Read(q, started)))); err == nil && d.Bootstrap(ids[0]).Version < 3 {
 		// In 1.7 the shim keeps the logger: containerd/containerd#11885 was mended in 2.0.6 and 2.1.4 only.
-		q.Fact("a shim of containerd 1.7 keeps the logger", p.Alive())
+		q.Fact("shim of containerd 1.7: keeps the logger", p.Alive())
 		q.KillProcess(p)
 	}
 	proc.WaitFor(q, func(poll.LogT) poll.Result {
@@ -143,7 +143,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 		}
 		return poll.Success()
 	})
-	q.Fact("children of the shim, after a create that failed", proc.Children(q, shim.PID))
+	q.Fact("the group's shim after a create that failed: children", proc.Children(q, shim.PID))
 
 	q.TearDown("delete the first task: its shim stays for the second task, in a directory that is gone", func() {
 		unpin() // so that the shim itself can remove its socket
@@ -159,8 +159,8 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 		assert.Check(q, cmp.DeepEqual(inDelete, []uint32{uint32(tasks[0].PID), 128 + 9}), "pid and exit status, in the delete event")
 		assert.Check(q, cmp.DeepEqual(inDelete, inExit), "pid and exit status, in the delete event and in the exit event")
 		assert.Check(q, cmp.Equal(deleted.ExitedAt.AsTime(), exit.ExitedAt.AsTime()), "time of the exit, in both events")
-		q.Fact("events of the first task's end", ended)
-		q.Fact("exit status in the delete event", deleted.ExitStatus)
+		q.Fact("end of the first task: events", ended)
+		q.Fact("delete event of the first task: exit status", deleted.ExitStatus)
 		assert.Check(q, proc.Snapshot(q, shim.PID).Same(shim.Identity), "the shim is another one")
 		assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), []proc.PID{tasks[1].PID}))
 		cwd := proc.Cwd(q, shim.PID) // containerd renames a bundle before it removes it
@@ -184,8 +184,8 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 		proc.WaitFor(q, d.HasShims(0))
 		own := filepath.Join(d.SocketDir, d.SocketName(ids[2]))
 		assert.Check(q, cmp.ErrorIs(check.Dial(own), unix.ENOENT), "the socket of the third, which was in no group")
-		q.Fact("the group's socket is left over", leftover)
-		q.Fact("the third task's socket is left over", file.Exists(own))
+		q.Fact("the group's socket: left over", leftover)
+		q.Fact("the third task's socket: left over", file.Exists(own))
 	})
 
 	q.Answer("Two tasks share a shim if their config.json has the same annotation io.containerd.runc.v2.group. They have one shim and one " +
@@ -384,7 +384,7 @@ func TestTask_WhatIsAPodMadeOf(t *testing.T) {
 			// A shim since 2.3 finds the directory of its socket by a link in the bundle of the first task, which was deleted before.
 			left := check.Dial(sockets[i])
 			assert.Check(q, errors.Is(left, unix.ECONNREFUSED) || errors.Is(left, unix.ENOENT), "the socket of %s: %v", name, left)
-			q.Fact("after the last delete: the socket of "+name+" is left over", errors.Is(left, unix.ECONNREFUSED))
+			q.Fact("socket of "+name+" after the last delete: left over", errors.Is(left, unix.ECONNREFUSED))
 		}
 	})
 
