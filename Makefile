@@ -208,6 +208,6 @@ lint-deploy: ## check the workflows of .github and the manifests of deploy/kuber
 	$(GO) test -count=1 ./deploy/kubernetes -manifest "$(CURDIR)/.lab/kubernetes.yaml"
 
 .PHONY: selftest
-selftest: deps tools dist ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
+selftest: deps tools earlier dist ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
 	$(RELEASE) $(GO) test -exec ../$(AS_ROOT) -tags 'vmlab selftest' -count=1 -v -timeout 40m $(RUN) ./selftest

@@ -28,7 +28,7 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// No. To create a container is to write it down, and to lay out a snapshot for it: no process, no mount, no cgroup.
+// Creating a container starts nothing: no process, no mount and no cgroup. containerd stores a record, and lays out a snapshot.
 //
 // What runc calls create, namespaces and a cgroup with runc init in them, is to containerd the first half of a task's start.
 // Its own create stores the whole config.json as a record. Before that the client has an active snapshot prepared: directories
@@ -127,7 +127,8 @@ func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
 	}
 	q.Fact("paths that something covers in the task", covered)
 
-	q.Answer("No. It makes a record and a snapshot, and starts nothing. Process, bundle, mount, cgroup and shim come with the task.")
+	q.Answer("Creating a container makes a record and a snapshot, and starts nothing. Process, bundle, mount, cgroup and shim come with " +
+		"the task.")
 }
 
 // tracesOfTask lists those things of a container that exist only while it has a task.
@@ -168,13 +169,15 @@ func snapshotDirs(q *lab.Q, d *ctrd.Daemon, id string) (upper string, dirs []str
 	return overlay.Upper, append([]string{overlay.Upper, overlay.Work}, overlay.Lower...)
 }
 
-// Everything that a running task holds, except the program: runc init waits in its process. Its status is CREATED, and containerd has
-// published the create event only.
+// A created task holds everything that a running task holds, except the program: its process is `runc init`, which waits. Its status is
+// CREATED, and containerd has published only the create event.
 //
-// A client that dies between the two calls leaves such a task. The task waits on, also if the daemon restarts, and any client that
-// has its id can start it: the same process then executes the program. ctr cannot, because its `tasks start` creates a task first. The
-// Go client and ctr delete stopped tasks only, so they refuse to delete this one. It has to be killed before, and
-// `tasks delete --force` does both. That guard is in the client. The shim deletes a created task, as runc does.
+// A client makes a task by two calls, create and start. A client that dies between them leaves such a task. The task goes on waiting, even
+// if the daemon restarts, and any client that has its id can start it: the same process then executes the program. `ctr tasks start` cannot
+// start it, because it creates a task first, and the task exists.
+//
+// The Go client and ctr delete only stopped tasks. So kill the task first; `ctr tasks delete --force` kills it and then deletes it. Only
+// the client checks this: the shim itself deletes a created task, as runc does.
 //
 // Hint: `ctr tasks ls`, and the task's process in ps; `ctr tasks delete`, with and without --force.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/getting-started.md#creating-a-running-task
@@ -186,7 +189,7 @@ func TestTask_WhatDoesATaskHoldThatWasNeverStarted(t *testing.T) {
 	ctx := context.Background()
 	ref := d.PullImage()
 	stream := d.Listen()
-	heldWhileCreated := ctrd.HeldWhileRunning.Except("what it wrote", "FIFOs") // this client wants none
+	heldWhileCreated := ctrd.HeldWhileRunning.Except("what it wrote", "FIFOs") // this client asks for no FIFOs
 	create := func(id string) ctrd.Holdings {
 		q.Helper()
 		d.CreateContainer(ref, id, "sleep", "3600")
@@ -216,7 +219,7 @@ func TestTask_WhatDoesATaskHoldThatWasNeverStarted(t *testing.T) {
 	q.Fact("created task: status", row[2])
 	q.Fact("created task: events", published)
 
-	q.Step("try what ctr has for it: everything is refused, and has no effect")
+	q.Step("try to start, delete and pause the task by ctr: ctr refuses each command, and nothing changes")
 	for _, r := range []struct {
 		what, words string
 		argv        []string
@@ -229,7 +232,7 @@ func TestTask_WhatDoesATaskHoldThatWasNeverStarted(t *testing.T) {
 		refused := d.Refused(r.words, r.argv...)
 		assert.Check(q, cmp.DeepEqual(task.Held(), heldWhileCreated), "after ctr %s", r.what)
 		assert.Check(q, init.Alive(), "after ctr %s runc init is dead", r.what)
-		q.Fact("ctr "+r.what, strings.ReplaceAll(ctrd.CtrError(refused), id, "ID"))
+		q.Fact("ctr "+r.what+": error", strings.ReplaceAll(ctrd.CtrError(refused), id, "ID"))
 	}
 
 	q.Step("kill containerd and start it again: the task is still created, in the same process")
@@ -259,14 +262,14 @@ func TestTask_WhatDoesATaskHoldThatWasNeverStarted(t *testing.T) {
 		name string
 		end  func(id string, init proc.Process)
 	}{
-		{"kill with TERM, which runc init handles, and delete", func(id string, init proc.Process) {
-			d.Ctr("tasks", "kill", "-s", "SIGTERM", id)
+		{"tasks kill -s SIGTERM and tasks delete", func(id string, init proc.Process) {
+			d.Ctr("tasks", "kill", "-s", "SIGTERM", id) // runc init has a handler for TERM
 			proc.WaitFor(q, proc.Dead(init.Identity))
 			proc.WaitFor(q, d.TaskStopped(id))
 			d.DeleteTask(id)
 		}},
 		{"tasks delete --force", func(id string, _ proc.Process) { d.Ctr("tasks", "delete", "--force", id) }},
-		{"the daemon's own call, past the client's guard", func(id string, _ proc.Process) {
+		{"the API call Delete, without the client's check", func(id string, _ proc.Process) {
 			q.LogCommand("# tasks.Delete of the Go client's TaskService, id %s", id)
 			_, err := d.Client().TaskService().Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
 			assert.Check(q, err, "the raw delete of a created task")
@@ -279,9 +282,10 @@ func TestTask_WhatDoesATaskHoldThatWasNeverStarted(t *testing.T) {
 		proc.WaitFor(q, proc.Dead(task.Program.Identity))
 		proc.WaitFor(q, proc.Dead(task.Shim.Identity))
 		assert.Check(q, cmp.DeepEqual(task.Held(), ctrd.Held{"container", "snapshot"}), "after %s", way.name)
-		q.Fact(way.name+": left", task.Held())
+		q.Fact(way.name+": leftovers", task.Held())
 	}
 
-	q.Answer("It holds everything that a running task holds, except the program: runc init waits in its process, also while containerd " +
-		"restarts. ctr can neither start nor delete it, but it can kill it, and `tasks delete --force` does both.")
+	q.Answer("A created task holds everything that a running task holds, except the program: its process is runc init, which waits, even " +
+		"while containerd restarts. ctr cannot start it, and `ctr tasks delete` refuses it. `ctr tasks delete --force` kills it and then " +
+		"deletes it.")
 }

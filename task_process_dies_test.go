@@ -12,6 +12,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -24,12 +25,12 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// The shim, its parent, takes the exit status and keeps it; nothing else goes away before a client deletes the task.
+// When the process of a task dies, its parent, the shim, takes the exit status and keeps it. The task is then stopped, and everything
+// except its processes stays until a client deletes the task. When an exec dies, the task runs on.
 //
-// If it is the task's own process, pid 1 of its pid namespace, the kernel kills all others in there with it, and the
-// task is stopped: shim, bundle, mount and cgroup stay, and so does the exit status, for any client that asks, however
-// late. If it is an exec, the task runs on. The status is what the kernel reported to the parent: 128 and the signal's
-// number, or what a handler has made of it. A client that waits, or listens to events, receives it at once.
+// The task's own process is pid 1 of its pid namespace. When it dies, the kernel kills all others there with it. Shim, bundle, mount and
+// cgroup stay, and so does the exit status, for any client that asks, however late. The status is what the kernel reported to the parent:
+// 128 and the signal's number, or what a handler has made of it. A client that waits, or listens to events, receives it at once.
 //
 // Hint: kill -KILL the pid that `ctr tasks ls` shows, and ask `ctr tasks ls` again.
 // Spec: https://github.com/containerd/containerd/blob/main/api/services/tasks/v1/tasks.proto
@@ -67,7 +68,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	task, _ := withoutHandler.Statuses()
 	assert.Check(q, cmp.Equal(task, "RUNNING"))
 	assert.Check(q, cmp.Len(stream.TakeEvents(), 0), "events")
-	q.Fact("after TERM to a pid 1 without a handler", task)
+	q.Fact("task after TERM to a pid 1 without a handler: status", task)
 
 	q.Step("kill each victim by its pid: the client's Wait returns, and an event is published")
 	for _, victim := range victims {
@@ -126,18 +127,23 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 		proc.WaitFor(q, victim.TaskWait.Returned())
 		assert.Check(q, cmp.Equal(victim.TaskWait.Result(), "137"), victim)
 	}
-	q.Answer("If the task's process dies, which is pid 1 of a pid namespace, the kernel kills all others with it. The task is " +
-		"stopped then, and the shim keeps the exit status until it is deleted. An exec dies alone.")
+	q.Answer("When a task's process dies, which is pid 1 of a pid namespace, the kernel kills all others with it. The task is " +
+		"stopped then, and the shim keeps the exit status until it is deleted. When an exec dies, the task runs on.")
 }
 
-// containerd's restart monitor does, if the container's record has the label containerd.io/restart.status=running. The label
-// containerd.io/restart.policy says after which ends.
+// containerd's restart monitor restarts a task if the record of its container has the label containerd.io/restart.status=running. The label
+// containerd.io/restart.policy decides after which exits.
 //
-// The monitor is a part of the daemon. At an interval, 10 s by default, it looks at all containers with the first label. If one has no
-// running task, it deletes the task that has ended, counts in the label restart.count, and makes a new task of the same container: another
-// shim and process, the same snapshot. A kill is an end like others, so `ctr tasks kill` does not stop such a container for long. The
-// label restart.explicitly-stopped=true does. A start of the daemon takes it back if the policy is always, and not if it is unless-stopped.
-// Before containerd 2.4 the policy always ignores it. While containerd is down, no task is restarted.
+// The monitor is a plugin of the daemon; the kubelet does not use it. Every 10 s by default, it looks at all containers that have the first
+// label. If a container has no running task (since 2.0: neither a running nor a paused one), the monitor deletes the ended task,
+// increases the label restart.count, and starts a new task of the same container. The task has a new shim and a new process, but the same
+// snapshot. A container without a task counts as one whose task has ended with 0: `always` and `unless-stopped` start a task, also after
+// a reboot, and `on-failure` does not.
+//
+// A kill counts as an end, so `ctr tasks kill` stops such a container only until the monitor looks. The label
+// restart.explicitly-stopped=true keeps it stopped. When the daemon starts, it sets this label to false if the policy is `always`, but
+// not if it is `unless-stopped`. Before containerd 2.4, only the policy `unless-stopped` obeys this label. While containerd is down, no
+// task is restarted.
 //
 // Hint: `ctr containers label`, then kill the task, and look at its pid in `ctr tasks ls`.
 // Spec: https://pkg.go.dev/github.com/containerd/containerd/v2/core/runtime/restart
@@ -152,6 +158,9 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 	d := ctrd.Start(q, ctrd.WithConfig(fmt.Sprintf("[plugins.%q]\n  interval = \"100ms\"", monitor)))
 	ref := d.PullImage()
 	const prefix = "containerd.io/restart."
+	program := func(exit int) []string { // counts its runs, and ends with a status at SIGUSR1
+		return []string{"sh", "-c", fmt.Sprintf(`echo run >> /runs; trap "exit %d" USR1; sleep 3600 & while :; do wait; done`, exit)}
+	}
 	type row struct {
 		name, labels string // the labels without the prefix
 		exit         int    // status with which the program ends
@@ -209,8 +218,7 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 	}
 	start := func(r *row) {
 		q.Helper()
-		container := d.CreateContainerByClient(ctrd.ClientOptions{}, ref, r.id, "sh", "-c",
-			fmt.Sprintf(`echo run >> /runs; trap "exit %d" USR1; sleep 3600 & while :; do wait; done`, r.exit))
+		container := d.CreateContainerByClient(ctrd.ClientOptions{}, ref, r.id, program(r.exit)...)
 		q.LogCommand("# Go client: NewTask and Start, container %s", r.id)
 		task, err := container.NewTask(ctx, cio.NullIO)
 		assert.NilError(q, err)
@@ -271,17 +279,43 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 		if !r.restarted {
 			assert.Check(q, cmp.Equal(status.ExitStatus, uint32(r.exit)), "exit status of the task of policy %s", r.name)
 		}
-		q.Fact("policy "+r.name+": task", status.Status)
+		if r.labels == "" {
+			q.Fact("container without labels: task", status.Status)
+		} else {
+			q.Fact("policy "+r.name+": task", status.Status)
+		}
 	}
 
-	q.Step("kill containerd, and then a task: it is restarted when containerd runs again. So is a task of the policy always that was " +
-		"explicitly stopped, but not one of unless-stopped")
+	q.Step("create labelled containers, and start no task: the policies always and unless-stopped start one, and on-failure does not")
+	policies := []string{"always", "unless-stopped", "on-failure"}
+	for _, policy := range policies {
+		labels := map[string]string{prefix + "status": "running", prefix + "policy": policy}
+		d.CreateContainerByClient(ctrd.ClientOptions{Labels: labels}, ref, q.ID("cdb-new-"+policy), program(0)...)
+	}
+	lookAtAll()
+	for _, policy := range policies {
+		id, want := q.ID("cdb-new-"+policy), policy != "on-failure"
+		if want {
+			waitForTask(id, proc.Process{})
+		}
+		container, err := d.Client().LoadContainer(ctx, id)
+		assert.NilError(q, err)
+		_, err = container.Task(ctx, nil)
+		assert.Check(q, err == nil || errdefs.IsNotFound(err), "find the task of policy %s: %v", policy, err)
+		assert.Check(q, cmp.Equal(err == nil, want), "a container that had no task has one, policy %s", policy)
+		q.Fact("container that had no task, policy "+policy+": the monitor starts one", err == nil)
+	}
+
+	q.Step("kill containerd and a task, and start containerd: the monitor restarts the task")
 	d.Kill()
 	q.KillProcess(now)
 	proc.WaitFor(q, proc.Dead(now.Identity))
 	d.Start()
 	now = waitForTask(sentinel.id, now)
 	lookAtAll()
+	q.Fact("task that was killed while containerd was down: restarted", now.Alive())
+
+	q.Step("look at the tasks that were explicitly stopped: that of the policy always runs, and that of unless-stopped does not")
 	always, unlessStopped := rows[3], rows[4]
 	waitForTask(always.id, always.first)
 	listed := d.Ctr("tasks", "ls").Stdout
@@ -296,6 +330,6 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 	q.Fact("policy always, explicitly stopped: running after a restart of containerd", isRunning(always))
 	q.Fact("policy unless-stopped, explicitly stopped: running after a restart of containerd", isRunning(unlessStopped))
 
-	q.Answer("containerd's restart monitor, if the container has the label containerd.io/restart.status=running and its policy agrees. The " +
-		"container and its snapshot stay the same, and get a new task. While containerd is down, no task is restarted.")
+	q.Answer("containerd's restart monitor restarts a task, if its container has the label containerd.io/restart.status=running and its " +
+		"policy agrees. The container and its snapshot stay the same, and get a new task. While containerd is down, no task is restarted.")
 }

@@ -23,13 +23,16 @@ import (
 	"cdblab/helpers/systemd"
 )
 
-// KillMode=process in containerd's unit keeps tasks alive: systemd then ends the daemon alone. By default systemd ends all processes of
-// the unit's cgroup, and the shims are among them. A task that has lost its shim ends at the latest when containerd starts again.
+// KillMode=process in containerd's unit keeps tasks alive: systemd then ends only the daemon. By default systemd ends all processes of
+// the unit's cgroup, and the shims are among them. A task without a shim is killed when containerd starts again, if not before.
 //
 // A shim is in the cgroup of the daemon that has started it, and stays there when the unit is stopped. The next daemon of the unit
-// finds it. The task is in a cgroup of its own, so systemd does not end the task, also not by default. But no program can
-// report its exit any more, and containerd, as it starts, kills a task without a shim. Delegate=yes keeps no task alive: it puts
-// a mark on the unit's cgroup, by which systemd leaves the cgroups below to containerd.
+// finds it. The task is in a cgroup of its own, so even by default systemd does not end the task itself. But no program can
+// report its exit any more, and containerd, as it starts, kills a task without a shim.
+//
+// Delegate=yes keeps no task alive. It only marks the unit's cgroup, by an extended attribute. The mark tells systemd not to touch the
+// cgroups below. Delegate=yes also makes OOMPolicy=continue the default. Without it, OOMPolicy=stop is the default: when the kernel's OOM
+// killer kills a shim, systemd stops the whole unit (systemd.service(5)).
 //
 // Hint: systemd-cgls -u containerd; systemctl restart containerd; look at the pids of the shims before and after.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/ops.md#systemd
@@ -58,7 +61,7 @@ func TestTask_WhatKeepsTasksAliveWhenSystemdStopsContainerd(t *testing.T) {
 		assert.Assert(q, shim.Alive(), "the shim is dead after %s, with KillMode=process", act)
 		assert.Assert(q, task.Alive(), "the task is dead after %s, with KillMode=process", act)
 	}
-	q.Step("systemctl restart: another containerd, and the same shim and task, which the new daemon knows")
+	q.Step("systemctl restart: the daemon is a new process; shim and task are the same, and the new daemon manages them")
 	before := d.PID()
 	d.Restart()
 	survives("systemctl restart")
@@ -67,12 +70,13 @@ func TestTask_WhatKeepsTasksAliveWhenSystemdStopsContainerd(t *testing.T) {
 	assert.Check(q, cmp.Contains(d.ExecShell(id, "echo it works"), "it works"))
 	q.Fact("KillMode=process, restart: status of the task", string(d.TaskStatus(id).Status))
 
-	q.Step("systemctl stop: the unit is not active, and the shim is still in its cgroup; systemctl start: the new daemon knows the task")
+	q.Step("systemctl stop: the unit is not active, and the shim is still in its cgroup")
 	assert.NilError(q, d.Stop())
 	survives("systemctl stop")
 	assert.Check(q, !unit.Active(), "the unit is active after systemctl stop")
 	assert.Check(q, cmp.DeepEqual(unit.Processes(), []proc.PID{shim.PID}), "processes in the cgroup of a unit that was stopped")
 	q.Fact("KillMode=process, stop: processes in the unit's cgroup", len(unit.Processes()))
+	q.Step("systemctl start: the new daemon manages the task")
 	d.Start()
 	survives("systemctl start")
 	assert.Check(q, cmp.Contains(d.ExecShell(id, "echo it works"), "it works"))
@@ -115,13 +119,13 @@ func TestTask_WhatKeepsTasksAliveWhenSystemdStopsContainerd(t *testing.T) {
 		"ends the shims with containerd, and no task survives the next start.")
 }
 
-// A task inherits from containerd's unit what neither config.json nor the runtime sets: the nice value, the I/O priority, no_new_privs,
-// limits that config.json does not name, and oom_score_adj plus one. The unit's environment, umask and cgroup limits stay with
-// containerd and the shim.
+// A task inherits from containerd's unit what neither config.json nor the runtime sets: the nice value, the I/O priority, no_new_privs, and
+// limits that config.json does not name. Its oom_score_adj is the unit's plus one. The unit's environment, umask and cgroup limits do not
+// reach it.
 //
-// systemd sets all of this for the daemon, and the kernel hands it down: to the shim, to runc, and to the program. What runc sets
-// replaces it. ctr's config.json names a limit of 1024 open files, and no limit of processes or of core files. containerd itself
-// gives each shim a score that is one above its own, so that an out-of-memory kill takes the shim first.
+// systemd sets these for the daemon. Each child inherits them: the shim, runc, and the program. What runc sets replaces them. ctr's
+// config.json names a limit of 1024 open files, and no limit of processes or of core files. containerd itself gives each shim a score that
+// is one above its own, so the OOM killer chooses a shim before the daemon.
 //
 // Hint: systemctl show containerd; /proc/PID/limits, /proc/PID/status and /proc/PID/oom_score_adj of the daemon, a shim and a task.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-process
@@ -140,7 +144,7 @@ func TestTask_WhatDoTasksInheritFromContainerdsUnit(t *testing.T) {
 		return nil
 	}
 	d.CreateContainerByClient(ctrd.ClientOptions{Spec: []oci.SpecOpts{leaveOut}}, ref, bare, "sleep", "3600")
-	names := []string{"containerd", "shim", "task", "bare task"} // config.json of the bare task has neither limits nor noNewPrivileges
+	names := []string{"containerd", "shim", "task", "task without limits and noNewPrivileges"}
 
 	// observe starts both tasks, and returns the settings of the processes in the order of names.
 	observe := func() (seen []map[string]string) {
@@ -204,6 +208,6 @@ func TestTask_WhatDoTasksInheritFromContainerdsUnit(t *testing.T) {
 		assert.NilError(q, d.Stop())
 		proc.WaitFor(q, unit.Gone())
 	})
-	q.Answer("A task inherits the nice value, the I/O priority, no_new_privs, limits that config.json does not name, and oom_score_adj " +
-		"plus one. The environment, the umask and the cgroup limits of containerd's unit do not reach it.")
+	q.Answer("A task inherits the nice value, the I/O priority, no_new_privs and the limits that config.json does not name. Its " +
+		"oom_score_adj is that of containerd's unit plus one. The environment, the umask and the cgroup limits of the unit do not reach it.")
 }

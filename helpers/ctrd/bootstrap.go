@@ -5,6 +5,7 @@ package ctrd
 import (
 	"encoding/json"
 	"path/filepath"
+	"strings"
 
 	"cdblab/helpers/file"
 )
@@ -17,11 +18,23 @@ type Bootstrap struct {
 	File string `json:"-"` // the name of the file in the bundle
 }
 
-// Bootstrap reads how the shim of a container is reached from the container's bundle. containerd 2 writes bootstrap.json.
-// An older one writes the file address; the shim's protocol is then version 2.
+// socket returns the path of the shim's socket.
+func (b Bootstrap) socket() string { return strings.TrimPrefix(b.Address, "unix://") }
+
+// Bootstrap reads how the shim of a container is reached from the container's bundle.
 func (d *Daemon) Bootstrap(id string) Bootstrap {
 	d.q.Helper()
-	path := ShimAddressFile(d.Bundle(id))
+	b, err := readBootstrap(d.Bundle(id))
+	if err != nil {
+		d.q.Fatalf("find the address of the shim of %s: %v", id, err)
+	}
+	return b
+}
+
+// readBootstrap reads how a shim is reached from a bundle. containerd 2 writes bootstrap.json. An older one writes the file address; the
+// shim's protocol is then version 2.
+func readBootstrap(bundle string) (Bootstrap, error) {
+	path := ShimAddressFile(bundle)
 	text, err := file.TryRead(path)
 	b := Bootstrap{File: filepath.Base(path)}
 	switch {
@@ -31,8 +44,5 @@ func (d *Daemon) Bootstrap(id string) Bootstrap {
 	default:
 		err = json.Unmarshal([]byte(text), &b)
 	}
-	if err != nil {
-		d.q.Fatalf("find the address of the shim of %s: %v", id, err)
-	}
-	return b
+	return b, err
 }

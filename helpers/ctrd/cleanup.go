@@ -25,8 +25,12 @@ import (
 
 // cleanUp deletes what the question has left in the daemon. It stops the daemon if the daemon is the question's own.
 func (d *Daemon) cleanUp() {
-	if !d.runs() {
-		d.removeCallbackSocket()
+	if err := d.startForCleanUp(); err != nil {
+		d.q.Errorf("start containerd again, to delete the tasks that the question has left: %v", err)
+		d.endTasksWithoutDaemon()
+	}
+	if !d.shared && !d.runs() {
+		d.removeDaemonSockets()
 		return
 	}
 	if d.client != nil { // otherwise the daemon never answered
@@ -47,17 +51,16 @@ func (d *Daemon) cleanUp() {
 	if err := d.server.stop(); err != nil {
 		d.q.Error(err)
 	}
-	d.removeCallbackSocket()
+	d.removeDaemonSockets()
 }
 
-// removeCallbackSocket removes the socket on which shims publish events. containerd 2.2.3 and older ones leave it behind. What a daemon
-// leaves is not what the question has left.
-func (d *Daemon) removeCallbackSocket() {
-	if d.shared {
-		return
-	}
-	if err := os.Remove(d.Address + ".ttrpc"); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		d.q.Error(err)
+// removeDaemonSockets removes the sockets of a private daemon that has ended. A daemon that was killed leaves both. containerd 2.2.3 and
+// older ones always leave the socket on which shims publish events. What a daemon leaves is not what the question has left.
+func (d *Daemon) removeDaemonSockets() {
+	for _, path := range []string{d.Address, d.Address + ".ttrpc"} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			d.q.Error(err)
+		}
 	}
 }
 

@@ -134,9 +134,19 @@ func (d *Daemon) Start() {
 	if err := d.server.start(); err != nil {
 		d.q.Fatal(err)
 	}
+	d.rememberPrograms()
 	if d.client != nil {
 		// The connection of the old client would wait, up to a second, before it dials again.
 		d.connect()
+	}
+}
+
+// rememberPrograms notes the programs with which the daemon has answered, for [Daemon.startForCleanUp].
+func (d *Daemon) rememberPrograms() {
+	d.q.Helper()
+	d.answered = nil
+	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
+		d.answered = append(d.answered, d.q.UnderTest(name))
 	}
 }
 

@@ -5,6 +5,7 @@ package ctrd
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/tools"
 )
 
 // server is the process of a containerd, and where its files are.
@@ -35,6 +37,8 @@ type server struct {
 	cmd     *exec.Cmd                               // nil if the daemon does not run
 	exited  chan error                              // receives the error of cmd when it ends
 	service *service                                // how systemd runs the daemon, instead of cmd; nil if it does not
+
+	answered []tools.Program // the daemon, the shim and the ctr that were used when the daemon answered last; nil before
 }
 
 // newServer writes the configuration of a containerd whose own directory is dir, which exists. The tables are appended
@@ -146,6 +150,9 @@ func (s *server) waitReady(begin time.Time) error {
 
 // kill ends the process with SIGKILL and waits until it has ended.
 func (s *server) kill() error {
+	if s.cmd == nil {
+		return errors.New("kill containerd: it does not run")
+	}
 	if err := s.cmd.Process.Kill(); err != nil {
 		return fmt.Errorf("kill containerd: %w", err)
 	}
@@ -168,8 +175,22 @@ func (s *server) stop() error {
 	return err
 }
 
-// runs reports whether the daemon was started, and not ended since.
-func (s *server) runs() bool { return s.cmd != nil || s.service != nil && s.service.Active() }
+// runs reports whether the daemon was started and has not ended since, by a signal or by itself.
+func (s *server) runs() bool {
+	if s.service != nil {
+		return s.service.Active()
+	}
+	if s.cmd == nil {
+		return false
+	}
+	select {
+	case err := <-s.exited:
+		s.exited <- err // for kill and stop, which wait for it
+		return false
+	default:
+		return true
+	}
+}
 
 // endOfLog returns the last 10 lines of the daemon's log.
 func (s *server) endOfLog() string {

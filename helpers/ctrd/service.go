@@ -43,6 +43,7 @@ func (d *Daemon) Restart() {
 	if err := d.server.waitReady(begin); err != nil {
 		d.q.Fatal(err)
 	}
+	d.rememberPrograms()
 	d.connect()
 }
 

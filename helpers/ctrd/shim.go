@@ -8,7 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
+	"golang.org/x/sys/unix"
+	"gotest.tools/v3/assert"
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/file"
@@ -87,5 +90,26 @@ func ShimAddressFile(bundle string) string {
 // ShimSocket returns the path of the socket of a container's shim, as the task's bundle names it.
 func (d *Daemon) ShimSocket(id string) string {
 	d.q.Helper()
-	return strings.TrimPrefix(d.Bootstrap(id).Address, "unix://")
+	return d.Bootstrap(id).socket()
+}
+
+// PinSocket keeps the socket of a living shim from being unlinked, until unpin is called or the question ends. `shim start` takes the
+// group's shim for dead if it is not back from connect(2) within 100 ms, as where it gets no processor for so long: Go's DialTimeout
+// reports a timeout even after connect(2) has succeeded (net/fd_unix.go). It would then unlink the socket and start another shim. unlink(2)
+// of a mount point fails with EBUSY, and so does the start. [Daemon.TryStartTask] repeats it.
+//
+// https://github.com/containerd/containerd/blob/v2.4.2/pkg/shim/util_unix.go#L186
+func (d *Daemon) PinSocket(path string) (unpin func()) {
+	d.q.Helper()
+	d.q.LogCommand("mount --bind %s %s   # a mount point cannot be unlinked", path, path)
+	assert.NilError(d.q, unix.Mount(path, path, "", unix.MS_BIND, ""))
+	var once sync.Once
+	unpin = func() {
+		once.Do(func() {
+			d.q.LogCommand("umount %s", path)
+			assert.Check(d.q, unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
+		})
+	}
+	d.q.Cleanup(unpin)
+	return unpin
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,7 +23,25 @@ import (
 // StartTask types `ctr tasks start -d ID`, with the option that keeps its FIFOs out of /run/containerd/fifo.
 func (d *Daemon) StartTask(id string) lab.Result {
 	d.q.Helper()
-	return d.Ctr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id)
+	r := d.TryStartTask(id)
+	if r.Code != 0 {
+		d.q.Fatalf("this command had to succeed:\n%s", r)
+	}
+	return r
+}
+
+// TryStartTask is [Daemon.StartTask] with more options of ctr, and returns its result, whatever its exit code is. It repeats the command
+// where `shim start` was too late to find the group's shim, and could not unlink its socket: [Daemon.PinSocket].
+func (d *Daemon) TryStartTask(id string, options ...string) lab.Result {
+	d.q.Helper()
+	argv := slices.Concat([]string{"tasks", "start", "-d", "--fifo-dir", d.FifoDir}, options, []string{id})
+	for tries := 1; ; tries++ {
+		r := d.TryCtr(argv...)
+		if tries == 50 || !strings.Contains(r.Stderr, "remove pre-existing socket") {
+			return r
+		}
+		d.RemoveFIFOs(id)
+	}
 }
 
 // StartTaskAndWait starts a task, waits until its program, a sleep, runs, and returns the program's process.

@@ -224,6 +224,7 @@ func removeSockets(sockets []string) {
 		if err != nil || info.Mode()&os.ModeSocket == 0 || !isStaleSocket(socket) {
 			continue
 		}
+		_ = unix.Unmount(socket, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // a question that was killed may have pinned it by a mount
 		if dir, err := openDir(filepath.Dir(socket)); err == nil {
 			_ = unix.Unlinkat(int(dir.Fd()), filepath.Base(socket), 0)
 			dir.Close()
