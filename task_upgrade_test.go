@@ -167,7 +167,7 @@ func TestTask_WhatHappensToRunningTasksWhenContainerdIsUpgraded(t *testing.T) {
 }
 
 // endStrayShims ends the shim that was started for a container whose task could not start. A shim of containerd 2.3 ends by itself if the
-// daemon has removed the bundle before the shim opens its log there. It was so in 14 tries of 14, but no order is promised.
+// daemon has removed the bundle before the shim opens its log there. It usually does so, but no order is promised.
 func endStrayShims(q *lab.Q, d *ctrd.Daemon, id string) {
 	q.Helper()
 	for _, pid := range proc.Find(q, func(_ proc.PID, comm string, args []string) bool {
