@@ -17,6 +17,7 @@ import (
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/check"
 	"cdblab/helpers/file"
+	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
@@ -63,9 +64,13 @@ func TestLifecycle_WhatCanAnOrdinaryUserDoWithRunc(t *testing.T) {
 		s.Linux.UIDMappings, s.Linux.Namespaces = slices.Clone(s.Linux.UIDMappings), slices.Clone(s.Linux.Namespaces)
 		s.Linux.CgroupsPath = ""
 	}
+	// The container has no cgroup of the lab, by which a sweep would find its process after the run was killed: it has the mark instead.
+	marked := func(s *specs.Spec) {
+		s.Process.Env = append(slices.Clip(s.Process.Env), host.OwnerEnv+"="+q.Owner.Mark())
+	}
 	userBundle := func(name string, edits ...func(*specs.Spec)) (dir, id string) {
 		id = q.ID("cdb-" + name)
-		return b.Variant(name, id, append([]func(*specs.Spec){rootless}, edits...)...).Name, id
+		return b.Variant(name, id, append([]func(*specs.Spec){rootless, marked}, edits...)...).Name, id
 	}
 	assert.Check(q, cmp.DeepEqual(written.Linux.UIDMappings, []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: 1}}))
 	assert.Check(q, written.Linux.Resources == nil, "linux.resources of runc spec --rootless: %+v", written.Linux.Resources)
