@@ -33,7 +33,7 @@ type steadySeries struct {
 	first *results.Run // that passed; nil until it was read
 }
 
-// openSeries returns the series that was stopped, or a new one if there is none of the same binary, programs and machine.
+// openSeries returns the series of the same binary, programs and machine that was stopped, or a new one.
 func openSeries(ctx context.Context, where string, argv []string, fresh bool) (*steadySeries, error) {
 	if err := os.MkdirAll(steadyDir, 0o755); err != nil {
 		return nil, fmt.Errorf("%w\n  make the directory writable for you, or run this in another checkout", err)
