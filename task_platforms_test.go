@@ -4,7 +4,6 @@ package cdblab
 
 import (
 	"encoding/json"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +26,7 @@ import (
 //
 // A tag names an index. The index lists a manifest for each platform, with its digest. So one reference serves all machines, and
 // each machine fetches its own layers. Platforms may have layers in common, which are fetched once: a blob is found by its digest only.
-// `ctr images ls` lists each platform whose manifest is there, also without its layers.
+// `ctr images ls` lists each platform of the index, also without its layers.
 //
 // The platform is what the author of the image has written. containerd compares it with the machine when it chooses a manifest.
 // No program compares it with the instructions in the layers: the kernel refuses them at execve, or executes them. Since 2.0, a pull
@@ -59,10 +58,6 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 		slices.Sort(blobs)
 		return tag, slices.Compact(blobs)
 	}
-	// short returns ctr's error with digests cut short.
-	short := func(r lab.Result) string {
-		return regexp.MustCompile(`(sha256:[0-9a-f]{6})[0-9a-f]{58}`).ReplaceAllString(ctrd.CtrError(r), "$1…")
-	}
 	// names returns the names of the blobs' files, sorted.
 	names := func(blobs ...digest.Digest) (out []string) {
 		for _, blob := range blobs {
@@ -87,15 +82,18 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	ofNative := []digest.Digest{ofTag, index.Manifests[0].Digest, native.Config.Digest, native.Layers[0].Digest}
 	// ctr 1.7 fetches manifests and configs of other platforms only with --all-metadata.
 	withMetadata := len(fetched) > len(ofNative)
+	listed := check.TableCell(q, d.Ctr("images", "ls").Stdout, image.Platforms, 5)
+	assert.Check(q, cmp.Contains(listed, image.Foreign), "platforms that ctr lists, without the layers of all")
+	q.Fact("pull: ctr lists the other platform", strings.Contains(listed, image.Foreign))
 	q.Fact("pull: blobs", len(fetched))
 	q.Fact("pull: the manifest of the other platform is fetched", file.Exists(d.BlobPath(index.Manifests[1].Digest)))
 
 	q.Step("ask for a container of the other platform: it is refused, because a blob is not there")
 	run := []string{"run", "--rm", "--fifo-dir", d.FifoDir}
-	print := []string{q.ID("cdb-platform"), "sh", "-c", "uname -m; cat /etc/layer"}
-	ofForeign := slices.Concat(run, []string{"--platform", image.Foreign, image.Platforms}, print)
+	command := []string{q.ID("cdb-platform"), "sh", "-c", "uname -m; cat /etc/layer"}
+	ofForeign := slices.Concat(run, []string{"--platform", image.Foreign, image.Platforms}, command)
 	refused := d.Refused("not found", ofForeign...)
-	q.Fact("ctr run --platform, before the pull for it: error", short(refused))
+	q.Fact("ctr run --platform, before the pull for it: error", ctrd.ShortCtrError(refused))
 
 	q.Step("pull for the other platform: only what is not there is fetched, and not the layer that both have")
 	before := files()
@@ -119,7 +117,7 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 		assert.Check(q, cmp.DeepEqual(before, names(ofNative...)), "files in blobs/sha256 after the first pull")
 	}
 	q.Fact("pull for the other platform: new blobs", len(files())-len(before))
-	listed := check.TableCell(q, d.Ctr("images", "ls").Stdout, image.Platforms, 5)
+	listed = check.TableCell(q, d.Ctr("images", "ls").Stdout, image.Platforms, 5)
 	assert.Check(q, cmp.Contains(listed, image.Foreign), "platforms that ctr lists")
 
 	q.Step("run both: each has the files of its own layers, and the program runs, because it is one of this machine whatever the index says")
@@ -131,7 +129,7 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	assert.Check(q, cmp.Equal(config.OS+"/"+config.Architecture, image.Foreign), "platform in the config")
 	there := d.Ctr(ofForeign...)
 	assert.Check(q, cmp.Equal(there.Stdout, machine+"\nfrom the second layer\n"), "output of the program of the image for %s", image.Foreign)
-	here := d.TryCtr(slices.Concat(run, []string{image.Platforms}, print)...)
+	here := d.TryCtr(slices.Concat(run, []string{image.Platforms}, command)...)
 	assert.Check(q, cmp.Equal(here.Stdout, machine+"\n"), "output of the program of the image for this machine")
 	assert.Check(q, cmp.Contains(here.Stderr, "No such file"), "the second layer is not of the image for this machine")
 	q.Fact("program of the image for "+image.Foreign+": runs on this machine", strings.HasPrefix(there.Stdout, machine))
@@ -165,10 +163,10 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 		assert.Check(q, !file.Exists(d.BlobPath(layer.Digest)), "a layer for another platform was fetched: %s", layer.Digest)
 	}
 	assert.Check(q, cmp.Equal(d.CountContents()["snapshots"], 0))
-	unusable := d.Refused("no match for platform", slices.Concat(run, []string{image.Platforms}, print)...)
+	unusable := d.Refused("no match for platform", slices.Concat(run, []string{image.Platforms}, command)...)
 	q.Fact("pull of an image for another platform only: exit code", unmatched.Code)
 	q.Fact("pull of an image for another platform only: blobs", len(files()))
-	q.Fact("ctr run of an image for another platform only: error", short(unusable))
+	q.Fact("ctr run of an image for another platform only: error", ctrd.ShortCtrError(unusable))
 
 	q.Answer("ctr pulls the layers for one platform, by default that of the machine, and the manifests and configs for all. " +
 		"containerd believes the platform that an image declares: only the kernel sees whether its programs fit the processor.")

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -279,10 +278,6 @@ func TestTask_WhoVerifiesWhatIsPulled(t *testing.T) {
 		assert.NilError(q, err)
 		return img.Target().Digest
 	}
-	// reason returns ctr's error with digests cut short.
-	reason := func(r lab.Result) string {
-		return regexp.MustCompile(`(sha256:[0-9a-f]{6})[0-9a-f]{58}`).ReplaceAllString(ctrd.CtrError(r), "$1…")
-	}
 
 	q.Step("pull from an honest registry: each file in blobs/sha256 has the digest that is its name")
 	d.Ctr(append(pull, ref)...)
@@ -326,7 +321,7 @@ func TestTask_WhoVerifiesWhatIsPulled(t *testing.T) {
 		assert.Check(q, cmp.DeepEqual([]int{now["images"], now["snapshots"]}, []int{0, 0}), "images and snapshots after %s", lie.what)
 		assert.Check(q, !file.Exists(d.BlobPath(lie.blob)), "a blob %s, after %s", lie.blob, lie.what)
 		assert.Check(q, now["ingests"] > 0, "no ingest after %s", lie.what)
-		q.Fact(lie.what+": error of the pull", reason(failed))
+		q.Fact(lie.what+": error of the pull", ctrd.ShortCtrError(failed))
 	}
 
 	q.Step("pull from the honest registry: it fails without asking for the layer; collect the garbage, and pull again: the pull succeeds")
@@ -339,7 +334,7 @@ func TestTask_WhoVerifiesWhatIsPulled(t *testing.T) {
 	d.Ctr(append(pull, ref)...)
 	assert.Check(q, cmp.Contains(registry.Requests()[before:], asked))
 	assert.Check(q, cmp.DeepEqual(state(), honest), "after the garbage was collected, from the honest registry")
-	q.Fact("honest registry, with the wrong ingest: error of the pull", reason(poisoned))
+	q.Fact("honest registry, with the wrong ingest: error of the pull", ctrd.ShortCtrError(poisoned))
 	q.Fact("honest registry, without the wrong ingest: counts", state())
 	forget()
 
@@ -356,7 +351,7 @@ func TestTask_WhoVerifiesWhatIsPulled(t *testing.T) {
 	rest := registry.Ranges()[ranges:]
 	assert.Check(q, cmp.DeepEqual(rest, []string{fmt.Sprintf("bytes=%d-", ingest.Offset)}), "ranges that were asked for")
 	assert.Check(q, cmp.DeepEqual(state(), honest), "after the download was continued")
-	q.Fact("download broken off: error of the pull", reason(broken))
+	q.Fact("download broken off: error of the pull", ctrd.ShortCtrError(broken))
 	q.Fact("download broken off: bytes of the layer in the ingest", fmt.Sprint(ingest.Offset, " of ", layer.Size))
 	q.Fact("download continued: range in the request", rest)
 	forget()
@@ -404,7 +399,7 @@ func TestTask_WhoVerifiesWhatIsPulled(t *testing.T) {
 	mismatch := d.Refused("wrong diff id", append(pull, ref)...)
 	unpacked := state()
 	assert.Check(q, cmp.Equal(unpacked["snapshots"], 0), "snapshots after a wrong diff ID")
-	q.Fact("a wrong diff ID: error of the pull", reason(mismatch))
+	q.Fact("a wrong diff ID: error of the pull", ctrd.ShortCtrError(mismatch))
 	q.Fact("a wrong diff ID: snapshots", unpacked["snapshots"])
 
 	q.Answer("containerd verifies what it pulls: its content store commits no blob whose size or digest is not the requested one, and it " +

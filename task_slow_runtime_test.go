@@ -20,10 +20,10 @@ import (
 	"cdblab/helpers/retry"
 )
 
-// While runc creates a container slowly, the other tasks of the same shim answer as usual. Up to containerd 2.2 they do not: each call to
-// the shim waits until runc has returned.
+// While runc creates a container slowly, an exec into another task of the same shim returns as usual. Before containerd 2.3.2 it does not:
+// each call to the shim waits until runc has returned.
 //
-// A pod has one shim, which serves the calls for all of its containers. The shim has a list of the containers, with a lock. Up to 2.2,
+// A pod has one shim, which serves the calls for all of its containers. The shim has a list of the containers, with a lock. Before 2.3.2,
 // the shim keeps the lock while `runc create` runs. So a create that waits for a slow disk or for a hook also delays an exec into
 // another container, such as a liveness probe, and its pause, kill and delete. A task with another shim is not delayed in any version.
 //
@@ -70,7 +70,7 @@ exec "$RUNC" "$@"`)
 	assert.Assert(q, file.Exists(waiting), "the slow runtime was not called: %s", starting.Stderr())
 
 	// An older shim does not answer at all before the runtime returns, so there is no reason to wait for long.
-	holdsUp, patience := q.UnderTest("containerd-shim-runc-v2").Precedes("2.3.0"), proc.Patience
+	holdsUp, patience := q.UnderTest("containerd-shim-runc-v2").Precedes("2.3.2"), proc.Patience
 	if holdsUp {
 		patience = 2 * time.Second
 	}
@@ -80,7 +80,7 @@ exec "$RUNC" "$@"`)
 		command = q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "probe", id, "true")
 		return command, retry.Until(patience, command.Ended)
 	}
-	q.Step("execute a program in the other task of the shim, while the runtime waits: ctr returns, or waits as well up to containerd 2.2")
+	q.Step("execute a program in the other task of the shim, while the runtime waits: ctr returns, or waits as well before containerd 2.3.2")
 	probe, returned := execInto(first, patience)
 	assert.Check(q, returned || holdsUp, "an exec into a task has not returned after %v, while the runtime of another task of its shim is slow",
 		patience)
@@ -110,6 +110,6 @@ exec "$RUNC" "$@"`)
 		}
 		proc.WaitFor(q, d.HasShims(0))
 	})
-	q.Answer("No: while runc creates a container slowly, the other tasks of the same shim answer as usual. Up to containerd 2.2 each call " +
-		"to that shim waits until runc has returned.")
+	q.Answer("While runc creates a container slowly, an exec into another task of the same shim returns as usual. Before containerd 2.3.2 each " +
+		"call to that shim waits until runc has returned.")
 }

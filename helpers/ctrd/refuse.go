@@ -3,6 +3,7 @@
 package ctrd
 
 import (
+	"regexp"
 	"strings"
 
 	"gotest.tools/v3/assert"
@@ -24,3 +25,9 @@ func (d *Daemon) Refused(words string, args ...string) lab.Result {
 
 // CtrError returns the last line that ctr wrote to stderr, without its name.
 func CtrError(r lab.Result) string { return strings.TrimPrefix(check.LastLine(r.Stderr), "ctr: ") }
+
+// longDigest matches a digest, and captures its beginning.
+var longDigest = regexp.MustCompile(`(sha256:[0-9a-f]{6})[0-9a-f]{58}`)
+
+// ShortCtrError is [CtrError] with digests cut short.
+func ShortCtrError(r lab.Result) string { return longDigest.ReplaceAllString(CtrError(r), "$1…") }
