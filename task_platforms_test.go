@@ -90,6 +90,9 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 
 	q.Step("ask for a container of the other platform: it is refused, because a blob is not there")
 	run := []string{"run", "--rm", "--fifo-dir", d.FifoDir}
+	if d.CanSetRuncRoot() { // otherwise runc's state stays in the default place after the tasks
+		run = append(run, "--runc-root", d.RuncRoot)
+	}
 	command := []string{q.ID("cdb-platform"), "sh", "-c", "uname -m; cat /etc/layer"}
 	ofForeign := slices.Concat(run, []string{"--platform", image.Foreign, image.Platforms}, command)
 	refused := d.Refused("not found", ofForeign...)
