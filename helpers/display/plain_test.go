@@ -80,6 +80,22 @@ func TestPlain_CountsWhatHasNoVerdictAsFailed(t *testing.T) {
 	}
 }
 
+// The reason is shown when it is printed, and again below what failed: a CI that keeps the end of a log must have it.
+func TestPlain_SaysAtTheEndWhyARunEnded(t *testing.T) {
+	log := showPlain(`{"Action":"run","Test":"TestTask_X"}
+{"Action":"attr","Test":"TestTask_X","Key":"question","Value":"What is x?"}
+{"Action":"output","Test":"TestTask_X","Output":"    1. look at x\n"}
+{"Action":"output","Test":"TestTask_X","Output":"lab: run x in the VM: the guest was silent for 2m0s\n"}
+{"Action":"output","Test":"TestTask_X","Output":"  the last lines of the guest's console:\n"}
+{"Action":"output","Test":"TestTask_X","Output":"    | Kernel panic\n"}
+{"Action":"fail"}
+`, Options{})
+	const why = "lab: run x in the VM: the guest was silent for 2m0s\n  the last lines of the guest's console:\n    | Kernel panic\n"
+	_, after, _ := strings.Cut(log, "Why the run ended before all questions did")
+	assert.Check(t, cmp.Contains(after, why), log)
+	assert.Check(t, cmp.Contains(after, "0 passed, 1 failed"), "the numbers come last:\n%s", log)
+}
+
 func TestPlain_CutsTheStacksOfAPanic(t *testing.T) {
 	var stacks strings.Builder
 	for i := range 100 {

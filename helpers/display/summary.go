@@ -46,6 +46,11 @@ func (s style) summary(run *results.Run, skipped []string, where string) []strin
 			out = append(out, s.failure(q)...)
 		}
 	}
+	if len(run.LastWords) > 0 && run.Count(results.Unfinished) > 0 {
+		// They were shown before what failed, perhaps hundreds of lines ago. Many CI systems keep only the end of a log.
+		heading("Why the run ended before all questions did")
+		out = append(out, run.LastWords...)
+	}
 	out = append(out, "")
 	for _, problem := range run.Problems {
 		out = append(out, s.indented(problem, 0)...)

@@ -140,6 +140,7 @@ func (r *Reader) Print(line string) Change { return r.printed(plainText(line)) }
 func (r *Reader) printed(line string) Change {
 	if r.keep(len(line)) {
 		r.run.Lines = append(r.run.Lines, line)
+		r.run.LastWords = append(r.run.LastWords, line)
 	}
 	return Change{Kind: Printed, Line: line}
 }
@@ -187,6 +188,9 @@ func (r *Reader) test(e event) *test {
 // ofTest reads an event of a test or subtest.
 func (r *Reader) ofTest(e event, t *test) Change {
 	q := t.question
+	if e.Action != "output" {
+		r.run.LastWords = nil
+	}
 	if e.Action == "attr" {
 		return r.attr(e, t)
 	}
@@ -205,6 +209,7 @@ func (r *Reader) ofTest(e event, t *test) Change {
 		if r.ofLab = isOfLab(line) || r.ofLab && strings.HasPrefix(line, "  "); r.ofLab {
 			return r.printed(line)
 		}
+		r.run.LastWords = nil
 		if r.keep(len(line)) {
 			q.Output = append(q.Output, line)
 		}

@@ -16,6 +16,7 @@ type Run struct {
 	Verdict   Verdict     // of the test binary
 	Begin     time.Time   // of the first event
 	End       time.Time   // of the last event
+	LastWords []string    // those of Lines that were printed after the last question: why the run ended, if it ended before a question did
 	Problems  []string    // what is wrong with the stream, in sentences
 }
 

@@ -48,8 +48,8 @@ func writeStack(b *strings.Builder, s *Stack) {
 	b.WriteByte('\n')
 }
 
-// writeFailures writes the questions that failed, or have no verdict. If the run failed and no question did, it writes the last
-// lines that were printed outside of the questions.
+// writeFailures writes the questions that failed, or have no verdict. If the run failed and no question did, or if it ended
+// before a question, it writes the last lines that were printed outside of the questions.
 func writeFailures(b *strings.Builder, run *Run) {
 	found := false
 	for _, q := range run.Asked() {
@@ -65,7 +65,7 @@ func writeFailures(b *strings.Builder, run *Run) {
 			fence(b, strings.Join(messages, "\n"))
 		}
 	}
-	if run.Verdict == Answered || found && run.Verdict == Failed && len(run.Problems) == 0 {
+	if run.Verdict == Answered || found && run.Verdict == Failed && len(run.Problems) == 0 && run.Count(Unfinished) == 0 {
 		return
 	}
 	if last := run.Lines[max(0, len(run.Lines)-30):]; len(last) > 0 {
