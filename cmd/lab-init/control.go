@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -59,6 +60,18 @@ func (c *control) handleRequests(handle func(protocol.Request)) {
 // long time.
 func (c *control) sendHeartbeats() {
 	for range time.Tick(2 * time.Second) {
-		c.send(protocol.Message{Alive: true})
+		c.send(protocol.Message{Alive: true, Available: availableMemory()})
 	}
+}
+
+// availableMemory returns how many MiB the guest can still give to programs, or 0 if that is not known.
+func availableMemory() int {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(b), "MemAvailable:")
+	kb := 0
+	_, _ = fmt.Sscan(after, &kb)
+	return kb >> 10
 }

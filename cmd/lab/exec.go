@@ -56,11 +56,11 @@ func execMain(args []string) int {
 	switch {
 	case err != nil:
 	case command.Disk != "":
-		logf("%s; %s, %s, %d MB, %d CPUs; %.1f s", result.TestSummary(), command.Disk,
-			result.Config.Accel, result.Config.Memory, result.Config.CPUs, time.Since(start).Seconds())
+		logf("%s; %s, %s, %s, %d CPUs; %.1f s", result.TestSummary(), command.Disk,
+			result.Config.Accel, result.Memory(), result.Config.CPUs, time.Since(start).Seconds())
 	default:
-		logf("%s; Linux %s, cgroup %s, %s, %d MB, %d CPUs; %.1f s", result.TestSummary(), result.Release,
-			result.Config.Cgroup, result.Config.Accel, result.Config.Memory, result.Config.CPUs, time.Since(start).Seconds())
+		logf("%s; Linux %s, cgroup %s, %s, %s, %d CPUs; %.1f s", result.TestSummary(), result.Release,
+			result.Config.Cgroup, result.Config.Accel, result.Memory(), result.Config.CPUs, time.Since(start).Seconds())
 	}
 	return exitCode(result, err)
 }

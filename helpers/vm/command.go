@@ -60,6 +60,15 @@ type Result struct {
 	Tests    TestCount // for a test binary
 	Config   Config    // the settings that were used: Accel is kvm or tcg, and CPUs is never 0
 	Release  string    // of the kernel, as uname -r prints it
+	Spare    int       // the least memory that the guest had left at a heartbeat, in MiB; 0 if no heartbeat came
+}
+
+// Memory returns the memory of the machine, and how much of it was never used, for the closing line of a run.
+func (r *Result) Memory() string {
+	if r.Spare == 0 {
+		return fmt.Sprintf("%d MB", r.Config.Memory)
+	}
+	return fmt.Sprintf("%d MB (%d never used)", r.Config.Memory, r.Spare)
 }
 
 // TestSummary returns the number of tests, for the closing line of a run.
@@ -133,7 +142,7 @@ func (c *Command) run(ctx context.Context) (*Result, error) {
 	if result.ExitCode, err = c.follow(ctx, m, job, program, tests); err != nil {
 		return nil, err
 	}
-	result.Tests = tests.count
+	result.Tests, result.Spare = tests.count, m.spare
 	return result, nil
 }
 
@@ -239,6 +248,8 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 				if c.Stdin != nil {
 					go func() { _, _ = io.Copy(m.ports[protocol.StdoutPort], c.Stdin) }()
 				}
+			case msg.Alive:
+				m.heartbeat(msg.Available)
 			case msg.Note != "":
 				c.Log("%s", msg.Note)
 			case msg.Fault != "":

@@ -109,6 +109,8 @@ func parseMessage(line []byte) (protocol.Message, error) {
 		err = errors.New("its text has control characters")
 	case m.Exit != nil && (m.Exit.Code < 0 || m.Exit.Code > 255 || m.Exit.Signal < 0 || m.Exit.Signal > 64):
 		err = errors.New("no process ends with such an exit code or signal")
+	case m.Available < 0 || m.Available > 0 && !m.Alive:
+		err = errors.New("no heartbeat has this memory")
 	case m.Exit != nil && (m.Exit.Stdout < 0 || m.Exit.Stderr < 0 || m.Exit.Results < 0):
 		err = errors.New("a number of bytes is negative")
 	}

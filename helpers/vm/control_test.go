@@ -62,6 +62,12 @@ func TestControlPort_GarbageIsAFault(t *testing.T) {
 		"another JSON value":    {ready + "[]\n", "no message of pid 1"},
 		"no field":              {ready + "{}\n", "it has 0 fields"},
 		"two fields":            {ready + `{"Alive":true,"Exit":{"Code":0}}` + "\n", "it has 2 fields"},
+		"negative memory":       {ready + `{"Alive":true,"Available":-1}` + "\n", "no heartbeat has this memory"},
+		"memory without a life": {ready + `{"Note":"x","Available":1}` + "\n", "no heartbeat has this memory"},
+		"memory of a heartbeat": {
+			ready + `{"Alive":true,"Available":40}` + "\n" + `{"Alive":true,"Available":60}` + "\nrc 0\n",
+			"it had 60 MB of memory left, and never less than 40",
+		},
 		"two messages":          {ready + `{"Alive":true} {"Exit":{"Code":0}}` + "\n", "no message of pid 1"},
 		"control characters":    {ready + `{"Note":"\u001b[2J all is well"}` + "\n", "control characters"},
 		"exit code of no one":   {ready + `{"Exit":{"Code":256}}` + "\n", "no process ends with such"},

@@ -90,6 +90,8 @@ type machine struct {
 	err     error                  // how QEMU ended
 	mu      sync.Mutex             // held while the process group is killed, or QEMU is reaped
 	reaped  bool                   // QEMU's process group may be another one's by now
+
+	available, spare int // MiB of memory that the guest had left: at its last heartbeat, and at least; 0 before the first
 }
 
 // machineDisks are the images that a machine boots from.
@@ -269,6 +271,13 @@ func (m *machine) kill() {
 	}
 }
 
+// heartbeat notes how much memory the guest has left.
+func (m *machine) heartbeat(available int) {
+	if m.available = available; m.spare == 0 || available < m.spare {
+		m.spare = available
+	}
+}
+
 // fault returns a Fault for a machine that failed before it reported how the command ended. The console and QEMU's stderr
 // may show a better reason than seen.
 func (m *machine) fault(tried, seen, do string) *Fault {
@@ -283,6 +292,9 @@ func (m *machine) fault(tried, seen, do string) *Fault {
 		_, why, _ := strings.Cut(console, "Kernel panic")
 		why, _, _ = strings.Cut(why, "\n")
 		seen = "the guest's kernel panicked" + strings.TrimRight(why, "\r")
+	}
+	if m.spare > 0 {
+		seen += fmt.Sprintf(" (at its last sign of life it had %d MB of memory left, and never less than %d before)", m.available, m.spare)
 	}
 	return &Fault{Tried: tried, Seen: seen, Do: do, Console: lastLines(console, 25)}
 }

@@ -77,13 +77,14 @@ type Request struct {
 	Cols   int `json:",omitempty"`
 }
 
-// Message is a line from lab-init. Exactly one field is set.
+// Message is a line from lab-init. Exactly one field is set; Available comes with Alive.
 type Message struct {
-	Ready bool   `json:",omitempty"` // the first message: lab-init runs, and the ports work
-	Alive bool   `json:",omitempty"` // sent every few seconds
-	Note  string `json:",omitempty"` // for the person at the terminal
-	Fault string `json:",omitempty"` // lab-init cannot continue, and why
-	Exit  *Exit  `json:",omitempty"` // the last message
+	Ready     bool   `json:",omitempty"` // the first message: lab-init runs, and the ports work
+	Alive     bool   `json:",omitempty"` // sent every few seconds
+	Available int    `json:",omitempty"` // MiB of memory that the guest can still give: MemAvailable of /proc/meminfo
+	Note      string `json:",omitempty"` // for the person at the terminal
+	Fault     string `json:",omitempty"` // lab-init cannot continue, and why
+	Exit      *Exit  `json:",omitempty"` // the last message
 }
 
 // Exit says how the command ended, and how many bytes were written to each port before this message was sent. The
