@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cdblab/helpers/cgroup"
 	"cdblab/helpers/host"
 )
 
@@ -43,7 +44,7 @@ func (q *Q) Exec(argv ...string) Result {
 	return q.run(argv, func(*exec.Cmd) {})
 }
 
-// ExecAs is [Q.Exec] for a command of an ordinary user that is in no group except gid.
+// ExecAs is [Q.Exec] for a command of an ordinary user that is in no group except gid. It runs in the cgroup [Q.UserCgroup].
 //
 // The user may not be able to reach the program by its path, which may be below a home directory. So the program is passed as a
 // descriptor.
@@ -51,7 +52,11 @@ func (q *Q) ExecAs(uid, gid uint32, argv ...string) Result {
 	q.Helper()
 	as := append([]string{"setpriv", "--reuid", fmt.Sprint(uid), "--regid", fmt.Sprint(gid), "--clear-groups"}, argv...)
 	q.notes.command(quote(as), quote(as)+inputOf(argv))
-	return q.run(argv, func(cmd *exec.Cmd) {
+	group := cgroup.Of(q, q.UserCgroup(uid))
+	if _, err := os.Stat(group.Dirs()[0]); err != nil {
+		group.Make()
+	}
+	return q.runBy(group.Start, argv, func(cmd *exec.Cmd) {
 		program, err := os.Open(cmd.Path)
 		if err != nil {
 			q.Fatal(err)
@@ -68,8 +73,18 @@ func (q *Q) ExecAs(uid, gid uint32, argv ...string) Result {
 	})
 }
 
+// UserCgroup returns the cgroup of the commands of an ordinary user, in one hierarchy. By it a sweep finds a process of theirs that has
+// not the mark of the question in its environment: runc init has none, and a rootless container has no cgroup of its own.
+func (q *Q) UserCgroup(uid uint32) string { return fmt.Sprintf("%s/user-%d", q.Cgroup, uid) }
+
 // run runs a command, which prepare may change before. Its files are those of [Q.Exec].
 func (q *Q) run(argv []string, prepare func(*exec.Cmd)) Result {
+	q.Helper()
+	return q.runBy((*exec.Cmd).Start, argv, prepare)
+}
+
+// runBy is [Q.run] for a command that start starts.
+func (q *Q) runBy(start func(*exec.Cmd) error, argv []string, prepare func(*exec.Cmd)) Result {
 	q.Helper()
 	stdout, stderr := q.memfd("stdout"), q.memfd("stderr")
 	defer stdout.Close()
@@ -85,7 +100,10 @@ func (q *Q) run(argv []string, prepare func(*exec.Cmd)) Result {
 		running = q.running()
 		return cmd.Process.Kill()
 	}
-	err := cmd.Run()
+	err := start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
 	result := Result{Argv: argv, Code: cmd.ProcessState.ExitCode(), Stdout: readAll(q, stdout), Stderr: readAll(q, stderr)}
 	var exit *exec.ExitError
 	switch {
