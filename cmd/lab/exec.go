@@ -62,6 +62,9 @@ func execMain(args []string) int {
 		logf("%s; Linux %s, cgroup %s, %s, %s, %d CPUs; %.1f s", result.TestSummary(), result.Release,
 			result.Config.Cgroup, result.Config.Accel, result.Memory(), result.Config.CPUs, time.Since(start).Seconds())
 	}
+	if err == nil && result.Advice() != "" {
+		logf("%s", result.Advice())
+	}
 	return exitCode(result, err)
 }
 

@@ -71,6 +71,14 @@ func (r *Result) Memory() string {
 	return fmt.Sprintf("%d MB (%d never used)", r.Config.Memory, r.Spare)
 }
 
+// Advice returns what would have made the run faster, or "".
+func (r *Result) Advice() string {
+	if r.Spare == 0 || r.Spare >= lowMemory {
+		return ""
+	}
+	return fmt.Sprintf("the VM was short of memory, and then it reads its programs from the disk again and again: MEM=%d is faster", 2*r.Config.Memory)
+}
+
 // TestSummary returns the number of tests, for the closing line of a run.
 func (r *Result) TestSummary() string {
 	if r.Tests.Passed == 0 && r.ExitCode == 0 {

@@ -33,6 +33,14 @@ const invalidNumber = math.MinInt
 // defaultMemory stands for the memory that the lab needs, or that the system on a disk needs.
 const defaultMemory = -1
 
+// The defaults, in MiB. With 512 MiB all questions passed as well, but twenty were left at a time, so the guest read its programs again
+// and again from the disk, and was silent for a minute.
+const (
+	labMemory  = 1024
+	diskMemory = 2048
+	lowMemory  = 64 // less than that has to be told
+)
+
 // Flags adds a flag for each setting. The defaults come from CDB_KERNEL, CDB_CGROUP, CDB_MEM, CDB_CPUS and CDB_ACCEL,
 // because flags are hard to write into go test -exec.
 func (c *Config) Flags(set *flag.FlagSet) {
@@ -52,7 +60,7 @@ func (c *Config) Flags(set *flag.FlagSet) {
 	}
 	set.StringVar(&c.Kernel, "kernel", env("CDB_KERNEL", ""), "kernel: a version of the distribution's cloud kernel (6.1, 6.12), or a path")
 	set.StringVar(&c.Cgroup, "cgroup", env("CDB_CGROUP", "v2"), "cgroup mode: v2, v1 or hybrid")
-	set.IntVar(&c.Memory, "mem", number("CDB_MEM", defaultMemory), "memory in MiB; -1 means 512, or 2048 for a disk")
+	set.IntVar(&c.Memory, "mem", number("CDB_MEM", defaultMemory), "memory in MiB; -1 means 1024, or 2048 for a disk")
 	set.IntVar(&c.CPUs, "cpus", number("CDB_CPUS", 0), "number of CPUs; 0 means 2, if the host has two")
 	set.StringVar(&c.Accel, "accel", env("CDB_ACCEL", "auto"), "accelerator: auto, kvm or tcg (emulation)")
 	set.StringVar(&c.Disk, "disk", env("CDB_DISK", ""), "boot this disk image, with its own kernel and init; nothing is written to it")
@@ -87,14 +95,14 @@ func (c *Config) check() error {
 		return err
 	}
 	if c.Memory == defaultMemory {
-		c.Memory = 512
+		c.Memory = labMemory
 		if c.Disk != "" {
-			c.Memory = 2048
+			c.Memory = diskMemory
 		}
 	}
 	if c.Memory < 128 || c.Memory > 1<<20 {
 		return invalid("MEM", typed("CDB_MEM", c.Memory)+", not a number of MiB from 128 to 1048576",
-			"use 512, which is enough for the whole lab")
+			fmt.Sprintf("use %d, which is enough for the whole lab", labMemory))
 	}
 	if c.CPUs < 0 || c.CPUs > 64 {
 		return invalid("CPUS", typed("CDB_CPUS", c.CPUs)+", not a number from 0 to 64", fmt.Sprintf("this machine has %d", runtime.NumCPU()))

@@ -287,7 +287,7 @@ func (m *machine) fault(tried, seen, do string) *Fault {
 	}
 	switch {
 	case strings.Contains(console, "Out of memory"), strings.Contains(console, "System is deadlocked on memory"):
-		seen, do = "the guest ran out of memory", "give it more memory: MEM=1024"
+		seen, do = "the guest ran out of memory", "give it more memory: MEM=2048"
 	case strings.Contains(console, "Kernel panic"):
 		_, why, _ := strings.Cut(console, "Kernel panic")
 		why, _, _ = strings.Cut(why, "\n")
@@ -295,6 +295,9 @@ func (m *machine) fault(tried, seen, do string) *Fault {
 	}
 	if m.spare > 0 {
 		seen += fmt.Sprintf(" (at its last sign of life it had %d MB of memory left, and never less than %d before)", m.available, m.spare)
+	}
+	if 0 < m.spare && m.spare < lowMemory {
+		do = "give it more memory: MEM=2048"
 	}
 	return &Fault{Tried: tried, Seen: seen, Do: do, Console: lastLines(console, 25)}
 }

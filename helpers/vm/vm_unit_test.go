@@ -185,3 +185,12 @@ func TestAddReleases_TakesWhatIsBuilt(t *testing.T) {
 	assert.NilError(t, tr.addReleases(t.Context(), "."))
 	assert.Equal(t, len(tr), 0)
 }
+
+func TestResult_TellsOfAShortageOfMemory(t *testing.T) {
+	short := Result{Config: Config{Memory: 512}, Spare: 21}
+	assert.Equal(t, short.Memory(), "512 MB (21 never used)")
+	assert.Check(t, cmp.Contains(short.Advice(), "MEM=1024"))
+	for _, enough := range []Result{{Config: Config{Memory: 1024}, Spare: 300}, {Config: Config{Memory: 1024}}} {
+		assert.Equal(t, enough.Advice(), "")
+	}
+}
