@@ -232,8 +232,8 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 	for {
 		select {
 		case msg, ok := <-messages:
-			silence.Reset(silenceTimeout)
-			limit = silenceTimeout
+			limit = m.silence()
+			silence.Reset(limit)
 			switch {
 			case !ok:
 				select {

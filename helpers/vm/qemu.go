@@ -91,6 +91,8 @@ type machine struct {
 	mu      sync.Mutex             // held while the process group is killed, or QEMU is reaped
 	reaped  bool                   // QEMU's process group may be another one's by now
 
+	emulated bool
+
 	available, spare int // MiB of memory that the guest had left: at its last heartbeat, and at least; 0 before the first
 }
 
@@ -156,7 +158,10 @@ func (l *launch) addReadOnlyDisk(serial string, f *os.File) {
 
 // launch starts QEMU, with a console on the first serial port.
 func (q *qemu) launch(conf Config, l *launch, ports []string) (m *machine, err error) {
-	m = &machine{console: new(tailBuffer), stderr: new(tailBuffer), ports: map[string]*connection{}, exited: make(chan struct{})}
+	m = &machine{
+		console: new(tailBuffer), stderr: new(tailBuffer), ports: map[string]*connection{}, exited: make(chan struct{}),
+		emulated: conf.Accel == "tcg",
+	}
 	if os.Getenv("CDB_VM_CONSOLE") != "" {
 		m.console.copy = os.Stderr
 	}
@@ -269,6 +274,15 @@ func (m *machine) kill() {
 	for _, conn := range m.ports {
 		conn.Close()
 	}
+}
+
+// silence returns how long the guest may be silent. A host that is busy, or that is itself a VM, may stop an emulated guest for a
+// minute; the tests of a guest that hangs have their own -timeout.
+func (m *machine) silence() time.Duration {
+	if m.emulated {
+		return 3 * silenceTimeout
+	}
+	return silenceTimeout
 }
 
 // heartbeat notes how much memory the guest has left.
