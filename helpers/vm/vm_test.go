@@ -181,7 +181,7 @@ func TestVerdict_GuestThatHangsOrIsKilled(t *testing.T) {
 		t.Cleanup(func() { silenceTimeout = was })
 		c := newCommand(t, nil)
 		c.OnReady = func() { assert.Check(t, syscall.Kill(qemuOf(t, os.Getpid()), syscall.SIGSTOP)) }
-		assert.Assert(t, isFault(c.run(built.guest, "-test.run=TestMisbehave", "-misbehave=hang"), "the guest was silent for 4s"))
+		assert.Assert(t, isFault(c.run(built.guest, "-test.run=TestMisbehave", "-misbehave=hang"), "the guest was silent for"))
 	})
 	t.Run("boot hangs", func(t *testing.T) {
 		fakeQEMU(t, `case "$*" in *--version*) echo QEMU emulator version 9.0.0;; *) exec sleep 1000;; esac`)
