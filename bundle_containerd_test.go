@@ -218,7 +218,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			root := q.Mkdir("root-" + name)
 			q.Cleanup(func() {
 				if file.Exists(filepath.Join(root, id)) {
-					q.Must(program, "--root", root, "delete", "--force", id)
+					runc.MustDelete(q, program, "--root", root, "delete", "--force", id)
 				}
 			})
 			create := func() lab.Result {
@@ -249,7 +249,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			q.Fact("parent of "+name+"'s container", alone.Parent)
 			q.Must(program, "--root", root, "kill", id, "KILL")
 			proc.WaitFor(q, proc.Dead(alone.Identity))
-			q.Must(program, "--root", root, "delete", "--force", id)
+			runc.MustDelete(q, program, "--root", root, "delete", "--force", id)
 		})
 	}
 

@@ -424,7 +424,7 @@ func TestBundle_WhichIDsMayAContainerHave(t *testing.T) {
 	}
 	remove := func(id string) {
 		q.Helper()
-		q.Must("runc", "--root", root, "delete", "--force", "--", id)
+		runc.MustDelete(q, "runc", "--root", root, "delete", "--force", "--", id)
 	}
 	q.Cleanup(func() {
 		states, _ := os.ReadDir(root)

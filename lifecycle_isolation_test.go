@@ -521,6 +521,11 @@ func TestLifecycle_WhichKeysCanTheProgramUse(t *testing.T) {
 	q.Step("the caller of runc has a key in its session keyring. The container's program has another keyring, and not the caller's key")
 	addKey(callersKeyring, callersKey)
 	assert.Check(q, cmp.DeepEqual(keysIn(file.Read(q, "/proc/keys")), []string{ofCaller}), "keys that the caller can use")
+	// Written now, long before it is executed: another question may start a command meanwhile, which has the file open for a moment, and
+	// then the kernel refuses to execute it (ETXTBSY).
+	const linkUserKeyring = "/link-user-keyring"
+	program := seccomp.SyscallProgram(unix.SYS_KEYCTL, [3]int32{unix.KEYCTL_LINK, unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_SESSION_KEYRING})
+	assert.NilError(q, os.WriteFile(b.Rootfs(linkUserKeyring), program, 0o755))
 	c, sh, _ := runc.StartWithShell(q, b, q.ID("keys"))
 	ofHost := keyrings(file.Read(q, "/proc/keys"), c)
 	assert.Check(q, cmp.Len(ofHost, 1), "keyrings _ses.%s on the host", c.ID)
@@ -562,7 +567,6 @@ func TestLifecycle_WhichKeysCanTheProgramUse(t *testing.T) {
 	assert.Check(q, cmp.Len(keysIn(otherShell.Run(list).Out), 0), "keys that a program in a container with another id can use")
 	q.Fact("another id: keys that the program can use", keysIn(otherShell.Run(list).Out))
 
-	const linkUserKeyring = "/link-user-keyring"
 	if runtime.GOARCH == "amd64" { // because of the program
 		q.Step("the keyring of the host's root (@u) has a key. Root of the container links this keyring into its own, and can use the key")
 		serial := addKey(callersKeyring, usersKey) // the caller has to possess the key to link it
@@ -573,8 +577,6 @@ func TestLifecycle_WhichKeysCanTheProgramUse(t *testing.T) {
 			_, err := unix.KeyctlInt(unix.KEYCTL_UNLINK, serial, unix.KEY_SPEC_USER_KEYRING, 0, 0)
 			assert.Check(q, err, "unlink the key from the keyring of the host's root")
 		})
-		program := seccomp.SyscallProgram(unix.SYS_KEYCTL, [3]int32{unix.KEYCTL_LINK, unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_SESSION_KEYRING})
-		assert.NilError(q, os.WriteFile(b.Rootfs(linkUserKeyring), program, 0o755))
 		before := keysIn(sh.Run(list).Out)
 		linked := sh.Run(linkUserKeyring + "   # keyctl link @u @s").Code
 		assert.Check(q, cmp.Equal(linked, 0), "exit code of a program that links @u into @s")

@@ -102,6 +102,8 @@ func TestLifecycle_WhatDoesPauseStop(t *testing.T) {
 	q.Control("SIGSTOP in place of the freezer: it stops one process of the other container, and the runtime reports that as running")
 	twin.Kill("STOP")
 	proc.WaitFor(q, proc.IsInState(twinPID, "T"))
+	// It shows the state a moment before it leaves its processor, so it may still use some ticks.
+	proc.WaitFor(q, proc.HasUsed(twinChild, proc.UsedTicks(q, twinChild)+progress))
 	stoppedAt := proc.UsedTicks(q, twinPID)
 	proc.WaitFor(q, proc.HasUsed(twinChild, proc.UsedTicks(q, twinChild)+progress))
 	assert.Check(q, cmp.Equal(proc.UsedTicks(q, twinPID), stoppedAt), "processor time of the stopped process, in ticks")

@@ -41,8 +41,10 @@ func (g Group) WaitForProgram(comm string, except proc.PID) (found proc.Process)
 		members := g.Procs()
 		for _, pid := range members {
 			p, err := proc.Read(pid)
-			if err == nil && pid != except && p.Comm == comm && len(p.Args) > 0 {
-				found = p
+			if err != nil || pid == except || p.Comm != comm || !proc.Runs(pid, comm)(nil).Done() {
+				continue
+			}
+			if found, err = proc.Read(pid); err == nil {
 				return poll.Success()
 			}
 		}

@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"strings"
@@ -15,7 +16,8 @@ import (
 )
 
 // Runs returns a check that succeeds when the process runs the program comm. A runtime may report "running" before or after
-// the execve(2) of the program. During execve, the kernel sets comm before the arguments and the environment.
+// the execve(2) of the program. During execve, the kernel sets comm first, then the arguments, then the environment, and then the
+// address of the code: [Process.Env] and the like are complete.
 func Runs(pid PID, comm string) poll.Check {
 	return func(poll.LogT) poll.Result {
 		now, err1 := os.ReadFile(path(pid, "comm"))
@@ -26,8 +28,23 @@ func Runs(pid PID, comm string) poll.Check {
 		if got := strings.TrimSpace(string(now)); got != comm || len(args) == 0 {
 			return poll.Continue("process %d is %q, not yet %q", pid, got, comm)
 		}
+		if loaded, err := isLoaded(pid); err != nil || !loaded {
+			return poll.Continue("process %d is in the middle of execve: %v", pid, err)
+		}
 		return poll.Success()
 	}
+}
+
+// isLoaded reports whether the kernel has loaded the program of the process: only then its field startcode is not 0 any more
+// (proc_pid_stat(5)).
+func isLoaded(pid PID) (bool, error) {
+	stat, err := os.ReadFile(path(pid, "stat"))
+	if err != nil {
+		return false, err
+	}
+	const startcode = 26 - 3 // of the fields after comm, which begin with the third
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	return len(fields) > startcode && fields[startcode] != "0", nil
 }
 
 // SleepsIn returns a check that succeeds when the process sleeps in the system call of this number (unix.SYS_OPENAT).

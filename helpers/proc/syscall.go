@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"gotest.tools/v3/poll"
 )
@@ -86,12 +87,18 @@ func CString(tb testing.TB, pid PID, address uint64) string {
 }
 
 // WaitChannel returns the kernel function in which the process sleeps, from /proc/PID/wchan. It returns "0" if the process runs,
-// or if the kernel does not show the function.
+// or if the kernel does not show the function. A process that was interrupted on its way to sleep runs for a moment longer, so a "0" is
+// read again for a while.
 func WaitChannel(tb testing.TB, pid PID) string {
 	tb.Helper()
-	data, err := os.ReadFile(path(pid, "wchan"))
-	if err != nil {
-		tb.Fatalf("read the kernel function in which process %d sleeps: %v", pid, err)
+	for tries := 50; ; tries-- {
+		data, err := os.ReadFile(path(pid, "wchan"))
+		if err != nil {
+			tb.Fatalf("read the kernel function in which process %d sleeps: %v", pid, err)
+		}
+		if string(data) != "0" || tries == 0 {
+			return string(data)
+		}
+		time.Sleep(2 * time.Millisecond)
 	}
-	return string(data)
 }

@@ -9,10 +9,11 @@ const interval = 5 * time.Millisecond
 // The caller keeps in a variable what done has seen last, for its error message.
 func Until(timeout time.Duration, done func() bool) bool {
 	for deadline := time.Now().Add(timeout); ; time.Sleep(interval) {
+		late := time.Now().After(deadline) // before the look: the machine may stand still during it
 		if done() {
 			return true
 		}
-		if time.Now().After(deadline) {
+		if late {
 			return false
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"regexp"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -85,23 +85,33 @@ func (c *Container) Must(operation string, args ...string) lab.Result {
 	return c.q.Must(c.argv(operation, args)...)
 }
 
-// mustDelete deletes the container. A process that was killed counts as stopped as soon as it is a zombie, and the kernel takes
+// MustDelete is [lab.Q.Must] for a command line that deletes a container. A process that was killed counts as stopped as soon as it is a zombie, and the kernel takes
 // it out of its cgroup a moment later, when the scheduler has left it for the last time. runc tries for a second to remove the
-// cgroup, and then its delete fails. On a busy machine the second may be too short, so such a delete is repeated.
-func (c *Container) mustDelete(args []string) (result lab.Result) {
-	c.q.Helper()
-	argv := c.argv("delete", args)
+// cgroup, and then its delete fails. delete --force also waits at most ten seconds until the killed process is gone. On a busy machine
+// both may be too short, so such a delete is repeated.
+func MustDelete(q *lab.Q, argv ...string) (result lab.Result) {
+	q.Helper()
 	retry.Until(proc.Patience, func() bool {
-		result = c.q.Exec(argv...)
-		busy := result.Code != 0 && strings.Contains(result.Stderr, "unable to remove container's cgroup")
+		result = q.Exec(argv...)
+		busy := result.Code != 0 && isTooEarly.MatchString(result.Stderr)
 		if busy {
-			c.q.Logf("the kernel had not let go of the cgroup after a second, so delete is repeated: %s", result.Stderr)
+			q.Logf("the kernel had not ended the process, or had not let go of its cgroup, so delete is repeated: %s", result.Stderr)
 		}
 		return !busy
 	})
 	if result.Code != 0 {
-		c.q.Fatalf("this command had to succeed:\n%s", result)
+		q.Fatalf("this command had to succeed:\n%s", result)
 	}
+	return result
+}
+
+// isTooEarly matches the messages of a delete of runc that has waited too shortly.
+var isTooEarly = regexp.MustCompile("unable to remove container's cgroup|container init still running")
+
+// mustDelete is [MustDelete] for this container.
+func (c *Container) mustDelete(args []string) lab.Result {
+	c.q.Helper()
+	result := MustDelete(c.q, c.argv("delete", args)...)
 	// Here, because a delete --force at the end of the question would remove what this delete has left.
 	if _, err := os.Lstat(c.StateDir()); err == nil {
 		c.q.Errorf("the state directory still exists after delete: %s", c.StateDir())

@@ -33,6 +33,7 @@ func ReceiveNotifier(tb testing.TB, listener *net.UnixListener) (*Notifier, spec
 	conn, err := listener.AcceptUnix()
 	assert.NilError(tb, err, "the runtime has not connected to linux.seccomp.listenerPath, %s", listener.Addr())
 	defer conn.Close()
+	assert.NilError(tb, conn.SetReadDeadline(time.Now().Add(proc.Patience)))
 	data, oob := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4))
 	n, oobn, _, _, err := conn.ReadMsgUnix(data, oob)
 	assert.NilError(tb, err)

@@ -34,6 +34,8 @@ func Require(q *lab.Q) {
 			q.Errorf("the question left something behind: the units %v, which are stopped now", left)
 		}
 	})
+	// Clients of the bus wait 25 seconds for an answer, and a guest may stand still for longer.
+	q.SetCommandEnv("SYSTEMD_BUS_TIMEOUT", "600")
 	const elsewhere = "boot a disk image that has systemd: make lab DISK=\"$(make -s disk)\""
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		q.Skipf("process 1 is not systemd here (%v); to ask this, %s", err, elsewhere)
