@@ -56,13 +56,13 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q.Step("read the daemon's log: it has lines about the task, with its id")
 	created := d.WaitForLogLine("get snapshot mounts", id)
 	assert.Check(q, cmp.Equal(created["level"], "debug"))
+	loop := d.WaitForLogLine("starting signal loop", id) // the last one about the start
 	atDebug := d.LogLines(id)
 	q.Fact("lines about the task, at debug", len(atDebug))
 	q.Fact("messages of the daemon", logMessages(atDebug, false))
 
 	q.Step("read the shim's lines: the daemon has started it with -debug, and it logs lines about itself, with its pid and its bundle")
 	assert.Check(q, cmp.Contains(shim.Args, "-debug"))
-	loop := d.WaitForLogLine("starting signal loop", id)
 	assert.Check(q, cmp.Equal(loop["pid"], fmt.Sprint(shim.PID)), "the shim's pid, in the log and in /proc/%d/stat", task.PID)
 	assert.Check(q, cmp.Equal(loop["path"], proc.Cwd(q, shim.PID)), "the shim's directory")
 	began := shim.Start.At(q)

@@ -259,7 +259,7 @@ func (c *callTrace) runCtr() runningTask {
 // runGoClient makes the same by calls of the Go client.
 func (c *callTrace) runGoClient() runningTask {
 	q, d := c.q, c.d
-	client, err := containerd.New(c.proxy.Address, containerd.WithDefaultNamespace(d.Namespace))
+	client, err := containerd.New(c.proxy.Address, containerd.WithDefaultNamespace(d.Namespace), containerd.WithTimeout(proc.Patience))
 	assert.NilError(q, err)
 	defer client.Close()
 	ctx, cancel := context.WithCancel(namespaces.WithNamespace(context.Background(), d.Namespace))

@@ -121,15 +121,16 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	})
 	streamAfter.TakeEvents()
 	// The log does not name the container. But if it has as many exits as execs have died, each of them was published.
+	// A shim that has no answer for five seconds publishes an exit again, so there may be more.
 	published := forwardedExits()
-	assert.Check(q, published == len(ofExec) || gaveUp && published < len(ofExec),
-		"shims have published %d exits; %d execs have died", published, len(ofExec))
+	all := published >= len(ofExec)
+	assert.Check(q, all || gaveUp, "shims have published %d exits; %d execs have died", published, len(ofExec))
 	shown := map[*failure.Victim]bool{} // victims whose exits are known to have been published
 	for _, victim := range victims {
 		received := victim.Events()
 		for _, event := range expected[victim] {
 			fact := victim.String() + ", " + event
-			shown[victim] = slices.Contains(received, event) || published == len(ofExec)
+			shown[victim] = slices.Contains(received, event) || all
 			switch {
 			case slices.Contains(received, event):
 				q.Fact(fact, lab.Chance("published late"))

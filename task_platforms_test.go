@@ -89,10 +89,11 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	q.Fact("pull: the manifest of the other platform is fetched", file.Exists(d.BlobPath(index.Manifests[1].Digest)))
 
 	q.Step("ask for a container of the other platform: it is refused, because a blob is not there")
-	run := []string{"run", "--rm", "--fifo-dir", d.FifoDir}
+	places := []string{"--fifo-dir", d.FifoDir}
 	if d.CanSetRuncRoot() { // otherwise runc's state stays in the default place after the tasks
-		run = append(run, "--runc-root", d.RuncRoot)
+		places = append(places, "--runc-root", d.RuncRoot)
 	}
+	run := append([]string{"run", "--rm"}, places...)
 	command := []string{q.ID("cdb-platform"), "sh", "-c", "uname -m; cat /etc/layer"}
 	ofForeign := slices.Concat(run, []string{"--platform", image.Foreign, image.Platforms}, command)
 	refused := d.Refused("not found", ofForeign...)
@@ -130,9 +131,18 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	var config v1.Image
 	d.DecodeBlob(foreign.Config.Digest, &config)
 	assert.Check(q, cmp.Equal(config.OS+"/"+config.Architecture, image.Foreign), "platform in the config")
-	there := d.Ctr(ofForeign...)
+	// says returns what a program in the container says, by an exec: ctr run deletes a task whose program has ended, and may lose its words.
+	says := func(platform ...string) lab.Result {
+		q.Helper()
+		d.Ctr(slices.Concat([]string{"run", "-d"}, places, platform, []string{image.Platforms, command[0], "sleep", "3600"})...)
+		said := d.TryCtr(slices.Concat([]string{"tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "says"}, command)...)
+		d.KillAndDeleteTask(command[0])
+		d.Ctr("containers", "delete", command[0])
+		return said
+	}
+	there := says("--platform", image.Foreign)
 	assert.Check(q, cmp.Equal(there.Stdout, machine+"\nfrom the second layer\n"), "output of the program of the image for %s", image.Foreign)
-	here := d.TryCtr(slices.Concat(run, []string{image.Platforms}, command)...)
+	here := says()
 	assert.Check(q, cmp.Equal(here.Stdout, machine+"\n"), "output of the program of the image for this machine")
 	assert.Check(q, cmp.Contains(here.Stderr, "No such file"), "the second layer is not of the image for this machine")
 	q.Fact("program of the image for "+image.Foreign+": runs on this machine", strings.HasPrefix(there.Stdout, machine))

@@ -54,6 +54,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 		ofExec = append(ofExec, failure.NewVictim(q, d, ref, stream, death, "sleep", "3000"))
 	}
 	victims := slices.Concat(ofInit, ofExec)
+	proc.WaitFor(q, stream.Received("/tasks/exec-started", len(victims))) // a shim publishes them after it has answered
 	stream.TakeEvents()
 	ofInit[0].RecordParents("before")
 

@@ -149,7 +149,9 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 		unpin() // so that the shim itself can remove its socket
 		// A shim that ends with its task may take the last event with it. This one stays, so no event can be lost.
 		stream := d.Listen("event.container_id==" + ids[0])
-		d.KillAndDeleteTask(ids[0])
+		d.Ctr("tasks", "kill", "-s", "SIGKILL", ids[0])
+		stream.WaitFor("/tasks/exit") // the shim reports that the task has stopped before it publishes that
+		d.DeleteTask(ids[0])
 		stream.WaitFor("/tasks/delete")
 		events := stream.TakeEvents()
 		ended := ctrd.Topics(events)

@@ -109,7 +109,8 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 		assert.NilError(q, check.Dial(socket)) // which closes the connection
 	}
 	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		if n := sockets(); n > before {
+		// One more may be the shim's own connection to containerd, which it makes again when a dial took too long.
+		if n := sockets(); n > before+1 {
 			return poll.Continue("the shim has %d sockets after %d connections that were cut, and had %d before", n, cut, before)
 		}
 		return poll.Success()

@@ -67,6 +67,9 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 		assert.Check(q, cmp.Equal(d.TaskStatus(id).ExitStatus, uint32(7)))
 	}
 	q.Fact("exit status", d.TaskStatus(id).ExitStatus)
+	if ctrd.SavesExit(q) { // the shim reports that the task has stopped, and saves that afterwards
+		proc.WaitFor(q, file.DirHas(first.Bundle, ctrd.SavedExitFile))
+	}
 	saved, err := d.ReadSavedExit(id)
 	isSaved := !errors.Is(err, fs.ErrNotExist)
 	assert.Check(q, cmp.Equal(isSaved, ctrd.SavesExit(q)), "the shim has saved %s, and the files of the bundle are %v",

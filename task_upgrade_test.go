@@ -124,6 +124,7 @@ func TestTask_WhatHappensToRunningTasksWhenContainerdIsUpgraded(t *testing.T) {
 			pids := fmt.Sprint(parseMetricsTable(q, d.Ctr("tasks", "metrics", running.ID).Stdout)["pids"])
 			assert.Check(q, cmp.Equal(pids, group.Read("pids", "pids.current")), "%s: pids in the metrics, and in the cgroup", running)
 			q.Fact(from+": processes, by the metrics of the old shim", pids)
+			streamAfter.WaitFor("/tasks/resumed") // the shim publishes it after it has answered
 			streamAfter.TakeEvents()
 
 			q.Step("%s: run an exec, kill the task, delete it, and start a new one: the new task has the new shim", from)

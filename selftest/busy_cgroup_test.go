@@ -12,7 +12,7 @@ import (
 )
 
 // The kernel may take a killed process out of its cgroup more than a second later, on a machine whose processors are busy. runc does
-// not wait longer, and its delete fails. Here a process that sleeps for two seconds keeps the cgroup busy. No question may fail.
+// not wait longer, and its delete fails. Here a process that sleeps for five seconds keeps the cgroup busy. No question may fail.
 func TestBusyCgroup_DeleteIsRepeated(t *testing.T) {
 	before := takeInventory(t)
 	dir := t.TempDir()
@@ -24,7 +24,7 @@ case "$*" in *" delete "*)
 		touch $once
 		for id; do :; done
 		cgroup=$(sed -n 's/.*"cgroup_paths":{"[^"]*":"\([^"]*\)".*/\1/p' "$2/$id/state.json")
-		sleep 2 </dev/null >/dev/null 2>&1 &
+		sleep 5 </dev/null >/dev/null 2>&1 &
 		echo $! > "$cgroup/cgroup.procs"
 	fi
 esac

@@ -49,12 +49,15 @@ func loadModule(path string) error {
 
 // waitForDevice waits until find returns a device. A driver may find its device a moment after its module was loaded.
 func waitForDevice(what string, find func() string) (string, error) {
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		late := time.Now().After(deadline) // before the look: the machine may stand still
 		if found := find(); found != "" {
 			return found, nil
 		}
+		if late {
+			return "", fmt.Errorf("%s did not appear within 20 s", what)
+		}
 	}
-	return "", fmt.Errorf("%s did not appear within 20 s", what)
 }
 
 // findDisk returns the device node of the disk with this serial number.

@@ -20,6 +20,7 @@ import (
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/proc"
+	"cdblab/helpers/retry"
 	"cdblab/helpers/slowness"
 )
 
@@ -38,14 +39,11 @@ func (d *Daemon) cleanUp() {
 			d.q.Errorf("delete what the question left in containerd: %v; the end of containerd's log:\n%s", err, d.endOfLog())
 		}
 	}
+	// A shim ends a moment after its last task is deleted.
+	if !retry.Until(proc.Patience, func() bool { return len(d.Shims()) == 0 }) {
+		d.q.Errorf("shims of the question still run: %v", d.Shims()) // and no more: the daemon has to be stopped
+	}
 	if d.shared {
-		// A shim ends a moment after its last task is deleted.
-		proc.WaitFor(d.q, func(poll.LogT) poll.Result {
-			if shims := d.Shims(); len(shims) > 0 {
-				return poll.Continue("shims of the question still run: %v", shims)
-			}
-			return poll.Success()
-		})
 		return
 	}
 	if err := d.server.stop(); err != nil {

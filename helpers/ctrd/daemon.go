@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"google.golang.org/grpc"
@@ -211,13 +212,27 @@ func (d *Daemon) Client() *containerd.Client { return d.client }
 // Ctr runs ctr in the question's containerd namespace. The command must succeed.
 func (d *Daemon) Ctr(args ...string) lab.Result {
 	d.q.Helper()
-	return d.q.Must(d.ctrCommand(args)...)
+	result := d.TryCtr(args...)
+	if result.Code != 0 {
+		d.q.Fatalf("this command had to succeed:\n%s", result)
+	}
+	return result
 }
 
 // TryCtr runs ctr in the question's containerd namespace and returns its result, whatever its exit code is.
-func (d *Daemon) TryCtr(args ...string) lab.Result {
+//
+// ctr waits ten seconds until the daemon has answered its connection, and a machine that is emulated may stand still for longer. Then
+// ctr has called nothing, and is run again.
+func (d *Daemon) TryCtr(args ...string) (result lab.Result) {
 	d.q.Helper()
-	return d.q.Exec(d.ctrCommand(args)...)
+	for range 3 {
+		result = d.q.Exec(d.ctrCommand(args)...)
+		if result.Code == 0 || !strings.Contains(result.Stderr, "connection error: desc") || !d.runs() {
+			break
+		}
+		d.q.Logf("containerd runs, and has not answered ctr: %s", strings.TrimSpace(result.Stderr))
+	}
+	return result
 }
 
 func (d *Daemon) ctrCommand(args []string) []string {

@@ -13,12 +13,15 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"cdblab/helpers/proc"
 )
 
 // Proxy is a second address of a daemon. It records each gRPC call and forwards its messages as bytes: it does not need
@@ -45,6 +48,7 @@ func startProxy(tb testing.TB, daemon, address string) *Proxy {
 	p := &Proxy{Address: address}
 	var err error
 	p.daemon, err = grpc.NewClient("unix://"+daemon, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: proc.Patience}),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(maxMessage)))
 	if err != nil {
 		tb.Fatalf("start a proxy of %s: %v", daemon, err)

@@ -42,6 +42,7 @@ func (k *killer) killAll(owner Owner) error {
 	cleanLooks := 0
 	lastAlive := k.now()
 	for deadline := lastAlive + patience(); ; time.Sleep(lookInterval) {
+		late := k.now() > deadline // before the look: the machine may stand still during it
 		all, err := k.list()
 		if err != nil {
 			return err
@@ -72,7 +73,7 @@ func (k *killer) killAll(owner Owner) error {
 			return nil
 		}
 		// On a busy machine a look takes seconds, so there is no deadline for the last looks: they are few.
-		if len(found) > 0 && now > deadline {
+		if len(found) > 0 && late {
 			return fmt.Errorf("still alive %v after SIGKILL: %v", patience(), found)
 		}
 	}

@@ -103,6 +103,9 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 	// The lab's own heap is small, and under emulation processor time is scarce.
 	debug.SetGCPercent(400)
 	code = m.Run()
+	if s.signalled.Load() {
+		select {} // closeOnSignal ends the process: the questions failed because it sweeps
+	}
 
 	err = errors.Join(s.finish(before), s.verify())
 	s.clauses.print()
@@ -172,6 +175,7 @@ func (s *Session) closeOnSignal() (stop func()) {
 		if !ok {
 			return
 		}
+		s.signalled.Store(true)
 		swept, err := s.run.Close()
 		fmt.Printf("\ncdblab: %v: swept %s\n", sig, swept)
 		if err != nil {

@@ -37,6 +37,7 @@ type Session struct {
 	maySkip      []MaySkip
 	clauses      clauses
 	kept         keptDirs
+	signalled    atomic.Bool // a signal ends the run
 
 	mu       sync.Mutex
 	shared   map[string]any // see [Once]

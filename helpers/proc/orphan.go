@@ -39,7 +39,7 @@ func kill(tb testing.TB, id Identity) {
 func OrphanReaper(tb testing.TB) PID {
 	tb.Helper()
 	// The child's output is redirected, so that Output sees the end of the shell's output when the shell ends.
-	out, err := exec.Command("/bin/sh", "-c", "sleep 60 > /dev/null 2>&1 & echo $$ $!").Output()
+	out, err := exec.Command("/bin/sh", "-c", "sleep 600 > /dev/null 2>&1 & echo $$ $!").Output()
 	if err != nil {
 		tb.Fatalf("run a shell that leaves an orphan: %v", err)
 	}

@@ -23,12 +23,19 @@ func (t Ticks) At(tb testing.TB) time.Time {
 // BootTime returns the wall-clock time of the boot. It is another one when the wall clock has been set.
 func BootTime(tb testing.TB) time.Time {
 	tb.Helper()
-	var sinceBoot unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &sinceBoot); err != nil {
-		tb.Fatalf("read the time since boot: %v", err)
+	var boot time.Time
+	for range 5 {
+		var sinceBoot unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &sinceBoot); err != nil {
+			tb.Fatalf("read the time since boot: %v", err)
+		}
+		now := time.Now().Round(0) // without the monotonic reading, which does not notice that the clock is set
+		// Between the two readings this thread may have to wait, and then the time is too late: the earliest one is the best.
+		if at := now.Add(-time.Duration(sinceBoot.Nano())); boot.IsZero() || at.Before(boot) {
+			boot = at
+		}
 	}
-	now := time.Now().Round(0) // without the monotonic reading, which does not notice that the clock is set
-	return now.Add(-time.Duration(sinceBoot.Nano()))
+	return boot
 }
 
 // UsedTicks returns the processor time that the process has used, in user and kernel mode, in ticks of 1/100 s (utime and

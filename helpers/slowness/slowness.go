@@ -20,7 +20,7 @@ const (
 	maxFactor = 10
 
 	starts      = 5                // an odd number: the median is one of them
-	startsLimit = 10 * time.Second // for all of them; a program that hangs says nothing about the machine
+	startsLimit = 10 * time.Second // for all of them
 )
 
 // factor is the factor of [Scale]. 0, before it is set, is 1.
@@ -36,11 +36,19 @@ func Set(n int) { factor.Store(int64(min(max(1, n), maxFactor))) }
 func Scale(d time.Duration) time.Duration { return d * time.Duration(Factor()) }
 
 // Measure starts a program several times, and returns the factor by which the median of its starts takes longer than usual. For a
-// program that fails, it returns 1.
+// program that fails, it returns 1; for starts that do not end in time, the greatest factor.
 func Measure(name string, args ...string) int {
-	ctx, cancel := context.WithTimeout(context.Background(), startsLimit)
+	return measureWithin(startsLimit, name, args...)
+}
+
+func measureWithin(limit time.Duration, name string, args ...string) int {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	return measure(time.Now, func() error { return exec.CommandContext(ctx, name, args...).Run() })
+	factor := measure(time.Now, func() error { return exec.CommandContext(ctx, name, args...).Run() })
+	if ctx.Err() != nil {
+		return maxFactor // the machine stood still, or a start takes seconds
+	}
+	return factor
 }
 
 func measure(now func() time.Time, start func() error) int {

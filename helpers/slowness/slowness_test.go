@@ -47,6 +47,11 @@ func TestMeasure_AProgramThatFailsSaysNothing(t *testing.T) {
 	assert.Check(t, Measure("/no/such/program") == 1)
 }
 
+// A machine that stands still during the starts is no quick one.
+func TestMeasure_AProgramThatDoesNotEndInTimeIsSlow(t *testing.T) {
+	assert.Equal(t, measureWithin(50*time.Millisecond, "sleep", "60"), maxFactor)
+}
+
 func TestScale(t *testing.T) {
 	t.Cleanup(func() { factor.Store(0) })
 	assert.Check(t, Scale(time.Minute) == time.Minute, "before the factor is known, it is 1")
