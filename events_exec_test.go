@@ -75,7 +75,7 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskPaused).ContainerID, id))
 	q.Fact("a pause", ctrd.Topics(events))
 	d.Ctr("tasks", "resume", id)
-	assert.Check(q, !g.Frozen(), "resumed, and the freezer is frozen")
+	assert.Check(q, g.Thawed(), "resumed, and the freezer is frozen")
 	proc.WaitFor(q, stream.Received("/tasks/resumed", 1))
 	events = stream.TakeEvents()
 	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/resumed"})

@@ -85,7 +85,7 @@ func TestLifecycle_WhatDoesPauseStop(t *testing.T) {
 
 	q.Step("resume: the processes go on where they were")
 	c.Must("resume")
-	assert.Check(q, !group.Frozen(), "the freezer's state after resume")
+	assert.Check(q, group.Thawed(), "the freezer's state after resume")
 	for i, pid := range processes {
 		proc.WaitFor(q, proc.HasUsed(pid, frozenAt[i]+progress))
 	}

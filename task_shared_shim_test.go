@@ -75,6 +75,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q.Step("start two tasks: there is one shim with two children, and one socket, which is named after the group")
 	var tasks []proc.Process
 	tasks = append(tasks, d.StartTaskAndWait(ids[0]))
+	assert.Assert(q, cmp.Equal(d.ShimSocket(ids[0]), socket), "the socket that the bundle of the first task names")
 	unpin := d.PinSocket(socket)
 	tasks = append(tasks, d.StartTaskAndWait(ids[1]))
 	shims := d.Shims()

@@ -120,7 +120,7 @@ func TestTask_WhatHappensToRunningTasksWhenContainerdIsUpgraded(t *testing.T) {
 			d.PauseTask(running.ID)
 			assert.Check(q, group.Frozen(), "%s: the freezer's state after pause", running)
 			d.Ctr("tasks", "resume", running.ID)
-			assert.Check(q, !group.Frozen(), "%s: the freezer's state after resume", running)
+			assert.Check(q, group.Thawed(), "%s: the freezer's state after resume", running)
 			pids := fmt.Sprint(parseMetricsTable(q, d.Ctr("tasks", "metrics", running.ID).Stdout)["pids"])
 			assert.Check(q, cmp.Equal(pids, group.Read("pids", "pids.current")), "%s: pids in the metrics, and in the cgroup", running)
 			q.Fact(from+": processes, by the metrics of the old shim", pids)

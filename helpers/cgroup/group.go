@@ -134,6 +134,16 @@ func (g Group) Frozen() bool {
 	return g.Read("freezer", "freezer.state") == "FROZEN"
 }
 
+// Thawed reports whether the group is neither frozen nor about to be. It reads cgroup.freeze on v2, freezer.state on v1, which is FREEZING
+// as long as one of the processes still runs.
+func (g Group) Thawed() bool {
+	g.tb.Helper()
+	if g.V2 {
+		return g.Read("", "cgroup.freeze") == "0"
+	}
+	return g.Read("freezer", "freezer.state") == "THAWED"
+}
+
 // Procs lists the processes of the group, by their pids in the test's pid namespace.
 func (g Group) Procs() []proc.PID {
 	g.tb.Helper()
