@@ -73,8 +73,8 @@ func (q *Q) ExecAs(uid, gid uint32, argv ...string) Result {
 	})
 }
 
-// UserCgroup returns the cgroup of the commands of an ordinary user, in one hierarchy. By it a sweep finds a process of theirs that has
-// not the mark of the question in its environment: runc init has none, and a rootless container has no cgroup of its own.
+// UserCgroup returns the cgroup of the commands of an ordinary user, in one hierarchy. By it a sweep finds a process of theirs that does
+// not have the mark of the question in its environment: runc init has no mark, and a rootless container has no cgroup of its own.
 func (q *Q) UserCgroup(uid uint32) string { return fmt.Sprintf("%s/user-%d", q.Cgroup, uid) }
 
 // run runs a command, which prepare may change before. Its files are those of [Q.Exec].

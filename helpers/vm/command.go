@@ -71,12 +71,13 @@ func (r *Result) Memory() string {
 	return fmt.Sprintf("%d MB (%d never used)", r.Config.Memory, r.Spare)
 }
 
-// Advice returns what would have made the run faster, or "".
+// Advice returns what to do about a guest that was short of memory, or "".
 func (r *Result) Advice() string {
 	if r.Spare == 0 || r.Spare >= lowMemory {
 		return ""
 	}
-	return fmt.Sprintf("the VM was short of memory, and then it reads its programs from the disk again and again: MEM=%d is faster", 2*r.Config.Memory)
+	return fmt.Sprintf("the VM was short of memory: then it reads its programs from the disk again and again, and may stand still. Give it more: MEM=%d",
+		2*r.Config.Memory)
 }
 
 // TestSummary returns the number of tests, for the closing line of a run.

@@ -33,8 +33,8 @@ const invalidNumber = math.MinInt
 // defaultMemory stands for the memory that the lab needs, or that the system on a disk needs.
 const defaultMemory = -1
 
-// The defaults, in MiB. With 512 MiB all questions passed as well, but twenty were left at a time, so the guest read its programs again
-// and again from the disk, and was silent for a minute.
+// The defaults, in MiB. With 512 MiB all questions passed as well, but twenty were left at a time, and the guest read 10 GB of programs
+// again from its disk.
 const (
 	labMemory  = 1024
 	diskMemory = 2048
