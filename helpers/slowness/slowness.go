@@ -36,19 +36,34 @@ func Set(n int) { factor.Store(int64(min(max(1, n), maxFactor))) }
 func Scale(d time.Duration) time.Duration { return d * time.Duration(Factor()) }
 
 // Measure starts a program several times, and returns the factor by which the median of its starts takes longer than usual. For a
-// program that fails, it returns 1; for starts that do not end in time, the greatest factor.
+// program that fails, or never ends, it returns 1.
 func Measure(name string, args ...string) int {
 	return measureWithin(startsLimit, name, args...)
 }
 
+// measureWithin measures with a limit for all starts. If only some of them end in time, the machine is as slow as can be. If none does, the
+// machine may have stood still, so it tries once more: a program that never ends says nothing about the machine.
 func measureWithin(limit time.Duration, name string, args ...string) int {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	factor := measure(time.Now, func() error { return exec.CommandContext(ctx, name, args...).Run() })
-	if ctx.Err() != nil {
-		return maxFactor // the machine stood still, or a start takes seconds
+	for range 2 {
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		ended := 0
+		factor := measure(time.Now, func() error {
+			err := exec.CommandContext(ctx, name, args...).Run()
+			if err == nil {
+				ended++
+			}
+			return err
+		})
+		late := ctx.Err() != nil
+		cancel()
+		switch {
+		case !late:
+			return factor
+		case ended > 0:
+			return maxFactor
+		}
 	}
-	return factor
+	return 1
 }
 
 func measure(now func() time.Time, start func() error) int {

@@ -4,6 +4,8 @@ package slowness
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -47,9 +49,16 @@ func TestMeasure_AProgramThatFailsSaysNothing(t *testing.T) {
 	assert.Check(t, Measure("/no/such/program") == 1)
 }
 
-// A machine that stands still during the starts is no quick one.
-func TestMeasure_AProgramThatDoesNotEndInTimeIsSlow(t *testing.T) {
-	assert.Equal(t, measureWithin(50*time.Millisecond, "sleep", "60"), maxFactor)
+// A machine that stands still during the starts is no quick one, and a program that never ends says nothing about the machine.
+func TestMeasure_StartsThatDoNotEndInTime(t *testing.T) {
+	const limit = 3 * time.Second
+	once := filepath.Join(t.TempDir(), "once")
+	assert.Equal(t, measureWithin(limit, "sh", "-c", "mkdir "+once+" || exec sleep 60"), maxFactor, "one start ended, and then none")
+	log := filepath.Join(t.TempDir(), "log")
+	assert.Equal(t, measureWithin(limit, "sh", "-c", "echo >> "+log+"; exec sleep 60"), 1, "none ended")
+	starts, err := os.ReadFile(log)
+	assert.NilError(t, err)
+	assert.Equal(t, len(starts), 2, "it tries once more")
 }
 
 func TestScale(t *testing.T) {
