@@ -23,7 +23,7 @@ func TestSnapshot_ReadsAChildUntilItIsDead(t *testing.T) {
 	assert.Check(t, cmp.Contains(Children(t, PID(os.Getpid())), PID(pid)))
 	assert.Check(t, cmp.Len(p.OwnNamespaces(Self(t).Identity), 0), "it shares all namespaces with its parent")
 	assert.Check(t, cmp.Contains(p.SharedNamespaces(Self(t).Identity), "pid"))
-	assert.Check(t, Snapshot(t, PID(pid)).Same(p.Identity), "read again") // but for the mounts, which any program may change
+	assert.Check(t, Snapshot(t, PID(pid)).Same(p.Identity), "read again") // its mounts may differ: any program may mount something
 	began := p.Start.At(t)
 	assert.Check(t, !began.Before(Self(t).Start.At(t)), "a child has begun before its parent")
 

@@ -38,7 +38,7 @@ const defaultMemory = -1
 const (
 	labMemory  = 1024
 	diskMemory = 2048
-	lowMemory  = 64 // less than that has to be told
+	lowMemory  = 64 // a run that had less says so
 )
 
 // Flags adds a flag for each setting. The defaults come from CDB_KERNEL, CDB_CGROUP, CDB_MEM, CDB_CPUS and CDB_ACCEL,
