@@ -85,10 +85,11 @@ func (c *Container) Must(operation string, args ...string) lab.Result {
 	return c.q.Must(c.argv(operation, args)...)
 }
 
-// MustDelete is [lab.Q.Must] for a command line that deletes a container. A process that was killed counts as stopped as soon as it is a zombie, and the kernel takes
-// it out of its cgroup a moment later, when the scheduler has left it for the last time. runc tries for a second to remove the
-// cgroup, and then its delete fails. delete --force also waits at most ten seconds until the killed process is gone. On a busy machine
-// both may be too short, so such a delete is repeated.
+// MustDelete is [lab.Q.Must] for a command line that deletes a container.
+//
+// A process that was killed counts as stopped as soon as it is a zombie, and the kernel takes it out of its cgroup a moment later, when the
+// scheduler has left it for the last time. runc tries for a second to remove the cgroup, and then its delete fails. delete --force also
+// waits at most ten seconds until the killed process is gone. On a busy machine both may be too short, so such a delete is repeated.
 func MustDelete(q *lab.Q, argv ...string) (result lab.Result) {
 	q.Helper()
 	retry.Until(proc.Patience, func() bool {
@@ -105,7 +106,7 @@ func MustDelete(q *lab.Q, argv ...string) (result lab.Result) {
 	return result
 }
 
-// isTooEarly matches the messages of a delete of runc that has waited too shortly.
+// isTooEarly matches the messages of a delete of runc that has not waited for long enough.
 var isTooEarly = regexp.MustCompile("unable to remove container's cgroup|container init still running")
 
 // mustDelete is [MustDelete] for this container.
