@@ -573,6 +573,7 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 	q.Fact("run -d --rm: error", ctrd.CtrError(detached))
 
 	q.Control("start the container that stays, by `tasks start`: it ends with the exit code and deletes the task, as `ctr run` does")
+	d.WaitForShimEnd(filepath.Join(d.SocketDir, d.SocketName(stays))) // of the task that ctr run has deleted
 	started := d.TryCtr("tasks", "start", "--fifo-dir", d.FifoDir, stays)
 	assert.Check(q, cmp.Equal(started.Code, 7), "exit code of %s", started)
 	assert.Check(q, !slices.Contains(strings.Fields(d.Ctr("tasks", "ls", "-q").Stdout), stays), "the task is still listed")

@@ -97,6 +97,7 @@ func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
 	assert.Check(q, refused.Code != 0, "a program that does not exist was started:\n%s", refused)
 	assert.Check(q, cmp.Contains(refused.Stderr, "/no/such/program"))
 	proc.WaitFor(q, d.HasShims(0))
+	d.WaitForShimEnd(filepath.Join(d.SocketDir, d.SocketName(noProgram)))
 	assert.Check(q, cmp.Len(tracesOfTask(q, d, noProgram), 0), "traces of a task that could not start")
 	q.Fact("error of tasks start", runc.LastLogMessage(refused))
 
@@ -140,7 +141,7 @@ func tracesOfTask(q *lab.Q, d *ctrd.Daemon, id string) []string {
 		exists bool
 	}{
 		{"shim", len(d.Shims()) > 0},
-		{"shim's socket", file.Exists(filepath.Join(d.SocketDir, d.SocketName(id)))},
+		{"shim's socket", proc.HasListener(q, filepath.Join(d.SocketDir, d.SocketName(id)))},
 		{"bundle", file.Exists(d.Bundle(id))},
 		{"rootfs mount", check.MountAt(q, filepath.Join(d.Bundle(id), "rootfs")) != nil},
 		{"runtime state", file.Exists(filepath.Join(d.RuncRoot, d.Namespace, id))},

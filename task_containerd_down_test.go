@@ -78,6 +78,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 			assert.Check(q, cmp.Equal(now.Parent, adopter), "%s: parent of process %d", victim, before.PID)
 		}
 		assert.Check(q, file.Exists(victim.Bundle) && victim.HasCgroup(), "%s: bundle or cgroup is gone", victim)
+		assert.Check(q, cmp.Equal(file.Exists(victim.Socket), victim.Signal == unix.SIGKILL), "%s: the socket's file is there", victim)
 		q.Fact(victim.String()+": alive while it is down", victim.Living())
 	}
 	ofShim[0].RecordParents("while containerd is down", failure.Init, failure.Exec)

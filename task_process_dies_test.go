@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -168,6 +169,7 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 		restarted    bool
 		id           string
 		first        proc.Process
+		started      int // how often the question has started a task of it
 	}
 	rows := []*row{
 		{name: "no label", exit: 7},
@@ -217,14 +219,19 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 		})
 		return now
 	}
-	start := func(r *row) {
+	startTask := func(r *row, container containerd.Container) {
 		q.Helper()
-		container := d.CreateContainerByClient(ctrd.ClientOptions{}, ref, r.id, program(r.exit)...)
 		q.LogCommand("# Go client: NewTask and Start, container %s", r.id)
 		task, err := container.NewTask(ctx, cio.NullIO)
 		assert.NilError(q, err)
 		assert.NilError(q, task.Start(ctx))
-		r.first = waitForTask(r.id, proc.Process{})
+		r.first = waitForTask(r.id, r.first)
+		r.started++
+	}
+	start := func(r *row) {
+		q.Helper()
+		container := d.CreateContainerByClient(ctrd.ClientOptions{}, ref, r.id, program(r.exit)...)
+		startTask(r, container)
 		if labels := strings.Fields(r.labels); len(labels) > 0 { // only now: the monitor would have started the task itself
 			for i := range labels {
 				labels[i] = prefix + labels[i]
@@ -265,14 +272,28 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 		}
 	}
 	lookAtAll()
+	// The monitor deletes a task and makes another at once. If the old shim is still ending, that fails. It tries again, except for the
+	// policy on-failure: without a task there is no exit status.
+	for onFailure, tries := rows[6], 1; tries < 10; tries++ {
+		container, err := d.Client().LoadContainer(ctx, onFailure.id)
+		assert.NilError(q, err)
+		if _, err := container.Task(ctx, nil); !errdefs.IsNotFound(err) {
+			break
+		}
+		startTask(onFailure, container)
+		signal(onFailure.id, unix.SIGUSR1)
+		proc.WaitFor(q, proc.Dead(onFailure.first.Identity))
+		lookAtAll()
+	}
 	for _, r := range rows {
 		if r.restarted {
 			again := waitForTask(r.id, r.first)
 			assert.Check(q, again.Parent != r.first.Parent, "policy %s: the new task has the shim of the old one", r.name)
-			proc.WaitFor(q, file.HasContent(fmt.Sprintf("/proc/%d/root/runs", again.PID), "run\nrun"))
+			proc.WaitFor(q, file.HasContent(fmt.Sprintf("/proc/%d/root/runs", again.PID), strings.Repeat("run\n", r.started)+"run"))
 			record, err := d.Client().ContainerService().Get(ctx, r.id)
 			assert.NilError(q, err)
-			assert.Check(q, cmp.Equal(record.Labels[prefix+"count"], "1"), "restarts that the label counts, policy %s", r.name)
+			count, err := strconv.Atoi(record.Labels[prefix+"count"]) // of attempts
+			assert.Check(q, err == nil && count >= 1, "restarts that the label counts, policy %s: %q", r.name, record.Labels[prefix+"count"])
 		}
 		status := d.TaskStatus(r.id)
 		want := map[bool]containerd.ProcessStatus{true: containerd.Running, false: containerd.Stopped}[r.restarted]

@@ -204,13 +204,13 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	assert.Check(q, cmp.ErrorContains(err, other), "error of the other version of the protocol")
 	q.Fact("error of the other version of the protocol", fmt.Sprint(err))
 
-	q.TearDown("start containerd again and delete the task: containerd finds the shim, and the socket is removed with the task", func() {
+	q.TearDown("start containerd again and delete the task: containerd finds the shim, and no process listens after that", func() {
 		d.Start()
 		assert.Check(q, cmp.DeepEqual(d.Shims(), shims))
 		assert.Check(q, cmp.Equal(d.Bootstrap(id), bootstrap))
 		d.KillAndDeleteTask(id)
 		proc.WaitFor(q, proc.Dead(shim.Identity))
-		assert.Check(q, cmp.ErrorIs(check.Dial(socket), unix.ENOENT), "after tasks delete")
+		assert.Check(q, check.Dial(socket) != nil, "after tasks delete, the socket %s accepts a connection", socket)
 	})
 
 	q.Answer("The shim listens on a unix socket that is named sha256(address/namespace/id), and speaks TTRPC. containerd and " +

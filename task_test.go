@@ -159,7 +159,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 		proc.WaitFor(q, proc.Dead(shim.Identity))
 		assert.Check(q, cmp.Len(d.Shims(), 0))
 		assert.Check(q, !file.Exists(bundle), "the bundle is still there: %s", bundle)
-		assert.Check(q, !file.Exists(socket), "the socket is still there: %s", socket)
+		assert.Check(q, !proc.HasListener(q, socket), "a process listens on the socket %s", socket)
 		assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
 		q.Fact("shims after tasks delete", len(d.Shims()))
 		proc.WaitFor(q, proc.HasNoChildren(d.PID())) // its cleanup runs the shim's program once more

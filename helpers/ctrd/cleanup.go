@@ -50,6 +50,7 @@ func (d *Daemon) cleanUp() {
 		d.q.Error(err)
 	}
 	d.removeDaemonSockets()
+	d.removeLostSockets()
 }
 
 // removeDaemonSockets removes the sockets of a private daemon that has ended. A daemon that was killed leaves both. containerd 2.2.3 and
@@ -58,6 +59,30 @@ func (d *Daemon) removeDaemonSockets() {
 	for _, path := range []string{d.Address, d.Address + ".ttrpc"} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			d.q.Error(err)
+		}
+	}
+}
+
+// removeLostSockets removes the sockets of shims that have ended, from the directory of a private daemon. A shim that ends removes its
+// socket. To find it, it reads a link in its bundle, and containerd, which has told it to end, does not wait before it removes the bundle.
+// Where the shim is slower, the link is gone, it looks in containerd's default directory, and its socket stays.
+//
+// https://github.com/containerd/containerd/blob/v2.4.2/pkg/shim/util_unix.go#L296
+func (d *Daemon) removeLostSockets() {
+	if d.SocketDir == defaultSocketDir { // the shim finds it, and there are sockets that are not the lab's
+		return
+	}
+	sockets, err := filepath.Glob(filepath.Join(d.SocketDir, "*"))
+	if err != nil {
+		d.q.Error(err)
+	}
+	for _, path := range sockets {
+		ended := retry.Until(proc.Patience, func() bool { return !proc.HasListener(d.q, path) })
+		if ended {
+			d.q.Logf("containerd has removed a task's bundle before its shim has ended, and the shim's socket stays: %s is removed", path)
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				d.q.Error(err)
+			}
 		}
 	}
 }

@@ -41,7 +41,7 @@ func (d *Daemon) startForCleanUp() error {
 	return d.server.start() // not Daemon.Start, whose failure would end the cleanup
 }
 
-// bundles returns the bundles of the tasks of a private daemon. containerd hides a bundle, by a dot, before it removes it.
+// bundles returns the bundles of the daemon's tasks, in all its containerd namespaces. containerd hides a bundle, by a dot, before it removes it.
 func (d *Daemon) bundles() []string {
 	found, err := filepath.Glob(filepath.Join(d.State, "io.containerd.runtime.v2.task", "*", "[^.]*"))
 	if err != nil {

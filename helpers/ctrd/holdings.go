@@ -75,7 +75,8 @@ func (d *Daemon) HoldingsOf(id string) Holdings {
 }
 
 // Held returns what exists now. The kernel and the file system show most of it. The container's record, the snapshot
-// and the task are known to containerd, which is asked.
+// and the task are known to containerd, which is asked. A socket's file without a process that listens is not held: it may be one
+// that [Daemon.removeLostSockets] removes.
 func (h Holdings) Held() Held {
 	d := h.d
 	d.q.Helper()
@@ -93,7 +94,7 @@ func (h Holdings) Held() Held {
 	exists := map[string]bool{
 		"process":       h.Program.Alive(),
 		"shim":          h.Shim.Alive(),
-		"socket":        file.Exists(h.Socket),
+		"socket":        file.Exists(h.Socket) && proc.HasListener(d.q, h.Socket),
 		"bundle":        file.Exists(h.Bundle),
 		"rootfs mount":  check.MountAt(d.q, filepath.Join(h.Bundle, "rootfs")) != nil,
 		"cgroup":        slices.ContainsFunc(cgroup.Of(d.q, h.Cgroup).Dirs(), file.Exists),

@@ -133,12 +133,27 @@ func (d *Daemon) TaskStopped(id string) poll.Check {
 	}
 }
 
-// DeleteTask deletes a task. If that fails, the failure shows the list of tasks; nothing is forced.
+// DeleteTask deletes a task, and waits until its shim has ended, or serves only other tasks. If that fails, the failure shows the list of
+// tasks; nothing is forced.
 func (d *Daemon) DeleteTask(id string) {
 	d.q.Helper()
+	bootstrap, _ := readBootstrap(d.Bundle(id))
 	if r := d.TryCtr("tasks", "delete", id); r.Code != 0 {
 		d.q.Fatalf("the task cannot be deleted:\n%s\n%s", r, d.TryCtr("tasks", "ls"))
 	}
+	d.WaitForShimEnd(bootstrap.socket())
+}
+
+// WaitForShimEnd waits until the shim that listens on a socket has ended, if no bundle names the socket: then its last task is deleted.
+// containerd does not wait for that. A new task of the same id would find the shim at the socket as it ends, and fail.
+func (d *Daemon) WaitForShimEnd(socket string) {
+	d.q.Helper()
+	for _, bundle := range d.bundles() {
+		if b, err := readBootstrap(bundle); err == nil && b.socket() == socket {
+			return
+		}
+	}
+	proc.WaitFor(d.q, proc.HasNoListener(d.q, socket))
 }
 
 // KillAndDeleteTask kills the process of a task, waits until containerd reports the task as stopped, and deletes it.

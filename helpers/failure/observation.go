@@ -36,11 +36,14 @@ type Observation map[string]string
 // tasks is the output of `ctr tasks ls`.
 func (v *Victim) observe(tasks string) Observation {
 	v.q.Helper()
+	// Of a shim that was killed, or ended while containerd did nothing, a socket that is there was left. Of another, it may have been lost:
+	// containerd does not wait for the shim's end before it removes the bundle, by which the shim finds its socket.
+	hasSocket := file.Exists(v.Socket) && (v.Killed == Shim || v.Shim.Alive())
 	o := Observation{
 		"init": aliveOrDead(v.Init.Identity), "exec": "none", "shim": aliveOrDead(v.Shim.Identity),
 		"bundle":          ThereOrGone(file.Exists(v.Bundle)),
 		"rootfs mount":    ThereOrGone(check.MountAt(v.q, filepath.Join(v.Bundle, "rootfs")) != nil),
-		"shim's socket":   ThereOrGone(file.Exists(v.Socket)),
+		"shim's socket":   ThereOrGone(hasSocket),
 		"cgroup":          ThereOrGone(v.HasCgroup()),
 		"runtime's state": ThereOrGone(file.Exists(v.StateDir)),
 		"old Wait: task":  v.TaskWait.Result(), "old Wait: exec": v.ExecWait.Result(),

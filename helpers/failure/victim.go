@@ -94,6 +94,7 @@ func NewVictim(q *lab.Q, d *ctrd.Daemon, image string, stream *ctrd.Stream, deat
 func (v *Victim) startTask() (containerd.Task, error) {
 	v.q.Helper()
 	ctx := context.Background()
+	v.d.WaitForShimEnd(v.Socket) // of an earlier task
 	v.q.LogCommand("ctr -n %s tasks start -d --null-io %s", v.d.Namespace, v.ID)
 	c, err := v.client.LoadContainer(ctx, v.ID)
 	assert.NilError(v.q, err)
