@@ -95,7 +95,7 @@ mutants: deps tools earlier $(BIN)/lab ## make N mutants of a pinned program, ru
 	@$(AS_ROOT) true
 	@test2json=$$($(GO) tool -n test2json) && GO=$(call q,GO) $(BIN)/lab mutants -seed $(call q,SEED) -n $(call q,N) -target $(call q,TARGET) \
 		-jobs $(call q,JOBS) -test2json "$$test2json" -as-root $(AS_ROOT) $(RUN) $(if $(value DEADLINE),-deadline $(call q,DEADLINE)) \
-		$(if $(filter-out 0,$(value FRESH)),-fresh) $(if $(filter-out 0,$(value ALL)),-all-lines)
+		$(if $(filter-out 0,$(value FRESH)),-fresh) $(if $(filter-out 0,$(value ALL)),-all-lines) $(if $(filter-out 0,$(value SLOW)),-slow)
 
 # LIE= names lies of testdata/sabotage.toml, Q= the questions that have to catch them.
 LIE ?=

@@ -31,6 +31,7 @@ func mutantsMain(args []string) int {
 	set.StringVar(&c.Questions, "run", "", "a regular expression: the questions that have to notice; \"\" for all")
 	set.DurationVar(&c.Deadline, "deadline", 0, "of the run against a mutant; 0 for three times the honest build's, and two minutes")
 	set.BoolVar(&c.Fresh, "fresh", false, "also run mutants that have a result")
+	set.BoolVar(&c.Slow, "slow", false, "mutants with a delay in place of a fault: no question may fail")
 	set.BoolVar(&c.All, "all-lines", false, "also mutants of lines that no question executes")
 	set.StringVar(&c.Test2JSON, "test2json", "", "the `program` that go tool -n test2json prints")
 	asRoot := set.String("as-root", "", "a `program` that runs a command as root")
@@ -54,6 +55,10 @@ func mutantsMain(args []string) int {
 	}
 	if err != nil {
 		logf("%v", err)
+		return 1
+	}
+	if s := table.Score(); c.Slow && s.Killed+s.Hung > 0 {
+		logf("a question fails because a program is slow: the outputs are in %s/logs", filepath.Dir(c.TableFile()))
 		return 1
 	}
 	return 0

@@ -32,6 +32,7 @@ type Campaign struct {
 	Go        string        // the go command
 	Digest    string        // of the questions' source, and of what else the facts depend on
 	All       bool          // mutants also of lines that no question executes
+	Slow      bool          // instead of a fault, a mutant has a delay, and no question may fail
 	Deadline  time.Duration // of a run; 0 for three times what the honest build takes, and two minutes
 	Fresh     bool          // run what has a result already
 	Logf      func(format string, args ...any)
@@ -86,7 +87,11 @@ func (c *Campaign) begin(ctx context.Context) (unlock func(), err error) {
 			unlock()
 		}
 	}()
-	c.dir = Dir(c.Dir, c.Target.Name, c.version, c.Seed)
+	name := c.Target.Name
+	if c.Slow {
+		name += "-slow"
+	}
+	c.dir = Dir(c.Dir, name, c.version, c.Seed)
 	if c.state, err = OpenState(c.dir, c.Target.Name, c.version, c.Seed); err != nil {
 		return nil, err
 	}
@@ -175,7 +180,11 @@ func (c *Campaign) buildAndRun(ctx context.Context, m *Mutant, name string, dead
 	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
 		return Result{}, err
 	}
-	result, err := c.run(ctx, program, trial.Trial{Log: log, Deadline: deadline, Args: []string{"-test.failfast"}})
+	var args []string
+	if !c.Slow { // one failure is enough
+		args = append(args, "-test.failfast")
+	}
+	result, err := c.run(ctx, program, trial.Trial{Log: log, Deadline: deadline, Args: args})
 	if err == nil && result.Outcome == Survived {
 		err = os.Remove(log) // several megabytes, with nothing to see
 	}
@@ -218,11 +227,15 @@ func (c *Campaign) loadSource(ctx context.Context) (iter.Seq[Mutant], error) {
 		return nil, err
 	}
 	var counts []string
-	for _, k := range Kinds {
+	kinds := Faults
+	if c.Slow {
+		kinds = []Kind{Delayed}
+	}
+	for _, k := range kinds {
 		counts = append(counts, fmt.Sprintf("%s %d", k, program.Count()[k]))
 	}
-	c.Logf("faults that can be made: %s", strings.Join(counts, ", "))
-	return program.Draw(c.Seed), nil
+	c.Logf("mutants that can be made: %s", strings.Join(counts, ", "))
+	return program.Draw(c.Seed, kinds), nil
 }
 
 // A drawer draws further mutants. The source is loaded when the first one is needed: a campaign that goes on needs none.

@@ -98,16 +98,16 @@ func compareMutants(a, b Mutant) int {
 	return cmp.Or(strings.Compare(a.File, b.File), a.Start-b.Start, a.End-b.End, strings.Compare(a.New, b.New))
 }
 
-// Draw returns the mutants in the order of a seed: first a kind by chance, and then a mutant of it. It leaves out those whose types
-// do not fit, and further mutants of a line.
-func (p *Program) Draw(seed uint64) iter.Seq[Mutant] {
+// Draw returns the mutants of some kinds in the order of a seed: first a kind by chance, and then a mutant of it. It leaves out those
+// whose types do not fit, and further mutants of a line.
+func (p *Program) Draw(seed uint64, of []Kind) iter.Seq[Mutant] {
 	return func(yield func(Mutant) bool) {
 		random := rand.New(rand.NewPCG(seed, 13))
 		byKind := map[Kind][]Mutant{}
 		for _, c := range p.candidates {
 			byKind[c.Kind] = append(byKind[c.Kind], c.Mutant)
 		}
-		kinds := slices.DeleteFunc(slices.Clone(Kinds), func(k Kind) bool { return len(byKind[k]) == 0 })
+		kinds := slices.DeleteFunc(slices.Clone(of), func(k Kind) bool { return len(byKind[k]) == 0 })
 		lines := map[string]bool{}
 		for len(kinds) > 0 {
 			i := random.IntN(len(kinds))
@@ -157,7 +157,7 @@ func (p *Program) check(m Mutant) error {
 			files[i] = changed
 		}
 	}
-	config := types.Config{Importer: importer{pkg.Types}, Sizes: pkg.TypesSizes}
+	config := types.Config{Importer: importer{pkg.Types, p.packages}, Sizes: pkg.TypesSizes}
 	if pkg.Module != nil && pkg.Module.GoVersion != "" {
 		config.GoVersion = "go" + pkg.Module.GoVersion
 	}
@@ -165,8 +165,11 @@ func (p *Program) check(m Mutant) error {
 	return err
 }
 
-// importer imports what a package has imported already.
-type importer struct{ pkg *types.Package }
+// importer imports what a package has imported already, and otherwise what another package of the program has.
+type importer struct {
+	pkg    *types.Package
+	others map[string]*packages.Package
+}
 
 func (i importer) Import(path string) (*types.Package, error) {
 	if path == "unsafe" {
@@ -175,6 +178,13 @@ func (i importer) Import(path string) (*types.Package, error) {
 	for _, p := range i.pkg.Imports() {
 		if p.Path() == path {
 			return p, nil
+		}
+	}
+	for _, other := range i.others {
+		for _, p := range other.Types.Imports() {
+			if p.Path() == path && path == "time" { // of a delay
+				return p, nil
+			}
 		}
 	}
 	return nil, errors.New("the package did not import " + path)

@@ -47,7 +47,7 @@ func load(t *testing.T, profile *Profile) *Program {
 }
 
 func draw(p *Program, seed uint64) (out []string) {
-	for m := range p.Draw(seed) {
+	for m := range p.Draw(seed, Faults) {
 		out = append(out, m.String())
 	}
 	return out
@@ -63,7 +63,7 @@ func TestDraw_IsTheSameForASeed(t *testing.T) {
 
 func TestDraw_LeavesOutWhatHasWrongTypesAndSecondMutantsOfALine(t *testing.T) {
 	lines := map[string]bool{}
-	for m := range load(t, nil).Draw(1) {
+	for m := range load(t, nil).Draw(1, Faults) {
 		assert.Check(t, !strings.Contains(m.Change, "delete unused(7)"), "the variable is not used, and the file does not compile")
 		assert.Check(t, !lines[m.Place()], "two mutants of %s", m.Place())
 		lines[m.Place()] = true
@@ -76,7 +76,7 @@ func TestDraw_TakesOnlyLinesThatTheQuestionsExecute(t *testing.T) {
 	assert.NilError(t, os.WriteFile(path, []byte(blocks), 0o644))
 	profile, err := ReadProfile(path, Target{})
 	assert.NilError(t, err)
-	for m := range load(t, profile).Draw(1) {
+	for m := range load(t, profile).Draw(1, Faults) {
 		assert.Check(t, m.Line == 9, "%s", m)
 	}
 	executed, byName := profile.Count()

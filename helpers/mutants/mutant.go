@@ -37,10 +37,13 @@ const (
 	FlagRemoved       Kind = "flag removed"       // a|b becomes a, or b
 	ConstantChanged   Kind = "constant changed"   // 7 becomes (7 + 1), true becomes false
 	TextChanged       Kind = "text changed"       // "cgroup.procs" becomes "cgroup.procsX"
+
+	// Delayed is no fault: the program sleeps before a statement. See [Campaign.Slow].
+	Delayed Kind = "delayed"
 )
 
-// Kinds are all kinds, in the order in which they are drawn.
-var Kinds = []Kind{
+// Faults are all kinds of faults, in the order in which they are drawn.
+var Faults = []Kind{
 	CallDeleted, AssignmentDeleted, CheckDeleted, ErrorIgnored, ConditionNegated, OperatorChanged, FlagRemoved, ConstantChanged, TextChanged,
 }
 

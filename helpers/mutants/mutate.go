@@ -23,13 +23,17 @@ type mutator struct {
 	info *types.Info
 	file string // of the candidates
 	fn   string // the function that is visited
+	head int    // offset behind the imports
 	out  []candidate
 }
 
 // candidates returns the faults that can be made in the functions of a file. file is what the mutants call it.
 func candidates(fset *token.FileSet, f *ast.File, src []byte, info *types.Info, file string) []candidate {
-	m := &mutator{fset: fset, src: src, info: info, file: file}
+	m := &mutator{fset: fset, src: src, info: info, file: file, head: fset.Position(f.Name.End()).Offset}
 	for _, d := range f.Decls {
+		if imports, ok := d.(*ast.GenDecl); ok && imports.Tok == token.IMPORT {
+			m.head = fset.Position(imports.End()).Offset
+		}
 		fn, ok := d.(*ast.FuncDecl)
 		if !ok || fn.Body == nil {
 			continue // a table outside of functions may not be used
@@ -92,6 +96,7 @@ func (m *mutator) visit(n ast.Node) bool {
 // statements adds the statements of a list that can be deleted.
 func (m *mutator) statements(list []ast.Stmt) {
 	for _, s := range list {
+		m.delay(s)
 		switch s := s.(type) {
 		case *ast.ExprStmt:
 			if call, ok := s.X.(*ast.CallExpr); ok && !m.isMessage(call) && !m.isBuiltin(call, "panic") {
@@ -110,6 +115,27 @@ func (m *mutator) statements(list []ast.Stmt) {
 			m.check(s)
 		}
 	}
+}
+
+// delay adds a delay before a statement. It takes a third of the statement's first executions in a process, ten at most: of a daemon
+// that lives long, not only the first tasks are delayed, and no question waits for minutes.
+func (m *mutator) delay(s ast.Stmt) {
+	switch s := s.(type) {
+	case *ast.CaseClause, *ast.CommClause, *ast.DeclStmt, *ast.DeferStmt, *ast.EmptyStmt, *ast.LabeledStmt, *ast.BranchStmt, *ast.IncDecStmt:
+		return
+	case *ast.ExprStmt:
+		if call, ok := s.X.(*ast.CallExpr); ok && m.isMessage(call) {
+			return
+		}
+	}
+	start := m.fset.Position(s.Pos()).Offset
+	mutant := Mutant{
+		File: m.file, Line: m.fset.Position(s.Pos()).Line, Func: m.fn, Kind: Delayed, Start: m.head, End: start,
+		New: "\nimport mutanttime \"time\"\nvar mutantDelays int\n" + string(m.src[m.head:start]) +
+			"if mutantDelays++; mutantDelays%3 == 1 && mutantDelays < 30 { mutanttime.Sleep(mutanttime.Second) }\n",
+		Change: "sleep 1 s before " + oneLine(m.text(s)),
+	}
+	m.out = append(m.out, candidate{mutant, m.fset.Position(s.Pos())})
 }
 
 // check adds an error check that can be deleted. With the call in the condition, the call goes as well. Without, the error is

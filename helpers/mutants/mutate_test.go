@@ -4,10 +4,12 @@ package mutants
 
 import (
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"go/types"
+	"slices"
 	"strings"
 	"testing"
 
@@ -99,7 +101,9 @@ func TestCandidates_OfEachKind(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got []string
 			for _, c := range mutate(t, row.body) {
-				got = append(got, string(c.Kind)+": "+c.Change)
+				if c.Kind != Delayed {
+					got = append(got, string(c.Kind)+": "+c.Change)
+				}
 			}
 			assert.Check(t, cmp.DeepEqual(got, row.want))
 		})
@@ -108,9 +112,23 @@ func TestCandidates_OfEachKind(t *testing.T) {
 
 // An error that no question provokes can be ignored, and nothing shows it. So the line that counts is the one in the body.
 func TestCandidates_AnIgnoredErrorHasToOccur(t *testing.T) {
-	all := mutate(t, "err := fails()\nif err != nil {\n\nreturn 0, err\n}")
+	all := slices.DeleteFunc(mutate(t, "err := fails()\nif err != nil {\n\nreturn 0, err\n}"),
+		func(c candidate) bool { return c.Kind == Delayed })
 	assert.Assert(t, cmp.Len(all, 1))
 	assert.Equal(t, all[0].at.Line, all[0].Line+2)
+}
+
+// A delay needs an import and a variable, so it replaces the text from the imports to the statement. Its place is the statement's.
+func TestCandidates_DelaysBeforeStatements(t *testing.T) {
+	var got []string
+	for _, c := range mutate(t, "n = B\nif ok {\nuse()\nlogrus.Debug()\n}\ndefer use()") {
+		if c.Kind == Delayed {
+			got = append(got, fmt.Sprintf("%d: %s", c.Line, c.Change))
+		}
+	}
+	assert.DeepEqual(t, got, []string{
+		"10: sleep 1 s before n = B", "11: sleep 1 s before if ok { use() logrus.Debug() }", "12: sleep 1 s before use()",
+	})
 }
 
 func TestMutant_Names(t *testing.T) {

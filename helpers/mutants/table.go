@@ -25,6 +25,7 @@ type Row struct {
 // A Table has the mutants of a campaign, and what became of them.
 type Table struct {
 	Title   string
+	Slow    bool // the mutants have a delay, and no fault
 	Rows    []Row
 	NoBuild []Mutant
 }
@@ -41,6 +42,9 @@ type Score struct {
 func NewTable(s *State, n int, verdicts Verdicts) Table {
 	t := Table{Title: fmt.Sprintf("Mutants of %s %s, seed %d", s.Target, strings.TrimPrefix(s.Version, "v"), s.Seed)}
 	counted, _ := s.Counted(n)
+	if t.Slow = len(counted) > 0 && counted[0].Kind == Delayed; t.Slow {
+		t.Title = strings.Replace(t.Title, "Mutants", "Delays", 1)
+	}
 	for _, m := range counted {
 		t.Rows = append(t.Rows, Row{m, s.Results[m.ID()], verdicts.Of(m)})
 	}
@@ -105,10 +109,23 @@ func (s Score) String() string {
 	return out
 }
 
+// summary returns the score. Of delays, a survivor is what is wanted.
+func (t Table) summary() string {
+	s := t.Score()
+	if !t.Slow {
+		return s.String()
+	}
+	out := fmt.Sprintf("with %d of them all questions pass, with %d one fails, %d hung", s.Survived, s.Killed, s.Hung)
+	if s.NotRun > 0 {
+		out += fmt.Sprintf(", %d not run", s.NotRun)
+	}
+	return out
+}
+
 // verdict returns the last column: a mutant that was killed needs none.
 func (r Row) verdict() string {
 	switch {
-	case r.Outcome != Survived:
+	case r.Outcome != Survived || r.Kind == Delayed:
 		return ""
 	case r.Verdict.Verdict == "":
 		return "?"
@@ -145,7 +162,7 @@ func (t Table) WriteText(w io.Writer) error {
 		fmt.Fprintf(tab, "does not build\t%s\t%s\n", m.Place(), m.Change)
 	}
 	tab.Flush()
-	_, err := fmt.Fprintf(w, "%s: %s\n", t.Title, t.Score())
+	_, err := fmt.Fprintf(w, "%s: %s\n", t.Title, t.summary())
 	return err
 }
 
@@ -157,7 +174,7 @@ func (t Table) WriteMarkdown(w io.Writer) error {
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s |\n", cell(r.Place()), cell(r.Func), r.Kind, cell(r.Change), cell(r.outcome()),
 			cell(clip(r.Message, 300)), cell(r.verdict()))
 	}
-	_, err := fmt.Fprintf(w, "\n%s\n", strings.ReplaceAll(t.Score().String(), "\n", "\n\n"))
+	_, err := fmt.Fprintf(w, "\n%s\n", strings.ReplaceAll(t.summary(), "\n", "\n\n"))
 	return err
 }
 
