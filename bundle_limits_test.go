@@ -39,19 +39,124 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "3600")
 
-	// One row for a field: the controller, and for each version of cgroups the file into which the value goes, and the content that
-	// the file has then. Where the file is "", the version has none. In the content, | separates alternatives.
-	type resources = specs.LinuxResources
-	type limit struct {
-		covers            lab.Fields
-		set               func(r *resources)
-		controller        string
-		v1File, v1Content string
-		v2File, v2Content string
-	}
-	const mib = 1 << 20
-	const blkio = "blkio" // v2 calls this controller io
 	disk := wholeDisk()
+	limits := cgroupLimits(disk)
+
+	q.Control("a container without limits: the files are there, with another content")
+	unlimited := runc.Variant(q, b, "unlimited")
+	unlimited.Create()
+	unlimitedGroup := cgroup.Of(q, unlimited.Bundle.Spec.Linux.CgroupsPath)
+	rows, without := limitsWithFiles(q, limits, unlimitedGroup, disk)
+	assert.Assert(q, len(rows) >= 8, "only %d limits can be looked at here", len(rows))
+
+	q.Step("create a container with limits: before it is started, each of them is in its file")
+	var sets []func(*specs.LinuxResources)
+	for _, r := range rows {
+		sets = append(sets, r.set)
+	}
+	limited := runc.Variant(q, b, "limited", bundle.Resources(sets...))
+	limited.Create()
+	limitedGroup := cgroup.Of(q, limited.Bundle.Spec.Linux.CgroupsPath)
+	var wrong []string // the files that do not have what config.json says
+	for _, r := range rows {
+		field := r.covers[0]
+		got := limitedGroup.Read(r.controller, r.file)
+		// runc has burst since 1.2.0. An older one ignores it, and the file has what it has without the field.
+		if field == "linux.resources.cpu.burst" && got == r.unlimited && !runc.Knows(q, "cfs_burst_us") {
+			q.Fact(field, "ignored by this runtime: "+r.file+" = "+got)
+			continue
+		}
+		if !r.isIn(got) {
+			q.Errorf("%s: %s reads %q and not %q", field, r.file, got, r.content)
+			wrong = append(wrong, r.file)
+		}
+		// Most machines have one memory node, and some have one CPU. Where there is one, there is nothing to choose.
+		if field != "linux.resources.cpu.mems" && (field != "linux.resources.cpu.cpus" || runtime.NumCPU() > 1) {
+			assert.Check(q, !r.isIn(r.unlimited), "control: %s reads %q without the limit, too", r.file, r.unlimited)
+		}
+		q.Covers(r.covers...)
+		content := strings.Join(strings.Fields(got), " ")
+		if strings.Contains(field, "throttle") {
+			content = strings.Replace(content, disk, "<disk>", 1) // another machine's has another number
+		}
+		q.Fact(field, r.file+" = "+content)
+	}
+
+	q.Step("linux.resources.cpu.idle: the program runs only when no other program wants the processor")
+	idle := runc.Variant(q, b, "idle", bundle.Resources(func(r *specs.LinuxResources) { bundle.CPU(r).Idle = new(int64(1)) }))
+	idle.Create()
+	got, err := cgroup.Of(q, idle.Bundle.Spec.Linux.CgroupsPath).Try("cpu", "cpu.idle")
+	switch {
+	case err != nil:
+		q.Fact("linux.resources.cpu.idle", "no file cpu.idle on this kernel")
+	case got == "0" && !runc.Knows(q, "cpu.idle"): // runc has it since 1.2.0
+		q.Fact("linux.resources.cpu.idle", "ignored by this runtime: cpu.idle = "+got)
+	default:
+		assert.Check(q, cmp.Equal(got, "1"), "linux.resources.cpu.idle: content of cpu.idle")
+		assert.Check(q, cmp.Equal(unlimitedGroup.Read("cpu", "cpu.idle"), "0"), "content of cpu.idle without linux.resources.cpu.idle")
+		q.Covers("linux.resources.cpu.idle")
+		q.Fact("linux.resources.cpu.idle", "cpu.idle = "+got)
+	}
+
+	q.Step("a field for which this version of cgroups has no file: create fails, or the field has no effect")
+	for _, l := range without {
+		field := l.covers[0]
+		name := strings.TrimSuffix(field[strings.LastIndex(field, ".")+1:], "[]") // an id may not have brackets
+		c := runc.Variant(q, b, "without-"+name, bundle.Resources(l.set))
+		r := c.Try("create")
+		if r.Code == 0 {
+			// config-linux.md, "Unified": it MUST be an error if a controller is not present. For the fields of v1 it demands nothing.
+			assert.Check(q, field != "linux.resources.unified", "create succeeds on v1, where no file can have the limit of %s", field)
+			q.Fact(field, "created, and no file has the limit")
+			continue
+		}
+		runc.AssertMessage(q, r.Stderr, "cgroup")
+		q.Fact(field, "refused: "+runc.LastLogMessage(r))
+	}
+
+	q.Step("linux.cgroupsPath names the cgroup that has all of these files")
+	init := proc.Snapshot(q, proc.PID(limited.State().Pid))
+	check.OnlyProcessInCgroup(q, init.Identity, limited.Bundle.Spec.Linux.CgroupsPath)
+	q.Covers("linux.cgroupsPath")
+	hierarchy := map[bool]string{true: "", false: "pids"}[limitedGroup.V2]
+	q.Fact("linux.cgroupsPath", init.Cgroups[hierarchy])
+	q.Clause("Create: All of the properties configured in config.json except for process MUST be applied.",
+		lab.MetIf(len(wrong) == 0, "files of the cgroup that do not have the limit: "+strings.Join(wrong, " ")))
+
+	q.Answer("Each limit goes into a file of the container's cgroup. On v2 the file has another name, and sometimes " +
+		"another number.")
+}
+
+// wholeDisk returns the device number of a disk of this machine, such as "254:0". It returns "" if the machine has none.
+func wholeDisk() string {
+	all, _ := filepath.Glob("/sys/block/*/dev")
+	for _, f := range all {
+		// Loop and RAM devices come and go. A throttle on one that is idle disturbs no process, but may be refused.
+		name := filepath.Base(filepath.Dir(f))
+		if strings.HasPrefix(name, "vd") || strings.HasPrefix(name, "sd") || strings.HasPrefix(name, "nvme") {
+			number, _ := file.TryRead(f)
+			return number
+		}
+	}
+	return ""
+}
+
+// cgroupLimit is a field of linux.resources: for each version of cgroups the file into which the value goes, and the content that
+// the file has then. Where the file is "", the version has none. In the content, | separates alternatives.
+type cgroupLimit struct {
+	covers            lab.Fields
+	set               func(r *specs.LinuxResources)
+	controller        string
+	v1File, v1Content string
+	v2File, v2Content string
+}
+
+const blkio = "blkio" // v2 calls this controller io
+
+// cgroupLimits returns one row for each field. The limits of block I/O are for the disk, which has a device number such as "254:0".
+func cgroupLimits(disk string) []cgroupLimit {
+	type resources = specs.LinuxResources
+	const mib = 1 << 20
 	throttle := func(rate uint64) []specs.LinuxThrottleDevice {
 		var d specs.LinuxThrottleDevice
 		if _, err := fmt.Sscanf(disk, "%d:%d", &d.Major, &d.Minor); err != nil {
@@ -60,7 +165,7 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 		d.Rate = rate
 		return []specs.LinuxThrottleDevice{d}
 	}
-	limits := []limit{
+	return []cgroupLimit{
 		{lab.Fields{"linux.resources.pids.limit"},
 			func(r *resources) { r.Pids = &specs.LinuxPids{Limit: new(int64(77))} },
 			"pids", "pids.max", "77", "pids.max", "77"},
@@ -129,20 +234,23 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 			func(r *resources) { r.Unified = map[string]string{"memory.high": "50331648"} },
 			"memory", "", "", "memory.high", "50331648"},
 	}
+}
 
-	q.Control("a container without limits: the files are there, with another content")
-	unlimited := runc.Variant(q, b, "unlimited")
-	unlimited.Create()
-	unlimitedGroup := cgroup.Of(q, unlimited.Bundle.Spec.Linux.CgroupsPath)
-	type row struct {
-		limit
-		controller, file, content, unlimited string // unlimited is what the file reads without the limit
-	}
-	var rows []row
-	var sets []func(*resources)
-	var without []limit // this version of cgroups has no file for these
+// limitWithFile is a limit for which this machine has a file.
+type limitWithFile struct {
+	cgroupLimit
+	controller, file, content string // of this version of cgroups
+	unlimited                 string // what the file reads without the limit
+}
+
+// limitsWithFiles returns those of the limits for which the cgroup of a container without limits has a file. It returns in without
+// those for which this version of cgroups has no file. It records which other limits this machine lacks, and why.
+func limitsWithFiles(
+	q *lab.Q, limits []cgroupLimit, unlimitedGroup cgroup.Group, disk string,
+) (rows []limitWithFile, without []cgroupLimit) {
+	q.Helper()
 	for _, l := range limits {
-		r := row{l, l.controller, l.v1File, l.v1Content, ""}
+		r := limitWithFile{l, l.controller, l.v1File, l.v1Content, ""}
 		if unlimitedGroup.V2 {
 			r.file, r.content = l.v2File, l.v2Content
 			if r.controller == blkio {
@@ -164,105 +272,19 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 		case strings.Contains(field, "throttle") && disk == "":
 			q.Fact(field, "no disk on this machine")
 		default:
-			rows, sets = append(rows, r), append(sets, l.set)
+			rows = append(rows, r)
 		}
 	}
-	assert.Assert(q, len(rows) >= 8, "only %d limits can be looked at here", len(rows))
-
-	q.Step("create a container with limits: before it is started, each of them is in its file")
-	limited := runc.Variant(q, b, "limited", bundle.Resources(sets...))
-	limited.Create()
-	limitedGroup := cgroup.Of(q, limited.Bundle.Spec.Linux.CgroupsPath)
-	// Words are compared whole, and those of the content follow one another in the file.
-	hasWords := func(text, words string) bool {
-		oneWordALine := func(s string) string { return "\n" + strings.ReplaceAll(s, " ", "\n") + "\n" }
-		return strings.Contains(oneWordALine(text), oneWordALine(words))
-	}
-	var wrong []string // the files that do not have what config.json says
-	for _, r := range rows {
-		field := r.covers[0]
-		got := limitedGroup.Read(r.controller, r.file)
-		asExpected := func(text string) bool {
-			return slices.ContainsFunc(strings.Split(r.content, "|"), func(want string) bool { return hasWords(text, want) })
-		}
-		// runc has burst since 1.2.0. An older one ignores it, and the file has what it has without the field.
-		if field == "linux.resources.cpu.burst" && got == r.unlimited && !runc.Knows(q, "cfs_burst_us") {
-			q.Fact(field, "ignored by this runtime: "+r.file+" = "+got)
-			continue
-		}
-		if !asExpected(got) {
-			q.Errorf("%s: %s reads %q and not %q", field, r.file, got, r.content)
-			wrong = append(wrong, r.file)
-		}
-		// Most machines have one memory node, and some have one CPU. Where there is one, there is nothing to choose.
-		if field != "linux.resources.cpu.mems" && (field != "linux.resources.cpu.cpus" || runtime.NumCPU() > 1) {
-			assert.Check(q, !asExpected(r.unlimited), "control: %s reads %q without the limit, too", r.file, r.unlimited)
-		}
-		q.Covers(r.covers...)
-		content := strings.Join(strings.Fields(got), " ")
-		if strings.Contains(field, "throttle") {
-			content = strings.Replace(content, disk, "<disk>", 1) // another machine's has another number
-		}
-		q.Fact(field, r.file+" = "+content)
-	}
-
-	q.Step("linux.resources.cpu.idle: the program runs only when no other program wants the processor")
-	idle := runc.Variant(q, b, "idle", bundle.Resources(func(r *resources) { bundle.CPU(r).Idle = new(int64(1)) }))
-	idle.Create()
-	got, err := cgroup.Of(q, idle.Bundle.Spec.Linux.CgroupsPath).Try("cpu", "cpu.idle")
-	switch {
-	case err != nil:
-		q.Fact("linux.resources.cpu.idle", "no file cpu.idle on this kernel")
-	case got == "0" && !runc.Knows(q, "cpu.idle"): // runc has it since 1.2.0
-		q.Fact("linux.resources.cpu.idle", "ignored by this runtime: cpu.idle = "+got)
-	default:
-		assert.Check(q, cmp.Equal(got, "1"), "linux.resources.cpu.idle: content of cpu.idle")
-		assert.Check(q, cmp.Equal(unlimitedGroup.Read("cpu", "cpu.idle"), "0"), "content of cpu.idle without linux.resources.cpu.idle")
-		q.Covers("linux.resources.cpu.idle")
-		q.Fact("linux.resources.cpu.idle", "cpu.idle = "+got)
-	}
-
-	q.Step("a field for which this version of cgroups has no file: create fails, or the field has no effect")
-	for _, l := range without {
-		field := l.covers[0]
-		name := strings.TrimSuffix(field[strings.LastIndex(field, ".")+1:], "[]") // an id may not have brackets
-		c := runc.Variant(q, b, "without-"+name, bundle.Resources(l.set))
-		r := c.Try("create")
-		if r.Code == 0 {
-			// config-linux.md, "Unified": it MUST be an error if a controller is not present. For the fields of v1 it demands nothing.
-			assert.Check(q, field != "linux.resources.unified", "create succeeds on v1, where no file can have the limit of %s", field)
-			q.Fact(field, "created, and no file has the limit")
-			continue
-		}
-		runc.AssertMessage(q, r.Stderr, "cgroup")
-		q.Fact(field, "refused: "+runc.LastLogMessage(r))
-	}
-
-	q.Step("linux.cgroupsPath names the cgroup that has all of these files")
-	init := proc.Snapshot(q, proc.PID(limited.State().Pid))
-	check.OnlyProcessInCgroup(q, init.Identity, limited.Bundle.Spec.Linux.CgroupsPath)
-	q.Covers("linux.cgroupsPath")
-	hierarchy := map[bool]string{true: "", false: "pids"}[limitedGroup.V2]
-	q.Fact("linux.cgroupsPath", init.Cgroups[hierarchy])
-	q.Clause("Create: All of the properties configured in config.json except for process MUST be applied.",
-		lab.MetIf(len(wrong) == 0, "files of the cgroup that do not have the limit: "+strings.Join(wrong, " ")))
-
-	q.Answer("Each limit goes into a file of the container's cgroup. On v2 the file has another name, and sometimes " +
-		"another number.")
+	return rows, without
 }
 
-// wholeDisk returns the device number of a disk of this machine, such as "254:0". It returns "" if the machine has none.
-func wholeDisk() string {
-	all, _ := filepath.Glob("/sys/block/*/dev")
-	for _, f := range all {
-		// Loop and RAM devices come and go. A throttle on one that is idle disturbs no process, but may be refused.
-		name := filepath.Base(filepath.Dir(f))
-		if strings.HasPrefix(name, "vd") || strings.HasPrefix(name, "sd") || strings.HasPrefix(name, "nvme") {
-			number, _ := file.TryRead(f)
-			return number
-		}
-	}
-	return ""
+// isIn reports whether the text of a file has the limit's content. Words are compared whole, and those of the content follow one
+// another in the file.
+func (r limitWithFile) isIn(text string) bool {
+	oneWordALine := func(s string) string { return "\n" + strings.ReplaceAll(s, " ", "\n") + "\n" }
+	return slices.ContainsFunc(strings.Split(r.content, "|"), func(want string) bool {
+		return strings.Contains(oneWordALine(text), oneWordALine(want))
+	})
 }
 
 // pids.max: with that many in the cgroup, fork(2) fails with EAGAIN.
