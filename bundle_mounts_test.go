@@ -48,39 +48,16 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 		Options: []string{"nosuid", "noexec", "size=64k"}}
 	inner := specs.Mount{Destination: "/cdb/in", Type: "none", Source: shelf, Options: []string{"rbind"}}
 	relative := specs.Mount{Destination: "/cdb/relative", Type: "none", Source: "../shelf", Options: []string{"bind"}} // to the bundle
-	addMounts := func(mounts ...specs.Mount) func(*specs.Spec) {
-		return func(s *specs.Spec) { s.Mounts = append(s.Mounts, mounts...) }
-	}
 
 	q.Step("each mount of config.json is one of the container's, in this order")
-	c, sh, p := runc.StartWithShell(q, b, "mounts", addMounts(outer, inner, relative))
+	c, sh, p := runc.StartWithShell(q, b, "mounts", withMounts(outer, inner, relative))
 	mounts := check.Mounts(q, p)
-	var configured, found []string
-	for _, m := range c.Bundle.Spec.Mounts {
-		configured = append(configured, m.Destination)
-	}
-	for _, m := range mounts {
-		if slices.Contains(configured, m.Mountpoint) {
-			found = append(found, m.Mountpoint)
-		}
-	}
+	configured := destinations(c.Bundle.Spec.Mounts)
+	found := mountPointsAmong(mounts, configured)
 	assert.Check(q, cmp.DeepEqual(found, configured), "the destinations, in the order of /proc/PID/mountinfo")
 	q.Covers("mounts[].destination")
 	q.Fact("mounts[].destination", found)
-	tmpfs := check.TopMount(q, mounts, "/cdb")
-	for _, row := range []struct {
-		covers    lab.Fields
-		got, want string
-	}{
-		{lab.Fields{"mounts[].type"}, tmpfs.FSType, outer.Type},
-		{lab.Fields{"mounts[].source"}, tmpfs.Source, outer.Source},
-		{lab.Fields{"mounts[].options"}, strings.Join(check.MountOptions(tmpfs, outer.Options), " "),
-			strings.Join(outer.Options, " ")},
-	} {
-		assert.Check(q, cmp.Equal(row.got, row.want), row.covers[0])
-		q.Covers(row.covers...)
-		q.Fact(row.covers[0]+" of /cdb", row.got)
-	}
+	assertTmpfsAsConfigured(q, check.TopMount(q, mounts, "/cdb"), outer)
 	assert.Check(q, cmp.Equal(sh.Run("cat /cdb/in/mark").Out, "the shelf"), "the file in the source of the bind mount")
 	// The kernel ignores the type of a bind mount, which is usually written "none": the mount has the type of its source.
 	assert.Check(q, check.TopMount(q, mounts, "/cdb/in").FSType != inner.Type, "a bind mount has the type that config.json gives it")
@@ -90,15 +67,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.Fact("mounts[].source of /cdb/relative", inRelative)
 
 	q.Step("each mount has the type, the flags and the mode that config.json gives it, and no other flag")
-	for _, m := range c.Bundle.Spec.Mounts {
-		if slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
-			continue // it keeps the type and the flags of its source
-		}
-		for _, mounted := range check.MountedFor(q, mounts, m) {
-			check.IsAsConfigured(q, p, mounted, m)
-			q.Fact("mount at "+mounted.Mountpoint+": type and flags", mounted.FSType+" "+strings.Join(check.FlagsOf(mounted), " "))
-		}
-	}
+	assertMountsAsConfigured(q, p, mounts, c.Bundle.Spec.Mounts)
 
 	q.Step("the container has the default file systems of the specification")
 	// https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-filesystems
@@ -109,23 +78,9 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.Step("in /dev, runc makes the links to the program's descriptors")
 	wantLinks := []string{"/dev/fd → /proc/self/fd", "/dev/stdin → /proc/self/fd/0", "/dev/stdout → /proc/self/fd/1",
 		"/dev/stderr → /proc/self/fd/2"}
-	devLinks := func(p proc.Process) (links []string) {
-		for _, link := range []string{"/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"} {
-			if target, err := os.Readlink(fmt.Sprintf("/proc/%d/root%s", p.PID, link)); err == nil {
-				links = append(links, link+" → "+target)
-			}
-		}
-		return links
-	}
 	assert.Check(q, cmp.DeepEqual(devLinks(p), wantLinks), "links in a /dev that is a tmpfs")
 	q.Fact("links in /dev", devLinks(p))
-	hostsDev := q.MountTmpfs(q.Mkdir("dev"))
-	assert.NilError(q, unix.Mknod(filepath.Join(hostsDev, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3)))) // to mask paths
-	q.LogCommand("mknod -m 666 dev/null c 1 3")
-	inBoundDev := runc.Variant(q, b, "bound-dev", func(s *specs.Spec) {
-		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/dev") })
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dev", Type: "none", Source: hostsDev, Options: []string{"bind"}})
-	}).CreateAndStart()
+	inBoundDev := startWithBoundDev(q, b)
 	q.Fact("links in a /dev that is a bind mount of a directory of the host", devLinks(inBoundDev))
 	q.Clause("Dev symbolic links: While creating the container (step 2 in the lifecycle), runtimes MUST create the following symlinks "+
 		"if the source file exists after processing mounts:", lab.DeviatesUnless(slices.Equal(devLinks(inBoundDev), wantLinks),
@@ -149,7 +104,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.WriteLine(b.Rootfs("mark"), "read again")
 	q.MountTmpfs(b.Rootfs("cdb-below"))
 	q.WriteLine(b.Rootfs("cdb-below", "mark"), "the host's mount")
-	_, sh, p = runc.StartWithShell(q, b, "reversed", addMounts(inner, outer))
+	_, sh, p = runc.StartWithShell(q, b, "reversed", withMounts(inner, outer))
 	mounts = check.Mounts(q, p)
 	assert.Check(q, strings.HasSuffix(check.TopMount(q, mounts, "/cdb/in").Root, "/shelf"), "the mount at /cdb/in is not that of the shelf")
 	hidden := sh.Run("cat /cdb/in/mark")
@@ -164,10 +119,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.Fact("mounts that config.json does not name, with one below the rootfs", check.MountsOutside(mounts, configured))
 
 	q.Control("another root.path, another root")
-	other := q.Mkdir("other")
-	assert.NilError(q, q.RootFS().WriteDir(other))
-	q.LogCommand("cp -a bundle/rootfs/. other")
-	q.WriteLine(filepath.Join(other, "mark"), "another rootfs")
+	other := writeOtherRootfs(q)
 	elsewhere := runc.Variant(q, b, "elsewhere", func(s *specs.Spec) {
 		s.Root.Path = "../other" // relative to the bundle
 		s.Process.Args = []string{"sleep", "3601"}
@@ -178,30 +130,140 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.Fact("root.path ../other", mark)
 
 	q.Step("an open file of the host would be another way to its directories: the program gets none that runc's caller has open")
-	var descriptors []int
-	for _, d := range proc.Descriptors(q, p.PID) {
-		descriptors = append(descriptors, d.FD)
-	}
+	descriptors := openDescriptors(q, p.PID)
 	assert.Check(q, cmp.DeepEqual(descriptors, []int{0, 1, 2}), "open descriptors of the program, where runc's caller has 7, too")
 	q.Fact("open descriptors of the program", descriptors)
 	q.Clause("File descriptors: By default, only the stdin, stdout and stderr file descriptors are kept open for the application "+
 		"by the runtime.", lab.Met)
 
 	q.Step("tmpcopyup copies what the mount hides, with modes and links, whatever the umask of the caller of runc is")
-	copied := filepath.Join(other, "copied")
-	q.Must("sh", "-c", "cd other && mkdir -p copied/open/deep && echo told > copied/open/deep/file && ln -s deep copied/open/link && "+
-		"chmod 1777 copied/open/deep && chmod 604 copied/open/deep/file && chmod 755 copied copied/open")
-	want := file.Tree(q, copied)
-	copying := runc.Variant(q, b, "copying", func(s *specs.Spec) {
-		s.Root.Path = "../other"
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/copied", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
-	})
-	p = copying.StartAfter("umask 077")
-	got := file.Tree(q, fmt.Sprintf("/proc/%d/root/copied", p.PID))
+	want, got := copyUp(q, b, other, "umask 077")
 	assert.Check(q, cmp.DeepEqual(got, want), "the files in the tmpfs, and those of the rootfs that it hides")
 	q.Fact("tmpcopyup, with a caller that has the umask 077", got)
 
 	q.Step("directories of the rootfs may be links to directories of the host: runc follows them inside of the rootfs alone")
+	assertLinksStayInRootfs(q, b)
+
+	q.Answer("The container sees the mounts of config.json, in their order, in the directory that root.path names. Of the host's mounts " +
+		"it sees only those below the rootfs.")
+}
+
+// withMounts adds mounts to config.json.
+func withMounts(mounts ...specs.Mount) func(*specs.Spec) {
+	return func(s *specs.Spec) { s.Mounts = append(s.Mounts, mounts...) }
+}
+
+// destinations returns where config.json mounts each of the mounts.
+func destinations(mounts []specs.Mount) (paths []string) {
+	for _, m := range mounts {
+		paths = append(paths, m.Destination)
+	}
+	return paths
+}
+
+// mountPointsAmong returns those of the paths that are mount points, in the order of the mount table.
+func mountPointsAmong(mounts []*mountinfo.Info, paths []string) (found []string) {
+	for _, m := range mounts {
+		if slices.Contains(paths, m.Mountpoint) {
+			found = append(found, m.Mountpoint)
+		}
+	}
+	return found
+}
+
+// assertTmpfsAsConfigured asserts that the kernel shows the type, the source and the options that config.json gives the tmpfs at /cdb.
+func assertTmpfsAsConfigured(q *lab.Q, tmpfs *mountinfo.Info, configured specs.Mount) {
+	q.Helper()
+	for _, row := range []struct {
+		covers    lab.Fields
+		got, want string
+	}{
+		{lab.Fields{"mounts[].type"}, tmpfs.FSType, configured.Type},
+		{lab.Fields{"mounts[].source"}, tmpfs.Source, configured.Source},
+		{lab.Fields{"mounts[].options"}, strings.Join(check.MountOptions(tmpfs, configured.Options), " "),
+			strings.Join(configured.Options, " ")},
+	} {
+		assert.Check(q, cmp.Equal(row.got, row.want), row.covers[0])
+		q.Covers(row.covers...)
+		q.Fact(row.covers[0]+" of /cdb", row.got)
+	}
+}
+
+// assertMountsAsConfigured asserts that each mount has the type and the flags that config.json gives it.
+func assertMountsAsConfigured(q *lab.Q, p proc.Process, mounts []*mountinfo.Info, configured []specs.Mount) {
+	q.Helper()
+	for _, m := range configured {
+		if slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
+			continue // it keeps the type and the flags of its source
+		}
+		for _, mounted := range check.MountedFor(q, mounts, m) {
+			check.IsAsConfigured(q, p, mounted, m)
+			q.Fact("mount at "+mounted.Mountpoint+": type and flags", mounted.FSType+" "+strings.Join(check.FlagsOf(mounted), " "))
+		}
+	}
+}
+
+// devLinks returns the links in the container's /dev to the program's descriptors.
+func devLinks(p proc.Process) (links []string) {
+	for _, link := range []string{"/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr"} {
+		if target, err := os.Readlink(fmt.Sprintf("/proc/%d/root%s", p.PID, link)); err == nil {
+			links = append(links, link+" → "+target)
+		}
+	}
+	return links
+}
+
+// startWithBoundDev starts a container whose /dev is a bind mount of a directory of the host.
+func startWithBoundDev(q *lab.Q, b *bundle.Bundle) proc.Process {
+	q.Helper()
+	hostsDev := q.MountTmpfs(q.Mkdir("dev"))
+	assert.NilError(q, unix.Mknod(filepath.Join(hostsDev, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3)))) // to mask paths
+	q.LogCommand("mknod -m 666 dev/null c 1 3")
+	return runc.Variant(q, b, "bound-dev", func(s *specs.Spec) {
+		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/dev") })
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dev", Type: "none", Source: hostsDev, Options: []string{"bind"}})
+	}).CreateAndStart()
+}
+
+// writeOtherRootfs writes a copy of the rootfs with another mark, and returns its directory.
+func writeOtherRootfs(q *lab.Q) string {
+	q.Helper()
+	other := q.Mkdir("other")
+	assert.NilError(q, q.RootFS().WriteDir(other))
+	q.LogCommand("cp -a bundle/rootfs/. other")
+	q.WriteLine(filepath.Join(other, "mark"), "another rootfs")
+	return other
+}
+
+// openDescriptors returns the numbers of the process's open descriptors.
+func openDescriptors(q *lab.Q, pid proc.PID) (numbers []int) {
+	q.Helper()
+	for _, d := range proc.Descriptors(q, pid) {
+		numbers = append(numbers, d.FD)
+	}
+	return numbers
+}
+
+// copyUp starts a container with a tmpfs, whose option is tmpcopyup, on a directory of the rootfs other. The caller of runc runs the
+// command callerChanges first. copyUp returns the files of the directory, and those of the tmpfs.
+func copyUp(q *lab.Q, b *bundle.Bundle, other, callerChanges string) (want, got map[string]string) {
+	q.Helper()
+	copied := filepath.Join(other, "copied")
+	q.Must("sh", "-c", "cd other && mkdir -p copied/open/deep && echo told > copied/open/deep/file && ln -s deep copied/open/link && "+
+		"chmod 1777 copied/open/deep && chmod 604 copied/open/deep/file && chmod 755 copied copied/open")
+	want = file.Tree(q, copied)
+	copying := runc.Variant(q, b, "copying", func(s *specs.Spec) {
+		s.Root.Path = "../other"
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/copied", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
+	})
+	p := copying.StartAfter(callerChanges)
+	return want, file.Tree(q, fmt.Sprintf("/proc/%d/root/copied", p.PID))
+}
+
+// assertLinksStayInRootfs makes links in the rootfs other that point to a directory of the host. It asserts that create does not
+// change this directory.
+func assertLinksStayInRootfs(q *lab.Q, b *bundle.Bundle) {
+	q.Helper()
 	outside := q.Mkdir("outside")
 	q.WriteLine(filepath.Join(outside, "ptmx"), "the host's")
 	q.Must("sh", "-c", "cd other && rm -r dev && ln -s "+outside+" dev && ln -s "+outside+" data")
@@ -225,9 +287,6 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.Fact("the host's directory, to which /dev and /data of the rootfs point", file.Tree(q, outside))
 	// Inside of the rootfs the links lead here, and runc has made device files, which must not stay.
 	q.Must("rm", "-r", "other"+filepath.Dir(outside))
-
-	q.Answer("The container sees the mounts of config.json, in their order, in the directory that root.path names. Of the host's mounts " +
-		"it sees only those below the rootfs.")
 }
 
 // The container may write to each mount for which config.json does not forbid it.
@@ -247,24 +306,8 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 
 	q.Step("on the host: a mount with what an option can forbid, and another mount below it; and paths of the rootfs to be hidden")
 	shelf := q.MountTmpfs(q.Mkdir("shelf"))
-	program, err := os.ReadFile(q.UnderTest("busybox").Path)
-	assert.NilError(q, err)
-	for _, dir := range []string{shelf, filepath.Join(shelf, "below")} {
-		if dir != shelf {
-			q.MountTmpfs(dir)
-		}
-		q.WriteLine(filepath.Join(dir, "file"), "here")
-		q.WriteLine(filepath.Join(dir, "script"), "#!/bin/sh")
-		assert.NilError(q, os.Chmod(filepath.Join(dir, "script"), 0o755))
-		assert.NilError(q, os.Symlink("file", filepath.Join(dir, "link")))
-		assert.NilError(q, unix.Mknod(filepath.Join(dir, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
-		suid := filepath.Join(dir, "busybox") // busybox wants its name
-		assert.NilError(q, os.WriteFile(suid, program, 0o755))
-		assert.NilError(q, os.Chown(suid, 1000, 1000))
-		assert.NilError(q, os.Chmod(suid, os.ModeSetuid|0o755))
-		q.LogCommand("cd %s; chmod 755 script; ln -s file link; mknod -m 666 null c 1 3; cp %s busybox; chown 1000:1000 busybox; "+
-			"chmod 4755 busybox; cd %s", dir, q.UnderTest("busybox").Path, q.Dir)
-	}
+	fillMount(q, shelf)
+	fillMount(q, q.MountTmpfs(filepath.Join(shelf, "below")))
 	for _, dir := range []string{"kept", "secrets"} {
 		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
 		q.LogCommand("mkdir bundle/rootfs/%s", dir)
@@ -272,17 +315,6 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	}
 	q.WriteLine(b.Rootfs("secret"), "told")
 
-	rows := []struct {
-		option    string // with an r before it, it is an option that reaches the mounts below, too
-		act       string // a command in the mount, which succeeds without the option
-		wantError string // what the command writes with the option
-	}{
-		{"ro", "touch file", "Read-only file system"},
-		{"nodev", "echo > null", "Permission denied"},
-		{"noexec", "./script", "Permission denied"},
-		{"nosuid", "[ $(./busybox id -u) = 1000 ]", ""}, // it runs, and keeps its user
-		{"nosymfollow", "cat link", "Too many levels of symbolic links"},
-	}
 	bind := func(destination string, options ...string) specs.Mount {
 		return specs.Mount{Destination: destination, Type: "none", Source: shelf, Options: append(options, "rbind")}
 	}
@@ -292,54 +324,26 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
 		s.Process.NoNewPrivileges = false // with it, no program is set-uid anywhere
 		s.Mounts = append(s.Mounts, bind("/at/none"))
-		for _, row := range rows {
+		for _, row := range optionActs {
 			s.Mounts = append(s.Mounts, bind("/at/"+row.option, row.option), bind("/at/r"+row.option, "r"+row.option))
 		}
 		s.Mounts = append(s.Mounts, small)
 	})
-	in := func(mount, act string) string { return "cd /at/" + mount + " && (" + act + ")" }
 
 	q.Step("mounts[].options: what each forbids in its mount, and what each forbids in the mount below")
 	// runc before 1.1.0 and other runtimes may ignore options that they do not know. `runc features` lists those that they know.
 	known := runc.Features(q).MountOptions
 	mounts := check.Mounts(q, inOpen)
-	flagsAt := func(mount string) []string { return check.FlagsOf(check.TopMount(q, mounts, "/at/"+mount)) }
-	for _, row := range rows {
-		for _, recursive := range []bool{false, true} {
-			option := map[bool]string{false: "", true: "r"}[recursive] + row.option
+	for _, row := range optionActs {
+		for _, option := range []string{row.option, "r" + row.option} {
 			if known != nil && !slices.Contains(known, option) {
 				q.Fact("mounts[].options, "+option, "`runc features` does not list it")
 				continue
 			}
-			r, below := open.Run(in(option, row.act)), open.Run(in(option+"/below", row.act))
-			assert.Check(q, r.Code != 0, "with %s, this succeeds: %s", option, row.act)
-			assert.Check(q, cmp.Contains(r.Out, row.wantError), "with %s: %s", option, row.act)
-			want := check.MountFlags(append(flagsAt("none"), row.option)...)
-			assert.Check(q, cmp.DeepEqual(flagsAt(option), want), "flags of the mount with the option %s", option)
-			if recursive {
-				assert.Check(q, below.Code != 0, "with %s, this succeeds in the mount below: %s", option, row.act)
-				assert.Check(q, cmp.Contains(below.Out, row.wantError), "with %s, in the mount below: %s", option, row.act)
-			} else {
-				assert.Check(q, cmp.Equal(below.Code, 0), "%s is a flag of one mount, and yet in the mount below this fails: %s: %s", option,
-					row.act, below.Out)
-				want = flagsAt("none/below")
-			}
-			assert.Check(q, cmp.DeepEqual(flagsAt(option+"/below"), want), "flags of the mount below the mount with the option %s", option)
-			q.Covers("mounts[].options")
-			q.Fact("mounts[].options, "+option+": "+row.act, r.Failure())
-			q.Fact("mounts[].options, "+option+": flags of the mount below", flagsAt(option+"/below"))
+			assertOptionForbids(q, open, mounts, row, option)
 		}
 	}
-	full := open.Run("dd if=/dev/zero of=/small/file bs=1k count=100 2>&1 | grep -o 'No space left on device'")
-	assert.Check(q, cmp.Equal(full.Code, 0), "100 KB in a tmpfs of size=64k: dd does not fail with ENOSPC")
-	assert.Check(q, cmp.Equal(open.Run("stat -c %a /small").Out, "700"), "the directory's mode, by mode=700")
-	q.Fact("size=64k, error of writing 100 KB", full.Out)
-	// The first container has made the directory in the rootfs that they share. runc 1.1.7 took the directory's mode then.
-	again := runc.Variant(q, b, "again", func(s *specs.Spec) { s.Mounts = append(s.Mounts, small) }).CreateAndStart()
-	mode := fmt.Sprintf("%o", check.StatInRoot(q, again.PID, "/small").Mode&0o7777)
-	assert.Check(q, cmp.Equal(mode, "700"), "with mode=700, the mode of a tmpfs whose mount point is there already (stat: %s)",
-		file.Tree(q, b.Rootfs())["small"])
-	q.Fact("mode=700, where the mount point has another mode", mode)
+	assertSizeAndMode(q, b, open, small)
 
 	q.Step("root.readonly, linux.readonlyPaths and linux.maskedPaths, each in a container without the others")
 	_, root, _ := runc.StartWithShell(q, b, "root", func(s *specs.Spec) {
@@ -351,18 +355,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		s.Linux.ReadonlyPaths = []string{"/kept", "/not/there"}
 		s.Linux.MaskedPaths = []string{"/secret", "/secrets", "/not/there"}
 	})
-	fields := []struct {
-		covers    lab.Fields
-		sh        *runc.Shell
-		act       string
-		wantError string
-	}{
-		{lab.Fields{"root.readonly"}, root, "touch /new", "Read-only file system"},
-		{lab.Fields{"linux.readonlyPaths"}, closed, "touch /kept/file", "Read-only file system"},
-		{lab.Fields{"linux.maskedPaths"}, closed, "grep told /secret", ""},
-		{lab.Fields{"linux.maskedPaths"}, closed, "cat /secrets/file", "No such file"},
-		{lab.Fields{"linux.maskedPaths"}, closed, "touch /secrets", "Read-only file system"},
-	}
+	fields := fieldActs(root, closed)
 	for _, row := range fields {
 		field := row.covers[0]
 		r := row.sh.Run(row.act)
@@ -373,9 +366,9 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	}
 
 	q.Control("the same acts without the option, and without the field: they succeed")
-	for _, row := range rows {
+	for _, row := range optionActs {
 		for _, mount := range []string{"none", "none/below"} {
-			r := open.Run(in(mount, row.act))
+			r := open.Run(inMount(mount, row.act))
 			assert.Check(q, cmp.Equal(r.Code, 0), "without %s, this fails at /at/%s: %s: %s", row.option, mount, row.act, r.Out)
 		}
 	}
@@ -383,7 +376,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		r := open.Run(row.act)
 		assert.Check(q, cmp.Equal(r.Code, 0), "without %s, this fails: %s: %s", row.covers[0], row.act, r.Out)
 	}
-	q.Fact("commands that succeed without the option or the field", 2*len(rows)+len(fields))
+	q.Fact("commands that succeed without the option or the field", 2*len(optionActs)+len(fields))
 
 	q.Step("what a field does not reach")
 	for _, row := range []struct {
@@ -414,6 +407,101 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 		"linux.readonlyPaths, or linux.maskedPaths.")
 }
 
+// fillMount makes files in the mount on which the acts of optionActs can be done.
+func fillMount(q *lab.Q, dir string) {
+	q.Helper()
+	program, err := os.ReadFile(q.UnderTest("busybox").Path)
+	assert.NilError(q, err)
+	q.WriteLine(filepath.Join(dir, "file"), "here")
+	q.WriteLine(filepath.Join(dir, "script"), "#!/bin/sh")
+	assert.NilError(q, os.Chmod(filepath.Join(dir, "script"), 0o755))
+	assert.NilError(q, os.Symlink("file", filepath.Join(dir, "link")))
+	assert.NilError(q, unix.Mknod(filepath.Join(dir, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+	suid := filepath.Join(dir, "busybox") // busybox wants its name
+	assert.NilError(q, os.WriteFile(suid, program, 0o755))
+	assert.NilError(q, os.Chown(suid, 1000, 1000))
+	assert.NilError(q, os.Chmod(suid, os.ModeSetuid|0o755))
+	q.LogCommand("cd %s; chmod 755 script; ln -s file link; mknod -m 666 null c 1 3; cp %s busybox; chown 1000:1000 busybox; "+
+		"chmod 4755 busybox; cd %s", dir, q.UnderTest("busybox").Path, q.Dir)
+}
+
+// optionAct is an act that an option of a mount forbids.
+type optionAct struct {
+	option    string // with an r before it, it is an option that reaches the mounts below, too
+	act       string // a command in the mount, which succeeds without the option
+	wantError string // what the command writes with the option
+}
+
+var optionActs = []optionAct{
+	{"ro", "touch file", "Read-only file system"},
+	{"nodev", "echo > null", "Permission denied"},
+	{"noexec", "./script", "Permission denied"},
+	{"nosuid", "[ $(./busybox id -u) = 1000 ]", ""}, // it runs, and keeps its user
+	{"nosymfollow", "cat link", "Too many levels of symbolic links"},
+}
+
+// inMount returns the command that does the act in the mount below /at.
+func inMount(mount, act string) string { return "cd /at/" + mount + " && (" + act + ")" }
+
+// assertOptionForbids does the act in the mount at /at that has the option, and in the mount below it, by the container's shell open.
+// The option is that of the act, or this one with an r before it.
+func assertOptionForbids(q *lab.Q, open *runc.Shell, mounts []*mountinfo.Info, row optionAct, option string) {
+	q.Helper()
+	flagsAt := func(mount string) []string { return check.FlagsOf(check.TopMount(q, mounts, "/at/"+mount)) }
+	r, below := open.Run(inMount(option, row.act)), open.Run(inMount(option+"/below", row.act))
+	assert.Check(q, r.Code != 0, "with %s, this succeeds: %s", option, row.act)
+	assert.Check(q, cmp.Contains(r.Out, row.wantError), "with %s: %s", option, row.act)
+	want := check.MountFlags(append(flagsAt("none"), row.option)...)
+	assert.Check(q, cmp.DeepEqual(flagsAt(option), want), "flags of the mount with the option %s", option)
+	if option != row.option { // it reaches the mounts below, too
+		assert.Check(q, below.Code != 0, "with %s, this succeeds in the mount below: %s", option, row.act)
+		assert.Check(q, cmp.Contains(below.Out, row.wantError), "with %s, in the mount below: %s", option, row.act)
+	} else {
+		assert.Check(q, cmp.Equal(below.Code, 0), "%s is a flag of one mount, and yet in the mount below this fails: %s: %s", option,
+			row.act, below.Out)
+		want = flagsAt("none/below")
+	}
+	assert.Check(q, cmp.DeepEqual(flagsAt(option+"/below"), want), "flags of the mount below the mount with the option %s", option)
+	q.Covers("mounts[].options")
+	q.Fact("mounts[].options, "+option+": "+row.act, r.Failure())
+	q.Fact("mounts[].options, "+option+": flags of the mount below", flagsAt(option+"/below"))
+}
+
+// assertSizeAndMode asserts what the options of the tmpfs small do: its size in the container of the shell open, and its mode in a further
+// container.
+func assertSizeAndMode(q *lab.Q, b *bundle.Bundle, open *runc.Shell, small specs.Mount) {
+	q.Helper()
+	full := open.Run("dd if=/dev/zero of=/small/file bs=1k count=100 2>&1 | grep -o 'No space left on device'")
+	assert.Check(q, cmp.Equal(full.Code, 0), "100 KB in a tmpfs of size=64k: dd does not fail with ENOSPC")
+	assert.Check(q, cmp.Equal(open.Run("stat -c %a /small").Out, "700"), "the directory's mode, by mode=700")
+	q.Fact("size=64k, error of writing 100 KB", full.Out)
+	// The first container has made the directory in the rootfs that they share. runc 1.1.7 took the directory's mode then.
+	again := runc.Variant(q, b, "again", func(s *specs.Spec) { s.Mounts = append(s.Mounts, small) }).CreateAndStart()
+	mode := fmt.Sprintf("%o", check.StatInRoot(q, again.PID, "/small").Mode&0o7777)
+	assert.Check(q, cmp.Equal(mode, "700"), "with mode=700, the mode of a tmpfs whose mount point is there already (stat: %s)",
+		file.Tree(q, b.Rootfs())["small"])
+	q.Fact("mode=700, where the mount point has another mode", mode)
+}
+
+// fieldAct is an act that a field of config.json forbids.
+type fieldAct struct {
+	covers    lab.Fields
+	sh        *runc.Shell // of the container that has the field
+	act       string
+	wantError string
+}
+
+// fieldActs returns the acts. root is the shell of the container with root.readonly, and closed that of the container with the paths.
+func fieldActs(root, closed *runc.Shell) []fieldAct {
+	return []fieldAct{
+		{lab.Fields{"root.readonly"}, root, "touch /new", "Read-only file system"},
+		{lab.Fields{"linux.readonlyPaths"}, closed, "touch /kept/file", "Read-only file system"},
+		{lab.Fields{"linux.maskedPaths"}, closed, "grep told /secret", ""},
+		{lab.Fields{"linux.maskedPaths"}, closed, "cat /secrets/file", "No such file"},
+		{lab.Fields{"linux.maskedPaths"}, closed, "touch /secrets", "Read-only file system"},
+	}
+}
+
 // A mount that is made later reaches the other side if the two sides are peers of one shared mount, or if the other side is its slave.
 // By default the container's bind mounts are slaves: mounts of the host come in, and mounts of the container do not go out.
 //
@@ -442,14 +530,11 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	q.MountTmpfs(filepath.Join(shelf, "early"))
 	q.WriteLine(filepath.Join(shelf, "early", "mark"), "early")
 
-	atOption := func(options ...string) specs.Mount {
-		return specs.Mount{Destination: "/at/" + options[0], Type: "none", Source: shelf, Options: options}
-	}
 	mayMount := bundle.WithCapability("CAP_SYS_ADMIN")
 
 	q.Step("bind copies one mount, rbind also those below")
 	_, sh, _ := runc.StartWithShell(q, b, "copies", func(s *specs.Spec) {
-		s.Mounts = append(s.Mounts, atOption("bind"), atOption("rbind"))
+		s.Mounts = append(s.Mounts, atOption(shelf, "bind"), atOption(shelf, "rbind"))
 	})
 	inRbind, inBind := sh.Run("cat /at/rbind/early/mark"), sh.Run("cat /at/bind/early/mark")
 	assert.Check(q, cmp.Equal(inRbind.Out, "early"))
@@ -457,83 +542,10 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	q.Fact("rbind", inRbind.Out)
 	q.Fact("bind", inBind.Out)
 
-	options := []string{"bind", "rbind", "rslave", "rprivate", "rshared"}
-	received, passedOn := []string{"bind", "rbind", "rslave", "rshared"}, []string{"bind", "rbind", "rshared"}
-	copies := []string{"peer", "peer", "slave", "private", "peer"} // what the options make of copies of the shelf
-	// kind is what a mount of the container is to the shelf: see check.PropagationFrom.
-	kind := func(m *mountinfo.Info) string { return check.PropagationFrom(check.MountAt(q, shelf), m) }
-	for _, row := range []struct {
-		propagation string   // linux.rootfsPropagation
-		root        string   // propagation of the container's /; "" where it depends on the mount of the rootfs, but is never shared
-		kinds       []string // of the mounts, in the order of options
-		fromHost    []string // options of the mounts that receive a late mount of the host
-		fromInside  []string // options of the mounts below which a mount made in the container reaches the host
-	}{
-		{"", "", []string{"slave", "slave", "slave", "private", "slave+shared"}, received, nil},
-		// The words of the specification.
-		{"slave", "", copies, received, passedOn},
-		{"private", "private", copies, received, passedOn},
-		{"shared", "shared", copies, received, passedOn},
-		// runc's words for all mounts.
-		{"rslave", "", []string{"slave", "slave", "slave", "private", "slave+shared"}, received, nil},
-		{"rprivate", "private", []string{"private", "private", "private", "private", "shared"}, nil, nil},
-		{"rshared", "shared", []string{"peer", "peer", "slave+shared", "shared", "peer"}, received, passedOn},
-	} {
-		name := strings.TrimSuffix("root-"+row.propagation, "-")
-		q.Run(name, func(q *lab.Q) {
+	for _, row := range rootPropagations() {
+		q.Run(row.name(), func(q *lab.Q) {
 			q.Step("linux.rootfsPropagation %q: on the host and in the container a mount is made later. Which mounts pass it on?", row.propagation)
-			c := runc.Variant(q, b, name, mayMount, func(s *specs.Spec) {
-				s.Linux.RootfsPropagation = row.propagation
-				s.Mounts = append(s.Mounts, atOption("bind"), atOption("rbind"))
-				for _, option := range options[2:] {
-					s.Mounts = append(s.Mounts, atOption(option, "rbind"))
-				}
-			})
-			sh := c.UseShell()
-			p := c.CreateAndStart()
-			subject := fmt.Sprintf("linux.rootfsPropagation %q: ", row.propagation)
-
-			late := "late-" + name
-			q.MountTmpfs(filepath.Join(shelf, late))
-			// Read the table once, for all mounts of a container: the kernel has propagated the mount before mount(2) returned.
-			mounts := check.Mounts(q, p)
-			var receivers, kinds, senders []string
-			for _, option := range options {
-				if slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == "/at/"+option+"/"+late }) {
-					receivers = append(receivers, option)
-				}
-				kinds = append(kinds, kind(check.TopMount(q, mounts, "/at/"+option)))
-				q.Fact(subject+"the mount with the option "+option+", to the host's", kinds[len(kinds)-1])
-			}
-			assert.Check(q, cmp.DeepEqual(kinds, row.kinds), "what the mounts with the options %v are to the host's, with linux.rootfsPropagation %q",
-				options, row.propagation)
-			assert.Check(q, cmp.DeepEqual(receivers, row.fromHost), "mounts that receive the late mount, with linux.rootfsPropagation %q",
-				row.propagation)
-			q.Covers("linux.rootfsPropagation", "mounts[].options")
-			root := check.Propagation(check.TopMount(q, mounts, "/"))
-			if row.root != "" {
-				assert.Check(q, cmp.Equal(root, row.root), "propagation of the container's /, with linux.rootfsPropagation %q", row.propagation)
-			} else {
-				assert.Check(q, !strings.Contains(root, "shared"), "with linux.rootfsPropagation %q the container's / is %s: mounts could reach "+
-					"the host", row.propagation, root)
-			}
-			q.Fact(subject+"propagation of /", root)
-			q.Fact(subject+"receive the late mount", receivers)
-
-			for _, option := range options {
-				back := "back-" + name + "-" + option
-				assert.NilError(q, os.Mkdir(filepath.Join(shelf, back), 0o755))
-				q.LogCommand("mkdir shelf/%s", back)
-				r := sh.Run("mount -t tmpfs cdb-back /at/" + option + "/" + back)
-				assert.Check(q, cmp.Equal(r.Code, 0), "the container cannot mount anything: %s", r.Out)
-				if m := check.MountAt(q, filepath.Join(shelf, back)); m != nil {
-					senders = append(senders, option)
-					assert.Check(q, cmp.Equal(m.Source, "cdb-back"))
-				}
-			}
-			assert.Check(q, cmp.DeepEqual(senders, row.fromInside),
-				"mounts that pass a mount on to the host, with linux.rootfsPropagation %q", row.propagation)
-			q.Fact(subject+"pass a mount on to the host", senders)
+			assertPropagates(q, b, shelf, row)
 		})
 	}
 
@@ -565,7 +577,7 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 		q.Step("an unbindable mount cannot be the source of a bind mount: / by linux.rootfsPropagation, another mount by its option")
 		c := runc.Variant(q, b, "unbindable", mayMount, func(s *specs.Spec) {
 			s.Linux.RootfsPropagation = "unbindable"
-			s.Mounts = append(s.Mounts, atOption("bind"), atOption("unbindable", "bind"))
+			s.Mounts = append(s.Mounts, atOption(shelf, "bind"), atOption(shelf, "unbindable", "bind"))
 		})
 		sh := c.UseShell()
 		mounts := check.Mounts(q, c.CreateAndStart())
@@ -587,6 +599,100 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 
 	q.Answer("A mount made later reaches the other side if the two sides are peers of one shared mount, or if the other side is its slave. " +
 		"By default the container's mounts are slaves, so the host receives nothing from the container.")
+}
+
+// atOption returns a bind mount of the shelf with the options, at a place that has the name of the first option.
+func atOption(shelf string, options ...string) specs.Mount {
+	return specs.Mount{Destination: "/at/" + options[0], Type: "none", Source: shelf, Options: options}
+}
+
+// propagationOptions are the mounts of a container with which a row of rootPropagations is asked, each named by its option.
+var propagationOptions = []string{"bind", "rbind", "rslave", "rprivate", "rshared"}
+
+// rootPropagation is a value of linux.rootfsPropagation, and what it makes of the container's mounts.
+type rootPropagation struct {
+	propagation string   // linux.rootfsPropagation
+	root        string   // propagation of the container's /; "" where it depends on the mount of the rootfs, but is never shared
+	kinds       []string // of the mounts, in the order of propagationOptions
+	fromHost    []string // options of the mounts that receive a late mount of the host
+	fromInside  []string // options of the mounts below which a mount made in the container reaches the host
+}
+
+// name returns the name of the row's container.
+func (row rootPropagation) name() string { return strings.TrimSuffix("root-"+row.propagation, "-") }
+
+func rootPropagations() []rootPropagation {
+	received, passedOn := []string{"bind", "rbind", "rslave", "rshared"}, []string{"bind", "rbind", "rshared"}
+	copies := []string{"peer", "peer", "slave", "private", "peer"} // what the options make of copies of the shelf
+	return []rootPropagation{
+		{"", "", []string{"slave", "slave", "slave", "private", "slave+shared"}, received, nil},
+		// The words of the specification.
+		{"slave", "", copies, received, passedOn},
+		{"private", "private", copies, received, passedOn},
+		{"shared", "shared", copies, received, passedOn},
+		// runc's words for all mounts.
+		{"rslave", "", []string{"slave", "slave", "slave", "private", "slave+shared"}, received, nil},
+		{"rprivate", "private", []string{"private", "private", "private", "private", "shared"}, nil, nil},
+		{"rshared", "shared", []string{"peer", "peer", "slave+shared", "shared", "peer"}, received, passedOn},
+	}
+}
+
+// assertPropagates runs a container with the row's value. It makes a mount in the shelf on the host, and one in each mount of the
+// container, and asserts where they arrive.
+func assertPropagates(q *lab.Q, b *bundle.Bundle, shelf string, row rootPropagation) {
+	q.Helper()
+	c := runc.Variant(q, b, row.name(), bundle.WithCapability("CAP_SYS_ADMIN"), func(s *specs.Spec) {
+		s.Linux.RootfsPropagation = row.propagation
+		s.Mounts = append(s.Mounts, atOption(shelf, "bind"), atOption(shelf, "rbind"))
+		for _, option := range propagationOptions[2:] {
+			s.Mounts = append(s.Mounts, atOption(shelf, option, "rbind"))
+		}
+	})
+	sh := c.UseShell()
+	p := c.CreateAndStart()
+	subject := fmt.Sprintf("linux.rootfsPropagation %q: ", row.propagation)
+
+	late := "late-" + row.name()
+	q.MountTmpfs(filepath.Join(shelf, late))
+	// Read the table once, for all mounts of a container: the kernel has propagated the mount before mount(2) returned.
+	mounts := check.Mounts(q, p)
+	var receivers, kinds, senders []string
+	for _, option := range propagationOptions {
+		if slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.Mountpoint == "/at/"+option+"/"+late }) {
+			receivers = append(receivers, option)
+		}
+		kinds = append(kinds, check.PropagationFrom(check.MountAt(q, shelf), check.TopMount(q, mounts, "/at/"+option)))
+		q.Fact(subject+"the mount with the option "+option+", to the host's", kinds[len(kinds)-1])
+	}
+	assert.Check(q, cmp.DeepEqual(kinds, row.kinds), "what the mounts with the options %v are to the host's, with linux.rootfsPropagation %q",
+		propagationOptions, row.propagation)
+	assert.Check(q, cmp.DeepEqual(receivers, row.fromHost), "mounts that receive the late mount, with linux.rootfsPropagation %q",
+		row.propagation)
+	q.Covers("linux.rootfsPropagation", "mounts[].options")
+	root := check.Propagation(check.TopMount(q, mounts, "/"))
+	if row.root != "" {
+		assert.Check(q, cmp.Equal(root, row.root), "propagation of the container's /, with linux.rootfsPropagation %q", row.propagation)
+	} else {
+		assert.Check(q, !strings.Contains(root, "shared"), "with linux.rootfsPropagation %q the container's / is %s: mounts could reach "+
+			"the host", row.propagation, root)
+	}
+	q.Fact(subject+"propagation of /", root)
+	q.Fact(subject+"receive the late mount", receivers)
+
+	for _, option := range propagationOptions {
+		back := "back-" + row.name() + "-" + option
+		assert.NilError(q, os.Mkdir(filepath.Join(shelf, back), 0o755))
+		q.LogCommand("mkdir shelf/%s", back)
+		r := sh.Run("mount -t tmpfs cdb-back /at/" + option + "/" + back)
+		assert.Check(q, cmp.Equal(r.Code, 0), "the container cannot mount anything: %s", r.Out)
+		if m := check.MountAt(q, filepath.Join(shelf, back)); m != nil {
+			senders = append(senders, option)
+			assert.Check(q, cmp.Equal(m.Source, "cdb-back"))
+		}
+	}
+	assert.Check(q, cmp.DeepEqual(senders, row.fromInside),
+		"mounts that pass a mount on to the host, with linux.rootfsPropagation %q", row.propagation)
+	q.Fact(subject+"pass a mount on to the host", senders)
 }
 
 // The mapping of the mount changes the owners that programs see at this mount. In the file system nothing changes.
@@ -729,9 +835,6 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 	}
 	assert.NilError(q, os.Symlink("/target", b.Rootfs("link")))
 	q.LogCommand("ln -s /target bundle/rootfs/link")
-	withMounts := func(mounts ...specs.Mount) func(*specs.Spec) {
-		return func(s *specs.Spec) { s.Mounts = append(s.Mounts, mounts...) }
-	}
 	bind := func(destination, from string, options ...string) specs.Mount {
 		return specs.Mount{Destination: destination, Type: "none", Source: from, Options: append([]string{"bind"}, options...)}
 	}
