@@ -37,80 +37,11 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does the kernel show what process says?")
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "3600")
-	status := func(key string) func(proc.PID) string {
-		return func(pid proc.PID) string { return proc.Status(q, pid, key) }
-	}
-	statField := func(number int) func(proc.PID) string {
-		return func(pid proc.PID) string { return proc.StatField(q, pid, number) }
-	}
-	procFile := func(name string) func(proc.PID) string {
-		return func(pid proc.PID) string { return proc.File(q, pid, name) }
-	}
-	environWithoutHome := func(pid proc.PID) string { // the runtime adds HOME by itself
-		isHome := func(variable string) bool { return strings.HasPrefix(variable, "HOME=") }
-		return strings.Join(slices.DeleteFunc(proc.Snapshot(q, pid).Env, isHome), " ")
-	}
-	ioClass := func(pid proc.PID) string { class, _ := proc.IOPriority(q, pid); return strconv.Itoa(class) }
-	ioPriority := func(pid proc.PID) string { _, priority := proc.IOPriority(q, pid); return strconv.Itoa(priority) }
-
-	type row struct {
-		covers lab.Fields
-		set    func(*specs.Spec)
-		where  string
-		read   func(proc.PID) string
-		want   string
-	}
-	// A runtime ignores a field that is newer than itself. runc 1.1.12 ignores these, and runc 1.2.0 applies them. The words in the
-	// program show whether it knows the field, because each runc has read the personality and not every runc has applied it.
-	knows := func(field string) bool {
-		switch {
-		case strings.HasPrefix(field, "process.scheduler."):
-			return runc.KnowsScheduler(q)
-		case strings.HasPrefix(field, "process.ioPriority."):
-			return runc.KnowsSince(q, "ioPriority", "1.2.0-rc.1")
-		case field == "linux.personality.domain":
-			return runc.Knows(q, "unsupported personality flags")
-		}
-		return true
-	}
-	// One row per field: what config.json says, where the kernel shows it, and what has to stand there.
-	rows := []row{
-		{lab.Fields{"process.args"}, func(s *specs.Spec) { s.Process.Args = []string{"sleep", "3601"} },
-			"cmdline", func(pid proc.PID) string { return fmt.Sprint(proc.Snapshot(q, pid).Args) }, "[sleep 3601]"},
-		{lab.Fields{"process.env"}, func(s *specs.Spec) { s.Process.Env = []string{"PATH=/bin", "ROOM=process"} },
-			"environ", environWithoutHome, "PATH=/bin ROOM=process"},
-		{lab.Fields{"process.cwd"}, func(s *specs.Spec) { s.Process.Cwd = "/etc" },
-			"cwd", func(pid proc.PID) string { return proc.Cwd(q, pid) }, "/etc"},
-		{lab.Fields{"process.user.uid"}, func(s *specs.Spec) { s.Process.User.UID = 1234 },
-			"status, Uid", status("Uid"), "1234 1234 1234 1234"},
-		{lab.Fields{"process.user.gid"}, func(s *specs.Spec) { s.Process.User.GID = 2345 },
-			"status, Gid", status("Gid"), "2345 2345 2345 2345"},
-		{lab.Fields{"process.user.additionalGids"}, func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{3456, 4567} },
-			"status, Groups", status("Groups"), "3456 4567"},
-		{lab.Fields{"process.user.umask"}, func(s *specs.Spec) { s.Process.User.Umask = new(uint32(0o37)) },
-			"status, Umask", status("Umask"), "0037"},
-		{lab.Fields{"process.noNewPrivileges"}, func(s *specs.Spec) { s.Process.NoNewPrivileges = true },
-			"status, NoNewPrivs", status("NoNewPrivs"), "1"},
-		{lab.Fields{"process.oomScoreAdj"}, func(s *specs.Spec) { s.Process.OOMScoreAdj = new(500) },
-			"oom_score_adj", procFile("oom_score_adj"), "500"},
-		{lab.Fields{"process.scheduler.policy"}, bundle.Scheduler(func(s *specs.Scheduler) { s.Policy = specs.SchedBatch }),
-			"stat, field 41", statField(41), strconv.Itoa(unix.SCHED_BATCH)},
-		{lab.Fields{"process.scheduler.nice"}, bundle.Scheduler(func(s *specs.Scheduler) { s.Nice = 7 }),
-			"stat, field 19", statField(19), "7"},
-		{lab.Fields{"process.ioPriority.class"},
-			bundle.IOPriority(func(p *specs.LinuxIOPriority) { p.Class = specs.IOPRIO_CLASS_BE }),
-			"ioprio_get(2), class", ioClass, "2"},
-		{lab.Fields{"process.ioPriority.priority"}, bundle.IOPriority(func(p *specs.LinuxIOPriority) { p.Priority = 6 }),
-			"ioprio_get(2), priority", ioPriority, "6"},
-		{lab.Fields{"linux.personality.domain"},
-			func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32} },
-			"personality", procFile("personality"), "00000008"},
-	}
-
+	rows := processFields(q)
 	if !proc.HasPersonality(proc.PERLinux32) {
 		const field = "linux.personality.domain"
 		q.Fact(field, "not asked: this machine has no 32-bit mode, and the kernel refuses PER_LINUX32")
-		rows = slices.DeleteFunc(rows, func(r row) bool { return slices.Contains(r.covers, field) })
+		rows = slices.DeleteFunc(rows, func(r processField) bool { return slices.Contains(r.covers, field) })
 	}
 
 	q.Step("one container with every field set")
@@ -128,7 +59,7 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	for _, row := range rows {
 		field, got, plain := row.covers[0], row.read(with), row.read(without)
 		assert.Check(q, plain != row.want, "%s: %s reads %q without the field too", field, row.where, plain)
-		if got == plain && !knows(field) {
+		if got == plain && !knowsProcessField(q, field) {
 			q.Fact(field, "ignored by this runtime: "+row.where+" reads "+got)
 			ignored = append(ignored, field)
 			continue
@@ -189,18 +120,8 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	q.Fact("umask of the first and of an executed program, with a caller that has "+callersUmask, umasks)
 
 	q.Step("HOME, if env has no value for it, is the directory of the user in the container's own /etc/passwd")
-	const home = "/cdb-home"
-	q.WriteLine(b.Rootfs("etc", "passwd"), "root:x:0:0:root:"+home+":/bin/sh")
-	for _, row := range []struct {
-		name, what, want string
-		env              []string
-		uid              uint32
-	}{
-		{"home-absent", "no HOME", home, []string{"PATH=/bin"}, 0},
-		{"home-empty", "HOME=", home, []string{"PATH=/bin", "HOME="}, 0},
-		{"home-set", "HOME=/mine", "/mine", []string{"PATH=/bin", "HOME=/mine"}, 0},
-		{"home-unknown", "no HOME, and a user that /etc/passwd does not have", "/", []string{"PATH=/bin"}, 4321},
-	} {
+	q.WriteLine(b.Rootfs("etc", "passwd"), "root:x:0:0:root:"+homeOfRoot+":/bin/sh")
+	for _, row := range homeRows {
 		c := runc.Variant(q, b, row.name, func(s *specs.Spec) { s.Process.Env, s.Process.User.UID = row.env, row.uid })
 		homes := func(who string, p proc.Process) []string {
 			homes := slices.DeleteFunc(p.Env, func(v string) bool { return !strings.HasPrefix(v, "HOME=") })
@@ -214,6 +135,102 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 
 	q.Answer("The kernel shows each field in /proc/PID of the container's process, or by a system call. A program that " +
 		"exec adds has its fields from its own process; runc keeps the umask and the OOM score with the container.")
+}
+
+// processField is a field of process: what config.json says, where the kernel shows it, and what has to stand there.
+type processField struct {
+	covers lab.Fields
+	set    func(*specs.Spec)
+	where  string // in /proc/PID, or the system call that returns it
+	read   func(proc.PID) string
+	want   string
+}
+
+// processFields returns one row per field.
+func processFields(q *lab.Q) []processField {
+	q.Helper()
+	status := func(key string) func(proc.PID) string {
+		return func(pid proc.PID) string { return proc.Status(q, pid, key) }
+	}
+	statField := func(number int) func(proc.PID) string {
+		return func(pid proc.PID) string { return proc.StatField(q, pid, number) }
+	}
+	procFile := func(name string) func(proc.PID) string {
+		return func(pid proc.PID) string { return proc.File(q, pid, name) }
+	}
+	environWithoutHome := func(pid proc.PID) string { // the runtime adds HOME by itself
+		isHome := func(variable string) bool { return strings.HasPrefix(variable, "HOME=") }
+		return strings.Join(slices.DeleteFunc(proc.Snapshot(q, pid).Env, isHome), " ")
+	}
+	ioClass := func(pid proc.PID) string { class, _ := proc.IOPriority(q, pid); return strconv.Itoa(class) }
+	ioPriority := func(pid proc.PID) string { _, priority := proc.IOPriority(q, pid); return strconv.Itoa(priority) }
+
+	return []processField{
+		{lab.Fields{"process.args"}, func(s *specs.Spec) { s.Process.Args = []string{"sleep", "3601"} },
+			"cmdline", func(pid proc.PID) string { return fmt.Sprint(proc.Snapshot(q, pid).Args) }, "[sleep 3601]"},
+		{lab.Fields{"process.env"}, func(s *specs.Spec) { s.Process.Env = []string{"PATH=/bin", "ROOM=process"} },
+			"environ", environWithoutHome, "PATH=/bin ROOM=process"},
+		{lab.Fields{"process.cwd"}, func(s *specs.Spec) { s.Process.Cwd = "/etc" },
+			"cwd", func(pid proc.PID) string { return proc.Cwd(q, pid) }, "/etc"},
+		{lab.Fields{"process.user.uid"}, func(s *specs.Spec) { s.Process.User.UID = 1234 },
+			"status, Uid", status("Uid"), "1234 1234 1234 1234"},
+		{lab.Fields{"process.user.gid"}, func(s *specs.Spec) { s.Process.User.GID = 2345 },
+			"status, Gid", status("Gid"), "2345 2345 2345 2345"},
+		{lab.Fields{"process.user.additionalGids"}, func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{3456, 4567} },
+			"status, Groups", status("Groups"), "3456 4567"},
+		{lab.Fields{"process.user.umask"}, func(s *specs.Spec) { s.Process.User.Umask = new(uint32(0o37)) },
+			"status, Umask", status("Umask"), "0037"},
+		{lab.Fields{"process.noNewPrivileges"}, func(s *specs.Spec) { s.Process.NoNewPrivileges = true },
+			"status, NoNewPrivs", status("NoNewPrivs"), "1"},
+		{lab.Fields{"process.oomScoreAdj"}, func(s *specs.Spec) { s.Process.OOMScoreAdj = new(500) },
+			"oom_score_adj", procFile("oom_score_adj"), "500"},
+		{lab.Fields{"process.scheduler.policy"}, bundle.Scheduler(func(s *specs.Scheduler) { s.Policy = specs.SchedBatch }),
+			"stat, field 41", statField(41), strconv.Itoa(unix.SCHED_BATCH)},
+		{lab.Fields{"process.scheduler.nice"}, bundle.Scheduler(func(s *specs.Scheduler) { s.Nice = 7 }),
+			"stat, field 19", statField(19), "7"},
+		{lab.Fields{"process.ioPriority.class"},
+			bundle.IOPriority(func(p *specs.LinuxIOPriority) { p.Class = specs.IOPRIO_CLASS_BE }),
+			"ioprio_get(2), class", ioClass, "2"},
+		{lab.Fields{"process.ioPriority.priority"}, bundle.IOPriority(func(p *specs.LinuxIOPriority) { p.Priority = 6 }),
+			"ioprio_get(2), priority", ioPriority, "6"},
+		{lab.Fields{"linux.personality.domain"},
+			func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: specs.PerLinux32} },
+			"personality", procFile("personality"), "00000008"},
+	}
+}
+
+// knowsProcessField reports whether the runtime knows the field of a row of processFields.
+//
+// A runtime ignores a field that is newer than itself. runc 1.1.12 ignores those named here, and runc 1.2.0 applies them. The words in
+// the program show whether it knows the field, because each runc has read the personality and not every runc has applied it.
+func knowsProcessField(q *lab.Q, field string) bool {
+	q.Helper()
+	switch {
+	case strings.HasPrefix(field, "process.scheduler."):
+		return runc.KnowsScheduler(q)
+	case strings.HasPrefix(field, "process.ioPriority."):
+		return runc.KnowsSince(q, "ioPriority", "1.2.0-rc.1")
+	case field == "linux.personality.domain":
+		return runc.Knows(q, "unsupported personality flags")
+	}
+	return true
+}
+
+const homeOfRoot = "/cdb-home" // in the container's /etc/passwd
+
+// homeRow is an environment and a user of config.json, and the HOME that the program has then.
+type homeRow struct {
+	name       string // of the container
+	what, want string // what config.json has, in words, and the HOME
+	env        []string
+	uid        uint32
+}
+
+var homeRows = []homeRow{
+	{"home-absent", "no HOME", homeOfRoot, []string{"PATH=/bin"}, 0},
+	{"home-empty", "HOME=", homeOfRoot, []string{"PATH=/bin", "HOME="}, 0},
+	{"home-set", "HOME=/mine", "/mine", []string{"PATH=/bin", "HOME=/mine"}, 0},
+	{"home-unknown", "no HOME, and a user that /etc/passwd does not have", "/", []string{"PATH=/bin"}, 4321},
 }
 
 // Real-time and deadline scheduling: process.scheduler has a field for each argument of sched_setattr(2).
