@@ -41,35 +41,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 	self := proc.Self(q)
 
 	q.Step("on the host: what a process sees only if it shares the host's namespace of a type")
-	// The name of an abstract socket belongs to a network namespace, and is in no file system.
-	abstractSocket := "@" + q.ID("cdb-host")
-	listener, err := net.Listen("unix", abstractSocket)
-	assert.NilError(q, err)
-	q.TB.Cleanup(func() { listener.Close() })
-	// A System V shared memory segment belongs to an IPC namespace. Its size tells it from others.
-	const segmentSize = 0xcdb
-	segment, err := unix.SysvShmGet(unix.IPC_PRIVATE, segmentSize, unix.IPC_CREAT|0o600)
-	assert.NilError(q, err)
-	q.TB.Cleanup(func() {
-		_, err := unix.SysvShmCtl(segment, unix.IPC_RMID, nil)
-		assert.Check(q, err)
-	})
-	hostname, err := os.Hostname()
-	assert.NilError(q, err)
-	const decade = 10 * 365 * 24 * 60 * 60 // seconds; no host of the lab has been up for so long
-	rows := []struct {
-		entry    specs.LinuxNamespaceType
-		file     string // in /proc/PID/ns
-		seesHost string // a command that succeeds in the host's namespace alone
-	}{
-		{specs.PIDNamespace, "pid", "grep -qsxF " + self.Comm + " /proc/[0-9]*/comm"},
-		{specs.NetworkNamespace, "net", "grep -q " + abstractSocket + " /proc/net/unix"},
-		{specs.IPCNamespace, "ipc", fmt.Sprintf("awk '$4 == %d { found = 1 } END { exit !found }' /proc/sysvipc/shm", segmentSize)},
-		{specs.UTSNamespace, "uts", "[ $(hostname) = " + hostname + " ]"},
-		{specs.MountNamespace, "mnt", "[ -e " + q.Dir + " ]"},
-		{specs.CgroupNamespace, "cgroup", "grep -q :" + q.Cgroup + "/ /proc/self/cgroup"},
-		{specs.TimeNamespace, "time", fmt.Sprintf("[ $(cut -d. -f1 /proc/uptime) -lt %d ]", decade)},
-	}
+	rows := seenOnlyOnHost(q, self)
 	// What the kernel or the runtime cannot do is no row.
 	hasTime := file.Exists("/proc/self/ns/time") && runc.KnowsTimeNamespaces(q, b)
 	q.Fact("time namespaces", map[bool]string{true: "can be asked for", false: "unknown to the kernel or the runtime"}[hasTime])
@@ -129,15 +101,11 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 	q.Fact("shared with the host", inHost.SharedNamespaces(self.Identity))
 
 	q.Step("linux.namespaces[].path: it joins the namespace that the path names")
-	// Through a link, so that config.json reads the same in each run.
-	assert.NilError(q, os.Symlink(fmt.Sprintf("/proc/%d/ns", inOwn.PID), q.Dir+"/ns"))
-	q.Cleanup(func() { _ = os.Remove(q.Dir + "/ns") })
-	q.LogCommand(`ln -s /proc/$(grep -o '"init_process_pid":[0-9]*' root-own/cdb-runc-own/state.json | cut -d: -f2)/ns ns`)
-	path := func(file string) string { return q.Dir + "/ns/" + file }
+	links := linkToNamespaces(q, "own", inOwn)
 	_, joined, inJoined := runc.StartWithShell(q, b, "joined", func(s *specs.Spec) {
 		s.Linux.Namespaces = nil
 		for _, row := range rows {
-			ns := specs.LinuxNamespace{Type: row.entry, Path: path(row.file)}
+			ns := specs.LinuxNamespace{Type: row.entry, Path: links + "/" + row.file}
 			if row.entry == specs.MountNamespace {
 				ns.Path = ""
 			}
@@ -167,37 +135,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		joined.Run("cut -d: -f3 /proc/self/cgroup | sort -u").Out)
 
 	q.Step("entries that make no sense are refused, and leave nothing")
-	add := func(ns specs.LinuxNamespace) func(*specs.Spec) {
-		return func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, ns) }
-	}
-	replace := func(ns specs.LinuxNamespace) func(*specs.Spec) {
-		return func(s *specs.Spec) { bundle.WithoutNamespace(ns.Type)(s); add(ns)(s) }
-	}
-	type refusal struct {
-		what      string
-		edit      func(*specs.Spec)
-		wantError string
-	}
-	refusals := []refusal{
-		{"a type twice", add(specs.LinuxNamespace{Type: specs.UTSNamespace}), "duplicate"},
-		{"no type at all", add(specs.LinuxNamespace{Type: "nonsense"}), "namespace"},
-		{"no file of this path", replace(specs.LinuxNamespace{Type: specs.UTSNamespace, Path: q.Dir + "/nowhere"}),
-			"nowhere|no such file"},
-		{"a namespace of another type", replace(specs.LinuxNamespace{Type: specs.IPCNamespace, Path: path("net")}),
-			"setns|namespace"},
-		// With no path to mask, runc 1.5.2 does not refuse, and changes the host's own mount table: do not try that on a host
-		// that is still needed.
-		{"no mount namespace, but masked paths", bundle.WithoutNamespace(specs.MountNamespace), "MNT namespace"},
-		// In that mount namespace there is no directory of the bundle.
-		{"another's mount namespace", replace(specs.LinuxNamespace{Type: specs.MountNamespace, Path: path("mnt")}), "no such file"},
-	}
-	if hasTime {
-		offsets := func(s *specs.Spec) {
-			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: decade}}
-		}
-		refusals = append(refusals, refusal{"time offsets, on the host", offsets, "time namespace"})
-	}
-	for _, refused := range refusals {
+	for _, refused := range namespaceRefusals(q.Dir, links, hasTime) {
 		name := strings.NewReplacer(" ", "-", ",", "", "'", "").Replace(refused.what)
 		q.Run(name, func(q *lab.Q) {
 			r := runc.Variant(q, b, name, refused.edit).MustRefuse(refused.wantError)
@@ -207,6 +145,93 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 
 	q.Answer("An entry decides in which namespace of its type the process is: in a new one, or in the one that its path names. " +
 		"Without an entry, the process is in the namespace of the process that calls the runtime.")
+}
+
+const decade = 10 * 365 * 24 * 60 * 60 // seconds; no host of the lab has been up for so long
+
+// namespaceEntry is an entry of linux.namespaces, and how to tell the host's namespace from others of its type.
+type namespaceEntry struct {
+	entry    specs.LinuxNamespaceType
+	file     string // in /proc/PID/ns
+	seesHost string // a command that succeeds in the host's namespace alone
+}
+
+// seenOnlyOnHost makes a socket and a shared memory segment on the host. It returns one row for each type of namespace. The time
+// namespace is the last one.
+func seenOnlyOnHost(q *lab.Q, self proc.Process) []namespaceEntry {
+	q.Helper()
+	// The name of an abstract socket belongs to a network namespace, and is in no file system.
+	abstractSocket := "@" + q.ID("cdb-host")
+	listener, err := net.Listen("unix", abstractSocket)
+	assert.NilError(q, err)
+	q.TB.Cleanup(func() { listener.Close() })
+	// A System V shared memory segment belongs to an IPC namespace. Its size tells it from others.
+	const segmentSize = 0xcdb
+	segment, err := unix.SysvShmGet(unix.IPC_PRIVATE, segmentSize, unix.IPC_CREAT|0o600)
+	assert.NilError(q, err)
+	q.TB.Cleanup(func() {
+		_, err := unix.SysvShmCtl(segment, unix.IPC_RMID, nil)
+		assert.Check(q, err)
+	})
+	hostname, err := os.Hostname()
+	assert.NilError(q, err)
+	return []namespaceEntry{
+		{specs.PIDNamespace, "pid", "grep -qsxF " + self.Comm + " /proc/[0-9]*/comm"},
+		{specs.NetworkNamespace, "net", "grep -q " + abstractSocket + " /proc/net/unix"},
+		{specs.IPCNamespace, "ipc", fmt.Sprintf("awk '$4 == %d { found = 1 } END { exit !found }' /proc/sysvipc/shm", segmentSize)},
+		{specs.UTSNamespace, "uts", "[ $(hostname) = " + hostname + " ]"},
+		{specs.MountNamespace, "mnt", "[ -e " + q.Dir + " ]"},
+		{specs.CgroupNamespace, "cgroup", "grep -q :" + q.Cgroup + "/ /proc/self/cgroup"},
+		{specs.TimeNamespace, "time", fmt.Sprintf("[ $(cut -d. -f1 /proc/uptime) -lt %d ]", decade)},
+	}
+}
+
+// linkToNamespaces makes a link to the namespaces of a container's process, and returns it. With their paths through the link,
+// config.json reads the same in each run. The name is that of the container.
+func linkToNamespaces(q *lab.Q, name string, p proc.Process) string {
+	q.Helper()
+	link := q.Dir + "/ns"
+	assert.NilError(q, os.Symlink(fmt.Sprintf("/proc/%d/ns", p.PID), link))
+	q.Cleanup(func() { _ = os.Remove(link) })
+	q.LogCommand(`ln -s /proc/$(grep -o '"init_process_pid":[0-9]*' root-%[1]s/cdb-runc-%[1]s/state.json | cut -d: -f2)/ns ns`, name)
+	return link
+}
+
+// namespaceRefusal is an edit of config.json that makes create fail.
+type namespaceRefusal struct {
+	what      string
+	edit      func(*specs.Spec)
+	wantError string
+}
+
+// namespaceRefusals returns the entries that make no sense. links is the directory of the namespaces of a running container.
+func namespaceRefusals(questionDir, links string, hasTime bool) []namespaceRefusal {
+	add := func(ns specs.LinuxNamespace) func(*specs.Spec) {
+		return func(s *specs.Spec) { s.Linux.Namespaces = append(s.Linux.Namespaces, ns) }
+	}
+	replace := func(ns specs.LinuxNamespace) func(*specs.Spec) {
+		return func(s *specs.Spec) { bundle.WithoutNamespace(ns.Type)(s); add(ns)(s) }
+	}
+	refusals := []namespaceRefusal{
+		{"a type twice", add(specs.LinuxNamespace{Type: specs.UTSNamespace}), "duplicate"},
+		{"no type at all", add(specs.LinuxNamespace{Type: "nonsense"}), "namespace"},
+		{"no file of this path", replace(specs.LinuxNamespace{Type: specs.UTSNamespace, Path: questionDir + "/nowhere"}),
+			"nowhere|no such file"},
+		{"a namespace of another type", replace(specs.LinuxNamespace{Type: specs.IPCNamespace, Path: links + "/net"}),
+			"setns|namespace"},
+		// With no path to mask, runc 1.5.2 does not refuse, and changes the host's own mount table: do not try that on a host
+		// that is still needed.
+		{"no mount namespace, but masked paths", bundle.WithoutNamespace(specs.MountNamespace), "MNT namespace"},
+		// In that mount namespace there is no directory of the bundle.
+		{"another's mount namespace", replace(specs.LinuxNamespace{Type: specs.MountNamespace, Path: links + "/mnt"}), "no such file"},
+	}
+	if hasTime {
+		offsets := func(s *specs.Spec) {
+			s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: decade}}
+		}
+		refusals = append(refusals, namespaceRefusal{"time offsets, on the host", offsets, "time namespace"})
+	}
+	return refusals
 }
 
 // The hostname, the domain name, and those sysctls that belong to a namespace can be set for one container.
@@ -293,12 +318,9 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 	q.Fact("write to a sysctl from inside the container: error", r.Failure())
 
 	q.Step("another container joins these namespaces by their paths, and sets the values: they change for both")
-	// Through a link, so that config.json reads the same in each run.
-	assert.NilError(q, os.Symlink(fmt.Sprintf("/proc/%d/ns", inSet.PID), q.Dir+"/ns"))
-	q.Cleanup(func() { _ = os.Remove(q.Dir + "/ns") })
-	q.LogCommand(`ln -s /proc/$(grep -o '"init_process_pid":[0-9]*' root-set/cdb-runc-set/state.json | cut -d: -f2)/ns ns`)
-	runc.Variant(q, b, "joining", bundle.NamespacePath(specs.UTSNamespace, q.Dir+"/ns/uts"),
-		bundle.NamespacePath(specs.IPCNamespace, q.Dir+"/ns/ipc"), bundle.NamespacePath(specs.NetworkNamespace, q.Dir+"/ns/net"),
+	links := linkToNamespaces(q, "set", inSet)
+	runc.Variant(q, b, "joining", bundle.NamespacePath(specs.UTSNamespace, links+"/uts"),
+		bundle.NamespacePath(specs.IPCNamespace, links+"/ipc"), bundle.NamespacePath(specs.NetworkNamespace, links+"/net"),
 		func(s *specs.Spec) { s.Hostname = "cdb-joining" }, sysctl("net.ipv4.ip_default_ttl", "98"), sysctl("kernel.msgmax", "5432"),
 	).CreateAndStart()
 	want := slices.Clone(set)
