@@ -249,78 +249,7 @@ func readBadBundles(q *lab.Q) []badBundle {
 func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does runc accept though the specification forbids it?")
 	defer q.Recover()
-
-	type runningContainer struct {
-		*runc.Container
-		sh  *runc.Shell
-		pid proc.PID
-	}
-	type forbiddenValue struct {
-		field     string
-		patch     string                        // a merge patch onto config.json
-		demand    string                        // of the specification
-		observe   func(runningContainer) string // what has become of the value
-		want      string                        // what observe returns where the value is accepted
-		hasEffect bool                          // without the value, observe returns something else
-	}
-	const unsupportedIsAnError = "Runtimes MUST generate an error when invalid or unsupported values are encountered"
-	inheritedFilters := check.Int(q, proc.Status(q, proc.Self(q).PID, "Seccomp_filters"))
-	values := []forbiddenValue{
-		{"ociVersion", `{"ociVersion": "moon"}`, "MUST be in SemVer v2.0.0 format",
-			func(c runningContainer) string { return c.sh.Run("echo the program runs").Out },
-			"the program runs", false},
-		// Names are case-sensitive in JSON, but not in Go's reader of it.
-		{"hostname", `{"hostname": null, "HOSTNAME": "moon"}`, "Runtimes … MUST otherwise ignore [unknown properties]",
-			func(c runningContainer) string { return c.sh.Run("hostname").Out },
-			"moon", true},
-		{"process.rlimits[].type", `{"process": {"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64},
-			{"type": "RLIMIT_NOFILE", "soft": 32, "hard": 32}]}}`,
-			"If rlimits contains duplicated entries with same type, the runtime MUST generate an error",
-			func(c runningContainer) string {
-				l := proc.Limit(q, c.pid, "Max open files")
-				return l[0] + " " + l[1]
-			},
-			"32 32", true},
-		// 010000: one bit more than a mode has. umask(2) leaves it out.
-		{"process.user.umask", `{"process": {"user": {"umask": 4096}}}`, unsupportedIsAnError,
-			func(c runningContainer) string { return proc.Status(q, c.pid, "Umask") },
-			"0000", true},
-		{"hooks.createRuntime[].path", `{"hooks": {"createRuntime": [
-			{"path": "../bundle/rootfs/bin/busybox", "args": ["touch", "hooked"]}]}}`, "path MUST be absolute",
-			// The bundle's directory is in the host's mount namespace only.
-			func(c runningContainer) string {
-				return fmt.Sprint("the hook has made a file on the host: ", file.Exists(filepath.Join(c.Bundle.Dir, "hooked")))
-			},
-			"the hook has made a file on the host: true", true},
-		// Both are taken from the root directory, which is the working directory of `runc init` at that moment.
-		{"linux.maskedPaths", `{"linux": {"maskedPaths": ["etc"]}}`, "The values MUST be absolute paths",
-			func(c runningContainer) string { return c.sh.Run("grep -c ' /etc ' /proc/self/mountinfo").Out },
-			"1", true},
-		{"linux.readonlyPaths", `{"linux": {"readonlyPaths": ["run"]}}`, "The values MUST be absolute paths",
-			func(c runningContainer) string { return c.sh.Run("grep -c ' /run ' /proc/self/mountinfo").Out },
-			"1", true},
-		{"linux.seccomp.syscalls[].names", `{"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW",
-			"syscalls": [{"names": [], "action": "SCMP_ACT_ERRNO"}]}}}`, "names MUST contain at least one entry",
-			func(c runningContainer) string {
-				return fmt.Sprint(check.Int(q, proc.Status(q, c.pid, "Seccomp_filters"))-inheritedFilters, " filter")
-			},
-			"1 filter", true},
-		{"linux.personality.flags", `{"linux": {"personality": {"domain": "LINUX", "flags": ["MOON"]}}}`, unsupportedIsAnError,
-			func(c runningContainer) string { return proc.File(q, c.pid, "personality") },
-			"00000000", false},
-		// The container has no user namespace in which the mapping could be applied.
-		{"linux.uidMappings[].hostID", `{"linux": {"uidMappings": [{"containerID": 0, "hostID": 100000, "size": 10}]}}`,
-			unsupportedIsAnError,
-			func(c runningContainer) string {
-				uidMap := strings.Join(strings.Fields(proc.File(q, c.pid, "uid_map")), " ")
-				return fmt.Sprintf("uid_map %s, uid on the host %s", uidMap, proc.IDs(q, c.pid, "Uid")[1])
-			},
-			"uid_map 0 0 4294967295, uid on the host 0", false},
-		{"linux.devices[].path", `{"linux": {"devices": [{"path": "/moon", "type": "c", "major": 1, "minor": 3}]}}`,
-			"If a file already exists at path that does not match the requested device, the runtime MUST generate an error",
-			func(c runningContainer) string { return c.sh.Run("stat -c %F /moon").Out },
-			"regular file", false},
-	}
+	values := forbiddenValues(q)
 
 	b := bundle.Busybox(q, "sleep", "3600")
 	assert.NilError(q, os.WriteFile(b.Rootfs("moon"), []byte("no device\n"), 0o644))
@@ -403,6 +332,86 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 	}
 	q.Answer("It accepts relative paths, limits given twice, unknown flags and more. Some values are ignored without a message: mappings " +
 		"without a user namespace leave the program root on the host. Others have an effect: a hook with a relative path runs on the host.")
+}
+
+// runningContainer is a container whose program runs: the process pid, with a shell in the container.
+type runningContainer struct {
+	*runc.Container
+	sh  *runc.Shell
+	pid proc.PID
+}
+
+// forbiddenValue is a value in config.json that the specification forbids.
+type forbiddenValue struct {
+	field     string
+	patch     string                        // a merge patch onto config.json
+	demand    string                        // of the specification
+	observe   func(runningContainer) string // what has become of the value
+	want      string                        // what observe returns where the value is accepted
+	hasEffect bool                          // without the value, observe returns something else
+}
+
+// forbiddenValues returns values that runc never checks.
+func forbiddenValues(q *lab.Q) []forbiddenValue {
+	q.Helper()
+	const unsupportedIsAnError = "Runtimes MUST generate an error when invalid or unsupported values are encountered"
+	inheritedFilters := check.Int(q, proc.Status(q, proc.Self(q).PID, "Seccomp_filters"))
+	return []forbiddenValue{
+		{"ociVersion", `{"ociVersion": "moon"}`, "MUST be in SemVer v2.0.0 format",
+			func(c runningContainer) string { return c.sh.Run("echo the program runs").Out },
+			"the program runs", false},
+		// Names are case-sensitive in JSON, but not in Go's reader of it.
+		{"hostname", `{"hostname": null, "HOSTNAME": "moon"}`, "Runtimes … MUST otherwise ignore [unknown properties]",
+			func(c runningContainer) string { return c.sh.Run("hostname").Out },
+			"moon", true},
+		{"process.rlimits[].type", `{"process": {"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64},
+			{"type": "RLIMIT_NOFILE", "soft": 32, "hard": 32}]}}`,
+			"If rlimits contains duplicated entries with same type, the runtime MUST generate an error",
+			func(c runningContainer) string {
+				l := proc.Limit(q, c.pid, "Max open files")
+				return l[0] + " " + l[1]
+			},
+			"32 32", true},
+		// 010000: one bit more than a mode has. umask(2) leaves it out.
+		{"process.user.umask", `{"process": {"user": {"umask": 4096}}}`, unsupportedIsAnError,
+			func(c runningContainer) string { return proc.Status(q, c.pid, "Umask") },
+			"0000", true},
+		{"hooks.createRuntime[].path", `{"hooks": {"createRuntime": [
+			{"path": "../bundle/rootfs/bin/busybox", "args": ["touch", "hooked"]}]}}`, "path MUST be absolute",
+			// The bundle's directory is in the host's mount namespace only.
+			func(c runningContainer) string {
+				return fmt.Sprint("the hook has made a file on the host: ", file.Exists(filepath.Join(c.Bundle.Dir, "hooked")))
+			},
+			"the hook has made a file on the host: true", true},
+		// Both are taken from the root directory, which is the working directory of `runc init` at that moment.
+		{"linux.maskedPaths", `{"linux": {"maskedPaths": ["etc"]}}`, "The values MUST be absolute paths",
+			func(c runningContainer) string { return c.sh.Run("grep -c ' /etc ' /proc/self/mountinfo").Out },
+			"1", true},
+		{"linux.readonlyPaths", `{"linux": {"readonlyPaths": ["run"]}}`, "The values MUST be absolute paths",
+			func(c runningContainer) string { return c.sh.Run("grep -c ' /run ' /proc/self/mountinfo").Out },
+			"1", true},
+		{"linux.seccomp.syscalls[].names", `{"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW",
+			"syscalls": [{"names": [], "action": "SCMP_ACT_ERRNO"}]}}}`, "names MUST contain at least one entry",
+			func(c runningContainer) string {
+				return fmt.Sprint(check.Int(q, proc.Status(q, c.pid, "Seccomp_filters"))-inheritedFilters, " filter")
+			},
+			"1 filter", true},
+		{"linux.personality.flags", `{"linux": {"personality": {"domain": "LINUX", "flags": ["MOON"]}}}`, unsupportedIsAnError,
+			func(c runningContainer) string { return proc.File(q, c.pid, "personality") },
+			"00000000", false},
+		// The container has no user namespace in which the mapping could be applied.
+		{"linux.uidMappings[].hostID", `{"linux": {"uidMappings": [{"containerID": 0, "hostID": 100000, "size": 10}]}}`,
+			unsupportedIsAnError,
+			func(c runningContainer) string {
+				uidMap := strings.Join(strings.Fields(proc.File(q, c.pid, "uid_map")), " ")
+				return fmt.Sprintf("uid_map %s, uid on the host %s", uidMap, proc.IDs(q, c.pid, "Uid")[1])
+			},
+			"uid_map 0 0 4294967295, uid on the host 0", false},
+		{"linux.devices[].path", `{"linux": {"devices": [{"path": "/moon", "type": "c", "major": 1, "minor": 3}]}}`,
+			"If a file already exists at path that does not match the requested device, the runtime MUST generate an error",
+			func(c runningContainer) string { return c.sh.Run("stat -c %F /moon").Out },
+			"regular file", false},
+	}
 }
 
 // An id consists of ASCII letters, digits, and the characters _ + - and . It is the name of one directory, of 255 bytes at most.
