@@ -58,17 +58,8 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	p := proc.Snapshot(q, pid)
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	assert.Check(q, file.Exists(c.StateDir()))
-	for _, dir := range g.Dirs() {
-		assert.Check(q, file.Exists(dir), "no cgroup %s", dir)
-	}
-	kinds := map[string]int{}
-	for _, change := range host.OwnedBy(host.Diff(before, q.TakeInventory()), before, q.Owner) {
-		kinds[change.Kind]++
-	}
-	for _, kind := range []string{"cgroup", "process", "namespace", "directory"} {
-		assert.Check(q, kinds[kind] > 0, "a running container adds no %s to the host: %v", kind, kinds)
-	}
-	q.Fact("kinds of things that a running container adds to the host", slices.Sorted(maps.Keys(kinds)))
+	assertDirsExist(q, g.Dirs(), "no cgroup %s")
+	q.Fact("kinds of things that a running container adds to the host", kindsAdded(q, before))
 
 	q.Step("delete of a running container is refused, and changes nothing")
 	refused := c.Try("delete")
@@ -81,9 +72,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	c.Kill("KILL")
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	assert.Check(q, file.Exists(c.StateDir()))
-	for _, dir := range g.Dirs() {
-		assert.Check(q, file.Exists(dir), "the cgroup %s is gone before delete", dir)
-	}
+	assertDirsExist(q, g.Dirs(), "the cgroup %s is gone before delete")
 	q.Fact("after the process's death", c.State().Status)
 
 	q.Step("delete the container: the host is as it was before create")
@@ -98,9 +87,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	q.Step("delete keeps the bundle with what the program wrote, and the cgroup beside the container's")
 	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Config()), config))
 	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Rootfs("written")), "here"))
-	for _, dir := range cgroup.Of(q, neighbour).Dirs() {
-		assert.Check(q, file.Exists(dir), "the neighbour's cgroup %s is gone", dir)
-	}
+	assertDirsExist(q, cgroup.Of(q, neighbour).Dirs(), "the neighbour's cgroup %s is gone")
 	q.Fact("the file that the program wrote, after delete", file.Read(q, c.Bundle.Rootfs("written")))
 
 	q.Step("after delete the id is free: state and delete fail, and create succeeds")
@@ -133,26 +120,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	check.NoCgroup(q, forced.Bundle.Spec.Linux.CgroupsPath)
 
 	q.Step("kill returns before the process has ended: until then, delete is refused")
-	// The kernel ends pid 1 of a pid namespace after the last other process of it. That is an exec here, whose parent has to
-	// reap it; and the parent, runc exec, is stopped.
-	hurried := runc.Variant(q, b, "hurried")
-	killed := hurried.CreateAndStart()
-	exec := q.StartBackground("runc", "--root", hurried.Root, "exec", hurried.ID, "sleep", "3601")
-	group := cgroup.Of(q, hurried.Bundle.Spec.Linux.CgroupsPath)
-	executed := group.WaitForProgram("sleep", killed.PID)
-	exec.Signal(unix.SIGSTOP)
-	proc.WaitFor(q, proc.IsInState(exec.PID(), "T"))
-	hurried.Kill("KILL")
-	proc.WaitFor(q, proc.Dead(executed.Identity))
-	tooEarly := hurried.Try("delete")
-	assert.Check(q, tooEarly.Code != 0, "delete succeeds although process %d has not ended yet:\n%s", killed.PID, tooEarly)
-	assert.Check(q, proc.Alive(killed.PID), "process %d has ended before the other process of its pid namespace", killed.PID)
-	q.Fact("delete, while a killed process ends: error", runc.LastLogMessage(tooEarly))
-	q.Fact("delete, while a killed process ends: kernel function in which it sleeps (0: the kernel does not show it)", proc.WaitChannel(q, killed.PID))
-	exec.Signal(unix.SIGCONT)
-	proc.WaitFor(q, proc.Dead(killed.Identity))
-	assert.Check(q, cmp.Equal(exec.ExitCode(), 128+int(unix.SIGKILL)), "exit code of the exec, which the end of pid 1 has killed")
-	hurried.Delete()
+	deleteTooEarly(q, runc.Variant(q, b, "hurried"))
 
 	q.Control("kill and delete of an ordinary container, at once: either may be faster, the end of the process or delete")
 	racing := runc.Variant(q, b, "racing")
@@ -168,22 +136,12 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 
 	q.Step("make an empty cgroup at the container's path before create: delete removes it, as if create had made it")
 	owned := runc.Variant(q, b, "owned")
-	existing := cgroup.Of(q, owned.Bundle.Spec.Linux.CgroupsPath)
-	for _, dir := range existing.Dirs() {
-		assert.NilError(q, os.MkdirAll(dir, 0o755))
-		q.Cleanup(func() { _ = os.Remove(dir) })
-		q.LogCommand("mkdir -p %s", dir)
-	}
+	existing := makeEmptyCgroup(q, owned)
 	owned.KillAndDelete(owned.CreateAndStart())
-	kept := 0
-	for _, dir := range existing.Dirs() {
-		if file.Exists(dir) {
-			kept++
-		}
-	}
+	kept := countExisting(existing)
 	q.Fact("cgroups from before create that are kept", kept)
 	q.Clause("Delete: Note that resources associated with the container, but not created by this container, MUST NOT be deleted.",
-		lab.DeviatesUnless(kept == len(existing.Dirs()),
+		lab.DeviatesUnless(kept == len(existing),
 			"bundle and other cgroups are kept, but an empty cgroup that was at the container's path before goes with it"))
 
 	q.Step("call delete without an id: it fails")
@@ -193,4 +151,70 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 
 	q.Answer("Delete removes the state directory and the cgroup, which create made. The kernel has removed namespaces and mounts with " +
 		"the last process. The bundle stays.")
+}
+
+// assertDirsExist asserts that each of the directories exists. The message has a %s for the directory that does not.
+func assertDirsExist(q *lab.Q, dirs []string, message string) {
+	q.Helper()
+	for _, dir := range dirs {
+		assert.Check(q, file.Exists(dir), message, dir)
+	}
+}
+
+// kindsAdded returns the kinds of things that the host has, and did not have before the container.
+func kindsAdded(q *lab.Q, before host.Inventory) []string {
+	q.Helper()
+	kinds := map[string]int{}
+	for _, change := range host.OwnedBy(host.Diff(before, q.TakeInventory()), before, q.Owner) {
+		kinds[change.Kind]++
+	}
+	for _, kind := range []string{"cgroup", "process", "namespace", "directory"} {
+		assert.Check(q, kinds[kind] > 0, "a running container adds no %s to the host: %v", kind, kinds)
+	}
+	return slices.Sorted(maps.Keys(kinds))
+}
+
+// deleteTooEarly calls delete after kill, while pid 1 of the container has not ended yet. The kernel ends pid 1 of a pid namespace after
+// the last other process of it. That is an exec here, whose parent has to reap it; and the parent, runc exec, is stopped.
+func deleteTooEarly(q *lab.Q, c *runc.Container) {
+	killed := c.CreateAndStart()
+	exec := q.StartBackground("runc", "--root", c.Root, "exec", c.ID, "sleep", "3601")
+	group := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
+	executed := group.WaitForProgram("sleep", killed.PID)
+	exec.Signal(unix.SIGSTOP)
+	proc.WaitFor(q, proc.IsInState(exec.PID(), "T"))
+	c.Kill("KILL")
+	proc.WaitFor(q, proc.Dead(executed.Identity))
+	tooEarly := c.Try("delete")
+	assert.Check(q, tooEarly.Code != 0, "delete succeeds although process %d has not ended yet:\n%s", killed.PID, tooEarly)
+	assert.Check(q, proc.Alive(killed.PID), "process %d has ended before the other process of its pid namespace", killed.PID)
+	q.Fact("delete, while a killed process ends: error", runc.LastLogMessage(tooEarly))
+	q.Fact("delete, while a killed process ends: kernel function in which it sleeps (0: the kernel does not show it)",
+		proc.WaitChannel(q, killed.PID))
+	exec.Signal(unix.SIGCONT)
+	proc.WaitFor(q, proc.Dead(killed.Identity))
+	assert.Check(q, cmp.Equal(exec.ExitCode(), 128+int(unix.SIGKILL)), "exit code of the exec, which the end of pid 1 has killed")
+	c.Delete()
+}
+
+// makeEmptyCgroup makes the cgroup at the container's path, and returns its directories.
+func makeEmptyCgroup(q *lab.Q, c *runc.Container) (dirs []string) {
+	q.Helper()
+	dirs = cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Dirs()
+	for _, dir := range dirs {
+		assert.NilError(q, os.MkdirAll(dir, 0o755))
+		q.Cleanup(func() { _ = os.Remove(dir) })
+		q.LogCommand("mkdir -p %s", dir)
+	}
+	return dirs
+}
+
+// countExisting returns how many of the directories exist.
+func countExisting(dirs []string) (n int) {
+	for _, dir := range dirs {
+		if file.Exists(dir) {
+			n++
+		}
+	}
+	return n
 }

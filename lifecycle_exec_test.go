@@ -40,34 +40,7 @@ import (
 func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does `exec` join?")
 	defer q.Recover()
-	b := bundle.Busybox(q, "sleep", "3600")
-	// Each value differs from what a process has without config.json.
-	b.Edit(func(s *specs.Spec) {
-		s.Process.Env = append(s.Process.Env, "LESSON=exec")
-		s.Process.Cwd = "/tmp"
-		s.Process.User = specs.User{UID: 1000, GID: 2000, AdditionalGids: []uint32{3000, 4000}, Umask: new(uint32(0o27))}
-		s.Process.NoNewPrivileges = true
-		s.Process.OOMScoreAdj = new(321)
-		s.Process.Rlimits = []specs.POSIXRlimit{
-			{Type: "RLIMIT_NOFILE", Soft: 500, Hard: 600}, {Type: "RLIMIT_CORE", Soft: 4096, Hard: 8192},
-		}
-		kill, chown, bind := "CAP_KILL", "CAP_CHOWN", "CAP_NET_BIND_SERVICE"
-		s.Process.Capabilities = &specs.LinuxCapabilities{
-			Bounding: []string{kill, chown, bind}, Permitted: []string{kill, bind}, Effective: []string{kill, bind},
-			Inheritable: []string{kill, bind}, Ambient: []string{bind},
-		}
-		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccomp.NativeArch(),
-			Syscalls: []specs.LinuxSyscall{{Names: []string{"getcwd"}, Action: specs.ActErrno}}}
-	})
-	const chownBit, killBit, bindBit = 1 << 0, 1 << 5, 1 << 10 // linux/capability.h
-	fromConfig := map[string]string{
-		"Uid": "1000 1000 1000 1000", "Gid": "2000 2000 2000 2000", "Groups": "3000 4000", "Umask": "0027", "cwd": "/tmp",
-		"NoNewPrivs": "1", "Seccomp": "2", "oom_score_adj": "321",
-		"Max open files": "500 600 files", "Max core file size": "4096 8192 bytes",
-		"CapBnd": proc.Mask(killBit | chownBit | bindBit).String(), "CapInh": proc.Mask(killBit | bindBit).String(),
-		// Of a user other than root, execve(2) keeps as permitted and effective what is ambient (capabilities(7)).
-		"CapPrm": proc.Mask(bindBit).String(), "CapEff": proc.Mask(bindBit).String(), "CapAmb": proc.Mask(bindBit).String(),
-	}
+	b := bundle.Busybox(q, "sleep", "3600").Edit(configureProcess)
 	c := runc.New(q, b)
 	init := c.CreateAndStart()
 
@@ -83,6 +56,7 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 
 	q.Step("it has what config.json says of the process, as the first program does: ids, capabilities, limits, filter")
 	ofInit, ofExec := proc.Settings(q, init.PID), proc.Settings(q, joined.PID)
+	fromConfig := settingsOfConfig()
 	// runc 1.1 forgets the umask in exec. runc 1.2.0-rc.1 sets it, and is the first one whose features name mountExtensions.
 	if !runc.KnowsSince(q, "mountExtensions", "1.2.0-rc.1") {
 		q.Fact("exec: Umask, ignored by this runtime", ofExec["Umask"])
@@ -132,7 +106,6 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q.Fact("exit code", exits9.Code)
 
 	q.Control("flags of exec set other values, for this one process: even a capability that the container does not have")
-	const sysTimeBit = 1 << 25
 	other := runc.ExecSleep(q, c, "other", "--env", "LESSON=other", "--cwd", "/root", "--user", "0:0", "--cap", "CAP_SYS_TIME")
 	assert.Check(q, slices.Contains(other.Env, "LESSON=other"), "environ: %q", other.Env)
 	assert.Check(q, cmp.Equal(proc.Cwd(q, other.PID), "/root"))
@@ -150,17 +123,7 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q.Fact("exec --preserve-fds 1: descriptors", slices.Sorted(maps.Keys(preserved.FDs)))
 
 	q.Control("exec --cgroup puts the program into a cgroup below that of the container")
-	group := cgroup.Of(q, b.Spec.Linux.CgroupsPath)
-	hierarchy, dir, flag := "pids", group.Dir("pids"), "pids:sub" // on v1 a cgroup for each controller; without the flag the container's
-	if group.V2 {
-		hierarchy, flag = "", "sub"
-	}
-	q.Must("mkdir", filepath.Join(dir, "sub")) // delete removes it with the container's cgroup
-	below := runc.ExecSleep(q, c, "below", "--cgroup", flag)
-	wantCgroups := maps.Clone(init.Cgroups)
-	wantCgroups[hierarchy] += "/sub"
-	assert.Check(q, cmp.DeepEqual(below.Cgroups, wantCgroups), "cgroups of the program, after exec --cgroup %s", flag)
-	q.Fact("exec --cgroup: the cgroup", below.Cgroups[hierarchy])
+	execInCgroupBelow(q, c, init)
 
 	q.Step("the end of an exec does not end the container …")
 	q.KillProcess(other)
@@ -187,6 +150,55 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 
 	q.Answer("An exec joins all namespaces and the cgroup of pid 1. It has a pid, a parent and an exit code of its own. " +
 		"User, capabilities, limits and environment are those of config.json, unless a flag of exec sets others.")
+}
+
+// Bits of capabilities (linux/capability.h).
+const chownBit, killBit, bindBit, rawBit, sysTimeBit = 1 << 0, 1 << 5, 1 << 10, 1 << 13, 1 << 25
+
+// configureProcess edits the process of config.json. Each value differs from what a process has without config.json.
+func configureProcess(s *specs.Spec) {
+	s.Process.Env = append(s.Process.Env, "LESSON=exec")
+	s.Process.Cwd = "/tmp"
+	s.Process.User = specs.User{UID: 1000, GID: 2000, AdditionalGids: []uint32{3000, 4000}, Umask: new(uint32(0o27))}
+	s.Process.NoNewPrivileges = true
+	s.Process.OOMScoreAdj = new(321)
+	s.Process.Rlimits = []specs.POSIXRlimit{
+		{Type: "RLIMIT_NOFILE", Soft: 500, Hard: 600}, {Type: "RLIMIT_CORE", Soft: 4096, Hard: 8192},
+	}
+	kill, chown, bind := "CAP_KILL", "CAP_CHOWN", "CAP_NET_BIND_SERVICE"
+	s.Process.Capabilities = &specs.LinuxCapabilities{
+		Bounding: []string{kill, chown, bind}, Permitted: []string{kill, bind}, Effective: []string{kill, bind},
+		Inheritable: []string{kill, bind}, Ambient: []string{bind},
+	}
+	s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccomp.NativeArch(),
+		Syscalls: []specs.LinuxSyscall{{Names: []string{"getcwd"}, Action: specs.ActErrno}}}
+}
+
+// settingsOfConfig returns what [proc.Settings] has to return for a process of [configureProcess].
+func settingsOfConfig() map[string]string {
+	return map[string]string{
+		"Uid": "1000 1000 1000 1000", "Gid": "2000 2000 2000 2000", "Groups": "3000 4000", "Umask": "0027", "cwd": "/tmp",
+		"NoNewPrivs": "1", "Seccomp": "2", "oom_score_adj": "321",
+		"Max open files": "500 600 files", "Max core file size": "4096 8192 bytes",
+		"CapBnd": proc.Mask(killBit | chownBit | bindBit).String(), "CapInh": proc.Mask(killBit | bindBit).String(),
+		// Of a user other than root, execve(2) keeps as permitted and effective what is ambient (capabilities(7)).
+		"CapPrm": proc.Mask(bindBit).String(), "CapEff": proc.Mask(bindBit).String(), "CapAmb": proc.Mask(bindBit).String(),
+	}
+}
+
+// execInCgroupBelow makes a cgroup below that of the container, and executes a program in it.
+func execInCgroupBelow(q *lab.Q, c *runc.Container, init proc.Process) {
+	group := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
+	hierarchy, dir, flag := "pids", group.Dir("pids"), "pids:sub" // on v1 a cgroup for each controller; without the flag the container's
+	if group.V2 {
+		hierarchy, flag = "", "sub"
+	}
+	q.Must("mkdir", filepath.Join(dir, "sub")) // delete removes it with the container's cgroup
+	below := runc.ExecSleep(q, c, "below", "--cgroup", flag)
+	wantCgroups := maps.Clone(init.Cgroups)
+	wantCgroups[hierarchy] += "/sub"
+	assert.Check(q, cmp.DeepEqual(below.Cgroups, wantCgroups), "cgroups of the program, after exec --cgroup %s", flag)
+	q.Fact("exec --cgroup: the cgroup", below.Cgroups[hierarchy])
 }
 
 // A flag of exec changes the field of process that it names, and the settings that follow from this field. It does so only for the
@@ -227,7 +239,6 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 	plain := runc.ExecSleep(q, c, "plain")
 	ofPlain := settings(plain)
 	assert.Check(q, cmp.Equal(ofPlain["environ"], "HOME=/root LESSON=config PATH=/bin"))
-	const killBit, rawBit = 1 << 5, 1 << 13 // linux/capability.h
 	assert.Check(q, cmp.Equal(ofPlain["CapEff"], proc.Mask(killBit).String()))
 	q.Fact("without a flag: user, groups and capabilities",
 		[]string{ofPlain["Uid"], ofPlain["Gid"], ofPlain["Groups"], ofPlain["CapEff"]})

@@ -481,144 +481,81 @@ func TestLifecycle_WhichKeysCanTheProgramUse(t *testing.T) {
 	runtime.LockOSThread()
 	b := bundle.Busybox(q, "sleep", "3600")
 	b.Edit(func(s *specs.Spec) { s.Linux.MaskedPaths = nil }) // runc spec masks /proc/keys
-	callersKeyring, callersKey, containersKey := q.ID("cdb-caller"), q.ID("cdb-callers-key"), q.ID("cdb-containers-key")
-	usersKey := q.ID("cdb-users-key")
-	// addKey joins the session keyring of this name, and adds a key that only a process that has the keyring can view, read and use.
-	addKey := func(keyring, key string) int {
-		q.Helper()
-		id, err := unix.KeyctlJoinSessionKeyring(keyring)
-		if err != nil {
-			q.Skipf("this kernel, or a seccomp filter on the lab, has no keyrings: %v. Ask it in the VM: make lab", err)
-		}
-		serial, err := unix.AddKey("user", key, []byte("secret"), id)
-		assert.NilError(q, err, "add a key to the session keyring %s", keyring)
-		const possessor = 0x3f00_0000
-		assert.NilError(q, unix.KeyctlSetperm(serial, possessor))
-		q.LogCommand("keyctl session %s   # and in its shell: keyctl setperm $(keyctl add user %s secret @s) %#x", keyring, key, possessor)
-		return serial
-	}
-	// keysIn returns which of the three keys a table of keys lists. /proc/keys lists a key only to processes that may view it. Here those are
-	// the processes that have the key's keyring, and they may use the key, too.
-	const ofCaller, ofContainer, ofUser = "the caller's key", "the container's key", "the user's key"
-	keysIn := func(table string) (keys []string) {
-		for _, key := range []struct{ name, is string }{{callersKey, ofCaller}, {containersKey, ofContainer}, {usersKey, ofUser}} {
-			if strings.Contains(table, " "+key.name+":") {
-				keys = append(keys, key.is)
-			}
-		}
-		return keys
-	}
-	// keyrings returns the serial numbers of the container's session keyrings in a table of keys.
-	keyrings := func(table string, c *runc.Container) (serials []string) {
-		for line := range strings.Lines(table) {
-			if strings.Contains(line, " _ses."+c.ID+":") {
-				serials = append(serials, strings.Fields(line)[0])
-			}
-		}
-		return serials
-	}
+	keys := newTestKeys(q)
 
 	q.Step("the caller of runc has a key in its session keyring. The container's program has another keyring, and not the caller's key")
-	addKey(callersKeyring, callersKey)
-	assert.Check(q, cmp.DeepEqual(keysIn(file.Read(q, "/proc/keys")), []string{ofCaller}), "keys that the caller can use")
+	addKey(q, keys.callersKeyring, keys.callers)
+	assert.Check(q, cmp.DeepEqual(keys.in(file.Read(q, "/proc/keys")), []string{ofCaller}), "keys that the caller can use")
 	// Written now, long before it is executed: another question may start a command meanwhile, which has the file open for a moment, and
 	// then the kernel refuses to execute it (ETXTBSY).
-	const linkUserKeyring = "/link-user-keyring"
-	program := seccomp.SyscallProgram(unix.SYS_KEYCTL, [3]int32{unix.KEYCTL_LINK, unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_SESSION_KEYRING})
-	assert.NilError(q, os.WriteFile(b.Rootfs(linkUserKeyring), program, 0o755))
+	writeLinkUserKeyring(q, b)
 	c, sh, _ := runc.StartWithShell(q, b, q.ID("keys"))
-	ofHost := keyrings(file.Read(q, "/proc/keys"), c)
+	ofHost := keyringsOf(c, file.Read(q, "/proc/keys"))
 	assert.Check(q, cmp.Len(ofHost, 1), "keyrings _ses.%s on the host", c.ID)
 	q.Fact("keyrings _ses.<id> while the container runs", len(ofHost))
 	const list = "cat /proc/keys"
-	assert.Check(q, cmp.Len(keysIn(sh.Run(list).Out), 0), "keys of the caller that the program can use")
-	q.Fact("program: keys of the caller that it can use", keysIn(sh.Run(list).Out))
-	assert.Check(q, cmp.Len(keysIn(c.Exec("cat", "/proc/keys").Stdout), 0), "keys of its caller that an executed program can use")
-	q.Fact("executed program: keys of the caller that it can use", keysIn(c.Exec("cat", "/proc/keys").Stdout))
+	assert.Check(q, cmp.Len(keys.in(sh.Run(list).Out), 0), "keys of the caller that the program can use")
+	q.Fact("program: keys of the caller that it can use", keys.in(sh.Run(list).Out))
+	assert.Check(q, cmp.Len(keys.in(c.Exec("cat", "/proc/keys").Stdout), 0), "keys of its caller that an executed program can use")
+	q.Fact("executed program: keys of the caller that it can use", keys.in(c.Exec("cat", "/proc/keys").Stdout))
 
 	q.Control("with --no-new-keyring the program has the caller's keyring, and the key")
 	inheriting := runc.Variant(q, b, q.ID("inheriting"))
 	inheritingShell := inheriting.UseShell()
 	inheriting.Must("create", "--no-new-keyring")
 	inheriting.Start()
-	assert.Check(q, cmp.DeepEqual(keysIn(inheritingShell.Run(list).Out), []string{ofCaller}),
+	assert.Check(q, cmp.DeepEqual(keys.in(inheritingShell.Run(list).Out), []string{ofCaller}),
 		"keys that the program can use, with --no-new-keyring")
-	assert.Check(q, cmp.Len(keyrings(file.Read(q, "/proc/keys"), inheriting), 0), "keyrings _ses.%s on the host", inheriting.ID)
-	q.Fact("--no-new-keyring: keys that the program can use", keysIn(inheritingShell.Run(list).Out))
+	assert.Check(q, cmp.Len(keyringsOf(inheriting, file.Read(q, "/proc/keys")), 0), "keyrings _ses.%s on the host", inheriting.ID)
+	q.Fact("--no-new-keyring: keys that the program can use", keys.in(inheritingShell.Run(list).Out))
 
 	q.Step("a key is added to the container's keyring: the program can use it, and so can an executed program")
-	addKey("_ses."+c.ID, containersKey)
-	addKey(callersKeyring, callersKey) // so that the caller of exec has it no more
+	addKey(q, "_ses."+c.ID, keys.containers)
+	addKey(q, keys.callersKeyring, keys.callers) // so that the caller of exec has it no more
 	for how, table := range map[string]string{"program": sh.Run(list).Out, "executed program": c.Exec("cat", "/proc/keys").Stdout} {
-		assert.Check(q, cmp.DeepEqual(keysIn(table), []string{ofContainer}), "keys that the %s can use", how)
-		q.Fact(how+": keys that it can use, after a key was added", keysIn(table))
+		assert.Check(q, cmp.DeepEqual(keys.in(table), []string{ofContainer}), "keys that the %s can use", how)
+		q.Fact(how+": keys that it can use, after a key was added", keys.in(table))
 	}
 
 	q.Step("a container with the same id, in another state directory, has the same keyring")
 	same := runc.Named(q, b.Variant("same", c.ID+"-same"), "root-same", c.ID)
 	sameShell := same.UseShell()
 	same.CreateAndStart()
-	assert.Check(q, cmp.DeepEqual(keysIn(sameShell.Run(list).Out), []string{ofContainer}),
+	assert.Check(q, cmp.DeepEqual(keys.in(sameShell.Run(list).Out), []string{ofContainer}),
 		"keys that a program in a container with the same id can use")
-	assert.Check(q, cmp.DeepEqual(keyrings(sameShell.Run(list).Out, c), ofHost), "keyring _ses.%s of both containers", c.ID)
-	q.Fact("same id in another state directory: keys that the program can use", keysIn(sameShell.Run(list).Out))
+	assert.Check(q, cmp.DeepEqual(keyringsOf(c, sameShell.Run(list).Out), ofHost), "keyring _ses.%s of both containers", c.ID)
+	q.Fact("same id in another state directory: keys that the program can use", keys.in(sameShell.Run(list).Out))
 	q.Control("a container with another id has another keyring")
 	_, otherShell, _ := runc.StartWithShell(q, b, q.ID("other"))
-	assert.Check(q, cmp.Len(keysIn(otherShell.Run(list).Out), 0), "keys that a program in a container with another id can use")
-	q.Fact("another id: keys that the program can use", keysIn(otherShell.Run(list).Out))
+	assert.Check(q, cmp.Len(keys.in(otherShell.Run(list).Out), 0), "keys that a program in a container with another id can use")
+	q.Fact("another id: keys that the program can use", keys.in(otherShell.Run(list).Out))
 
 	if runtime.GOARCH == "amd64" { // because of the program
 		q.Step("the keyring of the host's root (@u) has a key. Root of the container links this keyring into its own, and can use the key")
-		serial := addKey(callersKeyring, usersKey) // the caller has to possess the key to link it
-		_, err := unix.KeyctlInt(unix.KEYCTL_LINK, serial, unix.KEY_SPEC_USER_KEYRING, 0, 0)
-		assert.NilError(q, err, "link the key into the keyring of the host's root")
-		q.LogCommand("keyctl link $(keyctl search @s user %s) @u", usersKey)
-		q.Cleanup(func() {
-			_, err := unix.KeyctlInt(unix.KEYCTL_UNLINK, serial, unix.KEY_SPEC_USER_KEYRING, 0, 0)
-			assert.Check(q, err, "unlink the key from the keyring of the host's root")
-		})
-		before := keysIn(sh.Run(list).Out)
-		linked := sh.Run(linkUserKeyring + "   # keyctl link @u @s").Code
-		assert.Check(q, cmp.Equal(linked, 0), "exit code of a program that links @u into @s")
-		after := keysIn(sh.Run(list).Out)
-		assert.Check(q, cmp.DeepEqual(before, []string{ofContainer}), "keys that the program can use, before it has linked @u")
-		assert.Check(q, cmp.DeepEqual(after, []string{ofContainer, ofUser}), "keys that the program can use, after it has linked @u")
-		q.Fact("before keyctl link @u @s: keys that the program can use", before)
-		q.Fact("after keyctl link @u @s: keys that the program can use", after)
+		addToUserKeyring(q, addKey(q, keys.callersKeyring, keys.users), keys.users) // the caller has to possess the key to link it
+		assertUsesUsersKey(q, sh, keys)
 	}
 
 	const user = 165433 // no user of the host has this id
-	mapped := func(host uint32) func(*specs.Spec) {
-		return func(s *specs.Spec) {
-			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-			s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: host, Size: 1000}}
-			s.Linux.GIDMappings = s.Linux.UIDMappings
-		}
-	}
-	skipWithoutUserNamespaces := func(q *lab.Q) {
-		if path := "/proc/sys/user/max_user_namespaces"; file.Exists(path) && file.Read(q, path) == "0" {
-			q.Skip("this kernel allows no user namespace: set user.max_user_namespaces above 0")
-		}
-	}
 	q.Run("user-namespace", func(q *lab.Q) {
 		skipWithoutUserNamespaces(q)
 		q.Control("a container with the same id, in a user namespace: it has another keyring of the same name")
-		bundleOfIt := b.InSubtest(q).Variant("same-mapped", c.ID+"-same-mapped", mapped(user+2000))
+		bundleOfIt := b.InSubtest(q).Variant("same-mapped", c.ID+"-same-mapped", mapRootTo(user+2000))
 		apart := runc.Named(q, bundleOfIt, "root-same-mapped", c.ID)
 		apartShell := apart.UseShell()
 		apart.CreateAndStart()
-		assert.Check(q, cmp.Len(keysIn(apartShell.Run(list).Out), 0),
+		assert.Check(q, cmp.Len(keys.in(apartShell.Run(list).Out), 0),
 			"keys that a program in a container with the same id, in a user namespace, can use")
-		ofIt := keyrings(apartShell.Run(list).Out, c)
+		ofIt := keyringsOf(c, apartShell.Run(list).Out)
 		assert.Check(q, cmp.Len(ofIt, 1), "keyrings _ses.%s that the program sees", c.ID)
 		assert.Check(q, !slices.Equal(ofIt, ofHost), "the container in a user namespace has joined the keyring %v", ofHost)
 		if runtime.GOARCH == "amd64" {
 			assert.Check(q, cmp.Equal(apartShell.Run(linkUserKeyring).Code, 0), "exit code of a program that links @u into @s")
-			after := keysIn(apartShell.Run(list).Out)
+			after := keys.in(apartShell.Run(list).Out)
 			assert.Check(q, cmp.Len(after, 0), "keys that a program in a user namespace can use, after it has linked @u")
 			q.Fact("after keyctl link @u @s in a user namespace: keys that the program can use", after)
 		}
-		q.Fact("same id in a user namespace: keys that the program can use", keysIn(apartShell.Run(list).Out))
+		q.Fact("same id in a user namespace: keys that the program can use", keys.in(apartShell.Run(list).Out))
 		q.Fact("same id in a user namespace: has the same keyring", slices.Equal(ofIt, ofHost))
 	})
 
@@ -627,42 +564,157 @@ func TestLifecycle_WhichKeysCanTheProgramUse(t *testing.T) {
 		skipWithoutUserNamespaces(q)
 		maximum := check.Int(q, file.Read(q, "/proc/sys/kernel/keys/maxkeys"))
 		q.Step("the user that is root in the container's user namespace has as many keys as the kernel allows: create fails")
-		keyring, err := unix.KeyctlJoinSessionKeyring(q.ID("cdb-full"))
-		assert.NilError(q, err)
-		assert.NilError(q, unix.Setfsuid(user))
-		keys := 0
-		for ; err == nil && keys <= maximum; keys++ {
-			_, err = unix.AddKey("user", fmt.Sprintf("%s-%d", q.ID("cdb-full"), keys), []byte("-"), keyring)
-		}
-		assert.NilError(q, unix.Setfsuid(0))
-		assert.Assert(q, cmp.ErrorIs(err, unix.EDQUOT), "after %d keys, where the maximum is %d", keys, maximum)
+		keyring := fillQuota(q, user, maximum)
 		// A long id: the name of its keyring needs more bytes than each of the keys. The quota may also be one of bytes (maxbytes).
-		full := runc.Variant(q, b, "full-"+strings.Repeat("x", 64), mapped(user))
+		full := runc.Variant(q, b, "full-"+strings.Repeat("x", 64), mapRootTo(user))
 		r := full.MustRefuse("unable to (join|create) session key.*quota exceeded")
 		q.Fact("quota full: error of create", runc.StableMessage(r.Stderr))
 
 		q.Control("with --no-new-keyring, and for another user: create succeeds")
 		q.Fact("quota full: exit code of create --no-new-keyring", full.Must("create", "--no-new-keyring").Code)
 		full.Delete()
-		free := runc.Variant(q, b, "free", mapped(user+1000))
+		free := runc.Variant(q, b, "free", mapRootTo(user+1000))
 		q.Fact("quota of another user: exit code of create", free.Must("create").Code)
 		free.Delete()
 
 		q.Control("clear the keyring: create succeeds")
-		_, err = unix.KeyctlInt(unix.KEYCTL_CLEAR, keyring, 0, 0, 0)
-		assert.NilError(q, err)
-		proc.WaitFor(q, func(poll.LogT) poll.Result {
-			for line := range strings.Lines(file.Read(q, "/proc/key-users")) {
-				if f := strings.Fields(line); slices.Contains(f, fmt.Sprintf("%d:", user)) && !strings.HasPrefix(f[3], "0/") {
-					return poll.Continue("user %d still has keys: %s", user, line)
-				}
-			}
-			return poll.Success()
-		})
+		clearKeyring(q, keyring, user)
 		q.Fact("keyring cleared: exit code of create", full.Must("create").Code)
 		full.Delete()
 	})
 
 	q.Answer("The program can use the keys of the session keyring that `runc init` made for it, _ses.<id>, and those of its user's keyring. " +
 		"With --no-new-keyring it can use the keys of runc's caller.")
+}
+
+// testKeys are the names of the keys that a question adds, and of the session keyring of its caller.
+type testKeys struct {
+	callersKeyring             string
+	callers, containers, users string // each in the keyring of its owner: the caller of runc, the container, the host's root
+}
+
+// Names of the three keys in facts and messages: whose key it is.
+const ofCaller, ofContainer, ofUser = "the caller's key", "the container's key", "the user's key"
+
+// newTestKeys returns names that no other question uses.
+func newTestKeys(q *lab.Q) testKeys {
+	return testKeys{q.ID("cdb-caller"), q.ID("cdb-callers-key"), q.ID("cdb-containers-key"), q.ID("cdb-users-key")}
+}
+
+// in returns which of the three keys a table of keys lists. /proc/keys lists a key only to processes that may view it. Here those are
+// the processes that have the key's keyring, and they may use the key, too.
+func (k testKeys) in(table string) (keys []string) {
+	for _, key := range []struct{ name, is string }{{k.callers, ofCaller}, {k.containers, ofContainer}, {k.users, ofUser}} {
+		if strings.Contains(table, " "+key.name+":") {
+			keys = append(keys, key.is)
+		}
+	}
+	return keys
+}
+
+// addKey joins the session keyring of this name, and adds a key that only a process that has the keyring can view, read and use.
+func addKey(q *lab.Q, keyring, key string) (serial int) {
+	q.Helper()
+	id, err := unix.KeyctlJoinSessionKeyring(keyring)
+	if err != nil {
+		q.Skipf("this kernel, or a seccomp filter on the lab, has no keyrings: %v. Ask it in the VM: make lab", err)
+	}
+	serial, err = unix.AddKey("user", key, []byte("secret"), id)
+	assert.NilError(q, err, "add a key to the session keyring %s", keyring)
+	const possessor = 0x3f00_0000
+	assert.NilError(q, unix.KeyctlSetperm(serial, possessor))
+	q.LogCommand("keyctl session %s   # and in its shell: keyctl setperm $(keyctl add user %s secret @s) %#x", keyring, key, possessor)
+	return serial
+}
+
+// linkUserKeyring is the path of a program in the container, which links the keyring of its user into its session keyring
+// (keyctl link @u @s).
+const linkUserKeyring = "/link-user-keyring"
+
+// writeLinkUserKeyring writes the program linkUserKeyring into a rootfs.
+func writeLinkUserKeyring(q *lab.Q, b *bundle.Bundle) {
+	q.Helper()
+	program := seccomp.SyscallProgram(unix.SYS_KEYCTL, [3]int32{unix.KEYCTL_LINK, unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_SESSION_KEYRING})
+	assert.NilError(q, os.WriteFile(b.Rootfs(linkUserKeyring), program, 0o755))
+}
+
+// keyringsOf returns the serial numbers of the container's session keyrings in a table of keys.
+func keyringsOf(c *runc.Container, table string) (serials []string) {
+	for line := range strings.Lines(table) {
+		if strings.Contains(line, " _ses."+c.ID+":") {
+			serials = append(serials, strings.Fields(line)[0])
+		}
+	}
+	return serials
+}
+
+// addToUserKeyring links a key into the keyring of the host's root (@u), until the end of the question.
+func addToUserKeyring(q *lab.Q, serial int, name string) {
+	q.Helper()
+	_, err := unix.KeyctlInt(unix.KEYCTL_LINK, serial, unix.KEY_SPEC_USER_KEYRING, 0, 0)
+	assert.NilError(q, err, "link the key into the keyring of the host's root")
+	q.LogCommand("keyctl link $(keyctl search @s user %s) @u", name)
+	q.Cleanup(func() {
+		_, err := unix.KeyctlInt(unix.KEYCTL_UNLINK, serial, unix.KEY_SPEC_USER_KEYRING, 0, 0)
+		assert.Check(q, err, "unlink the key from the keyring of the host's root")
+	})
+}
+
+// assertUsesUsersKey asserts that a shell in a container can use the key in its user's keyring, after it has linked this keyring.
+func assertUsesUsersKey(q *lab.Q, sh *runc.Shell, keys testKeys) {
+	before := keys.in(sh.Run("cat /proc/keys").Out)
+	linked := sh.Run(linkUserKeyring + "   # keyctl link @u @s").Code
+	assert.Check(q, cmp.Equal(linked, 0), "exit code of a program that links @u into @s")
+	after := keys.in(sh.Run("cat /proc/keys").Out)
+	assert.Check(q, cmp.DeepEqual(before, []string{ofContainer}), "keys that the program can use, before it has linked @u")
+	assert.Check(q, cmp.DeepEqual(after, []string{ofContainer, ofUser}), "keys that the program can use, after it has linked @u")
+	q.Fact("before keyctl link @u @s: keys that the program can use", before)
+	q.Fact("after keyctl link @u @s: keys that the program can use", after)
+}
+
+// mapRootTo gives the container a user namespace, whose root is this user of the host.
+func mapRootTo(host uint32) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: host, Size: 1000}}
+		s.Linux.GIDMappings = s.Linux.UIDMappings
+	}
+}
+
+// skipWithoutUserNamespaces skips the subtest if the kernel allows no user namespace.
+func skipWithoutUserNamespaces(q *lab.Q) {
+	q.Helper()
+	if path := "/proc/sys/user/max_user_namespaces"; file.Exists(path) && file.Read(q, path) == "0" {
+		q.Skip("this kernel allows no user namespace: set user.max_user_namespaces above 0")
+	}
+}
+
+// fillQuota joins a new session keyring, and adds keys of a user to it until the kernel refuses one. It returns the keyring.
+func fillQuota(q *lab.Q, user, maximum int) (keyring int) {
+	q.Helper()
+	keyring, err := unix.KeyctlJoinSessionKeyring(q.ID("cdb-full"))
+	assert.NilError(q, err)
+	assert.NilError(q, unix.Setfsuid(user))
+	keys := 0
+	for ; err == nil && keys <= maximum; keys++ {
+		_, err = unix.AddKey("user", fmt.Sprintf("%s-%d", q.ID("cdb-full"), keys), []byte("-"), keyring)
+	}
+	assert.NilError(q, unix.Setfsuid(0))
+	assert.Assert(q, cmp.ErrorIs(err, unix.EDQUOT), "after %d keys, where the maximum is %d", keys, maximum)
+	return keyring
+}
+
+// clearKeyring removes all keys from a keyring, and waits until the kernel counts no key of the user any more.
+func clearKeyring(q *lab.Q, keyring, user int) {
+	q.Helper()
+	_, err := unix.KeyctlInt(unix.KEYCTL_CLEAR, keyring, 0, 0, 0)
+	assert.NilError(q, err)
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		for line := range strings.Lines(file.Read(q, "/proc/key-users")) {
+			if f := strings.Fields(line); slices.Contains(f, fmt.Sprintf("%d:", user)) && !strings.HasPrefix(f[3], "0/") {
+				return poll.Continue("user %d still has keys: %s", user, line)
+			}
+		}
+		return poll.Success()
+	})
 }

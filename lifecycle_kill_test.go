@@ -38,29 +38,13 @@ func TestLifecycle_WhatDoesKillDo(t *testing.T) {
 	b := bundle.Busybox(q, "sleep", "3600")
 
 	q.Step("send signals to a program with handlers, which writes down the signals that it receives")
-	received := b.Rootfs("heard")
-	listener := runc.Variant(q, b, "listener", bundle.WritableRootfs,
-		bundle.Args("sh", "-c", `for s in HUP USR1 USR2 WINCH; do trap "echo $s >> /heard" $s; done
-trap "echo TERM >> /heard; exit 7" TERM
-echo ready > /heard; while :; do sleep 3600 & wait $!; done`))
-	p := listener.CreateAndStart()
-	proc.WaitFor(q, file.HasContent(received, "ready"))
-	caught := proc.Bits(q, p.PID, "SigCgt")
-	q.Fact("SigCgt", caught)
-	expected := []string{"ready"}
-	kill := func(typed, name string, signal unix.Signal) {
-		q.Helper()
-		assert.Check(q, caught.Signal(signal), "the program has no handler for %s", typed)
-		listener.Kill(typed)
-		expected = append(expected, name)
-		// Exactly those that were sent so far: the file is compared whole.
-		proc.WaitFor(q, file.HasContent(received, strings.Join(expected, "\n")))
-	}
-	kill("USR1", "USR1", unix.SIGUSR1)
-	kill("SIGHUP", "HUP", unix.SIGHUP)
-	kill("12", "USR2", unix.SIGUSR2) // on amd64 and arm64
-	kill("winch", "WINCH", unix.SIGWINCH)
-	q.Fact("signals that the program received", expected[1:])
+	listener := startListener(q, b)
+	q.Fact("SigCgt", listener.caught)
+	listener.killAndReceive("USR1", "USR1", unix.SIGUSR1)
+	listener.killAndReceive("SIGHUP", "HUP", unix.SIGHUP)
+	listener.killAndReceive("12", "USR2", unix.SIGUSR2) // on amd64 and arm64
+	listener.killAndReceive("winch", "WINCH", unix.SIGWINCH)
+	q.Fact("signals that the program received", listener.expected[1:])
 	q.Clause("Kill: This operation MUST send the specified signal to the container process.", lab.Met)
 
 	q.Step("send USR1 three times to the paused container: after resume, the program receives it once")
@@ -71,15 +55,15 @@ echo ready > /heard; while :; do sleep 3600 & wait $!; done`))
 	}
 	listener.Must("resume")
 	if whilePaused.Code == 0 {
-		expected = append(expected, "USR1")
+		listener.expected = append(listener.expected, "USR1")
 	}
-	proc.WaitFor(q, file.HasContent(received, strings.Join(expected, "\n")))
-	kill("WINCH", "WINCH", unix.SIGWINCH) // and no second USR1 before it
-	q.Fact("signals received of USR1, USR1, USR1, WINCH", expected[5:])
+	listener.waitForExpected()
+	listener.killAndReceive("WINCH", "WINCH", unix.SIGWINCH) // and no second USR1 before it
+	q.Fact("signals received of USR1, USR1, USR1, WINCH", listener.expected[5:])
 
 	q.Step("send TERM: the handler ends the program. runc refuses a signal to the stopped container")
-	kill("TERM", "TERM", unix.SIGTERM)
-	proc.WaitFor(q, proc.Dead(p.Identity))
+	listener.killAndReceive("TERM", "TERM", unix.SIGTERM)
+	proc.WaitFor(q, proc.Dead(listener.process.Identity))
 	assert.Equal(q, listener.State().Status, specs.StateStopped)
 	refused := listener.Try("kill", "KILL")
 	assert.Check(q, refused.Code != 0, "kill of a stopped container succeeds:\n%s", refused)
@@ -134,9 +118,7 @@ echo ready > /heard; while :; do sleep 3600 & wait $!; done`))
 	q.Fact("a created container after TERM", created.State().Status)
 
 	q.Step("send KILL to a container that has no pid namespace of its own: all processes of its cgroup end")
-	// In a pid namespace of its own the kernel does that when pid 1 dies. Here the runtime has to. runc does it since 1.2.0, and the
-	// option --all, by which the caller had to ask for it, is obsolete since then.
-	endsAll := !runc.IsRunc(q) || runc.Knows(q, "(obsoleted, do not use)")
+	// In a pid namespace of its own the kernel does that when pid 1 dies. Here the runtime has to.
 	owner := runc.Variant(q, b, "owner")
 	pidNamespace := owner.CreateAndStart()
 	for _, row := range []struct {
@@ -148,21 +130,7 @@ echo ready > /heard; while :; do sleep 3600 & wait $!; done`))
 	} {
 		// For longer than the lab waits on a slow machine, which is up to ten minutes: so they do not end by themselves.
 		c := runc.Variant(q, b, row.name, row.edit, bundle.Args("sh", "-c", "sleep 3001 & exec sleep 3002"))
-		first := c.CreateAndStart()
-		group := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
-		proc.WaitFor(q, group.HasProcesses(2))
-		child := proc.Snapshot(q, proc.FirstExcept(first.PID, group.Procs()))
-		c.Kill("KILL")
-		proc.WaitFor(q, proc.Dead(first.Identity))
-		if !endsAll {
-			assert.Check(q, proc.Alive(child.PID), "kill without --all has ended the second process as well")
-			q.Fact("a container that "+row.namespace+" pid namespace: kill without --all", "ends only its first process")
-			q.Must("runc", "--root", c.Root, "kill", "--all", c.ID, "KILL")
-		}
-		proc.WaitFor(q, proc.Dead(child.Identity))
-		c.Delete()
-		q.Fact("a container that "+row.namespace+" pid namespace: processes alive after KILL",
-			slices.DeleteFunc([]proc.PID{first.PID, child.PID}, func(pid proc.PID) bool { return !proc.Alive(pid) }))
+		killBoth(q, c, row.namespace)
 	}
 	q.Control("the container whose pid namespace was joined has another cgroup, and runs on")
 	// A process that is killed looks alive for a moment. But no process can be made in a pid namespace whose pid 1 has been killed.
@@ -180,4 +148,62 @@ echo ready > /heard; while :; do sleep 3600 & wait $!; done`))
 	q.Answer("Kill sends one signal to the container's first process and does not wait for its effect. The kernel drops a signal for " +
 		"which pid 1 has no handler, except KILL and STOP. KILL ends all processes of the container. " +
 		"Before 1.2 runc needed `kill --all` for a container without a pid namespace of its own.")
+}
+
+// signalListener is a container whose program writes the signals that it receives into a file.
+type signalListener struct {
+	*runc.Container
+	q        *lab.Q
+	process  proc.Process
+	caught   proc.Mask // signals for which the program has a handler
+	file     string    // path of the file on the host
+	expected []string  // lines that the file has to have
+}
+
+// startListener creates and starts the container, and waits until its program has its handlers.
+func startListener(q *lab.Q, b *bundle.Bundle) *signalListener {
+	q.Helper()
+	c := runc.Variant(q, b, "listener", bundle.WritableRootfs,
+		bundle.Args("sh", "-c", `for s in HUP USR1 USR2 WINCH; do trap "echo $s >> /heard" $s; done
+trap "echo TERM >> /heard; exit 7" TERM
+echo ready > /heard; while :; do sleep 3600 & wait $!; done`))
+	l := &signalListener{Container: c, q: q, process: c.CreateAndStart(), file: b.Rootfs("heard"), expected: []string{"ready"}}
+	l.waitForExpected()
+	l.caught = proc.Bits(q, l.process.PID, "SigCgt")
+	return l
+}
+
+// killAndReceive sends a signal by runc kill, as it is typed, and waits until the program has written the name of the signal.
+func (l *signalListener) killAndReceive(typed, name string, signal unix.Signal) {
+	l.q.Helper()
+	assert.Check(l.q, l.caught.Signal(signal), "the program has no handler for %s", typed)
+	l.Kill(typed)
+	l.expected = append(l.expected, name)
+	l.waitForExpected()
+}
+
+// waitForExpected waits until the program has received exactly the expected signals: the file is compared whole.
+func (l *signalListener) waitForExpected() {
+	l.q.Helper()
+	proc.WaitFor(l.q, file.HasContent(l.file, strings.Join(l.expected, "\n")))
+}
+
+// killBoth sends KILL to a container of two processes, and asserts that both end.
+func killBoth(q *lab.Q, c *runc.Container, namespace string) {
+	first := c.CreateAndStart()
+	group := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
+	proc.WaitFor(q, group.HasProcesses(2))
+	child := proc.Snapshot(q, proc.FirstExcept(first.PID, group.Procs()))
+	c.Kill("KILL")
+	proc.WaitFor(q, proc.Dead(first.Identity))
+	// runc ends the other processes since 1.2.0. The option --all, by which the caller had to ask for that, is obsolete since then.
+	if endsAll := !runc.IsRunc(q) || runc.Knows(q, "(obsoleted, do not use)"); !endsAll {
+		assert.Check(q, proc.Alive(child.PID), "kill without --all has ended the second process as well")
+		q.Fact("a container that "+namespace+" pid namespace: kill without --all", "ends only its first process")
+		q.Must("runc", "--root", c.Root, "kill", "--all", c.ID, "KILL")
+	}
+	proc.WaitFor(q, proc.Dead(child.Identity))
+	c.Delete()
+	q.Fact("a container that "+namespace+" pid namespace: processes alive after KILL",
+		slices.DeleteFunc([]proc.PID{first.PID, child.PID}, func(pid proc.PID) bool { return !proc.Alive(pid) }))
 }

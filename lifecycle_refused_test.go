@@ -36,36 +36,6 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which transitions are refused?")
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "3600")
-	// The operations, and the states in which they succeed; in other states they are refused. The specification has the
-	// first five; pause, resume and exec are runc's own.
-	transitions := []struct {
-		operation string
-		allowed   []specs.ContainerState
-		args      []string
-	}{
-		{"create", []specs.ContainerState{"none"}, nil},
-		{"start", []specs.ContainerState{"created"}, nil},
-		{"kill", []specs.ContainerState{"created", "running", "paused"}, []string{"WINCH"}},
-		{"delete", []specs.ContainerState{"created", "stopped"}, nil},
-		{"state", []specs.ContainerState{"created", "running", "paused", "stopped"}, nil},
-		{"pause", []specs.ContainerState{"created", "running"}, nil},
-		{"resume", []specs.ContainerState{"paused"}, nil},
-		{"exec", []specs.ContainerState{"created", "running"}, []string{"true"}},
-	}
-	// observe describes what the kernel and the file system show of a container, to compare before and after.
-	observe := func(q *lab.Q, c *runc.Container, p *proc.Process) string {
-		q.Helper()
-		if !file.Exists(c.StateDir()) {
-			return "no state directory"
-		}
-		frozen := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Frozen()
-		description := fmt.Sprintf("FIFO %v, frozen %v", file.Exists(c.Fifo()), frozen)
-		if proc.Alive(p.PID) {
-			now := proc.Snapshot(q, p.PID)
-			description += fmt.Sprintf(", process %d of %v is %s", now.PID, now.Start, now.Comm)
-		}
-		return description
-	}
 	allowedIn := map[string][]specs.ContainerState{} // by operation, as observed
 
 	for _, state := range []specs.ContainerState{"none", "created", "running", "paused", "stopped"} {
@@ -73,40 +43,17 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 			q.Step("a container that is %s", state)
 			c := runc.Variant(q, b, string(state))
 			p := bringInto(q, c, state)
-			for _, transition := range transitions {
-				operation := transition.operation
-				before := observe(q, c, p)
-				var result lab.Result
-				switch operation {
-				case "exec":
-					result = c.Exec(transition.args...)
-				case "pause":
-					result = c.TryPause()
-				default:
-					result = c.Try(operation, transition.args...)
+			for _, row := range transitions {
+				before := observeContainer(q, c, p)
+				result := row.call(c)
+				if result.Code != 0 {
+					assert.Check(q, cmp.Equal(observeContainer(q, c, p), before), "%s was refused, but had an effect", row.operation)
 				}
+				want := slices.Contains(row.allowed, state)
+				assert.Check(q, cmp.Equal(result.Code == 0, want), "%s of a container that is %s:\n%s", row.operation, state, result)
 				if result.Code == 0 {
-					allowedIn[operation] = append(allowedIn[operation], state)
-				} else {
-					assert.Check(q, cmp.Equal(observe(q, c, p), before), "%s was refused, but had an effect", operation)
-				}
-				want := slices.Contains(transition.allowed, state)
-				assert.Check(q, cmp.Equal(result.Code == 0, want), "%s of a container that is %s:\n%s", operation, state, result)
-				// Bring the container back into the state of this subtest.
-				switch {
-				case result.Code != 0 || slices.Contains([]string{"state", "kill", "exec"}, operation):
-				case operation == "pause":
-					c.Must("resume")
-				case operation == "resume":
-					c.Pause()
-				default:
-					if file.Exists(c.StateDir()) {
-						c.Must("delete", "--force")
-					}
-					if p != nil {
-						proc.WaitFor(q, proc.Dead(p.Identity))
-					}
-					p = bringInto(q, c, state)
+					allowedIn[row.operation] = append(allowedIn[row.operation], state)
+					p = restoreState(q, c, p, row.operation, state)
 				}
 			}
 			if file.Exists(c.StateDir()) {
@@ -183,6 +130,25 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 		"Against the specification, runc deletes a created container and sends signals to a paused one.")
 }
 
+// transition is an operation, and the states in which it succeeds. In other states it is refused.
+type transition struct {
+	operation string
+	allowed   []specs.ContainerState
+	args      []string
+}
+
+// transitions lists the operations. The specification has the first five; pause, resume and exec are runc's own.
+var transitions = []transition{
+	{"create", []specs.ContainerState{"none"}, nil},
+	{"start", []specs.ContainerState{"created"}, nil},
+	{"kill", []specs.ContainerState{"created", "running", "paused"}, []string{"WINCH"}},
+	{"delete", []specs.ContainerState{"created", "stopped"}, nil},
+	{"state", []specs.ContainerState{"created", "running", "paused", "stopped"}, nil},
+	{"pause", []specs.ContainerState{"created", "running"}, nil},
+	{"resume", []specs.ContainerState{"paused"}, nil},
+	{"exec", []specs.ContainerState{"created", "running"}, []string{"true"}},
+}
+
 // bringInto brings a container that does not exist into a state. It returns its process, or nil for the state none.
 func bringInto(q *lab.Q, c *runc.Container, state specs.ContainerState) *proc.Process {
 	q.Helper()
@@ -203,4 +169,53 @@ func bringInto(q *lab.Q, c *runc.Container, state specs.ContainerState) *proc.Pr
 		proc.WaitFor(q, proc.Dead(p.Identity))
 	}
 	return &p
+}
+
+// observeContainer describes what the kernel and the file system show of a container, to compare before and after.
+func observeContainer(q *lab.Q, c *runc.Container, p *proc.Process) string {
+	q.Helper()
+	if !file.Exists(c.StateDir()) {
+		return "no state directory"
+	}
+	frozen := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Frozen()
+	description := fmt.Sprintf("FIFO %v, frozen %v", file.Exists(c.Fifo()), frozen)
+	if proc.Alive(p.PID) {
+		now := proc.Snapshot(q, p.PID)
+		description += fmt.Sprintf(", process %d of %v is %s", now.PID, now.Start, now.Comm)
+	}
+	return description
+}
+
+// call calls the operation for a container.
+func (t transition) call(c *runc.Container) lab.Result {
+	switch t.operation {
+	case "exec":
+		return c.Exec(t.args...)
+	case "pause":
+		return c.TryPause()
+	default:
+		return c.Try(t.operation, t.args...)
+	}
+}
+
+// restoreState brings the container back into a state, after an operation that succeeded. It returns the container's process.
+func restoreState(q *lab.Q, c *runc.Container, p *proc.Process, operation string, state specs.ContainerState) *proc.Process {
+	q.Helper()
+	switch operation {
+	case "state", "kill", "exec":
+		return p
+	case "pause":
+		c.Must("resume")
+		return p
+	case "resume":
+		c.Pause()
+		return p
+	}
+	if file.Exists(c.StateDir()) {
+		c.Must("delete", "--force")
+	}
+	if p != nil {
+		proc.WaitFor(q, proc.Dead(p.Identity))
+	}
+	return bringInto(q, c, state)
 }

@@ -49,24 +49,15 @@ func TestLifecycle_WhatCanAnOrdinaryUserDoWithRunc(t *testing.T) {
 			"kernel.unprivileged_userns_clone = 1, user.max_user_namespaces above 0, and "+
 			"kernel.apparmor_restrict_unprivileged_userns = 0, as far as the kernel has them", check.LastLine(probe.Stderr))
 	}
-	state := q.Mkdir("xdg")
-	assert.NilError(q, os.Chown(state, uid, gid))
+	user := ordinaryUser{q: q, uid: uid, gid: gid, state: q.Mkdir("xdg")}
+	assert.NilError(q, os.Chown(user.state, uid, gid))
 	q.LogCommand("chown %d:%d xdg", uid, gid)
-	q.Export("XDG_RUNTIME_DIR", state)
-	asUser := func(args ...string) lab.Result { return q.ExecAs(uid, gid, append([]string{"runc"}, args...)...) }
+	q.Export("XDG_RUNTIME_DIR", user.state)
 
 	q.Step("the user calls runc spec --rootless: config.json maps only the user's id, and has nothing that needs root")
 	b := bundle.Busybox(q, "sleep", "3600")
 	written := bundle.Read(q, runc.SpecAs(q, uid, gid, "spec", "--rootless"))
-	rootless := func(s *specs.Spec) {
-		s.Linux, s.Mounts = new(*written.Linux), slices.Clone(written.Mounts)
-		s.Linux.UIDMappings, s.Linux.Namespaces = slices.Clone(s.Linux.UIDMappings), slices.Clone(s.Linux.Namespaces)
-		s.Linux.CgroupsPath = ""
-	}
-	userBundle := func(name string, edits ...func(*specs.Spec)) (dir, id string) {
-		id = q.ID("cdb-" + name)
-		return b.Variant(name, id, append([]func(*specs.Spec){rootless}, edits...)...).Name, id
-	}
+	rootless := rootlessAs(written)
 	assert.Check(q, cmp.DeepEqual(written.Linux.UIDMappings, []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: 1}}))
 	assert.Check(q, written.Linux.Resources == nil, "linux.resources of runc spec --rootless: %+v", written.Linux.Resources)
 	difference, err := bundle.Difference(b.Spec, b.Variant("compared", "cdb-compared", rootless).Spec)
@@ -74,49 +65,22 @@ func TestLifecycle_WhatCanAnOrdinaryUserDoWithRunc(t *testing.T) {
 	q.Fact("runc spec --rootless: differences in config.json", difference)
 
 	q.Step("the user runs the container: root in it is this user. It has a new user namespace, the host's network, and the caller's cgroup")
-	dir, id := userBundle("rootless")
+	dir, id := user.makeBundle(b, "rootless", rootless)
 	q.Cleanup(func() {
-		if file.Exists(filepath.Join(state, "runc", id)) {
-			asUser("delete", "--force", id)
+		if file.Exists(user.stateDir(id)) {
+			user.runc("delete", "--force", id)
 		}
 	})
-	pidFile := filepath.Join(state, "pid")
-	ran := asUser("run", "--detach", "--pid-file", pidFile, "--bundle", dir, id)
+	pidFile := filepath.Join(user.state, "pid")
+	ran := user.runc("run", "--detach", "--pid-file", pidFile, "--bundle", dir, id)
 	assert.Assert(q, cmp.Equal(ran.Code, 0), "runc run of an ordinary user:\n%s", ran)
 	p := proc.Snapshot(q, proc.PID(check.Int(q, file.Read(q, pidFile))))
 	proc.WaitFor(q, proc.Runs(p.PID, "sleep"))
-	self, callers := proc.Self(q), strings.TrimSpace(q.ExecAs(uid, gid, "busybox", "cat", "/proc/self/cgroup").Stdout)
-	kernel := map[string]string{"setgroups": proc.File(q, p.PID, "setgroups"), "Uid": proc.Status(q, p.PID, "Uid"),
-		"uid_map": strings.Join(strings.Fields(proc.File(q, p.PID, "uid_map")), " "),
-		"gid_map": strings.Join(strings.Fields(proc.File(q, p.PID, "gid_map")), " ")}
-	assert.Check(q, cmp.DeepEqual(kernel, map[string]string{"uid_map": fmt.Sprintf("0 %d 1", uid), "gid_map": fmt.Sprintf("0 %d 1", gid),
-		"setgroups": "deny", "Uid": fmt.Sprintf("%[1]d %[1]d %[1]d %[1]d", uid)}), "what /proc/PID shows of the container's process")
-	inside := strings.TrimSpace(asUser("exec", id, "id", "-u").Stdout)
-	assert.Check(q, cmp.Equal(inside, "0"), "user in the container")
-	own := p.OwnNamespaces(self.Identity)
-	isRootless := slices.Contains(own, "user") && slices.Contains(own, "pid") && !slices.Contains(own, "net")
-	assert.Check(q, isRootless, "namespaces of its own: %v", own)
-	assert.Check(q, cmp.Equal(proc.File(q, p.PID, "cgroup"), callers), "cgroups of the container's process, and of a caller of runc")
-	assert.Check(q, cmp.Contains(callers, q.UserCgroup(uid)), "cgroups of a caller of runc") // by it a sweep finds them after a SIGKILL
-	owner := file.Owner(q, filepath.Join(state, "runc", id))
-	assert.Check(q, cmp.Equal(owner, fmt.Sprintf("%d:%d", uid, gid)), "owner of the state directory")
-	q.Fact("/proc/PID of the container's process", kernel)
-	q.Fact("user in the container", inside)
-	q.Fact("namespaces of its own", own)
-	q.Fact("owner of $XDG_RUNTIME_DIR/runc/<id>", owner)
+	user.assertRootIsUser(id, p)
 
 	q.Step("operations work if they need neither a cgroup nor a second id; the others are refused")
-	// runc 1.5 gives the output to the user before it looks at the map: chown of an id that is not mapped is EINVAL.
-	const unmapped = "unmapped|chown /dev/std|setuid"
-	for _, row := range []struct {
-		args    []string
-		refused string
-	}{
-		{[]string{"state", id}, ""}, {[]string{"list"}, ""}, {[]string{"exec", id, "true"}, ""},
-		{[]string{"ps", id}, "no such file|cgroup"}, {[]string{"pause", id}, "cgroup|freez"},
-		{[]string{"update", "--pids-limit", "5", id}, "cgroup"}, {[]string{"exec", "--user", "1", id, "true"}, unmapped},
-	} {
-		r, name := asUser(row.args...), strings.Join(slices.DeleteFunc(slices.Clone(row.args), func(a string) bool { return a == id }), " ")
+	for _, row := range rootlessOperations(id) {
+		r, name := user.runc(row.args...), strings.Join(slices.DeleteFunc(slices.Clone(row.args), func(a string) bool { return a == id }), " ")
 		assert.Check(q, cmp.Equal(r.Code != 0, row.refused != ""), "runc %s by an ordinary user is refused:\n%s", name, r)
 		if row.refused != "" {
 			runc.AssertMessage(q, r.Stderr, row.refused)
@@ -127,17 +91,9 @@ func TestLifecycle_WhatCanAnOrdinaryUserDoWithRunc(t *testing.T) {
 	q.Step("capabilities of the container's root count in its user namespace, and not for what belongs to the host")
 	ofRoot := runc.New(q, b)
 	ofRoot.CreateAndStart()
-	for _, row := range []struct {
-		capability, act string
-		userMay         bool
-	}{
-		{"CAP_SYS_ADMIN", "mount -t tmpfs tmpfs /dev/shm", true},
-		{"CAP_MKNOD", "mknod /dev/null2 c 1 3", false},
-		{"CAP_NET_ADMIN", "ip link set dev lo mtu 1400", false},
-		{"CAP_CHOWN", "touch /dev/file && chown 1 /dev/file", false},
-	} {
+	for _, row := range capabilityActs {
 		args := []string{"sh", "-c", row.act}
-		r := asUser(append([]string{"exec", "--cap", row.capability, id}, args...)...)
+		r := user.runc(append([]string{"exec", "--cap", row.capability, id}, args...)...)
 		assert.Check(q, cmp.Equal(r.Code == 0, row.userMay), "%s, with %s, in the container of an ordinary user succeeds:\n%s",
 			row.act, row.capability, r)
 		control := q.Exec(append([]string{"runc", "--root", ofRoot.Root, "exec", "--cap", row.capability, ofRoot.ID}, args...)...)
@@ -146,44 +102,23 @@ func TestLifecycle_WhatCanAnOrdinaryUserDoWithRunc(t *testing.T) {
 	}
 
 	q.Control("a container of the user with a network namespace of its own: its root may configure the network there")
-	ownDir, ownID := userBundle("own-net", func(s *specs.Spec) {
+	ownDir, ownID := user.makeBundle(b, "own-net", rootless, func(s *specs.Spec) {
 		s.Process.Args = []string{"sh", "-c", "ip link set dev lo mtu 1400 && ip link show lo"} // /sys shows the host's network
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace})
 		bundle.WithCapability("CAP_NET_ADMIN")(s)
 	})
-	configures := asUser("run", "--bundle", ownDir, ownID)
+	configures := user.runc("run", "--bundle", ownDir, ownID)
 	assert.Check(q, cmp.Equal(configures.Code, 0), "ip link set, in a network namespace of the user's container:\n%s", configures)
 	assert.Check(q, cmp.Contains(configures.Stdout, "mtu 1400"), "lo in the network namespace of the user's container")
 	q.Fact("ip link set dev lo mtu 1400, in a network namespace of its own: allowed", configures.Code == 0)
 
 	q.Step("the user creates containers with one setting more: runc or the kernel refuses each. Root creates them, as the control")
-	for _, row := range []struct {
-		name, message string
-		edit          func(*specs.Spec)
-		mapped        bool // root also needs a user namespace, to have the same
-	}{
-		{"no-user-namespace", "user namespace", func(s *specs.Spec) {
-			bundle.WithoutNamespace(specs.UserNamespace)(s)
-			s.Linux.UIDMappings, s.Linux.GIDMappings = nil, nil
-		}, false},
-		// newuidmap, if the machine has it, allows none, because /etc/subuid has no ids for this user.
-		{"two-ids", "uid.?map|mapping|final child", func(s *specs.Spec) { s.Linux.UIDMappings[0].Size = 2 }, true},
-		// runc gives exec.fifo to the user that is root in the container, before it writes the map: chown to the host's root is EPERM.
-		{"root-of-the-host", "permi(tted|ssion)|map", func(s *specs.Spec) { s.Linux.UIDMappings[0].HostID = 0 }, true},
-		{"another-user", unmapped, func(s *specs.Spec) { s.Process.User.UID = 1 }, false},
-		{"more-groups", "additional groups", func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{1} }, false},
-		{"sysfs", "sysfs", func(s *specs.Spec) {
-			s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/sys") })
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}})
-		}, false},
-		{"pids-limit", "cgroup", bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }), false},
-		{"cgroup", "cgroup|permission denied", func(s *specs.Spec) { s.Linux.CgroupsPath = filepath.Join(q.Cgroup, "of-user") }, false},
-	} {
-		dir, id := userBundle(row.name, row.edit)
-		r := asUser("create", "--bundle", dir, id)
+	for _, row := range settingsOfRoot(q) {
+		dir, id := user.makeBundle(b, row.name, rootless, row.edit)
+		r := user.runc("create", "--bundle", dir, id)
 		assert.Check(q, r.Code != 0, "create by an ordinary user, %s, succeeds:\n%s", row.name, r)
 		runc.AssertMessage(q, r.Stderr, row.message)
-		assert.Check(q, !file.Exists(filepath.Join(state, "runc", id)), "create by an ordinary user, %s, left its state", row.name)
+		assert.Check(q, !file.Exists(user.stateDir(id)), "create by an ordinary user, %s, left its state", row.name)
 		created := runc.Variant(q, b, "root-"+row.name, func(s *specs.Spec) {
 			cgroupsPath := s.Linux.CgroupsPath
 			if row.mapped {
@@ -197,14 +132,130 @@ func TestLifecycle_WhatCanAnOrdinaryUserDoWithRunc(t *testing.T) {
 	}
 
 	q.TearDown("the user kills and deletes the container: nothing of it is left", func() {
-		killed := asUser("kill", id, "KILL")
+		killed := user.runc("kill", id, "KILL")
 		assert.Check(q, cmp.Equal(killed.Code, 0), "runc kill of an ordinary user:\n%s", killed)
 		proc.WaitFor(q, proc.Dead(p.Identity))
-		deleted := asUser("delete", id)
+		deleted := user.runc("delete", id)
 		assert.Check(q, cmp.Equal(deleted.Code, 0), "runc delete of an ordinary user:\n%s", deleted)
-		assert.Check(q, !file.Exists(filepath.Join(state, "runc", id)), "the state directory still exists after delete")
+		assert.Check(q, !file.Exists(user.stateDir(id)), "the state directory still exists after delete")
 	})
 	q.Answer("By itself, an ordinary user can create, start, enter, kill and delete a container in a new user namespace, whose root is this " +
 		"user. Without a delegated cgroup the user cannot limit or pause it, without /etc/subuid it cannot map a second id into it, and " +
 		"it never gets a device node or rights over the host's network.")
+}
+
+// ordinaryUser is a user who calls runc. It is no user of the host, only a user id and a group id.
+type ordinaryUser struct {
+	q        *lab.Q
+	uid, gid uint32
+	state    string // the user's XDG_RUNTIME_DIR
+}
+
+// runc calls runc as the user.
+func (u ordinaryUser) runc(args ...string) lab.Result {
+	u.q.Helper()
+	return u.q.ExecAs(u.uid, u.gid, append([]string{"runc"}, args...)...)
+}
+
+// stateDir returns the directory in which runc keeps the state of the user's container.
+func (u ordinaryUser) stateDir(id string) string { return filepath.Join(u.state, "runc", id) }
+
+// rootlessAs returns an edit that gives config.json what `runc spec --rootless` has written below linux and mounts.
+func rootlessAs(written *specs.Spec) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		s.Linux, s.Mounts = new(*written.Linux), slices.Clone(written.Mounts)
+		s.Linux.UIDMappings, s.Linux.Namespaces = slices.Clone(s.Linux.UIDMappings), slices.Clone(s.Linux.Namespaces)
+		s.Linux.CgroupsPath = ""
+	}
+}
+
+// makeBundle makes a bundle for a container of the user. It returns its directory and the id of the container.
+func (u ordinaryUser) makeBundle(b *bundle.Bundle, name string, edits ...func(*specs.Spec)) (dir, id string) {
+	u.q.Helper()
+	id = u.q.ID("cdb-" + name)
+	return b.Variant(name, id, edits...).Name, id
+}
+
+// assertRootIsUser asserts that the container's process is root inside, and the user on the host. It has a user namespace of its own, but
+// neither a network namespace nor a cgroup of its own. The directory of its state belongs to the user.
+func (u ordinaryUser) assertRootIsUser(id string, p proc.Process) {
+	q, uid, gid := u.q, u.uid, u.gid
+	self, callers := proc.Self(q), strings.TrimSpace(q.ExecAs(uid, gid, "busybox", "cat", "/proc/self/cgroup").Stdout)
+	kernel := map[string]string{"setgroups": proc.File(q, p.PID, "setgroups"), "Uid": proc.Status(q, p.PID, "Uid"),
+		"uid_map": strings.Join(strings.Fields(proc.File(q, p.PID, "uid_map")), " "),
+		"gid_map": strings.Join(strings.Fields(proc.File(q, p.PID, "gid_map")), " ")}
+	assert.Check(q, cmp.DeepEqual(kernel, map[string]string{"uid_map": fmt.Sprintf("0 %d 1", uid), "gid_map": fmt.Sprintf("0 %d 1", gid),
+		"setgroups": "deny", "Uid": fmt.Sprintf("%[1]d %[1]d %[1]d %[1]d", uid)}), "what /proc/PID shows of the container's process")
+	inside := strings.TrimSpace(u.runc("exec", id, "id", "-u").Stdout)
+	assert.Check(q, cmp.Equal(inside, "0"), "user in the container")
+	own := p.OwnNamespaces(self.Identity)
+	isRootless := slices.Contains(own, "user") && slices.Contains(own, "pid") && !slices.Contains(own, "net")
+	assert.Check(q, isRootless, "namespaces of its own: %v", own)
+	assert.Check(q, cmp.Equal(proc.File(q, p.PID, "cgroup"), callers), "cgroups of the container's process, and of a caller of runc")
+	assert.Check(q, cmp.Contains(callers, q.UserCgroup(uid)), "cgroups of a caller of runc") // by it a sweep finds them after a SIGKILL
+	owner := file.Owner(q, u.stateDir(id))
+	assert.Check(q, cmp.Equal(owner, fmt.Sprintf("%d:%d", uid, gid)), "owner of the state directory")
+	q.Fact("/proc/PID of the container's process", kernel)
+	q.Fact("user in the container", inside)
+	q.Fact("namespaces of its own", own)
+	q.Fact("owner of $XDG_RUNTIME_DIR/runc/<id>", owner)
+}
+
+// idNotMapped is a pattern of the errors about an id that the user namespace does not map. runc 1.5 gives the output to the user before
+// it looks at the map: chown of an id that is not mapped is EINVAL.
+const idNotMapped = "unmapped|chown /dev/std|setuid"
+
+// rootlessOperation is a call of runc by the user.
+type rootlessOperation struct {
+	args    []string
+	refused string // pattern of the error; empty if the operation works
+}
+
+// rootlessOperations lists operations on the user's container of this id.
+func rootlessOperations(id string) []rootlessOperation {
+	return []rootlessOperation{
+		{[]string{"state", id}, ""}, {[]string{"list"}, ""}, {[]string{"exec", id, "true"}, ""},
+		{[]string{"ps", id}, "no such file|cgroup"}, {[]string{"pause", id}, "cgroup|freez"},
+		{[]string{"update", "--pids-limit", "5", id}, "cgroup"}, {[]string{"exec", "--user", "1", id, "true"}, idNotMapped},
+	}
+}
+
+// capabilityActs are commands that need a capability. With it, root of the host's user namespace may run each of them.
+var capabilityActs = []struct {
+	capability, act string
+	userMay         bool // whether the root of the user's container may run it, too
+}{
+	{"CAP_SYS_ADMIN", "mount -t tmpfs tmpfs /dev/shm", true},
+	{"CAP_MKNOD", "mknod /dev/null2 c 1 3", false},
+	{"CAP_NET_ADMIN", "ip link set dev lo mtu 1400", false},
+	{"CAP_CHOWN", "touch /dev/file && chown 1 /dev/file", false},
+}
+
+// settingOfRoot is a setting of config.json with which root can create a container, and an ordinary user cannot.
+type settingOfRoot struct {
+	name, message string // message is a pattern of the error for the user
+	edit          func(*specs.Spec)
+	mapped        bool // root also needs a user namespace, to have the same
+}
+
+// settingsOfRoot lists the settings that runc or the kernel refuses for an ordinary user.
+func settingsOfRoot(q *lab.Q) []settingOfRoot {
+	return []settingOfRoot{
+		{"no-user-namespace", "user namespace", func(s *specs.Spec) {
+			bundle.WithoutNamespace(specs.UserNamespace)(s)
+			s.Linux.UIDMappings, s.Linux.GIDMappings = nil, nil
+		}, false},
+		// newuidmap, if the machine has it, allows none, because /etc/subuid has no ids for this user.
+		{"two-ids", "uid.?map|mapping|final child", func(s *specs.Spec) { s.Linux.UIDMappings[0].Size = 2 }, true},
+		// runc gives exec.fifo to the user that is root in the container, before it writes the map: chown to the host's root is EPERM.
+		{"root-of-the-host", "permi(tted|ssion)|map", func(s *specs.Spec) { s.Linux.UIDMappings[0].HostID = 0 }, true},
+		{"another-user", idNotMapped, func(s *specs.Spec) { s.Process.User.UID = 1 }, false},
+		{"more-groups", "additional groups", func(s *specs.Spec) { s.Process.User.AdditionalGids = []uint32{1} }, false},
+		{"sysfs", "sysfs", func(s *specs.Spec) {
+			s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/sys") })
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}})
+		}, false},
+		{"pids-limit", "cgroup", bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }), false},
+		{"cgroup", "cgroup|permission denied", func(s *specs.Spec) { s.Linux.CgroupsPath = filepath.Join(q.Cgroup, "of-user") }, false},
+	}
 }

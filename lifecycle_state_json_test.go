@@ -43,14 +43,13 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	defer q.Recover()
 	runc.SkipUnlessRunc(q, "the file state.json")
 	b := bundle.Busybox(q, "sleep", "3600")
-	memory, pids := int64(64<<20), int64(50)
 	clock := check.StartClock(q)
 	before := time.Now()
 	c, sh, p := runc.StartWithShell(q, b, "recorded", func(s *specs.Spec) {
 		s.Annotations = map[string]string{"org.example.note": "kept"}
 		s.Linux.Resources = &specs.LinuxResources{
-			Memory: &specs.LinuxMemory{Limit: &memory},
-			Pids:   &specs.LinuxPids{Limit: &pids},
+			Memory: &specs.LinuxMemory{Limit: new(int64(64 << 20))},
+			Pids:   &specs.LinuxPids{Limit: new(int64(50))},
 		}
 	})
 	after := time.Now()
@@ -69,24 +68,8 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	q.Fact("created: time after the call of create", lab.Elapsed(record.Created.Sub(before)))
 
 	q.Step("the paths in state.json lead to the namespaces and the cgroups of the process")
-	for _, name := range slices.Sorted(maps.Keys(record.Namespaces)) {
-		path := record.Namespaces[name]
-		var st unix.Stat_t
-		assert.NilError(q, unix.Stat(path, &st), "namespace_paths, %s", name)
-		assert.Check(q, cmp.Equal(proc.Inode(st.Ino), p.NS[filepath.Base(path)]), "namespace_paths, %s: %s", name, path)
-	}
-	recordedPaths := strings.Join(slices.Sorted(maps.Values(record.Namespaces)), " ") + " "
-	for _, ns := range p.OwnNamespaces(proc.Self(q).Identity) {
-		assert.Check(q, cmp.Contains(recordedPaths, "/ns/"+ns+" "), "a namespace of its own is not recorded")
-	}
-	q.Fact("namespace_paths", slices.Sorted(maps.Keys(record.Namespaces)))
-	assert.Check(q, len(record.Cgroups) > 0, "no cgroup_paths")
-	for _, name := range slices.Sorted(maps.Keys(record.Cgroups)) {
-		procs := file.Read(q, filepath.Join(record.Cgroups[name], "cgroup.procs"))
-		assert.Check(q, cmp.Contains(strings.Fields(procs), strconv.Itoa(int(p.PID))), "cgroup_paths, %q", name)
-		assert.Check(q, slices.Contains(g.Dirs(), record.Cgroups[name]), "%s is no directory of cgroup %s", record.Cgroups[name], g.Path)
-	}
-	q.Fact("cgroup_paths: directories of the cgroup, with the process in them", len(record.Cgroups))
+	assertNamespacePaths(q, record, p)
+	assertCgroupPaths(q, record, p, g)
 
 	q.Step("state.json has the configuration, with the annotations as labels")
 	assert.Check(q, cmp.Contains(record.Config.Labels, "org.example.note=kept"))
@@ -98,11 +81,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	assert.Check(q, cmp.Equal(state.Bundle, c.Bundle.Dir))
 	q.Covers("annotations")
 	q.Fact("annotations, as runc state prints them", state.Annotations)
-	info, err := os.Stat(c.StateFile())
-	assert.NilError(q, err)
-	dir, err := os.Stat(c.StateDir())
-	assert.NilError(q, err)
-	q.Fact("modes of the file and its directory", []os.FileMode{info.Mode(), dir.Mode()})
+	q.Fact("modes of the file and its directory", []os.FileMode{fileMode(q, c.StateFile()), fileMode(q, c.StateDir())})
 
 	q.Step("runc list prints each container below --root: what its state.json says, and its status at this moment")
 	listed := c.List()
@@ -121,32 +100,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	q.Fact("ps", len(g.Procs()))
 
 	q.Step("runc events --stats prints what the files of the cgroup have")
-	cpuTimeBefore := g.CPUTime()
-	stats := c.Stats()
-	cpuTimeAfter := g.CPUTime()
-	for _, row := range []struct {
-		statistic, controller string
-		v1, v2                string // names of the file
-		got                   uint64
-	}{
-		{"pids.current", "pids", "pids.current", "pids.current", stats.Pids.Current},
-		{"pids.limit", "pids", "pids.max", "pids.max", stats.Pids.Limit},
-		{"memory.usage.limit", "memory", "memory.limit_in_bytes", "memory.max", stats.Memory.Usage.Limit},
-	} {
-		name := row.v1
-		if g.V2 {
-			name = row.v2
-		}
-		assert.Check(q, cmp.Equal(strconv.FormatUint(row.got, 10), g.Read(row.controller, name)), "%s against %s", row.statistic, name)
-		q.Fact(row.statistic+" is "+name, row.got)
-	}
-	total := stats.CPU.Usage.Total
-	isBetween := 0 < cpuTimeBefore && cpuTimeBefore <= total && total <= cpuTimeAfter
-	assert.Check(q, isBetween, "cpu.usage.total %d is not between the kernel's values before and after: %d, %d",
-		total, cpuTimeBefore, cpuTimeAfter)
-	q.Fact("cpu.usage.total: between the kernel's values before and after", isBetween)
-	usage := stats.Memory.Usage.Usage
-	assert.Check(q, 0 < usage && usage <= uint64(memory), "memory.usage.usage %d", usage)
+	assertStatsOfCgroup(q, c, g)
 
 	q.Step("with --log, runc writes one line for an operation that fails, and none for an operation that succeeds")
 	lines := c.LogOf("state", "no-such-container")
@@ -165,36 +119,12 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(f.Hooks,
 		[]string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}))
 	q.Fact("hooks", f.Hooks)
-	kernelNamespaces := proc.Self(q).NS
-	var inKernel []string
-	for _, ns := range f.Linux.Namespaces {
-		if _, ok := kernelNamespaces[proc.NamespaceName(ns)]; ok {
-			inKernel = append(inKernel, ns)
-		}
-	}
-	for _, ns := range bundle.NamespaceTypes(c.Bundle.Spec) {
-		assert.Check(q, cmp.Contains(inKernel, ns),
-			"the container has a namespace that runc features does not list, or the kernel does not have")
-	}
-	q.Fact("namespaces", f.Linux.Namespaces)
-	q.Fact("of these, the kernel has", inKernel)
-	kernelCapabilities := check.Int(q, file.Read(q, "/proc/sys/kernel/cap_last_cap")) + 1
-	q.Fact("capabilities, and the kernel's", []int{len(f.Linux.Capabilities), kernelCapabilities})
-	// Each supported runc knows the 41 capabilities of Linux 5.9. Which ones a later kernel adds, an older runc cannot know.
-	assert.Check(q, len(f.Linux.Capabilities) >= min(kernelCapabilities, 41),
-		"the kernel has %d capabilities, runc features lists %d", kernelCapabilities, len(f.Linux.Capabilities))
+	assertNamespacesInKernel(q, f, c.Bundle.Spec)
+	assertCapabilitiesOfKernel(q, f)
 	assert.Check(q, cmp.Contains(f.MountOptions, "noexec"))
 	assert.Check(q, !slices.Contains(f.MountOptions, "nonsense"))
 	q.Fact("mount options it knows", len(f.MountOptions))
-	// The runtime does not refuse an option that is not in the list: it passes the option to the file system.
-	unknownOption := runc.Variant(q, b, "odd", func(s *specs.Spec) {
-		s.Mounts = append(s.Mounts,
-			specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nonsense"}})
-	})
-	create := unknownOption.Try("create")
-	assert.Check(q, create.Code != 0, "create with an unknown mount option succeeds:\n%s", create)
-	assert.Check(q, cmp.Contains(create.Stderr, "invalid argument"), "create fails, but not with the EINVAL of mount(2)")
-	q.Fact("a mount option that it does not know: create's error", runc.StableMessage(create.Stderr))
+	tryUnknownMountOption(q, b)
 
 	q.Control("kill the process: state.json stays as it was, and list and ps read the new state from the kernel")
 	c.Kill("KILL")
@@ -220,4 +150,108 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 
 	q.Answer("runc records the first process, its namespaces and cgroups, and the configuration in state.json. It reads what changes, " +
 		"such as the status, from the kernel each time.")
+}
+
+// assertNamespacePaths asserts that the recorded paths lead to the namespaces of the process, and that none of its own is missing.
+func assertNamespacePaths(q *lab.Q, record runc.StateRecord, p proc.Process) {
+	for _, name := range slices.Sorted(maps.Keys(record.Namespaces)) {
+		path := record.Namespaces[name]
+		var st unix.Stat_t
+		assert.NilError(q, unix.Stat(path, &st), "namespace_paths, %s", name)
+		assert.Check(q, cmp.Equal(proc.Inode(st.Ino), p.NS[filepath.Base(path)]), "namespace_paths, %s: %s", name, path)
+	}
+	recordedPaths := strings.Join(slices.Sorted(maps.Values(record.Namespaces)), " ") + " "
+	for _, ns := range p.OwnNamespaces(proc.Self(q).Identity) {
+		assert.Check(q, cmp.Contains(recordedPaths, "/ns/"+ns+" "), "a namespace of its own is not recorded")
+	}
+	q.Fact("namespace_paths", slices.Sorted(maps.Keys(record.Namespaces)))
+}
+
+// assertCgroupPaths asserts that the recorded paths are directories of the cgroup, and that the process is in each of them.
+func assertCgroupPaths(q *lab.Q, record runc.StateRecord, p proc.Process, g cgroup.Group) {
+	assert.Check(q, len(record.Cgroups) > 0, "no cgroup_paths")
+	for _, name := range slices.Sorted(maps.Keys(record.Cgroups)) {
+		procs := file.Read(q, filepath.Join(record.Cgroups[name], "cgroup.procs"))
+		assert.Check(q, cmp.Contains(strings.Fields(procs), strconv.Itoa(int(p.PID))), "cgroup_paths, %q", name)
+		assert.Check(q, slices.Contains(g.Dirs(), record.Cgroups[name]), "%s is no directory of cgroup %s", record.Cgroups[name], g.Path)
+	}
+	q.Fact("cgroup_paths: directories of the cgroup, with the process in them", len(record.Cgroups))
+}
+
+// fileMode returns the mode of a file, with its type.
+func fileMode(q *lab.Q, path string) os.FileMode {
+	q.Helper()
+	info, err := os.Stat(path)
+	assert.NilError(q, err)
+	return info.Mode()
+}
+
+// assertStatsOfCgroup compares the statistics that the runtime prints with the files of the container's cgroup.
+func assertStatsOfCgroup(q *lab.Q, c *runc.Container, g cgroup.Group) {
+	cpuTimeBefore := g.CPUTime()
+	stats := c.Stats()
+	cpuTimeAfter := g.CPUTime()
+	for _, row := range []struct {
+		statistic, controller string
+		v1, v2                string // names of the file
+		got                   uint64
+	}{
+		{"pids.current", "pids", "pids.current", "pids.current", stats.Pids.Current},
+		{"pids.limit", "pids", "pids.max", "pids.max", stats.Pids.Limit},
+		{"memory.usage.limit", "memory", "memory.limit_in_bytes", "memory.max", stats.Memory.Usage.Limit},
+	} {
+		name := row.v1
+		if g.V2 {
+			name = row.v2
+		}
+		assert.Check(q, cmp.Equal(strconv.FormatUint(row.got, 10), g.Read(row.controller, name)), "%s against %s", row.statistic, name)
+		q.Fact(row.statistic+" is "+name, row.got)
+	}
+	total := stats.CPU.Usage.Total
+	isBetween := 0 < cpuTimeBefore && cpuTimeBefore <= total && total <= cpuTimeAfter
+	assert.Check(q, isBetween, "cpu.usage.total %d is not between the kernel's values before and after: %d, %d",
+		total, cpuTimeBefore, cpuTimeAfter)
+	q.Fact("cpu.usage.total: between the kernel's values before and after", isBetween)
+	usage := stats.Memory.Usage.Usage
+	limit := uint64(*c.Bundle.Spec.Linux.Resources.Memory.Limit)
+	assert.Check(q, 0 < usage && usage <= limit, "memory.usage.usage %d", usage)
+}
+
+// assertNamespacesInKernel asserts that the runtime and the kernel have each type of namespace that config.json names.
+func assertNamespacesInKernel(q *lab.Q, f features.Features, spec *specs.Spec) {
+	kernelNamespaces := proc.Self(q).NS
+	var inKernel []string
+	for _, ns := range f.Linux.Namespaces {
+		if _, ok := kernelNamespaces[proc.NamespaceName(ns)]; ok {
+			inKernel = append(inKernel, ns)
+		}
+	}
+	for _, ns := range bundle.NamespaceTypes(spec) {
+		assert.Check(q, cmp.Contains(inKernel, ns),
+			"the container has a namespace that runc features does not list, or the kernel does not have")
+	}
+	q.Fact("namespaces", f.Linux.Namespaces)
+	q.Fact("of these, the kernel has", inKernel)
+}
+
+// assertCapabilitiesOfKernel compares how many capabilities the runtime knows with how many the kernel has.
+func assertCapabilitiesOfKernel(q *lab.Q, f features.Features) {
+	kernelCapabilities := check.Int(q, file.Read(q, "/proc/sys/kernel/cap_last_cap")) + 1
+	q.Fact("capabilities, and the kernel's", []int{len(f.Linux.Capabilities), kernelCapabilities})
+	// Each supported runc knows the 41 capabilities of Linux 5.9. Which ones a later kernel adds, an older runc cannot know.
+	assert.Check(q, len(f.Linux.Capabilities) >= min(kernelCapabilities, 41),
+		"the kernel has %d capabilities, runc features lists %d", kernelCapabilities, len(f.Linux.Capabilities))
+}
+
+// tryUnknownMountOption mounts with an option that is not in the list of `runc features`. The runtime does not refuse it: it passes the
+// option to the file system.
+func tryUnknownMountOption(q *lab.Q, b *bundle.Bundle) {
+	unknownOption := runc.Variant(q, b, "odd", func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts,
+			specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nonsense"}})
+	})
+	create := unknownOption.Try("create")
+	assert.Check(q, create.Code != 0, "create with an unknown mount option succeeds:\n%s", create)
+	assert.Check(q, cmp.Contains(create.Stderr, "invalid argument"), "create fails, but not with the EINVAL of mount(2)")
+	q.Fact("a mount option that it does not know: create's error", runc.StableMessage(create.Stderr))
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -41,28 +42,12 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	dir := q.Mkdir("console")
 	withTerminal := func(s *specs.Spec) { s.Process.Terminal = true }
 
-	// Programs that a shell in the container runs. Each writes "ready" to its terminal, and waits for one thing. They loop and do not
-	// sleep: a shell runs traps between commands, so a loop misses no signal.
-	const (
-		printSizeOnWINCH = `sh -c 'trap "stty size; exit 9" WINCH; echo ready > /dev/tty; while :; do :; done'`
-		endOnINT         = `sh -c 'trap "echo interrupted; exit 7" INT; echo ready > /dev/tty; while :; do :; done'`
-		printKeyAsBytes  = "stty -isig; echo ready > /dev/tty; read -r line; stty isig; echo $line | od -An -tx1"
-		// It ends with 8 on SIGHUP. Without a signal it prints "lost" when it can open the terminal no more.
-		waitForHangup = `sh -c 'trap "exit 8" HUP; echo ready > /dev/tty; while (: < /dev/tty) 2> /dev/null; do :; done; echo lost'`
-	)
-
 	q.Step("the caller listens on a socket, and create sends the master of a pseudo terminal to it")
 	c := runc.Variant(q, b, "tty", withTerminal, func(s *specs.Spec) {
 		s.Process.User.UID = 1000
 		s.Process.ConsoleSize = &specs.Box{Height: 33, Width: 101}
 	})
 	sh := c.UseShell()
-	receiveReply := func() runc.Reply {
-		q.Helper()
-		reply, err := sh.Receive()
-		assert.NilError(q, err, "the shell in the container did not answer; it printed %q", reply.Out)
-		return reply
-	}
 	terminal := c.CreateWithTerminal(filepath.Join(dir, "tty"))
 	pid := c.PID()
 	q.Fact("message with the descriptor", terminal.Message)
@@ -72,101 +57,42 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Fact("process.terminal", fmt.Sprintf("a master whose slave is /dev/pts/%d", index))
 
 	q.Step("between create and start, the terminal has the size and the owner of config.json")
-	size, err := unix.IoctlGetWinsize(terminal.FD, unix.TIOCGWINSZ)
-	assert.NilError(q, err)
 	slave := check.StatInRoot(q, pid, "/dev/pts/0")
-	for _, row := range []struct {
-		field     string
-		got, want any
-	}{
-		{"process.consoleSize.height", int(size.Row), int(c.Bundle.Spec.Process.ConsoleSize.Height)},
-		{"process.consoleSize.width", int(size.Col), int(c.Bundle.Spec.Process.ConsoleSize.Width)},
-		{"process.user.uid", int(slave.Uid), int(c.Bundle.Spec.Process.User.UID)}, // owner of the slave
-	} {
-		assert.Check(q, cmp.Equal(row.got, row.want), "%s, as the kernel shows it", row.field)
-		q.Fact(row.field, row.got)
-	}
-	q.Covers("process.consoleSize.height", "process.consoleSize.width")
-	// config.json mounts the devpts with the options gid=5 and mode=0620.
-	attributes := fmt.Sprintf("uid %d gid %d mode %04o", slave.Uid, slave.Gid, slave.Mode&0o7777)
-	assert.Check(q, cmp.Equal(attributes, "uid 1000 gid 5 mode 0620"), "owner and mode of the slave, /dev/pts/0")
-	q.Fact("/dev/pts/0", attributes)
+	assertSizeAndOwner(q, c.Bundle.Spec.Process, terminal, slave)
 
 	q.Step("start the container: the slave is /dev/console, and the controlling terminal of the program")
 	c.Start()
 	proc.WaitFor(q, proc.Runs(pid, "sh"))
 	p := proc.Snapshot(q, pid)
 	assert.Check(q, cmp.Equal(sh.Run("tty").Out, "/dev/pts/0"))
-	console := check.StatInRoot(q, pid, "/dev/console")
-	sameFile := console.Dev == slave.Dev && console.Ino == slave.Ino
-	assert.Check(q, sameFile, "/dev/console is another file than /dev/pts/0: %+v", console)
-	q.Fact("/dev/console is the same file as /dev/pts/0", sameFile)
-	stat := proc.Stat(q, pid)
-	assert.Check(q, cmp.Equal(proc.PID(stat.Session), pid), "it is no session leader")
-	assert.Check(q, cmp.Equal(stat.TPGID, stat.PGRP), "its process group is not in the foreground")
-	ttyNumber := fmt.Sprintf("%d:%d", unix.Major(uint64(stat.TTY)), unix.Minor(uint64(stat.TTY)))
-	assert.Check(q, cmp.Equal(ttyNumber, "136:0"), "its controlling terminal (tty_nr)")
-	q.Covers("process.terminal")
-	q.Fact("session leader", proc.PID(stat.Session) == pid)
-	q.Fact("controlling terminal", ttyNumber)
+	assertControllingTerminal(q, pid, slave)
 
 	q.Step("what the program writes to the slave is read from the master, and what is typed at the master is read from the slave")
+	ends := terminalEnds{q, terminal, sh}
 	assert.Check(q, cmp.Equal(sh.Run("echo hello > /dev/tty").Code, 0))
 	written := terminal.ReadUntil("hello\r\n")
 	q.Fact("written: hello\\n; read at the master", strconv.Quote(written))
 	sh.Send("read -r line; echo got $line")
 	terminal.Type("typed\n")
-	readLine := receiveReply().Out
+	readLine := ends.receiveReply().Out
 	assert.Check(q, cmp.Equal(readLine, "got typed"))
 	q.Fact("typed; read by the program", readLine)
 	echo := terminal.ReadUntil("typed\r\n")
 	q.Fact("echoed by the line discipline", strconv.Quote(echo))
 
 	q.Step("the caller sets another size at the master: the program receives SIGWINCH, and reads the new size")
-	assert.Check(q, cmp.Equal(sh.Run("stty size").Out, "33 101"))
-	sh.Send(printSizeOnWINCH)
-	terminal.ReadUntil("ready\r\n")
-	assert.NilError(q, unix.IoctlSetWinsize(terminal.FD, unix.TIOCSWINSZ, &unix.Winsize{Row: 44, Col: 202}))
-	resized := receiveReply()
-	assert.Check(q, cmp.Equal(resized, runc.Reply{Out: "44 202", Code: 9}))
-	q.Fact("size after TIOCSWINSZ at the master, read by the program", resized.Out)
+	ends.resize()
 
 	q.Step("type ^C at the master: the kernel sends SIGINT to all processes of the foreground process group")
-	// The shell in the container is in the foreground group, too. Without a trap it would end.
-	assert.Check(q, cmp.Equal(sh.Run("trap 'interrupted=also' INT").Code, 0))
-	sh.Send(endOnINT)
-	terminal.ReadUntil("ready\r\n")
-	terminal.Type("\x03")
-	interrupted, leaderToo := receiveReply(), sh.Run("echo $interrupted").Out
-	assert.Check(q, cmp.Equal(interrupted, runc.Reply{Out: "interrupted", Code: 7}))
-	assert.Check(q, cmp.Equal(leaderToo, "also"), "the session leader got no SIGINT")
-	q.Fact("^C: what the handlers of the child and of the session leader write", []string{interrupted.Out, leaderToo})
+	ends.interrupt()
 
 	q.Control("without the line discipline's isig, ^C is a byte like any other")
-	sh.Send(printKeyAsBytes)
-	terminal.ReadUntil("ready\r\n")
-	terminal.Type("\x03\n")
-	key := receiveReply().Out
-	assert.Check(q, cmp.Equal(key, "03 0a"))
-	q.Fact("^C read by the program", key)
+	ends.typeWithoutISIG()
 
 	q.Control("a second container has another devpts, and its terminal has the number 0, too. Root owns it, and it has no size")
 	secondContainer := runc.Variant(q, b, "second", withTerminal)
 	second := secondContainer.CreateWithTerminal(filepath.Join(dir, "second"))
-	secondSlave := check.StatInRoot(q, secondContainer.PID(), "/dev/pts/0")
-	assert.Check(q, secondSlave.Dev != slave.Dev, "both containers have the devpts of device %d", secondSlave.Dev)
-	assert.Check(q, cmp.Equal(int(secondSlave.Uid), 0), "owner of the second slave")
-	assert.Check(q, cmp.Equal(secondSlave.Rdev, slave.Rdev), "number of the second slave")
-	var hostDevpts unix.Stat_t
-	if err := unix.Stat("/dev/pts", &hostDevpts); err == nil {
-		assert.Check(q, uint64(hostDevpts.Dev) != slave.Dev, "the container has the host's devpts")
-	}
-	size, err = unix.IoctlGetWinsize(second.FD, unix.TIOCGWINSZ)
-	assert.NilError(q, err)
-	assert.Check(q, cmp.DeepEqual(*size, unix.Winsize{}), "size of the second terminal")
-	sameNumber, sameDevpts := secondSlave.Rdev == slave.Rdev, secondSlave.Dev == slave.Dev
-	q.Fact("the terminals of both containers: same device number, same devpts", []bool{sameNumber, sameDevpts})
-	q.Fact("size without process.consoleSize", fmt.Sprint(size.Row, " ", size.Col))
+	assertAnotherDevpts(q, secondContainer.PID(), second, slave)
 
 	q.Step("start a program that changes no descriptors: 0, 1 and 2 are the slave")
 	secondContainer.Start()
@@ -177,33 +103,12 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 
 	q.Step("exec --tty makes another terminal in the same devpts. It belongs to the executed program alone")
 	execTerminal, executed := secondContainer.ExecWithTerminal(filepath.Join(dir, "exec"), "sleep", "3601")
-	assert.Check(q, cmp.DeepEqual(executed.FDs, map[int]string{0: "/dev/pts/1", 1: "/dev/pts/1", 2: "/dev/pts/1"}))
-	execStat := proc.Stat(q, executed.PID)
-	execTTY := fmt.Sprintf("%d:%d", unix.Major(uint64(execStat.TTY)), unix.Minor(uint64(execStat.TTY)))
-	assert.Check(q, cmp.Equal(execTTY, "136:1"), "the controlling terminal of the executed program (tty_nr)")
-	assert.Check(q, cmp.Equal(proc.PID(execStat.Session), executed.PID), "the executed program is no session leader")
-	first := proc.Snapshot(q, secondProcess.PID)
-	assert.Check(q, cmp.DeepEqual(first.FDs, secondProcess.FDs), "descriptors of the first program, after the exec")
-	q.Fact("exec --tty: descriptors and controlling terminal", []any{executed.FDs, execTTY})
+	assertTerminalOfExec(q, executed, secondProcess)
 	execTerminal.HangUp()
 	proc.WaitFor(q, proc.Dead(executed.Identity)) // it is not pid 1, so SIGHUP ends it
 
 	q.Step("close the master: the kernel sends SIGHUP to the session leader, and no process can open the terminal any more")
-	assert.Check(q, cmp.Equal(sh.Run("trap 'hung=up' HUP").Code, 0))
-	sh.Send(waitForHangup)
-	terminal.ReadUntil("ready\r\n")
-	terminal.HangUp()
-	child := receiveReply()
-	assert.Check(q, cmp.Equal(child, runc.Reply{Out: "lost"}), "the leader's child in the foreground group; exit code 8 is SIGHUP")
-	q.Fact("the leader's child, in the foreground, writes", child.Out)
-	hung := sh.Run("echo $hung").Out
-	assert.Check(q, cmp.Equal(hung, "up"), "the session leader got no SIGHUP")
-	q.Fact("the session leader's handler of SIGHUP writes", hung)
-	proc.WaitFor(q, proc.HasNoTerminal(pid))
-	q.Fact("controlling terminal afterwards", proc.Stat(q, pid).TTY)
-	openTTY := sh.Run("echo > /dev/tty")
-	assert.Check(q, openTTY.Code != 0, "the program can still open the terminal")
-	q.Fact("open of /dev/tty afterwards", openTTY.Out)
+	ends.hangUp(pid)
 	c.KillAndDelete(p)
 
 	q.Step("close the master of a program without a handler that is pid 1: the kernel drops SIGHUP, and the program runs on …")
@@ -230,17 +135,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	q.Control("without process.terminal the program has no terminal: its descriptors are those of the runtime's caller")
 	plain := runc.Variant(q, b, "plain")
 	plainProcess := plain.CreateAndStart()
-	stat = proc.Stat(q, plainProcess.PID)
-	assert.Check(q, cmp.Equal(stat.TTY, 0), "tty_nr without a terminal")
-	assert.Check(q, cmp.Equal(proc.PID(stat.Session), plainProcess.PID), "a session leader also without a terminal")
-	inherited := []string{plainProcess.FDs[0], plainProcess.FDs[1], plainProcess.FDs[2]}
-	assert.Check(q, !strings.Contains(strings.Join(inherited, " "), "pts"), "a descriptor is a terminal: %q", inherited)
-	assert.Check(q, cmp.Contains(inherited[1], "memfd:stdout"), "it is not the file that the lab gave as stdout")
-	hasConsole := file.Exists(fmt.Sprintf("/proc/%d/root/dev/console", plainProcess.PID))
-	assert.Check(q, !hasConsole, "there is a /dev/console")
-	q.Fact("without process.terminal: controlling terminal", stat.TTY)
-	q.Fact("without process.terminal: descriptors 0 1 2", inherited)
-	q.Fact("without process.terminal: /dev/console exists", hasConsole)
+	assertNoTerminal(q, plainProcess)
 	plain.KillAndDelete(plainProcess)
 
 	q.Control("create is refused with process.terminal and no console socket, and with a console socket and no process.terminal")
@@ -252,4 +147,169 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 
 	q.Answer("runc sends the master of the terminal to the caller, as a file descriptor over the caller's socket. The slave stays in the " +
 		"container, and between the two there is only the kernel.")
+}
+
+// assertSizeAndOwner asserts that a terminal has the size of config.json, and that its slave has the owner of config.json.
+func assertSizeAndOwner(q *lab.Q, config *specs.Process, terminal *runc.Terminal, slave *syscall.Stat_t) {
+	size, err := unix.IoctlGetWinsize(terminal.FD, unix.TIOCGWINSZ)
+	assert.NilError(q, err)
+	for _, row := range []struct {
+		field     string
+		got, want any
+	}{
+		{"process.consoleSize.height", int(size.Row), int(config.ConsoleSize.Height)},
+		{"process.consoleSize.width", int(size.Col), int(config.ConsoleSize.Width)},
+		{"process.user.uid", int(slave.Uid), int(config.User.UID)}, // owner of the slave
+	} {
+		assert.Check(q, cmp.Equal(row.got, row.want), "%s, as the kernel shows it", row.field)
+		q.Fact(row.field, row.got)
+	}
+	q.Covers("process.consoleSize.height", "process.consoleSize.width")
+	// config.json mounts the devpts with the options gid=5 and mode=0620.
+	attributes := fmt.Sprintf("uid %d gid %d mode %04o", slave.Uid, slave.Gid, slave.Mode&0o7777)
+	assert.Check(q, cmp.Equal(attributes, "uid 1000 gid 5 mode 0620"), "owner and mode of the slave, /dev/pts/0")
+	q.Fact("/dev/pts/0", attributes)
+}
+
+// assertControllingTerminal asserts that the slave is /dev/console in the container, and the controlling terminal of the process, which
+// is a session leader in the foreground.
+func assertControllingTerminal(q *lab.Q, pid proc.PID, slave *syscall.Stat_t) {
+	console := check.StatInRoot(q, pid, "/dev/console")
+	sameFile := console.Dev == slave.Dev && console.Ino == slave.Ino
+	assert.Check(q, sameFile, "/dev/console is another file than /dev/pts/0: %+v", console)
+	q.Fact("/dev/console is the same file as /dev/pts/0", sameFile)
+	stat := proc.Stat(q, pid)
+	assert.Check(q, cmp.Equal(proc.PID(stat.Session), pid), "it is no session leader")
+	assert.Check(q, cmp.Equal(stat.TPGID, stat.PGRP), "its process group is not in the foreground")
+	ttyNumber := fmt.Sprintf("%d:%d", unix.Major(uint64(stat.TTY)), unix.Minor(uint64(stat.TTY)))
+	assert.Check(q, cmp.Equal(ttyNumber, "136:0"), "its controlling terminal (tty_nr)")
+	q.Covers("process.terminal")
+	q.Fact("session leader", proc.PID(stat.Session) == pid)
+	q.Fact("controlling terminal", ttyNumber)
+}
+
+// terminalEnds are the two ends of a container's terminal: the caller has the master, and a shell in the container uses the slave. The
+// shell is the session leader.
+type terminalEnds struct {
+	q      *lab.Q
+	master *runc.Terminal
+	sh     *runc.Shell
+}
+
+// Programs that the shell runs. Each writes "ready" to its terminal, and waits for one thing. They loop and do not sleep: a shell runs
+// traps between commands, so a loop misses no signal.
+const (
+	printSizeOnWINCH = `sh -c 'trap "stty size; exit 9" WINCH; echo ready > /dev/tty; while :; do :; done'`
+	endOnINT         = `sh -c 'trap "echo interrupted; exit 7" INT; echo ready > /dev/tty; while :; do :; done'`
+	printKeyAsBytes  = "stty -isig; echo ready > /dev/tty; read -r line; stty isig; echo $line | od -An -tx1"
+	// It ends with 8 on SIGHUP. Without a signal it prints "lost" when it can open the terminal no more.
+	waitForHangup = `sh -c 'trap "exit 8" HUP; echo ready > /dev/tty; while (: < /dev/tty) 2> /dev/null; do :; done; echo lost'`
+)
+
+// receiveReply returns what the command printed that was sent to the shell last, and its exit code.
+func (e terminalEnds) receiveReply() runc.Reply {
+	e.q.Helper()
+	reply, err := e.sh.Receive()
+	assert.NilError(e.q, err, "the shell in the container did not answer; it printed %q", reply.Out)
+	return reply
+}
+
+// resize sets another size at the master, by ioctl(2).
+func (e terminalEnds) resize() {
+	assert.Check(e.q, cmp.Equal(e.sh.Run("stty size").Out, "33 101"))
+	e.sh.Send(printSizeOnWINCH)
+	e.master.ReadUntil("ready\r\n")
+	assert.NilError(e.q, unix.IoctlSetWinsize(e.master.FD, unix.TIOCSWINSZ, &unix.Winsize{Row: 44, Col: 202}))
+	resized := e.receiveReply()
+	assert.Check(e.q, cmp.Equal(resized, runc.Reply{Out: "44 202", Code: 9}))
+	e.q.Fact("size after TIOCSWINSZ at the master, read by the program", resized.Out)
+}
+
+// interrupt types ^C at the master.
+func (e terminalEnds) interrupt() {
+	// The shell in the container is in the foreground group, too. Without a trap it would end.
+	assert.Check(e.q, cmp.Equal(e.sh.Run("trap 'interrupted=also' INT").Code, 0))
+	e.sh.Send(endOnINT)
+	e.master.ReadUntil("ready\r\n")
+	e.master.Type("\x03")
+	interrupted, leaderToo := e.receiveReply(), e.sh.Run("echo $interrupted").Out
+	assert.Check(e.q, cmp.Equal(interrupted, runc.Reply{Out: "interrupted", Code: 7}))
+	assert.Check(e.q, cmp.Equal(leaderToo, "also"), "the session leader got no SIGINT")
+	e.q.Fact("^C: what the handlers of the child and of the session leader write", []string{interrupted.Out, leaderToo})
+}
+
+// typeWithoutISIG types ^C at the master, after a program has cleared isig of the terminal.
+func (e terminalEnds) typeWithoutISIG() {
+	e.sh.Send(printKeyAsBytes)
+	e.master.ReadUntil("ready\r\n")
+	e.master.Type("\x03\n")
+	key := e.receiveReply().Out
+	assert.Check(e.q, cmp.Equal(key, "03 0a"))
+	e.q.Fact("^C read by the program", key)
+}
+
+// hangUp closes the master. The pid is that of the shell, on the host.
+func (e terminalEnds) hangUp(pid proc.PID) {
+	assert.Check(e.q, cmp.Equal(e.sh.Run("trap 'hung=up' HUP").Code, 0))
+	e.sh.Send(waitForHangup)
+	e.master.ReadUntil("ready\r\n")
+	e.master.HangUp()
+	child := e.receiveReply()
+	assert.Check(e.q, cmp.Equal(child, runc.Reply{Out: "lost"}), "the leader's child in the foreground group; exit code 8 is SIGHUP")
+	e.q.Fact("the leader's child, in the foreground, writes", child.Out)
+	hung := e.sh.Run("echo $hung").Out
+	assert.Check(e.q, cmp.Equal(hung, "up"), "the session leader got no SIGHUP")
+	e.q.Fact("the session leader's handler of SIGHUP writes", hung)
+	proc.WaitFor(e.q, proc.HasNoTerminal(pid))
+	e.q.Fact("controlling terminal afterwards", proc.Stat(e.q, pid).TTY)
+	openTTY := e.sh.Run("echo > /dev/tty")
+	assert.Check(e.q, openTTY.Code != 0, "the program can still open the terminal")
+	e.q.Fact("open of /dev/tty afterwards", openTTY.Out)
+}
+
+// assertAnotherDevpts asserts that the terminal of the second container has the same number as the slave of the first one, in another
+// devpts. Its config.json names neither a user nor a size.
+func assertAnotherDevpts(q *lab.Q, secondPID proc.PID, second *runc.Terminal, slave *syscall.Stat_t) {
+	secondSlave := check.StatInRoot(q, secondPID, "/dev/pts/0")
+	assert.Check(q, secondSlave.Dev != slave.Dev, "both containers have the devpts of device %d", secondSlave.Dev)
+	assert.Check(q, cmp.Equal(int(secondSlave.Uid), 0), "owner of the second slave")
+	assert.Check(q, cmp.Equal(secondSlave.Rdev, slave.Rdev), "number of the second slave")
+	var hostDevpts unix.Stat_t
+	if err := unix.Stat("/dev/pts", &hostDevpts); err == nil {
+		assert.Check(q, uint64(hostDevpts.Dev) != slave.Dev, "the container has the host's devpts")
+	}
+	size, err := unix.IoctlGetWinsize(second.FD, unix.TIOCGWINSZ)
+	assert.NilError(q, err)
+	assert.Check(q, cmp.DeepEqual(*size, unix.Winsize{}), "size of the second terminal")
+	sameNumber, sameDevpts := secondSlave.Rdev == slave.Rdev, secondSlave.Dev == slave.Dev
+	q.Fact("the terminals of both containers: same device number, same devpts", []bool{sameNumber, sameDevpts})
+	q.Fact("size without process.consoleSize", fmt.Sprint(size.Row, " ", size.Col))
+}
+
+// assertTerminalOfExec asserts that the executed program has the second terminal of the container's devpts, and that the first program
+// has the descriptors from before.
+func assertTerminalOfExec(q *lab.Q, executed, before proc.Process) {
+	assert.Check(q, cmp.DeepEqual(executed.FDs, map[int]string{0: "/dev/pts/1", 1: "/dev/pts/1", 2: "/dev/pts/1"}))
+	execStat := proc.Stat(q, executed.PID)
+	execTTY := fmt.Sprintf("%d:%d", unix.Major(uint64(execStat.TTY)), unix.Minor(uint64(execStat.TTY)))
+	assert.Check(q, cmp.Equal(execTTY, "136:1"), "the controlling terminal of the executed program (tty_nr)")
+	assert.Check(q, cmp.Equal(proc.PID(execStat.Session), executed.PID), "the executed program is no session leader")
+	first := proc.Snapshot(q, before.PID)
+	assert.Check(q, cmp.DeepEqual(first.FDs, before.FDs), "descriptors of the first program, after the exec")
+	q.Fact("exec --tty: descriptors and controlling terminal", []any{executed.FDs, execTTY})
+}
+
+// assertNoTerminal asserts that a process has no terminal, and has the descriptors that the lab gave to the runtime.
+func assertNoTerminal(q *lab.Q, p proc.Process) {
+	stat := proc.Stat(q, p.PID)
+	assert.Check(q, cmp.Equal(stat.TTY, 0), "tty_nr without a terminal")
+	assert.Check(q, cmp.Equal(proc.PID(stat.Session), p.PID), "a session leader also without a terminal")
+	inherited := []string{p.FDs[0], p.FDs[1], p.FDs[2]}
+	assert.Check(q, !strings.Contains(strings.Join(inherited, " "), "pts"), "a descriptor is a terminal: %q", inherited)
+	assert.Check(q, cmp.Contains(inherited[1], "memfd:stdout"), "it is not the file that the lab gave as stdout")
+	hasConsole := file.Exists(fmt.Sprintf("/proc/%d/root/dev/console", p.PID))
+	assert.Check(q, !hasConsole, "there is a /dev/console")
+	q.Fact("without process.terminal: controlling terminal", stat.TTY)
+	q.Fact("without process.terminal: descriptors 0 1 2", inherited)
+	q.Fact("without process.terminal: /dev/console exists", hasConsole)
 }

@@ -72,13 +72,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	assert.Assert(q, len(created.Args) > 0, "the process has no command line: its state is %s", created.State)
 	assert.Check(q, cmp.Equal(created.Args[len(created.Args)-1], "init"))
 	q.Fact("cmdline after create", created.Args)
-	assert.Check(q, !strings.HasPrefix(created.Exe, "/bin/"), "the process runs a program of the rootfs before start: %s", created.Exe)
-	// runc executes a sealed copy of itself, so compare the bytes and not the path.
-	runc.AssertIsRuntime(q, container.Bundle, proc.ExeDigest(q, pid))
-	q.Fact("exe after create, whose content is that of runc", created.Exe)
-	isProtected := proc.ExeIsProtected(q, pid)
-	assert.Check(q, isProtected, "a program in the container could write into %s, from which runc init was started", created.Exe)
-	q.Fact("after create, the file of runc init is sealed or on a read-only mount", isProtected)
+	assertRunsCopyOfRunc(q, container.Bundle, created)
 	assert.Check(q, created.Threads > 1, "a Go program has several threads, but runc init has %d", created.Threads)
 	hasProgramEnv := cmp.Contains(strings.Join(created.Env, " "), "TERM=xterm")().Success()
 	assert.Check(q, !hasProgramEnv, "runc init has the program's environment: %q", created.Env)
@@ -167,18 +161,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	marking.KillAndDelete(proc.Snapshot(q, markingPID))
 
 	q.Control("a caller with other open files: the program has none of them, unless the caller passes them as LISTEN_FDS")
-	const opens = "exec 3< bundle/config.json 9< /"
-	plain := runc.Variant(q, container.Bundle, "plain")
-	withoutListen := plain.StartAfter(opens)
-	assert.Check(q, cmp.DeepEqual(withoutListen.FDs, given), "descriptors of the program; the caller has 3 and 9 too, which is the host's /")
-	listening := runc.Variant(q, container.Bundle, "listening")
-	withListen := listening.StartAfter(opens + "; export LISTEN_FDS=1 LISTEN_PID=$$")
-	given[3] = container.Bundle.Config()
-	assert.Check(q, cmp.DeepEqual(withListen.FDs, given), "descriptors of the program; the caller passes one as LISTEN_FDS")
-	q.Fact("descriptors of the program, if the caller has 3 and 9 open", slices.Sorted(maps.Keys(withoutListen.FDs)))
-	q.Fact("descriptors of the program, if LISTEN_FDS=1", slices.Sorted(maps.Keys(withListen.FDs)))
-	plain.KillAndDelete(withoutListen)
-	listening.KillAndDelete(withListen)
+	startWithOpenFiles(q, container.Bundle, given)
 
 	q.TearDown("kill and delete the container: nothing of it is left, and state fails", func() {
 		container.KillAndDelete(running)
@@ -193,6 +176,36 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 
 	q.Answer("Create builds the namespaces, the cgroup and the mounts, and leaves runc init waiting in them. " +
 		"Start makes runc init execute the program of config.json: the program changes, the process stays.")
+}
+
+// assertRunsCopyOfRunc asserts that the program file of `runc init` has the bytes of runc, and that no program in the container can write
+// into it.
+func assertRunsCopyOfRunc(q *lab.Q, b *bundle.Bundle, init proc.Process) {
+	assert.Check(q, !strings.HasPrefix(init.Exe, "/bin/"), "the process runs a program of the rootfs before start: %s", init.Exe)
+	// runc executes a sealed copy of itself, so compare the bytes and not the path.
+	runc.AssertIsRuntime(q, b, proc.ExeDigest(q, init.PID))
+	q.Fact("exe after create, whose content is that of runc", init.Exe)
+	isProtected := proc.ExeIsProtected(q, init.PID)
+	assert.Check(q, isProtected, "a program in the container could write into %s, from which runc init was started", init.Exe)
+	q.Fact("after create, the file of runc init is sealed or on a read-only mount", isProtected)
+}
+
+// startWithOpenFiles starts two containers. The caller of `runc create` has the descriptors 3 and 9 open, besides the given ones. The first
+// program has only the given ones. The second program has descriptor 3, too, because its caller passes one as LISTEN_FDS.
+func startWithOpenFiles(q *lab.Q, b *bundle.Bundle, given map[int]string) {
+	const opens = "exec 3< bundle/config.json 9< /"
+	plain := runc.Variant(q, b, "plain")
+	withoutListen := plain.StartAfter(opens)
+	assert.Check(q, cmp.DeepEqual(withoutListen.FDs, given), "descriptors of the program; the caller has 3 and 9 too, which is the host's /")
+	listening := runc.Variant(q, b, "listening")
+	withListen := listening.StartAfter(opens + "; export LISTEN_FDS=1 LISTEN_PID=$$")
+	given = maps.Clone(given)
+	given[3] = b.Config()
+	assert.Check(q, cmp.DeepEqual(withListen.FDs, given), "descriptors of the program; the caller passes one as LISTEN_FDS")
+	q.Fact("descriptors of the program, if the caller has 3 and 9 open", slices.Sorted(maps.Keys(withoutListen.FDs)))
+	q.Fact("descriptors of the program, if LISTEN_FDS=1", slices.Sorted(maps.Keys(withListen.FDs)))
+	plain.KillAndDelete(withoutListen)
+	listening.KillAndDelete(withListen)
 }
 
 // The created process waits until another process opens exec.fifo for reading. Start does that, and then removes the FIFO.
