@@ -396,156 +396,47 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does `ctr run` give that create and start do not?")
 	defer q.Recover()
 	d := ctrd.Shared(q)
-	ref := d.PullImage()
-	// runArgs returns the arguments of `ctr run`, with those that keep its files out of /run/containerd.
-	runArgs := func(options []string, id string, args ...string) []string {
-		argv := []string{"run", "--fifo-dir", d.FifoDir}
-		if d.CanSetRuncRoot() {
-			argv = append(argv, "--runc-root", d.RuncRoot)
-		}
-		return append(append(append(argv, options...), "--", ref, id), args...) // an older ctr takes `-c` of the shell as its own flag
-	}
-	// settings returns what the process of a task has from its config.json.
-	settings := func(id string) (map[string]string, proc.Process) {
-		q.Helper()
-		pid := d.TaskPID(id)
-		proc.WaitFor(q, proc.Runs(pid, "sleep"))
-		p := proc.Snapshot(q, pid)
-		out := check.ProcessSettings(q, p)
-		maps.Copy(out, proc.Settings(q, pid))
-		maps.DeleteFunc(out, func(name, _ string) bool { return strings.HasPrefix(name, "cgroup ") })
-		return out, p
-	}
-	// sameSpec asserts that the configuration of two containers differs only in the cgroup's name and in the cpu shares.
-	sameSpec := func(what, created, ran string) {
-		q.Helper()
-		a, b := d.Spec(created), d.Spec(ran)
-		assert.Check(q, cmp.DeepEqual([]string{a.Linux.CgroupsPath, b.Linux.CgroupsPath},
-			[]string{"/" + d.Namespace + "/" + created, "/" + d.Namespace + "/" + ran}), "%s: linux.cgroupsPath", what)
-		b.Linux.CgroupsPath = a.Linux.CgroupsPath
-		difference, err := bundle.Difference(a, b)
-		assert.NilError(q, err)
-		assert.Check(q, cmp.DeepEqual(difference, []string{"+ linux.resources.cpu.shares = 1024"}),
-			"%s: - the config.json of `containers create`, + that of `ctr run`", what)
-		q.Fact(what+": config.json of `containers create` and `run`", difference)
-	}
-	filters := func(s map[string]string) (string, int) {
-		n, known := s["Seccomp_filters"] // since Linux 5.9
-		if !known {
-			return s["Seccomp"], 0
-		}
-		return s["Seccomp"], check.Int(q, n)
-	}
+	c := &runAndCreate{q: q, d: d, ref: d.PullImage()}
 
 	q.Step("create and start a task, and run another one: config.json and settings are the same, except the cpu shares")
 	created, ran := q.ID("cdb-created"), q.ID("cdb-ran")
-	d.CreateContainer(ref, created, "sleep", "3600")
+	d.CreateContainer(c.ref, created, "sleep", "3600")
 	d.StartTask(created)
-	d.Ctr(runArgs([]string{"-d"}, ran, "sleep", "3600")...)
-	sameSpec("without flags", created, ran)
-	byCreate, _ := settings(created)
-	plain, p := settings(ran)
+	d.Ctr(c.runArgs([]string{"-d"}, ran, "sleep", "3600")...)
+	c.assertSameSpec("without flags", created, ran)
+	byCreate, _ := c.settings(created)
+	plain, p := c.settings(ran)
 	assert.Check(q, cmp.DeepEqual(plain, byCreate), "settings of the program, by `ctr run`, and by create and start")
-	knob, unlimited, shares := "cpu.shares", "1024", []string{"1024"}
-	if cgroup.Version(q) == "v2" {
-		knob, unlimited, shares = "cpu.weight", "100", []string{"39", "100"} // newer releases of runc turn 1024 shares into weight 100
-	}
-	if g := cgroup.Of(q, "/"+d.Namespace+"/"+ran); g.Has("cpu") {
-		assert.Check(q, cmp.Equal(cgroup.Of(q, "/"+d.Namespace+"/"+created).Read("cpu", knob), unlimited), "%s, by create and start", knob)
-		assert.Check(q, cmp.Contains(shares, g.Read("cpu", knob)), "%s, by `ctr run`", knob)
-		q.Fact(knob+": by create and start, by `ctr run`", []string{unlimited, g.Read("cpu", knob)})
-	}
+	c.compareCPUShares(created, ran)
 
 	q.Step("look for seccomp and AppArmor: neither command sets a filter or a profile")
 	self := proc.Settings(q, proc.Self(q).PID)
-	selfMode, inherited := filters(self)
-	mode, n := filters(plain)
+	selfMode, inherited := seccompOf(q, self)
+	mode, n := seccompOf(q, plain)
 	assert.Check(q, cmp.DeepEqual([]any{mode, n}, []any{selfMode, inherited}), "Seccomp and number of filters, against those of the lab itself")
 	spec := d.Spec(ran)
 	assert.Check(q, spec.Linux.Seccomp == nil && spec.Process.ApparmorProfile == "", "seccomp %v, AppArmor profile %q",
 		spec.Linux.Seccomp, spec.Process.ApparmorProfile)
 	assert.Check(q, cmp.Equal(plain["NoNewPrivs"], "1"))
-	// protected returns the masked and the read-only paths that the kernel protects in a process by a mount. Not each host has each path.
-	protected := func(p proc.Process) []string {
-		paths := append(slices.Clone(spec.Linux.MaskedPaths), spec.Linux.ReadonlyPaths...)
-		return slices.DeleteFunc(paths, func(path string) bool { return !slices.Contains(check.MountPoints(p), path) })
-	}
-	masked := protected(p)
-	assert.Check(q, len(masked) > 0, "none of these is masked or read-only: %v", append(spec.Linux.MaskedPaths, spec.Linux.ReadonlyPaths...))
+	paths := append(slices.Clone(spec.Linux.MaskedPaths), spec.Linux.ReadonlyPaths...)
+	masked := protectedPaths(p, paths)
+	assert.Check(q, len(masked) > 0, "none of these is masked or read-only: %v", paths)
 	q.Fact("without flags: masked and read-only paths", masked)
 	q.Fact("without flags: Seccomp", mode)
 	q.Fact("without flags: NoNewPrivs", plain["NoNewPrivs"])
 	q.Fact("without flags: CapEff", plain["CapEff"])
 
 	q.Step("give the same flags to both commands: each changes the same fields of config.json, and the kernel shows them")
-	privileges := []string{"CapBnd", "CapEff", "CapPrm"}
-	for _, row := range []struct {
-		name    string
-		options []string
-		changed []string // settings that differ from those without the flag; those of seccomp are compared apart
-	}{
-		{"seccomp", []string{"--seccomp"}, nil},
-		{"allow-new-privs", []string{"--allow-new-privs"}, []string{"NoNewPrivs"}},
-		{"cap-drop", []string{"--cap-drop", "CAP_CHOWN"}, privileges},
-		{"cap-add", []string{"--cap-add", "CAP_SYS_ADMIN"}, privileges},
-		// HOME is in the environment, and the image has no user 1000.
-		{"user", []string{"--user", "1000:1000"}, []string{"CapEff", "CapPrm", "Gid", "Groups", "Uid", "env", "environ", "uid"}},
-		{"privileged", []string{"--privileged"}, append(slices.Clone(privileges), "mounts")},
-		{"cpu-quota", []string{"--cpu-quota", "50000", "--cpu-period", "100000"}, nil},
-	} {
-		flag := strings.Join(row.options, " ")
-		withFlag, record := q.ID("cdb-run-"+row.name), q.ID("cdb-create-"+row.name)
-		d.Ctr(runArgs(append([]string{"-d"}, row.options...), withFlag, "sleep", "3600")...)
-		d.CreateContainerWith(row.options, ref, record, "sleep", "3600")
-		sameSpec(flag, record, withFlag)
-		now, p := settings(withFlag)
-		changed := []string{}
-		for _, name := range slices.Sorted(maps.Keys(now)) {
-			if now[name] != plain[name] && !strings.HasPrefix(name, "Seccomp") {
-				changed = append(changed, name)
-			}
-		}
-		assert.Check(q, cmp.DeepEqual(changed, append([]string{}, row.changed...)), "settings that %s changes", flag)
-		mode, n := filters(now)
-		if row.name == "seccomp" {
-			assert.Check(q, cmp.Equal(mode, "2"), "Seccomp with --seccomp: 2 is a filter")
-			if _, known := now["Seccomp_filters"]; known {
-				assert.Check(q, cmp.Equal(n, inherited+1), "number of filters with --seccomp")
-			}
-		} else {
-			assert.Check(q, cmp.DeepEqual([]any{mode, n}, []any{selfMode, inherited}), "Seccomp and number of filters with %s", flag)
-		}
-		if row.name == "privileged" {
-			assert.Check(q, cmp.Len(protected(p), 0), "masked and read-only paths with %s", flag)
-		} else {
-			assert.Check(q, cmp.DeepEqual(protected(p), masked), "masked and read-only paths with %s", flag)
-		}
-		q.Fact(flag+": Seccomp, NoNewPrivs, CapEff", []string{mode, now["NoNewPrivs"], now["CapEff"]})
-		if row.name == "cpu-quota" {
-			knob, want := "cpu.cfs_quota_us", "50000"
-			if cgroup.Version(q) == "v2" {
-				knob, want = "cpu.max", "50000 100000"
-			}
-			if g := cgroup.Of(q, "/"+d.Namespace+"/"+withFlag); g.Has("cpu") {
-				assert.Check(q, cmp.Equal(g.Read("cpu", knob), want), "%s with %s", knob, flag)
-				q.Fact(flag+": "+knob, g.Read("cpu", knob))
-			}
-		}
+	without := flaglessTask{settings: plain, protected: masked, paths: paths, labsMode: selfMode, labsFilters: inherited}
+	for _, flag := range flagsOfBoth {
+		c.compareFlag(flag, without)
 	}
 
 	q.Step("make a user namespace in a task with --seccomp, and in one without: only the profile refuses it")
 	tryUnshare := []string{"tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "try"}
 	refused := d.Refused("Operation not permitted", append(slices.Clone(tryUnshare), q.ID("cdb-run-seccomp"), "unshare", "-U", "true")...)
 	allowed := d.TryCtr(append(slices.Clone(tryUnshare), ran, "unshare", "-U", "true")...)
-	// Some distributions forbid it to each program without CAP_SYS_ADMIN, whatever its filters are.
-	forbidden := []string{}
-	for setting, value := range map[string]string{
-		"user/max_user_namespaces": "0", "kernel/unprivileged_userns_clone": "0", "kernel/apparmor_restrict_unprivileged_userns": "1",
-	} {
-		if data, err := os.ReadFile("/proc/sys/" + setting); err == nil && strings.TrimSpace(string(data)) == value {
-			forbidden = append(forbidden, setting)
-		}
-	}
+	forbidden := settingsAgainstUserNamespaces()
 	assert.Check(q, allowed.Code == 0 || len(forbidden) > 0, "unshare -U without a filter:\n%s", allowed)
 	q.Fact("host: settings that forbid user namespaces", forbidden)
 	q.Fact("unshare -U, without and with --seccomp: exit code", []int{allowed.Code, refused.Code})
@@ -557,7 +448,7 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 		options []string
 		stays   bool
 	}{{stays, nil, true}, {q.ID("cdb-goes"), []string{"--rm"}, false}} {
-		r := d.TryCtr(runArgs(row.options, row.id, "sh", "-c", "exit 7")...)
+		r := d.TryCtr(c.runArgs(row.options, row.id, "sh", "-c", "exit 7")...)
 		assert.Check(q, cmp.Equal(r.Code, 7), "exit code of %s", r)
 		has := []bool{
 			slices.Contains(strings.Fields(d.Ctr("tasks", "ls", "-q").Stdout), row.id),
@@ -567,9 +458,9 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 		assert.Check(q, cmp.DeepEqual(has, []bool{false, row.stays, row.stays}), "task, container and snapshot after run %v", row.options)
 		q.Fact(fmt.Sprintf("after run %v: task, container, snapshot", row.options), has)
 	}
-	taken := d.Refused("already exists", runArgs(nil, stays, "true")...)
+	taken := d.Refused("already exists", c.runArgs(nil, stays, "true")...)
 	q.Fact("run with the id of a container that exists: error", ctrd.CtrError(taken))
-	detached := d.Refused("cannot be specified together", runArgs([]string{"-d", "--rm"}, q.ID("cdb-both"), "true")...)
+	detached := d.Refused("cannot be specified together", c.runArgs([]string{"-d", "--rm"}, q.ID("cdb-both"), "true")...)
 	q.Fact("run -d --rm: error", ctrd.CtrError(detached))
 
 	q.Control("start the container that stays, by `tasks start`: it ends with the exit code and deletes the task, as `ctr run` does")
@@ -581,13 +472,174 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 
 	q.Step("choose the cgroup: only `ctr run` can")
 	elsewhere := q.ID("cdb-elsewhere")
-	d.Ctr(runArgs([]string{"-d", "--cgroup", q.Cgroup + "/chosen"}, elsewhere, "sleep", "3600")...)
-	_, p = settings(elsewhere)
+	d.Ctr(c.runArgs([]string{"-d", "--cgroup", q.Cgroup + "/chosen"}, elsewhere, "sleep", "3600")...)
+	_, p = c.settings(elsewhere)
 	check.OnlyProcessInCgroup(q, p.Identity, q.Cgroup+"/chosen")
-	unknown := d.Refused("flag provided but not defined", "containers", "create", "--cgroup", q.Cgroup+"/chosen", ref, q.ID("cdb-none"), "true")
+	unknown := d.Refused("flag provided but not defined",
+		"containers", "create", "--cgroup", q.Cgroup+"/chosen", c.ref, q.ID("cdb-none"), "true")
 	q.Fact("run --cgroup: processes of the chosen cgroup", cgroup.Of(q, q.Cgroup+"/chosen").Procs())
 	q.Fact("containers create --cgroup: error", ctrd.CtrError(unknown))
 
 	q.Answer("`ctr run` does `ctr containers create` and `ctr tasks start` in one command. Only `ctr run` can also remove the container, " +
 		"choose its cgroup and set up its network. It is not more secure: without --seccomp, neither sets a seccomp filter.")
+}
+
+// runAndCreate compares tasks of `ctr run` with those of `ctr containers create` and `ctr tasks start`.
+type runAndCreate struct {
+	q   *lab.Q
+	d   *ctrd.Daemon
+	ref string
+}
+
+// runArgs returns the arguments of `ctr run`, with those that keep its files out of /run/containerd.
+func (c *runAndCreate) runArgs(options []string, id string, args ...string) []string {
+	argv := []string{"run", "--fifo-dir", c.d.FifoDir}
+	if c.d.CanSetRuncRoot() {
+		argv = append(argv, "--runc-root", c.d.RuncRoot)
+	}
+	return append(append(append(argv, options...), "--", c.ref, id), args...) // an older ctr takes `-c` of the shell as its own flag
+}
+
+// assertSameSpec asserts that the configuration of two containers differs only in the cgroup's name and in the cpu shares.
+func (c *runAndCreate) assertSameSpec(what, created, ran string) {
+	q, d := c.q, c.d
+	q.Helper()
+	a, b := d.Spec(created), d.Spec(ran)
+	assert.Check(q, cmp.DeepEqual([]string{a.Linux.CgroupsPath, b.Linux.CgroupsPath},
+		[]string{"/" + d.Namespace + "/" + created, "/" + d.Namespace + "/" + ran}), "%s: linux.cgroupsPath", what)
+	b.Linux.CgroupsPath = a.Linux.CgroupsPath
+	difference, err := bundle.Difference(a, b)
+	assert.NilError(q, err)
+	assert.Check(q, cmp.DeepEqual(difference, []string{"+ linux.resources.cpu.shares = 1024"}),
+		"%s: - the config.json of `containers create`, + that of `ctr run`", what)
+	q.Fact(what+": config.json of `containers create` and `run`", difference)
+}
+
+// settings returns what the process of a task has from its config.json.
+func (c *runAndCreate) settings(id string) (map[string]string, proc.Process) {
+	q := c.q
+	q.Helper()
+	pid := c.d.TaskPID(id)
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	p := proc.Snapshot(q, pid)
+	out := check.ProcessSettings(q, p)
+	maps.Copy(out, proc.Settings(q, pid))
+	maps.DeleteFunc(out, func(name, _ string) bool { return strings.HasPrefix(name, "cgroup ") })
+	return out, p
+}
+
+// compareCPUShares reads from the cgroups of both tasks what the kernel has got of the cpu shares.
+func (c *runAndCreate) compareCPUShares(created, ran string) {
+	q, d := c.q, c.d
+	knob, unlimited, shares := "cpu.shares", "1024", []string{"1024"}
+	if cgroup.Version(q) == "v2" {
+		knob, unlimited, shares = "cpu.weight", "100", []string{"39", "100"} // newer releases of runc turn 1024 shares into weight 100
+	}
+	if g := cgroup.Of(q, "/"+d.Namespace+"/"+ran); g.Has("cpu") {
+		assert.Check(q, cmp.Equal(cgroup.Of(q, "/"+d.Namespace+"/"+created).Read("cpu", knob), unlimited), "%s, by create and start", knob)
+		assert.Check(q, cmp.Contains(shares, g.Read("cpu", knob)), "%s, by `ctr run`", knob)
+		q.Fact(knob+": by create and start, by `ctr run`", []string{unlimited, g.Read("cpu", knob)})
+	}
+}
+
+// seccompOf returns the seccomp mode of a process, and the number of its filters, from its settings.
+func seccompOf(q *lab.Q, settings map[string]string) (mode string, filters int) {
+	n, known := settings["Seccomp_filters"] // since Linux 5.9
+	if !known {
+		return settings["Seccomp"], 0
+	}
+	return settings["Seccomp"], check.Int(q, n)
+}
+
+// protectedPaths returns those of the masked and read-only paths that the kernel protects in a process by a mount. Not each host has each
+// path.
+func protectedPaths(p proc.Process, paths []string) []string {
+	return slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !slices.Contains(check.MountPoints(p), path) })
+}
+
+// ctrFlag is a flag of `ctr run` and of `ctr containers create`.
+type ctrFlag struct {
+	name    string // in the ids of its containers
+	options []string
+	changed []string // settings that differ from those without the flag; those of seccomp are compared apart
+}
+
+// flagsOfBoth are flags that both commands have. Each is given to a container of its own.
+var flagsOfBoth = []ctrFlag{
+	{"seccomp", []string{"--seccomp"}, nil},
+	{"allow-new-privs", []string{"--allow-new-privs"}, []string{"NoNewPrivs"}},
+	{"cap-drop", []string{"--cap-drop", "CAP_CHOWN"}, []string{"CapBnd", "CapEff", "CapPrm"}},
+	{"cap-add", []string{"--cap-add", "CAP_SYS_ADMIN"}, []string{"CapBnd", "CapEff", "CapPrm"}},
+	// HOME is in the environment, and the image has no user 1000.
+	{"user", []string{"--user", "1000:1000"}, []string{"CapEff", "CapPrm", "Gid", "Groups", "Uid", "env", "environ", "uid"}},
+	{"privileged", []string{"--privileged"}, []string{"CapBnd", "CapEff", "CapPrm", "mounts"}},
+	{"cpu-quota", []string{"--cpu-quota", "50000", "--cpu-period", "100000"}, nil},
+}
+
+// flaglessTask is what a task has that ctr has made without a flag. A task with a flag is compared with it.
+type flaglessTask struct {
+	settings    map[string]string
+	paths       []string // that config.json masks or makes read-only
+	protected   []string // those of paths that this host has
+	labsMode    string   // Seccomp of the lab itself, which the task has inherited
+	labsFilters int
+}
+
+// compareFlag makes a container with the flag by each of the two commands, and compares their config.json. It asserts what the kernel
+// shows of the flag in the task of `ctr run`.
+func (c *runAndCreate) compareFlag(flag ctrFlag, without flaglessTask) {
+	q, d := c.q, c.d
+	typed := strings.Join(flag.options, " ")
+	ran, created := q.ID("cdb-run-"+flag.name), q.ID("cdb-create-"+flag.name)
+	d.Ctr(c.runArgs(append([]string{"-d"}, flag.options...), ran, "sleep", "3600")...)
+	d.CreateContainerWith(flag.options, c.ref, created, "sleep", "3600")
+	c.assertSameSpec(typed, created, ran)
+	now, p := c.settings(ran)
+	changed := []string{}
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		if now[name] != without.settings[name] && !strings.HasPrefix(name, "Seccomp") {
+			changed = append(changed, name)
+		}
+	}
+	assert.Check(q, cmp.DeepEqual(changed, append([]string{}, flag.changed...)), "settings that %s changes", typed)
+	mode, n := seccompOf(q, now)
+	if flag.name == "seccomp" {
+		assert.Check(q, cmp.Equal(mode, "2"), "Seccomp with --seccomp: 2 is a filter")
+		if _, known := now["Seccomp_filters"]; known {
+			assert.Check(q, cmp.Equal(n, without.labsFilters+1), "number of filters with --seccomp")
+		}
+	} else {
+		assert.Check(q, cmp.DeepEqual([]any{mode, n}, []any{without.labsMode, without.labsFilters}),
+			"Seccomp and number of filters with %s", typed)
+	}
+	if flag.name == "privileged" {
+		assert.Check(q, cmp.Len(protectedPaths(p, without.paths), 0), "masked and read-only paths with %s", typed)
+	} else {
+		assert.Check(q, cmp.DeepEqual(protectedPaths(p, without.paths), without.protected), "masked and read-only paths with %s", typed)
+	}
+	q.Fact(typed+": Seccomp, NoNewPrivs, CapEff", []string{mode, now["NoNewPrivs"], now["CapEff"]})
+	if flag.name == "cpu-quota" {
+		knob, want := "cpu.cfs_quota_us", "50000"
+		if cgroup.Version(q) == "v2" {
+			knob, want = "cpu.max", "50000 100000"
+		}
+		if g := cgroup.Of(q, "/"+d.Namespace+"/"+ran); g.Has("cpu") {
+			assert.Check(q, cmp.Equal(g.Read("cpu", knob), want), "%s with %s", knob, typed)
+			q.Fact(typed+": "+knob, g.Read("cpu", knob))
+		}
+	}
+}
+
+// settingsAgainstUserNamespaces returns the files below /proc/sys by which some distributions forbid user namespaces to each program
+// without CAP_SYS_ADMIN, whatever its filters are.
+func settingsAgainstUserNamespaces() []string {
+	forbidden := []string{}
+	for setting, value := range map[string]string{
+		"user/max_user_namespaces": "0", "kernel/unprivileged_userns_clone": "0", "kernel/apparmor_restrict_unprivileged_userns": "1",
+	} {
+		if data, err := os.ReadFile("/proc/sys/" + setting); err == nil && strings.TrimSpace(string(data)) == value {
+			forbidden = append(forbidden, setting)
+		}
+	}
+	return forbidden
 }

@@ -72,28 +72,11 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	q.Step("look at the tasks without a shim: init and exec run on, and the process that adopts orphans is their parent")
 	adopter := proc.OrphanReaper(q)
 	for _, victim := range ofShim {
-		for _, before := range []proc.Process{victim.Init, *victim.Exec} {
-			now := proc.Snapshot(q, before.PID)
-			assert.Check(q, now.Same(before.Identity), "%s: another process has the pid %d", victim, before.PID)
-			assert.Check(q, cmp.Equal(now.Parent, adopter), "%s: parent of process %d", victim, before.PID)
-		}
-		assert.Check(q, file.Exists(victim.Bundle) && victim.HasCgroup(), "%s: bundle or cgroup is gone", victim)
-		assert.Check(q, cmp.Equal(file.Exists(victim.Socket), victim.Signal == unix.SIGKILL), "%s: the socket's file is there", victim)
-		q.Fact(victim.String()+": alive while it is down", victim.Living())
+		assertOrphaned(q, victim, adopter)
 	}
 	ofShim[0].RecordParents("while containerd is down", failure.Init, failure.Exec)
 	q.Fact("while it is down, without a shim: parent of init and exec", adopter)
 	logBefore := len(d.Log())
-	// forwardedExits counts the exits that shims have published since then, by containerd's log.
-	forwardedExits := func() int {
-		n := 0
-		for line := range strings.Lines(d.Log()[logBefore:]) {
-			if strings.Contains(line, `msg="event forwarded"`) && strings.Contains(line, "topic=/tasks/exit") {
-				n++
-			}
-		}
-		return n
-	}
 
 	q.Step("start containerd again: a client listens as soon as it answers")
 	d.Start()
@@ -115,7 +98,7 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	}
 	assert.Check(q, cmp.Equal(expectedCount, len(ofExec)), "processes that a client finds stopped, and execs that have died")
 	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		if n := forwardedExits(); n < expectedCount && !gaveUp {
+		if n := countForwardedExits(d.Log()[logBefore:]); n < expectedCount && !gaveUp {
 			return poll.Continue("containerd's log has %d exits that shims have published, of %d", n, expectedCount)
 		}
 		return poll.Success()
@@ -123,48 +106,21 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	streamAfter.TakeEvents()
 	// The log does not name the container. But if it has as many exits as execs have died, each of them was published.
 	// A shim that has no answer for five seconds publishes an exit again, so there may be more.
-	published := forwardedExits()
+	published := countForwardedExits(d.Log()[logBefore:])
 	all := published >= len(ofExec)
 	assert.Check(q, all || gaveUp, "shims have published %d exits; %d execs have died", published, len(ofExec))
 	shown := map[*failure.Victim]bool{} // victims whose exits are known to have been published
 	for _, victim := range victims {
-		received := victim.Events()
-		for _, event := range expected[victim] {
-			fact := victim.String() + ", " + event
-			shown[victim] = slices.Contains(received, event) || all
-			switch {
-			case slices.Contains(received, event):
-				q.Fact(fact, lab.Chance("published late"))
-				continue
-			case shown[victim]:
-				q.Fact(fact, lab.Chance("published before a client listened"))
-			default:
-				q.Fact(fact, lab.Chance("given up: containerd was down for too long"))
-			}
-			// When a client subscribes, and for how long containerd was down, is not what the table is about: it has the event
-			// although this client has not received it. Whether it was published is asserted apart.
-			victim.Missed = append(victim.Missed, event)
-		}
+		shown[victim] = recordLateExits(q, victim, expected[victim], all)
 	}
 
 	q.Step("list what remains: of tasks whose init or shim has died, only the container")
 	observed := failure.Tabulate(q, d, "death-while-containerd-is-down.golden", victims)
 	for _, victim := range ofShim {
-		seen := observed[victim]
-		for _, process := range []string{"init", "exec"} {
-			assert.Check(q, cmp.Equal(seen[process], "dead"), "%s: the orphaned %s is killed when containerd comes back", victim, process)
-		}
-		for _, thing := range []string{"bundle", "rootfs mount", "cgroup", "runtime's state"} {
-			assert.Check(q, cmp.Equal(seen[thing], "gone"), "%s: the %s", victim, thing)
-		}
-		assert.Check(q, cmp.Equal(seen["new client: task"], "no task"), victim)
+		assertLostWithShim(q, victim, observed[victim])
 	}
 	for _, victim := range ofInit {
-		seen := observed[victim]
-		assert.Check(q, cmp.Equal(seen["exec"], "dead"), "%s: the exec died with pid 1", victim)
-		assert.Check(q, cmp.Equal(seen["new client: task"], "no task"), "%s: the exit status can still be asked for", victim)
-		assert.Check(q, cmp.Equal(seen["shim"], "dead"), "%s: the shim, whose task is deleted", victim)
-		assert.Check(q, cmp.Equal(seen["bundle"], "gone"), victim)
+		assertLostWithInit(q, victim, observed[victim])
 	}
 	for _, victim := range slices.Concat(ofInit, ofShim) {
 		seen := observed[victim]
@@ -174,17 +130,95 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 
 	q.Control("look at the tasks of which only an exec has died: containerd keeps the task, and knows of the exec's end")
 	for _, victim := range ofExec {
-		seen := observed[victim]
-		want := fmt.Sprint(128 + int(victim.Signal))
-		assert.Check(q, cmp.Equal(seen["new client: task"], "RUNNING"), victim)
-		assert.Check(q, cmp.Equal(seen["new client: exec"], "STOPPED "+want), victim)
-		if shown[victim] {
-			assert.Check(q, cmp.Equal(seen["event 1"], "exit exec "+want), victim)
-		}
-		assert.Check(q, cmp.Equal(seen["another exec"], "works"), victim)
-		assert.Check(q, !victim.Shim.Alive(), "%s: its shim is alive, after the task was deleted for a new one", victim)
+		assertKept(q, victim, observed[victim], shown[victim])
 	}
-	failed := 0 // calls of Wait by the client that was there before
+	q.Fact("calls of Wait that ended with an error", countFailedWaits(q, victims))
+
+	q.Answer("When containerd comes back, it deletes the task, and its exit status is lost without an event. The end of an " +
+		"exec is not lost, because the shim of a task that runs keeps it.")
+}
+
+// assertOrphaned asserts that init and exec of a task whose shim is dead run on, and that the task keeps its bundle and cgroup.
+func assertOrphaned(q *lab.Q, victim *failure.Victim, adopter proc.PID) {
+	for _, before := range []proc.Process{victim.Init, *victim.Exec} {
+		now := proc.Snapshot(q, before.PID)
+		assert.Check(q, now.Same(before.Identity), "%s: another process has the pid %d", victim, before.PID)
+		assert.Check(q, cmp.Equal(now.Parent, adopter), "%s: parent of process %d", victim, before.PID)
+	}
+	assert.Check(q, file.Exists(victim.Bundle) && victim.HasCgroup(), "%s: bundle or cgroup is gone", victim)
+	assert.Check(q, cmp.Equal(file.Exists(victim.Socket), victim.Signal == unix.SIGKILL), "%s: the socket's file is there", victim)
+	q.Fact(victim.String()+": alive while it is down", victim.Living())
+}
+
+// countForwardedExits counts the exits that shims have published, by containerd's log.
+func countForwardedExits(log string) int {
+	n := 0
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, `msg="event forwarded"`) && strings.Contains(line, "topic=/tasks/exit") {
+			n++
+		}
+	}
+	return n
+}
+
+// recordLateExits records for each expected exit whether it was published, and whether the client has received it. all says that
+// containerd's log has all exits. recordLateExits reports whether the victim's exits are known to have been published.
+func recordLateExits(q *lab.Q, victim *failure.Victim, expected []string, all bool) (shown bool) {
+	received := victim.Events()
+	for _, event := range expected {
+		fact := victim.String() + ", " + event
+		shown = slices.Contains(received, event) || all
+		switch {
+		case slices.Contains(received, event):
+			q.Fact(fact, lab.Chance("published late"))
+			continue
+		case shown:
+			q.Fact(fact, lab.Chance("published before a client listened"))
+		default:
+			q.Fact(fact, lab.Chance("given up: containerd was down for too long"))
+		}
+		// When a client subscribes, and for how long containerd was down, is not what the table is about: it has the event
+		// although this client has not received it. Whether it was published is asserted apart.
+		victim.Missed = append(victim.Missed, event)
+	}
+	return shown
+}
+
+// assertLostWithShim asserts that nothing remains of a task whose shim died while containerd was down.
+func assertLostWithShim(q *lab.Q, victim *failure.Victim, seen failure.Observation) {
+	for _, process := range []string{"init", "exec"} {
+		assert.Check(q, cmp.Equal(seen[process], "dead"), "%s: the orphaned %s is killed when containerd comes back", victim, process)
+	}
+	for _, thing := range []string{"bundle", "rootfs mount", "cgroup", "runtime's state"} {
+		assert.Check(q, cmp.Equal(seen[thing], "gone"), "%s: the %s", victim, thing)
+	}
+	assert.Check(q, cmp.Equal(seen["new client: task"], "no task"), victim)
+}
+
+// assertLostWithInit asserts that the task is gone whose init died while containerd was down, and its shim and bundle with it.
+func assertLostWithInit(q *lab.Q, victim *failure.Victim, seen failure.Observation) {
+	assert.Check(q, cmp.Equal(seen["exec"], "dead"), "%s: the exec died with pid 1", victim)
+	assert.Check(q, cmp.Equal(seen["new client: task"], "no task"), "%s: the exit status can still be asked for", victim)
+	assert.Check(q, cmp.Equal(seen["shim"], "dead"), "%s: the shim, whose task is deleted", victim)
+	assert.Check(q, cmp.Equal(seen["bundle"], "gone"), victim)
+}
+
+// assertKept asserts that a task runs on of which only the exec has died. shown reports whether the exit of the exec is known to have been
+// published.
+func assertKept(q *lab.Q, victim *failure.Victim, seen failure.Observation, shown bool) {
+	want := fmt.Sprint(128 + int(victim.Signal))
+	assert.Check(q, cmp.Equal(seen["new client: task"], "RUNNING"), victim)
+	assert.Check(q, cmp.Equal(seen["new client: exec"], "STOPPED "+want), victim)
+	if shown {
+		assert.Check(q, cmp.Equal(seen["event 1"], "exit exec "+want), victim)
+	}
+	assert.Check(q, cmp.Equal(seen["another exec"], "works"), victim)
+	assert.Check(q, !victim.Shim.Alive(), "%s: its shim is alive, after the task was deleted for a new one", victim)
+}
+
+// countFailedWaits counts the calls of Wait that ended with an error, by the client that was there before. It asserts that all did.
+func countFailedWaits(q *lab.Q, victims []*failure.Victim) int {
+	failed := 0
 	for _, victim := range victims {
 		for _, wait := range []*failure.PendingWait{victim.TaskWait, victim.ExecWait} {
 			assert.Check(q, wait.Err() != nil, "%s: Wait of the client that was there before returned %s, and no error", victim, wait.Result())
@@ -193,8 +227,5 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 			}
 		}
 	}
-	q.Fact("calls of Wait that ended with an error", failed)
-
-	q.Answer("When containerd comes back, it deletes the task, and its exit status is lost without an event. The end of an " +
-		"exec is not lost, because the shim of a task that runs keeps it.")
+	return failed
 }

@@ -42,22 +42,7 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	}
 	d := ctrd.Start(q)
 	registry := image.Serve(q)
-	hosts := registry.HostsDir(q)
-	// pull pulls the image, and returns what the registry was asked for: the tag, and each digest once.
-	pull := func(flags ...string) (tag string, blobs []string) {
-		q.Helper()
-		known := len(registry.Requests())
-		d.Ctr(slices.Concat([]string{"images", "pull", "--hosts-dir", hosts}, flags, []string{image.Platforms})...)
-		for _, request := range registry.Requests()[known:] {
-			if _, hash, byDigest := strings.Cut(request, "sha256:"); byDigest {
-				blobs = append(blobs, hash)
-			} else {
-				tag = request
-			}
-		}
-		slices.Sort(blobs)
-		return tag, slices.Compact(blobs)
-	}
+	p := &platformPulls{q: q, d: d, registry: registry, hosts: registry.HostsDir(q)}
 	// names returns the names of the blobs' files, sorted.
 	names := func(blobs ...digest.Digest) (out []string) {
 		for _, blob := range blobs {
@@ -69,7 +54,7 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	files := func() []string { return file.Names(q, d.BlobDir()) }
 
 	q.Step("pull the image for two platforms: of the layers, only that of this machine is fetched")
-	tag, fetched := pull()
+	tag, fetched := p.pull()
 	assert.Check(q, cmp.Equal(tag, "HEAD /v2/library/busybox/manifests/platforms"))
 	assert.Check(q, cmp.DeepEqual(files(), fetched), "files in blobs/sha256, and what the registry was asked for")
 	ofTag := digest.Digest(check.TableCell(q, d.Ctr("images", "ls").Stdout, image.Platforms, 2))
@@ -89,11 +74,7 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	q.Fact("pull: the manifest of the other platform is fetched", file.Exists(d.BlobPath(index.Manifests[1].Digest)))
 
 	q.Step("ask for a container of the other platform: it is refused, because a blob is not there")
-	places := []string{"--fifo-dir", d.FifoDir}
-	if d.CanSetRuncRoot() { // otherwise runc's state stays in the default place after the tasks
-		places = append(places, "--runc-root", d.RuncRoot)
-	}
-	run := append([]string{"run", "--rm"}, places...)
+	run := append([]string{"run", "--rm"}, p.places()...)
 	command := []string{q.ID("cdb-platform"), "sh", "-c", "uname -m; cat /etc/layer"}
 	ofForeign := slices.Concat(run, []string{"--platform", image.Foreign, image.Platforms}, command)
 	refused := d.Refused("not found", ofForeign...)
@@ -101,13 +82,7 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 
 	q.Step("pull for the other platform: only what is not there is fetched, and not the layer that both have")
 	before := files()
-	flags := []string{"--platform", image.Foreign}
-	if r := d.TryCtr(slices.Concat([]string{"images", "pull", "--hosts-dir", hosts}, flags, []string{image.Platforms})...); r.Code != 0 {
-		// The transfer service of 2.0 unpacks only for the machine's own platform. With --local, ctr pulls and unpacks by itself.
-		assert.Check(q, cmp.Contains(r.Stderr, "no unpack platforms defined"), "the error of a pull for another platform")
-		flags = append(flags, "--local")
-		pull(flags...)
-	}
+	p.pullFor(image.Foreign)
 	d.DecodeBlob(index.Manifests[1].Digest, &foreign)
 	assert.Assert(q, cmp.Equal(len(foreign.Layers), 2))
 	assert.Check(q, cmp.Equal(foreign.Layers[0].Digest, native.Layers[0].Digest), "the first layer, which both platforms have")
@@ -131,18 +106,9 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	var config v1.Image
 	d.DecodeBlob(foreign.Config.Digest, &config)
 	assert.Check(q, cmp.Equal(config.OS+"/"+config.Architecture, image.Foreign), "platform in the config")
-	// says returns what a program in the container says, by an exec: ctr run deletes a task whose program has ended, and may lose its words.
-	says := func(platform ...string) lab.Result {
-		q.Helper()
-		d.Ctr(slices.Concat([]string{"run", "-d"}, places, platform, []string{image.Platforms, command[0], "sleep", "3600"})...)
-		said := d.TryCtr(slices.Concat([]string{"tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "says"}, command)...)
-		d.KillAndDeleteTask(command[0])
-		d.Ctr("containers", "delete", command[0])
-		return said
-	}
-	there := says("--platform", image.Foreign)
+	there := p.outputOfRun(command, "--platform", image.Foreign)
 	assert.Check(q, cmp.Equal(there.Stdout, machine+"\nfrom the second layer\n"), "output of the program of the image for %s", image.Foreign)
-	here := says()
+	here := p.outputOfRun(command)
 	assert.Check(q, cmp.Equal(here.Stdout, machine+"\n"), "output of the program of the image for this machine")
 	assert.Check(q, cmp.Contains(here.Stderr, "No such file"), "the second layer is not of the image for this machine")
 	q.Fact("program of the image for "+image.Foreign+": runs on this machine", strings.HasPrefix(there.Stdout, machine))
@@ -154,7 +120,7 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	if !withMetadata {
 		flag, want = "--all-metadata", names(slices.Concat(ofNative, metadata)...)
 	}
-	_, fetched = pull(flag)
+	_, fetched = p.pull(flag)
 	assert.Check(q, cmp.DeepEqual(files(), want), "files in blobs/sha256")
 	assert.Check(q, cmp.DeepEqual(fetched, want), "what the registry was asked for")
 	q.Fact("pull "+flag+": blobs", len(fetched))
@@ -162,12 +128,8 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 
 	q.Step("let the index list only the other platform: the pull fetches no layer, and the mistake shows when a container is made")
 	index.Manifests = index.Manifests[1:]
-	only, err := json.Marshal(index)
-	assert.NilError(q, err)
-	substitute := image.Substitute{Body: only, MediaType: v1.MediaTypeImageIndex, Digest: digest.FromBytes(only)}
-	registry.Substitute("manifests/platforms", substitute)
-	registry.Substitute("manifests/"+substitute.Digest.String(), substitute)
-	unmatched := d.TryCtr("images", "pull", "--hosts-dir", hosts, image.Platforms)
+	p.substituteIndex(index)
+	unmatched := d.TryCtr("images", "pull", "--hosts-dir", p.hosts, image.Platforms)
 	// The transfer service, by which ctr pulls since 2.0, reports no error. ctr 1.7 unpacks by itself, and finds nothing to unpack.
 	if unmatched.Code != 0 {
 		assert.Check(q, cmp.Contains(unmatched.Stderr, "no match for platform"), "the error of the pull")
@@ -183,4 +145,73 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 
 	q.Answer("ctr pulls the layers for one platform, by default that of the machine, and the manifests and configs for all. " +
 		"containerd believes the platform that an image declares: only the kernel sees whether its programs fit the processor.")
+}
+
+// platformPulls pulls an image for several platforms, and runs containers of it.
+type platformPulls struct {
+	q        *lab.Q
+	d        *ctrd.Daemon
+	registry *image.Registry
+	hosts    string
+}
+
+// pull pulls the image, and returns what the registry was asked for: the tag, and each digest once.
+func (p *platformPulls) pull(flags ...string) (tag string, blobs []string) {
+	p.q.Helper()
+	known := len(p.registry.Requests())
+	p.d.Ctr(p.pullArgs(flags)...)
+	for _, request := range p.registry.Requests()[known:] {
+		if _, hash, byDigest := strings.Cut(request, "sha256:"); byDigest {
+			blobs = append(blobs, hash)
+		} else {
+			tag = request
+		}
+	}
+	slices.Sort(blobs)
+	return tag, slices.Compact(blobs)
+}
+
+// pullArgs returns the arguments of ctr that pull the image.
+func (p *platformPulls) pullArgs(flags []string) []string {
+	return slices.Concat([]string{"images", "pull", "--hosts-dir", p.hosts}, flags, []string{image.Platforms})
+}
+
+// places returns the flags that keep the files of `ctr run` out of /run/containerd.
+func (p *platformPulls) places() []string {
+	places := []string{"--fifo-dir", p.d.FifoDir}
+	if p.d.CanSetRuncRoot() { // otherwise runc's state stays in the default place after the tasks
+		places = append(places, "--runc-root", p.d.RuncRoot)
+	}
+	return places
+}
+
+// pullFor pulls the image for a platform that is not the machine's own.
+func (p *platformPulls) pullFor(platform string) {
+	flags := []string{"--platform", platform}
+	if r := p.d.TryCtr(p.pullArgs(flags)...); r.Code != 0 {
+		// The transfer service of 2.0 unpacks only for the machine's own platform. With --local, ctr pulls and unpacks by itself.
+		assert.Check(p.q, cmp.Contains(r.Stderr, "no unpack platforms defined"), "the error of a pull for another platform")
+		p.pull(append(flags, "--local")...)
+	}
+}
+
+// outputOfRun returns what a program in a container of the image prints. The container's own program sleeps, and the command is an exec:
+// ctr run deletes a task whose program has ended, and may lose its words. The command's first word is the container's id.
+func (p *platformPulls) outputOfRun(command []string, platform ...string) lab.Result {
+	d, id := p.d, command[0]
+	p.q.Helper()
+	d.Ctr(slices.Concat([]string{"run", "-d"}, p.places(), platform, []string{image.Platforms, id, "sleep", "3600"})...)
+	said := d.TryCtr(slices.Concat([]string{"tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "says"}, command)...)
+	d.KillAndDeleteTask(id)
+	d.Ctr("containers", "delete", id)
+	return said
+}
+
+// substituteIndex has the registry send another index for the tag.
+func (p *platformPulls) substituteIndex(index v1.Index) {
+	body, err := json.Marshal(index)
+	assert.NilError(p.q, err)
+	substitute := image.Substitute{Body: body, MediaType: v1.MediaTypeImageIndex, Digest: digest.FromBytes(body)}
+	p.registry.Substitute("manifests/platforms", substitute)
+	p.registry.Substitute("manifests/"+substitute.Digest.String(), substitute)
 }

@@ -158,142 +158,33 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 	}
 	ctx := context.Background()
 	d := ctrd.Start(q, ctrd.WithConfig(fmt.Sprintf("[plugins.%q]\n  interval = \"100ms\"", monitor)))
-	ref := d.PullImage()
-	const prefix = "containerd.io/restart."
-	program := func(exit int) []string { // counts its runs, and ends with a status at SIGUSR1
-		return []string{"sh", "-c", fmt.Sprintf(`echo run >> /runs; trap "exit %d" USR1; sleep 3600 & while :; do wait; done`, exit)}
-	}
-	type row struct {
-		name, labels string // the labels without the prefix
-		exit         int    // status with which the program ends
-		restarted    bool
-		id           string
-		first        proc.Process
-		started      int // how often the question has started a task of it
-	}
-	rows := []*row{
-		{name: "no label", exit: 7},
-		{name: "no", labels: "status=running policy=no", exit: 7},
-		{name: "always", labels: "status=running policy=always", restarted: true},
-		{
-			name: "always, explicitly stopped", labels: "status=running policy=always explicitly-stopped=true", exit: 7,
-			restarted: !ctrd.Knows(q, "containerd", "failed to reset explicitly-stopped label"), // since containerd 2.4
-		},
-		{name: "unless-stopped, explicitly stopped", labels: "status=running policy=unless-stopped explicitly-stopped=true", exit: 7},
-		{name: "on-failure, after 0", labels: "status=running policy=on-failure"},
-		{name: "on-failure, after 7", labels: "status=running policy=on-failure", exit: 7, restarted: true},
-		{name: "on-failure:1, after its one restart", labels: "status=running policy=on-failure:1 count=1", exit: 7},
-	}
-	q.Cleanup(func() { // before the daemon's cleanup deletes the tasks: a new daemon, which finds no label, restarts none of them
-		if d.PID() != 0 {
-			assert.Check(q, d.Stop())
-		}
-		d.Start() // which connects: the question's client is closed by now
-		containers, err := d.Client().Containers(ctx)
-		assert.Check(q, err)
-		for _, c := range containers {
-			_, err := c.SetLabels(ctx, map[string]string{prefix + "status": ""})
-			assert.Check(q, err)
-		}
-		assert.Check(q, d.Stop())
-		d.Start()
-	})
-	// waitForTask waits until the container has a task whose process is not the process before, and whose program is ready.
-	waitForTask := func(id string, before proc.Process) (now proc.Process) {
-		q.Helper()
-		proc.WaitFor(q, func(t poll.LogT) poll.Result {
-			container, err := d.Client().LoadContainer(ctx, id)
-			if err != nil {
-				return poll.Error(err)
-			}
-			task, err := container.Task(ctx, nil)
-			if err != nil {
-				return poll.Continue("container %s has no task: %v", id, err)
-			}
-			p, err := proc.Read(proc.PID(task.Pid()))
-			if err != nil || p.Same(before.Identity) || !proc.Catches(p.PID, "sh", unix.SIGUSR1)(t).Done() {
-				return poll.Continue("the task of %s has process %d (%v), want a process that is ready, after %d", id, task.Pid(), err, before.PID)
-			}
-			now = p
-			return poll.Success()
-		})
-		return now
-	}
-	startTask := func(r *row, container containerd.Container) {
-		q.Helper()
-		q.LogCommand("# Go client: NewTask and Start, container %s", r.id)
-		task, err := container.NewTask(ctx, cio.NullIO)
-		assert.NilError(q, err)
-		assert.NilError(q, task.Start(ctx))
-		r.first = waitForTask(r.id, r.first)
-		r.started++
-	}
-	start := func(r *row) {
-		q.Helper()
-		container := d.CreateContainerByClient(ctrd.ClientOptions{}, ref, r.id, program(r.exit)...)
-		startTask(r, container)
-		if labels := strings.Fields(r.labels); len(labels) > 0 { // only now: the monitor would have started the task itself
-			for i := range labels {
-				labels[i] = prefix + labels[i]
-			}
-			d.Ctr(append([]string{"containers", "label", r.id}, labels...)...)
-		}
-	}
-	signal := func(id string, s syscall.Signal) {
-		q.Helper()
-		q.LogCommand("# Go client: Kill with %d, container %s", s, id)
-		assert.NilError(q, d.Task(id).Kill(ctx, s))
-	}
+	m := &monitoredTasks{q: q, d: d, ref: d.PullImage()}
+	rows := restartRows(q)
+	q.Cleanup(m.disableRestarts) // before the daemon's cleanup deletes the tasks
 
 	q.Step("start a task for each policy, and then label its container")
 	for i, r := range rows {
 		r.id = q.ID(fmt.Sprintf("%s-%d", ctrd.ContainerID, i+1))
-		start(r)
+		m.start(r)
 	}
-	sentinel := &row{id: q.ID("cdb-sentinel"), labels: "status=running policy=always"}
-	start(sentinel)
-	now := sentinel.first
-	// lookAtAll returns when the monitor has looked at all containers after this moment. It ends a task of the policy always, and waits
-	// until it runs again. It does so twice, because the monitor may have been at work already when it found the first end.
-	lookAtAll := func() {
-		q.Helper()
-		for range 2 {
-			signal(sentinel.id, unix.SIGKILL)
-			now = waitForTask(sentinel.id, now)
-		}
-	}
+	sentinel := &restartRow{id: q.ID("cdb-sentinel"), labels: "status=running policy=always"}
+	m.start(sentinel)
+	m.sentinel, m.sentinelNow = sentinel.id, sentinel.first
 
 	q.Step("end all tasks: the policy decides which containers have a new task, with another process and shim and the same snapshot")
 	for _, r := range rows {
-		signal(r.id, unix.SIGUSR1)
+		m.signal(r.id, unix.SIGUSR1)
 		proc.WaitFor(q, proc.Dead(r.first.Identity))
 		if !r.restarted {
 			proc.WaitFor(q, d.TaskStopped(r.id))
 		}
 	}
-	lookAtAll()
-	// The monitor deletes a task and makes another at once. If the old shim is still ending, that fails. It tries again, except for the
-	// policy on-failure: without a task there is no exit status.
-	for onFailure, tries := rows[6], 1; tries < 10; tries++ {
-		container, err := d.Client().LoadContainer(ctx, onFailure.id)
-		assert.NilError(q, err)
-		if _, err := container.Task(ctx, nil); !errdefs.IsNotFound(err) {
-			break
-		}
-		startTask(onFailure, container)
-		signal(onFailure.id, unix.SIGUSR1)
-		proc.WaitFor(q, proc.Dead(onFailure.first.Identity))
-		lookAtAll()
-	}
+	m.waitForMonitor()
+	onFailure := rows[6]
+	m.repeatLostRestart(onFailure)
 	for _, r := range rows {
 		if r.restarted {
-			again := waitForTask(r.id, r.first)
-			assert.Check(q, again.Parent != r.first.Parent, "policy %s: the new task has the shim of the old one", r.name)
-			proc.WaitFor(q, file.HasContent(fmt.Sprintf("/proc/%d/root/runs", again.PID), strings.Repeat("run\n", r.started)+"run"))
-			record, err := d.Client().ContainerService().Get(ctx, r.id)
-			assert.NilError(q, err)
-			count, err := strconv.Atoi(record.Labels[prefix+"count"]) // of attempts
-			assert.Check(q, err == nil && count >= 1, "restarts that the label counts, policy %s: %q", r.name, record.Labels[prefix+"count"])
+			m.assertRestarted(r)
 		}
 		status := d.TaskStatus(r.id)
 		want := map[bool]containerd.ProcessStatus{true: containerd.Running, false: containerd.Stopped}[r.restarted]
@@ -311,14 +202,14 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 	q.Step("create labelled containers, and start no task: the policies always and unless-stopped start one, and on-failure does not")
 	policies := []string{"always", "unless-stopped", "on-failure"}
 	for _, policy := range policies {
-		labels := map[string]string{prefix + "status": "running", prefix + "policy": policy}
-		d.CreateContainerByClient(ctrd.ClientOptions{Labels: labels}, ref, q.ID("cdb-new-"+policy), program(0)...)
+		labels := map[string]string{restartLabels + "status": "running", restartLabels + "policy": policy}
+		d.CreateContainerByClient(ctrd.ClientOptions{Labels: labels}, m.ref, q.ID("cdb-new-"+policy), countsRunsAndExits(0)...)
 	}
-	lookAtAll()
+	m.waitForMonitor()
 	for _, policy := range policies {
 		id, want := q.ID("cdb-new-"+policy), policy != "on-failure"
 		if want {
-			waitForTask(id, proc.Process{})
+			m.waitForTask(id, proc.Process{})
 		}
 		container, err := d.Client().LoadContainer(ctx, id)
 		assert.NilError(q, err)
@@ -330,18 +221,18 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 
 	q.Step("kill containerd and a task, and start containerd: the monitor restarts the task")
 	d.Kill()
-	q.KillProcess(now)
-	proc.WaitFor(q, proc.Dead(now.Identity))
+	q.KillProcess(m.sentinelNow)
+	proc.WaitFor(q, proc.Dead(m.sentinelNow.Identity))
 	d.Start()
-	now = waitForTask(sentinel.id, now)
-	lookAtAll()
-	q.Fact("task that was killed while containerd was down: restarted", now.Alive())
+	m.sentinelNow = m.waitForTask(sentinel.id, m.sentinelNow)
+	m.waitForMonitor()
+	q.Fact("task that was killed while containerd was down: restarted", m.sentinelNow.Alive())
 
 	q.Step("look at the tasks that were explicitly stopped: that of the policy always runs, and that of unless-stopped does not")
 	always, unlessStopped := rows[3], rows[4]
-	waitForTask(always.id, always.first)
+	m.waitForTask(always.id, always.first)
 	listed := d.Ctr("tasks", "ls").Stdout
-	isRunning := func(r *row) bool {
+	isRunning := func(r *restartRow) bool {
 		return slices.ContainsFunc(strings.Split(listed, "\n"), func(line string) bool {
 			f := strings.Fields(line)
 			return len(f) == 3 && f[0] == r.id && f[2] == "RUNNING"
@@ -354,4 +245,158 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 
 	q.Answer("containerd's restart monitor restarts a task, if its container has the label containerd.io/restart.status=running and its " +
 		"policy agrees. The container and its snapshot stay the same, and get a new task. While containerd is down, no task is restarted.")
+}
+
+// restartLabels is the prefix of the labels that the restart monitor reads.
+const restartLabels = "containerd.io/restart."
+
+// restartRow is a container with the labels of a policy. Its task ends, and the monitor restarts it or does not.
+type restartRow struct {
+	name, labels string // the labels without the prefix
+	exit         int    // status with which the program ends
+	restarted    bool   // whether the monitor has to start a new task after that
+	id           string
+	first        proc.Process // of the task that the question has started
+	started      int          // how often the question has started a task of it
+}
+
+// restartRows returns the rows in the order in which their tasks are started. The question looks at some of them by their index.
+func restartRows(q *lab.Q) []*restartRow {
+	return []*restartRow{
+		{name: "no label", exit: 7},
+		{name: "no", labels: "status=running policy=no", exit: 7},
+		{name: "always", labels: "status=running policy=always", restarted: true},
+		{
+			name: "always, explicitly stopped", labels: "status=running policy=always explicitly-stopped=true", exit: 7,
+			restarted: !ctrd.Knows(q, "containerd", "failed to reset explicitly-stopped label"), // since containerd 2.4
+		},
+		{name: "unless-stopped, explicitly stopped", labels: "status=running policy=unless-stopped explicitly-stopped=true", exit: 7},
+		{name: "on-failure, after 0", labels: "status=running policy=on-failure"},
+		{name: "on-failure, after 7", labels: "status=running policy=on-failure", exit: 7, restarted: true},
+		{name: "on-failure:1, after its one restart", labels: "status=running policy=on-failure:1 count=1", exit: 7},
+	}
+}
+
+// countsRunsAndExits returns a program that counts its runs in the file /runs, and ends with a status at SIGUSR1.
+func countsRunsAndExits(status int) []string {
+	return []string{"sh", "-c", fmt.Sprintf(`echo run >> /runs; trap "exit %d" USR1; sleep 3600 & while :; do wait; done`, status)}
+}
+
+// monitoredTasks starts and ends tasks of a daemon that has a restart monitor.
+type monitoredTasks struct {
+	q           *lab.Q
+	d           *ctrd.Daemon
+	ref         string
+	sentinel    string       // container of the policy always, by which waitForMonitor sees that the monitor is at work
+	sentinelNow proc.Process // the process of its task
+}
+
+// disableRestarts removes the label of all containers. The new daemon, which finds no label, restarts no task.
+func (m *monitoredTasks) disableRestarts() {
+	q, d, ctx := m.q, m.d, context.Background()
+	if d.PID() != 0 {
+		assert.Check(q, d.Stop())
+	}
+	d.Start() // which connects: the question's client is closed by now
+	containers, err := d.Client().Containers(ctx)
+	assert.Check(q, err)
+	for _, c := range containers {
+		_, err := c.SetLabels(ctx, map[string]string{restartLabels + "status": ""})
+		assert.Check(q, err)
+	}
+	assert.Check(q, d.Stop())
+	d.Start()
+}
+
+// start creates the container of a row, starts its task, and labels the container.
+func (m *monitoredTasks) start(r *restartRow) {
+	m.q.Helper()
+	container := m.d.CreateContainerByClient(ctrd.ClientOptions{}, m.ref, r.id, countsRunsAndExits(r.exit)...)
+	m.startTask(r, container)
+	if labels := strings.Fields(r.labels); len(labels) > 0 { // only now: the monitor would have started the task itself
+		for i := range labels {
+			labels[i] = restartLabels + labels[i]
+		}
+		m.d.Ctr(append([]string{"containers", "label", r.id}, labels...)...)
+	}
+}
+
+func (m *monitoredTasks) startTask(r *restartRow, container containerd.Container) {
+	q, ctx := m.q, context.Background()
+	q.Helper()
+	q.LogCommand("# Go client: NewTask and Start, container %s", r.id)
+	task, err := container.NewTask(ctx, cio.NullIO)
+	assert.NilError(q, err)
+	assert.NilError(q, task.Start(ctx))
+	r.first = m.waitForTask(r.id, r.first)
+	r.started++
+}
+
+// waitForTask waits until the container has a task whose process is not the process before, and whose program is ready.
+func (m *monitoredTasks) waitForTask(id string, before proc.Process) (now proc.Process) {
+	ctx := context.Background()
+	m.q.Helper()
+	proc.WaitFor(m.q, func(t poll.LogT) poll.Result {
+		container, err := m.d.Client().LoadContainer(ctx, id)
+		if err != nil {
+			return poll.Error(err)
+		}
+		task, err := container.Task(ctx, nil)
+		if err != nil {
+			return poll.Continue("container %s has no task: %v", id, err)
+		}
+		p, err := proc.Read(proc.PID(task.Pid()))
+		if err != nil || p.Same(before.Identity) || !proc.Catches(p.PID, "sh", unix.SIGUSR1)(t).Done() {
+			return poll.Continue("the task of %s has process %d (%v), want a process that is ready, after %d", id, task.Pid(), err, before.PID)
+		}
+		now = p
+		return poll.Success()
+	})
+	return now
+}
+
+func (m *monitoredTasks) signal(id string, s syscall.Signal) {
+	m.q.Helper()
+	m.q.LogCommand("# Go client: Kill with %d, container %s", s, id)
+	assert.NilError(m.q, m.d.Task(id).Kill(context.Background(), s))
+}
+
+// waitForMonitor returns when the monitor has looked at all containers after this moment. It ends a task of the policy always, and waits
+// until it runs again. It does so twice, because the monitor may have been at work already when it found the first end.
+func (m *monitoredTasks) waitForMonitor() {
+	m.q.Helper()
+	for range 2 {
+		m.signal(m.sentinel, unix.SIGKILL)
+		m.sentinelNow = m.waitForTask(m.sentinel, m.sentinelNow)
+	}
+}
+
+// repeatLostRestart ends a task of the policy on-failure again, until the monitor has restarted it. The monitor deletes a task and makes
+// another at once. If the old shim is still ending, that fails. It tries again, except for the policy on-failure: without a task there is
+// no exit status.
+func (m *monitoredTasks) repeatLostRestart(onFailure *restartRow) {
+	q, ctx := m.q, context.Background()
+	for tries := 1; tries < 10; tries++ {
+		container, err := m.d.Client().LoadContainer(ctx, onFailure.id)
+		assert.NilError(q, err)
+		if _, err := container.Task(ctx, nil); !errdefs.IsNotFound(err) {
+			break
+		}
+		m.startTask(onFailure, container)
+		m.signal(onFailure.id, unix.SIGUSR1)
+		proc.WaitFor(q, proc.Dead(onFailure.first.Identity))
+		m.waitForMonitor()
+	}
+}
+
+// assertRestarted asserts that the container has a new task, with another process and shim and the same snapshot.
+func (m *monitoredTasks) assertRestarted(r *restartRow) {
+	q := m.q
+	again := m.waitForTask(r.id, r.first)
+	assert.Check(q, again.Parent != r.first.Parent, "policy %s: the new task has the shim of the old one", r.name)
+	proc.WaitFor(q, file.HasContent(fmt.Sprintf("/proc/%d/root/runs", again.PID), strings.Repeat("run\n", r.started)+"run"))
+	record, err := m.d.Client().ContainerService().Get(context.Background(), r.id)
+	assert.NilError(q, err)
+	count, err := strconv.Atoi(record.Labels[restartLabels+"count"]) // of attempts
+	assert.Check(q, err == nil && count >= 1, "restarts that the label counts, policy %s: %q", r.name, record.Labels[restartLabels+"count"])
 }

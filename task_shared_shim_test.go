@@ -43,7 +43,6 @@ import (
 func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Can two tasks share a shim?")
 	defer q.Recover()
-	const groupKey = "io.containerd.runc.v2.group"
 	var socket string
 	q.Cleanup(func() { removeStaleSocket(q, socket) }) // registered before the daemon's cleanup, so that it runs when no task is left
 	d := ctrd.Shared(q)
@@ -51,26 +50,18 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	ids := []string{q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID + "-2"), q.ID(ctrd.ContainerID + "-3")}
 	group := q.ID("cdb-group")
 	socket = filepath.Join(d.SocketDir, d.SocketName(group))
-	labelOf := func(id string) string {
-		q.Helper()
-		container, err := d.Client().LoadContainer(context.Background(), id)
-		assert.NilError(q, err)
-		labels, err := container.Labels(context.Background())
-		assert.NilError(q, err)
-		return labels[groupKey]
-	}
 
 	q.Step("create a container with a label, by ctr: it writes the label into the record, and the annotation into config.json")
-	d.CreateContainerWith([]string{"--label", groupKey + "=" + group}, ref, ids[0], "sleep", "3600")
-	byCtr := []string{labelOf(ids[0]), d.Spec(ids[0]).Annotations[groupKey]}
+	d.CreateContainerWith([]string{"--label", shimGroup + "=" + group}, ref, ids[0], "sleep", "3600")
+	byCtr := []string{groupLabel(q, d, ids[0]), d.Spec(ids[0]).Annotations[shimGroup]}
 	assert.Check(q, cmp.DeepEqual(byCtr, []string{group, group}), "label and annotation of a container that ctr labels")
 	q.Fact("ctr --label: label and annotation", byCtr)
 
 	q.Step("create another container by the Go client: it has only the annotation")
-	annotation := oci.WithAnnotations(map[string]string{groupKey: group})
-	d.CreateContainerByClient(ctrd.ClientOptions{Spec: []oci.SpecOpts{annotation}}, ref, ids[1], "sleep", "3600")
-	assert.Check(q, cmp.Equal(d.Spec(ids[1]).Annotations[groupKey], group))
-	assert.Check(q, cmp.Equal(labelOf(ids[1]), ""))
+	annotated := ctrd.ClientOptions{Spec: []oci.SpecOpts{oci.WithAnnotations(map[string]string{shimGroup: group})}}
+	d.CreateContainerByClient(annotated, ref, ids[1], "sleep", "3600")
+	assert.Check(q, cmp.Equal(d.Spec(ids[1]).Annotations[shimGroup], group))
+	assert.Check(q, cmp.Equal(groupLabel(q, d, ids[1]), ""))
 
 	q.Step("start two tasks: there is one shim with two children, and one socket, which is named after the group")
 	var tasks []proc.Process
@@ -107,9 +98,9 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q.Fact("tasks of a group: namespaces in common", tasks[0].SharedNamespaces(tasks[1].Identity))
 
 	q.Control("start a task that has only the label: it has a shim of its own")
-	d.CreateContainerByClient(ctrd.ClientOptions{Labels: map[string]string{groupKey: group}}, ref, ids[2], "sleep", "3600")
-	assert.Check(q, cmp.Equal(labelOf(ids[2]), group))
-	assert.Check(q, cmp.Equal(d.Spec(ids[2]).Annotations[groupKey], ""))
+	d.CreateContainerByClient(ctrd.ClientOptions{Labels: map[string]string{shimGroup: group}}, ref, ids[2], "sleep", "3600")
+	assert.Check(q, cmp.Equal(groupLabel(q, d, ids[2]), group))
+	assert.Check(q, cmp.Equal(d.Spec(ids[2]).Annotations[shimGroup], ""))
 	alone := d.StartTaskAndWait(ids[2])
 	assert.Check(q, cmp.Len(d.Shims(), 2), "shims, with a third task that is labelled only")
 	assert.Check(q, alone.Parent != shim.PID, "the third task is the group's shim's child")
@@ -117,60 +108,26 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q.Fact("with a task that has only the label: shims", len(d.Shims()))
 
 	q.Step("start a further task of the group, with a logger, whose program is missing: create fails, and the logger ends as well")
-	// A shim that serves others does not end. What it forgets here stays for days. This logger ends on TERM only: the end of its input
-	// would come in any case, when Go collects the garbage of the shim.
+	// A shim that serves others does not end. What it forgets here stays for days.
 	children := proc.Children(q, shim.PID)
-	started := filepath.Join(q.Mkdir("started"), "pid")
-	logger := q.WriteWrapper("logger", "echo $$ > "+started+"\nexec 5>&-   # ready\ntrap exit TERM; while :; do sleep 0.1; done")
+	logger, started := writeStubbornLogger(q)
 	failing := q.ID(ctrd.ContainerID + "-none")
-	d.CreateContainerByClient(ctrd.ClientOptions{Spec: []oci.SpecOpts{annotation}}, ref, failing, "/no/such/program")
+	d.CreateContainerByClient(annotated, ref, failing, "/no/such/program")
 	refused := d.TryStartTask(failing, "--log-uri", "binary://"+logger)
 	assert.Check(q, refused.Code != 0, "a task of a missing program was started:\n%s", refused)
 	assert.Assert(q, file.Exists(started), "the shim has not started the logger:\n%s", refused)
-	proc.WaitFor(q, func(poll.LogT) poll.Result { // a helper that deletes what is left of the task may run for a moment
-		if now, want := d.Shims(), check.Sorted(shim.PID, alone.Parent); !slices.Equal(now, want) {
-			return poll.Continue("after a create that failed the shims are %v, want those before it, %v", now, want)
-		}
-		return poll.Success()
-	})
+	proc.WaitFor(q, hasOnlyShims(d, check.Sorted(shim.PID, alone.Parent)))
 	if p, err := proc.Read(proc.PID(check.Int(q, file.Read(q, started)))); err == nil && d.Bootstrap(ids[0]).Version < 3 {
 		// In 1.7 the shim keeps the logger: containerd/containerd#11885 was mended in 2.0.6 and 2.1.4 only.
 		q.Fact("shim of containerd 1.7: keeps the logger", p.Alive())
 		q.KillProcess(p)
 	}
-	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		if now := proc.Children(q, shim.PID); !slices.Equal(now, children) {
-			return poll.Continue("a create has failed, and the shim keeps the logger: its children are %v, and were %v", now, children)
-		}
-		return poll.Success()
-	})
+	proc.WaitFor(q, hasOnlyChildren(q, shim.PID, children))
 	q.Fact("the group's shim after a create that failed: children", proc.Children(q, shim.PID))
 
 	q.TearDown("delete the first task: its shim stays for the second task, in a directory that is gone", func() {
 		unpin() // so that the shim itself can remove its socket
-		// A shim that ends with its task may take the last event with it. This one stays, so no event can be lost.
-		stream := d.Listen("event.container_id==" + ids[0])
-		d.Ctr("tasks", "kill", "-s", "SIGKILL", ids[0])
-		stream.WaitFor("/tasks/exit") // the shim reports that the task has stopped before it publishes that
-		d.DeleteTask(ids[0])
-		stream.WaitFor("/tasks/delete")
-		events := stream.TakeEvents()
-		ended := ctrd.Topics(events)
-		assert.Assert(q, cmp.DeepEqual(ended, []string{"/tasks/exit", "/tasks/delete"}), "events of a task whose shim goes on")
-		exit, deleted := events[0].Body.(*eventsapi.TaskExit), events[1].Body.(*eventsapi.TaskDelete)
-		inDelete, inExit := []uint32{deleted.Pid, deleted.ExitStatus}, []uint32{exit.Pid, exit.ExitStatus}
-		assert.Check(q, cmp.DeepEqual(inDelete, []uint32{uint32(tasks[0].PID), 128 + 9}), "pid and exit status, in the delete event")
-		assert.Check(q, cmp.DeepEqual(inDelete, inExit), "pid and exit status, in the delete event and in the exit event")
-		assert.Check(q, cmp.Equal(deleted.ExitedAt.AsTime(), exit.ExitedAt.AsTime()), "time of the exit, in both events")
-		q.Fact("end of the first task: events", ended)
-		q.Fact("delete event of the first task: exit status", deleted.ExitStatus)
-		assert.Check(q, proc.Snapshot(q, shim.PID).Same(shim.Identity), "the shim is another one")
-		assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), []proc.PID{tasks[1].PID}))
-		cwd := proc.Cwd(q, shim.PID) // containerd renames a bundle before it removes it
-		assert.Check(q, strings.HasSuffix(cwd, ids[0]+" (deleted)"), "the shim's working directory is %s", cwd)
-		hello := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "second", ids[1], "echo", "still here")
-		assert.Check(q, cmp.Equal(strings.TrimSpace(hello.Stdout), "still here"))
-		q.Fact("after the first task: children of its shim", proc.Children(q, shim.PID))
+		deleteFirstOfGroup(q, d, ids, tasks, shim)
 
 		q.Step("delete the second task: the shim ends")
 		d.KillAndDeleteTask(ids[1])
@@ -190,6 +147,77 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 
 	q.Answer("Two tasks share a shim if their config.json has the same annotation io.containerd.runc.v2.group. They have one shim and one " +
 		"socket then, and the shim lives as long as the last of the tasks.")
+}
+
+// shimGroup is the annotation by which tasks share a shim. It is also the name of a label, which has no effect.
+const shimGroup = "io.containerd.runc.v2.group"
+
+// groupLabel returns the label of that name in the container's record.
+func groupLabel(q *lab.Q, d *ctrd.Daemon, id string) string {
+	q.Helper()
+	container, err := d.Client().LoadContainer(context.Background(), id)
+	assert.NilError(q, err)
+	labels, err := container.Labels(context.Background())
+	assert.NilError(q, err)
+	return labels[shimGroup]
+}
+
+// writeStubbornLogger writes a logger that ends on TERM only: the end of its input would come in any case, when Go collects the garbage of
+// the shim. The logger writes its pid into the file started.
+func writeStubbornLogger(q *lab.Q) (logger, started string) {
+	q.Helper()
+	started = filepath.Join(q.Mkdir("started"), "pid")
+	logger = q.WriteWrapper("logger", "echo $$ > "+started+"\nexec 5>&-   # ready\ntrap exit TERM; while :; do sleep 0.1; done")
+	return logger, started
+}
+
+// hasOnlyShims returns a check that succeeds when only these shims are left. A helper that deletes what is left of a task may run for a
+// moment.
+func hasOnlyShims(d *ctrd.Daemon, want []proc.PID) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if now := d.Shims(); !slices.Equal(now, want) {
+			return poll.Continue("after a create that failed the shims are %v, want those before it, %v", now, want)
+		}
+		return poll.Success()
+	}
+}
+
+// hasOnlyChildren returns a check that succeeds when the shim has only the children that it had before the create.
+func hasOnlyChildren(q *lab.Q, shim proc.PID, children []proc.PID) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if now := proc.Children(q, shim); !slices.Equal(now, children) {
+			return poll.Continue("a create has failed, and the shim keeps the logger: its children are %v, and were %v", now, children)
+		}
+		return poll.Success()
+	}
+}
+
+// deleteFirstOfGroup ends and deletes the first task of a group, and asserts that its events are complete and that the shim still works
+// for the second task.
+func deleteFirstOfGroup(q *lab.Q, d *ctrd.Daemon, ids []string, tasks []proc.Process, shim proc.Process) {
+	// A shim that ends with its task may take the last event with it. This one stays, so no event can be lost.
+	stream := d.Listen("event.container_id==" + ids[0])
+	d.Ctr("tasks", "kill", "-s", "SIGKILL", ids[0])
+	stream.WaitFor("/tasks/exit") // the shim reports that the task has stopped before it publishes that
+	d.DeleteTask(ids[0])
+	stream.WaitFor("/tasks/delete")
+	events := stream.TakeEvents()
+	ended := ctrd.Topics(events)
+	assert.Assert(q, cmp.DeepEqual(ended, []string{"/tasks/exit", "/tasks/delete"}), "events of a task whose shim goes on")
+	exit, deleted := events[0].Body.(*eventsapi.TaskExit), events[1].Body.(*eventsapi.TaskDelete)
+	inDelete, inExit := []uint32{deleted.Pid, deleted.ExitStatus}, []uint32{exit.Pid, exit.ExitStatus}
+	assert.Check(q, cmp.DeepEqual(inDelete, []uint32{uint32(tasks[0].PID), 128 + 9}), "pid and exit status, in the delete event")
+	assert.Check(q, cmp.DeepEqual(inDelete, inExit), "pid and exit status, in the delete event and in the exit event")
+	assert.Check(q, cmp.Equal(deleted.ExitedAt.AsTime(), exit.ExitedAt.AsTime()), "time of the exit, in both events")
+	q.Fact("end of the first task: events", ended)
+	q.Fact("delete event of the first task: exit status", deleted.ExitStatus)
+	assert.Check(q, proc.Snapshot(q, shim.PID).Same(shim.Identity), "the shim is another one")
+	assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), []proc.PID{tasks[1].PID}))
+	cwd := proc.Cwd(q, shim.PID) // containerd renames a bundle before it removes it
+	assert.Check(q, strings.HasSuffix(cwd, ids[0]+" (deleted)"), "the shim's working directory is %s", cwd)
+	hello := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "second", ids[1], "echo", "still here")
+	assert.Check(q, cmp.Equal(strings.TrimSpace(hello.Stdout), "still here"))
+	q.Fact("after the first task: children of its shim", proc.Children(q, shim.PID))
 }
 
 // removeStaleSocket removes the socket of a shim that has ended without removing it.
@@ -227,53 +255,21 @@ func removeStaleSocket(q *lab.Q, socket string) {
 func TestTask_WhatIsAPodMadeOf(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What is a pod made of?")
 	defer q.Recover()
-	parent := q.Cgroup + "/pod"
-	cgroup.Of(q, parent).Make() // first, because it is removed last: the tasks' cgroups are below it
-	var sockets []string        // of the pods' shims
-	q.Cleanup(func() {          // registered before the daemon's cleanup, so that it runs when no task is left
-		for _, socket := range sockets {
-			removeStaleSocket(q, socket)
-		}
-	})
+	p := &podMaker{q: q, parent: q.Cgroup + "/pod"}
+	cgroup.Of(q, p.parent).Make()   // first, because it is removed last: the tasks' cgroups are below it
+	q.Cleanup(p.removeStaleSockets) // registered before the daemon's cleanup, so that it runs when no task is left
 	d := ctrd.Shared(q)
-	ref := d.PullImage()
-	// asInPod returns what the CRI plugin writes into config.json: annotations, the cgroup below the pod's, and the namespaces to join.
-	asInPod := func(pod, id, kind string, sandbox proc.PID, join ...specs.LinuxNamespaceType) []oci.SpecOpts {
-		out := []oci.SpecOpts{
-			oci.WithAnnotations(map[string]string{"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-id": pod}),
-			oci.WithCgroup(parent + "/" + id),
-		}
-		if kind == "sandbox" {
-			out = append(out, oci.WithHostname(pod)) // a container that has one would rename the pod
-		}
-		for _, ns := range join {
-			path := fmt.Sprintf("/proc/%d/ns/%s", sandbox, proc.NamespaceName(string(ns)))
-			out = append(out, oci.WithLinuxNamespace(specs.LinuxNamespace{Type: ns, Path: path}))
-		}
-		return out
-	}
-	var unpins []func()
-	start := func(pod, name, kind string, sandbox proc.PID, join ...specs.LinuxNamespaceType) (id string, p proc.Process) {
-		q.Helper()
-		id = q.ID(name)
-		d.CreateContainerByClient(ctrd.ClientOptions{Spec: asInPod(pod, id, kind, sandbox, join...)}, ref, id, "sleep", "3600")
-		p = d.StartTaskAndWait(id)
-		if kind == "sandbox" { // the pod's next tasks find this shim, also where the machine is busy
-			sockets = append(sockets, filepath.Join(d.SocketDir, d.SocketName(pod)))
-			unpins = append(unpins, d.PinSocket(sockets[len(sockets)-1]))
-		}
-		return id, p
-	}
+	p.d, p.ref = d, d.PullImage()
 	shared := []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.IPCNamespace, specs.UTSNamespace}
 	host := proc.Self(q)
 
 	q.Step("start a sandbox and two containers that join its namespaces: they have one shim, whose socket is named after the sandbox's id")
 	pod := q.ID("cdb-pod")
-	_, pause := start(pod, "cdb-pod", "sandbox", 0)
+	_, pause := p.start(pod, "cdb-pod", "sandbox", 0)
 	ids, members := []string{pod}, []proc.Process{pause}
 	for _, name := range []string{"cdb-web", "cdb-helper"} {
-		id, p := start(pod, name, "container", pause.PID, shared...)
-		ids, members = append(ids, id), append(members, p)
+		id, container := p.start(pod, name, "container", pause.PID, shared...)
+		ids, members = append(ids, id), append(members, container)
 	}
 	shims := d.Shims()
 	assert.Assert(q, cmp.Len(shims, 1), "shims of the pod")
@@ -282,14 +278,10 @@ func TestTask_WhatIsAPodMadeOf(t *testing.T) {
 	for i, id := range ids {
 		assert.Check(q, cmp.Equal(members[i].Parent, shim.PID), "the parent of %s, and the pod's shim", id)
 		named[filepath.Base(d.ShimSocket(id))] = true
-		check.OnlyProcessInCgroup(q, members[i].Identity, parent+"/"+id)
+		check.OnlyProcessInCgroup(q, members[i].Identity, p.parent+"/"+id)
 	}
 	assert.Check(q, cmp.DeepEqual(named, map[string]bool{d.SocketName(pod): true}), "sockets that the bundles name")
-	below, err := filepath.Glob(filepath.Join(cgroup.Of(q, parent).Dir("pids"), "*", "cgroup.procs"))
-	assert.NilError(q, err)
-	for i := range below {
-		below[i] = filepath.Base(filepath.Dir(below[i]))
-	}
+	below := cgroupsBelow(q, p.parent)
 	assert.Check(q, cmp.DeepEqual(below, slices.Sorted(slices.Values(ids))), "cgroups below the pod's")
 	q.Fact("pod: shims", len(shims))
 	q.Fact("pod: sockets", len(named))
@@ -306,21 +298,11 @@ func TestTask_WhatIsAPodMadeOf(t *testing.T) {
 	q.Fact("pod: namespaces", inPod)
 	q.Fact("each container: namespaces of its own", own)
 
-	names := []string{"sandbox", "first container", "second container"}
-	alive := func() (out []string) {
-		for i, p := range members {
-			if p.Alive() {
-				out = append(out, names[i])
-			}
-		}
-		return out
-	}
-
 	q.Step("kill the first container: the sandbox and the second container run on, and a new task joins the same namespaces")
 	q.KillProcess(members[1])
 	proc.WaitFor(q, proc.Dead(members[1].Identity))
 	proc.WaitFor(q, d.TaskStopped(ids[1]))
-	left := alive()
+	left := livingMembers(members)
 	assert.Check(q, cmp.DeepEqual(left, []string{"sandbox", "second container"}), "alive after the death of the first container")
 	q.Fact("after the death of the first container: alive", left)
 	d.DeleteTask(ids[1])
@@ -334,19 +316,13 @@ func TestTask_WhatIsAPodMadeOf(t *testing.T) {
 	q.KillProcess(pause)
 	proc.WaitFor(q, proc.Dead(pause.Identity))
 	proc.WaitFor(q, d.TaskStopped(pod))
-	left = alive()
-	assert.Check(q, cmp.DeepEqual(left, names[1:]), "alive after the death of the sandbox")
+	left = livingMembers(members)
+	assert.Check(q, cmp.DeepEqual(left, []string{"first container", "second container"}), "alive after the death of the sandbox")
 	now := proc.Snapshot(q, again.PID)
 	assert.Check(q, cmp.DeepEqual(now.NS, again.NS), "namespaces of a container after the death of the sandbox")
 	assert.Check(q, shim.Alive(), "the shim has ended with the sandbox")
 	q.Fact("after the death of the sandbox: alive", left)
-	late := q.ID("cdb-late")
-	d.CreateContainerByClient(ctrd.ClientOptions{Spec: asInPod(pod, late, "container", pause.PID, shared...)}, ref, late, "sleep", "3600")
-	refused := d.TryStartTask(late)
-	assert.Check(q, refused.Code != 0, "a container has joined namespaces of a dead sandbox:\n%s", refused)
-	missing := fmt.Sprintf("/proc/%d/ns/", pause.PID)
-	assert.Check(q, cmp.Contains(refused.Stderr, missing), "the error of ctr names the path that the runtime has not found")
-	q.Fact("after the death of the sandbox: another container can join", refused.Code == 0)
+	p.assertCannotJoin(pod, pause.PID, shared)
 	d.DeleteTask(pod)
 	anew := d.StartTaskAndWait(pod)
 	common := slices.DeleteFunc(anew.SharedNamespaces(again.Identity), func(ns string) bool { return anew.NS[ns] == host.NS[ns] })
@@ -355,8 +331,8 @@ func TestTask_WhatIsAPodMadeOf(t *testing.T) {
 
 	q.Control("a pod with one pid namespace: the sandbox's process is pid 1 there, and its death ends the container")
 	podOfOne := q.ID("cdb-pod-2")
-	_, first := start(podOfOne, "cdb-pod-2", "sandbox", 0)
-	web, second := start(podOfOne, "cdb-web-2", "container", first.PID, append(shared, specs.PIDNamespace)...)
+	_, first := p.start(podOfOne, "cdb-pod-2", "sandbox", 0)
+	web, second := p.start(podOfOne, "cdb-web-2", "container", first.PID, append(shared, specs.PIDNamespace)...)
 	assert.Check(q, cmp.Equal(second.NS["pid"], first.NS["pid"]), "pid namespaces of sandbox and container")
 	inner := []int{proc.InnerPID(q, first.PID), proc.InnerPID(q, second.PID)}
 	assert.Check(q, inner[0] == 1 && inner[1] > 1, "pids of sandbox and container in their pid namespace: %v, want 1 and another one", inner)
@@ -369,9 +345,7 @@ func TestTask_WhatIsAPodMadeOf(t *testing.T) {
 	q.Fact("one pid namespace: exit status of the container after the death of the sandbox", status.ExitStatus)
 
 	q.TearDown("delete all tasks: no shim is left", func() {
-		for _, unpin := range unpins { // so that the shims themselves can remove their sockets
-			unpin()
-		}
+		p.unpinSockets()
 		d.KillAndDeleteTask(pod)
 		d.KillAndDeleteTask(ids[1])
 		d.KillAndDeleteTask(ids[2])
@@ -380,15 +354,109 @@ func TestTask_WhatIsAPodMadeOf(t *testing.T) {
 		d.DeleteTask(web)
 		proc.WaitFor(q, d.HasShims(0))
 		q.Fact("after the last delete: shims", len(d.Shims()))
-		for i, name := range []string{"the pod", "the pod with one pid namespace"} {
-			// A shim since 2.3 finds the directory of its socket by a link in the bundle of the first task, which was deleted before.
-			left := check.Dial(sockets[i])
-			assert.Check(q, errors.Is(left, unix.ECONNREFUSED) || errors.Is(left, unix.ENOENT), "the socket of %s: %v", name, left)
-			q.Fact("socket of "+name+" after the last delete: left over", errors.Is(left, unix.ECONNREFUSED))
-		}
+		p.recordLeftoverSockets()
 	})
 
 	q.Answer("A pod is a sandbox and its containers. The sandbox is a task that only waits, and the containers are tasks that join its " +
 		"network, IPC and UTS namespaces. They share one shim, and when the sandbox's process dies, the containers run on, unless they share " +
 		"its pid namespace.")
+}
+
+// podMaker makes pods as the CRI plugin does, by the Go client.
+type podMaker struct {
+	q       *lab.Q
+	d       *ctrd.Daemon
+	ref     string
+	parent  string   // the cgroup of the pods
+	sockets []string // of the pods' shims, in the order in which the pods were made
+	unpins  []func()
+}
+
+// start creates a container of a pod, starts its task and waits for its program. kind is "sandbox" or "container". A container joins
+// namespaces of the sandbox's process.
+func (p *podMaker) start(
+	pod, name, kind string, sandbox proc.PID, join ...specs.LinuxNamespaceType,
+) (id string, task proc.Process) {
+	d := p.d
+	p.q.Helper()
+	id = p.q.ID(name)
+	d.CreateContainerByClient(ctrd.ClientOptions{Spec: p.spec(pod, id, kind, sandbox, join...)}, p.ref, id, "sleep", "3600")
+	task = d.StartTaskAndWait(id)
+	if kind == "sandbox" { // the pod's next tasks find this shim, also where the machine is busy
+		socket := filepath.Join(d.SocketDir, d.SocketName(pod))
+		p.sockets = append(p.sockets, socket)
+		p.unpins = append(p.unpins, d.PinSocket(socket))
+	}
+	return id, task
+}
+
+// spec returns what the CRI plugin writes into config.json: annotations, the cgroup below the pod's, and the namespaces to join.
+func (p *podMaker) spec(pod, id, kind string, sandbox proc.PID, join ...specs.LinuxNamespaceType) []oci.SpecOpts {
+	out := []oci.SpecOpts{
+		oci.WithAnnotations(map[string]string{"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-id": pod}),
+		oci.WithCgroup(p.parent + "/" + id),
+	}
+	if kind == "sandbox" {
+		out = append(out, oci.WithHostname(pod)) // a container that has one would rename the pod
+	}
+	for _, ns := range join {
+		path := fmt.Sprintf("/proc/%d/ns/%s", sandbox, proc.NamespaceName(string(ns)))
+		out = append(out, oci.WithLinuxNamespace(specs.LinuxNamespace{Type: ns, Path: path}))
+	}
+	return out
+}
+
+// assertCannotJoin asserts that no new container can join the namespaces of a sandbox whose process is dead.
+func (p *podMaker) assertCannotJoin(pod string, sandbox proc.PID, shared []specs.LinuxNamespaceType) {
+	q, d := p.q, p.d
+	late := q.ID("cdb-late")
+	d.CreateContainerByClient(ctrd.ClientOptions{Spec: p.spec(pod, late, "container", sandbox, shared...)}, p.ref, late, "sleep", "3600")
+	refused := d.TryStartTask(late)
+	assert.Check(q, refused.Code != 0, "a container has joined namespaces of a dead sandbox:\n%s", refused)
+	missing := fmt.Sprintf("/proc/%d/ns/", sandbox)
+	assert.Check(q, cmp.Contains(refused.Stderr, missing), "the error of ctr names the path that the runtime has not found")
+	q.Fact("after the death of the sandbox: another container can join", refused.Code == 0)
+}
+
+// unpinSockets lets the shims themselves remove their sockets.
+func (p *podMaker) unpinSockets() {
+	for _, unpin := range p.unpins {
+		unpin()
+	}
+}
+
+// recordLeftoverSockets asserts that no process listens on the sockets of both pods, and records which are left over.
+func (p *podMaker) recordLeftoverSockets() {
+	for i, name := range []string{"the pod", "the pod with one pid namespace"} {
+		// A shim since 2.3 finds the directory of its socket by a link in the bundle of the first task, which was deleted before.
+		left := check.Dial(p.sockets[i])
+		assert.Check(p.q, errors.Is(left, unix.ECONNREFUSED) || errors.Is(left, unix.ENOENT), "the socket of %s: %v", name, left)
+		p.q.Fact("socket of "+name+" after the last delete: left over", errors.Is(left, unix.ECONNREFUSED))
+	}
+}
+
+func (p *podMaker) removeStaleSockets() {
+	for _, socket := range p.sockets {
+		removeStaleSocket(p.q, socket)
+	}
+}
+
+// cgroupsBelow returns the names of the cgroups below a cgroup.
+func cgroupsBelow(q *lab.Q, parent string) []string {
+	below, err := filepath.Glob(filepath.Join(cgroup.Of(q, parent).Dir("pids"), "*", "cgroup.procs"))
+	assert.NilError(q, err)
+	for i := range below {
+		below[i] = filepath.Base(filepath.Dir(below[i]))
+	}
+	return below
+}
+
+// livingMembers returns which of the pod's processes are alive.
+func livingMembers(members []proc.Process) (alive []string) {
+	for i, name := range []string{"sandbox", "first container", "second container"} {
+		if members[i].Alive() {
+			alive = append(alive, name)
+		}
+	}
+	return alive
 }

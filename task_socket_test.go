@@ -46,10 +46,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	id := q.ID(ctrd.ContainerID)
 	ref := d.PullImage()
 	d.CreateContainer(ref, id, "sleep", "3600")
-	socketPath := func(namespace, id string) string {
-		return filepath.Join(d.SocketDir, fmt.Sprintf("%x", sha256.Sum256([]byte(d.Address+"/"+namespace+"/"+id))))
-	}
-	socket := socketPath(d.Namespace, id)
+	socket := shimSocketPath(d, d.Namespace, id)
 	assert.Check(q, cmp.ErrorIs(check.Dial(socket), unix.ENOENT), "before there is a task")
 	d.StartTask(id)
 	pid := d.TaskPID(id)
@@ -75,6 +72,96 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	q.Fact("the shim's socket: type, mode and owner", access)
 
 	q.Step("look at what leads to it: only root may write there; containerd's own sockets are for root and its group")
+	recordAccess(q, d, id)
+
+	q.Step("connect and cut the connection: the shim has as many sockets as before")
+	before := countSockets(q, shim.PID)
+	const cut = 20
+	for range cut {
+		assert.NilError(q, check.Dial(socket)) // which closes the connection
+	}
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		// One more may be the shim's own connection to containerd, which it makes again when a dial took too long.
+		if n := countSockets(q, shim.PID); n > before+1 {
+			return poll.Continue("the shim has %d sockets after %d connections that were cut, and had %d before", n, cut, before)
+		}
+		return poll.Success()
+	})
+
+	q.Step("look at the files of the bundle and at containerd's root: only root may write the ones, such as the address, and enter the other")
+	recordClosedToOthers(q, d, id)
+
+	q.Control("look for the socket of another id, and of another containerd namespace: they do not exist")
+	assert.Check(q, cmp.ErrorIs(check.Dial(shimSocketPath(d, d.Namespace, id+"-other")), unix.ENOENT), "another id")
+	assert.Check(q, cmp.ErrorIs(check.Dial(shimSocketPath(d, d.Namespace+"-other", id)), unix.ENOENT), "another containerd namespace")
+
+	q.Step("kill containerd: the shim answers without it")
+	d.ExecDetached(id, "second", "sleep", "3601")
+	second := proc.FirstExcept(pid, proc.Children(q, shim.PID))
+	proc.WaitFor(q, proc.Runs(second, "sleep"))
+	exec := proc.Snapshot(q, second)
+	d.Kill()
+	conn, err := net.Dial("unix", socket)
+	assert.NilError(q, err)
+	creds := proc.PeerCredentials(q, conn)
+	client := newShimClient(q, conn, d.Namespace, bootstrap.Version)
+	var connected shimapi.ConnectResponse
+	client.call("Connect", &shimapi.ConnectRequest{ID: id}, &connected)
+	assert.Check(q, cmp.Equal(proc.PID(connected.ShimPid), shim.PID), "Connect: the shim's pid")
+	assert.Check(q, cmp.Equal(proc.PID(connected.TaskPid), pid), "Connect: the task's pid")
+	q.Fact("Connect: shim and task", []proc.PID{shim.PID, pid})
+	var state shimapi.StateResponse
+	client.call("State", &shimapi.StateRequest{ID: id}, &state)
+	assert.Check(q, cmp.Equal(state.Status, task.Status_RUNNING))
+	assert.Check(q, cmp.Equal(proc.PID(state.Pid), pid), "State: the task's pid")
+	assert.Check(q, cmp.Equal(state.Bundle, d.Bundle(id)))
+	q.Fact("State", state.Status)
+	assert.Check(q, cmp.DeepEqual(cgroup.Of(q, "/"+d.Namespace+"/"+id).Procs(), check.Sorted(pid, second)))
+	assert.Check(q, cmp.DeepEqual(client.pids(id), check.Sorted(pid, second)), "Pids")
+	q.Fact("Pids", []proc.PID{pid, exec.PID})
+
+	q.Step("have the shim kill the exec: it takes commands as well, and has the exit status")
+	client.call("Kill", &shimapi.KillRequest{ID: id, ExecID: "second", Signal: uint32(unix.SIGKILL)}, &ptypes.Empty{})
+	proc.WaitFor(q, proc.Dead(exec.Identity))
+	var waited shimapi.WaitResponse
+	client.call("Wait", &shimapi.WaitRequest{ID: id, ExecID: "second"}, &waited)
+	assert.Check(q, cmp.Equal(waited.ExitStatus, uint32(128+unix.SIGKILL)))
+	assert.Check(q, cmp.DeepEqual(client.pids(id), []proc.PID{pid}), "Pids, after the death of the exec")
+	q.Fact("exit status of the exec", waited.ExitStatus)
+
+	q.Step("ask for SO_PEERCRED: it names the process that called listen, which is the helper that started the shim and has ended")
+	assert.Check(q, cmp.DeepEqual([]uint32{creds.Uid, creds.Gid}, []uint32{0, 0}))
+	assert.Check(q, proc.PID(creds.Pid) != shim.PID, "the shim itself called listen")
+	helper, err := proc.Read(proc.PID(creds.Pid))
+	assert.Check(q, err != nil || helper.Start > shim.Start, "process %d, which called listen, lives: %v", creds.Pid, helper.Args)
+	q.Fact("process that called listen", proc.PID(creds.Pid))
+
+	q.Control("call the other version of the protocol: the shim answers that it has no such service")
+	other := shimService(5 - bootstrap.Version)
+	err = client.tryCall(other, "Connect", &shimapi.ConnectRequest{ID: id}, &connected)
+	assert.Check(q, cmp.ErrorContains(err, other), "error of the other version of the protocol")
+	q.Fact("error of the other version of the protocol", fmt.Sprint(err))
+
+	q.TearDown("start containerd again and delete the task: containerd finds the shim, and no process listens after that", func() {
+		d.Start()
+		assert.Check(q, cmp.DeepEqual(d.Shims(), shims))
+		assert.Check(q, cmp.Equal(d.Bootstrap(id), bootstrap))
+		d.KillAndDeleteTask(id)
+		proc.WaitFor(q, proc.Dead(shim.Identity))
+		assert.Check(q, check.Dial(socket) != nil, "after tasks delete, the socket %s accepts a connection", socket)
+	})
+
+	q.Answer("The shim listens on a unix socket that is named sha256(address/namespace/id), and speaks TTRPC. containerd and " +
+		"any other process of root can call it there.")
+}
+
+// shimSocketPath returns the path of the socket that a shim of a container makes.
+func shimSocketPath(d *ctrd.Daemon, namespace, id string) string {
+	return filepath.Join(d.SocketDir, fmt.Sprintf("%x", sha256.Sum256([]byte(d.Address+"/"+namespace+"/"+id))))
+}
+
+// recordAccess asserts which users may connect to containerd, and which may write into the directories on the way to a task's files.
+func recordAccess(q *lab.Q, d *ctrd.Daemon, id string) {
 	// Who can connect to containerd is root on this machine.
 	for _, socket := range []string{d.Address, d.Address + ".ttrpc"} {
 		assert.Check(q, cmp.Equal(file.AccessOf(q, socket), "socket 0660 0:0"), "type, mode and owner of %s", socket)
@@ -91,32 +178,22 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 		assert.Check(q, cmp.Regexp("^"+dir.want+"$", file.AccessOf(q, dir.path)), "type, mode and owner of the %s", dir.name)
 		q.Fact(dir.name+": type, mode and owner", file.AccessOf(q, dir.path))
 	}
+}
 
-	q.Step("connect and cut the connection: the shim has as many sockets as before")
-	sockets := func() int {
-		q.Helper()
-		n := 0
-		for _, target := range proc.Snapshot(q, shim.PID).FDs {
-			if strings.HasPrefix(target, "socket:") {
-				n++
-			}
+// countSockets returns how many sockets a process has.
+func countSockets(q *lab.Q, pid proc.PID) int {
+	q.Helper()
+	n := 0
+	for _, target := range proc.Snapshot(q, pid).FDs {
+		if strings.HasPrefix(target, "socket:") {
+			n++
 		}
-		return n
 	}
-	before := sockets()
-	const cut = 20
-	for range cut {
-		assert.NilError(q, check.Dial(socket)) // which closes the connection
-	}
-	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		// One more may be the shim's own connection to containerd, which it makes again when a dial took too long.
-		if n := sockets(); n > before+1 {
-			return poll.Continue("the shim has %d sockets after %d connections that were cut, and had %d before", n, cut, before)
-		}
-		return poll.Success()
-	})
+	return n
+}
 
-	q.Step("look at the files of the bundle and at containerd's root: only root may write the ones, such as the address, and enter the other")
+// recordClosedToOthers asserts that other users may neither write the files of the bundle, nor enter containerd's root.
+func recordClosedToOthers(q *lab.Q, d *ctrd.Daemon, id string) {
 	// A user who can write the address can make containerd talk to another program. containerd 1.7.11 and 2.1.4 had files with mode 0666.
 	writable := file.WritableByOthers(q, d.Bundle(id), "rootfs") // the files of the image have the modes that the image gives them
 	assert.Check(q, cmp.Len(writable, 0), "files of the bundle that other users may write: %q", writable)
@@ -127,92 +204,48 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	assert.NilError(q, unix.Stat(d.Root, &root))
 	assert.Check(q, cmp.Equal(root.Mode&0o077, uint32(0)), "containerd's root has the mode %04o, and only root may enter it", root.Mode&0o7777)
 	q.Fact("mode of containerd's root", fmt.Sprintf("%04o", root.Mode&0o7777))
+}
 
-	q.Control("look for the socket of another id, and of another containerd namespace: they do not exist")
-	assert.Check(q, cmp.ErrorIs(check.Dial(socketPath(d.Namespace, id+"-other")), unix.ENOENT), "another id")
-	assert.Check(q, cmp.ErrorIs(check.Dial(socketPath(d.Namespace+"-other", id)), unix.ENOENT), "another containerd namespace")
+// shimClient calls a shim as containerd does, by TTRPC.
+type shimClient struct {
+	q         *lab.Q
+	namespace string
+	version   int // of the shim's service
+	ttrpc     *ttrpc.Client
+}
 
-	q.Step("kill containerd: the shim answers without it")
-	d.ExecDetached(id, "second", "sleep", "3601")
-	second := proc.FirstExcept(pid, proc.Children(q, shim.PID))
-	proc.WaitFor(q, proc.Runs(second, "sleep"))
-	exec := proc.Snapshot(q, second)
-	d.Kill()
-	conn, err := net.Dial("unix", socket)
-	assert.NilError(q, err)
-	creds := proc.PeerCredentials(q, conn)
+// newShimClient returns a client that calls the shim by a connection, which it closes after the question.
+func newShimClient(q *lab.Q, conn net.Conn, namespace string, version int) *shimClient {
 	client := ttrpc.NewClient(conn)
 	q.TB.Cleanup(func() { client.Close() })
-	// Each call has a deadline of its own: with CDB_STEP=1 a reader takes any time between two steps.
-	deadline := func() context.Context {
-		ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), d.Namespace), proc.Patience)
-		q.TB.Cleanup(cancel)
-		return ctx
+	return &shimClient{q: q, namespace: namespace, version: version, ttrpc: client}
+}
+
+// shimService returns the name of the shim's service. Between versions 2 and 3 its messages have not changed.
+func shimService(version int) string { return fmt.Sprintf("containerd.task.v%d.Task", version) }
+
+// call calls a method of the service in the version that the bundle names.
+func (c *shimClient) call(method string, request, response any) {
+	c.q.Helper()
+	c.q.LogCommand("# TTRPC client: %s %s", shimService(c.version), method)
+	assert.NilError(c.q, c.tryCall(shimService(c.version), method, request, response))
+}
+
+// tryCall calls a method of a service. Each call has a deadline of its own: with CDB_STEP=1 a reader takes any time between two steps.
+func (c *shimClient) tryCall(service, method string, request, response any) error {
+	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.Background(), c.namespace), proc.Patience)
+	defer cancel()
+	return c.ttrpc.Call(ctx, service, method, request, response)
+}
+
+// pids asks the shim for the processes of a task.
+func (c *shimClient) pids(id string) []proc.PID {
+	c.q.Helper()
+	var response shimapi.PidsResponse
+	c.call("Pids", &shimapi.PidsRequest{ID: id}, &response)
+	var out []proc.PID
+	for _, p := range response.Processes {
+		out = append(out, proc.PID(p.Pid))
 	}
-	// Between versions 2 and 3 of the service the messages have not changed.
-	service := func(version int) string { return fmt.Sprintf("containerd.task.v%d.Task", version) }
-	call := func(method string, request, response any) {
-		q.Helper()
-		q.LogCommand("# TTRPC client: %s %s", service(bootstrap.Version), method)
-		assert.NilError(q, client.Call(deadline(), service(bootstrap.Version), method, request, response))
-	}
-	pidsOfShim := func() []proc.PID {
-		q.Helper()
-		var response shimapi.PidsResponse
-		call("Pids", &shimapi.PidsRequest{ID: id}, &response)
-		var out []proc.PID
-		for _, p := range response.Processes {
-			out = append(out, proc.PID(p.Pid))
-		}
-		return check.Sorted(out...)
-	}
-
-	var connected shimapi.ConnectResponse
-	call("Connect", &shimapi.ConnectRequest{ID: id}, &connected)
-	assert.Check(q, cmp.Equal(proc.PID(connected.ShimPid), shim.PID), "Connect: the shim's pid")
-	assert.Check(q, cmp.Equal(proc.PID(connected.TaskPid), pid), "Connect: the task's pid")
-	q.Fact("Connect: shim and task", []proc.PID{shim.PID, pid})
-	var state shimapi.StateResponse
-	call("State", &shimapi.StateRequest{ID: id}, &state)
-	assert.Check(q, cmp.Equal(state.Status, task.Status_RUNNING))
-	assert.Check(q, cmp.Equal(proc.PID(state.Pid), pid), "State: the task's pid")
-	assert.Check(q, cmp.Equal(state.Bundle, d.Bundle(id)))
-	q.Fact("State", state.Status)
-	assert.Check(q, cmp.DeepEqual(cgroup.Of(q, "/"+d.Namespace+"/"+id).Procs(), check.Sorted(pid, second)))
-	assert.Check(q, cmp.DeepEqual(pidsOfShim(), check.Sorted(pid, second)), "Pids")
-	q.Fact("Pids", []proc.PID{pid, exec.PID})
-
-	q.Step("have the shim kill the exec: it takes commands as well, and has the exit status")
-	call("Kill", &shimapi.KillRequest{ID: id, ExecID: "second", Signal: uint32(unix.SIGKILL)}, &ptypes.Empty{})
-	proc.WaitFor(q, proc.Dead(exec.Identity))
-	var waited shimapi.WaitResponse
-	call("Wait", &shimapi.WaitRequest{ID: id, ExecID: "second"}, &waited)
-	assert.Check(q, cmp.Equal(waited.ExitStatus, uint32(128+unix.SIGKILL)))
-	assert.Check(q, cmp.DeepEqual(pidsOfShim(), []proc.PID{pid}), "Pids, after the death of the exec")
-	q.Fact("exit status of the exec", waited.ExitStatus)
-
-	q.Step("ask for SO_PEERCRED: it names the process that called listen, which is the helper that started the shim and has ended")
-	assert.Check(q, cmp.DeepEqual([]uint32{creds.Uid, creds.Gid}, []uint32{0, 0}))
-	assert.Check(q, proc.PID(creds.Pid) != shim.PID, "the shim itself called listen")
-	helper, err := proc.Read(proc.PID(creds.Pid))
-	assert.Check(q, err != nil || helper.Start > shim.Start, "process %d, which called listen, lives: %v", creds.Pid, helper.Args)
-	q.Fact("process that called listen", proc.PID(creds.Pid))
-
-	q.Control("call the other version of the protocol: the shim answers that it has no such service")
-	other := service(5 - bootstrap.Version)
-	err = client.Call(deadline(), other, "Connect", &shimapi.ConnectRequest{ID: id}, &connected)
-	assert.Check(q, cmp.ErrorContains(err, other), "error of the other version of the protocol")
-	q.Fact("error of the other version of the protocol", fmt.Sprint(err))
-
-	q.TearDown("start containerd again and delete the task: containerd finds the shim, and no process listens after that", func() {
-		d.Start()
-		assert.Check(q, cmp.DeepEqual(d.Shims(), shims))
-		assert.Check(q, cmp.Equal(d.Bootstrap(id), bootstrap))
-		d.KillAndDeleteTask(id)
-		proc.WaitFor(q, proc.Dead(shim.Identity))
-		assert.Check(q, check.Dial(socket) != nil, "after tasks delete, the socket %s accepts a connection", socket)
-	})
-
-	q.Answer("The shim listens on a unix socket that is named sha256(address/namespace/id), and speaks TTRPC. containerd and " +
-		"any other process of root can call it there.")
+	return check.Sorted(out...)
 }
