@@ -639,39 +639,8 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "3600")
 
-	var rlimits []specs.POSIXRlimit
-	rows := []struct {
-		typ, line  string
-		soft, hard uint64
-	}{
-		{"RLIMIT_AS", "Max address space", 1 << 41, 1 << 42},
-		{"RLIMIT_CORE", "Max core file size", 4096, 8192},
-		{"RLIMIT_CPU", "Max cpu time", 1000, 2000},
-		{"RLIMIT_DATA", "Max data size", 1 << 41, 1 << 42},
-		{"RLIMIT_FSIZE", "Max file size", 16384, 32768},
-		{"RLIMIT_LOCKS", "Max file locks", 101, 102},
-		{"RLIMIT_MEMLOCK", "Max locked memory", 4096, 8192},
-		{"RLIMIT_MSGQUEUE", "Max msgqueue size", 4096, 8192},
-		{"RLIMIT_NICE", "Max nice priority", 1, 2},
-		{"RLIMIT_NOFILE", "Max open files", 32, 64},
-		{"RLIMIT_NPROC", "Max processes", 1001, 1002},
-		{"RLIMIT_RSS", "Max resident set", 1 << 41, 1 << 42},
-		{"RLIMIT_RTPRIO", "Max realtime priority", 1, 2},
-		{"RLIMIT_RTTIME", "Max realtime timeout", 1e6, 2e6},
-		{"RLIMIT_SIGPENDING", "Max pending signals", 101, 102},
-		{"RLIMIT_STACK", "Max stack size", 1 << 20, 1 << 21},
-	}
-	// The lab may itself lack CAP_SYS_RESOURCE, and then cannot give a container a higher limit than its own.
 	self := proc.PID(os.Getpid())
-	mayRaise := proc.Bits(q, self, "CapEff").Has(unix.CAP_SYS_RESOURCE)
-	ownHard := map[string]string{}
-	for _, row := range rows {
-		ownHard[row.typ] = proc.Limit(q, self, row.line)[1]
-		hard, err := strconv.ParseUint(ownHard[row.typ], 10, 64)
-		if unlimited := err != nil; unlimited || hard >= row.hard || mayRaise {
-			rlimits = append(rlimits, specs.POSIXRlimit{Type: row.typ, Soft: row.soft, Hard: row.hard})
-		}
-	}
+	rlimits, ownHard := limitsThatTheLabMayGive(q, self)
 
 	q.Step("each type of rlimit is a line of /proc/PID/limits")
 	limited, sh, p := runc.StartWithShell(q, b, "limited", bundle.ScratchAtTmp, func(s *specs.Spec) { s.Process.Rlimits = rlimits })
@@ -682,7 +651,7 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	executed := map[string]proc.PID{
 		"runc exec": runc.ExecSleep(q, limited, "limited").PID, "runc exec --process": runc.ExecProcess(q, unlimited, &ofFile).PID,
 	}
-	for _, row := range rows {
+	for _, row := range rlimitLines {
 		want := [2]string{fmt.Sprint(row.soft), fmt.Sprint(row.hard)}
 		got := proc.Limit(q, p.PID, row.line)
 		if !slices.ContainsFunc(rlimits, func(r specs.POSIXRlimit) bool { return r.Type == row.typ }) {
@@ -763,4 +732,46 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 
 	q.Answer("A call that goes over the soft limit fails with an error, or a signal ends the process. The process may " +
 		"raise the soft limit as far as the hard one.")
+}
+
+// rlimitLine is a type of process.rlimits[], its line in /proc/PID/limits, and the limits that the question gives.
+type rlimitLine struct {
+	typ, line  string
+	soft, hard uint64
+}
+
+var rlimitLines = []rlimitLine{
+	{"RLIMIT_AS", "Max address space", 1 << 41, 1 << 42},
+	{"RLIMIT_CORE", "Max core file size", 4096, 8192},
+	{"RLIMIT_CPU", "Max cpu time", 1000, 2000},
+	{"RLIMIT_DATA", "Max data size", 1 << 41, 1 << 42},
+	{"RLIMIT_FSIZE", "Max file size", 16384, 32768},
+	{"RLIMIT_LOCKS", "Max file locks", 101, 102},
+	{"RLIMIT_MEMLOCK", "Max locked memory", 4096, 8192},
+	{"RLIMIT_MSGQUEUE", "Max msgqueue size", 4096, 8192},
+	{"RLIMIT_NICE", "Max nice priority", 1, 2},
+	{"RLIMIT_NOFILE", "Max open files", 32, 64},
+	{"RLIMIT_NPROC", "Max processes", 1001, 1002},
+	{"RLIMIT_RSS", "Max resident set", 1 << 41, 1 << 42},
+	{"RLIMIT_RTPRIO", "Max realtime priority", 1, 2},
+	{"RLIMIT_RTTIME", "Max realtime timeout", 1e6, 2e6},
+	{"RLIMIT_SIGPENDING", "Max pending signals", 101, 102},
+	{"RLIMIT_STACK", "Max stack size", 1 << 20, 1 << 21},
+}
+
+// limitsThatTheLabMayGive returns the limits of rlimitLines without those that the lab, whose process is self, may not give. It returns
+// in ownHard the lab's own hard limit of each type.
+func limitsThatTheLabMayGive(q *lab.Q, self proc.PID) (rlimits []specs.POSIXRlimit, ownHard map[string]string) {
+	q.Helper()
+	// The lab may itself lack CAP_SYS_RESOURCE, and then cannot give a container a higher limit than its own.
+	mayRaise := proc.Bits(q, self, "CapEff").Has(unix.CAP_SYS_RESOURCE)
+	ownHard = map[string]string{}
+	for _, row := range rlimitLines {
+		ownHard[row.typ] = proc.Limit(q, self, row.line)[1]
+		hard, err := strconv.ParseUint(ownHard[row.typ], 10, 64)
+		if unlimited := err != nil; unlimited || hard >= row.hard || mayRaise {
+			rlimits = append(rlimits, specs.POSIXRlimit{Type: row.typ, Soft: row.soft, Hard: row.hard})
+		}
+	}
+	return rlimits, ownHard
 }

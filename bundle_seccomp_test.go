@@ -38,40 +38,11 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which system calls does seccomp let through?")
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "3600")
-	// The kernel never returns EXDEV for these calls by itself: it comes from the filter.
-	filterErrno := uint(unix.EXDEV)
-	const filterErrnoText = "Invalid cross-device link"
 	withCapabilities := func(s *specs.Spec) {
 		all := []string{"CAP_SYS_ADMIN", "CAP_KILL", "CAP_FOWNER", "CAP_CHOWN"}
 		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Permitted: all, Effective: all}
 	}
-
-	rows := []struct {
-		covers  lab.Fields // the first one names the row
-		what    string
-		rule    specs.LinuxSyscall
-		command string
-		output  string // what the command prints under the filter
-	}{
-		{lab.Fields{"linux.seccomp.syscalls[].errnoRet"}, "the errno given",
-			specs.LinuxSyscall{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: &filterErrno},
-			"mkdir /tmp/dir", filterErrnoText},
-		{lab.Fields{"linux.seccomp.syscalls[].names"}, "EPERM where none is given",
-			specs.LinuxSyscall{Names: []string{"chmod", "fchmodat", "fchmodat2"}, Action: specs.ActErrno},
-			"chmod 700 /tmp", "Operation not permitted"},
-		{lab.Fields{"linux.seccomp.syscalls[].action"}, "SIGSYS instead of an errno",
-			specs.LinuxSyscall{Names: []string{"sethostname"}, Action: specs.ActKillProcess},
-			"hostname filtered; echo status $?", fmt.Sprintf("status %d", 128+int(unix.SIGSYS))},
-		{lab.Fields{"linux.seccomp.syscalls[].args[].value"}, "one signal of all",
-			specs.LinuxSyscall{Names: []string{"kill"}, Action: specs.ActErrno, ErrnoRet: &filterErrno,
-				Args: []specs.LinuxSeccompArg{{Index: 1, Value: uint64(unix.SIGWINCH), Op: specs.OpEqualTo}}},
-			"/bin/kill -WINCH 1", filterErrnoText},
-		{lab.Fields{"linux.seccomp.syscalls[].args[].valueTwo"}, "one bit of the flags: valueTwo, under the mask value",
-			specs.LinuxSyscall{Names: []string{"unshare"}, Action: specs.ActErrno, ErrnoRet: &filterErrno,
-				Args: []specs.LinuxSeccompArg{{Index: 0, Value: unix.CLONE_NEWUTS, ValueTwo: unix.CLONE_NEWUTS,
-					Op: specs.OpMaskedEqual}}},
-			"unshare -u true", filterErrnoText},
-	}
+	rows := refusedCalls()
 
 	q.Step("the list names the calls that fail: the filter lets every other call through")
 	refuseRows := func(s *specs.Spec) {
@@ -139,31 +110,7 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 
 	q.Run("flags", func(q *lab.Q) {
 		q.Step("a flag of seccomp(2) stays with the filter: only a debugger can read it")
-		c := runc.Variant(q, b, "logging", func(s *specs.Spec) {
-			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccomp.NativeArch(),
-				Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog}, Syscalls: []specs.LinuxSyscall{rows[0].rule}}
-		})
-		// runc 1.1 refuses all flags. Since 1.2.0, runc features lists those that runc and its libseccomp know.
-		if r := c.Try("create"); r.Code != 0 && !runc.FeaturesHave(q, string(specs.LinuxSeccompFlagLog)) {
-			runc.AssertMessage(q, r.Stderr, "flags")
-			q.Fact("linux.seccomp.flags", "refused by this runtime: "+runc.LastLogMessage(r))
-			q.Skip("this runtime does not know linux.seccomp.flags")
-		} else {
-			assert.Assert(q, cmp.Equal(r.Code, 0), "create with a flag that runc features lists:\n%s", r)
-		}
-		pid := c.PID()
-		c.Start()
-		proc.WaitFor(q, proc.Runs(pid, "sleep"))
-		flags, err := seccomp.FilterFlags(pid)
-		if err != nil {
-			q.Skipf("the flags of a filter cannot be read on this kernel: %v", err)
-		}
-		without, err := seccomp.FilterFlags(allowing.PID)
-		assert.NilError(q, err)
-		assert.Check(q, cmp.Equal(flags, uint64(unix.SECCOMP_FILTER_FLAG_LOG)), "linux.seccomp.flags: the filter's")
-		assert.Check(q, cmp.Equal(without, uint64(0)), "without flags: the filter's")
-		q.Covers("linux.seccomp.flags")
-		q.Fact("linux.seccomp.flags", []string{fmt.Sprintf("with: %#x", flags), fmt.Sprintf("without: %#x", without)})
+		checkFlagOfFilter(q, b, rows[0].rule, allowing.PID)
 	})
 
 	q.Control("without linux.seccomp, the same root does all of it")
@@ -180,6 +127,73 @@ func TestBundle_WhichSystemCallsDoesSeccompLetThrough(t *testing.T) {
 
 	q.Answer("Seccomp lets through the calls that the list in config.json allows; it can also allow every call that the " +
 		"list does not name. The filter sees the number and the arguments of a call, and chooses the errno.")
+}
+
+// The kernel never returns EXDEV by itself for the calls of refusedCalls: it comes from the filter.
+const filterErrno, filterErrnoText = unix.EXDEV, "Invalid cross-device link"
+
+// refusedCall is a rule of linux.seccomp.syscalls under which a system call fails, and a command that makes this call.
+type refusedCall struct {
+	covers  lab.Fields // the first one names the row
+	what    string     // what the row shows
+	rule    specs.LinuxSyscall
+	command string
+	output  string // what the command prints under the filter
+}
+
+// refusedCalls returns rules of linux.seccomp.syscalls. Each row shows what another field does.
+func refusedCalls() []refusedCall {
+	errno := new(uint(filterErrno))
+	return []refusedCall{
+		{lab.Fields{"linux.seccomp.syscalls[].errnoRet"}, "the errno given",
+			specs.LinuxSyscall{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: errno},
+			"mkdir /tmp/dir", filterErrnoText},
+		{lab.Fields{"linux.seccomp.syscalls[].names"}, "EPERM where none is given",
+			specs.LinuxSyscall{Names: []string{"chmod", "fchmodat", "fchmodat2"}, Action: specs.ActErrno},
+			"chmod 700 /tmp", "Operation not permitted"},
+		{lab.Fields{"linux.seccomp.syscalls[].action"}, "SIGSYS instead of an errno",
+			specs.LinuxSyscall{Names: []string{"sethostname"}, Action: specs.ActKillProcess},
+			"hostname filtered; echo status $?", fmt.Sprintf("status %d", 128+int(unix.SIGSYS))},
+		{lab.Fields{"linux.seccomp.syscalls[].args[].value"}, "one signal of all",
+			specs.LinuxSyscall{Names: []string{"kill"}, Action: specs.ActErrno, ErrnoRet: errno,
+				Args: []specs.LinuxSeccompArg{{Index: 1, Value: uint64(unix.SIGWINCH), Op: specs.OpEqualTo}}},
+			"/bin/kill -WINCH 1", filterErrnoText},
+		{lab.Fields{"linux.seccomp.syscalls[].args[].valueTwo"}, "one bit of the flags: valueTwo, under the mask value",
+			specs.LinuxSyscall{Names: []string{"unshare"}, Action: specs.ActErrno, ErrnoRet: errno,
+				Args: []specs.LinuxSeccompArg{{Index: 0, Value: unix.CLONE_NEWUTS, ValueTwo: unix.CLONE_NEWUTS,
+					Op: specs.OpMaskedEqual}}},
+			"unshare -u true", filterErrnoText},
+	}
+}
+
+// checkFlagOfFilter gives a filter the flag SECCOMP_FILTER_FLAG_LOG, and reads the flags as a debugger does. withoutFlag is a process
+// whose filter has no flag.
+func checkFlagOfFilter(q *lab.Q, b *bundle.Bundle, rule specs.LinuxSyscall, withoutFlag proc.PID) {
+	c := runc.Variant(q, b, "logging", func(s *specs.Spec) {
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccomp.NativeArch(),
+			Flags: []specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog}, Syscalls: []specs.LinuxSyscall{rule}}
+	})
+	// runc 1.1 refuses all flags. Since 1.2.0, runc features lists those that runc and its libseccomp know.
+	if r := c.Try("create"); r.Code != 0 && !runc.FeaturesHave(q, string(specs.LinuxSeccompFlagLog)) {
+		runc.AssertMessage(q, r.Stderr, "flags")
+		q.Fact("linux.seccomp.flags", "refused by this runtime: "+runc.LastLogMessage(r))
+		q.Skip("this runtime does not know linux.seccomp.flags")
+	} else {
+		assert.Assert(q, cmp.Equal(r.Code, 0), "create with a flag that runc features lists:\n%s", r)
+	}
+	pid := c.PID()
+	c.Start()
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	flags, err := seccomp.FilterFlags(pid)
+	if err != nil {
+		q.Skipf("the flags of a filter cannot be read on this kernel: %v", err)
+	}
+	without, err := seccomp.FilterFlags(withoutFlag)
+	assert.NilError(q, err)
+	assert.Check(q, cmp.Equal(flags, uint64(unix.SECCOMP_FILTER_FLAG_LOG)), "linux.seccomp.flags: the filter's")
+	assert.Check(q, cmp.Equal(without, uint64(0)), "without flags: the filter's")
+	q.Covers("linux.seccomp.flags")
+	q.Fact("linux.seccomp.flags", []string{fmt.Sprintf("with: %#x", flags), fmt.Sprintf("without: %#x", without)})
 }
 
 // A program outside of the container: an agent, which listens on the socket that config.json names.

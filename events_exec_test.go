@@ -121,40 +121,45 @@ func TestEvents_WhatDoesAnExecAddAndAPause(t *testing.T) {
 	})
 
 	q.TearDown("kill a task while two execs start: the shim publishes the exit of the exec that has begun, and then that of the task", func() {
-		dying := q.ID(ctrd.ContainerID + "-dying")
-		ofDying := d.Listen("event.container_id==" + dying)
-		d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: held.Path}, ref, dying, "sleep", "3600")
-		task := d.StartTaskAndWait(dying)
-		start := func(id string) *lab.Background {
-			return q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", id, dying, "sleep", "3601")
-		}
-		first := start("first")
-		proc.WaitFor(q, held.Holds("first"))
-		q.KillProcess(task)
-		proc.WaitFor(q, proc.Reaped(task.Identity))
-		second := start("second")
-		proc.WaitFor(q, func(t poll.LogT) poll.Result { // a shim that knows of the end refuses it, another one calls the runtime
-			if r := held.Holds("second")(t); !r.Done() && !second.Ended() {
-				return poll.Continue("the second exec has neither begun nor ended")
-			}
-			return poll.Success()
-		})
-		held.Release("first")
-		assert.Check(q, cmp.Equal(first.ExitCode(), 128+9), "exit code of ctr tasks exec, killed with its pid 1: %s", first.Stderr())
-		held.Release("second")
-		assert.Check(q, second.ExitCode() != 0, "an exec in a task whose process is dead succeeds")
-		proc.WaitFor(q, ofDying.ReceivedExit(dying))
-		exits := []string{}
-		for _, e := range ofDying.TakeEvents() {
-			if exit, ok := e.Body.(*eventsapi.TaskExit); ok {
-				exits = append(exits, fmt.Sprintf("%s %d", exit.ID, exit.ExitStatus))
-			}
-		}
-		assert.Check(q, cmp.DeepEqual(exits, []string{"first 137", dying + " 137"}), "exits in order, of an exec and then of its task")
-		proc.WaitFor(q, d.TaskStopped(dying))
-		q.Fact("a task ends while an exec starts: exits in order", exits)
+		killWhileExecsStart(q, d, held, ref)
 	})
 
 	q.Answer("An exec adds three events: exec-added, exec-started with the pid, and an exit with the exec's id. A pause adds " +
 		"one event, and a resume another.")
+}
+
+// killWhileExecsStart starts two execs in a new task: the first one has begun when the task is killed, the second one has not.
+func killWhileExecsStart(q *lab.Q, d *ctrd.Daemon, held ctrd.HeldExec, ref string) {
+	dying := q.ID(ctrd.ContainerID + "-dying")
+	ofDying := d.Listen("event.container_id==" + dying)
+	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: held.Path}, ref, dying, "sleep", "3600")
+	task := d.StartTaskAndWait(dying)
+	start := func(id string) *lab.Background {
+		return q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", id, dying, "sleep", "3601")
+	}
+	first := start("first")
+	proc.WaitFor(q, held.Holds("first"))
+	q.KillProcess(task)
+	proc.WaitFor(q, proc.Reaped(task.Identity))
+	second := start("second")
+	proc.WaitFor(q, func(t poll.LogT) poll.Result { // a shim that knows of the end refuses it, another one calls the runtime
+		if r := held.Holds("second")(t); !r.Done() && !second.Ended() {
+			return poll.Continue("the second exec has neither begun nor ended")
+		}
+		return poll.Success()
+	})
+	held.Release("first")
+	assert.Check(q, cmp.Equal(first.ExitCode(), 128+9), "exit code of ctr tasks exec, killed with its pid 1: %s", first.Stderr())
+	held.Release("second")
+	assert.Check(q, second.ExitCode() != 0, "an exec in a task whose process is dead succeeds")
+	proc.WaitFor(q, ofDying.ReceivedExit(dying))
+	exits := []string{}
+	for _, e := range ofDying.TakeEvents() {
+		if exit, ok := e.Body.(*eventsapi.TaskExit); ok {
+			exits = append(exits, fmt.Sprintf("%s %d", exit.ID, exit.ExitStatus))
+		}
+	}
+	assert.Check(q, cmp.DeepEqual(exits, []string{"first 137", dying + " 137"}), "exits in order, of an exec and then of its task")
+	proc.WaitFor(q, d.TaskStopped(dying))
+	q.Fact("a task ends while an exec starts: exits in order", exits)
 }

@@ -87,28 +87,17 @@ func TestEvents_WhatHappensWhenManyExecsEndAtOnce(t *testing.T) {
 	}
 	waits := e.startAll(programs)
 	proc.WaitFor(q, e.haveEvents("/tasks/exec-started", short+long))
-	running := map[string]proc.Process{}
-	for _, event := range e.events() {
-		if started, ok := event.Body.(*eventsapi.TaskExecStarted); ok && programs[started.ExecID] != nil {
-			proc.WaitFor(q, proc.Runs(proc.PID(started.Pid), "sleep"))
-			running[started.ExecID] = proc.Snapshot(q, proc.PID(started.Pid))
-		}
-	}
+	running := e.running(programs)
 	assert.Assert(q, cmp.Len(running, long), "execs that have started")
 	q.TB.Cleanup(func() { _ = unix.Kill(int(shim.PID), unix.SIGCONT) })
-	signal := func(p proc.PID, s unix.Signal) {
-		q.Helper()
-		q.LogCommand("kill -%d %d", int(s), p)
-		assert.NilError(q, unix.Kill(int(p), s))
-	}
-	signal(shim.PID, unix.SIGSTOP)
+	sendSignal(q, shim.PID, unix.SIGSTOP)
 	proc.WaitFor(q, proc.IsInState(shim.PID, "T"))
 	const firstSignal = 40 // real-time signals: each ends a program that has no handler, with a status of its own
 	names := slices.Sorted(maps.Keys(running))
 	killed, left := names[:long/2], names[long/2:]
 	for n, name := range killed {
 		want[name] = uint32(128 + firstSignal + n)
-		signal(running[name].PID, unix.Signal(firstSignal+n))
+		sendSignal(q, running[name].PID, unix.Signal(firstSignal+n))
 	}
 	for _, name := range killed {
 		proc.WaitFor(q, proc.Dead(running[name].Identity))
@@ -121,7 +110,7 @@ func TestEvents_WhatHappensWhenManyExecsEndAtOnce(t *testing.T) {
 	q.Fact("shim stopped: SIGCHLD is pending", pending.Signal(unix.SIGCHLD))
 
 	q.Control("continue the shim: it publishes each exit once, with the status of that exec; the others and the task go on")
-	signal(shim.PID, unix.SIGCONT)
+	sendSignal(q, shim.PID, unix.SIGCONT)
 	ended := map[string]<-chan containerd.ExitStatus{}
 	for _, name := range killed {
 		ended[name] = waits[name]
@@ -141,13 +130,7 @@ func TestEvents_WhatHappensWhenManyExecsEndAtOnce(t *testing.T) {
 	q.TearDown("kill the task's process: the kernel ends the other execs with it, and the exit of the task is published last", func() {
 		q.KillProcess(init)
 		proc.WaitFor(q, e.haveEvents("/tasks/exit", short+long+1))
-		order := []string{}
-		for _, event := range e.events() {
-			if exit, ok := event.Body.(*eventsapi.TaskExit); ok {
-				order = append(order, fmt.Sprint(exit.ID, " ", exit.ExitStatus))
-			}
-		}
-		order = order[short+long/2:]
+		order := e.exits()[short+long/2:]
 		last := order[len(order)-1]
 		slices.Sort(order)
 		all := []string{id + " 137"}
@@ -246,6 +229,31 @@ func (e *execs) haveEvents(topic string, want int) poll.Check {
 	}
 }
 
+// running returns the process of each of these programs whose exec has started.
+func (e *execs) running(programs map[string][]string) map[string]proc.Process {
+	q := e.q
+	q.Helper()
+	running := map[string]proc.Process{}
+	for _, event := range e.events() {
+		if started, ok := event.Body.(*eventsapi.TaskExecStarted); ok && programs[started.ExecID] != nil {
+			proc.WaitFor(q, proc.Runs(proc.PID(started.Pid), "sleep"))
+			running[started.ExecID] = proc.Snapshot(q, proc.PID(started.Pid))
+		}
+	}
+	return running
+}
+
+// exits returns the id and the status of each exit, in order.
+func (e *execs) exits() []string {
+	order := []string{}
+	for _, event := range e.events() {
+		if exit, ok := event.Body.(*eventsapi.TaskExit); ok {
+			order = append(order, fmt.Sprint(exit.ID, " ", exit.ExitStatus))
+		}
+	}
+	return order
+}
+
 // histories returns the kinds of the events of each exec whose name has this prefix, in order, and the exit status of each. The pid is the
 // same in each event of an exec.
 func (e *execs) histories(prefix string) (histories map[string][]string, exits map[string]uint32) {
@@ -271,6 +279,13 @@ func (e *execs) histories(prefix string) (histories map[string][]string, exits m
 	maps.DeleteFunc(histories, func(name string, _ []string) bool { return isOther(name) })
 	maps.DeleteFunc(exits, func(name string, _ uint32) bool { return isOther(name) })
 	return histories, exits
+}
+
+// sendSignal sends a signal to a process by kill(2).
+func sendSignal(q *lab.Q, p proc.PID, s unix.Signal) {
+	q.Helper()
+	q.LogCommand("kill -%d %d", int(s), p)
+	assert.NilError(q, unix.Kill(int(p), s))
 }
 
 // onlyChild returns a check that succeeds when a process has this child and no other one, not even one that has ended.

@@ -42,11 +42,10 @@ func TestEvents_WhatDoesAFailureTell(t *testing.T) {
 	program := filepath.Join(programs, "program")
 	d.CreateContainerWith([]string{"--mount", "type=bind,src=" + programs + ",dst=/programs,options=rbind:ro"}, ref, id, "/programs/program")
 	stream := d.Listen()
-	start := func() lab.Result { return d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id) }
 
 	q.Step("start a task whose program is missing: the command fails and names it, no event is published, and there are no leftovers")
 	assert.DeepEqual(q, d.TaskLeftovers(id), []string{})
-	r := start()
+	r := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id)
 	assert.Check(q, r.Code != 0, "a task of a missing program starts:\n%s", r)
 	assert.Check(q, cmp.Contains(r.Stderr, "/programs/program"))
 	proc.WaitFor(q, d.NoTaskLeftovers(id))
@@ -78,39 +77,10 @@ exit $code`)
 	proc.WaitFor(q, d.NoTaskLeftovers(early))
 	exited := len(ctrd.FilterTopics(stream.Events(), "/tasks/exit"))
 
-	for _, row := range []struct {
-		name, content string
-		status        uint32 // 0: the runtime chooses it
-	}{
-		{"is of no executable format", "no magic number", 0},
-		{"ends with 3 at once", "#!/bin/sh\nexit 3\n", 3},
-	} {
+	for _, row := range failingPrograms {
 		q.Step("start a program that %s: the command succeeds, and the exit is published", row.name)
 		assert.NilError(q, os.WriteFile(program, []byte(row.content), 0o755))
-		exits := len(ctrd.FilterTopics(stream.Events(), "/tasks/exit"))
-		r = start()
-		assert.Check(q, cmp.Equal(r.Code, 0), "%s", r)
-		proc.WaitFor(q, stream.Received("/tasks/exit", exits+1))
-		events := withoutDeleteEvent(stream.TakeEvents())
-		assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/create", "/tasks/start", "/tasks/exit"})
-		exit := events[2].Body.(*eventsapi.TaskExit)
-		assert.Check(q, cmp.Equal(exit.Pid, events[0].Body.(*eventsapi.TaskCreate).Pid))
-		assert.Check(q, exit.ExitStatus != 0, "exit status 0 of a program that cannot be executed, or that ends with another status")
-		if row.status != 0 {
-			assert.Check(q, cmp.Equal(exit.ExitStatus, row.status))
-		}
-		proc.WaitFor(q, d.TaskStopped(id))
-		assert.Check(q, cmp.Equal(d.TaskStatus(id).ExitStatus, exit.ExitStatus), "exit status: from the Go client, and in the event")
-		assert.Check(q, !proc.Alive(proc.PID(exit.Pid)), "process %d is alive", exit.Pid)
-		leftovers := d.TaskLeftovers(id)
-		assert.Check(q, cmp.DeepEqual(leftovers, []string{"bundle", "cgroup", "mount", "shim"}))
-		q.Fact(row.name+": events", ctrd.Topics(events))
-		q.Fact(row.name+": exit status", exit.ExitStatus)
-		q.Fact(row.name+": leftovers", leftovers)
-		d.DeleteTask(id)
-		proc.WaitFor(q, d.NoTaskLeftovers(id))
-		q.Fact(row.name+": leftovers after delete", d.TaskLeftovers(id))
-		stream.TakeEvents()
+		startFailing(q, d, stream, id, row)
 	}
 
 	q.Control("repair the program: the same container starts, and runs")
@@ -135,17 +105,7 @@ exit $code`)
 	proc.WaitFor(q, stream.Received("/tasks/exec-started", 1))
 	proc.WaitFor(q, stream.Received("/tasks/exit", exited+3))
 	// The shim publishes its events in order: once those of the second exec are received, all of the first are.
-	byExec := map[string][]string{}
-	for _, e := range withoutDeleteEvent(stream.TakeEvents()) {
-		switch body := e.Body.(type) {
-		case *eventsapi.TaskExecAdded:
-			byExec[body.ExecID] = append(byExec[body.ExecID], e.Topic)
-		case *eventsapi.TaskExecStarted:
-			byExec[body.ExecID] = append(byExec[body.ExecID], e.Topic)
-		case *eventsapi.TaskExit:
-			byExec[body.ID] = append(byExec[body.ID], e.Topic)
-		}
-	}
+	byExec := topicsByExec(withoutDeleteEvent(stream.TakeEvents()))
 	assert.Check(q, cmp.DeepEqual(byExec, map[string][]string{
 		"missing": {"/tasks/exec-added"},
 		"there":   {"/tasks/exec-added", "/tasks/exec-started", "/tasks/exit"},
@@ -155,6 +115,61 @@ exit $code`)
 
 	q.Answer("A failure before there is a task is an error of the command, and publishes no event. A failure of the program " +
 		"after that is an exit, and no error. A failed exec is an error, and publishes that it was added.")
+}
+
+// failingProgram is a program that is there, so that the command succeeds, and that fails after that.
+type failingProgram struct {
+	name, content string
+	status        uint32 // 0: the runtime chooses it
+}
+
+var failingPrograms = []failingProgram{
+	{"is of no executable format", "no magic number", 0},
+	{"ends with 3 at once", "#!/bin/sh\nexit 3\n", 3},
+}
+
+// startFailing starts the task, whose program fails, and deletes it.
+func startFailing(q *lab.Q, d *ctrd.Daemon, stream *ctrd.Stream, id string, program failingProgram) {
+	exits := len(ctrd.FilterTopics(stream.Events(), "/tasks/exit"))
+	r := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id)
+	assert.Check(q, cmp.Equal(r.Code, 0), "%s", r)
+	proc.WaitFor(q, stream.Received("/tasks/exit", exits+1))
+	events := withoutDeleteEvent(stream.TakeEvents())
+	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/create", "/tasks/start", "/tasks/exit"})
+	exit := events[2].Body.(*eventsapi.TaskExit)
+	assert.Check(q, cmp.Equal(exit.Pid, events[0].Body.(*eventsapi.TaskCreate).Pid))
+	assert.Check(q, exit.ExitStatus != 0, "exit status 0 of a program that cannot be executed, or that ends with another status")
+	if program.status != 0 {
+		assert.Check(q, cmp.Equal(exit.ExitStatus, program.status))
+	}
+	proc.WaitFor(q, d.TaskStopped(id))
+	assert.Check(q, cmp.Equal(d.TaskStatus(id).ExitStatus, exit.ExitStatus), "exit status: from the Go client, and in the event")
+	assert.Check(q, !proc.Alive(proc.PID(exit.Pid)), "process %d is alive", exit.Pid)
+	leftovers := d.TaskLeftovers(id)
+	assert.Check(q, cmp.DeepEqual(leftovers, []string{"bundle", "cgroup", "mount", "shim"}))
+	q.Fact(program.name+": events", ctrd.Topics(events))
+	q.Fact(program.name+": exit status", exit.ExitStatus)
+	q.Fact(program.name+": leftovers", leftovers)
+	d.DeleteTask(id)
+	proc.WaitFor(q, d.NoTaskLeftovers(id))
+	q.Fact(program.name+": leftovers after delete", d.TaskLeftovers(id))
+	stream.TakeEvents()
+}
+
+// topicsByExec returns the topics of the events of each exec, in order.
+func topicsByExec(events []ctrd.Event) map[string][]string {
+	byExec := map[string][]string{}
+	for _, e := range events {
+		switch body := e.Body.(type) {
+		case *eventsapi.TaskExecAdded:
+			byExec[body.ExecID] = append(byExec[body.ExecID], e.Topic)
+		case *eventsapi.TaskExecStarted:
+			byExec[body.ExecID] = append(byExec[body.ExecID], e.Topic)
+		case *eventsapi.TaskExit:
+			byExec[body.ID] = append(byExec[body.ID], e.Topic)
+		}
+	}
+	return byExec
 }
 
 // withoutDeleteEvent returns the events about tasks without the delete event, which may come late, or not at all.

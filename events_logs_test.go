@@ -72,29 +72,9 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q.Fact("pid in the line, and the shim's", shim.PID)
 
 	q.Step("compare the lines with the kernel: where a line names an address or a mount, it is the one that the kernel shows")
-	if socket, ok := d.FindLogLine("connecting to shim "+id, ""); ok {
-		path := strings.TrimPrefix(socket["address"], "unix://")
-		listens := proc.Listens(q, shim, path)
-		assert.Check(q, listens, "the shim does not listen on %s", path)
-		q.Fact("address in the line: the shim listens there", listens)
-	}
-	if mount, ok := d.FindLogLine("activating mount", id); ok {
-		upper := regexp.MustCompile(`upperdir=[^ \]]+`).FindString(mount["mounts"])
-		at := check.MountAt(q, filepath.Join(d.Bundle(id), "rootfs"))
-		assert.Assert(q, at != nil, "nothing is mounted at the bundle's rootfs")
-		mounted := upper != "" && strings.Contains(at.VFSOptions, upper)
-		assert.Check(q, mounted, "the log names %q, the mount has %s", upper, at.VFSOptions)
-		q.Fact("upperdir in the line: it is mounted at rootfs", mounted)
-	} else { // containerd 2.0 and 1.7 do not write it
-		assert.Check(q, !ctrd.Knows(q, "containerd", "activating mount"), "the log has no line about the mount")
-	}
+	compareLinesWithKernel(q, d, id, shim)
 
 	q.Step("write into the FIFO in the bundle: the daemon logs it, because the shim's lines come through this FIFO")
-	writeLine := func(path, line string) {
-		q.Helper()
-		q.LogCommand("echo '%s' > %s", line, path)
-		pipe.WriteLine(q, path, line)
-	}
 	fifo := filepath.Join(d.Bundle(id), "log")
 	holders := []string{}
 	for _, p := range []proc.Process{shim, proc.Snapshot(q, d.PID())} {
@@ -103,7 +83,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 		}
 	}
 	assert.Check(q, cmp.DeepEqual(holders, []string{shim.Comm, "containerd"}), "processes that hold %s; the shim holds %v", fifo, shim.FDs)
-	writeLine(fifo, "by hand, through "+q.ID("cdb-fifo"))
+	writeLine(q, fifo, "by hand, through "+q.ID("cdb-fifo"))
 	proc.WaitFor(q, file.Contains(log, "by hand, through "+q.ID("cdb-fifo")))
 	q.Fact("log in the bundle: processes that hold it", holders)
 
@@ -113,29 +93,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	q.Fact("bytes in log.json", len(quiet))
 
 	q.Run("a runtime that is called with --debug tells how the program's process came to be", func(q *lab.Q) {
-		second := q.ID("cdb-talkative")
-		d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: debugRunc}, ref, second, "sleep", "3600")
-		d.StartTask(second)
-		entries := readRuncLog(q, filepath.Join(d.Bundle(second), "log.json"))
-		levels := map[string]bool{}
-		for _, e := range entries {
-			levels[e.Level] = true
-		}
-		assert.Check(q, levels["debug"], "log.json has no line of level debug, among %d lines", len(entries))
-		q.Fact("log.json: levels of its lines", slices.Sorted(maps.Keys(levels)))
-		const forward = "forward stage-2 pid ("
-		forwarded, ok := firstSubmatch(entries, regexp.QuoteMeta(forward)+`(\d+)\)`)
-		if !ok && !runc.Knows(q, forward) {
-			q.Skipf("the log of this runtime has no line about a stage 2: run the question with runc (unset CDB_RUNC)")
-		}
-		assert.Check(q, cmp.Equal(forwarded, fmt.Sprint(d.TaskPID(second))), "the pid of stage 2, and the task's")
-		q.Fact("pid of stage 2, and the task's", d.TaskPID(second))
-		stage1, _ := firstSubmatch(entries, `nsexec-1\[(\d+)\]`)
-		stage0, _ := firstSubmatch(entries, `nsexec-0\[(\d+)\]`)
-		assert.Check(q, stage1 != stage0 && stage1 != forwarded && stage0 != "", "stages %s, %s and %s", stage0, stage1, forwarded)
-		alive := slices.DeleteFunc([]string{stage0, stage1}, func(stage string) bool { return !proc.Alive(proc.PID(check.Int(q, stage))) })
-		assert.Check(q, cmp.Len(alive, 0), "processes of stage 0 and 1 that are alive")
-		q.Fact("processes of stage 0 and 1 that are alive", alive)
+		readStagesInRuncLog(q, d, ref, debugRunc)
 	})
 
 	q.Control("start the daemon again, at level info: a new task has no line of level debug, and its shim no -debug")
@@ -150,7 +108,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	infoShim := proc.Snapshot(q, proc.Snapshot(q, d.TaskPID(plain)).Parent)
 	assert.Check(q, !slices.Contains(infoShim.Args, "-debug"), "the shim's command line: %q", infoShim.Args)
 	// When this line is in the daemon's log, all lines that the shim wrote before are, too.
-	writeLine(filepath.Join(d.Bundle(plain), "log"), "that was all of "+plain)
+	writeLine(q, filepath.Join(d.Bundle(plain), "log"), "that was all of "+plain)
 	proc.WaitFor(q, file.Contains(log, "that was all of "+plain))
 	atInfo := slices.DeleteFunc(d.LogLines(plain), func(l ctrd.LogLine) bool { return l["level"] == "" })
 	for _, l := range atInfo {
@@ -178,6 +136,61 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 
 	q.Answer("They add what the daemon and the shim do, with pids, in one file. runc's log is another file, and it has only " +
 		"the reason of a failure.")
+}
+
+// compareLinesWithKernel compares the log's lines about the shim's socket and about the mount of the rootfs with what the kernel shows.
+func compareLinesWithKernel(q *lab.Q, d *ctrd.Daemon, id string, shim proc.Process) {
+	if socket, ok := d.FindLogLine("connecting to shim "+id, ""); ok {
+		path := strings.TrimPrefix(socket["address"], "unix://")
+		listens := proc.Listens(q, shim, path)
+		assert.Check(q, listens, "the shim does not listen on %s", path)
+		q.Fact("address in the line: the shim listens there", listens)
+	}
+	if mount, ok := d.FindLogLine("activating mount", id); ok {
+		upper := regexp.MustCompile(`upperdir=[^ \]]+`).FindString(mount["mounts"])
+		at := check.MountAt(q, filepath.Join(d.Bundle(id), "rootfs"))
+		assert.Assert(q, at != nil, "nothing is mounted at the bundle's rootfs")
+		mounted := upper != "" && strings.Contains(at.VFSOptions, upper)
+		assert.Check(q, mounted, "the log names %q, the mount has %s", upper, at.VFSOptions)
+		q.Fact("upperdir in the line: it is mounted at rootfs", mounted)
+	} else { // containerd 2.0 and 1.7 do not write it
+		assert.Check(q, !ctrd.Knows(q, "containerd", "activating mount"), "the log has no line about the mount")
+	}
+}
+
+// writeLine writes a line into a FIFO.
+func writeLine(q *lab.Q, path, line string) {
+	q.Helper()
+	q.LogCommand("echo '%s' > %s", line, path)
+	pipe.WriteLine(q, path, line)
+}
+
+// readStagesInRuncLog starts a task with debugRunc, which calls runc --debug, and compares the pids of the stages of runc init in log.json
+// with the processes.
+func readStagesInRuncLog(q *lab.Q, d *ctrd.Daemon, ref, debugRunc string) {
+	second := q.ID("cdb-talkative")
+	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: debugRunc}, ref, second, "sleep", "3600")
+	d.StartTask(second)
+	entries := readRuncLog(q, filepath.Join(d.Bundle(second), "log.json"))
+	levels := map[string]bool{}
+	for _, e := range entries {
+		levels[e.Level] = true
+	}
+	assert.Check(q, levels["debug"], "log.json has no line of level debug, among %d lines", len(entries))
+	q.Fact("log.json: levels of its lines", slices.Sorted(maps.Keys(levels)))
+	const forward = "forward stage-2 pid ("
+	forwarded, ok := firstSubmatch(entries, regexp.QuoteMeta(forward)+`(\d+)\)`)
+	if !ok && !runc.Knows(q, forward) {
+		q.Skipf("the log of this runtime has no line about a stage 2: run the question with runc (unset CDB_RUNC)")
+	}
+	assert.Check(q, cmp.Equal(forwarded, fmt.Sprint(d.TaskPID(second))), "the pid of stage 2, and the task's")
+	q.Fact("pid of stage 2, and the task's", d.TaskPID(second))
+	stage1, _ := firstSubmatch(entries, `nsexec-1\[(\d+)\]`)
+	stage0, _ := firstSubmatch(entries, `nsexec-0\[(\d+)\]`)
+	assert.Check(q, stage1 != stage0 && stage1 != forwarded && stage0 != "", "stages %s, %s and %s", stage0, stage1, forwarded)
+	alive := slices.DeleteFunc([]string{stage0, stage1}, func(stage string) bool { return !proc.Alive(proc.PID(check.Int(q, stage))) })
+	assert.Check(q, cmp.Len(alive, 0), "processes of stage 0 and 1 that are alive")
+	q.Fact("processes of stage 0 and 1 that are alive", alive)
 }
 
 // logMessages returns the messages of the log lines that the shim wrote, or of those that the daemon wrote. Of the same

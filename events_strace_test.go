@@ -110,24 +110,10 @@ exec "$RUNC" "$@"`)
 	q.Step("look at the mounts of stage 2: it mounts what config.json lists, in that order, and changes the root")
 	firstMount := tr.Next("stage 2's first mount", pid, `^mount\(`)
 	pivot := tr.Next("stage 2's pivot_root", pid, `^pivot_root\(.*= 0$`)
-	// A new file system has a type, which a bind mount, a remount and a change of propagation do not have.
-	newMount := regexp.MustCompile(`^mount\("[^"]*", "[^"]*", "([a-z0-9]+)", .* = 0$`)
-	var attempted, configured, mounted []string
-	for _, c := range tr.Calls {
-		m := newMount.FindStringSubmatch(c.Text)
-		if c.PID == pid && c.Time < pivot.Time && m != nil && !strings.Contains(c.Text, "MS_BIND") && !strings.Contains(c.Text, "MS_REMOUNT") {
-			attempted = append(attempted, m[1])
-		}
-	}
-	taskMounts := check.Mounts(q, task)
-	for _, m := range bundle.Read(q, d.Bundle(id)).Mounts {
-		configured = append(configured, m.Type)
-		mounted = append(mounted, check.TopMount(q, taskMounts, m.Destination).FSType)
-	}
-	assert.Check(q, cmp.DeepEqual(attempted, configured), "new file systems in the trace, mounts in config.json")
-	assert.Check(q, cmp.DeepEqual(attempted, mounted), "new file systems in the trace, at their places in mountinfo")
+	fileSystems := newFileSystems(tr, pid, pivot)
+	assertMounted(q, task, bundle.Read(q, d.Bundle(id)), fileSystems)
 	assert.Check(q, firstMount.Time < pivot.Time)
-	q.Fact("new file systems, and those in mountinfo", attempted)
+	q.Fact("new file systems, and those in mountinfo", fileSystems)
 
 	q.Step("look at runc start: stage 2 waits at exec.fifo, runc start opens the other end, and the last call of stage 2 is execve")
 	openFIFO := tr.Next("stage 2's open of exec.fifo", pid, `^openat\(.*O_WRONLY.*exec\.fifo>?`)
@@ -160,15 +146,47 @@ exec "$RUNC" "$@"`)
 		}
 		proc.WaitFor(q, d.HasShims(0))
 		for _, dir := range []string{dir, hostNetDir} {
-			proc.WaitFor(q, func(poll.LogT) poll.Result {
-				if tracers := strace.Tracers(q, dir); len(tracers) > 0 {
-					return poll.Continue("processes of strace still run: %v", tracers)
-				}
-				return poll.Success()
-			})
+			proc.WaitFor(q, hasNoTracers(q, dir))
 		}
 	})
 
 	q.Answer("It sees the shim's helper, the shim, runc create, and three stages of runc init. These call unshare, mount and " +
 		"pivot_root, wait at the FIFO, and call execve, in this order.")
+}
+
+// newFileSystems returns the types of the file systems that a process has mounted before it called pivot_root, in order.
+func newFileSystems(tr *strace.Trace, pid proc.PID, pivot strace.Call) []string {
+	// A new file system has a type, which a bind mount, a remount and a change of propagation do not have.
+	newMount := regexp.MustCompile(`^mount\("[^"]*", "[^"]*", "([a-z0-9]+)", .* = 0$`)
+	var types []string
+	for _, c := range tr.Calls {
+		m := newMount.FindStringSubmatch(c.Text)
+		if c.PID == pid && c.Time < pivot.Time && m != nil && !strings.Contains(c.Text, "MS_BIND") && !strings.Contains(c.Text, "MS_REMOUNT") {
+			types = append(types, m[1])
+		}
+	}
+	return types
+}
+
+// assertMounted asserts that the attempted file systems are those of config.json, and that they are mounted in the task.
+func assertMounted(q *lab.Q, task proc.Process, config *specs.Spec, attempted []string) {
+	q.Helper()
+	var configured, mounted []string
+	taskMounts := check.Mounts(q, task)
+	for _, m := range config.Mounts {
+		configured = append(configured, m.Type)
+		mounted = append(mounted, check.TopMount(q, taskMounts, m.Destination).FSType)
+	}
+	assert.Check(q, cmp.DeepEqual(attempted, configured), "new file systems in the trace, mounts in config.json")
+	assert.Check(q, cmp.DeepEqual(attempted, mounted), "new file systems in the trace, at their places in mountinfo")
+}
+
+// hasNoTracers returns a check that succeeds when no strace runs any more that writes into the directory.
+func hasNoTracers(q *lab.Q, dir string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if tracers := strace.Tracers(q, dir); len(tracers) > 0 {
+			return poll.Continue("processes of strace still run: %v", tracers)
+		}
+		return poll.Success()
+	}
 }

@@ -245,33 +245,11 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 
 	q.Step("execute a program with one flag each time: only what the flag names changes, and what follows from it. The user decides HOME " +
 		"and the effective capabilities")
-	none, withRaw := proc.Mask(0).String(), proc.Mask(killBit|rawBit).String()
-	for i, row := range []struct {
-		flags []string
-		want  map[string]string
-	}{
-		// Of a user other than root, execve(2) keeps as permitted and effective what is ambient. HOME is the user's: 1001 has none.
-		{[]string{"--user", "1001"}, map[string]string{"Uid": "1001 1001 1001 1001", "CapPrm": none, "CapEff": none,
-			"environ": "HOME=/ LESSON=config PATH=/bin"}},
-		{[]string{"--user", "0:2001"}, map[string]string{"Gid": "2001 2001 2001 2001"}},
-		{[]string{"--additional-gids", "4000"}, map[string]string{"Groups": "3000 4000"}},
-		{[]string{"--cwd", "/etc"}, map[string]string{"cwd": "/etc"}},
-		{[]string{"--env", "MORE=yes"}, map[string]string{"environ": "HOME=/root LESSON=config MORE=yes PATH=/bin"}},
-		{[]string{"--env", "LESSON=flag"}, map[string]string{"environ": "HOME=/root LESSON=flag PATH=/bin"}},
-		{[]string{"--cap", "CAP_NET_RAW"}, map[string]string{"CapBnd": withRaw, "CapPrm": withRaw, "CapEff": withRaw}},
-		{[]string{"--user", "1001", "--cap", "CAP_NET_RAW"}, map[string]string{"Uid": "1001 1001 1001 1001", "CapBnd": withRaw,
-			"CapPrm": none, "CapEff": none, "environ": "HOME=/ LESSON=config PATH=/bin"}},
-		{[]string{"--cap", "CAP_NO_SUCH"}, map[string]string{}}, // a warning, and the program runs without it
-		{[]string{"--no-new-privs=false"}, map[string]string{"NoNewPrivs": "0"}},
-	} {
+	for i, row := range flagsOfExec() {
 		flags := strings.Join(row.flags, " ")
 		p := runc.ExecSleep(q, c, fmt.Sprintf("flags-%d", i), row.flags...)
-		changed := map[string]string{}
-		for key, value := range settings(p) {
-			if value != ofPlain[key] {
-				changed[key] = value
-			}
-		}
+		changed := settings(p)
+		maps.DeleteFunc(changed, func(key, value string) bool { return value == ofPlain[key] })
 		// runc may set the group twice: the flag has two names, and the parser of flags copies its value from one to the other.
 		if twice := map[string]string{"Groups": "3000 4000 4000"}; flags == "--additional-gids 4000" && maps.Equal(changed, twice) {
 			row.want = twice
@@ -325,21 +303,7 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 	file.Remove(q, ranOnHost)
 
 	q.Step("values that cannot be applied are errors, and no program runs")
-	controller := "pids:" // on v1 a cgroup for each controller
-	if cgroup.Version(q) == "v2" {
-		controller = ""
-	}
-	for _, row := range []struct{ flag, value, message string }{
-		{"--user", "root", `(uid|parsing).{1,40}root`}, // /etc/passwd of the container has this user, but runc does not read names there
-		{"--additional-gids", "-1", "additional-gids"},
-		{"--cwd", "etc", "absolute path"},
-		{"--cwd", "/missing", "no such file or directory"},
-		{"--env", "MORE", "environment variable"},
-		{"--cgroup", controller + "../..", "sub cgroup path"},
-		{"--cgroup", controller + "missing", "no such file or directory"},
-		{"--apparmor", "cdb-missing", "apparmor"},
-		{"--process-label", "cdb-missing", "selinux|label|keycreate|invalid argument"}, // the kernel's error, where SELinux is on
-	} {
+	for _, row := range refusedFlagsOfExec(q) {
 		r := q.Exec("runc", "--root", c.Root, "exec", row.flag, row.value, c.ID, "touch", ran)
 		assert.Check(q, r.Code != 0, "exec %s %s succeeds:\n%s", row.flag, row.value, r)
 		runc.AssertMessage(q, r.Stderr, row.message)
@@ -357,6 +321,54 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 
 	q.Answer("A flag of exec changes the field of process that it names, and the settings that follow from it, only for the executed " +
 		"program. It can also give more than config.json does: another user, a capability, or a program without no_new_privs.")
+}
+
+// flagOfExec is one flag of exec or several, and which settings of the program they change, with the new values.
+type flagOfExec struct {
+	flags []string
+	want  map[string]string
+}
+
+// flagsOfExec returns flags that runc accepts for a container whose program has only CAP_KILL.
+func flagsOfExec() []flagOfExec {
+	none, withRaw := proc.Mask(0).String(), proc.Mask(killBit|rawBit).String()
+	return []flagOfExec{
+		// Of a user other than root, execve(2) keeps as permitted and effective what is ambient. HOME is the user's: 1001 has none.
+		{[]string{"--user", "1001"}, map[string]string{"Uid": "1001 1001 1001 1001", "CapPrm": none, "CapEff": none,
+			"environ": "HOME=/ LESSON=config PATH=/bin"}},
+		{[]string{"--user", "0:2001"}, map[string]string{"Gid": "2001 2001 2001 2001"}},
+		{[]string{"--additional-gids", "4000"}, map[string]string{"Groups": "3000 4000"}},
+		{[]string{"--cwd", "/etc"}, map[string]string{"cwd": "/etc"}},
+		{[]string{"--env", "MORE=yes"}, map[string]string{"environ": "HOME=/root LESSON=config MORE=yes PATH=/bin"}},
+		{[]string{"--env", "LESSON=flag"}, map[string]string{"environ": "HOME=/root LESSON=flag PATH=/bin"}},
+		{[]string{"--cap", "CAP_NET_RAW"}, map[string]string{"CapBnd": withRaw, "CapPrm": withRaw, "CapEff": withRaw}},
+		{[]string{"--user", "1001", "--cap", "CAP_NET_RAW"}, map[string]string{"Uid": "1001 1001 1001 1001", "CapBnd": withRaw,
+			"CapPrm": none, "CapEff": none, "environ": "HOME=/ LESSON=config PATH=/bin"}},
+		{[]string{"--cap", "CAP_NO_SUCH"}, map[string]string{}}, // a warning, and the program runs without it
+		{[]string{"--no-new-privs=false"}, map[string]string{"NoNewPrivs": "0"}},
+	}
+}
+
+// refusedFlagOfExec is a flag of exec with a value that cannot be applied. message is a regular expression that matches the error.
+type refusedFlagOfExec struct{ flag, value, message string }
+
+// refusedFlagsOfExec returns flags with such values.
+func refusedFlagsOfExec(q *lab.Q) []refusedFlagOfExec {
+	controller := "pids:" // on v1 a cgroup for each controller
+	if cgroup.Version(q) == "v2" {
+		controller = ""
+	}
+	return []refusedFlagOfExec{
+		{"--user", "root", `(uid|parsing).{1,40}root`}, // /etc/passwd of the container has this user, but runc does not read names there
+		{"--additional-gids", "-1", "additional-gids"},
+		{"--cwd", "etc", "absolute path"},
+		{"--cwd", "/missing", "no such file or directory"},
+		{"--env", "MORE", "environment variable"},
+		{"--cgroup", controller + "../..", "sub cgroup path"},
+		{"--cgroup", controller + "missing", "no such file or directory"},
+		{"--apparmor", "cdb-missing", "apparmor"},
+		{"--process-label", "cdb-missing", "selinux|label|keycreate|invalid argument"}, // the kernel's error, where SELinux is on
+	}
 }
 
 // An exec has the namespaces, the cgroup and the seccomp filter of the container. It does not have the restrictions that init put on itself
@@ -462,40 +474,46 @@ func TestLifecycle_IsAnExecConfinedLikeInit(t *testing.T) {
 	more := []string{"CAP_SYS_ADMIN", "CAP_MKNOD", "CAP_SYSLOG"}
 	privileged := *b.Spec.Process
 	privileged.Capabilities = &specs.LinuxCapabilities{Bounding: more, Permitted: more, Effective: more}
-	acts := []struct{ name, act, refused string }{
-		{"mount, which a capability allows", "mount -t tmpfs tmpfs /root", ""},
-		{"mkdir, which the filter refuses", "mkdir /tmp/new", "Invalid cross-device link"},
-		{"open /dev/kmsg, which the device rules refuse", "mknod /tmp/kmsg c 1 11 && : </tmp/kmsg", "Operation not permitted"},
-	}
 	free := runc.Variant(q, b, "free", bundle.Resources(func(r *specs.LinuxResources) {
 		r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{Allow: true, Access: "rwm"})
 	}), func(s *specs.Spec) { s.Linux.Seccomp = nil })
 	free.CreateAndStart()
-	for _, row := range []struct {
-		name     string
-		c        *runc.Container
-		confined bool
-	}{{"confined", c, true}, {"free", free, false}} {
-		if !row.confined {
-			q.Control("a container without filter and device rules: the same acts succeed")
-		}
-		for _, act := range acts {
-			privileged.Args = []string{"sh", "-c", act.act}
-			data, err := json.Marshal(privileged)
-			assert.NilError(q, err)
-			q.WriteLine(filepath.Join(row.c.Bundle.Dir, "process.json"), string(data))
-			r := q.Exec("runc", "--root", row.c.Root, "exec", "--process", filepath.Join(row.c.Bundle.Name, "process.json"), row.c.ID)
-			if refused := row.confined && act.refused != ""; refused {
-				assert.Check(q, r.Code != 0 && strings.Contains(r.Stderr, act.refused), "%s: in the %s container it must fail with %q:\n%s",
-					act.name, row.name, act.refused, r)
-				q.Fact(row.name+": "+act.name, check.LastLine(r.Stderr))
-				continue
-			}
-			assert.Check(q, cmp.Equal(r.Code, 0), "%s: in the %s container it must succeed:\n%s", act.name, row.name, r)
-			q.Fact(row.name+": "+act.name, fmt.Sprintf("exit code %d", r.Code))
-		}
-	}
+	execPrivileged(q, c, "confined", privileged, true)
+	q.Control("a container without filter and device rules: the same acts succeed")
+	execPrivileged(q, free, "free", privileged, false)
 
 	q.Answer("An exec has the namespaces, the cgroup and the seccomp filter of the container. It does not have the restrictions that init " +
 		"put on itself after its start, such as dropped capabilities: an exec has those of config.json or of its flags.")
+}
+
+// privilegedAct is a command that an exec executes, which needs a capability.
+type privilegedAct struct {
+	name, command string
+	refused       string // the error in a container that has the filter and the device rules; "" if they allow the act
+}
+
+var privilegedActs = []privilegedAct{
+	{"mount, which a capability allows", "mount -t tmpfs tmpfs /root", ""},
+	{"mkdir, which the filter refuses", "mkdir /tmp/new", "Invalid cross-device link"},
+	{"open /dev/kmsg, which the device rules refuse", "mknod /tmp/kmsg c 1 11 && : </tmp/kmsg", "Operation not permitted"},
+}
+
+// execPrivileged executes each of the acts by exec --process, with the capabilities of process. container is the container's name in the
+// facts. confined says that it has the filter and the device rules, so that some of the acts must fail.
+func execPrivileged(q *lab.Q, c *runc.Container, container string, process specs.Process, confined bool) {
+	for _, act := range privilegedActs {
+		process.Args = []string{"sh", "-c", act.command}
+		data, err := json.Marshal(process)
+		assert.NilError(q, err)
+		q.WriteLine(filepath.Join(c.Bundle.Dir, "process.json"), string(data))
+		r := q.Exec("runc", "--root", c.Root, "exec", "--process", filepath.Join(c.Bundle.Name, "process.json"), c.ID)
+		if refused := confined && act.refused != ""; refused {
+			assert.Check(q, r.Code != 0 && strings.Contains(r.Stderr, act.refused), "%s: in the %s container it must fail with %q:\n%s",
+				act.name, container, act.refused, r)
+			q.Fact(container+": "+act.name, check.LastLine(r.Stderr))
+			continue
+		}
+		assert.Check(q, cmp.Equal(r.Code, 0), "%s: in the %s container it must succeed:\n%s", act.name, container, r)
+		q.Fact(container+": "+act.name, fmt.Sprintf("exit code %d", r.Code))
+	}
 }

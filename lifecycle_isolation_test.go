@@ -355,25 +355,7 @@ func TestLifecycle_WhatDoTwoContainersShareInOnePlace(t *testing.T) {
 	inCgroupOf := func(c *runc.Container) func(*specs.Spec) {
 		return func(s *specs.Spec) { s.Linux.CgroupsPath = c.Bundle.Spec.Linux.CgroupsPath }
 	}
-	life := func(p proc.Process) string {
-		q.Helper()
-		now, err := proc.Read(p.PID)
-		if err != nil || !now.Same(p.Identity) || now.State == "Z" {
-			return "dead"
-		}
-		return "alive"
-	}
-	inHostsPIDs := []func(*specs.Spec){bundle.WithoutNamespace(specs.PIDNamespace)}
-	for _, row := range []struct {
-		name, namespace string
-		edits           []func(*specs.Spec)
-		operation       []string // on the first container, which has stopped
-		victim          string   // the process of the second container, after the operation
-	}{
-		{"own-pids", "pid namespaces of their own", nil, []string{"delete"}, "alive"},
-		{"hosts-pids", "the host's pid namespace", inHostsPIDs, []string{"delete"}, "dead"},
-		{"hosts-pids-kill", "the host's pid namespace", inHostsPIDs, []string{"kill", "KILL"}, "dead"},
-	} {
+	for _, row := range operationsInOneCgroup {
 		q.Run(row.name, func(q *lab.Q) {
 			limited := bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(7))} })
 			owner := runc.Variant(q, b, row.name, append(row.edits, limited)...)
@@ -386,10 +368,7 @@ func TestLifecycle_WhatDoTwoContainersShareInOnePlace(t *testing.T) {
 			second := runc.Variant(q, b, row.name+"-second", append(row.edits, inCgroupOf(owner), other)...)
 			create := second.Try("create")
 			if create.Code != 0 {
-				runc.AssertMessage(q, create.Stderr, "cgroup is not empty")
-				assert.Check(q, !file.Exists(second.StateDir()), "a refused create left its state: %s", second.StateDir())
-				assert.Check(q, cmp.DeepEqual(group.Procs(), []proc.PID{ownerProcess.PID}), "processes in the cgroup after the refused create")
-				assert.Check(q, cmp.Equal(group.Read("pids", "pids.max"), "7"), "limit of the first container after the refused create")
+				assertRefusedInCgroup(q, create, second, group, ownerProcess)
 				q.Fact(row.name+": second container in the cgroup of a running one: error of create", runc.StableMessage(create.Stderr))
 			} else { // runc 1.1 warns
 				assert.Check(q, !runc.IsRunc(q) || isOld, "create succeeds in a cgroup with a process:\n%s", create)
@@ -432,9 +411,9 @@ func TestLifecycle_WhatDoTwoContainersShareInOnePlace(t *testing.T) {
 			} else {
 				proc.WaitFor(q, proc.Dead(p.Identity))
 			}
-			assert.Check(q, cmp.Equal(life(p), victim), "process of the second container after the %s of the first one", row.operation[0])
+			assert.Check(q, cmp.Equal(lifeOf(p), victim), "process of the second container after the %s of the first one", row.operation[0])
 			q.Fact(row.name+": operation on the first one: exit code", r.Code)
-			q.Fact(row.name+": operation on the first one: process of the second one", life(p))
+			q.Fact(row.name+": operation on the first one: process of the second one", lifeOf(p))
 
 			q.Control("a container in another cgroup: the same operation on the second one does not touch it")
 			apart := runc.Variant(q, b, row.name+"-apart", row.edits...)
@@ -444,19 +423,58 @@ func TestLifecycle_WhatDoTwoContainersShareInOnePlace(t *testing.T) {
 				proc.WaitFor(q, proc.Dead(p.Identity))
 			}
 			second.Try(row.operation[0], row.operation[1:]...)
-			for _, c := range []*runc.Container{second, owner} {
-				if file.Exists(c.StateDir()) {
-					c.Delete()
-				}
-			}
-			assert.Check(q, cmp.Equal(life(apartProcess), "alive"), "process of a container in another cgroup")
+			deleteIfThere(second, owner)
+			assert.Check(q, cmp.Equal(lifeOf(apartProcess), "alive"), "process of a container in another cgroup")
 			check.OnlyProcessInCgroup(q, apartProcess.Identity, apart.Bundle.Spec.Linux.CgroupsPath)
-			q.Fact(row.name+": operation on the second one: process in another cgroup", life(apartProcess))
+			q.Fact(row.name+": operation on the second one: process in another cgroup", lifeOf(apartProcess))
 			apart.KillAndDelete(apartProcess)
 		})
 	}
 	q.Answer("Two containers over one rootfs share its files, but not their mounts. Two containers in one cgroup share its limits, and runc " +
 		"cannot distinguish their processes: deleting the first one fails, or kills the processes of the second one.")
+}
+
+// operationInOneCgroup is an operation on the first of two containers in one cgroup. The first container has stopped, the second one runs.
+type operationInOneCgroup struct {
+	name, namespace string              // namespace: in which one the containers are, for the text of the step
+	edits           []func(*specs.Spec) // of both containers
+	operation       []string
+	victim          string // the process of the second container, after the operation
+}
+
+var inHostsPIDs = []func(*specs.Spec){bundle.WithoutNamespace(specs.PIDNamespace)}
+
+var operationsInOneCgroup = []operationInOneCgroup{
+	{"own-pids", "pid namespaces of their own", nil, []string{"delete"}, "alive"},
+	{"hosts-pids", "the host's pid namespace", inHostsPIDs, []string{"delete"}, "dead"},
+	{"hosts-pids-kill", "the host's pid namespace", inHostsPIDs, []string{"kill", "KILL"}, "dead"},
+}
+
+// assertRefusedInCgroup asserts why the create of a container in the cgroup of a running one has failed, and that it has changed nothing.
+func assertRefusedInCgroup(q *lab.Q, create lab.Result, refused *runc.Container, group cgroup.Group, running proc.Process) {
+	q.Helper()
+	runc.AssertMessage(q, create.Stderr, "cgroup is not empty")
+	assert.Check(q, !file.Exists(refused.StateDir()), "a refused create left its state: %s", refused.StateDir())
+	assert.Check(q, cmp.DeepEqual(group.Procs(), []proc.PID{running.PID}), "processes in the cgroup after the refused create")
+	assert.Check(q, cmp.Equal(group.Read("pids", "pids.max"), "7"), "limit of the first container after the refused create")
+}
+
+// lifeOf returns "alive", or "dead" if the process has ended, also if it is a zombie.
+func lifeOf(p proc.Process) string {
+	now, err := proc.Read(p.PID)
+	if err != nil || !now.Same(p.Identity) || now.State == "Z" {
+		return "dead"
+	}
+	return "alive"
+}
+
+// deleteIfThere deletes those of the containers of which runc has a state.
+func deleteIfThere(containers ...*runc.Container) {
+	for _, c := range containers {
+		if file.Exists(c.StateDir()) {
+			c.Delete()
+		}
+	}
 }
 
 // The program has the session keyring _ses.<id>, which `runc init` makes. It does not have the session keyring of runc's caller, so it

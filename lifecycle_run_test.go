@@ -244,23 +244,16 @@ func TestLifecycle_WhenDoesStartReturnForAProgramThatNotifies(t *testing.T) {
 	const inContainer = "/run/notify/notify.sock"
 
 	q.Step("a service manager listens, and calls runc create with NOTIFY_SOCKET: runc makes a directory for another socket")
-	path := filepath.Join(q.Mkdir("manager"), "sock")
-	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	assert.NilError(q, err)
-	q.Cleanup(func() {
-		manager.Close()
-		file.Remove(q, path) // Close does not remove a datagram socket
-	})
-	change := "export NOTIFY_SOCKET=" + shellescape.Quote(path)
+	manager := listenAsServiceManager(q)
 	c := runc.Variant(q, b, "notifies")
-	c.MustAfter(change, "create")
+	c.MustAfter(manager.export, "create")
 	pid := c.PID()
 	socket := filepath.Join(c.StateDir(), "notify", "notify.sock")
 	assert.Check(q, file.Exists(filepath.Dir(socket)) && !file.Exists(socket), "create makes the directory of %s, and not the socket", socket)
 	q.Fact("after create: socket exists", file.Exists(socket))
 
 	q.Step("call runc start with NOTIFY_SOCKET: it makes the socket, the program runs, and start does not return")
-	start := q.StartBackground("sh", "-c", change+"; exec "+shellescape.QuoteCommand(c.Argv("start")))
+	start := q.StartBackground("sh", "-c", manager.export+"; exec "+shellescape.QuoteCommand(c.Argv("start")))
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	p := proc.Snapshot(q, pid)
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
@@ -284,23 +277,6 @@ func TestLifecycle_WhenDoesStartReturnForAProgramThatNotifies(t *testing.T) {
 		assert.NilError(q, err)
 		q.LogCommand("systemd-notify %s   # in the container", strings.ReplaceAll(message, "\n", " "))
 	}
-	// received returns the next message that the service manager receives, and the descriptor that comes with it, or -1.
-	received := func() (message string, descriptor int) {
-		q.Helper()
-		text, control := make([]byte, 512), make([]byte, 512)
-		assert.NilError(q, manager.SetReadDeadline(time.Now().Add(proc.Patience)))
-		n, controls, _, _, err := manager.ReadMsgUnix(text, control)
-		assert.NilError(q, err, "the service manager has received no message")
-		parsed, err := unix.ParseSocketControlMessage(control[:controls])
-		assert.NilError(q, err)
-		descriptor = -1
-		for _, m := range parsed {
-			if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) == 1 {
-				descriptor = fds[0]
-			}
-		}
-		return strings.TrimSpace(string(text[:n])), descriptor
-	}
 	send("STATUS=loading")
 	assert.Check(q, !start.Ended(), "start has returned before the program was ready: %s", start.Stderr())
 	// systemd reads the lines of a message in any order. runc (1.1.3 to 1.5.2) looks only at the beginning of the message. It passes on any
@@ -308,9 +284,9 @@ func TestLifecycle_WhenDoesStartReturnForAProgramThatNotifies(t *testing.T) {
 	send("STATUS=up\nREADY=0")
 	reported := time.Now()
 	send("READY=1")
-	ready, _ := received()
+	ready, _ := manager.receive()
 	assert.Check(q, ready == "READY=1" || ready == "READY=0", "first message to the service manager: %s", ready)
-	mainPID, _ := received()
+	mainPID, _ := manager.receive()
 	name, ofProgram, _ := strings.Cut(mainPID, "=")
 	assert.Check(q, cmp.DeepEqual([]string{name, ofProgram}, []string{"MAINPID", fmt.Sprint(pid)}),
 		"second message to the service manager: the program's pid on the host")
@@ -320,7 +296,7 @@ func TestLifecycle_WhenDoesStartReturnForAProgramThatNotifies(t *testing.T) {
 
 	if runc.Knows(q, "read from synchronization pipe") { // its error message. runc sends BARRIER=1 since 1.2.0
 		q.Step("runc waits until the service manager has read both: it sends a pipe, and waits until the manager closes it")
-		barrier, pipe := received()
+		barrier, pipe := manager.receive()
 		assert.Check(q, cmp.Equal(barrier, "BARRIER=1"), "third message to the service manager")
 		assert.Assert(q, pipe >= 0, "no descriptor comes with BARRIER=1")
 		const patience = 20 * time.Second // runc itself waits for 30; a machine that stood still may be late
@@ -335,28 +311,12 @@ func TestLifecycle_WhenDoesStartReturnForAProgramThatNotifies(t *testing.T) {
 	c.KillAndDelete(p)
 
 	q.Control("a program that ends and never reports: start returns when the process was reaped, and sends nothing to the manager")
-	ending := runc.Variant(q, b, "ends")
-	ending.MustAfter(change, "create")
-	endingPID := ending.PID()
-	waiting := q.StartBackground("sh", "-c", change+"; exec "+shellescape.QuoteCommand(ending.Argv("start")))
-	proc.WaitFor(q, proc.Runs(endingPID, "sleep"))
-	endingProcess := proc.Snapshot(q, endingPID)
-	assert.Check(q, !waiting.Ended(), "start has returned before the program has ended: %s", waiting.Stderr())
-	ending.KillAndDelete(endingProcess)
-	proc.WaitFor(q, proc.Reaped(endingProcess.Identity)) // runc waits until /proc/PID is gone, and so for the parent
-	code = waiting.ExitCode()
-	assert.Check(q, cmp.Equal(code, 0), "exit code of start: %s", waiting.Stderr())
-	q.Fact("program that ends and never reports: exit code of start", code)
-	_, err = manager.WriteTo([]byte("LAB=1"), manager.LocalAddr()) // after all that runc has sent
-	assert.NilError(q, err)
-	next, _ := received()
-	assert.Check(q, cmp.Equal(next, "LAB=1"), "the lab's own message to the service manager, after a program that never reports")
-	q.Fact("program that ends and never reports: the service manager has received nothing", next == "LAB=1")
+	endWithoutReport(q, b, manager)
 
 	q.Control("start with NOTIFY_SOCKET of a container that was created without it: start fails, and the container stays created")
 	plain := runc.Variant(q, b, "plain")
 	plain.Create()
-	refused := q.Exec("sh", "-c", change+"; exec "+shellescape.QuoteCommand(plain.Argv("start")))
+	refused := q.Exec("sh", "-c", manager.export+"; exec "+shellescape.QuoteCommand(plain.Argv("start")))
 	assert.Check(q, refused.Code != 0, "start with NOTIFY_SOCKET, which create did not have:\n%s", refused)
 	runc.AssertMessage(q, refused.Stderr, "bind: no such file or directory")
 	assert.Check(q, cmp.Equal(plain.State().Status, specs.StateCreated))
@@ -377,4 +337,63 @@ func TestLifecycle_WhenDoesStartReturnForAProgramThatNotifies(t *testing.T) {
 
 	q.Answer("If runc has NOTIFY_SOCKET in its environment, start returns when the program has written READY=1 to the socket that runc " +
 		"has made for it, or has ended. Otherwise it returns without waiting for the program.")
+}
+
+// serviceManager is the socket on which a service manager, such as systemd, waits for the messages of its services.
+type serviceManager struct {
+	*net.UnixConn
+	q      *lab.Q
+	export string // the shell command that puts NOTIFY_SOCKET into the environment of runc
+}
+
+// listenAsServiceManager makes the socket.
+func listenAsServiceManager(q *lab.Q) *serviceManager {
+	q.Helper()
+	path := filepath.Join(q.Mkdir("manager"), "sock")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	assert.NilError(q, err)
+	q.Cleanup(func() {
+		socket.Close()
+		file.Remove(q, path) // Close does not remove a datagram socket
+	})
+	return &serviceManager{socket, q, "export NOTIFY_SOCKET=" + shellescape.Quote(path)}
+}
+
+// receive returns the next message that the service manager receives, and the descriptor that comes with it, or -1.
+func (m *serviceManager) receive() (message string, descriptor int) {
+	m.q.Helper()
+	text, control := make([]byte, 512), make([]byte, 512)
+	assert.NilError(m.q, m.SetReadDeadline(time.Now().Add(proc.Patience)))
+	n, controls, _, _, err := m.ReadMsgUnix(text, control)
+	assert.NilError(m.q, err, "the service manager has received no message")
+	parsed, err := unix.ParseSocketControlMessage(control[:controls])
+	assert.NilError(m.q, err)
+	descriptor = -1
+	for _, c := range parsed {
+		if fds, err := unix.ParseUnixRights(&c); err == nil && len(fds) == 1 {
+			descriptor = fds[0]
+		}
+	}
+	return strings.TrimSpace(string(text[:n])), descriptor
+}
+
+// endWithoutReport calls start for a program that writes nothing to its socket, and ends the program: start returns only then.
+func endWithoutReport(q *lab.Q, b *bundle.Bundle, manager *serviceManager) {
+	ending := runc.Variant(q, b, "ends")
+	ending.MustAfter(manager.export, "create")
+	endingPID := ending.PID()
+	waiting := q.StartBackground("sh", "-c", manager.export+"; exec "+shellescape.QuoteCommand(ending.Argv("start")))
+	proc.WaitFor(q, proc.Runs(endingPID, "sleep"))
+	endingProcess := proc.Snapshot(q, endingPID)
+	assert.Check(q, !waiting.Ended(), "start has returned before the program has ended: %s", waiting.Stderr())
+	ending.KillAndDelete(endingProcess)
+	proc.WaitFor(q, proc.Reaped(endingProcess.Identity)) // runc waits until /proc/PID is gone, and so for the parent
+	code := waiting.ExitCode()
+	assert.Check(q, cmp.Equal(code, 0), "exit code of start: %s", waiting.Stderr())
+	q.Fact("program that ends and never reports: exit code of start", code)
+	_, err := manager.WriteTo([]byte("LAB=1"), manager.LocalAddr()) // after all that runc has sent
+	assert.NilError(q, err)
+	next, _ := manager.receive()
+	assert.Check(q, cmp.Equal(next, "LAB=1"), "the lab's own message to the service manager, after a program that never reports")
+	q.Fact("program that ends and never reports: the service manager has received nothing", next == "LAB=1")
 }

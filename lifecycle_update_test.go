@@ -61,32 +61,12 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	q.Fact("pids.max after update --pids-limit", g.Read("pids", "pids.max"))
 
 	q.Step("each other flag of update changes a file of the cgroup")
-	for _, row := range []struct{ flag, value, controller, v1File, v1Want, v2File, v2Want string }{
-		{"--memory", "134217728", "memory", "memory.limit_in_bytes", "134217728", "memory.max", "134217728"},
-		{"--memory-reservation", "33554432", "memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
-		{"--cpu-quota", "25000", "cpu", "cpu.cfs_quota_us", "25000", "cpu.max", "25000 100000"},
-		{"--cpuset-cpus", "0", "cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"},
-	} {
-		path, want := row.v1File, row.v1Want
-		if g.V2 {
-			path, want = row.v2File, row.v2Want
-		}
+	for _, row := range updateFlags {
 		if !g.Has(row.controller) {
 			q.Fact(row.flag, "no controller "+row.controller+" here")
 			continue
 		}
-		before := g.Read(row.controller, path)
-		if row.flag == "--cpu-quota" {
-			c.Must("update", "--cpu-period", "100000", row.flag, row.value)
-		} else {
-			c.Must("update", row.flag, row.value)
-		}
-		after := g.Read(row.controller, path)
-		assert.Check(q, cmp.Equal(after, want), "%s after %s", path, row.flag)
-		if row.controller != "cpuset" || runtime.NumCPU() > 1 { // with one CPU there is only one set
-			assert.Check(q, before != after, "%s already read %q before", path, before)
-		}
-		q.Fact(row.flag, path+": "+before+" → "+after)
+		row.update(q, c, g)
 	}
 
 	q.Step("instead of flags, --resources takes a document in the form of linux.resources in config.json")
@@ -159,4 +139,34 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 
 	q.Answer("The limits of a running container can be changed: they are files of its cgroup, and they hold at once. Other namespaces, " +
 		"capabilities or another program need a new container.")
+}
+
+// updateFlag is a flag of runc update, and for each version of cgroups the file that it changes, with its new content.
+type updateFlag struct{ flag, value, controller, v1File, v1Want, v2File, v2Want string }
+
+var updateFlags = []updateFlag{
+	{"--memory", "134217728", "memory", "memory.limit_in_bytes", "134217728", "memory.max", "134217728"},
+	{"--memory-reservation", "33554432", "memory", "memory.soft_limit_in_bytes", "33554432", "memory.low", "33554432"},
+	{"--cpu-quota", "25000", "cpu", "cpu.cfs_quota_us", "25000", "cpu.max", "25000 100000"},
+	{"--cpuset-cpus", "0", "cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"},
+}
+
+// update calls runc update with the flag, and reads the file of the cgroup before and after.
+func (f updateFlag) update(q *lab.Q, c *runc.Container, g cgroup.Group) {
+	path, want := f.v1File, f.v1Want
+	if g.V2 {
+		path, want = f.v2File, f.v2Want
+	}
+	before := g.Read(f.controller, path)
+	if f.flag == "--cpu-quota" {
+		c.Must("update", "--cpu-period", "100000", f.flag, f.value)
+	} else {
+		c.Must("update", f.flag, f.value)
+	}
+	after := g.Read(f.controller, path)
+	assert.Check(q, cmp.Equal(after, want), "%s after %s", path, f.flag)
+	if f.controller != "cpuset" || runtime.NumCPU() > 1 { // with one CPU there is only one set
+		assert.Check(q, before != after, "%s already read %q before", path, before)
+	}
+	q.Fact(f.flag, path+": "+before+" → "+after)
 }
