@@ -112,11 +112,7 @@ func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 	const creating, created, stopped = specs.StateCreating, specs.StateCreated, specs.StateStopped
 	inside, outside := "the container's", "the host's"
 	namespacesOf := map[string]map[string]proc.Inode{inside: p.NS, outside: proc.Self(q).NS}
-	for _, want := range []struct {
-		field, namespaces, root, cwd string
-		pid                          proc.PID
-		status                       specs.ContainerState
-	}{
+	for _, want := range []hookPlace{
 		{"hooks.prestart[]", outside, "host", c.Bundle.Dir, pid, creating},
 		{"hooks.createRuntime[]", outside, "host", c.Bundle.Dir, pid, creating},
 		{"hooks.createContainer[]", inside, "host", b.Rootfs(), 1, creating}, // pid 1 of the container's pid namespace
@@ -124,28 +120,7 @@ func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 		{"hooks.poststart[]", outside, "host", c.Bundle.Dir, pid, created},
 		{"hooks.poststop[]", outside, "host", q.Dir, 0, stopped}, // the caller's directory: the bundle may be gone by now
 	} {
-		report := log.Report(want.field + ".1")
-		for ns, link := range report.Namespaces {
-			wantLink := fmt.Sprintf("%s:[%d]", ns, namespacesOf[want.namespaces][ns])
-			assert.Check(q, cmp.Equal(link, wantLink), "the %s namespace in which %s runs; it has to be %s", ns, want.field, want.namespaces)
-		}
-		assert.Check(q, cmp.Equal(report.UID, "0"), "the user as which %s runs", want.field)
-		assert.Check(q, cmp.Equal(report.Root, want.root), "the owner of the files that %s sees", want.field)
-		assert.Check(q, cmp.DeepEqual(report.Env, runc.HookEnv(want.field+".1")), "the environment of %s is that of its env", want.field)
-		state := report.State
-		assert.Check(q, cmp.Equal(state.ID, c.ID))
-		assert.Check(q, cmp.Equal(state.Bundle, c.Bundle.Dir))
-		assert.Check(q, cmp.Equal(proc.PID(state.Pid), want.pid), "the pid that %s reads from stdin", want.field)
-		if runc.IsRunc(q) { // the specification leaves the directory open
-			assert.Check(q, cmp.Equal(report.Cwd, want.cwd), "the directory in which %s runs", want.field)
-			assert.Check(q, cmp.Equal(state.Status, want.status), "the status that %s reads from stdin", want.field)
-		}
-		q.Fact(want.field, map[string]string{"namespaces": want.namespaces, "root": report.Root, "cwd": report.Cwd})
-		var pidFact any = proc.PID(state.Pid)
-		if state.Pid <= 1 {
-			pidFact = state.Pid // no pid of the host: the same in every run
-		}
-		q.Fact(want.field+" reads from stdin", map[string]any{"status": state.Status, "pid": pidFact})
+		recordReport(q, c, want, log.Report(want.field+".1"), namespacesOf[want.namespaces])
 	}
 	q.Covers("hooks.prestart[].env", "hooks.createRuntime[].env", "hooks.createContainer[].env",
 		"hooks.startContainer[].env", "hooks.poststart[].env", "hooks.poststop[].env")
@@ -159,6 +134,41 @@ func TestLifecycle_WhenAndWhereDoHooksRun(t *testing.T) {
 	q.Answer("Create runs the hooks of prestart, createRuntime and createContainer, start runs those of startContainer, and delete runs "+
 		"those of poststop. The hooks of poststart run at %s. createContainer and startContainer run in the container's namespaces, "+
 		"the others in the host's.", operationOf["hooks.poststart[].1"])
+}
+
+// hookPlace is where a hook has to run, and what it has to read from stdin.
+type hookPlace struct {
+	field      string // of config.json
+	namespaces string // the container's or the host's
+	root       string // the owner of the files that it sees
+	cwd        string
+	pid        proc.PID
+	status     specs.ContainerState
+}
+
+// recordReport asserts that a hook has run where it has to, as root, with the environment of config.json and with the state on its stdin.
+func recordReport(q *lab.Q, c *runc.Container, want hookPlace, report runc.HookReport, namespaces map[string]proc.Inode) {
+	for ns, link := range report.Namespaces {
+		wantLink := fmt.Sprintf("%s:[%d]", ns, namespaces[ns])
+		assert.Check(q, cmp.Equal(link, wantLink), "the %s namespace in which %s runs; it has to be %s", ns, want.field, want.namespaces)
+	}
+	assert.Check(q, cmp.Equal(report.UID, "0"), "the user as which %s runs", want.field)
+	assert.Check(q, cmp.Equal(report.Root, want.root), "the owner of the files that %s sees", want.field)
+	assert.Check(q, cmp.DeepEqual(report.Env, runc.HookEnv(want.field+".1")), "the environment of %s is that of its env", want.field)
+	state := report.State
+	assert.Check(q, cmp.Equal(state.ID, c.ID))
+	assert.Check(q, cmp.Equal(state.Bundle, c.Bundle.Dir))
+	assert.Check(q, cmp.Equal(proc.PID(state.Pid), want.pid), "the pid that %s reads from stdin", want.field)
+	if runc.IsRunc(q) { // the specification leaves the directory open
+		assert.Check(q, cmp.Equal(report.Cwd, want.cwd), "the directory in which %s runs", want.field)
+		assert.Check(q, cmp.Equal(state.Status, want.status), "the status that %s reads from stdin", want.field)
+	}
+	q.Fact(want.field, map[string]string{"namespaces": want.namespaces, "root": report.Root, "cwd": report.Cwd})
+	var pidFact any = proc.PID(state.Pid)
+	if state.Pid <= 1 {
+		pidFact = state.Pid // no pid of the host: the same in every run
+	}
+	q.Fact(want.field+" reads from stdin", map[string]any{"status": state.Status, "pid": pidFact})
 }
 
 // A hook that fails before the program runs ends the container: what was built is torn down, and the program does not run.
@@ -289,30 +299,17 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "3600")
 	second := 1
-	// withWaitingHook makes a container with one hook. The hook logs that it has begun, and then waits until a line is written
-	// into the FIFO gate of its directory.
-	withWaitingHook := func(name string, point runc.HookPoint, timeout *int) (*runc.Container, runc.HookLog) {
-		c, log := runc.WithHooks(q, b, name, func(h *specs.Hooks, dir string) {
-			const script = "echo hook >> $1/order; read -r line < $1/gate"
-			args := []string{"sh", "-c", script, "sh", point.Dir(dir)}
-			*point.Of(h) = []specs.Hook{{Path: "/bin/sh", Args: args, Timeout: timeout}}
-		})
-		q.Must("mkfifo", filepath.Join(log.Dir, "gate"))
-		q.Cleanup(func() { file.Remove(q, filepath.Join(log.Dir, "gate")) })
-		return c, log
-	}
-	openGate := func(log runc.HookLog) { q.Helper(); q.Must("sh", "-c", "echo > "+filepath.Join(log.Dir, "gate")) }
 	createRuntime, startContainer := runc.HookPoints[1], runc.HookPoints[3]
 
 	q.Step("create waits for a slow createRuntime hook, and writes state.json afterwards")
-	slow, slowLog := withWaitingHook("slow", createRuntime, nil)
+	slow, slowLog := withWaitingHook(q, b, "slow", createRuntime, nil)
 	create := q.StartBackground(slow.Argv("create")...)
 	proc.WaitFor(q, slowLog.HasEntries(1))
 	createEnded, hasStateFile := create.Ended(), file.Exists(slow.StateFile())
 	assert.Check(q, !createEnded, "create has ended before its hook")
 	assert.Check(q, !hasStateFile, "there is a state.json while the container is creating")
 	q.Fact("while the hook waits: create has ended, state.json exists", []bool{createEnded, hasStateFile})
-	openGate(slowLog)
+	openGate(q, slowLog)
 	assert.Check(q, cmp.Equal(create.ExitCode(), 0))
 	assert.Check(q, cmp.Equal(slow.State().Status, specs.StateCreated))
 	q.Fact("status after the slow hook", slow.State().Status)
@@ -321,7 +318,7 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	proc.WaitFor(q, proc.Dead(p.Identity))
 
 	q.Step("a hook with a timeout of one second is killed after it, and create fails")
-	late, lateLog := withWaitingHook("late", createRuntime, &second)
+	late, lateLog := withWaitingHook(q, b, "late", createRuntime, &second)
 	before := q.TakeInventory()
 	begin := time.Now()
 	lateCreate := late.Try("create")
@@ -338,7 +335,7 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 	q.Fact("create fails after", lab.Elapsed(took))
 
 	q.Step("a slow startContainer hook: the program does not run before the hook has ended")
-	inside, insideLog := withWaitingHook("inside", startContainer, nil)
+	inside, insideLog := withWaitingHook(q, b, "inside", startContainer, nil)
 	inside.Create()
 	pid := inside.PID()
 	start := q.StartBackground(inside.Argv("start")...)
@@ -357,40 +354,25 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 		}
 		q.Fact("while the hook waits: runc init has exec.fifo open, start has returned", []bool{keepsFIFO, start.Ended()})
 	}
-	openGate(insideLog)
+	openGate(q, insideLog)
 	assert.Check(q, cmp.Equal(start.ExitCode(), 0))
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	assert.Check(q, cmp.DeepEqual(insideLog.Entries(), []string{"hook", "program"}))
 	q.Fact("what ran", insideLog.Entries())
 	inside.KillAndDelete(proc.Snapshot(q, pid))
 
-	// assertFails runs a container until its hook fails, and asserts that the program has run only if delete runs the hook.
-	assertFails := func(c *runc.Container, log runc.HookLog, point runc.HookPoint) (operation string) {
-		q.Helper()
-		before := q.TakeInventory()
-		operation, result := c.RunUntilHookFails(point)
-		programRan := slices.Contains(log.Entries(), "program")
-		assert.Check(q, cmp.Equal(programRan, operation == "delete"), "whether the program ran; %s failed at %s\n%s",
-			point.Field, operation, result)
-		if operation == "create" {
-			assert.Check(q, result.Code != 0, "create succeeds although %s fails", point.Field)
-		}
-		proc.WaitFor(q, c.NoLeftovers(before))
-		return operation
-	}
-
 	q.Step("a hook whose program is missing has failed, at each of the points")
 	for _, point := range runc.HookPoints {
 		c, log := runc.WithHooks(q, b, "missing-"+point.Name(), func(h *specs.Hooks, _ string) {
 			*point.Of(h) = []specs.Hook{{Path: "/no/such/hook"}}
 		})
-		q.Fact(point.Field+" is missing: the operation that runs it", assertFails(c, log, point))
+		q.Fact(point.Field+" is missing: the operation that runs it", assertHookFails(q, c, log, point))
 	}
 
 	q.Step("a hook that is killed at its timeout has failed, at each of the points")
 	for _, point := range runc.HookPoints {
-		c, log := withWaitingHook("late-"+point.Name(), point, &second)
-		q.Fact(point.Field+" times out: the operation that runs it", assertFails(c, log, point))
+		c, log := withWaitingHook(q, b, "late-"+point.Name(), point, &second)
+		q.Fact(point.Field+" times out: the operation that runs it", assertHookFails(q, c, log, point))
 		if !slices.Contains(log.Entries(), "hook") { // not an error: on a machine that stood still for a second, it had no turn
 			q.Logf("%s was killed before it wrote anything", point.Field)
 		}
@@ -408,4 +390,38 @@ func TestLifecycle_WhatHappensWhenAHookIsSlowOrMissing(t *testing.T) {
 
 	q.Answer("The runtime waits for a slow hook until its timeout. A hook that is killed at its timeout has failed, and so has a hook " +
 		"whose program is missing.")
+}
+
+// withWaitingHook makes a container with one hook. The hook logs that it has begun, and then waits until a line is written
+// into the FIFO gate of its directory.
+func withWaitingHook(q *lab.Q, b *bundle.Bundle, name string, point runc.HookPoint, timeout *int) (*runc.Container, runc.HookLog) {
+	c, log := runc.WithHooks(q, b, name, func(h *specs.Hooks, dir string) {
+		const script = "echo hook >> $1/order; read -r line < $1/gate"
+		args := []string{"sh", "-c", script, "sh", point.Dir(dir)}
+		*point.Of(h) = []specs.Hook{{Path: "/bin/sh", Args: args, Timeout: timeout}}
+	})
+	q.Must("mkfifo", filepath.Join(log.Dir, "gate"))
+	q.Cleanup(func() { file.Remove(q, filepath.Join(log.Dir, "gate")) })
+	return c, log
+}
+
+// openGate ends the hook of withWaitingHook.
+func openGate(q *lab.Q, log runc.HookLog) {
+	q.Helper()
+	q.Must("sh", "-c", "echo > "+filepath.Join(log.Dir, "gate"))
+}
+
+// assertHookFails runs a container until its hook fails, and asserts that the program has run only if delete runs the hook.
+func assertHookFails(q *lab.Q, c *runc.Container, log runc.HookLog, point runc.HookPoint) (operation string) {
+	q.Helper()
+	before := q.TakeInventory()
+	operation, result := c.RunUntilHookFails(point)
+	programRan := slices.Contains(log.Entries(), "program")
+	assert.Check(q, cmp.Equal(programRan, operation == "delete"), "whether the program ran; %s failed at %s\n%s",
+		point.Field, operation, result)
+	if operation == "create" {
+		assert.Check(q, result.Code != 0, "create succeeds although %s fails", point.Field)
+	}
+	proc.WaitFor(q, c.NoLeftovers(before))
+	return operation
 }

@@ -81,12 +81,7 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 			q.LogCommand("# container.Signal(SIGKILL)")
 			assert.NilError(q, container.Signal(unix.SIGKILL))
 		},
-		wait: func() {
-			q.LogCommand("# process.Wait()")
-			state, _ := process.Wait() // it returns an error, because the process was killed
-			signaled := state != nil && state.Sys().(interface{ Signaled() bool }).Signaled()
-			assert.Check(q, signaled, "Wait returns %v, but SIGKILL ended the process", state)
-		},
+		wait:   func() { waitForKilled(q, process) },
 		delete: func() { q.LogCommand("# container.Destroy()"); assert.NilError(q, container.Destroy()) },
 		status: func() string {
 			status, err := container.Status()
@@ -128,17 +123,9 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	q.Step("… and checks of config.json: runc refuses a relative cwd, and libcontainer accepts it")
 	relativeCwd := func(s *specs.Spec) { s.Process.Cwd = "tmp" }
 	runc.AssertCreateRefused(q, runc.Variant(q, b, "cwd-command", relativeCwd), "absolute path")
-	unchecked, process := prepareWithLibcontainer(q, runc.Variant(q, b, "cwd-library", relativeCwd))
-	assert.NilError(q, unchecked.Run(process), "libcontainer refuses a relative cwd, too")
-	pid, err := process.Pid()
-	assert.NilError(q, err)
-	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
-	cwd := proc.Cwd(q, proc.PID(pid))
+	cwd := runWithLibcontainer(q, runc.Variant(q, b, "cwd-library", relativeCwd))
 	assert.Check(q, cmp.Equal(cwd, "/tmp"))
 	q.Fact("cwd tmp, with libcontainer", cwd)
-	assert.NilError(q, unchecked.Signal(unix.SIGKILL))
-	_, _ = process.Wait() // it returns an error, because the process was killed
-	assert.NilError(q, unchecked.Destroy())
 
 	q.Step("libcontainer loads a container that runc made, and runc sees what libcontainer does to it")
 	both := runc.Variant(q, b, "both")
@@ -257,4 +244,28 @@ func prepareWithLibcontainer(q *lab.Q, c *runc.Container) (*libcontainer.Contain
 		}
 	})
 	return container, process
+}
+
+// waitForKilled asserts that libcontainer's Wait returns how the process has ended.
+func waitForKilled(q *lab.Q, process *libcontainer.Process) {
+	q.Helper()
+	q.LogCommand("# process.Wait()")
+	state, _ := process.Wait() // it returns an error, because the process was killed
+	signaled := state != nil && state.Sys().(interface{ Signaled() bool }).Signaled()
+	assert.Check(q, signaled, "Wait returns %v, but SIGKILL ended the process", state)
+}
+
+// runWithLibcontainer runs a container with libcontainer, and destroys it when its program runs. It returns the program's cwd.
+func runWithLibcontainer(q *lab.Q, c *runc.Container) string {
+	q.Helper()
+	container, process := prepareWithLibcontainer(q, c)
+	assert.NilError(q, container.Run(process), "libcontainer refuses a relative cwd, too")
+	pid, err := process.Pid()
+	assert.NilError(q, err)
+	proc.WaitFor(q, proc.Runs(proc.PID(pid), "sleep"))
+	cwd := proc.Cwd(q, proc.PID(pid))
+	assert.NilError(q, container.Signal(unix.SIGKILL))
+	_, _ = process.Wait() // it returns an error, because the process was killed
+	assert.NilError(q, container.Destroy())
+	return cwd
 }

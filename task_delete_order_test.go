@@ -192,26 +192,8 @@ func TestTask_WhyDoesTheChaptersCleanupLeaveEverything(t *testing.T) {
 	d.StartTaskAndWait(id)
 	task := d.HoldingsOf(id)
 
-	// namespaceStillHas tries to remove the namespace, which has to be refused, and returns what the refusal lists.
-	namespaceStillHas := func() []string {
-		q.Helper()
-		_, list, _ := strings.Cut(ctrd.CtrError(d.Refused("must be empty", "namespaces", "remove", d.Namespace)), "it still has ")
-		list, _, _ = strings.Cut(list, ": ")
-		out := []string{}
-		for _, word := range strings.Split(list, ", ") {
-			word, _, _ = strings.Cut(word, " on ") // snapshots on "overlayfs" snapshotter
-			out = append(out, word)
-		}
-		slices.Sort(out)
-		has := d.CountContents()
-		maps.DeleteFunc(has, func(_ string, n int) bool { return n == 0 })
-		assert.Check(q, cmp.DeepEqual(out, slices.Sorted(maps.Keys(has))), "what the refusal lists, and what the namespace has")
-		return out
-	}
-	onDisk := func() []int { return []int{len(file.Names(q, d.BlobDir())), len(file.Names(q, d.SnapshotsDir()))} }
-
 	q.Step("run the chapter's cleanup: `tasks kill` succeeds without effect, and each command after it is refused")
-	held, contents, files := task.Held(), d.CountContents(), onDisk()
+	held, contents, files := task.Held(), d.CountContents(), filesOnDisk(q, d)
 	pid := task.Program.PID
 	caught, ignored := proc.Bits(q, pid, "SigCgt").Signal(unix.SIGTERM), proc.Bits(q, pid, "SigIgn").Signal(unix.SIGTERM)
 	assert.Check(q, cmp.DeepEqual([]any{proc.InnerPID(q, pid), caught, ignored}, []any{1, false, false}),
@@ -226,7 +208,7 @@ func TestTask_WhyDoesTheChaptersCleanupLeaveEverything(t *testing.T) {
 	} {
 		q.Fact(r.noun+" delete after TERM: error", ctrd.CtrError(d.Refused(r.words, r.noun, "delete", id)))
 	}
-	full := namespaceStillHas()
+	full := namespaceStillHas(q, d)
 	assert.Check(q, cmp.DeepEqual(task.Held(), held), "what there is of container and task, before and after the chapter's cleanup")
 	assert.Check(q, cmp.DeepEqual(d.CountContents(), contents), "what the namespace has, before and after the chapter's cleanup")
 	q.Fact("after the chapter's cleanup: what there is of container and task", task.Held())
@@ -242,51 +224,32 @@ func TestTask_WhyDoesTheChaptersCleanupLeaveEverything(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(task.Held(), ctrd.Held{"container", "snapshot"}), "after tasks delete")
 	d.Ctr("containers", "delete", id)
 	assert.Check(q, cmp.Len(task.Held(), 0), "after containers delete")
-	withImage := namespaceStillHas()
+	withImage := namespaceStillHas(q, d)
 	assert.Check(q, cmp.DeepEqual(withImage, []string{"blobs", "images", "snapshots"}), "what the namespace still has")
 	q.Fact("after containers delete: the namespace still has", withImage)
 
 	q.Step("remove the image: its blobs and snapshots stay, and the namespace with them, until the garbage is collected")
 	d.Ctr("images", "rm", ref)
-	withGarbage := namespaceStillHas()
+	withGarbage := namespaceStillHas(q, d)
 	assert.Check(q, cmp.DeepEqual(withGarbage, []string{"blobs", "snapshots"}), "what the namespace still has")
-	garbage := onDisk()
+	garbage := filesOnDisk(q, d)
 	// With the directory of the container's snapshot: a snapshotter removes directories when the garbage is collected.
 	assert.Check(q, cmp.DeepEqual(garbage, files), "blobs and directories of snapshots on the disk, before and after the image was removed")
 	d.CollectGarbage()
-	assert.Check(q, cmp.DeepEqual(onDisk(), []int{0, 0}), "blobs and directories of snapshots, after the garbage was collected")
+	assert.Check(q, cmp.DeepEqual(filesOnDisk(q, d), []int{0, 0}), "blobs and directories of snapshots, after the garbage was collected")
 	d.Ctr("namespaces", "remove", d.Namespace)
 	assert.Check(q, !slices.Contains(strings.Fields(d.Ctr("namespaces", "ls", "-q").Stdout), d.Namespace), "the namespace is still listed")
 	q.Fact("after images rm: the namespace still has", withGarbage)
 	for i, what := range []string{"blobs", "directories of snapshots"} {
 		q.Fact("after images rm: "+what, garbage[i])
-		q.Fact("after a garbage collection: "+what, onDisk()[i])
+		q.Fact("after a garbage collection: "+what, filesOnDisk(q, d)[i])
 	}
 
-	const signalLabel = "io.containerd.image.config.stop-signal"
 	d.PullImageAgain(ref)
-	for _, row := range []struct {
-		name, label, why string
-		args             []string
-		status           uint32
-	}{
-		{"handler", "SIGTERM", "the program has a handler for TERM",
-			[]string{"sh", "-c", "trap 'exit 7' TERM; while :; do sleep 3600 & wait $!; done"}, 7},
-		{"label", "SIGKILL", "the container's label names another signal", []string{"sleep", "3600"}, 128 + uint32(unix.SIGKILL)},
-	} {
+	for _, row := range killableTasks {
 		q.Control("the same `ctr tasks kill`, but %s: it ends the task", row.why)
 		id := q.ID(ctrd.ContainerID + "-" + row.name)
-		d.CreateContainer(ref, id, row.args...)
-		if row.label != "SIGTERM" {
-			d.Ctr("containers", "label", id, signalLabel+"="+row.label)
-		}
-		d.StartTask(id)
-		pid := d.TaskPID(id)
-		proc.WaitFor(q, proc.Runs(pid, row.args[0]))
-		if row.name == "handler" {
-			proc.WaitFor(q, proc.Catches(pid, "sh", unix.SIGTERM))
-		}
-		program := proc.Snapshot(q, pid)
+		program := row.start(q, d, ref, id)
 		d.Ctr("tasks", "kill", id)
 		proc.WaitFor(q, proc.Dead(program.Identity))
 		proc.WaitFor(q, d.TaskStopped(id))
@@ -308,9 +271,63 @@ func TestTask_WhyDoesTheChaptersCleanupLeaveEverything(t *testing.T) {
 	d.Ctr("namespaces", "remove", d.Namespace)
 	proc.WaitFor(q, proc.Dead(again.Shim.Identity))
 	assert.Check(q, cmp.Len(again.Held(), 0), "after the cleanup with --force and --sync")
-	assert.Check(q, cmp.DeepEqual(onDisk(), []int{0, 0}), "blobs and directories of snapshots, after the cleanup with --force and --sync")
-	q.Fact("after --force and --sync: blobs and directories of snapshots", onDisk())
+	remaining := filesOnDisk(q, d)
+	assert.Check(q, cmp.DeepEqual(remaining, []int{0, 0}), "blobs and directories of snapshots, after the cleanup with --force and --sync")
+	q.Fact("after --force and --sync: blobs and directories of snapshots", remaining)
 
 	q.Answer("`ctr tasks kill` sends TERM, and the kernel drops it, because sleep is pid 1 and has no handler for it. Send KILL, or run " +
 		"`ctr tasks delete --force`. Then delete the container and, with --sync, the image: a namespace has to be empty before it is removed.")
+}
+
+// filesOnDisk returns how many blobs and how many directories of snapshots are on the disk.
+func filesOnDisk(q *lab.Q, d *ctrd.Daemon) []int {
+	return []int{len(file.Names(q, d.BlobDir())), len(file.Names(q, d.SnapshotsDir()))}
+}
+
+// namespaceStillHas tries to remove the namespace, which has to be refused, and returns what the refusal lists.
+func namespaceStillHas(q *lab.Q, d *ctrd.Daemon) []string {
+	q.Helper()
+	_, list, _ := strings.Cut(ctrd.CtrError(d.Refused("must be empty", "namespaces", "remove", d.Namespace)), "it still has ")
+	list, _, _ = strings.Cut(list, ": ")
+	out := []string{}
+	for _, word := range strings.Split(list, ", ") {
+		word, _, _ = strings.Cut(word, " on ") // snapshots on "overlayfs" snapshotter
+		out = append(out, word)
+	}
+	slices.Sort(out)
+	has := d.CountContents()
+	maps.DeleteFunc(has, func(_ string, n int) bool { return n == 0 })
+	assert.Check(q, cmp.DeepEqual(out, slices.Sorted(maps.Keys(has))), "what the refusal lists, and what the namespace has")
+	return out
+}
+
+// killableTask is a task that `ctr tasks kill` ends, in contrast to the chapter's task.
+type killableTask struct {
+	name   string
+	label  string // the signal that the container's label names
+	why    string // the reason, in the text of the control
+	args   []string
+	status uint32 // exit status of the task
+}
+
+var killableTasks = []killableTask{
+	{"handler", "SIGTERM", "the program has a handler for TERM",
+		[]string{"sh", "-c", "trap 'exit 7' TERM; while :; do sleep 3600 & wait $!; done"}, 7},
+	{"label", "SIGKILL", "the container's label names another signal", []string{"sleep", "3600"}, 128 + uint32(unix.SIGKILL)},
+}
+
+// start creates and labels the container, and returns the program of its task, which is ready for the signal.
+func (row killableTask) start(q *lab.Q, d *ctrd.Daemon, ref, id string) proc.Process {
+	const signalLabel = "io.containerd.image.config.stop-signal"
+	d.CreateContainer(ref, id, row.args...)
+	if row.label != "SIGTERM" {
+		d.Ctr("containers", "label", id, signalLabel+"="+row.label)
+	}
+	d.StartTask(id)
+	pid := d.TaskPID(id)
+	proc.WaitFor(q, proc.Runs(pid, row.args[0]))
+	if row.name == "handler" {
+		proc.WaitFor(q, proc.Catches(pid, "sh", unix.SIGTERM))
+	}
+	return proc.Snapshot(q, pid)
 }

@@ -44,41 +44,14 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	task := d.StartTaskAndWait(id)
 	shim := task.Parent
 
-	membersOf := func(id string) []proc.PID { return cgroup.Of(q, "/"+d.Namespace+"/"+id).Procs() }
-	// waitForSleep waits for a sleep of so many seconds in a task's cgroup.
-	waitForSleep := func(id, seconds string) (found proc.Process) {
-		q.Helper()
-		proc.WaitFor(q, func(poll.LogT) poll.Result {
-			members := membersOf(id)
-			for _, pid := range members {
-				if p, err := proc.Read(pid); err == nil && slices.Equal(p.Args, []string{"sleep", seconds}) {
-					found = p
-					return poll.Success()
-				}
-			}
-			return poll.Continue("no sleep %s among %v", seconds, members)
-		})
-		return found
-	}
-	// leaveOrphans executes a shell in the container, which leaves sleeps behind and ends. They hold none of ctr's FIFOs, so
-	// that ctr ends with the shell.
-	leaveOrphans := func(id string, seconds ...string) {
-		q.Helper()
-		script := ""
-		for _, s := range seconds {
-			script += "sleep " + s + " < /dev/null > /dev/null 2>&1 & "
-		}
-		d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "shell", id, "sh", "-c", script)
-	}
-
 	q.Step("start an exec: it has the task's namespaces and cgroup and a pid of its own, and is a child of the shim")
 	// In the background: ctr waits for it, and ends with its exit code.
 	ctr := q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "long", id, "sleep", "3601")
-	exec := waitForSleep(id, "3601")
+	exec := waitForSleep(q, d, id, "3601")
 	proc.WaitFor(q, proc.IsChildOf(exec.Identity, shim)) // and not of runc any more
 	assert.Check(q, cmp.DeepEqual(exec.NS, task.NS))
 	assert.Check(q, cmp.DeepEqual(exec.Cgroups, task.Cgroups))
-	assert.Check(q, cmp.DeepEqual(membersOf(id), check.Sorted(task.PID, exec.PID)), "members of the cgroup")
+	assert.Check(q, cmp.DeepEqual(membersOf(q, d, id), check.Sorted(task.PID, exec.PID)), "members of the cgroup")
 	assert.Check(q, cmp.Equal(proc.InnerPID(q, task.PID), 1))
 	assert.Check(q, proc.InnerPID(q, exec.PID) > 1, "the exec is pid 1 of a pid namespace")
 	q.Fact("namespaces in common", exec.SharedNamespaces(task.Identity))
@@ -98,8 +71,8 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Fact("exit code", exit9.Code)
 
 	q.Step("run an exec that leaves an orphan: it goes to the container's pid 1, and not to the shim")
-	leaveOrphans(id, "3602")
-	orphan := waitForSleep(id, "3602")
+	leaveOrphans(q, d, id, "3602")
+	orphan := waitForSleep(q, d, id, "3602")
 	assert.Check(q, cmp.Equal(orphan.Parent, task.PID), "the parent of the orphan; the shim is %d", shim)
 	assert.Check(q, cmp.DeepEqual(orphan.NS, task.NS))
 	q.Fact("the orphan's parent", orphan.Parent)
@@ -129,8 +102,8 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	taskWithoutPIDNS := d.StartTaskAndWait(idWithoutPIDNS)
 	assert.Check(q, cmp.Equal(taskWithoutPIDNS.NS["pid"], proc.Self(q).NS["pid"]))
 	assert.Check(q, taskWithoutPIDNS.Parent != shim)
-	leaveOrphans(idWithoutPIDNS, "3603", "3604")
-	first, second := waitForSleep(idWithoutPIDNS, "3603"), waitForSleep(idWithoutPIDNS, "3604")
+	leaveOrphans(q, d, idWithoutPIDNS, "3603", "3604")
+	first, second := waitForSleep(q, d, idWithoutPIDNS, "3603"), waitForSleep(q, d, idWithoutPIDNS, "3604")
 	for _, o := range []proc.Process{first, second} {
 		assert.Check(q, cmp.Equal(o.Parent, taskWithoutPIDNS.Parent), "the parent of %v; the task's process is %d", o.Args, taskWithoutPIDNS.PID)
 	}
@@ -156,8 +129,40 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	assert.Check(q, cmp.Equal(calls[0].Parent, taskWithoutPIDNS.Parent), "the caller of runc kill")
 	assert.Check(q, cmp.Contains(calls[0].Args, "--all"))
 	q.Fact("the shim calls runc", calls[0])
-	assert.Check(q, cmp.Len(membersOf(idWithoutPIDNS), 0), "processes left in the cgroup")
+	assert.Check(q, cmp.Len(membersOf(q, d, idWithoutPIDNS), 0), "processes left in the cgroup")
 
 	q.Answer("An exec goes into the task's namespaces and cgroup, as a child of the shim. " +
 		"Orphans go to the container's pid 1, or, without one, to the shim.")
+}
+
+// membersOf returns the processes of a task's cgroup.
+func membersOf(q *lab.Q, d *ctrd.Daemon, id string) []proc.PID {
+	return cgroup.Of(q, "/"+d.Namespace+"/"+id).Procs()
+}
+
+// waitForSleep waits for a sleep of so many seconds in a task's cgroup.
+func waitForSleep(q *lab.Q, d *ctrd.Daemon, id, seconds string) (found proc.Process) {
+	q.Helper()
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		members := membersOf(q, d, id)
+		for _, pid := range members {
+			if p, err := proc.Read(pid); err == nil && slices.Equal(p.Args, []string{"sleep", seconds}) {
+				found = p
+				return poll.Success()
+			}
+		}
+		return poll.Continue("no sleep %s among %v", seconds, members)
+	})
+	return found
+}
+
+// leaveOrphans executes a shell in the container, which leaves sleeps behind and ends. They hold none of ctr's FIFOs, so
+// that ctr ends with the shell.
+func leaveOrphans(q *lab.Q, d *ctrd.Daemon, id string, seconds ...string) {
+	q.Helper()
+	script := ""
+	for _, s := range seconds {
+		script += "sleep " + s + " < /dev/null > /dev/null 2>&1 & "
+	}
+	d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "shell", id, "sh", "-c", script)
 }

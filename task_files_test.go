@@ -113,6 +113,41 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	q.Step("read files in the container: a program gets the bytes of the uppermost layer that has the file")
 	seen := d.ExecShell(id,
 		"sha256sum /bin/busybox /"+image.Added+" /"+image.Replaced+"; test -e /"+image.Deleted+" || echo no "+image.Deleted)
+	recordLayersRead(q, seen, layers)
+
+	q.Step("write, change and delete files in the container: the upper directory has it all, and the layers have not changed")
+	before := image.DirTree(q, mounted.Upper)
+	d.ExecShell(id, "echo new > /root/new; echo changed > /"+image.Added+"; rm /bin/vi")
+	written := image.DirTree(q, mounted.Upper).Without(before)
+	assert.Check(q, cmp.DeepEqual(written, image.Tree{
+		"root": image.TreeDirectory, "root/new": digest.FromString("new\n").String(),
+		"etc": image.TreeDirectory, image.Added: digest.FromString("changed\n").String(),
+		"bin": image.TreeDirectory, "bin/vi": image.TreeWhiteout,
+	}))
+	unchanged := countUnchangedLayers(q, mounted.Lower, layers)
+	q.Fact("upper directory: files in it", slices.Sorted(maps.Keys(written)))
+	q.Fact("upper directory: bin/vi", written["bin/vi"])
+	q.Fact("lower directories that are as they were", unchanged)
+
+	q.Control("start a second container of the image: it has the same lower directories, and another upper one, without the writes")
+	second := q.ID(ctrd.ContainerID + "-2")
+	d.CreateContainer(ref, second, "sleep", "3600")
+	d.StartTask(second)
+	other := d.RootOverlay(second)
+	assert.Check(q, cmp.DeepEqual(other.Lower, mounted.Lower))
+	assert.Check(q, other.Upper != mounted.Upper, "both containers write to %s", other.Upper)
+	assert.Check(q, cmp.Equal(strings.TrimSpace(d.ExecShell(second, "cat /"+image.Added+"; test -e /bin/vi && echo vi; ls /root")),
+		"from the second layer\nvi"))
+	q.Fact("the second one's lowerdir", lab.VolatileNames("directory", other.Lower...))
+	q.Fact("the second one's upperdir", lab.VolatileNames("directory", other.Upper))
+
+	q.Answer("They come from the layers' directories, which all containers of the image share and none changes. What a " +
+		"container writes is in a directory of its own.")
+}
+
+// recordLayersRead asserts that a program in the container has read the bytes of the uppermost layer that has the file. It takes the
+// output of sha256sum there, and a last line that a file is absent.
+func recordLayersRead(q *lab.Q, seen string, layers []image.Tree) {
 	hexDigest := func(file string, layer image.Tree) string { return strings.TrimPrefix(layer[file], "sha256:") }
 	assert.Check(q, cmp.DeepEqual(strings.Fields(seen), []string{
 		hexDigest("bin/busybox", layers[0]), "/bin/busybox", hexDigest(image.Added, layers[1]), "/" + image.Added,
@@ -132,40 +167,18 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	}
 	q.Fact(image.Deleted+": in layer 2", layers[1][image.Deleted])
 	q.Fact(image.Deleted+": the shell of the container prints", check.LastLine(seen))
+}
 
-	q.Step("write, change and delete files in the container: the upper directory has it all, and the layers have not changed")
-	before := image.DirTree(q, mounted.Upper)
-	d.ExecShell(id, "echo new > /root/new; echo changed > /"+image.Added+"; rm /bin/vi")
-	written := image.DirTree(q, mounted.Upper).Without(before)
-	assert.Check(q, cmp.DeepEqual(written, image.Tree{
-		"root": image.TreeDirectory, "root/new": digest.FromString("new\n").String(),
-		"etc": image.TreeDirectory, image.Added: digest.FromString("changed\n").String(),
-		"bin": image.TreeDirectory, "bin/vi": image.TreeWhiteout,
-	}))
+// countUnchangedLayers asserts that the layers' directories, the uppermost first, have just the files of the layers. It returns how many of
+// them do.
+func countUnchangedLayers(q *lab.Q, dirs []string, layers []image.Tree) int {
 	unchanged := 0
-	for i, dir := range mounted.Lower {
+	for i, dir := range dirs {
 		now := image.DirTree(q, dir)
 		assert.Check(q, cmp.DeepEqual(now, layers[len(layers)-1-i]), "%s was written to", dir)
 		if maps.Equal(now, layers[len(layers)-1-i]) {
 			unchanged++
 		}
 	}
-	q.Fact("upper directory: files in it", slices.Sorted(maps.Keys(written)))
-	q.Fact("upper directory: bin/vi", written["bin/vi"])
-	q.Fact("lower directories that are as they were", unchanged)
-
-	q.Control("start a second container of the image: it has the same lower directories, and another upper one, without the writes")
-	second := q.ID(ctrd.ContainerID + "-2")
-	d.CreateContainer(ref, second, "sleep", "3600")
-	d.StartTask(second)
-	other := d.RootOverlay(second)
-	assert.Check(q, cmp.DeepEqual(other.Lower, mounted.Lower))
-	assert.Check(q, other.Upper != mounted.Upper, "both containers write to %s", other.Upper)
-	assert.Check(q, cmp.Equal(strings.TrimSpace(d.ExecShell(second, "cat /"+image.Added+"; test -e /bin/vi && echo vi; ls /root")),
-		"from the second layer\nvi"))
-	q.Fact("the second one's lowerdir", lab.VolatileNames("directory", other.Lower...))
-	q.Fact("the second one's upperdir", lab.VolatileNames("directory", other.Upper))
-
-	q.Answer("They come from the layers' directories, which all containers of the image share and none changes. What a " +
-		"container writes is in a directory of its own.")
+	return unchanged
 }

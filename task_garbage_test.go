@@ -67,61 +67,30 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	assert.NilError(q, err)
 	assert.Check(q, info.Labels["containerd.io/gc.root"] != "", "ctr did not label what it prepared: %v", info.Labels)
 
-	keys := []string{chain, "by-container", "by-label", "by-lease", "by-nobody"}
-	dirOf := map[string]string{chain: ""}
-	for _, key := range keys[1:] {
-		overlay := d.SnapshotOverlay(key)
-		dirOf[key], dirOf[chain] = filepath.Dir(overlay.Upper), filepath.Dir(overlay.Lower[0])
-	}
-	// remaining lists the snapshots that exist. The list of the snapshotter and the directories on the disk must agree.
-	remaining := func() []string {
-		listed, onDisk := []string{}, []string{}
-		table := d.Ctr("snapshots", "ls").Stdout
-		for _, key := range keys {
-			name := key
-			if key == chain {
-				name = "layer"
-			}
-			if strings.Contains(table, key) {
-				listed = append(listed, name)
-			}
-			if file.Exists(dirOf[key]) {
-				onDisk = append(onDisk, name)
-			}
-		}
-		assert.Check(q, cmp.DeepEqual(onDisk, listed), "directories against ctr snapshots ls")
-		return onDisk
-	}
-	// removeNamespace tries to remove the namespace, and returns from the refusal what the namespace still has.
-	removeNamespace := func() string {
-		q.Helper()
-		const words = "must be empty"
-		r := d.Refused(words, "namespaces", "remove", d.Namespace)
-		return strings.TrimSpace(r.Stderr[max(0, strings.LastIndex(r.Stderr, words)):])
-	}
-	now := remaining()
+	watched := watchSnapshots(d, chain, "by-container", "by-label", "by-lease", "by-nobody")
+	now := watched.remaining(q)
 	assert.Assert(q, cmp.DeepEqual(now, []string{"layer", "by-container", "by-label", "by-lease", "by-nobody"}))
 	q.Fact("snapshots", now)
 
 	q.Step("collect the garbage: the snapshot to which nothing refers is removed from the list and from the disk")
 	d.CollectGarbage()
-	now = remaining()
+	now = watched.remaining(q)
 	assert.Assert(q, cmp.DeepEqual(now, []string{"layer", "by-container", "by-label", "by-lease"}))
 	q.Fact("snapshots after a garbage collection", now)
 
 	q.Control("delete the container and keep its snapshot: nothing refers to it now, and the next garbage collection removes it")
 	d.Ctr("containers", "delete", "--keep-snapshot", "by-container")
-	assert.Check(q, cmp.Contains(remaining(), "by-container"), "gone before a garbage collection")
+	assert.Check(q, cmp.Contains(watched.remaining(q), "by-container"), "gone before a garbage collection")
 	d.CollectGarbage()
-	now = remaining()
+	now = watched.remaining(q)
 	assert.Check(q, cmp.DeepEqual(now, []string{"layer", "by-label", "by-lease"}))
 	q.Fact("snapshots without the container", now)
 
 	q.Control("delete the lease: the next garbage collection removes its snapshot, too")
 	d.Ctr("leases", "delete", lease.ID)
-	assert.Check(q, cmp.Contains(remaining(), "by-lease"), "gone before a garbage collection")
+	assert.Check(q, cmp.Contains(watched.remaining(q), "by-lease"), "gone before a garbage collection")
 	d.CollectGarbage()
-	now = remaining()
+	now = watched.remaining(q)
 	assert.Check(q, cmp.DeepEqual(now, []string{"layer", "by-label"}))
 	q.Fact("snapshots without the lease", now)
 
@@ -130,8 +99,8 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	d.Ctr("images", "rm", ref)
 	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("images", "ls", "-q").Stdout), ""))
 	assert.Check(q, cmp.Len(file.Names(q, d.BlobDir()), count))
-	assert.Check(q, cmp.Contains(remaining(), "layer"))
-	refused := removeNamespace()
+	assert.Check(q, cmp.Contains(watched.remaining(q), "layer"))
+	refused := tryRemoveNamespace(q, d)
 	assert.Check(q, strings.Contains(refused, "blobs") && strings.Contains(refused, "snapshots"), refused)
 	q.Fact("blobs on disk, without the image", len(file.Names(q, d.BlobDir())))
 	q.Fact("refusal of namespaces remove, without the image", refused)
@@ -140,9 +109,9 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	d.CollectGarbage()
 	assert.Check(q, cmp.Len(file.Names(q, d.BlobDir()), 0))
 	assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr("content", "ls", "-q").Stdout), ""))
-	now = remaining()
+	now = watched.remaining(q)
 	assert.Check(q, cmp.DeepEqual(now, []string{"layer", "by-label"}))
-	refused = removeNamespace()
+	refused = tryRemoveNamespace(q, d)
 	assert.Check(q, !strings.Contains(refused, "blobs") && strings.Contains(refused, "snapshots"), refused)
 	q.Fact("blobs on disk, collected", len(file.Names(q, d.BlobDir())))
 	q.Fact("snapshots, collected", now)
@@ -151,7 +120,7 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	q.Control("take the label off: both snapshots are removed, and now the namespace can be removed")
 	d.Ctr("snapshots", "label", "by-label", "containerd.io/gc.root=")
 	d.CollectGarbage()
-	now = remaining()
+	now = watched.remaining(q)
 	assert.Check(q, cmp.DeepEqual(now, []string{}))
 	assert.Check(q, cmp.Len(file.Names(q, d.SnapshotsDir()), 0))
 	q.Fact("snapshots without the label", now)
@@ -162,4 +131,50 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 
 	q.Answer("Everything that refers to it protects it: a lease, a container, a root label, or a snapshot on top. The next " +
 		"collection removes a snapshot to which nothing refers.")
+}
+
+// watchedSnapshots are the snapshot of the image's layer and those that the question makes over it.
+type watchedSnapshots struct {
+	d     *ctrd.Daemon
+	chain string            // the chain ID of the layer, which is the key of its snapshot
+	keys  []string          // of all snapshots, the layer's first
+	dirOf map[string]string // by the key; the directory goes with the snapshot
+}
+
+// watchSnapshots finds out the directories of the snapshots while all of them exist.
+func watchSnapshots(d *ctrd.Daemon, chain string, over ...string) watchedSnapshots {
+	dirOf := map[string]string{}
+	for _, key := range over {
+		overlay := d.SnapshotOverlay(key)
+		dirOf[key], dirOf[chain] = filepath.Dir(overlay.Upper), filepath.Dir(overlay.Lower[0])
+	}
+	return watchedSnapshots{d: d, chain: chain, keys: append([]string{chain}, over...), dirOf: dirOf}
+}
+
+// remaining lists the snapshots that exist. The list of the snapshotter and the directories on the disk must agree.
+func (w watchedSnapshots) remaining(q *lab.Q) []string {
+	listed, onDisk := []string{}, []string{}
+	table := w.d.Ctr("snapshots", "ls").Stdout
+	for _, key := range w.keys {
+		name := key
+		if key == w.chain {
+			name = "layer"
+		}
+		if strings.Contains(table, key) {
+			listed = append(listed, name)
+		}
+		if file.Exists(w.dirOf[key]) {
+			onDisk = append(onDisk, name)
+		}
+	}
+	assert.Check(q, cmp.DeepEqual(onDisk, listed), "directories against ctr snapshots ls")
+	return onDisk
+}
+
+// tryRemoveNamespace tries to remove the namespace, which has to be refused, and returns from the refusal what the namespace still has.
+func tryRemoveNamespace(q *lab.Q, d *ctrd.Daemon) string {
+	q.Helper()
+	const words = "must be empty"
+	r := d.Refused(words, "namespaces", "remove", d.Namespace)
+	return strings.TrimSpace(r.Stderr[max(0, strings.LastIndex(r.Stderr, words)):])
 }

@@ -63,19 +63,9 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	q.Fact("the program: device number of its controlling terminal", ttyNumber(q, init.PID))
 
 	q.Step("look for the master of this terminal: the shim has it, and neither ctr nor containerd")
-	for _, p := range []struct {
-		name string
-		pid  proc.PID
-		want []string
-	}{{"shim", shim.PID, []string{"0"}}, {"ctr", ctr.PID(), nil}, {"containerd", d.PID(), nil}} {
-		masters := mastersOf(q, p.pid, devpts)
-		assert.Check(q, cmp.DeepEqual(masters, p.want), "numbers of the terminals in the task's devpts of which %s has the master", p.name)
-		terminals := []string{} // as the program names them
-		for _, number := range masters {
-			terminals = append(terminals, "/dev/pts/"+number)
-		}
-		q.Fact(p.name+": holds the master of", terminals)
-	}
+	recordMasters(q, "shim", shim.PID, devpts, "0")
+	recordMasters(q, "ctr", ctr.PID(), devpts)
+	recordMasters(q, "containerd", d.PID(), devpts)
 	fifos, err := filepath.Glob(filepath.Join(d.FifoDir, "*", id+"-std*"))
 	assert.NilError(q, err)
 	streams := []string{}
@@ -203,6 +193,17 @@ func ttyNumber(q *lab.Q, pid proc.PID) string {
 	q.Helper()
 	tty := uint64(proc.Stat(q, pid).TTY)
 	return fmt.Sprintf("%d:%d", unix.Major(tty), unix.Minor(tty))
+}
+
+// recordMasters asserts of which terminals in the task's devpts a process has the master, by their numbers.
+func recordMasters(q *lab.Q, name string, pid proc.PID, devpts uint64, want ...string) {
+	masters := mastersOf(q, pid, devpts)
+	assert.Check(q, cmp.DeepEqual(masters, want), "numbers of the terminals in the task's devpts of which %s has the master", name)
+	terminals := []string{} // as the program names them
+	for _, number := range masters {
+		terminals = append(terminals, "/dev/pts/"+number)
+	}
+	q.Fact(name+": holds the master of", terminals)
 }
 
 // mastersOf returns the numbers of the pseudo terminals of which a process has the master, and which are in this devpts: the file system of

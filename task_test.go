@@ -88,11 +88,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Equal(string(pidFile), strconv.Itoa(int(init.PID))))
 	socket := d.ShimSocket(id)
-	assert.Check(q, cmp.Equal(filepath.Dir(socket), d.SocketDir))
-	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on %s", socket)
-	named := filepath.Base(socket) == d.SocketName(id)
-	assert.Check(q, named, "the socket is %s, and the sha256 of address/namespace/id is %s", socket, d.SocketName(id))
-	q.Fact("socket: its name is the sha256 of address/namespace/id", named)
+	recordListener(q, d, id, shim, socket)
 	proc.WaitFor(q, proc.HasNoChildren(d.PID())) // it has waited for the helper that started the shim
 
 	q.Step("ctr agrees with the kernel")
@@ -141,13 +137,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q.TearDown("the chapter's tasks kill sends TERM, for which sleep has no handler: the kernel drops it, and the task runs on", func() {
 		assert.Check(q, !proc.Bits(q, init.PID, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
 		d.Ctr("tasks", "kill", id)
-		assert.Assert(q, init.Alive(), "process %d is dead, and TERM was sent to a pid 1 that has no handler for it", init.PID)
-		assert.Check(q, !proc.Bits(q, init.PID, "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: the kernel has not dropped it")
-		status := check.TableCell(q, d.Ctr("tasks", "ls").Stdout, id, 2)
-		assert.Check(q, cmp.Equal(status, "RUNNING"), "status of the task after TERM")
-		refused := d.Refused("must be stopped before deletion", "tasks", "delete", id)
-		q.Fact("after tasks kill, without -s: status of the task", status)
-		q.Fact("after tasks kill, without -s: tasks delete", ctrd.CtrError(refused))
+		recordDroppedTerm(q, d, id, init)
 	})
 
 	q.TearDown("control: KILL ends the task, and it is deleted; the container stays: no shim, no bundle, no socket", func() {
@@ -165,18 +155,41 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 		proc.WaitFor(q, proc.HasNoChildren(d.PID())) // its cleanup runs the shim's program once more
 	})
 
-	q.TearDown("cleanup, and its verification", func() {
-		d.Ctr("containers", "delete", id)
-		d.Ctr("images", "rm", "--sync", ref)
-		for _, noun := range []string{"tasks", "containers", "images", "content"} {
-			assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr(noun, "ls", "-q").Stdout), ""), "leftovers that %s ls lists", noun)
-		}
-		check.NoCgroup(q, "/"+ctrd.Namespace+"/"+id)
-		d.Ctr("namespaces", "remove", ctrd.Namespace)
-		assert.Check(q, !strings.Contains(d.Ctr("namespaces", "ls", "-q").Stdout, ctrd.Namespace))
-	})
+	q.TearDown("cleanup, and its verification", func() { cleanUpAndVerify(q, d, id, ref) })
 
 	q.Answer("With the task, and not before: containerd starts one shim for each task. The shim's parent is pid 1 or the nearest " +
 		"subreaper, so the shim and the task live on when containerd dies. To end the task, send KILL: pid 1 does not get a TERM for which " +
 		"it has no handler.")
+}
+
+// recordListener asserts that the shim listens on its socket, which is named after the daemon, the namespace and the container.
+func recordListener(q *lab.Q, d *ctrd.Daemon, id string, shim proc.Process, socket string) {
+	assert.Check(q, cmp.Equal(filepath.Dir(socket), d.SocketDir))
+	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on %s", socket)
+	named := filepath.Base(socket) == d.SocketName(id)
+	assert.Check(q, named, "the socket is %s, and the sha256 of address/namespace/id is %s", socket, d.SocketName(id))
+	q.Fact("socket: its name is the sha256 of address/namespace/id", named)
+}
+
+// recordDroppedTerm asserts that the kernel has dropped TERM: the task runs on, and can't be deleted.
+func recordDroppedTerm(q *lab.Q, d *ctrd.Daemon, id string, init proc.Process) {
+	assert.Assert(q, init.Alive(), "process %d is dead, and TERM was sent to a pid 1 that has no handler for it", init.PID)
+	assert.Check(q, !proc.Bits(q, init.PID, "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: the kernel has not dropped it")
+	status := check.TableCell(q, d.Ctr("tasks", "ls").Stdout, id, 2)
+	assert.Check(q, cmp.Equal(status, "RUNNING"), "status of the task after TERM")
+	refused := d.Refused("must be stopped before deletion", "tasks", "delete", id)
+	q.Fact("after tasks kill, without -s: status of the task", status)
+	q.Fact("after tasks kill, without -s: tasks delete", ctrd.CtrError(refused))
+}
+
+// cleanUpAndVerify deletes the container and the image, and asserts that the namespace is empty before it is removed.
+func cleanUpAndVerify(q *lab.Q, d *ctrd.Daemon, id, ref string) {
+	d.Ctr("containers", "delete", id)
+	d.Ctr("images", "rm", "--sync", ref)
+	for _, noun := range []string{"tasks", "containers", "images", "content"} {
+		assert.Check(q, cmp.Equal(strings.TrimSpace(d.Ctr(noun, "ls", "-q").Stdout), ""), "leftovers that %s ls lists", noun)
+	}
+	check.NoCgroup(q, "/"+ctrd.Namespace+"/"+id)
+	d.Ctr("namespaces", "remove", ctrd.Namespace)
+	assert.Check(q, !strings.Contains(d.Ctr("namespaces", "ls", "-q").Stdout, ctrd.Namespace))
 }
