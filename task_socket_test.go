@@ -142,13 +142,19 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	assert.Check(q, cmp.ErrorContains(err, other), "error of the other version of the protocol")
 	q.Fact("error of the other version of the protocol", fmt.Sprint(err))
 
-	q.TearDown("start containerd again and delete the task: containerd finds the shim, and no process listens after that", func() {
+	q.TearDown("start containerd again and delete the task: containerd finds the shim, and the socket is removed with the task", func() {
 		d.Start()
 		assert.Check(q, cmp.DeepEqual(d.Shims(), shims))
 		assert.Check(q, cmp.Equal(d.Bootstrap(id), bootstrap))
 		d.KillAndDeleteTask(id)
 		proc.WaitFor(q, proc.Dead(shim.Identity))
 		assert.Check(q, check.Dial(socket) != nil, "after tasks delete, the socket %s accepts a connection", socket)
+		// The shim removes it. A shim that is slow does not find it: containerd has removed the bundle, which has the way to it.
+		for tries := 1; file.Exists(socket) && tries < 5; tries++ {
+			d.StartTaskAndWait(id)
+			d.KillAndDeleteTask(id)
+		}
+		assert.Check(q, !file.Exists(socket), "after tasks delete, each of five times: %s is still there", socket)
 	})
 
 	q.Answer("The shim listens on a unix socket that is named sha256(address/namespace/id), and speaks TTRPC. containerd and " +
