@@ -153,12 +153,15 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 }
 
 // A CloseIO that comes before the exec is started succeeds, but has no effect: the program waits for input until CloseIO is called again.
-// So `ctr tasks exec … cat < /dev/null` mostly does not end. A CloseIO during the start is not lost: containerd waits for the start.
+// So `ctr tasks exec … cat < /dev/null` mostly does not end. A CloseIO during the start is not lost, if the client has the FIFO open:
+// containerd waits for the start.
 //
 // CloseIO makes the shim close its writing end of the FIFO. The shim opens the FIFO when it starts the exec, and does not remember an
 // earlier CloseIO. ctr calls CloseIO once, when its own input ends. An empty input ends at once: mostly before ctr has started the exec, or
 // even before ctr can call CloseIO. The same goes for `ctr run` and `ctr tasks start`. During the start, the shim holds a lock of the
-// exec, and containerd asks the shim for the exec's state before it passes CloseIO on. So the call returns after the start.
+// exec, and containerd asks the shim for the exec's state before it passes CloseIO on. So the call returns after the start. But the shim
+// opens both ends of the FIFO in the background. If no client has the FIFO open, a CloseIO between the two leaves the reading end waiting for a
+// writer, and the program for its input.
 // A client should call CloseIO after Start has returned, or give no stdin (cio.NullIO) if it has no input. Then stdin is /dev/null.
 //
 // Hint: `ls -l /proc/SHIM/fd` while `ctr tasks exec … cat < /dev/null` waits: how does the shim hold the FIFO of stdin?
@@ -235,13 +238,28 @@ func TestEvents_WhatIfCloseIOComesTooEarly(t *testing.T) {
 
 	q.Step("run `ctr tasks exec` with empty input: it does not end, unless ctr happens to call CloseIO late enough")
 	ctr := q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "empty", id, "cat")
+	isRunning := func(exec string) bool {
+		process, err := task.LoadProcess(ctx, exec, nil)
+		if err != nil {
+			return false
+		}
+		status, err := process.Status(ctx)
+		return err == nil && status.Status == containerd.Running
+	}
 	waits := false
 	proc.WaitFor(q, func(t poll.LogT) poll.Result {
 		fifos, _ := filepath.Glob(filepath.Join(d.FifoDir, "*", "empty-stdin"))
 		if len(fifos) == 1 {
 			// If ctr calls CloseIO, then before it closes the FIFO. So what the shim holds after that is final.
 			opened := proc.HasAccessModes(shim, fifos[0], "read", "write")
-			waits = opened(t).Done() && proc.HasNoFile(ctr.PID(), fifos[0])(t).Done() && opened(t).Done()
+			closedByCtr := proc.HasNoFile(ctr.PID(), fifos[0])(t).Done()
+			waits = opened(t).Done() && closedByCtr && opened(t).Done()
+			if closedByCtr && !waits && isRunning("empty") {
+				// An end of the shim may wait for the other, which CloseIO has ended. A writer that comes and goes ends the wait.
+				writer, err := os.OpenFile(fifos[0], os.O_RDWR, 0)
+				assert.NilError(q, err)
+				assert.NilError(q, writer.Close())
+			}
 		}
 		if waits || ctr.Ended() {
 			return poll.Success()
@@ -259,6 +277,11 @@ func TestEvents_WhatIfCloseIOComesTooEarly(t *testing.T) {
 
 	q.Control("call CloseIO while the shim starts the exec, and waits for a reader of stdout: it is not lost, and the program ends")
 	process, input, exited = add("during")
+	// A client like ctr has the FIFO open. Without one, each end that the shim opens waits for the other, and a CloseIO in between ends the
+	// wait of only one.
+	held, err := os.OpenFile(input.config.Stdin, os.O_RDWR, 0)
+	assert.NilError(q, err)
+	defer held.Close()
 	started, closed := make(chan error, 1), make(chan error, 1)
 	go func() { started <- process.Start(ctx) }()
 	proc.WaitFor(q, proc.HasFile(shim, input.config.Stdout)) // the shim has opened its writing end of stdin before
@@ -275,6 +298,8 @@ func TestEvents_WhatIfCloseIOComesTooEarly(t *testing.T) {
 	pipe.OpenReader(q, input.config.Stderr)
 	assert.NilError(q, <-started)
 	assert.NilError(q, <-closed)
+	proc.WaitFor(q, proc.HasAccessModes(shim, input.config.Stdin, "read")) // the shim has closed its writing end
+	assert.NilError(q, held.Close())
 	assertEnds(process, exited)
 	q.Fact("CloseIO during the start: the program is alive", proc.Alive(proc.PID(process.Pid())))
 

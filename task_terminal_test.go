@@ -70,8 +70,7 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	assert.NilError(q, err)
 	streams := []string{}
 	for _, fifo := range fifos {
-		holds := proc.AccessModes(q, shim, fifo)
-		assert.Check(q, cmp.DeepEqual(holds, []string{"read", "write"}), "how the shim holds %s", fifo)
+		proc.WaitFor(q, proc.HasAccessModes(shim.PID, fifo, "read", "write")) // the shim opens its ends in the background
 		streams = append(streams, strings.TrimPrefix(filepath.Base(fifo), id+"-"))
 	}
 	assert.Assert(q, cmp.DeepEqual(streams, []string{"stdin", "stdout"}), "FIFOs between ctr and the shim")
