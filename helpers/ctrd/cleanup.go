@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
@@ -76,14 +77,18 @@ func (d *Daemon) removeLostSockets() {
 	if err != nil {
 		d.q.Error(err)
 	}
+	var removed []string
 	for _, path := range sockets {
 		ended := retry.Until(proc.Patience, func() bool { return !proc.HasListener(d.q, path) })
 		if ended {
-			d.q.Logf("containerd has removed a task's bundle before its shim has ended, and the shim's socket stays: %s is removed", path)
+			removed = append(removed, filepath.Base(path))
 			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				d.q.Error(err)
 			}
 		}
+	}
+	if len(removed) > 0 {
+		d.q.Logf("removed from %s, because their shims had ended: %s", d.SocketDir, strings.Join(removed, " "))
 	}
 }
 
