@@ -238,34 +238,7 @@ func TestEvents_WhatIfCloseIOComesTooEarly(t *testing.T) {
 
 	q.Step("run `ctr tasks exec` with empty input: it does not end, unless ctr happens to call CloseIO late enough")
 	ctr := q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "empty", id, "cat")
-	isRunning := func(exec string) bool {
-		process, err := task.LoadProcess(ctx, exec, nil)
-		if err != nil {
-			return false
-		}
-		status, err := process.Status(ctx)
-		return err == nil && status.Status == containerd.Running
-	}
-	waits := false
-	proc.WaitFor(q, func(t poll.LogT) poll.Result {
-		fifos, _ := filepath.Glob(filepath.Join(d.FifoDir, "*", "empty-stdin"))
-		if len(fifos) == 1 {
-			// If ctr calls CloseIO, then before it closes the FIFO. So what the shim holds after that is final.
-			opened := proc.HasAccessModes(shim, fifos[0], "read", "write")
-			closedByCtr := proc.HasNoFile(ctr.PID(), fifos[0])(t).Done()
-			waits = opened(t).Done() && closedByCtr && opened(t).Done()
-			if closedByCtr && !waits && isRunning("empty") {
-				// An end of the shim may wait for the other, which CloseIO has ended. A writer that comes and goes ends the wait.
-				writer, err := os.OpenFile(fifos[0], os.O_RDWR, 0)
-				assert.NilError(q, err)
-				assert.NilError(q, writer.Close())
-			}
-		}
-		if waits || ctr.Ended() {
-			return poll.Success()
-		}
-		return poll.Continue("ctr has not ended, and has not closed its end of the FIFO while the shim has both: %v", fifos)
-	})
+	waits := waitForEmptyExec(q, d, task, shim, ctr)
 	if waits {
 		process, err := task.LoadProcess(ctx, "empty", nil)
 		assert.NilError(q, err)
@@ -305,6 +278,42 @@ func TestEvents_WhatIfCloseIOComesTooEarly(t *testing.T) {
 
 	q.Answer("A CloseIO that comes before the exec is started has no effect, and the program waits for input until CloseIO is called again. " +
 		"`ctr tasks exec` with empty input mostly calls it too early, or not at all. A CloseIO during the start waits for the start.")
+}
+
+// waitForEmptyExec waits until ctr has ended, which runs the exec "empty", or until it has closed its end of the FIFO of stdin and the shim
+// has both. Then the exec waits for input, and waitForEmptyExec returns true.
+func waitForEmptyExec(q *lab.Q, d *ctrd.Daemon, task containerd.Task, shim proc.PID, ctr *lab.Background) (waits bool) {
+	q.Helper()
+	isRunning := func() bool {
+		process, err := task.LoadProcess(context.Background(), "empty", nil)
+		if err != nil {
+			return false
+		}
+		status, err := process.Status(context.Background())
+		return err == nil && status.Status == containerd.Running
+	}
+	proc.WaitFor(q, func(t poll.LogT) poll.Result {
+		fifos, _ := filepath.Glob(filepath.Join(d.FifoDir, "*", "empty-stdin"))
+		if len(fifos) == 1 {
+			// If ctr calls CloseIO, then before it closes the FIFO. So what the shim holds after that is final.
+			opened := proc.HasAccessModes(shim, fifos[0], "read", "write")
+			closedByCtr := proc.HasNoFile(ctr.PID(), fifos[0])(t).Done()
+			waits = opened(t).Done() && closedByCtr && opened(t).Done()
+			if closedByCtr && !waits && isRunning() {
+				// An end of the shim may wait for the other, which CloseIO has ended. A writer that comes and goes ends the wait.
+				writer, err := os.OpenFile(fifos[0], os.O_RDWR, 0)
+				if err != nil {
+					return poll.Error(err)
+				}
+				_ = writer.Close()
+			}
+		}
+		if waits || ctr.Ended() {
+			return poll.Success()
+		}
+		return poll.Continue("ctr has not ended, and has not closed its end of the FIFO while the shim has both: %v", fifos)
+	})
+	return waits
 }
 
 // inputClient is a client that has the other ends of the FIFOs of a task, or of an exec.
