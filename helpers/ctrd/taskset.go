@@ -145,12 +145,13 @@ type Cost struct {
 	Tasks, Shims     int
 	Shim, Program    proc.Bytes // the median of all shims, and of all programs
 	Daemon, AllShims proc.Bytes
+	DaemonHeap       proc.Bytes // its anonymous memory
 }
 
 // Cost measures the set while it has n tasks. It fails the question unless there is one shim for each task.
 func (s *TaskSet) Cost(q *lab.Q, n int) Cost {
 	q.Helper()
-	now := Cost{Tasks: n, Daemon: proc.PSS(q, s.Daemon.PID())}
+	now := Cost{Tasks: n, Daemon: proc.PSS(q, s.Daemon.PID()), DaemonHeap: proc.Anonymous(q, s.Daemon.PID())}
 	var shims, programs []proc.Bytes
 	for _, shim := range s.Daemon.Shims() {
 		shims = append(shims, proc.PSS(q, shim))
