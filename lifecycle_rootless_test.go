@@ -144,7 +144,7 @@ func TestLifecycle_WhatCanAnOrdinaryUserDoWithRunc(t *testing.T) {
 		"it never gets a device node or rights over the host's network.")
 }
 
-// ordinaryUser is a user who calls runc. It is no user of the host, only a user id and a group id.
+// ordinaryUser is the user id and the group id with which the question calls runc. They are numbers without an account on the host.
 type ordinaryUser struct {
 	q        *lab.Q
 	uid, gid uint32
