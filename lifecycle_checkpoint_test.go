@@ -46,7 +46,7 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	devices := q.Mkdir("dev")
 	assert.NilError(q, os.WriteFile(b.Rootfs("empty"), nil, 0o644))
 	c := runc.Variant(q, b, "frozen", supportedByCRIU(devices), bundle.Args("sh", "-c",
-		`exec < /empty > /out 2>&1; read -r known < /nonce; trap 'echo "$known" > /said' USR1; `+
+		`exec < /empty > /out 2>&1; read -r known < /nonce; trap 'echo "known: $known" > /said' USR1; `+
 			`echo ready > /told; while :; do sleep 0.05; done`))
 	imagesDir, workDir := q.Mkdir("images"), q.Mkdir("work")
 
@@ -96,7 +96,7 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 		assert.Check(q, ofLab || slices.Contains(mountsAfter, point), "restore has unmounted %s of the host", point)
 	}
 	c.Kill("USR1")
-	proc.WaitFor(q, file.HasContent(b.Rootfs("said"), nonce))
+	proc.WaitFor(q, file.HasContent(b.Rootfs("said"), "known: "+nonce))
 	q.Fact("the restored program writes what it has in memory", file.Read(q, b.Rootfs("said")))
 	c.KillAndDelete(restored)
 
@@ -107,7 +107,7 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	anewProcess := anew.CreateAndStart()
 	proc.WaitFor(q, file.HasContent(b.Rootfs("told"), "ready"))
 	anew.Kill("USR1")
-	proc.WaitFor(q, file.HasContent(b.Rootfs("said"), ""))
+	proc.WaitFor(q, file.HasContent(b.Rootfs("said"), "known:"))
 	q.Fact("the program that was started anew writes", strconv.Quote(file.Read(q, b.Rootfs("said"))))
 	anew.KillAndDelete(anewProcess)
 

@@ -25,8 +25,8 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Delete removes what create made: the state directory and the cgroup. With the last process, the kernel has removed the
-// namespaces and the mounts in them.
+// Delete removes the state directory and the container's cgroup. Cgroups that create has made above it stay. With the last process, the
+// kernel has removed the namespaces and the mounts in them.
 //
 // The bundle was there before create. It stays, with everything that the program wrote into it. Delete of a running container is
 // refused, unless it is forced. So delete right after kill may be refused: kill sends the signal, and does not wait until the
@@ -81,8 +81,21 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	assert.Check(q, !file.Exists(c.StateDir()), "the state directory is still there")
 	proc.WaitFor(q, c.NoLeftovers(before))
 	q.Fact("leftovers on the host", c.Leftovers(before))
-	q.Clause("Delete: Deleting a container MUST delete the resources that were created during the create step.", lab.Met)
-	q.Clause("Lifecycle: The container MUST be destroyed by undoing the steps performed during create phase (step 2).", lab.Met)
+
+	q.Step("a container whose cgroupsPath has a parent that is missing: create makes both cgroups, and delete removes only the container's")
+	deep, above := belowMissingCgroup(q, b, "deep")
+	assert.Check(q, cmp.Equal(countExisting(above), 0), "cgroups that exist before create: %q", above)
+	deepProcess := deep.CreateAndStart()
+	assert.Check(q, countExisting(above) > 0, "create has made none of %q", above)
+	deep.KillAndDelete(deepProcess)
+	check.NoCgroup(q, deep.Bundle.Spec.Linux.CgroupsPath)
+	undone := countExisting(above) == 0
+	q.Fact("cgroup above the container's: left after delete", !undone)
+	const stays = "the cgroup that create has made above the container's stays"
+	q.Clause("Delete: Deleting a container MUST delete the resources that were created during the create step.",
+		lab.DeviatesUnless(undone, stays))
+	q.Clause("Lifecycle: The container MUST be destroyed by undoing the steps performed during create phase (step 2).",
+		lab.DeviatesUnless(undone, stays))
 
 	q.Step("delete keeps the bundle with what the program wrote, and the cgroup beside the container's")
 	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Config()), config))
@@ -149,8 +162,8 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	assert.Check(q, withoutID.Code != 0, "delete without an id succeeds:\n%s", withoutID)
 	q.Clause("Delete: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
 
-	q.Answer("Delete removes the state directory and the cgroup, which create made. The kernel has removed namespaces and mounts with " +
-		"the last process. The bundle stays.")
+	q.Answer("Delete removes the state directory and the container's cgroup. The kernel has removed namespaces and mounts with the last " +
+		"process. The bundle stays, and so do the cgroups that create has made above the container's.")
 }
 
 // assertDirsExist asserts that each of the directories exists. The message has a %s for the directory that does not.
@@ -195,6 +208,23 @@ func deleteTooEarly(q *lab.Q, c *runc.Container) {
 	proc.WaitFor(q, proc.Dead(killed.Identity))
 	assert.Check(q, cmp.Equal(exec.ExitCode(), 128+int(unix.SIGKILL)), "exit code of the exec, which the end of pid 1 has killed")
 	c.Delete()
+}
+
+// belowMissingCgroup is [runc.Variant] for a container whose cgroup is to be in another one, which does not exist. It also returns the
+// directories that this other cgroup would have, one in each hierarchy.
+func belowMissingCgroup(q *lab.Q, b *bundle.Bundle, name string, edits ...func(*specs.Spec)) (c *runc.Container, above []string) {
+	q.Helper()
+	path := filepath.Join(q.Cgroup, "above-"+name)
+	above = cgroup.Of(q, path).Dirs()
+	q.Cleanup(func() { // after the container's own cleanup
+		for _, dir := range above {
+			_ = os.Remove(dir)
+		}
+	})
+	c = runc.Variant(q, b, name, append(edits, func(s *specs.Spec) {
+		s.Linux.CgroupsPath = filepath.Join(path, filepath.Base(s.Linux.CgroupsPath))
+	})...)
+	return c, above
 }
 
 // makeEmptyCgroup makes the cgroup at the container's path, and returns its directories.

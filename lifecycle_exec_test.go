@@ -27,7 +27,8 @@ import (
 	"cdblab/helpers/seccomp"
 )
 
-// An exec joins all namespaces and the cgroup of the container's first process, and it is not a child of that process.
+// An exec joins the container's cgroup, and those namespaces of its first process whose types config.json lists. It is not a child of
+// that process.
 //
 // An exec is another process, with a pid, a parent and an exit code of its own. Its parent is outside of the pid namespace, so
 // a process inside reads 0 as the pid of its parent. It has what config.json gives to the first program: user, groups,
@@ -148,8 +149,8 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	assert.Check(q, refused.Code != 0, "exec in a stopped container succeeds:\n%s", refused)
 	q.Fact("exec in a stopped container: error", runc.LastLogMessage(refused))
 
-	q.Answer("An exec joins all namespaces and the cgroup of pid 1. It has a pid, a parent and an exit code of its own. " +
-		"User, capabilities, limits and environment are those of config.json, unless a flag of exec sets others.")
+	q.Answer("An exec joins the container's cgroup, and those namespaces of pid 1 whose types config.json lists. It has a pid, a parent and " +
+		"an exit code of its own. User, capabilities, limits and environment are those of config.json, unless a flag of exec sets others.")
 }
 
 // Bits of capabilities (linux/capability.h).
@@ -206,10 +207,10 @@ func execInCgroupBelow(q *lab.Q, c *runc.Container, init proc.Process) {
 //
 // `runc exec` takes process from config.json, and each flag overwrites one field of it. What no flag names stays: --user 1001 keeps the
 // group and the additional groups of config.json. The effective capabilities follow from the user, and so does HOME if env does not set
-// it. So --user 1001 --cap CAP_NET_RAW gives a capability that the program cannot use. With --process, runc takes process from
-// the file, and ignores these flags without a warning. runc ignores an unknown capability, with a warning. Any other value that it
-// cannot apply is an error: no program runs. With --preserve-fds N the caller has to have the descriptors 3 to N+2 open. exec ignores
-// LISTEN_FDS. Where config.json has no process.capabilities, exec --cap crashes (runc 1.1.3 to 1.5.2).
+// it. So, where config.json has no inheritable capabilities, --user 1001 --cap CAP_NET_RAW gives a capability that the program cannot
+// use. With --process, runc takes process from the file, and ignores these flags. runc ignores an unknown capability, with a warning. Any
+// other value that it cannot apply is an error: no program runs. With --preserve-fds N the caller has to have the descriptors 3 to N+2
+// open. exec ignores LISTEN_FDS. Where config.json has no process.capabilities, exec --cap crashes (runc 1.1.3 to 1.5.2).
 //
 // Hint: compare /proc/PID/{status,limits,environ,cwd,fd} of an exec with a flag, and of an exec without it.
 // Spec: https://github.com/opencontainers/runc/blob/main/man/runc-exec.8.md (exec is runc's own operation)
@@ -270,7 +271,7 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 	assert.Check(q, cmp.DeepEqual(proc.Settings(q, init.PID), ofInit), "settings of the first program, before and after the execs")
 	assert.Check(q, cmp.Equal(file.Read(q, b.Config()), config), "config.json, before and after the execs")
 
-	q.Step("exec --process: runc takes process from the file, and ignores the other flags without a warning")
+	q.Step("exec --process: runc takes process from the file, and ignores the flags that set fields of process")
 	process := *b.Spec.Process
 	process.Args = []string{"sleep", "3601"}
 	data, err := json.Marshal(process)
@@ -377,7 +378,8 @@ func refusedFlagsOfExec(q *lab.Q) []refusedFlagOfExec {
 // Many programs begin as root, and then take another user, lower their limits, set no_new_privs or call chroot. An exec is not a child
 // of init, and does not inherit these restrictions. It gets process from config.json, or from the file of --process, which may even name
 // more capabilities. The seccomp filter, the cgroup and its device rules come from state.json, which create wrote: no flag and no file
-// takes them away. The namespaces are those in which init is now. The root directory is that of the mount namespace.
+// takes them away. The namespaces are those in which init is now, of the types that config.json lists. An exec does not join a namespace
+// of another type that init has made for itself. The root directory is that of the mount namespace.
 //
 // Hint: let the container's program drop its rights, and compare /proc/PID/status of pid 1 and of an exec.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process (exec itself is runc's own operation)

@@ -22,11 +22,12 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// When create fails, it leaves no state, no cgroup, no process and no mount, and the id can be used again.
+// When create fails, it leaves no state, no cgroup of the container, no process and no mount, and the id can be used again.
 //
 // Create builds a container step by step: process, cgroup, namespaces, mounts, hooks, the check of the program. It can fail at each
 // step. The error names the step, and create takes down what it has built until then. If the runtime itself is killed, no process
-// takes anything down. What it leaves are a state directory without state.json, a cgroup, and the hook that runs at that moment.
+// takes anything down. Killed while a createRuntime hook runs, it leaves a state directory without state.json, a cgroup, and the hook.
+// Killed later, it leaves state.json as well, and perhaps `runc init`.
 //
 // Hint: compare the host before and after. Which leftovers would a monitor see?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#create
@@ -91,9 +92,17 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 		"it MUST generate an error.", lab.Met)
 	q.Clause("Create: If the runtime cannot apply a property as specified in the configuration, it MUST "+
 		"generate an error and a new container MUST NOT be created.", lab.Met)
+
+	q.Step("create fails, and the parent of the container's cgroup was missing: only the container's own cgroup is removed")
+	deep, above := belowMissingCgroup(q, b, "deep", bundle.Args("no-such-program"))
+	failed := deep.Try("create")
+	assert.Check(q, failed.Code != 0, "create succeeds:\n%s", failed)
+	check.NoCgroup(q, deep.Bundle.Spec.Linux.CgroupsPath)
+	undone := countExisting(above) == 0
+	q.Fact("cgroup above the container's: left after a failed create", !undone)
 	q.Clause("Errors: Unless otherwise stated, generating an error MUST leave the state of the environment "+
 		"as if the operation were never attempted - modulo any possible trivial ancillary changes "+
-		"such as logging.", lab.Met)
+		"such as logging.", lab.DeviatesUnless(undone, "the cgroup that create has made above the container's stays"))
 
 	q.Control("the same id and a valid config.json: the container is created, and it is seen on the host")
 	before := q.TakeInventory()
@@ -138,8 +147,8 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 	removeKilledCreate(q, killed)
 	assert.Check(q, !proc.Alive(hook), "the hook, process %d, is still there after the lab's cleanup", hook)
 
-	q.Answer("A create that fails leaves nothing, and its id is free. A create that is killed leaves a state directory, a cgroup and the " +
-		"hook that ran.")
+	q.Answer("A create that fails leaves no state, no cgroup of the container, no process and no mount, and its id is free. A create that " +
+		"is killed while it waits for a createRuntime hook leaves a state directory, a cgroup and the hook.")
 }
 
 // removeKilledCreate removes what a killed create has left: its processes, which are in the container's cgroup or still

@@ -146,7 +146,7 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	q.Fact("runc state, after libcontainer's Destroy", runc.LastLogMessage(destroyed))
 
 	q.Answer("To the kernel, no: the containers of runc and of libcontainer are the same. runc adds a command line: it reads and checks " +
-		"config.json, writes a pid file, and exits before the program runs.")
+		"config.json, writes a pid file, and runc create exits before the program runs.")
 }
 
 // operations are the operations of the specification, by the command line or by the library.

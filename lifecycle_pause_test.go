@@ -77,6 +77,8 @@ func TestLifecycle_WhatDoesPauseStop(t *testing.T) {
 	if strings.Contains(q.Must("runc", "exec", "--help").Stdout, "--ignore-paused") {
 		waiting = q.StartBackground("runc", "--root", c.Root, "exec", "--ignore-paused", c.ID, "true")
 		proc.WaitFor(q, group.HasMoreProcessesThan(len(processes)))
+		// An exec that is not frozen ends in the time in which the other container uses this much processor time.
+		proc.WaitFor(q, proc.HasUsed(twinPID, proc.UsedTicks(q, twinPID)+4*progress))
 		assert.Check(q, !waiting.Ended(), "exec --ignore-paused has ended before resume: %s", waiting.Stderr())
 		// The freezer of v1 reads FREEZING until the new process is frozen, so look at the others.
 		assert.Check(q, cmp.DeepEqual(usedTicks(), frozenAt), "exec --ignore-paused has thawed the container: its processor time, in ticks")

@@ -24,7 +24,8 @@ import (
 
 // By itself, an ordinary user can create, start, enter, kill and delete a rootless container: one in a new user namespace, whose root is
 // this user. Without a delegated cgroup the user cannot limit or pause it. Without /etc/subuid the user cannot map a second id into it.
-// The user never gets a device node, or rights over the host's network.
+// The user can never make a device node: runc mounts the host's /dev/null and the like. Nor does the user get rights over the host's
+// network.
 //
 // If no setting forbids it, the kernel lets every user make a user namespace, and lets root of this namespace make the other
 // namespaces. Without a helper such as newuidmap, the user can map only its own id. runc keeps its state in $XDG_RUNTIME_DIR/runc. The
@@ -141,7 +142,7 @@ func TestLifecycle_WhatCanAnOrdinaryUserDoWithRunc(t *testing.T) {
 	})
 	q.Answer("By itself, an ordinary user can create, start, enter, kill and delete a container in a new user namespace, whose root is this " +
 		"user. Without a delegated cgroup the user cannot limit or pause it, without /etc/subuid it cannot map a second id into it, and " +
-		"it never gets a device node or rights over the host's network.")
+		"it can never make a device node, nor has it rights over the host's network.")
 }
 
 // ordinaryUser is the user id and the group id with which the question calls runc. They are numbers without an account on the host.

@@ -97,8 +97,8 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	program := foreground.Process()
 	assert.Check(q, cmp.Equal(program.Parent, run.PID()))
 	q.Fact("parents", proc.Parents(q, map[string]proc.PID{"program": program.PID, "runc run": run.PID()}))
-	// Not before: what arrives while the process is still `runc init`, or before the shell has set its trap, is lost, and
-	// the runtime then waits for ever. That the runtime misses the end of the program is another matter: runc had that bug
+	// Not before: TERM ends a process that is still `runc init`, with another exit code. And before the shell has set its trap, the kernel
+	// drops the signal, and the runtime waits for ever. That the runtime misses the end of the program is another matter: runc had that bug
 	// (https://github.com/opencontainers/runc/pull/5208), and 1.5.2 has not, for it registers SIGCHLD before all else.
 	proc.WaitFor(q, proc.Catches(program.PID, "sh", unix.SIGTERM))
 	proc.WaitFor(q, proc.HandlesAllSignals(run.PID()))
@@ -256,7 +256,7 @@ func TestLifecycle_WhenDoesStartReturnForAProgramThatNotifies(t *testing.T) {
 	start := q.StartBackground("sh", "-c", manager.export+"; exec "+shellescape.QuoteCommand(c.Argv("start")))
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	p := proc.Snapshot(q, pid)
-	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
+	proc.WaitFor(q, c.HasStatus(specs.StateRunning)) // start removes the FIFO after the program has begun
 	mounted := check.TopMount(q, check.Mounts(q, p), filepath.Dir(inContainer))
 	assert.Check(q, cmp.Contains(check.FlagsOf(mounted), "ro"), "flags of the mount of the socket")
 	entry := strings.Join(slices.DeleteFunc(slices.Clone(p.Env), func(e string) bool { return !strings.HasPrefix(e, "NOTIFY_SOCKET=") }), " ")
@@ -278,6 +278,7 @@ func TestLifecycle_WhenDoesStartReturnForAProgramThatNotifies(t *testing.T) {
 		q.LogCommand("systemd-notify %s   # in the container", strings.ReplaceAll(message, "\n", " "))
 	}
 	send("STATUS=loading")
+	c.State() // a start that does not wait would have returned in the time of another command
 	assert.Check(q, !start.Ended(), "start has returned before the program was ready: %s", start.Stderr())
 	// systemd reads the lines of a message in any order. runc (1.1.3 to 1.5.2) looks only at the beginning of the message. It passes on any
 	// value of READY, so the value shows which message it has passed on.
@@ -300,6 +301,7 @@ func TestLifecycle_WhenDoesStartReturnForAProgramThatNotifies(t *testing.T) {
 		assert.Check(q, cmp.Equal(barrier, "BARRIER=1"), "third message to the service manager")
 		assert.Assert(q, pipe >= 0, "no descriptor comes with BARRIER=1")
 		const patience = 20 * time.Second // runc itself waits for 30; a machine that stood still may be late
+		c.State()                         // a start that does not wait would have returned meanwhile
 		returned := start.Ended() && time.Since(reported) < patience
 		assert.Check(q, !returned, "start has returned before the service manager has closed the pipe: %s", start.Stderr())
 		assert.NilError(q, unix.Close(pipe))
@@ -385,6 +387,7 @@ func endWithoutReport(q *lab.Q, b *bundle.Bundle, manager *serviceManager) {
 	waiting := q.StartBackground("sh", "-c", manager.export+"; exec "+shellescape.QuoteCommand(ending.Argv("start")))
 	proc.WaitFor(q, proc.Runs(endingPID, "sleep"))
 	endingProcess := proc.Snapshot(q, endingPID)
+	ending.State() // a start that does not wait would have returned meanwhile
 	assert.Check(q, !waiting.Ended(), "start has returned before the program has ended: %s", waiting.Stderr())
 	ending.KillAndDelete(endingProcess)
 	proc.WaitFor(q, proc.Reaped(endingProcess.Identity)) // runc waits until /proc/PID is gone, and so for the parent

@@ -31,9 +31,9 @@ import (
 // configuration.
 //
 // The pid is recorded with its start time, so that runc does not take another process with the same pid for the container. What
-// changes while the container runs is not in the file: runc reads the status, the processes and the statistics from the kernel each
-// time. So the file is the same before and after the end of the container. It has no errors: runc writes these to stderr and into the
-// log of --log.
+// changes by itself while the container runs is not in the file: runc reads the status, the processes and the statistics from the kernel
+// each time. Only `runc update` writes the file again, with the new limits. So the file is the same before and after the end of the
+// container. It has no errors: runc writes these to stderr and into the log of --log.
 //
 // Hint: read <root>/<id>/state.json before and after kill, and follow each path in it.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state

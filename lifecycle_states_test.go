@@ -22,9 +22,10 @@ import (
 
 // A container is creating, created, running and stopped. The status paused is runc's own.
 //
-// The status is creating until `create` returns, so only a hook sees it. runc does not store the status. It derives the status from
-// three facts of the kernel: is the process alive, does the FIFO exist, is the cgroup frozen? The state document follows the
-// specification's schema, except in the status paused, which the schema does not have.
+// The status is creating while the hooks prestart, createRuntime and createContainer run. Only they and a seccomp agent read it: `runc
+// state` finds no container before create has written state.json. The hooks poststart and startContainer read created. runc does not store
+// the status. It derives the status from three facts of the kernel: is the process alive, does the FIFO exist, is the cgroup frozen? The
+// state document follows the specification's schema, except in the status paused, which the schema does not have.
 //
 // Hint: which three facts of the kernel tell the states apart?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state

@@ -29,9 +29,10 @@ import (
 // The flag is `runc --systemd-cgroup`; Docker and the kubelet set it by options of their own. linux.cgroupsPath is then
 // slice:prefix:name. An empty one is allowed, and names the scope runc-<id>.scope. A path is refused. Without the flag, runc takes
 // slice:prefix:name as the name of a directory. The unit's properties are those limits of config.json that systemd has properties
-// for; runc writes the others into the cgroup by itself. systemd stores each limit that was set by runc update or by
-// systemctl set-property. At systemctl daemon-reload it writes the stored limits again. So a limit that was written directly into a file of
-// the cgroup is lost. On cgroup v1, runc also makes cgroups in the hierarchies that systemd does not manage, and delete removes them.
+// for; runc also writes all limits into the cgroup by itself, among them those for which systemd has no property. systemd stores each
+// limit that was set by runc update or by systemctl set-property. At systemctl daemon-reload it writes the stored limits again. So a
+// limit that was written directly into a file of the cgroup is lost. On cgroup v1, runc also makes cgroups in the hierarchies that
+// systemd does not manage, and delete removes them.
 //
 // Hint: systemctl status of the scope; compare its properties with the files of the cgroup.
 // Spec: https://github.com/opencontainers/runc/blob/main/docs/systemd.md
@@ -77,7 +78,8 @@ func TestLifecycle_WhereDoesAContainerGoWithTheSystemdCgroupDriver(t *testing.T)
 	if g.V2 {
 		memory, memoryFile = "MemoryMax", "memory.max"
 	}
-	// agree asserts that systemd and the kernel have the same limits. systemd writes them a moment later.
+	// agree asserts that systemd and the kernel have the same limits. After set-property and daemon-reload systemd writes them, a moment
+	// later.
 	agree := func(after, pids string) {
 		proc.WaitFor(q, file.HasContent(filepath.Join(g.Dir("pids"), "pids.max"), pids))
 		tasksMax := scope.Property("TasksMax")

@@ -28,8 +28,9 @@ import (
 //
 // The pseudo terminal is in the container's own devpts. The slave becomes the program's descriptors 0 to 2, its controlling terminal
 // and /dev/console. runc sends the master by SCM_RIGHTS. After that there is no runtime between the caller and the program. What is
-// typed, ^C and a hangup go through the kernel alone. When the master is closed, the kernel sends SIGHUP to the session leader, which
-// is the program. The kernel drops the signal if the program is pid 1 and has no handler.
+// typed, ^C and a hangup go through the kernel alone. That holds for create, and for run and exec with --detach. In the foreground runc
+// keeps the master itself, and copies between it and its own terminal. When the master is closed, the kernel sends SIGHUP to the session
+// leader, which is the program. The kernel drops the signal if the program is pid 1 and has no handler.
 //
 // Hint: compare fields 6 to 8 of /proc/PID/stat and the links in /proc/PID/fd with and without process.terminal.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process
@@ -145,8 +146,8 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	assert.Check(q, cmp.Contains(runc.LastLogMessage(create), "console socket"))
 	q.Fact("create with a console socket and no terminal: error", runc.LastLogMessage(create))
 
-	q.Answer("runc sends the master of the terminal to the caller, as a file descriptor over the caller's socket. The slave stays in the " +
-		"container, and between the two there is only the kernel.")
+	q.Answer("With create or --detach, runc sends the master of the terminal to the caller, as a file descriptor over the caller's socket. " +
+		"The slave stays in the container, and between the two there is only the kernel.")
 }
 
 // assertSizeAndOwner asserts that a terminal has the size of config.json, and that its slave has the owner of config.json.
@@ -262,9 +263,11 @@ func (e terminalEnds) hangUp(pid proc.PID) {
 	e.q.Fact("the session leader's handler of SIGHUP writes", hung)
 	proc.WaitFor(e.q, proc.HasNoTerminal(pid))
 	e.q.Fact("controlling terminal afterwards", proc.Stat(e.q, pid).TTY)
-	openTTY := e.sh.Run("echo > /dev/tty")
-	assert.Check(e.q, openTTY.Code != 0, "the program can still open the terminal")
-	e.q.Fact("open of /dev/tty afterwards", openTTY.Out)
+	for _, device := range []string{"/dev/tty", "/dev/console"} { // the controlling terminal, and the slave by its name
+		open := e.sh.Run("echo > " + device)
+		assert.Check(e.q, open.Code != 0, "the program can still open %s", device)
+		e.q.Fact("open of "+device+" afterwards", open.Out)
+	}
 }
 
 // assertAnotherDevpts asserts that the terminal of the second container has the same number as the slave of the first one, in another

@@ -28,9 +28,9 @@ import (
 //
 // `runc init` is a process of the runtime itself, blocked in open(2) on the FIFO exec.fifo. Start opens the other end of the
 // FIFO, and `runc init` goes on to execve(2). Pid, start time, namespaces, cgroup and mounts stay the same. `runc init` runs in the
-// container, so its program file is a protected copy of runc: a program in the container once wrote into the host's runc through
-// /proc/PID/exe (CVE-2019-5736). The program begins with three open files: stdin, stdout and stderr. Others reach it only if the
-// caller passes them as LISTEN_FDS.
+// container, so its program file is runc on a read-only mount, or a sealed copy of runc: a program in the container once wrote into the
+// host's runc through /proc/PID/exe (CVE-2019-5736). The program begins with three open files: stdin, stdout and stderr. Others reach it
+// only if the caller passes them: as LISTEN_FDS, or by --preserve-fds.
 //
 // Hint: compare /proc/PID/{comm,exe,stat,ns,cgroup,mountinfo,fd} before and after start.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle,
@@ -160,7 +160,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q.Clause("Lifecycle: The runtime MUST run the user-specified program, as specified by process.", lab.Met)
 	marking.KillAndDelete(proc.Snapshot(q, markingPID))
 
-	q.Control("a caller with other open files: the program has none of them, unless the caller passes them as LISTEN_FDS")
+	q.Control("a caller with other open files: the program has none of them, unless the caller passes them, here as LISTEN_FDS")
 	startWithOpenFiles(q, container.Bundle, given)
 
 	q.TearDown("kill and delete the container: nothing of it is left, and state fails", func() {
@@ -182,7 +182,7 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 // into it.
 func assertRunsCopyOfRunc(q *lab.Q, b *bundle.Bundle, init proc.Process) {
 	assert.Check(q, !strings.HasPrefix(init.Exe, "/bin/"), "the process runs a program of the rootfs before start: %s", init.Exe)
-	// runc executes a sealed copy of itself, so compare the bytes and not the path.
+	// runc executes itself by another path, or a copy of itself, so compare the bytes and not the path.
 	runc.AssertIsRuntime(q, b, proc.ExeDigest(q, init.PID))
 	q.Fact("exe after create, whose content is that of runc", init.Exe)
 	isProtected := proc.ExeIsProtected(q, init.PID)
@@ -211,9 +211,9 @@ func startWithOpenFiles(q *lab.Q, b *bundle.Bundle, given map[int]string) {
 // The created process waits until another process opens exec.fifo for reading. Start does that, and then removes the FIFO.
 //
 // The created process is blocked in open(2) of a FIFO for writing, and such an open ends when a process opens the FIFO
-// for reading. It then writes one byte, 0, and executes the program. Any process that reads the FIFO starts the program, be it the
-// runtime or cat. runc takes a container for created as long as the FIFO is there. After a start by cat the FIFO remains: runc
-// reports a running program as created, until the FIFO is removed.
+// for reading. Then `runc init` writes one byte, the character 0, and executes the program. Any process that reads the FIFO starts the
+// program, be it the runtime or cat. runc reports a container whose process lives, and is not frozen, as created as long as the FIFO
+// exists. After a start by cat the FIFO remains: runc reports a running program as created, until the FIFO is removed.
 //
 // This is runc's own way: the specification says only that start runs the program. The FIFO's path is shown as the host names it:
 // `runc init` itself opens it again by a descriptor, /proc/self/fd/N.
