@@ -23,11 +23,10 @@ import (
 // An exec adds three events: that it was added, that it was started, as which process, and that it has ended, with its
 // status. A pause and a resume add one each.
 //
-// The exit of an exec is of the same topic as the task's own, and only its id tells them apart: of an exec it is the
-// exec's id, of the task the container's. A client that counts exits and does not look at the id takes the end of a
-// health check for the end of the task. Paused means frozen: a SIGSTOP is no pause, and no event is published for it. When the
-// task's process dies, the kernel kills its execs with it, and the exit of the task is the last one that is published, also if an
-// exec is only just starting.
+// The exit of an exec has the same topic as the task's own. Its id tells them apart: an exec's exit has the exec's id, the task's has the
+// container's id. A client that counts exits and does not look at the id takes the end of a health check for the end of the task. Paused
+// means frozen: a SIGSTOP is no pause, and no event is published for it. When the task's process dies, the kernel kills its execs with
+// it, and the exit of the task is the last one that is published, also if an exec is only just starting.
 //
 // Hint: `ctr events`, `ctr tasks exec -d`, and field 4 of /proc/PID/stat.
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto

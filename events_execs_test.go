@@ -28,14 +28,15 @@ import (
 )
 
 // Each exec has three events in this order: exec-added, exec-started and exit. The exit has the status of this exec, however many execs end
-// at once. The task's exit is the last event.
+// at once. The task's exit is the last exit.
 //
 // The kernel merges signals: if many children end at once, the shim receives one SIGCHLD. So the shim calls wait(2) until no ended child
 // remains. It also has to know which pid belongs to which exec, even if the program ends before `runc exec` has reported the pid. If the
 // shim loses an exit, a client waits for ever: for instance a liveness probe, for a dead process.
 //
 // An event may be received twice, and late: see TestEvents_CanAnEventComeTwice. Both copies have the same time. By its time, a client can
-// recognise a copy, and sort events.
+// recognise a copy, and sort events. When a shim dies after its task has ended, containerd itself publishes the exit again, with another
+// time and perhaps another status: TestTask_WhatHappensWhenTheShimDies.
 //
 // Hint: stop the shim with SIGSTOP, kill some execs, and look at SigPnd and ShdPnd in /proc/SHIM/status; then SIGCONT.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#events
@@ -72,7 +73,7 @@ func TestEvents_WhatHappensWhenManyExecsEndAtOnce(t *testing.T) {
 	}
 	assert.Check(q, cmp.DeepEqual(exits, want), "exit statuses in the events")
 	q.Fact("short execs: events of the first", histories["short-01"])
-	q.Fact("short execs: exits", len(exits))
+	q.Fact("short execs: execs without an exit", short-len(exits)) // how many execs there are depends on the machine's memory
 
 	q.Step("look at the shim: it has waited for all children that have ended, so none of them is a zombie")
 	proc.WaitFor(q, onlyChild(q, shim.PID, init.PID))

@@ -160,9 +160,9 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 // earlier CloseIO. ctr calls CloseIO once, when its own input ends. An empty input ends at once: mostly before ctr has started the exec, or
 // even before ctr can call CloseIO. The same goes for `ctr run` and `ctr tasks start`. During the start, the shim holds a lock of the
 // exec, and containerd asks the shim for the exec's state before it passes CloseIO on. So the call returns after the start. But the shim
-// opens both ends of the FIFO in the background. If no client has the FIFO open, a CloseIO between the two leaves the reading end waiting for a
-// writer, and the program for its input.
-// A client should call CloseIO after Start has returned, or give no stdin (cio.NullIO) if it has no input. Then stdin is /dev/null.
+// opens both ends of the FIFO in the background. If no client has the FIFO open, a CloseIO between the two leaves the reading end waiting
+// for a writer, and the program for its input. A client should call CloseIO after Start has returned, or give no stdin (cio.NullIO) if it
+// has no input. Then stdin is /dev/null.
 //
 // Hint: `ls -l /proc/SHIM/fd` while `ctr tasks exec … cat < /dev/null` waits: how does the shim hold the FIFO of stdin?
 // Spec: https://github.com/containerd/containerd/blob/main/api/services/tasks/v1/tasks.proto

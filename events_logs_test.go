@@ -44,6 +44,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	// The shim calls it in the bundle. When create fails, the bundle and the log in it are soon deleted, so the log is
 	// copied.
 	debugRunc := q.WriteWrapper("runc-debug", `"$RUNC" --debug "$@"; code=$?; cp log.json `+logCopy+`; exit $code`)
+	copyLog := q.WriteWrapper("runc-copy-log", `"$RUNC" "$@"; code=$?; cp log.json `+logCopy+`; exit $code`)
 	d := ctrd.Start(q, ctrd.WithConfig("[debug]\n  level = \"debug\""))
 	log := filepath.Join(q.Dir, "containerd", "log")
 	ref := d.PullImage()
@@ -117,13 +118,14 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	assert.Check(q, len(atInfo) < len(atDebug), "%d lines at level info, %d at debug", len(atInfo), len(atDebug))
 	q.Fact("lines about the task, at info", len(atInfo))
 
-	q.Step("start a task whose program is missing: at this level, too, runc leaves the reason in log.json, and ctr prints it")
+	q.Step("start a task whose program is missing: without --debug, too, runc leaves the reason in log.json, and ctr prints it")
 	failing := q.ID("cdb-failing")
-	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: debugRunc}, ref, failing, "no-such-program")
+	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: copyLog}, ref, failing, "no-such-program")
 	r := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, failing)
 	assert.Check(q, r.Code != 0, "a task of a missing program starts:\n%s", r)
 	var reasons []string
 	for _, e := range readRuncLog(q, logCopy) {
+		assert.Check(q, e.Level != "debug", "runc without --debug logs: %s", e.Msg)
 		if e.Level == "error" {
 			reasons = append(reasons, e.Msg)
 		}
@@ -134,7 +136,7 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	assert.Check(q, !file.Exists(d.Bundle(failing)), "the bundle is still there: %s", d.Bundle(failing))
 	q.Fact("the reason", reasons[0])
 
-	q.Answer("They add what the daemon and the shim do, with pids, in one file. runc's log is another file, and it has only " +
+	q.Answer("Debug logs add what the daemon and the shim do, with pids, in one file. runc's log is another file, and it has only " +
 		"the reason of a failure.")
 }
 

@@ -31,10 +31,10 @@ import (
 // Which files depends on the cgroup version, and so do the metrics' type and their names: cpuacct.usage in nanoseconds
 // on v1, cpu.usage_usec on v2. They are about the cgroup, so they include all processes of the container, and what the
 // runtime's own processes used there at the start. A client that wants a rate has to ask twice. A limit that is not set
-// is 0 for pids on v1, the largest number on v2, and for memory on v1 the largest number of bytes that is whole pages: no word says
-// "none".
+// has a number as well. On v2 it is the largest 64-bit number, for pids and for memory. On v1 it is 0 for pids, and for memory the largest
+// number of whole pages, in bytes.
 //
-// Hint: the names in `ctr tasks metrics` are, on v1, file names.
+// Hint: the names in `ctr tasks metrics` are, on v1, mostly file names (pids.limit is pids.max).
 // Spec: https://github.com/containerd/cgroups
 // Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
 func TestEvents_DoTheMetricsAgreeWithTheCgroup(t *testing.T) {

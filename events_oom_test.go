@@ -29,11 +29,12 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// An out-of-memory kill (OOM) publishes one event more, /tasks/oom with the container's id, beside an exit with status 137.
+// An out-of-memory kill (OOM) publishes an event more, /tasks/oom with the container's id, beside an exit with status 137.
 //
 // 137 is 128 and 9, SIGKILL, whatever sent it. The exit alone does not distinguish the kernel's OOM killer from a
-// `kill -9`; the oom event does, and so does the cgroup's counter, as long as the cgroup exists. The shim watches that
-// counter and publishes the event. It names the container, but not the process that was killed, or its memory.
+// `kill -9`; the oom event does, and so does the cgroup's counter, as long as the cgroup exists. On v2 the shim watches that
+// counter. On v1 the kernel notifies both the shim and the daemon by an eventfd, so the event may come twice. It names the container, but
+// not the process that was killed, or its memory.
 //
 // Hint: memory.events on v2, memory.oom_control on v1; what does `ctr events` show before the exit?
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
@@ -117,7 +118,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	q.Fact("after SIGKILL: oom_kill", oomKillsIn(g))
 	q.Fact("after SIGKILL: events", topics)
 
-	q.Answer("The oom event tells that memory was the reason, and in which container. The exit status 137 does not show that: " +
+	q.Answer("The oom event shows that the OOM killer has killed a process in this container. An exit status 137 alone does not show that: " +
 		"any SIGKILL gives it, whatever sends it.")
 }
 
@@ -125,8 +126,9 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 // no exit event.
 //
 // The OOM killer chooses the process of the cgroup that uses most memory. Only the parent of this process receives its exit status. The
-// shim sees only the cgroup's counter. So the oom event does not show which process died, nor whether the task has ended. The kernel's log
-// names the process. A client that missed the event can read the counter in the task's metrics, as long as the task exists.
+// shim learns only that the OOM killer has killed in this cgroup. So the oom event does not show which process died, nor whether the task
+// has ended. The kernel's log names the process. A client that missed the event can read the counter in the task's metrics, as long as
+// the task exists.
 //
 // With memory.oom.group=1, on v2, the kernel kills all processes of the cgroup, so the task ends as well. Neither ctr nor runc sets it. The
 // kubelet does, since Kubernetes 1.28. Since 1.32 its option singleProcessOOMKill undoes that. On v1 there is no such file.

@@ -21,7 +21,9 @@ import (
 //
 // A client that comes later can ask for the present, not for the past: the task's state, its pid, its exit status and
 // the time of its end, as long as the task is not deleted. So a client subscribes first, then asks, and then listens. A
-// subscription ends with its daemon, with an error. A new subscription at the next daemon receives no earlier event.
+// subscription ends with its daemon, with an error. A new subscription at the next daemon receives no event that the earlier daemon has
+// published. An event that a shim could not deliver meanwhile is published late, with its old time:
+// TestTask_WhatIfTheTaskEndsWhileContainerdIsDown.
 //
 // Hint: start a second `ctr events` a moment after the first.
 // Spec: https://github.com/containerd/containerd/blob/main/core/events/exchange/exchange.go, https://github.com/containerd/containerd/blob/main/api/services/events/v1/events.proto

@@ -23,7 +23,7 @@ import (
 
 // A slow listener does not hold up the others. Each subscription has a queue of its own in the daemon, and the queue has no bound.
 //
-// A publisher is done as soon as its event is in the queues, and the other listeners get it from theirs. What a slow
+// A publisher is done as soon as the daemon has taken its event: it waits for no listener. What a slow
 // listener has not read is not lost, and stays in order. But it is in containerd's memory until the listener reads it
 // or ends. A subscription that no process reads is a leak.
 //
@@ -67,8 +67,6 @@ func TestEvents_DoesASlowListenerHoldUpTheOthers(t *testing.T) {
 		slow.next(strconv.Itoa(n))
 	}
 	grownWithReaders := anonymousMemory(q, d) - before
-	q.Fact("events", count)
-	q.Fact("bytes of each", size)
 	q.Fact("both read: containerd grew by", lab.Chance(mebibytes(grownWithReaders)))
 
 	q.Step("let one stop reading: the other still receives each event before the next is published")
@@ -79,7 +77,7 @@ func TestEvents_DoesASlowListenerHoldUpTheOthers(t *testing.T) {
 		times = append(times, quick.next(strconv.Itoa(n)))
 	}
 	grownWithoutReader := anonymousMemory(q, d) - before
-	q.Fact("received by the other, one by one", count)
+	q.Fact("received by the other, one by one", len(times))
 	q.Fact("one does not: containerd grew by", lab.Chance(mebibytes(grownWithoutReader)))
 
 	q.Step("compare containerd's memory: the queue is in it")
@@ -88,11 +86,13 @@ func TestEvents_DoesASlowListenerHoldUpTheOthers(t *testing.T) {
 	assert.Check(q, grownWithReaders < count*size/2, "with listeners that read, containerd has grown by %s", mebibytes(grownWithReaders))
 
 	q.Step("let the slow listener read again: it receives all events, in order, with the times of publishing")
+	read := 0
 	for n := range count {
 		at := slow.next(strconv.Itoa(n))
 		assert.Assert(q, at.Equal(times[n]), "time of event %d: %v for the slow listener, %v for the quick one", n, at, times[n])
+		read++
 	}
-	q.Fact("read afterwards, in order", count)
+	q.Fact("read afterwards, in order", read)
 
 	q.Answer("No. containerd has a queue for each listener, and the queue has no bound: it pays for a slow listener with its memory.")
 }

@@ -26,7 +26,7 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Six processes in a row, from the shim's helper to the program: clone and execve lead from each one to the next.
+// strace sees six processes, one after the other, from the shim's helper to the program: clone and execve lead from each one to the next.
 //
 // The helper starts the shim and ends. The shim mounts the snapshot and calls runc create, which calls itself as `runc
 // init`. That process (stage 0) clones stage 1, which unshares the namespaces. But a pid namespace is only for
@@ -35,7 +35,7 @@ import (
 // start opens the other end, and stage 2 calls execve: the last call of runc, and the first of the program.
 //
 // Hint: strace -D leaves the program the child of its caller; `grep TracerPid /proc/PID/status` names the tracer.
-// Spec: https://github.com/opencontainers/runc/blob/main/libcontainer/nsenter/README.md
+// Spec: https://github.com/opencontainers/runc/blob/main/libcontainer/nsenter/nsexec.c
 // Kernel: https://man7.org/linux/man-pages/man2/pivot_root.2.html
 func TestEvents_WhatDoesStraceSee(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does strace see, from shim to runc to init?")
@@ -93,7 +93,7 @@ exec "$RUNC" "$@"`)
 	cloneStage1 := tr.Next("stage 0's clone", stage0.PID, `^clone.*CLONE_PARENT.*`+strace.CreatesProcess)
 	stage1 := proc.PID(cloneStage1.Result())
 	q.Fact("process that cloned stage 0", tr.Parent(stage0.PID))
-	q.Fact("stage 0's execve", regexp.MustCompile(`"init"`).FindString(stage0.Text))
+	q.Fact("stage 0's execve: arguments", regexp.MustCompile(`\[[^\]]*\]`).FindString(stage0.Text))
 
 	q.Step("look at stage 1: it unshares exactly the namespaces that the program does not share with the host")
 	unshare := tr.Next("stage 1's unshare", stage1, `^unshare\(.*CLONE_NEW`)
@@ -150,7 +150,7 @@ exec "$RUNC" "$@"`)
 		}
 	})
 
-	q.Answer("It sees the shim's helper, the shim, runc create, and three stages of runc init. These call unshare, mount and " +
+	q.Answer("strace sees the shim's helper, the shim, runc create, and three stages of runc init. These call unshare, mount and " +
 		"pivot_root, wait at the FIFO, and call execve, in this order.")
 }
 

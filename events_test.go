@@ -19,7 +19,8 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// containerd tells that a task was created, started, ended and deleted; with pid, time and exit status, each as the kernel reports it.
+// containerd publishes that a task was created, started, ended and deleted: with the pid, the exit status, and the time at which the shim
+// noticed it.
 //
 // The shim publishes the events through containerd, and each client that listens at that moment receives them. Reading
 // publishes none: without a task and without a change of containerd's own records, the stream is empty. The shim that publishes
@@ -42,8 +43,9 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	d.Ctr("tasks", "ls")
 	d.Ctr("containers", "info", id)
 	d.Ctr("images", "ls")
-	assert.DeepEqual(q, ctrd.Topics(stream.TakeEvents()), []string{})
-	q.Fact("events without a task", ctrd.Topics(stream.TakeEvents()))
+	none := ctrd.Topics(stream.TakeEvents())
+	assert.DeepEqual(q, none, []string{})
+	q.Fact("events without a task", none)
 
 	q.Step("start: two events, and both name the process that the kernel shows")
 	d.StartTask(id)
@@ -128,5 +130,6 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	})
 	q.Fact("seen by both", ctrd.Topics(stream.Events())[:2])
 
-	q.Answer("When it was created, started, ended and deleted, and as which process. In between containerd publishes nothing: a client has to ask.")
+	q.Answer("containerd publishes when a task is created, started, ended and deleted, and as which process. While the program only runs, it " +
+		"publishes nothing: a client has to ask. An exec, a pause, a resume and an out-of-memory kill publish events of their own.")
 }

@@ -26,8 +26,11 @@ import (
 //
 // The shim cannot know whether containerd has not received the event, or only answers late. A busy machine is enough to make the answer
 // late. The shim sends the event again up to five times, after one second, after two, and so on. After that it drops the event, so an
-// event may also come never. The second copy may arrive after newer events. So a client that counts exits, or restarts something at each
+// event may also be lost. The second copy may arrive after newer events. So a client that counts exits, or restarts something at each
 // exit, has to recognise a copy by its time, topic and id.
+//
+// When a shim dies after its task has ended, containerd itself publishes the exit again, with another time and perhaps another status:
+// TestTask_WhatHappensWhenTheShimDies.
 //
 // Hint: kill a task while containerd is stopped (SIGSTOP), continue containerd after six seconds, and watch `ctr events`.
 // Spec: https://github.com/containerd/containerd/blob/main/pkg/shim/publisher.go

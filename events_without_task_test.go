@@ -29,8 +29,8 @@ import (
 //
 // Events are neither a log nor an account of what the kernel does. Reading publishes none. Changes of leases, and of
 // the labels of blobs and snapshots, publish none either. When the garbage collector removes snapshots, containerd
-// publishes that; when it removes blobs, it does not. Of a task the start and the end are published, and nothing in
-// between: no signal, no output, no fork, no child's death, no new limit.
+// publishes that; when it removes blobs, it does not. Of a task, containerd publishes the start, the end, execs, pauses and
+// out-of-memory kills, but not what the program does: no signal, no output, no fork, no child's death, no new limit.
 //
 // Hint: `ctr events` in a second terminal, then everything else that ctr can do.
 // Spec: https://github.com/containerd/containerd/tree/main/api/events
@@ -77,7 +77,7 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 		{"a blob's label", []string{"content", "label", blobs[0], "lesson=events"}, []string{}},
 		{"a snapshot's label", []string{"snapshots", "label", id, "lesson=events"}, []string{}},
 		{"a lease", []string{"leases", "create", "--id", "lesson"}, []string{}},
-		{"reading an image's manifest", []string{"content", "get", blobs[0]}, []string{}},
+		{"reading a blob", []string{"content", "get", blobs[0]}, []string{}},
 	} {
 		if row.argv == nil {
 			d.CreateContainerWith(nil, ref, id, "sh", "-c", forkOnSignal)
@@ -106,6 +106,8 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	proc.WaitFor(q, file.HasContent(output, "ready\nforked"))
 	children := proc.Children(q, pid)
 	assert.Assert(q, cmp.Len(children, len(before)+1), "children of the program, after a signal")
+	whileRunning := takeEvents()
+	q.Fact("a signal, a line of output, a fork", ctrd.Topics(whileRunning))
 	forked := proc.Snapshot(q, children[len(children)-1])
 	q.KillProcess(forked)
 	proc.WaitFor(q, proc.Dead(forked.Identity))
@@ -114,15 +116,14 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	limit := &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: new(int64(77))}}
 	assert.NilError(q, d.Task(id).Update(context.Background(), containerd.WithResources(limit)))
 	assert.Check(q, cmp.Equal(cgroup.Of(q, "/"+d.Namespace+"/"+id).Read("pids", "pids.max"), "77"))
-	whileRunning := takeEvents()
-	q.Fact("a signal, a line of output, a fork", ctrd.Topics(whileRunning))
-	q.Fact("a child's death, metrics, a limit", ctrd.Topics(whileRunning))
+	afterwards := takeEvents()
+	q.Fact("a child's death, metrics, a limit", ctrd.Topics(afterwards))
 
 	q.TearDown("kill the task: the end is published, and nothing before it, because the events of one shim come in order", func() {
 		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 		proc.WaitFor(q, proc.Dead(task.Identity))
 		stream.WaitFor("/tasks/exit")
-		events := append(whileRunning, takeEvents()...)
+		events := slices.Concat(whileRunning, afterwards, takeEvents())
 		assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/exit"})
 		assert.Check(q, cmp.Equal(events[0].Body.(*eventsapi.TaskExit).Pid, uint32(pid)))
 		q.Fact("of the task, all in all", ctrd.TaskTopics(allTopics))
@@ -143,8 +144,8 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 		q.Fact("image and its blobs deleted", ctrd.OtherTopics(topics))
 	})
 
-	q.Answer("It has no events about tasks then, but it has those about changes of containerd's own records. Reading publishes " +
-		"no event, and neither does what a task does while it runs.")
+	q.Answer("Without a task the stream has no events about tasks, but it has those about changes of containerd's own records. Reading " +
+		"publishes no event, and neither does what a task's program does.")
 }
 
 // forkOnSignal is a shell script that, at each SIGUSR1, starts a child and prints "forked".

@@ -110,6 +110,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	d.CreateContainerByClient(ctrd.ClientOptions{ShimCgroup: shimCgroup + "/missing"}, ref, missing, "sleep", "3600")
 	refused := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, missing)
 	assert.Check(q, refused.Code != 0, "the task was started without its ShimCgroup:\n%s", refused)
+	assert.Check(q, cmp.Contains(refused.Stderr, "cgroup "+shimCgroup+"/missing"), "the error of tasks start")
 	check.NoCgroup(q, shimCgroup+"/missing")
 	q.Fact("error of tasks start", runc.LastLogMessage(refused))
 

@@ -43,10 +43,10 @@ import (
 
 // One command of ctr makes a few calls, and the same that a program makes: ctr is a Go client with flags.
 //
-// Both leave the same container, snapshot, task and process; ctr only adds labels. The calls show which side does the
-// work: it is the client that makes the snapshot and writes config.json, before it asks for a container that names both,
-// and it is the client that looks before it deletes. A pull is one call to a daemon that can transfer by itself, and a
-// long series of calls where the client fetches.
+// Both leave the same container, snapshot, task and process; ctr only adds labels. The calls show which side does the work. The client has
+// the snapshot prepared and composes the configuration, before it asks for a container that names both. containerd writes the
+// configuration as config.json when a task is created. The client also looks before it deletes. A pull is one call to a daemon that can
+// transfer by itself, and a long series of calls where the client fetches.
 //
 // Hint: put a proxy before containerd's socket, ctr --address; the method's name is in each request.
 // Spec: https://github.com/containerd/containerd/tree/main/api/services
@@ -101,7 +101,7 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 	q.Step("compare the labels of the two containers: only ctr adds some")
 	labels := slices.Sorted(maps.Keys(byCtr.labels))
 	assert.Check(q, cmp.Len(byGo.labels, 0), "labels of the Go client's container: %v", byGo.labels)
-	if ours { // whose config has no label, but a signal
+	if ours { // whose config has neither labels nor a StopSignal: ctr writes SIGTERM
 		assert.Check(q, cmp.DeepEqual(labels, []string{"io.containerd.image.config.stop-signal"}), "labels that ctr adds")
 	}
 	q.Fact("labels that ctr adds", labels)

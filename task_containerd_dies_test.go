@@ -18,12 +18,13 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// What runs survives, all of it: shim, program, execs, socket, mount, cgroup. What has stopped does not.
+// A running task survives, all of it: shim, program, execs, socket, mount, cgroup. A stopped task does not.
 //
 // The shim is no child of containerd and listens on a socket of its own, so a containerd that dies, by whatever signal,
 // takes nothing with it. Where systemd runs it, that needs KillMode=process in the unit: by default, systemd ends all processes
-// of the unit's cgroup, and the shims are there too. containerd's own unit also has Delegate=yes, so that systemd leaves the cgroups of
-// containers alone, and OOMScoreAdjust=-999, which shims, and tasks that name no score, inherit as -998.
+// of the unit's cgroup, and the shims are there too. containerd's own unit also has Delegate=yes, so that systemd leaves alone
+// what is below the unit's cgroup. The tasks' cgroups are elsewhere by default. And it has OOMScoreAdjust=-999: shims, and tasks that
+// name no score, have -998.
 // See https://github.com/containerd/containerd/blob/main/docs/ops.md#systemd
 //
 // The next containerd reads the bundles below its state directory, finds in each how its shim is reached, and asks it. Clients are

@@ -26,11 +26,11 @@ import (
 // A task's files come from the image's layers, each unpacked into a directory of its own; the container sees them one over the other, and
 // below a directory that takes what it writes.
 //
-// Every step from the image's name to the mount goes by a digest or a path. The tag names an index, that a manifest, that
-// the config and the layers, each by the digest of its bytes. The digest of a layer's uncompressed bytes is its DiffID; the
-// DiffIDs from the bottom up give the chain ID, and that is the name of the snapshot. The snapshots' directories are the
-// lower directories of an overlay. A file that is changed is first copied up; one that is deleted becomes a whiteout, a
-// character device 0:0, which hides the one below.
+// Every step from the image's name to the mount goes by a digest or a path. The tag names an index. The index names a
+// manifest, and the manifest names the config and the layers, each by the digest of its bytes. The digest of a layer's uncompressed bytes
+// is its DiffID; the DiffIDs from the bottom up give the chain ID, and that is the name of the snapshot. The snapshots' directories are
+// the lower directories of an overlay. A file that is changed is first copied up; one that is deleted becomes a whiteout, a character
+// device 0:0, which hides the one below.
 //
 // Hint: sha256sum below io.containerd.content.v1.content, and the overlay's options in /proc/self/mountinfo.
 // Spec: https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid

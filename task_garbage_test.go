@@ -20,13 +20,12 @@ import (
 	"cdblab/helpers/lab"
 )
 
-// Everything that refers to a snapshot protects it: a lease, a container, a label, or another snapshot on top. What nothing refers to is
-// removed.
+// A snapshot is protected if references lead to it from a root: an image, a container, a lease, or a label containerd.io/gc.root. A
+// protected snapshot also protects the snapshots below it. The next collection removes all others.
 //
-// The collector starts at the roots, which are images, containers, leases, and whatever has the label containerd.io/gc.root;
-// it follows references and labels of references, and removes the rest: blobs and snapshots. So removing an image removes
-// a name, and the files go with the next collection, unless something else leads to them. ctr labels what it prepares by
-// hand; a client that labels nothing and holds no lease may lose its snapshot at any moment.
+// The collector starts at the roots. It follows the references of records and of labels (containerd.io/gc.ref), and removes the other
+// blobs and snapshots. So removing an image removes a name. Its files go with the next collection, unless another root leads to them. ctr
+// labels the snapshots that it prepares by hand. A client that sets no label and holds no lease may lose its snapshot at any moment.
 //
 // Before a containerd namespace can be removed, its containers and images have to go, and after those the garbage.
 //
@@ -129,8 +128,8 @@ func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	assert.Check(q, !slices.Contains(namespaces, d.Namespace), "the namespaces after namespaces remove: %v", namespaces)
 	q.Fact("the namespace is listed", slices.Contains(namespaces, d.Namespace))
 
-	q.Answer("Everything that refers to it protects it: a lease, a container, a root label, or a snapshot on top. The next " +
-		"collection removes a snapshot to which nothing refers.")
+	q.Answer("A snapshot is protected if references lead to it from a root: an image, a container, a lease, or a label " +
+		"containerd.io/gc.root. A protected snapshot also protects the snapshots below it. The next collection removes all others.")
 }
 
 // watchedSnapshots are the snapshot of the image's layer and those that the question makes over it.
@@ -154,13 +153,18 @@ func watchSnapshots(d *ctrd.Daemon, chain string, over ...string) watchedSnapsho
 // remaining lists the snapshots that exist. The list of the snapshotter and the directories on the disk must agree.
 func (w watchedSnapshots) remaining(q *lab.Q) []string {
 	listed, onDisk := []string{}, []string{}
-	table := w.d.Ctr("snapshots", "ls").Stdout
+	var keys []string // the first column; the second one is the parent's key
+	for line := range strings.Lines(w.d.Ctr("snapshots", "ls").Stdout) {
+		if row := strings.Fields(line); len(row) > 0 {
+			keys = append(keys, row[0])
+		}
+	}
 	for _, key := range w.keys {
 		name := key
 		if key == w.chain {
 			name = "layer"
 		}
-		if strings.Contains(table, key) {
+		if slices.Contains(keys, key) {
 			listed = append(listed, name)
 		}
 		if file.Exists(w.dirOf[key]) {

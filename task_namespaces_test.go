@@ -20,7 +20,8 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// Names. The same id in two of them is two containers, with nothing in common but the blobs; the kernel knows nothing of it.
+// containerd namespaces isolate names. The same id in two of them is two containers, which share only the blobs. The kernel knows nothing
+// of them.
 //
 // A containerd namespace is a first word in every key of containerd's database, and a directory or a cgroup in everything
 // that is made from it: bundle, shim's socket, runtime's state, cgroup. What goes by digest alone is there once: a blob that
@@ -137,6 +138,6 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 		q.Fact("the other task: status", status)
 	})
 
-	q.Answer("They isolate names: the same id in two of them is two containers, two tasks and two snapshots. They share the " +
+	q.Answer("containerd namespaces isolate names: the same id in two of them is two containers, two tasks and two snapshots. They share the " +
 		"blobs, and the kernel knows nothing of them.")
 }

@@ -34,8 +34,8 @@ import (
 // for orphans with PR_SET_CHILD_SUBREAPER (a subreaper), else to pid 1. The shim has asked, so it learns how its task ends.
 // containerd has not, so the shim outlives it.
 //
-// The shim still shows where it comes from: its session is containerd's. Its oom_score_adj is one above containerd's, so the
-// kernel's OOM killer prefers it, and the task inherits that.
+// The shim still shows where it comes from: its session is containerd's. Its oom_score_adj is one above containerd's: if both use the
+// same memory, the kernel's OOM killer chooses the shim. The task inherits that.
 //
 // Hint: fields 4 (parent), 5 (process group) and 6 (session) of /proc/PID/stat, from the task's process upwards.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#flow

@@ -30,8 +30,9 @@ import (
 // except its processes stays until a client deletes the task. When an exec dies, the task runs on.
 //
 // The task's own process is pid 1 of its pid namespace. When it dies, the kernel kills all others there with it. Shim, bundle, mount and
-// cgroup stay, and so does the exit status, for any client that asks, however late. The status is what the kernel reported to the parent:
-// 128 and the signal's number, or what a handler has made of it. A client that waits, or listens to events, receives it at once.
+// cgroup stay, and so does the exit status, for any client that asks, however late. The kernel reports an exit status or a signal to
+// the parent. For a signal, the shim makes the status 128 plus the signal's number. A client that waits, or listens to events, receives
+// it at once.
 //
 // Hint: kill -KILL the pid that `ctr tasks ls` shows, and ask `ctr tasks ls` again.
 // Spec: https://github.com/containerd/containerd/blob/main/api/services/tasks/v1/tasks.proto

@@ -25,13 +25,13 @@ import (
 	"cdblab/helpers/lab"
 )
 
-// A file for each thing that it fetched, a directory for each layer that it unpacked, and records that hold on to them.
+// A pull leaves a file for each blob that it fetched, a directory for each layer that it unpacked, and records and labels that protect them
+// from the garbage collector.
 //
-// The pull asks for the tag once, with a HEAD, and receives a digest; from there on everything is asked for by digest, and
-// what is on the disk already is not asked for. Labels tie it all together: index to manifest, manifest to config and
-// layers, config to the uppermost snapshot. The image's record, which is a name for the index, so keeps the rest from the
-// garbage collector. A download in progress is an ingest, and is gone when it is done, as is the lease that held it all
-// before there was a record.
+// The pull asks for the tag once, with a HEAD request, and receives a digest. From then on it asks for everything by digest, and does not
+// ask for what is on the disk already. Labels lead from the index to the manifest, from the manifest to the config and the layers, and from
+// the config to the uppermost snapshot. So the image's record, which is a name for the index, protects all of them. A download in progress
+// is an ingest. It is gone when the download is complete, and so is the lease that protected everything before there was a record.
 //
 // Hint: `ctr content ls`, `ctr snapshots info`, and the registry's log.
 // Spec: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pull,
@@ -143,7 +143,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	assert.Check(q, cmp.Equal(file.Exists(d.BlobPath(layer)), !byTransfer), "the layer's blob exists")
 	q.Fact("asked after a layer was removed", withoutDigests(asked))
 
-	q.Answer("It leaves blobs, which are named by their digest, snapshots, which are named by their chain ID, a name for the " +
+	q.Answer("A pull leaves blobs, which are named by their digest, snapshots, which are named by their chain ID, a name for the " +
 		"image, and labels that hold them together. What is there is not fetched again.")
 }
 

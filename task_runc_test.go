@@ -20,13 +20,13 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Behind the shim, and only for moments: a new runc for each thing that is done to the container, and none while it runs.
+// The shim calls runc, each time for a moment: to create, start, exec, list, pause, resume, kill and delete. No runc runs while the task
+// runs. The shim itself signals execs, reads metrics and sets the terminal's size.
 //
-// To the shim runc is a program with a command line, the same that a reader types: create, start, exec, pause, resume, kill,
-// delete. It finds what it did before in its state directory, one for each containerd namespace, and so does a runc that is
-// called by hand. The runtime option BinaryName (ctr's --runc-binary) names a program that takes its place. Such a program
-// must understand these commands, ps, with which containerd lists the processes of each task, also when it comes back, and, for
-// those who use them, update, checkpoint, restore and features.
+// To the shim runc is a program with a command line, the same that a reader types. runc finds what it did before in its state directory,
+// one for each containerd namespace, and so does a runc that is called by hand. The runtime option BinaryName (ctr's --runc-binary) names
+// a program that takes its place. Such a program must understand these commands, ps, with which containerd lists the processes of each
+// task, also when it comes back, and, for those who use them, update, checkpoint, restore and features.
 //
 // Hint: put a script in runc's place that writes down its arguments, and then executes runc.
 // Spec: https://github.com/opencontainers/runtime-tools/blob/master/docs/command-line-interface.md

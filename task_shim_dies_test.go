@@ -24,8 +24,8 @@ import (
 // Without its parent the container's process would run on, and no process would learn how it ends. So containerd, which
 // holds a connection to the shim, cleans up as soon as that connection breaks: it runs the shim's program once more, as `shim delete`,
 // and that runs `runc delete --force`. containerd publishes an exit with 137, which is 128 and KILL's number, and a delete. It
-// publishes nothing of execs. If the process had ended before, the shim has saved its status in the bundle (exit.json, containerd 2.2
-// and newer). containerd then publishes that exit a second time.
+// publishes nothing of execs. If the process had ended before, the shim has saved its status in the bundle (exit.json; the shims of
+// containerd 2.3.4 and before save nothing). containerd then publishes that exit a second time.
 //
 // The cleanup has a timeout, by default 5 s (io.containerd.timeout.shim.cleanup). Where that is too short, an exit with 255 is
 // published, and the process may be alive. That is not shown here: the lab's containerd has a longer timeout.

@@ -22,15 +22,15 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// How the root filesystem is put together, and what that costs on disk. What the program sees is the same.
+// Another snapshotter changes how the root filesystem is put together, and what it costs on disk. The program sees the same files.
 //
 // overlayfs has a directory for each layer and lays the kernel's overlay over them; a new container costs two empty
 // directories. native has no help from the kernel: it copies the whole tree for each layer and again for each container,
 // and binds the copy. erofs makes an image file of each layer and mounts it, with a loop device where the kernel cannot
 // mount a file (before 6.12), below an overlay.
 //
-// The daemon's service for pulls (containerd 2) unpacks for those snapshotters only that its configuration names, which is
-// the default one; `--local` has ctr do it, for any.
+// The daemon's service for pulls (containerd 2) unpacks only for the snapshotters that its configuration names. By default these are
+// overlayfs and, since containerd 2.3 and where mkfs.erofs has --tar, erofs. With `--local`, ctr unpacks by itself, for any snapshotter.
 //
 // Hint: /proc/self/mountinfo, `du`, and `ls -i` of the same file in two containers.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/snapshotters/README.md
@@ -88,7 +88,7 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 				assert.Check(q, used < program/4, "%s has %d bytes, of a program of %d", first.writable, used, program)
 				assert.Check(q, cmp.Len(first.shared, 2))
 			}
-			q.Fact(s.name+": a container has a copy", s.copies)
+			q.Fact(s.name+": a container has a copy of the program", used >= program)
 
 			q.Step("%s: look from inside: nothing of that is seen", s.name)
 			p := proc.Snapshot(q, d.TaskPID(ids[0]))

@@ -24,10 +24,10 @@ import (
 // A stopped task holds all but its process until it is deleted: shim, socket, mount, cgroup, bundle, FIFOs, runtime state, exit status
 // and id.
 //
-// An exit status must wait somewhere until a client asks, and that place is the shim: it goes on living for the sake of a
-// number. `tasks delete` frees all of it, in the shim's and the runtime's words and in the daemon's. What the program wrote
-// is no part of the task: the snapshot belongs to the container, a second task finds the files of the first, and only
-// `containers delete` gives them up.
+// An exit status must wait somewhere until a client asks. It waits in the shim, which therefore does not end with the program. `tasks
+// delete` frees all of it: the shim calls `runc delete` and ends, and containerd removes the bundle and forgets the task. What the program
+// wrote is no part of the task: the snapshot belongs to the container, and a second task finds the files of the first. Only `containers
+// delete` gives them up.
 //
 // Hint: what of ps, findmnt, /sys/fs/cgroup and the bundle's directory changes when the program ends, and what at delete?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle

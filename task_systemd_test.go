@@ -30,9 +30,9 @@ import (
 // finds it. The task is in a cgroup of its own, so even by default systemd does not end the task itself. But no program can
 // report its exit any more, and containerd, as it starts, kills a task without a shim.
 //
-// Delegate=yes keeps no task alive. It only marks the unit's cgroup, by an extended attribute. The mark tells systemd not to touch the
-// cgroups below. Delegate=yes also makes OOMPolicy=continue the default. Without it, OOMPolicy=stop is the default: when the kernel's OOM
-// killer kills a shim, systemd stops the whole unit (systemd.service(5)).
+// Delegate=yes keeps no task alive. With it, systemd enables all controllers for the unit's cgroup, and leaves the cgroups below it alone.
+// An extended attribute of the cgroup shows that to other programs. Delegate=yes also makes OOMPolicy=continue the default. Without it,
+// OOMPolicy=stop is the default: when the kernel's OOM killer kills a shim, systemd stops the whole unit (systemd.service(5)).
 //
 // Hint: systemd-cgls -u containerd; systemctl restart containerd; look at the pids of the shims before and after.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/ops.md#systemd
@@ -124,8 +124,8 @@ func TestTask_WhatKeepsTasksAliveWhenSystemdStopsContainerd(t *testing.T) {
 // reach it.
 //
 // systemd sets these for the daemon. Each child inherits them: the shim, runc, and the program. What runc sets replaces them. ctr's
-// config.json names a limit of 1024 open files, and no limit of processes or of core files. containerd itself gives each shim a score that
-// is one above its own, so the OOM killer chooses a shim before the daemon.
+// config.json names a limit of 1024 open files, and no limit of processes or of core files. The helper that starts a shim gives it a
+// score one above containerd's. So if a shim and the daemon use the same memory, the OOM killer chooses the shim.
 //
 // Hint: systemctl show containerd; /proc/PID/limits, /proc/PID/status and /proc/PID/oom_score_adj of the daemon, a shim and a task.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-process

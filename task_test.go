@@ -23,14 +23,14 @@ import (
 
 // A shim appears with the task: not with the daemon, not with the image, not with the container.
 //
-// To containerd a container is a record and a snapshot. Only a task is a process, and for each task containerd starts a
-// shim, which it hands over to pid 1 (or the nearest subreaper) at once. The shim runs runc, becomes the parent of the
+// To containerd a container is a record and a snapshot. Only a task is a process, and for each task containerd starts a shim (the tasks
+// of a pod share one), which it hands over to pid 1 (or the nearest subreaper) at once. The shim runs runc, becomes the parent of the
 // container's process, and keeps both its stdio and its exit status. It answers on a socket of its own, so the daemon
 // may die and come back: the shim holds the task meanwhile.
 //
-// `ctr tasks kill` sends TERM unless -s names another signal. A task's process is pid 1 of its pid namespace, to which the kernel
-// delivers only signals that it has a handler for, except KILL and STOP from outside. sleep has none for TERM: so the chapter's cleanup
-// needs `ctr tasks kill -s SIGKILL`, or a program with a handler.
+// `ctr tasks kill` without -s sends the image's StopSignal, or TERM if the image has none. A task's process is pid 1 of its pid
+// namespace, to which the kernel delivers only signals that it has a handler for, except KILL and STOP from outside. sleep has none for
+// TERM: so the chapter's cleanup needs `ctr tasks kill -s SIGKILL`, or a program with a handler.
 //
 // Hint: who is the parent of whom? Look at field 4 of /proc/PID/stat, and at /proc/PID/cwd of the shim.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#architecture
@@ -157,9 +157,9 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 
 	q.TearDown("cleanup, and its verification", func() { cleanUpAndVerify(q, d, id, ref) })
 
-	q.Answer("With the task, and not before: containerd starts one shim for each task. The shim's parent is pid 1 or the nearest " +
-		"subreaper, so the shim and the task live on when containerd dies. To end the task, send KILL: pid 1 does not get a TERM for which " +
-		"it has no handler.")
+	q.Answer("The shim appears with the task, and not before: containerd starts one shim for each task (the tasks of a pod share one). The " +
+		"shim's parent is pid 1 or the nearest subreaper, so the shim and the task live on when containerd dies. To end the task, send KILL: " +
+		"pid 1 does not get a TERM for which it has no handler.")
 }
 
 // recordListener asserts that the shim listens on its socket, which is named after the daemon, the namespace and the container.
