@@ -218,7 +218,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 
 	for _, name := range []string{"runc", "crun"} {
 		q.Run(name, func(q *lab.Q) {
-			q.Step("%s runs it: the same config.json, byte for byte, over the same snapshot", name)
+			q.Step("%s runs it: the same config.json over the same snapshot. Only ociVersion is lowered, if the runtime does not know it", name)
 			program := q.UnderTest(name).Path
 			if program == "" {
 				program = q.LookPathOrSkip(name)

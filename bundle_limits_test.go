@@ -57,13 +57,15 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	limited := runc.Variant(q, b, "limited", bundle.Resources(sets...))
 	limited.Create()
 	limitedGroup := cgroup.Of(q, limited.Bundle.Spec.Linux.CgroupsPath)
-	var wrong []string // the files that do not have what config.json says
+	var wrong []string   // the files that do not have what config.json says
+	var ignored []string // the fields that create accepts, and that no file has
 	for _, r := range rows {
 		field := r.covers[0]
 		got := limitedGroup.Read(r.controller, r.file)
 		// runc has burst since 1.2.0. An older one ignores it, and the file has what it has without the field.
 		if field == "linux.resources.cpu.burst" && got == r.unlimited && !runc.Knows(q, "cfs_burst_us") {
 			q.Fact(field, "ignored by this runtime: "+r.file+" = "+got)
+			ignored = append(ignored, field)
 			continue
 		}
 		if !r.isIn(got) {
@@ -82,7 +84,7 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 		q.Fact(field, r.file+" = "+content)
 	}
 
-	q.Step("linux.resources.cpu.idle: the program runs only when no other program wants the processor")
+	q.Step("linux.resources.cpu.idle: the cgroup gets little processor time while programs of other cgroups want it")
 	idle := runc.Variant(q, b, "idle", bundle.Resources(func(r *specs.LinuxResources) { bundle.CPU(r).Idle = new(int64(1)) }))
 	idle.Create()
 	got, err := cgroup.Of(q, idle.Bundle.Spec.Linux.CgroupsPath).Try("cpu", "cpu.idle")
@@ -91,6 +93,7 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 		q.Fact("linux.resources.cpu.idle", "no file cpu.idle on this kernel")
 	case got == "0" && !runc.Knows(q, "cpu.idle"): // runc has it since 1.2.0
 		q.Fact("linux.resources.cpu.idle", "ignored by this runtime: cpu.idle = "+got)
+		ignored = append(ignored, "linux.resources.cpu.idle")
 	default:
 		assert.Check(q, cmp.Equal(got, "1"), "linux.resources.cpu.idle: content of cpu.idle")
 		assert.Check(q, cmp.Equal(unlimitedGroup.Read("cpu", "cpu.idle"), "0"), "content of cpu.idle without linux.resources.cpu.idle")
@@ -105,9 +108,10 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 		c := runc.Variant(q, b, "without-"+name, bundle.Resources(l.set))
 		r := c.Try("create")
 		if r.Code == 0 {
-			// config-linux.md, "Unified": it MUST be an error if a controller is not present. For the fields of v1 it demands nothing.
+			// config-linux.md, "Unified", demands an error of this field by its name. For the others the general clause holds.
 			assert.Check(q, field != "linux.resources.unified", "create succeeds on v1, where no file can have the limit of %s", field)
 			q.Fact(field, "created, and no file has the limit")
+			ignored = append(ignored, field)
 			continue
 		}
 		runc.AssertMessage(q, r.Stderr, "cgroup")
@@ -121,7 +125,7 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	hierarchy := map[bool]string{true: "", false: "pids"}[limitedGroup.V2]
 	q.Fact("linux.cgroupsPath", init.Cgroups[hierarchy])
 	q.Clause("Create: All of the properties configured in config.json except for process MUST be applied.",
-		lab.MetIf(len(wrong) == 0, "files of the cgroup that do not have the limit: "+strings.Join(wrong, " ")))
+		lab.DeviatesUnless(len(wrong)+len(ignored) == 0, "fields that create accepts, and that have no effect: "+strings.Join(ignored, " ")))
 
 	q.Answer("Each limit goes into a file of the container's cgroup. On v2 the file has another name, and sometimes " +
 		"another number.")
@@ -411,9 +415,8 @@ func TestBundle_WhatLimitsItsProcessorTime(t *testing.T) {
 		quota[i] = g.Read("cpu", name)
 	}
 	q.Fact("quota and period, in µs", quota)
-	q.Fact("nr_throttled: 3 or more", g.Stat("cpu", "cpu.stat", "nr_throttled") >= 3)
 
-	q.Control("the same program without a quota is never throttled, in as many ticks of processor time")
+	q.Control("the same program without a quota is never throttled while it uses 10 ticks of processor time")
 	free := runc.Variant(q, b, "free")
 	p := free.CreateAndStart()
 	proc.WaitFor(q, proc.HasUsed(p.PID, 10))

@@ -29,7 +29,8 @@ import (
 //
 // The mount namespace is special. Without its entry, runc refuses a config.json that masks paths or makes them read-only, as that of
 // runc spec does. Without such paths runc goes on: it mounts in its caller's mount namespace, and changes the root with chroot(2).
-// The lab does not show this, because it would change the host's mounts. A joined mount namespace lacks the bundle's directory.
+// The lab does not show this, because it would change the host's mounts. To join another container's mount namespace fails, because the
+// bundle's directory is not in it.
 //
 // Hint: compare the links of /proc/PID/ns with your own, and find for each type something that only the host has.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#namespaces
@@ -49,7 +50,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		rows = rows[:len(rows)-1]
 	}
 
-	q.Step("linux.namespaces[].type: with every entry, no namespace is the host's")
+	q.Step("linux.namespaces[].type: with an entry of each type except user, only the user namespace is the host's")
 	_, own, inOwn := runc.StartWithShell(q, b, "own", func(s *specs.Spec) {
 		s.Linux.Namespaces = nil
 		for _, row := range rows {
@@ -214,7 +215,7 @@ func namespaceRefusals(questionDir, links string, hasTime bool) []namespaceRefus
 	}
 	refusals := []namespaceRefusal{
 		{"a type twice", add(specs.LinuxNamespace{Type: specs.UTSNamespace}), "duplicate"},
-		{"no type at all", add(specs.LinuxNamespace{Type: "nonsense"}), "namespace"},
+		{"an unknown type", add(specs.LinuxNamespace{Type: "nonsense"}), "namespace"},
 		{"no file of this path", replace(specs.LinuxNamespace{Type: specs.UTSNamespace, Path: questionDir + "/nowhere"}),
 			"nowhere|no such file"},
 		{"a namespace of another type", replace(specs.LinuxNamespace{Type: specs.IPCNamespace, Path: links + "/net"}),
@@ -237,7 +238,8 @@ func namespaceRefusals(questionDir, links string, hasTime bool) []namespaceRefus
 // The hostname, the domain name, and those sysctls that belong to a namespace can be set for one container.
 //
 // runc writes the values in the container's namespaces, and config.json has to have the entry of the namespace: without it the host's
-// value would change, and runc refuses. An entry with a path is enough. Then the value changes for each process in the
+// value would change, and runc refuses. An entry with a path is enough, unless the sysctl is one of net and the path is runc's own
+// network namespace. Then the value changes for each process in the
 // joined namespace, such as those of another container. runc always refuses a sysctl that belongs to no namespace, because it is the
 // whole machine's.
 //

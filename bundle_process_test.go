@@ -233,7 +233,8 @@ var homeRows = []homeRow{
 	{"home-unknown", "no HOME, and a user that /etc/passwd does not have", "/", []string{"PATH=/bin"}, 4321},
 }
 
-// Real-time and deadline scheduling: process.scheduler has a field for each argument of sched_setattr(2).
+// process.scheduler chooses the scheduling policy, such as real-time or deadline. It has the fields of the kernel's struct sched_attr
+// (sched_setattr(2)).
 //
 // A deadline is three numbers: so much run time, before the deadline, in each period. Its process can have no children
 // unless the flag SCHED_FLAG_RESET_ON_FORK says that they begin as ordinary ones. The kernel refuses the policy where the cgroup has
@@ -673,7 +674,7 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 		files = append(files, fmt.Sprintf("/tmp/%d", i))
 	}
 	bites := []struct{ what, act, wantOutput string }{
-		{"EMFILE at the 32nd file", "tee " + strings.Join(files, " ") + " < /dev/null", "Too many open files"},
+		{"EMFILE at the 33rd descriptor", "tee " + strings.Join(files, " ") + " < /dev/null", "Too many open files"},
 		// 128 + 25: the status by which the shell reports that SIGXFSZ has ended the program.
 		{"SIGXFSZ at the 16385th byte", "dd if=/dev/zero of=/tmp/long bs=1k count=64; echo status $?",
 			fmt.Sprintf("status %d", 128+int(unix.SIGXFSZ))},

@@ -47,8 +47,8 @@ type badBundle struct {
 	Since  string          `json:"since"`
 }
 
-// An error in a bundle is noticed at one of three places: by runc when it reads config.json, by the kernel when runc builds
-// the container, or by execve(2) after start.
+// An error in a bundle is noticed at one of three places: by runc, when it reads config.json or while it builds the container; by the
+// kernel, while runc builds the container; or by execve(2) after start.
 //
 // If runc or the kernel notices the error, create fails and leaves nothing: no state, no cgroup and no process, and the id is
 // free. If only execve(2) notices it, create and start succeed: a script without its interpreter is an example. Then the
@@ -67,10 +67,10 @@ func TestBundle_WhatDoesRuncRefuse(t *testing.T) {
 	assert.NilError(q, err)
 	before := q.TakeInventory()
 
-	// What noticed that the bundle is broken shows in the message: the words of an errno come from the kernel.
+	// What noticed that the bundle is broken shows in the message: the words of an errno come from the kernel, as does the OOM killer.
 	const byRunc, byKernel, byExecve, notNoticed = "runc", "the kernel, at create", "execve, after start", "not noticed"
 	errnoWords := regexp.MustCompile(
-		`(?i)no such (file|device)|not a directory|is a directory|permission denied|too many levels|invalid argument`)
+		`(?i)no such (file|device)|not a directory|is a directory|permission denied|too many levels|invalid argument|OOM-killed`)
 	noticedBy := func(step, message string) string {
 		switch {
 		case message == "":
@@ -238,10 +238,10 @@ func readBadBundles(q *lab.Q) []badBundle {
 
 // Values that runc never checks: relative paths, limits given twice, unknown flags, and mappings without a user namespace.
 //
-// The specification wants an error for each of them. runc ignores some, and no message says so: with uidMappings, but
-// without a user namespace, the program is root on the host. Others have an effect: of two limits of a type the last one
-// counts; a hook with a relative path is looked up in the bundle, and runs on the host; and HOSTNAME sets the hostname, because
-// Go's JSON reader ignores the case of names.
+// The specification wants an error for each of them. runc ignores some. Of an unknown flag in personality.flags it warns. Of the others no
+// message says so: with uidMappings, but without a user namespace, the program is root on the host. Others have an effect: of two limits
+// of a type the last one counts; a hook with a relative path is looked up in the bundle, and runs on the host; and HOSTNAME sets the
+// hostname, because Go's JSON reader ignores the case of names.
 //
 // Hint: compare the container with one that lacks the values. Which of them make a difference?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#valid-values

@@ -116,8 +116,8 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 	q.Must("runc", "spec", "--bundle", "spec")
 	assert.Check(q, cmp.DeepEqual(bundle.Read(q, filepath.Join(q.Dir, "spec")), example))
 
-	q.Answer("`runc spec` writes an example to begin with, which is compiled into runc. It is no default: what " +
-		"config.json does not say, the container does not have.")
+	q.Answer("`runc spec` writes an example to begin with, which is compiled into runc. It is no default: runc does not take from it what " +
+		"another config.json leaves out.")
 }
 
 // Path, args, env, namespaces and mounts. A reader finds each in config.json before anything runs, and in /proc afterwards.

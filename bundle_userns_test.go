@@ -176,7 +176,7 @@ func assertSameMountTypes(q *lab.Q, mapped, plain proc.Process) {
 		}
 	}
 	for path, both := range types {
-		// runc binds the host's sysfs where a user namespace may not mount a new one, with the same type.
+		// Where a user namespace may not mount a new cgroup2, runc binds the host's, with the same type.
 		assert.Check(q, cmp.Equal(both[0], both[1]), "type of the mount at %s in a user namespace, and without", path)
 	}
 	q.Fact("types of mounts, in a user namespace and without", types)
@@ -226,15 +226,15 @@ type commandOfRoot struct {
 
 var commandsOfRoot = []commandOfRoot{
 	{"hostname mine", "CAP_SYS_ADMIN over the uts namespace, which is the container's", true},
-	{"mount -t tmpfs tmpfs /tmp", "CAP_SYS_ADMIN over the mount namespace, and a file system that is fit for users",
-		true},
+	{"mount -t tmpfs tmpfs /tmp", "CAP_SYS_ADMIN over the mount namespace, and a file system that a user namespace may mount " +
+		"(FS_USERNS_MOUNT)", true},
 	{"chown 8 /mapped/file", "CAP_CHOWN, and both ids mapped", true},
 	{"chown 2000 /mapped/file", "an id that is mapped", false},
 	{"echo after >> /hosts/file", "CAP_DAC_OVERRIDE over a file whose owner is mapped", false},
 	{"chmod 600 /hosts/file", "CAP_FOWNER over a file whose owner is mapped", false},
 	{"mknod /tmp/null c 1 3", "CAP_MKNOD over the host", false},
 	{"mount -t devtmpfs none /tmp",
-		"CAP_SYS_ADMIN over the host: only some file systems are fit for users, and none on a device", false},
+		"CAP_SYS_ADMIN over the host: a user namespace may not mount devtmpfs, which lacks FS_USERNS_MOUNT", false},
 }
 
 // joinUserNamespace runs a container that joins the user namespace of the process by its path.

@@ -167,6 +167,7 @@
 //   - Lifecycle: If any poststart hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.
 //     TestLifecycle_WhatHappensWhenAHookFails
 //   - Lifecycle: The container MUST be destroyed by undoing the steps performed during create phase (step 2).
+//     Known deviation: the cgroup that create has made above the container's stays.
 //     TestLifecycle_WhatDoesDeleteRemove
 //   - Lifecycle: The poststop hooks MUST be invoked by the runtime.
 //     TestLifecycle_WhenAndWhereDoHooksRun
@@ -174,6 +175,7 @@
 //     Known deviation: the next poststop hook does not run, and delete may fail; the container is gone all the same.
 //     TestLifecycle_WhatHappensWhenAHookFails
 //   - Errors: Unless otherwise stated, generating an error MUST leave the state of the environment as if the operation were never attempted - modulo any possible trivial ancillary changes such as logging.
+//     Known deviation: the cgroup that create has made above the container's stays.
 //     TestLifecycle_WhatIsLeftWhenCreateFails
 //   - Warnings: Unless otherwise stated, logging a warning does not change the flow of the operation; it MUST continue as if the warning had not been logged.
 //     Known deviation: the next poststop hook does not run, although the failure of the first one should only be logged as a warning.
@@ -212,7 +214,6 @@
 //   - Start: This operation MUST run the user-specified program as specified by process.
 //     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
 //   - Start: This operation MUST generate an error if process was not set.
-//     Known deviation: create refuses a bundle without process, which the specification requires only at start.
 //     TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer
 //   - Kill: This operation MUST generate an error if it is not provided the container ID.
 //     TestLifecycle_WhatDoesKillDo
@@ -227,6 +228,7 @@
 //     Known deviation: a created container is killed and deleted; a running one is refused.
 //     TestLifecycle_WhatDoesDeleteRemove
 //   - Delete: Deleting a container MUST delete the resources that were created during the create step.
+//     Known deviation: the cgroup that create has made above the container's stays.
 //     TestLifecycle_WhatDoesDeleteRemove
 //   - Delete: Note that resources associated with the container, but not created by this container, MUST NOT be deleted.
 //     Known deviation: bundle and other cgroups are kept, but an empty cgroup that was at the container's path before goes with it.

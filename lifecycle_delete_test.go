@@ -91,11 +91,10 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	check.NoCgroup(q, deep.Bundle.Spec.Linux.CgroupsPath)
 	undone := countExisting(above) == 0
 	q.Fact("cgroup above the container's: left after delete", !undone)
-	const stays = "the cgroup that create has made above the container's stays"
 	q.Clause("Delete: Deleting a container MUST delete the resources that were created during the create step.",
-		lab.DeviatesUnless(undone, stays))
+		lab.DeviatesUnless(undone, "the cgroup that create has made above the container's stays"))
 	q.Clause("Lifecycle: The container MUST be destroyed by undoing the steps performed during create phase (step 2).",
-		lab.DeviatesUnless(undone, stays))
+		lab.DeviatesUnless(undone, "the cgroup that create has made above the container's stays"))
 
 	q.Step("delete keeps the bundle with what the program wrote, and the cgroup beside the container's")
 	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Config()), config))
