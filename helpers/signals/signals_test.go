@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -51,7 +52,8 @@ func TestPassOnNone(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command("env", append(row.env, os.Args[0])...)
+			// The tests themselves may have been started by nohup, or as a background job.
+			cmd := exec.Command("env", slices.Concat([]string{"--default-signal"}, row.env, []string{os.Args[0]})...)
 			cmd.Env = append(os.Environ(), "CDB_TEST_SIGNALS=1")
 			out, err := cmd.CombinedOutput()
 			assert.NilError(t, err, "%s", out)
