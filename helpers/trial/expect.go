@@ -1,6 +1,7 @@
 package trial
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -17,21 +18,23 @@ const (
 	Noticed   Finding = "noticed"   // one of them failed, with the message
 	Otherwise Finding = "otherwise" // one of them failed, with other messages only
 	Green     Finding = "green"     // all of them passed
-	NotShown  Finding = "not shown" // one of them was skipped
+	NotShown  Finding = "not shown" // one of them was skipped, and none failed
 	Missing   Finding = "missing"   // the run has not asked one of them
 )
 
 // Expect reports whether the questions of some tests have noticed a fault: one of them has to fail with a message that matches. It
-// returns the message, or why no question has failed with it.
+// returns the message, or why no question has failed with it. A question that was skipped does not hide what another one says.
 func Expect(run *results.Run, tests []string, message *regexp.Regexp) (Finding, string) {
 	var others []string
+	skipped := ""
 	for _, name := range tests {
 		q := run.Question(name)
 		switch {
 		case q == nil:
 			return Missing, "no question has the name " + name
 		case q.Verdict == results.Skipped:
-			return NotShown, SkipReason(q)
+			skipped = cmp.Or(skipped, SkipReason(q))
+			continue
 		case q.Verdict == results.Answered:
 			continue
 		}
@@ -43,6 +46,9 @@ func Expect(run *results.Run, tests []string, message *regexp.Regexp) (Finding, 
 	}
 	if len(others) > 0 {
 		return Otherwise, fmt.Sprintf("expected a failure that matches %q, and these are others: %s", message, strings.Join(others, "\n"))
+	}
+	if skipped != "" {
+		return NotShown, skipped
 	}
 	return Green, ""
 }

@@ -36,6 +36,10 @@ func TestExpect_EachFinding(t *testing.T) {
 		{[]string{"TestTask_Red"}, "dead", Otherwise, `expected a failure that matches "dead", and these are others: still alive`},
 		{[]string{"TestTask_Green"}, "", Green, ""},
 		{[]string{"TestTask_Green", "TestTask_Skipped"}, "", NotShown, "no criu"},
+		{[]string{"TestTask_Skipped", "TestTask_Green"}, "", NotShown, "no criu"},
+		{[]string{"TestTask_Skipped", "TestTask_Red"}, "alive", Noticed, "still alive"},
+		{[]string{"TestTask_Skipped", "TestTask_Red"}, "dead", Otherwise,
+			`expected a failure that matches "dead", and these are others: still alive`},
 		{[]string{"TestTask_Absent"}, "", Missing, "no question has the name TestTask_Absent"},
 	} {
 		finding, why := Expect(run, c.tests, regexp.MustCompile(c.message))

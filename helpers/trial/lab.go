@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -51,6 +52,9 @@ func (l *Lab) Ask(ctx context.Context, t Trial) (Outcome, error) {
 	}
 	defer log.Close()
 	why := t.Log + ".why"
+	if err := os.Remove(why); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a run that was killed: it says nothing about this one
+		return Outcome{}, err
+	}
 	defer os.Remove(why)
 	argv := append(append([]string(nil), l.Confine...), "-deadline", t.Deadline.String(), "-jobs", fmt.Sprint(l.Jobs), "-why", why, "--",
 		l.Binary, "-test.v=test2json", "-test.timeout=0")
@@ -83,6 +87,11 @@ func (l *Lab) Ask(ctx context.Context, t Trial) (Outcome, error) {
 	o.Code, o.CutOff = cmd.ProcessState.ExitCode(), strings.TrimSpace(string(cutOff))
 	if o.Run, err = l.read(ctx, t.Log); err != nil {
 		return Outcome{}, fmt.Errorf("read what the questions printed: %w", err)
+	}
+	// The lab asks no question of a machine that it refuses, or whose disk is full. What is under test runs in questions only.
+	if o.CutOff == "" && len(o.Run.Asked()) == 0 {
+		return Outcome{}, fmt.Errorf("no question was asked: the run ended with exit code %d: %s\n  what to do: look at %s, and run "+
+			"the same command again", o.Code, LastWord(o.Run.Lines), t.Log)
 	}
 	return o, nil
 }

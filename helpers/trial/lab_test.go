@@ -1,0 +1,40 @@
+//go:build linux
+
+package trial
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"gotest.tools/v3/assert"
+)
+
+// ask asks with a script in place of lab confine. What it prints is the stream, and $why is the file that says why it was cut off.
+func ask(t *testing.T, log, script string) (Outcome, error) {
+	t.Helper()
+	const options = "while [ \"$1\" != -- ]; do [ \"$1\" != -why ] || why=$2; shift; done\n"
+	convert := filepath.Join(t.TempDir(), "test2json")
+	assert.NilError(t, os.WriteFile(convert, []byte("#!/bin/sh\nexec cat\n"), 0o755))
+	l := Lab{Binary: "lab.test", Confine: []string{"sh", "-c", options + script, "sh"}, Test2JSON: convert, Jobs: 1}
+	return l.Ask(t.Context(), Trial{Log: log, Deadline: time.Minute})
+}
+
+// A machine that the lab refuses says nothing about a program under test.
+func TestAsk_WithoutAQuestionIsAnError(t *testing.T) {
+	const refuses = `printf '%s\n' '{"Action":"output","Output":"cdblab: this machine is not disposable\n"}'; : > "$why"; exit 1`
+	_, err := ask(t, filepath.Join(t.TempDir(), "a.log"), refuses)
+	assert.ErrorContains(t, err, "no question was asked: the run ended with exit code 1: this machine is not disposable")
+
+	o, err := ask(t, filepath.Join(t.TempDir(), "a.log"), "echo deadline > $why; exit 137")
+	assert.NilError(t, err)
+	assert.Equal(t, o.CutOff, "deadline")
+}
+
+func TestAsk_ForgetsWhyARunBeforeWasCutOff(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "a.log")
+	assert.NilError(t, os.WriteFile(log+".why", []byte("deadline"), 0o644)) // of a run that was killed
+	_, err := ask(t, log, "exit 125")
+	assert.ErrorContains(t, err, "the questions could not be confined")
+}
