@@ -101,6 +101,8 @@ func ended(v results.Verdict, message string) *results.Run {
 func TestCheck_EachVerdict(t *testing.T) {
 	green := ended(results.Answered, "")
 	red := ended(results.Failed, "process 7 is still alive")
+	changed := ended(results.Answered, "")
+	changed.Verdict, changed.Lines = results.Failed, []string{"cdblab: the run changed the host"}
 	cases := []struct {
 		name          string
 		broken, fixed *results.Run
@@ -115,7 +117,10 @@ func TestCheck_EachVerdict(t *testing.T) {
 		{"wrong", ended(results.Failed, "no busybox"), green, nil, nil, Wrong, "no busybox", true},
 		{"fixed-red", red, red, nil, nil, FixedRed, "still alive", true},
 		{"fixed-unfinished", red, ended(results.Unfinished, ""), nil, nil, FixedRed, "", true},
-		{"skipped", ended(results.Skipped, "one CPU"), green, nil, nil, NotShown, "one CPU", false},
+		{"skipped", red, ended(results.Skipped, "one CPU"), nil, nil, NotShown, "one CPU", false},
+		{"skipped-by-the-bug", ended(results.Skipped, "no features"), green, nil, nil, Missed,
+			"skipped with 1.1.4, answered with 1.1.5: no features", true},
+		{"fixed-changes-the-host", red, changed, nil, nil, FixedRed, "the lab itself: the run changed the host", true},
 		{"no-question", red, &results.Run{}, nil, nil, Fault, "no question has the name", true},
 		{"not-built", red, green, errors.New("no network"), nil, Fault, "RUNC=1.1.4: no network", true},
 		{"unnoticed", green, green, nil, func(b *Bug) { b.Unnoticed = "a race" }, Unnoticed, "a race", false},
@@ -143,8 +148,8 @@ func TestCheck_EachVerdict(t *testing.T) {
 		assert.Check(t, cmp.Equal(rows[0].Failed(), c.failed), c.name)
 		all = append(all, rows...)
 	}
-	assert.Check(t, cmp.Equal(Score(all), "1 of 8 released bugs noticed: red with the broken version for the right reason, green with the "+
-		"fixed one. 1 missed, 1 red for another reason, 2 red with the fixed version, 2 not run, 1 known to be unnoticed. "+
+	assert.Check(t, cmp.Equal(Score(all), "1 of 10 released bugs noticed: red with the broken version for the right reason, green with "+
+		"the fixed one. 2 missed, 1 red for another reason, 3 red with the fixed version, 2 not run, 1 known to be unnoticed. "+
 		"2 more cannot be shown here."))
 	var table strings.Builder
 	assert.NilError(t, Write(&table, all[:2]))

@@ -19,7 +19,7 @@ type Verdict string
 // The verdicts. Only Noticed is a success. Unnoticed and NotShown are no failures.
 const (
 	Noticed   Verdict = "noticed"         // red with the broken version for the right reason, green with the fixed one
-	Missed    Verdict = "MISSED"          // green with the broken version
+	Missed    Verdict = "MISSED"          // green with the broken version, or skipped with this one alone
 	Wrong     Verdict = "WRONG REASON"    // red with the broken version, and no failure has the message
 	FixedRed  Verdict = "FIXED IS RED"    // red with the fixed version
 	Fault     Verdict = "NOT RUN"         // a version could not be built, or a run did not come to its end
@@ -85,6 +85,9 @@ func Judge(b Bug, broken, fixed *results.Run) (Verdict, string) {
 			return FixedRed, fmt.Sprintf("%s: %s", name, strings.Join(q.Messages(), "\n"))
 		}
 	}
+	if fixed.Verdict != results.Answered { // the lab has compared the host before and after
+		return FixedRed, "the lab itself: " + trial.LastWord(fixed.Lines)
+	}
 	finding, why := trial.Expect(broken, b.Tests(), regexp.MustCompile(b.Message)) // Read has checked it
 	switch finding {
 	case trial.Noticed:
@@ -92,7 +95,7 @@ func Judge(b Bug, broken, fixed *results.Run) (Verdict, string) {
 	case trial.Otherwise:
 		return Wrong, why
 	case trial.NotShown:
-		return NotShown, why
+		return Missed, fmt.Sprintf("skipped with %s, answered with %s: %s", b.Broken, b.Fixed, why)
 	case trial.Missing:
 		return Fault, why
 	}

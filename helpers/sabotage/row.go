@@ -19,7 +19,7 @@ type Verdict string
 // The verdicts. Only Caught is a success. Unnoticed and NotShown are no failures.
 const (
 	Caught       Verdict = "caught"            // by its question, with the message
-	NotCaught    Verdict = "NOT CAUGHT"        // all questions are green
+	NotCaught    Verdict = "NOT CAUGHT"        // all questions are green, or its own is skipped because of the lie
 	ByAnother    Verdict = "CAUGHT BY ANOTHER" // its own question is green
 	OtherMessage Verdict = "OTHER MESSAGE"     // its own question fails, and no failure has the message
 	CutOff       Verdict = "CUT OFF"           // the run was ended by force, and its question had not failed
@@ -41,8 +41,9 @@ func (r Row) Failed() bool {
 	return !slices.Contains([]Verdict{Caught, Unnoticed, NotShown}, r.Verdict)
 }
 
-// Judge says what the lab does with a lie, by a run of the lie's question.
-func Judge(l Lie, o trial.Outcome) Row {
+// Judge says what the lab does with a lie, by a run of the lie's question. shown is true if the control has answered the question:
+// this machine can show it.
+func Judge(l Lie, o trial.Outcome, shown bool) Row {
 	finding, why := trial.Expect(o.Run, []string{l.Question}, regexp.MustCompile(l.Message)) // Read has checked it
 	row := Row{Lie: l, Why: why}
 	switch {
@@ -52,6 +53,8 @@ func Judge(l Lie, o trial.Outcome) Row {
 		row.Verdict, row.Why = CutOff, strings.TrimSpace(o.CutOff+". "+why)
 	case finding == trial.Otherwise:
 		row.Verdict, row.By = OtherMessage, l.Question
+	case finding == trial.NotShown && shown:
+		row.Verdict, row.Why = NotCaught, "skipped because of the lie: "+why
 	case finding == trial.NotShown:
 		row.Verdict = NotShown
 	case finding == trial.Missing:
@@ -69,7 +72,7 @@ func judgeOthers(row Row, o trial.Outcome) Row {
 	if q := trial.FirstFailed(o.Run); q != nil {
 		row.Verdict, row.By, row.Why = ByAnother, q.Test, trial.Failure(q)
 	} else if o.Code == 0 {
-		row.Why = "all questions are green"
+		row.Why += ", and no other question fails"
 	}
 	return row
 }

@@ -136,10 +136,11 @@ func TestJudge_EachVerdict(t *testing.T) {
 		"not caught":             {trial.Outcome{Run: green}, NotCaught, "green"},
 		"the lab itself":         {trial.Outcome{Run: green, Code: 1}, ByAnother, "the run changed the host"},
 		"skipped":                {trial.Outcome{Run: run(results.Skipped, "skip", "no criu")}, NotShown, "no criu"},
+		"skipped by the lie":     {trial.Outcome{Run: run(results.Skipped, "skip", "no criu")}, NotCaught, "because of the lie: no criu"},
 		"the question is absent": {trial.Outcome{Run: &results.Run{Lines: []string{"panic: x"}}, Code: 2}, Fault, "panic: x"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			row := Judge(lie, c.o)
+			row := Judge(lie, c.o, name == "skipped by the lie")
 			assert.Check(t, cmp.Equal(row.Verdict, c.want))
 			assert.Check(t, cmp.Contains(row.Why, c.why))
 			assert.Check(t, cmp.Equal(row.Failed(), c.want != Caught && c.want != NotShown))

@@ -16,6 +16,7 @@ import (
 
 	"cdblab/helpers/mutants"
 	"cdblab/helpers/results"
+	"cdblab/helpers/slowness"
 	"cdblab/helpers/trial"
 )
 
@@ -31,6 +32,8 @@ type Saboteur struct {
 	Logf     func(format string, args ...any)
 
 	sources map[string]*mutants.Source // by the name of the program
+	timeout string                     // CDB_TIMEOUT of each run
+	shown   map[string]bool            // the questions that the control has answered
 }
 
 // Check runs the control, and then one lie after the other. progress is called after each. An error says that the lies were not
@@ -43,6 +46,9 @@ func (s *Saboteur) Check(ctx context.Context, lies []Lie, progress func(Row)) (r
 	defer unlock()
 	tried := slices.DeleteFunc(slices.Clone(lies), func(l Lie) bool { return l.Unnoticed != "" })
 	if len(tried) > 0 {
+		if err := s.measure(); err != nil {
+			return nil, err
+		}
 		if err := s.control(ctx, tried); err != nil {
 			return nil, err
 		}
@@ -88,11 +94,24 @@ func (s *Saboteur) begin() (end func(), err error) {
 
 func (s *Saboteur) socket() string { return filepath.Join(s.Dir, "socket") }
 
+// measure sets how long a command may take, here. Some lies cost a whole timeout, so it is short. It is the same for each lie and for
+// the control: a lie counts as caught only by what the control does not do.
+func (s *Saboteur) measure() error {
+	runc, err := mutants.FindTarget("runc")
+	if err != nil {
+		return err
+	}
+	slowness.Set(slowness.Measure(s.pinned(runc), "--version"))
+	s.timeout = "CDB_TIMEOUT=" + slowness.Scale(15*time.Second).String()
+	s.Logf("a command may take %v here", slowness.Scale(15*time.Second))
+	return nil
+}
+
 // control asks the questions of all lies against programs that are made in the same way, and tell no lie. If a question fails, no
 // failure of a lie means anything.
 func (s *Saboteur) control(ctx context.Context, lies []Lie) error {
 	s.Logf("the control: programs that tell no lie have to pass first")
-	var env []string
+	env := []string{s.timeout}
 	for _, program := range []string{"runc", "ctr", "shim", "containerd"} {
 		of := slices.DeleteFunc(slices.Clone(lies), func(l Lie) bool { return l.Program != program })
 		if len(of) == 0 {
@@ -134,6 +153,10 @@ func (s *Saboteur) control(ctx context.Context, lies []Lie) error {
 		return fmt.Errorf("the control has to pass, and did not: %s\n  what to do: look at %s, and run the same questions with "+
 			"make lab-here. No lie was tried: its failure would say nothing", why, log)
 	}
+	s.shown = map[string]bool{}
+	for _, q := range o.Run.Asked() {
+		s.shown[q.Test] = q.Verdict == results.Answered
+	}
 	s.Logf("the control passes: %d questions answered with honest programs, in %.0f s", o.Run.Count(results.Answered), o.Took.Seconds())
 	return nil
 }
@@ -160,14 +183,13 @@ func (s *Saboteur) try(ctx context.Context, l Lie) Row {
 	t := trial.Trial{
 		Questions: "^" + l.Question + "$", Log: filepath.Join(s.Dir, "logs", l.Name+".log"),
 		Deadline: cmp.Or(time.Duration(l.Deadline), s.Deadline),
-		// Some lies cost a whole timeout. On a busy machine a command takes seconds.
-		Env: []string{target.Tool.Env + "=" + path, "CDB_TIMEOUT=15s"},
+		Env:      []string{target.Tool.Env + "=" + path, s.timeout},
 	}
 	o, err := s.ask(ctx, l, t)
 	if err != nil {
 		return fault(err)
 	}
-	row := Judge(l, o)
+	row := Judge(l, o, s.shown[l.Question])
 	if row.Verdict != NotCaught || !s.Others {
 		return row
 	}
