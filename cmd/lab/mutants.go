@@ -29,7 +29,8 @@ func mutantsMain(args []string) int {
 	set.IntVar(&c.N, "n", 10, "number of mutants")
 	set.IntVar(&c.Jobs, "jobs", 1, "mutants at the same time")
 	set.StringVar(&c.Questions, "run", "", "a regular expression: the questions that have to notice; \"\" for all")
-	set.DurationVar(&c.Deadline, "deadline", 0, "of the run against a mutant; 0 for three times the honest build's, and two minutes")
+	set.DurationVar(&c.Deadline, "deadline", 0,
+		"of the run against a mutant; 0 for three times the honest build's, and two minutes, times -jobs")
 	set.BoolVar(&c.Fresh, "fresh", false, "also run mutants that have a result")
 	set.BoolVar(&c.Slow, "slow", false, "mutants with a delay in place of a fault: no question may fail")
 	set.BoolVar(&c.All, "all-lines", false, "also mutants of lines that no question executes")

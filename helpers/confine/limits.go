@@ -146,6 +146,9 @@ func newWatch(l Limits) watch {
 	return w
 }
 
+// ThisMachine is in the text that says why a command was cut off, if another command on the machine may be the cause.
+const ThisMachine = "this machine has"
+
 // exceeded returns which limit is exceeded, or "".
 func (w watch) exceeded(g *group) string {
 	if n := g.count("oom_kill", "memory.events", "memory.oom_control"); n > 0 {
@@ -155,10 +158,10 @@ func (w watch) exceeded(g *group) string {
 		return "processes: it had as many as it may have"
 	}
 	if n, err := threads(); err == nil && n > w.threads {
-		return fmt.Sprintf("processes: this machine has %d threads, and should have at most %d", n, w.threads)
+		return fmt.Sprintf("processes: %s %d threads, and should have at most %d", ThisMachine, n, w.threads)
 	}
 	if memory, err := memInfo(); err == nil && memory.available < w.free {
-		return fmt.Sprintf("memory: this machine has only %d MB available", memory.available>>20)
+		return fmt.Sprintf("memory: %s only %d MB available", ThisMachine, memory.available>>20)
 	}
 	return ""
 }

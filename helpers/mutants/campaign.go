@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"cdblab/helpers/confine"
 	"cdblab/helpers/trial"
 )
 
@@ -33,7 +34,7 @@ type Campaign struct {
 	Digest    string        // of the questions' source, and of what else the facts depend on
 	All       bool          // mutants also of lines that no question executes
 	Slow      bool          // instead of a fault, a mutant has a delay, and no question may fail
-	Deadline  time.Duration // of a run; 0 for three times what the honest build takes, and two minutes
+	Deadline  time.Duration // of a run; 0 for three times what the honest build takes, and two minutes, times Jobs
 	Fresh     bool          // run what has a result already
 	Logf      func(format string, args ...any)
 
@@ -118,7 +119,8 @@ func (c *Campaign) runAll(ctx context.Context, verdicts Verdicts) error {
 	}
 	deadline := c.Deadline
 	if deadline == 0 {
-		deadline = (3*honest + 2*time.Minute).Round(time.Second)
+		// The honest build runs alone, and c.Jobs mutants share the processors.
+		deadline = time.Duration(c.Jobs) * (3*honest + 2*time.Minute).Round(time.Second)
 	}
 	draw := &drawer{stop: func() {}}
 	defer func() { draw.stop() }()
@@ -132,19 +134,29 @@ func (c *Campaign) runAll(ctx context.Context, verdicts Verdicts) error {
 			return nil
 		}
 		c.Logf("%d of %d mutants have a result, %d to run; deadline of a run: %v", len(counted)-len(open), len(counted), len(open), deadline)
-		group, ctx := errgroup.WithContext(ctx)
+		group, groupCtx := errgroup.WithContext(ctx)
 		group.SetLimit(c.Jobs)
 		for _, m := range open {
-			group.Go(func() error { return c.one(ctx, m, slices.Index(counted, m)+1, deadline, verdicts) })
+			group.Go(func() error { return c.one(groupCtx, m, slices.Index(counted, m)+1, deadline, verdicts, c.Jobs == 1) })
 		}
 		if err := group.Wait(); err != nil {
 			return err
 		}
+		for _, m := range open {
+			if c.state.Done(m, c.Digest, c.Questions) {
+				continue
+			}
+			c.Logf("mutant %s was cut off because of the whole machine, which others used as well: it runs again, alone", m.ID())
+			if err := c.one(ctx, m, slices.Index(counted, m)+1, deadline, verdicts, true); err != nil {
+				return err
+			}
+		}
 	}
 }
 
-// one builds a mutant, runs the lab against it, and stores the result.
-func (c *Campaign) one(ctx context.Context, m Mutant, number int, deadline time.Duration, verdicts Verdicts) error {
+// one builds a mutant, runs the lab against it, and stores the result. A run beside others, which are not alone, may have been cut off
+// because of them: then there is no result.
+func (c *Campaign) one(ctx context.Context, m Mutant, number int, deadline time.Duration, verdicts Verdicts, alone bool) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -158,6 +170,9 @@ func (c *Campaign) one(ctx context.Context, m Mutant, number int, deadline time.
 		said += ": " + clip(result.Message, 300)
 	}
 	c.Logf("mutant %d of %d (%s): %s, in %.0f s", number, c.N, m.ID(), said, result.Took.Seconds())
+	if !alone && result.Outcome == Hung && strings.Contains(result.Message, confine.ThisMachine) {
+		return nil
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.state.Results[m.ID()] = result
@@ -323,6 +338,9 @@ func (c *Campaign) measure(ctx context.Context, file string) error {
 	})
 	if err != nil {
 		return err
+	}
+	if result.Outcome == Hung { // the lines of the questions that were not asked would be missing, and the profile is kept
+		return fmt.Errorf("the run was cut off: %s", result.Message)
 	}
 	if result.Outcome != Survived {
 		c.Logf("not all questions pass with the program that counts, which is no error: %s: %s",

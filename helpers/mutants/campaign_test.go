@@ -88,6 +88,29 @@ func TestCampaign_GoesOnWhereItWasStopped(t *testing.T) {
 	assert.DeepEqual(t, *ran, []string{"honest", "1", "2", "3", "4"})
 }
 
+// Of two mutants at the same time, either one may have taken the memory of the machine.
+func TestCampaign_RunsAloneWhatTheMachineCutOff(t *testing.T) {
+	c, ran := fake(t, 2, map[int]Outcome{1: Hung, 2: Hung})
+	c.Jobs = 2
+	try, memory := c.try, "memory: this machine has only 3 MB available"
+	var deadlines []time.Duration
+	c.try = func(ctx context.Context, m *Mutant, name string, d time.Duration) (Result, error) {
+		r, err := try(ctx, m, name, d)
+		if m != nil && m.Line == 2 {
+			deadlines = append(deadlines, d)
+			if r.Message = memory; len(deadlines) == 2 {
+				r.Outcome, r.Message = Survived, ""
+			}
+		}
+		return r, err
+	}
+	assert.NilError(t, c.runAll(t.Context(), nil))
+	assert.Check(t, cmp.Len(*ran, 4)) // honest, 1 and 2, and 2 again
+	assert.Equal(t, NewTable(c.state, 2, nil).Score(), Score{Hung: 1, Survived: 1, Unread: 1})
+	const twice = 2 * (3*time.Second + 2*time.Minute)
+	assert.DeepEqual(t, deadlines, []time.Duration{twice, twice})
+}
+
 func TestCampaign_NeedsAnHonestBuildThatPasses(t *testing.T) {
 	c, ran := fake(t, 3, nil)
 	try := c.try
@@ -136,8 +159,8 @@ func TestJudge(t *testing.T) {
 		want   Result
 	}{
 		"passes": {results.Run{Questions: []*results.Question{answered}}, 0, "", Result{Outcome: Survived}},
-		"asks nothing": {results.Run{Lines: []string{"cdblab: no question was asked"}}, 0, "",
-			Result{Outcome: Killed, Message: "the run ended with exit code 0: no question was asked"}},
+		"answers nothing": {results.Run{Lines: []string{"cdblab: no question was answered"}}, 0, "",
+			Result{Outcome: Killed, Message: "the run ended with exit code 0: no question was answered"}},
 		"the first failure": {results.Run{Questions: []*results.Question{late, early}}, 1, "",
 			Result{Outcome: Killed, Question: "TestTask_B", Message: "a_test.go:2: assertion failed: x"}},
 		"the lab itself": {changed, 1, "",

@@ -35,7 +35,8 @@ func (s *Source) Load(ctx context.Context, profile *Profile) (*Program, error) {
 	config := func(mode packages.LoadMode) *packages.Config {
 		env, args := s.build("")
 		return &packages.Config{
-			Context: ctx, Mode: mode, Dir: s.module, Env: append(os.Environ(), env, "GOFLAGS="), BuildFlags: args[1 : len(args)-1],
+			Context: ctx, Mode: mode, Dir: s.module, Env: append(os.Environ(), env, "GOFLAGS=-mod=readonly"),
+			BuildFlags: args[1 : len(args)-1],
 		}
 	}
 	const files = packages.NeedName | packages.NeedFiles

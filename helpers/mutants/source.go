@@ -133,11 +133,12 @@ func (s *Source) path(file string) (string, error) {
 	return "", fmt.Errorf("%s is in no module of %s", file, s.target.Name)
 }
 
-// run runs the go command in the module cdblab, and returns what it printed.
+// run runs the go command in the module cdblab, and returns what it printed. GOFLAGS has a value, because go would take an empty one
+// from `go env -w`.
 func (s *Source) run(ctx context.Context, env []string, args ...string) (stdout, stderr []byte, err error) {
 	c := exec.CommandContext(ctx, s.gocmd, args...)
 	c.Dir = s.module
-	c.Env = append(append(os.Environ(), "GOFLAGS=", "GOWORK=off"), env...)
+	c.Env = append(append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off"), env...)
 	var out, errs bytes.Buffer
 	c.Stdout, c.Stderr = &out, &errs
 	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
