@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/poll"
 
+	"cdblab/helpers/host"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/retry"
 	"cdblab/helpers/slowness"
@@ -33,6 +34,7 @@ func (d *Daemon) cleanUp() {
 	}
 	if !d.shared && !d.runs() {
 		d.removeDaemonSockets()
+		d.removeLostSockets()
 		return
 	}
 	if d.client != nil { // otherwise the daemon never answered
@@ -197,7 +199,8 @@ func removeEmpty(dir string) error {
 	for _, e := range entries {
 		err = errors.Join(err, fmt.Errorf("left behind, though all tasks are deleted: %s", filepath.Join(dir, e.Name())))
 	}
-	return errors.Join(err, os.RemoveAll(dir))
+	_, removeErr := host.Remove(dir) // a bundle may have its rootfs mounted still
+	return errors.Join(err, removeErr)
 }
 
 // deleteContainers deletes the tasks, the containers and the snapshots of a containerd namespace.

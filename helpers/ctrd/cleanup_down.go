@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -70,12 +71,14 @@ func (d *Daemon) endTasksWithoutDaemon() {
 				d.q.Error(err)
 			}
 		}
-		cmd := d.q.Cmd(context.Background(), "containerd-shim-runc-v2",
+		ctx, cancel := context.WithTimeout(context.Background(), proc.Patience)
+		cmd := d.q.Cmd(ctx, "containerd-shim-runc-v2",
 			"-namespace", namespace, "-address", d.Address, "-id", id, "-bundle", bundle, "delete")
-		cmd.Dir = bundle
+		cmd.Dir, cmd.WaitDelay = bundle, time.Second
 		if out, err := cmd.CombinedOutput(); err != nil {
 			d.q.Errorf("end the task of %s without containerd: %v: %s", id, err, out)
 		}
+		cancel()
 		if _, err := host.Remove(bundle); err != nil {
 			d.q.Error(err)
 		}

@@ -25,10 +25,11 @@ type HeldExec struct {
 func HoldExecs(q *lab.Q) HeldExec {
 	q.Helper()
 	dir := q.Mkdir("held")
-	// The shim names the file for the exec's pid after the exec.
+	// The shim names the file for the exec's pid after the exec. The wait ends with the directory, too: a question that fails early
+	// removes it, and an exec may come after that.
 	script := `"$RUNC" "$@"; code=$?
 case " $* " in *" exec "*) for a; do case $a in *.pid) id=$(basename "$a" .pid);; esac; done
-touch ` + dir + `/$id; while [ ! -e ` + dir + `/$id.released ]; do sleep 0.02; done;; esac
+touch ` + dir + `/$id; while [ -e ` + dir + `/$id ] && [ ! -e ` + dir + `/$id.released ]; do sleep 0.02; done;; esac
 exit $code`
 	h := HeldExec{Path: q.WriteWrapper("runc-held", script), q: q, dir: dir}
 	q.Cleanup(func() { // a question that fails leaves no program behind that waits

@@ -94,18 +94,19 @@ func (s *server) start() error {
 		return fmt.Errorf("open containerd's log: %w", err)
 	}
 	defer log.Close()
-	if s.cmd, err = s.command(s.argv()...); err != nil {
+	cmd, err := s.command(s.argv()...)
+	if err != nil {
 		return fmt.Errorf("start containerd: %w", err)
 	}
-	s.cmd.Stdout, s.cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr = log, log
 	// In a session of its own, as a service has: a Ctrl-C at the terminal is for the lab, which then stops its daemons in order.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	begin := time.Now()
-	if err := s.cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start containerd: %w", err)
 	}
-	cmd, exited := s.cmd, make(chan error, 1)
-	s.exited = exited
+	exited := make(chan error, 1)
+	s.cmd, s.exited = cmd, exited // only now: stop ends a process, and a file that cannot be executed has none
 	go func() { exited <- cmd.Wait() }()
 	return s.waitReady(begin)
 }

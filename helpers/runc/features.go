@@ -3,13 +3,16 @@
 package runc
 
 import (
+	"context"
 	"encoding/json"
 	"os/exec"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"gotest.tools/v3/assert"
 
 	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
 )
 
 // Features returns what `runc features` prints: what the runtime under test knows of config.json
@@ -17,7 +20,11 @@ import (
 // may lack it: its features are empty.
 func Features(q *lab.Q) features.Features {
 	q.Helper()
-	out, err := exec.Command(q.UnderTest("runc").Path, "features").Output()
+	ctx, cancel := context.WithTimeout(context.Background(), proc.Patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, q.UnderTest("runc").Path, "features")
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
 	if !IsRunc(q) && err != nil {
 		return features.Features{}
 	}

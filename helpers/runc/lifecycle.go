@@ -3,15 +3,16 @@
 package runc
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"al.essio.dev/pkg/shellescape"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -85,9 +86,12 @@ func (c *Container) Pause() {
 
 // HasStatus returns a check that succeeds when the runtime reports this status of the container.
 func (c *Container) HasStatus(want specs.ContainerState) poll.Check {
-	path := c.q.UnderTest("runc").Path
 	return func(poll.LogT) poll.Result {
-		out, err := exec.Command(path, "--root", c.Root, "state", c.ID).Output()
+		ctx, cancel := context.WithTimeout(context.Background(), proc.Patience)
+		defer cancel()
+		cmd := c.q.Cmd(ctx, "runc", "--root", c.Root, "state", c.ID)
+		cmd.WaitDelay = time.Second
+		out, err := cmd.Output()
 		var s specs.State
 		if err == nil {
 			err = json.Unmarshal(out, &s)
