@@ -80,12 +80,28 @@ func (u *Unit) Container(s *specs.Spec) {
 // with PATH of the question's commands. It waits until the service has started, and by Type=notify until the program says so.
 func (u *Unit) Run(properties []string, argv ...string) {
 	u.q.Helper()
-	command := []string{"systemd-run", "--collect", "--unit=" + u.Name, "--working-directory=" + u.q.Dir,
-		"--setenv=PATH", "--setenv=" + host.OwnerEnv}
+	command := []string{"systemd-run", "--collect", "--unit=" + u.Name, "--working-directory=" + u.q.Dir}
+	command = append(command, setEnv(u.q.Environ(), "PATH", host.OwnerEnv)...)
 	for _, property := range properties {
 		command = append(command, "--property="+property)
 	}
 	u.q.Must(append(command, argv...)...)
+}
+
+// setEnv returns the flags of systemd-run that pass on variables of an environment, whose last value counts. The flag has the value,
+// because systemd older than 250 passes on no variable by its name alone:
+// https://github.com/systemd/systemd/blob/v250/NEWS
+func setEnv(environ []string, names ...string) (flags []string) {
+	for _, name := range names {
+		value := ""
+		for _, variable := range environ {
+			if v, ok := strings.CutPrefix(variable, name+"="); ok {
+				value = v
+			}
+		}
+		flags = append(flags, "--setenv="+name+"="+value)
+	}
+	return flags
 }
 
 // Do runs `systemctl VERB UNIT`, which must succeed.
