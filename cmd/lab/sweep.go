@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"cdblab/helpers/dist"
 	"cdblab/helpers/host"
 	"cdblab/helpers/howto"
 	"cdblab/helpers/release"
@@ -27,10 +28,12 @@ func sweepMain([]string) int {
 	} else if n > 0 {
 		fmt.Printf("removed the results of %d runs from %s; the newest %d stay\n", n, resultsDir(), keptResults)
 	}
-	if removed, err := release.Prune(keptReleases); err != nil {
-		logf("remove releases that were not used for a month: %v", err)
-	} else if len(removed) > 0 {
-		fmt.Printf("removed releases that were not used for a month: %s\n", strings.Join(removed, ", "))
+	if _, ok := dist.Find(); !ok { // the program of the tarball builds no release, and has no checkout that keeps one
+		if removed, err := release.Prune(keptReleases); err != nil {
+			logf("remove releases that were not used for a month: %v", err)
+		} else if len(removed) > 0 {
+			fmt.Printf("removed releases that were not used for a month: %s\n", strings.Join(removed, ", "))
+		}
 	}
 	if os.Geteuid() != 0 {
 		logf("sweep needs root, because the files of the lab belong to root; you are uid %d. Run: %s", os.Geteuid(), howto.Sweep())

@@ -76,9 +76,17 @@ func (b *Build) version(ctx context.Context) (line string, modified time.Time, e
 		}
 		return strings.TrimSpace(string(out)), nil
 	}
-	commit, err := git("describe", "--always", "--abbrev=12", "--dirty=+changes")
+	commit, err := git("describe", "--always", "--abbrev=12")
 	if err != nil {
 		return "", time.Time{}, err
+	}
+	// Not describe --dirty, which ignores a new file. The build takes it.
+	changes, err := git("status", "--porcelain")
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	if changes != "" {
+		commit += "+changes"
 	}
 	seconds, err := git("log", "-1", "--format=%ct")
 	if err != nil {
@@ -172,11 +180,15 @@ func (b *Build) busybox(t tools.Tool) (string, error) {
 // out returns where a program is built.
 func (b *Build) out(name string) string { return filepath.Join(b.dir, filepath.Base(name)) }
 
+// usualBuild are the variables with which go builds the same program for whoever builds it, and one that runs on each machine of
+// the architecture. GOFLAGS has a value, because go would take an empty one from `go env -w`.
+var usualBuild = []string{"GOFLAGS=-mod=readonly", "GOWORK=off", "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT="}
+
 // add builds a program, and adds it.
 func (b *Build) add(ctx context.Context, files map[string]File, name, env string, args []string) error {
 	c := exec.CommandContext(ctx, cmp.Or(b.Go, "go"), args...)
 	c.Dir, c.Stderr = b.Module, b.Stderr
-	c.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+b.Arch, env)
+	c.Env = append(append(os.Environ(), usualBuild...), "GOOS=linux", "GOARCH="+b.Arch, env)
 	if b.cross != nil {
 		c.Env = append(c.Env, b.cross.env...)
 	}

@@ -30,7 +30,7 @@ func unpack(t *testing.T) Tree {
 	var tarball bytes.Buffer
 	assert.NilError(t, Write(&tarball, files, someTime))
 	dir := t.TempDir()
-	c := exec.Command("tar", "-C", dir, "-xzf", "-")
+	c := exec.Command("tar", "-C", dir, "-xpzf", "-") // -p: whatever the umask is
 	c.Stdin = &tarball
 	out, err := c.CombinedOutput()
 	assert.NilError(t, err, "%s", out)
@@ -48,6 +48,26 @@ func TestWrite_TheSameFilesMakeTheSameBytes(t *testing.T) {
 		return b.Bytes()
 	}
 	assert.Check(t, bytes.Equal(write(), write()))
+}
+
+// The build takes a file that git does not know.
+func TestVersion_ShowsEachChange(t *testing.T) {
+	dir := t.TempDir()
+	git := func(args ...string) {
+		args = append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@example.org"}, args...)
+		out, err := exec.Command("git", args...).CombinedOutput()
+		assert.NilError(t, err, "%s", out)
+	}
+	git("init", "--quiet")
+	git("commit", "--quiet", "--allow-empty", "--message=a", "--no-gpg-sign")
+	b := Build{Module: dir, Arch: "amd64"}
+	line, _, err := b.version(t.Context())
+	assert.NilError(t, err)
+	assert.Check(t, !strings.Contains(line, "+changes"), line)
+	assert.NilError(t, os.WriteFile(filepath.Join(dir, "new.go"), nil, 0o644))
+	line, _, err = b.version(t.Context())
+	assert.NilError(t, err)
+	assert.Check(t, cmp.Contains(line, "+changes of "))
 }
 
 func TestVerify_FindsWhatIsDamaged(t *testing.T) {

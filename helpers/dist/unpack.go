@@ -116,5 +116,5 @@ func writeFile(name string, mode os.FileMode, content io.Reader) error {
 		return err
 	}
 	_, err = io.Copy(f, content)
-	return errors.Join(err, f.Close())
+	return errors.Join(err, f.Chmod(mode), f.Close()) // whatever the umask is
 }

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 )
@@ -26,6 +27,7 @@ func TestUnpack_ATarballOrItsDirectory(t *testing.T) {
 	tarball := writeTarball(t, map[string]File{
 		Program: {0o755, []byte("#!/bin/sh\n")}, VersionFile: {0o644, []byte("cdblab 1 of today, linux/" + runtime.GOARCH + ", go1\n")},
 	})
+	defer unix.Umask(unix.Umask(0o077))
 	first := filepath.Join(t.TempDir(), "tree")
 	assert.NilError(t, Unpack(first, tarball))
 	assert.NilError(t, os.WriteFile(filepath.Join(first, "results"), nil, 0o644)) // a file of the user

@@ -144,7 +144,9 @@ func (fs *FS) WriteDir(dir string) error {
 		case tar.TypeSymlink:
 			err = fs.symlink(e, path)
 		case tar.TypeReg:
-			err = os.WriteFile(path, fs.content[e.Name], e.FileInfo().Mode())
+			if err = os.WriteFile(path, fs.content[e.Name], e.FileInfo().Mode()); err == nil {
+				err = os.Chmod(path, e.FileInfo().Mode()) // whatever the umask is
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("write the rootfs: %w", err)

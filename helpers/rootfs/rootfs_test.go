@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 )
@@ -33,6 +34,7 @@ func busybox(t *testing.T) *FS {
 func TestBusybox_DirectoryAndLayerHaveTheSameFiles(t *testing.T) {
 	fs := busybox(t)
 	dir := t.TempDir()
+	defer unix.Umask(unix.Umask(0o077)) // the modes are those of the rootfs
 	assert.NilError(t, fs.WriteDir(dir))
 	var layer bytes.Buffer
 	assert.NilError(t, fs.WriteTar(&layer))
