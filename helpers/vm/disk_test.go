@@ -200,6 +200,23 @@ func TestUserData_BothPartsReachCloudInit(t *testing.T) {
 	assert.ErrorContains(t, err, "cloud-init does not know what it is")
 }
 
+func TestDiskFiles_AreAllThatTheImageIsReadFrom(t *testing.T) {
+	fakeProgram(t, "qemu-img", `case "$*" in *--backing-chain*) ;; *) exit 1;; esac
+cat <<'EOT'
+[{"filename": "node.qcow2", "format": "qcow2", "format-specific": {"type": "qcow2", "data": {"compat": "1.1"}}},
+ {"filename": "/images/base.vmdk", "format": "vmdk", "format-specific": {"type": "vmdk", "data": {"extents": [
+   {"filename": "/images/base.vmdk", "format": "SPARSE"}, {"filename": "/images/base-flat.vmdk", "format": "FLAT"}]}}},
+ {"filename": "/images/base.raw", "format": "raw"}]
+EOT`)
+	files, err := DiskFiles(t.Context(), "node.qcow2")
+	assert.NilError(t, err)
+	assert.DeepEqual(t, files, []string{"/images/base-flat.vmdk", "/images/base.raw", "/images/base.vmdk", "node.qcow2"})
+
+	fakeProgram(t, "qemu-img", "echo no such file >&2; exit 1")
+	_, err = DiskFiles(t.Context(), "node.qcow2")
+	assert.ErrorContains(t, err, "no such file")
+}
+
 // The guest runs programs from the seed disk, so their names and permissions must survive.
 func TestSeed_KeepsNamesAndPermissions(t *testing.T) {
 	work := t.TempDir()
