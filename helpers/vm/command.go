@@ -110,7 +110,7 @@ func (c *Command) run(ctx context.Context) (*Result, error) {
 		program = diskProgram(c.Config, c.Args, c.Terminal || len(c.Args) == 0)
 	case len(c.Args) > 0:
 		var err error
-		if program, err = testProgram(ctx, c.Args); err != nil {
+		if program, err = testProgram(ctx, c.Args, c.Log); err != nil {
 			return nil, err
 		}
 		program.terminal = c.Terminal
