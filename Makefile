@@ -4,6 +4,13 @@ SHELL := /bin/sh
 GO    ?= go
 BIN   := .lab/bin
 
+# The emulated processor of the VM has no instructions beyond these levels.
+export GOAMD64 := v1
+export GOARM64 := v8.0
+
+# Targets such as deps and tools depend on each other by their order, also with make -j8.
+.NOTPARALLEL:
+
 # $(call q,NAME) is the value of the variable NAME, quoted for the shell. It is the value as it was typed: in
 # Q='^A$$|^B$$' make would take $$| for a variable.
 q = '$(subst ','\'',$(value $1))'
@@ -47,7 +54,7 @@ help: ## list the targets
 
 .PHONY: deps
 deps: ## install what is missing: compiler, libseccomp, pkg-config, busybox, QEMU, strace, crun, criu, mkfs.erofs
-	@scripts/deps.sh
+	@GO=$(call q,GO) scripts/deps.sh
 
 .PHONY: tools
 tools: $(BIN)/lab ## build runc, containerd, the shim and ctr in the versions that go.mod pins, into .lab/bin
@@ -177,7 +184,7 @@ doctor-here: ## check what `make lab-here` needs
 doctor doctor-here:
 	@command -v $(GO) >/dev/null || { echo 'missing: $(GO). Install Go: https://go.dev/doc/install' >&2; exit 1; }
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/lab ./cmd/lab
-	@$(VM) GO=$(call q,GO) $(BIN)/lab doctor $(if $(filter doctor-here,$@),here)
+	@$(VM) $(if $(value DISK),CDB_TARBALL=$(TARBALL)) GO=$(call q,GO) $(BIN)/lab doctor $(if $(filter doctor-here,$@),here)
 
 .PHONY: watch
 watch: $(BIN)/lab ## ask again each time when a Go file changes: make watch Q=Pause, or WHERE=vm

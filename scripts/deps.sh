@@ -7,8 +7,9 @@
 # the command to paste, because this script was not tried with them.
 set -eu
 
-if ! command -v go >/dev/null; then
-	echo "deps: no go on PATH. Install Go $(sed -n 's/^go //p' go.mod) or later: https://go.dev/doc/install" >&2
+go=${GO:-go}
+if ! command -v "$go" >/dev/null; then
+	echo "deps: there is no $go. Install Go $(sed -n 's/^go //p' go.mod) or later: https://go.dev/doc/install" >&2
 	exit 1
 fi
 
@@ -111,7 +112,7 @@ fresh_lists() {
 # helpers/tools has the table of the programs that the tests use. `lab deps` prints the missing ones, for example
 # "required busybox" or "optional crun". An optional program is installed only if apt has a package of it; without the
 # program, a part of a question is skipped. The flags are those of the Makefile, so that both share one build.
-programs=$(CGO_ENABLED=0 go run -trimpath ./cmd/lab deps)
+programs=$(CGO_ENABLED=0 "$go" run -trimpath ./cmd/lab deps)
 if [ -n "$missing$programs" ] && command -v apt-get >/dev/null; then
 	fresh_lists
 fi

@@ -94,9 +94,9 @@ func run(c **control) error {
 }
 
 // waitForPowerOff waits until the wrapper switches the machine off. If pid 1 switched it off, everything that the wrapper
-// has not yet read from the ports would be lost.
+// has not yet read from the ports would be lost. A slow wrapper reads for many minutes, and the machine ends with it in any case.
 func waitForPowerOff() {
-	time.Sleep(time.Minute)
+	time.Sleep(24 * time.Hour)
 }
 
 // powerOff resets the machine. On machine types without ACPI only a reset ends QEMU; its option -no-reboot turns the

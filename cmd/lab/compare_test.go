@@ -76,7 +76,7 @@ func runcDigest(t *testing.T) string {
 func TestRunner_MakesTheSameRunOnce(t *testing.T) {
 	r := module(t)
 	makeLeaves(t, stream(runcDigest(t), "there"))
-	want := []string{"--no-print-directory --silent tools", "--no-print-directory lab-here"}
+	want := []string{"--no-print-directory --silent tools earlier", "--no-print-directory lab-here"}
 	for range 2 {
 		run, err := r.run(t.Context(), "pinned")
 		assert.NilError(t, err)
@@ -121,7 +121,7 @@ func TestRunner_RefusesResultsThatAreNotOfThisRun(t *testing.T) {
 		})
 	}
 	r := module(t)
-	assert.NilError(t, os.WriteFile("make", []byte("#!/bin/sh\ncase $* in *tools) exit 0;; esac; exit 2\n"), 0o755))
+	assert.NilError(t, os.WriteFile("make", []byte("#!/bin/sh\ncase $* in *tools*) exit 0;; esac; exit 2\n"), 0o755))
 	_, err := r.run(t.Context(), "")
 	assert.ErrorContains(t, err, "make lab-here has left no results in .lab/results (exit status 2)")
 }

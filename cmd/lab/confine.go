@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -50,7 +51,8 @@ func confineMain(args []string) int {
 		fmt.Println("lab: swept", s)
 	}
 	if sweepErr != nil {
-		logf("sweep after the command: %v", sweepErr)
+		// A leftover would count against the next command.
+		err = errors.Join(err, fmt.Errorf("sweep after the command: %w", sweepErr))
 	}
 	if err != nil {
 		logf("%v", err)

@@ -27,7 +27,7 @@ type diskFlags struct {
 
 func (f *diskFlags) add(set *flag.FlagSet) {
 	set.StringVar(&f.questions, "run", "", "ask only the questions that match this regular `expression`, like go test's -run")
-	set.DurationVar(&f.timeout, "timeout", time.Hour, "how long the questions may take")
+	set.DurationVar(&f.timeout, "timeout", 90*time.Minute, "how long the questions may take")
 	set.BoolVar(&f.verbose, "v", false, "show the notes of all questions in full")
 	set.StringVar(&f.junit, "junit", "", "write the JUnit report to this `file` as well")
 }

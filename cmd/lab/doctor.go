@@ -31,6 +31,7 @@ func doctorMain(args []string) int {
 		set.Usage()
 		return 2
 	}
+	vm.AllowForSlowness() // the probe boot of KVM has a deadline
 	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
 	cache, cacheErr := vm.OpenCache()

@@ -6,9 +6,11 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"cdblab/helpers/dist"
 	"cdblab/helpers/howto"
+	"cdblab/helpers/tools"
 )
 
 // command is a subcommand. It returns the exit code.
@@ -47,6 +49,10 @@ var commands = []command{
 }
 
 func main() {
+	for _, level := range tools.Levels { // for each go that this program starts
+		name, value, _ := strings.Cut(level, "=")
+		os.Setenv(name, value)
+	}
 	program, commands := "lab", commands
 	if tree, ok := dist.Find(); ok {
 		program, commands = dist.Program, tarballCommands(tree)

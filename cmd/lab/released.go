@@ -80,6 +80,7 @@ type releasedRuns struct {
 	fresh     bool
 	test2json string
 	command   []string
+	key       runKey // what each run depends on, except the source and the version under test
 }
 
 // check returns the rows, and how many there are if it is not stopped.
@@ -100,6 +101,10 @@ func (r *releasedRuns) check(ctx context.Context, words []string) (rows []releas
 	if err != nil {
 		return nil, 0, err
 	}
+	if r.key, err = newRunKey(ctx, r.where, os.Environ()); err != nil {
+		return nil, 0, err
+	}
+	r.key.Source = "" // sourceOf has that of the questions
 	n := 0
 	rows = released.Check(ctx, bugs, v2, r.run, func(row released.Row) {
 		n++
@@ -121,18 +126,13 @@ func (r *releasedRuns) hasV2() (bool, error) {
 }
 
 // run asks the questions of a bug with one version of its module. It does not ask again what it has asked: the same questions,
-// of the same source, with the same version, on the same machine.
+// of the same source, with the same version, on the same kernel with the same settings.
 func (r *releasedRuns) run(ctx context.Context, b released.Bug, version string) (*results.Run, error) {
 	source, err := sourceOf(b.Tests())
 	if err != nil {
 		return nil, err
 	}
-	uname, err := exec.CommandContext(ctx, "uname", "-rv").Output()
-	if err != nil {
-		return nil, err
-	}
-	settings := []string{r.where, string(uname), os.Getenv("CDB_CGROUP"), os.Getenv("CDB_KERNEL")}
-	key := sha256.Sum256(fmt.Append(nil, r.command, settings, b.Questions, source))
+	key := sha256.Sum256(fmt.Append(nil, r.command, r.key, b.Questions, source)) // fmt sorts the keys of maps
 	file := filepath.Join(releasedDir, b.ID, fmt.Sprintf("%s-%s-%x.json", b.Module, version, key[:4]))
 	if run, err := results.Load(file); err == nil && isWhole(run) && !r.fresh {
 		return run, nil

@@ -29,17 +29,19 @@ const compareDir = ".lab/compare"
 // A runKey is all that the facts of a run depend on. Two runs with the same key have the same facts, so one is enough.
 type runKey struct {
 	Source    string            // digest of the lab's own source
-	Programs  map[string]string // name → digest, of the programs under test and of those that questions use
+	Programs  map[string]string // name → digest, of the programs under test and of those that questions use, with earlier releases
 	Where     string            // vm or here
 	Kernel    string
 	Cgroup    string   // here: how this machine mounts the hierarchies
 	Settings  []string // of the VM, and of the lab: CDB_CGROUP=v1
 	Questions string   // regular expression; "" for all
-	Disk      []string `json:",omitempty"` // digests of the disk image and of the user's data for its cloud-init
+	Disk      []string `json:",omitempty"` // digests of the files of the disk image, and of the user's data for its cloud-init
 }
 
 // settingsOfRun are the variables of the environment that change what a run does.
-var settingsOfRun = []string{"CDB_CGROUP", "CDB_MEM", "CDB_CPUS", "CDB_IMAGE", "CDB_FIRMWARE", "CDB_DISK_PINNED"}
+var settingsOfRun = []string{
+	"CDB_CGROUP", "CDB_MEM", "CDB_CPUS", "CDB_ACCEL", "CDB_VM_APPEND", "CDB_MODULES", "CDB_IMAGE", "CDB_FIRMWARE", "CDB_DISK_PINNED",
+}
 
 // newRunKey returns the key of a run in an environment.
 func newRunKey(ctx context.Context, where string, environ []string) (runKey, error) {
@@ -62,7 +64,7 @@ func newRunKey(ctx context.Context, where string, environ []string) (runKey, err
 		return k, err
 	}
 	if get("CDB_DISK") != "" {
-		return k, k.ofDisk(where, get)
+		return k, k.ofDisk(ctx, where, get)
 	}
 	for _, t := range tools.All {
 		path := get(t.Env)
@@ -80,6 +82,9 @@ func newRunKey(ctx context.Context, where string, environ []string) (runKey, err
 			return k, err
 		}
 	}
+	if err := k.addEarlier(); err != nil {
+		return k, err
+	}
 	if where == "here" {
 		return k, k.here()
 	}
@@ -91,15 +96,36 @@ func newRunKey(ctx context.Context, where string, environ []string) (runKey, err
 	return k, err
 }
 
-// ofDisk adds what a run in a VM that boots a disk image depends on: the image has its own kernel and programs.
-func (k *runKey) ofDisk(where string, get func(name string) string) error {
+// addEarlier adds the earlier releases that are built. The questions skip what needs another one.
+func (k *runKey) addEarlier() error {
+	for _, r := range tools.Earlier {
+		for _, t := range r.Tools() {
+			p, err := t.FindEarlier(".", r.Version)
+			if err != nil {
+				continue
+			}
+			if k.Programs[t.Name+" "+r.Version], err = tools.Digest(p.Path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// ofDisk adds what a run in a VM that boots a disk image depends on: the image has its own kernel and programs. An image may consist of
+// several files: QEMU reads what a snapshot does not change from the file below it.
+func (k *runKey) ofDisk(ctx context.Context, where string, get func(name string) string) error {
 	if where == "here" {
 		return errors.New("DISK is an image for a VM, and the run is to be made on this machine\n  what to do: leave out WHERE=here")
 	}
-	for _, path := range []string{get("CDB_DISK"), get("CDB_USER_DATA")} {
-		if path == "" {
-			continue
-		}
+	files, err := vm.DiskFiles(ctx, get("CDB_DISK"))
+	if err != nil {
+		return err
+	}
+	if path := get("CDB_USER_DATA"); path != "" {
+		files = append(files, path)
+	}
+	for _, path := range files {
 		digest, err := tools.Digest(path)
 		if err != nil {
 			return err

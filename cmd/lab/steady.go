@@ -44,7 +44,7 @@ func steadyMain(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
-	s, err := openSeries(ctx, *where, set.Args(), *fresh)
+	s, err := openSeries(ctx, *where, set.Args(), *n, *fresh)
 	if err != nil {
 		logf("%v", err)
 		return 1

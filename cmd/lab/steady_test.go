@@ -46,6 +46,9 @@ func TestSteady_AStoppedSeriesGoesOn(t *testing.T) {
 	assert.Assert(t, !again.is(runKey{Source: "sha256:2", Where: "here"}, argv), "another source begins anew")
 	assert.Assert(t, !again.is(key, []string{"lab.test", "-test.run=Task"}), "other questions begin anew")
 
+	assert.Assert(t, !again.isComplete(3), "it goes on with run 3")
+	assert.Assert(t, again.isComplete(2), "the same command begins anew")
+
 	assert.NilError(t, removeRuns())
 	again, err = readSeries()
 	assert.NilError(t, err)

@@ -33,8 +33,9 @@ type steadySeries struct {
 	first *results.Run // that passed; nil until it was read
 }
 
-// openSeries returns the series of the same binary, programs and machine that was stopped, or a new one.
-func openSeries(ctx context.Context, where string, argv []string, fresh bool) (*steadySeries, error) {
+// openSeries returns the series of the same binary, programs and machine that was stopped before n runs, or a new one. A series that is
+// complete is no answer to a new command: a nightly job would pass without a run.
+func openSeries(ctx context.Context, where string, argv []string, n int, fresh bool) (*steadySeries, error) {
 	if err := os.MkdirAll(steadyDir, 0o755); err != nil {
 		return nil, fmt.Errorf("%w\n  make the directory writable for you, or run this in another checkout", err)
 	}
@@ -47,7 +48,10 @@ func openSeries(ctx context.Context, where string, argv []string, fresh bool) (*
 		return nil, err
 	}
 	if !fresh && old.is(key, argv) {
-		return old, nil
+		if !old.isComplete(n) {
+			return old, nil
+		}
+		logf("the series in %s has all of its %d runs: beginning a new one", steadyDir, len(old.Runs))
 	}
 	return &steadySeries{Key: key, Argv: argv}, removeRuns()
 }
@@ -56,6 +60,9 @@ func openSeries(ctx context.Context, where string, argv []string, fresh bool) (*
 func (s *steadySeries) is(key runKey, argv []string) bool {
 	return s.Key.dir() == key.dir() && slices.Equal(s.Argv, argv)
 }
+
+// isComplete reports whether a series has n runs.
+func (s *steadySeries) isComplete(n int) bool { return len(s.Runs) >= n }
 
 // readSeries reads the series on the disk. Without one, or with one that an older lab wrote, it has no runs.
 func readSeries() (*steadySeries, error) {

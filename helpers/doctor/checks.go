@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,16 +50,22 @@ func Both(module string) Group {
 	)}
 }
 
-// InVM returns what a run in the VM needs besides. cacheErr says why the cache cannot be used.
+// InVM returns what a run in the VM needs besides. cacheErr says why the cache cannot be used. A disk image has its own kernel.
 func InVM(conf vm.Config, cache *vm.Cache, cacheErr error, log func(string, ...any)) Group {
-	return Group{"In the VM (make lab)", []Check{
+	boots := []Check{
+		{"kernel", func(ctx context.Context) (string, error) { return cache.CheckKernel(ctx, conf.Kernel, log) }, Missing},
+		{"KVM", func(ctx context.Context) (string, error) { return cache.CheckKVM(ctx, conf, log) }, Warning},
+	}
+	if conf.Disk != "" {
+		boots = []Check{{"disk image", conf.CheckDisk, Missing}}
+	}
+	return Group{"In the VM (make lab)", slices.Concat([]Check{
 		{"settings", func(context.Context) (string, error) { return conf.CheckSettings() }, Missing},
 		{"cache", func(context.Context) (string, error) { return ".lab/vm can be written to", cacheErr }, Missing},
 		{"QEMU", vm.CheckQEMU, Missing},
-		{"kernel", func(ctx context.Context) (string, error) { return cache.CheckKernel(ctx, conf.Kernel, log) }, Missing},
-		{"KVM", func(ctx context.Context) (string, error) { return cache.CheckKVM(ctx, conf, log) }, Warning},
+	}, boots, []Check{
 		{"memory for it", func(context.Context) (string, error) { return checkMemory(conf.Memory) }, Missing},
-	}}
+	})}
 }
 
 // Here returns what a run on this machine needs besides.

@@ -103,6 +103,18 @@ func TestInVM_NamesWhatIsMissing(t *testing.T) {
 	}
 }
 
+// A disk image has its own kernel, so it is the image that is checked.
+func TestInVM_ChecksTheDiskImage(t *testing.T) {
+	conf := vm.Config{Cgroup: "v2", Memory: 512, Accel: "auto", Disk: "/nonexistent/node.qcow2", Tarball: "cdblab.tar.gz"}
+	t.Setenv("CDB_CGROUP", "")
+	findings := InVM(conf, &vm.Cache{Module: module}, nil, t.Logf).Run(t.Context())
+	assert.Check(t, cmp.Equal(find(t, findings, "settings").Level, OK))
+	image := find(t, findings, "disk image")
+	assert.Check(t, cmp.Equal(image.Level, Missing))
+	assert.Check(t, cmp.Contains(image.Seen, "no such file"))
+	assert.Check(t, !slices.ContainsFunc(findings, func(f Finding) bool { return f.Name == "kernel" || f.Name == "KVM" }))
+}
+
 func TestHere_ShowsThePreconditionsOfARun(t *testing.T) {
 	t.Setenv("CDB_KEEP", "faild")
 	got := find(t, Here().Run(t.Context()), "settings")

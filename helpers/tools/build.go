@@ -51,6 +51,20 @@ func (b *Build) Command(out string) (env string, args []string) {
 	return "CGO_ENABLED=" + b.cgoEnabled(), append(args, "-o", out, b.Package)
 }
 
+// Levels are the environment variables by which a build uses only instructions that each processor of the architecture has. The
+// emulated processor of the VM has no others, so a program that is built with GOAMD64=v3 ends there at once.
+var Levels = []string{"GOAMD64=v1", "GOARM64=v8.0"}
+
+// level returns the variable of Levels for this architecture, and its value. Both are "" on another one.
+func level() (name, value string) {
+	for _, l := range Levels {
+		if name, value, _ := strings.Cut(l, "="); name == "GO"+strings.ToUpper(runtime.GOARCH) {
+			return name, value
+		}
+	}
+	return "", ""
+}
+
 func (b *Build) cgoEnabled() string {
 	if b.Cgo {
 		return "1"
@@ -87,6 +101,7 @@ func (b *Build) Check(path, version string, replaced bool) error {
 	if err != nil {
 		return err
 	}
+	levelName, wantLevel := level()
 	for _, c := range []struct{ what, got, want string }{
 		{"the package", info.Path, b.Package},
 		{"the version of " + b.Module, info.Main.Version, version},
@@ -95,6 +110,7 @@ func (b *Build) Check(path, version string, replaced bool) error {
 		{"the build tags", setting(info, "-tags"), b.Tags},
 		{"CGO_ENABLED", setting(info, "CGO_ENABLED"), b.cgoEnabled()},
 		{"GOARCH", setting(info, "GOARCH"), runtime.GOARCH},
+		{levelName, setting(info, levelName), wantLevel},
 	} {
 		if c.got != c.want {
 			return fmt.Errorf("%s: the file has %q, and should have %q", c.what, c.got, c.want)

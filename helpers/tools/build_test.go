@@ -15,11 +15,13 @@ import (
 
 // upToDate is the build information of a runc that the test's go.mod describes.
 func upToDate() *debug.BuildInfo {
+	levelName, level := level()
 	return &debug.BuildInfo{
 		GoVersion: runtime.Version(), Path: "github.com/opencontainers/runc",
 		Main: debug.Module{Path: "github.com/opencontainers/runc", Version: "v1.5.2"},
 		Settings: []debug.BuildSetting{
 			{Key: "-tags", Value: runcBuild.Tags}, {Key: "CGO_ENABLED", Value: "1"}, {Key: "GOARCH", Value: runtime.GOARCH},
+			{Key: levelName, Value: level},
 		},
 	}
 }
@@ -47,6 +49,7 @@ func TestFind_RefusesAStaleTool(t *testing.T) {
 		"no cgo":     {func(i *debug.BuildInfo) { i.Settings[1].Value = "0" }, "CGO_ENABLED"},
 		"Go":         {func(i *debug.BuildInfo) { i.GoVersion = "go1.2" }, `the version of Go: the file has "go1.2"`},
 		"package":    {func(i *debug.BuildInfo) { i.Path = "example.com/runc" }, "the package"},
+		"level":      {func(i *debug.BuildInfo) { i.Settings[3].Value = "v9" }, `the file has "v9"`},
 		"replaced":   {func(i *debug.BuildInfo) { i.Main.Replace = &debug.Module{Path: "../runc"} }, "replacement"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -19,6 +19,7 @@ type depsMachine struct {
 	t              *testing.T
 	bin, dir, list string
 	home           string
+	env            []string
 	onlyFakes      bool // PATH has the fake commands, and links to the few real ones that the script needs
 }
 
@@ -60,6 +61,7 @@ func (m *depsMachine) try(args ...string) (output, calls string, err error) {
 	_ = os.Remove(m.dir + "/log")
 	c := exec.Command(script, args...)
 	c.Dir, c.Env = m.dir, []string{"PATH=" + m.bin + ":/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + m.home}
+	c.Env = append(c.Env, m.env...)
 	if m.onlyFakes {
 		for _, name := range []string{"sh", "uname", "grep", "sed", "sort", "tr", "find", "ls", "env"} {
 			path, err := exec.LookPath(name)
@@ -105,6 +107,20 @@ func TestDeps_GoesOnWithoutANetwork(t *testing.T) {
 	out, _ := m.run()
 	assert.Assert(t, cmp.Contains(out, "apt-get update failed; using the package lists that are there"))
 	assert.Assert(t, cmp.Contains(out, "deps: nothing is missing"))
+}
+
+// GO=/opt/go/bin/go is the go that lists the programs, and not the one on PATH.
+func TestDeps_UsesTheGoThatIsNamed(t *testing.T) {
+	m := newDepsMachine(t, "optional criu")
+	assert.NilError(t, os.Rename(m.bin+"/go", m.dir+"/go"))
+	m.fake("go", "exit 1")
+	m.env = []string{"GO=" + m.dir + "/go"}
+	_, calls := m.run()
+	assert.Assert(t, cmp.Contains(calls, "install -y -q --no-install-recommends criu"))
+	m.env = []string{"GO=/nonexistent/go"}
+	out, _, err := m.try()
+	assert.Check(t, err != nil)
+	assert.Check(t, cmp.Contains(out, "deps: there is no /nonexistent/go"))
 }
 
 // Optional programs are no reason to ask an ordinary user for a password.

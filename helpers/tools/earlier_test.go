@@ -34,11 +34,13 @@ func TestEarlier_HasProgramsOfTheTable(t *testing.T) {
 func TestFindEarlier_ChecksTheBuildInformation(t *testing.T) {
 	ctr := tool(t, "ctr")
 	build := ctr.OfRelease("v1.7.29")
+	levelName, level := level()
 	info := &debug.BuildInfo{
 		GoVersion: runtime.Version(), Path: "github.com/containerd/containerd/cmd/ctr",
 		Main: debug.Module{Path: "github.com/containerd/containerd", Version: "v1.7.29"},
 		Settings: []debug.BuildSetting{
 			{Key: "-tags", Value: build.Tags}, {Key: "CGO_ENABLED", Value: "0"}, {Key: "GOARCH", Value: runtime.GOARCH},
+			{Key: levelName, Value: level},
 		},
 	}
 	root := fakeModule(t, info)

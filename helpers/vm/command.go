@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"cdblab/helpers/slowness"
@@ -24,16 +25,20 @@ var (
 	timeoutMargin  = 90 * time.Second // after the test binary's own -test.timeout, which prints the goroutine dump
 )
 
-// AllowForSlowness makes the deadlines longer where this machine is slow. cmd/lab calls it once, before it runs a command.
-func AllowForSlowness() {
+// AllowForSlowness makes the deadlines longer where this machine is slow. cmd/lab calls it before it runs a command. Only the first call
+// has an effect.
+func AllowForSlowness() { allowForSlowness() }
+
+var allowForSlowness = sync.OnceFunc(func() {
 	// `true` is a hundredth of the work of a boot, but every machine has it. A busy machine starts it ten times as slowly as usual.
 	slowness.Set(slowness.Measure("true"))
 	for _, deadline := range []*time.Duration{
 		&bootTimeout, &silenceTimeout, &exitTimeout, &drainTimeout, &timeoutMargin, &probeTimeout, &quickLimit, &aptLimit, &buildLimit,
+		&diskBootTimeout, &diskLoginTimeout,
 	} {
 		*deadline = slowness.Scale(*deadline)
 	}
-}
+})
 
 // A Command is a command that runs in a throw-away VM. Like an exec.Cmd, it holds the input of one run, and [Command.Run]
 // runs it.
@@ -110,18 +115,13 @@ func (c *Command) run(ctx context.Context) (*Result, error) {
 		program = diskProgram(c.Config, c.Args, c.Terminal || len(c.Args) == 0)
 	case len(c.Args) > 0:
 		var err error
-		if program, err = testProgram(ctx, c.Args); err != nil {
+		if program, err = testProgram(ctx, c.Args, c.Log); err != nil {
 			return nil, err
 		}
 		program.terminal = c.Terminal
 	}
 	if c.Terminal {
 		program.timeout = 0 // a person at the terminal has no deadline
-	}
-	if limit := program.timeout; limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, limit+timeoutMargin+bootTimeout, fmt.Errorf("the tests did not end %v after their own -timeout of %v", timeoutMargin, limit))
-		defer cancel()
 	}
 	conf := c.Config
 	if err := conf.check(); err != nil {
@@ -217,13 +217,14 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 		stderr  = startCopy(m.ports[protocol.StderrPort], c.Stderr)
 		results = startCopy(m.ports[protocol.ResultsPort], &limitedWriter{archive, maxResultBytes})
 		control = json.NewEncoder(m.ports[protocol.ControlPort])
-		silence = time.NewTimer(bootTimeout)
-		limit   = bootTimeout
+		silence = newSilenceTimer(bootTimeout)
 		ready   = false
 		look    <-chan time.Time // at the console, while a disk of the user boots
+		late    <-chan time.Time // the tests did not end after their own -timeout
 		tried   = "boot the VM"
 		again   = "run it again. If it happens again, watch the console with CDB_VM_CONSOLE=1"
 	)
+	defer silence.Stop()
 	if p.boot != nil {
 		silence.Stop() // what the console shows tells more
 		ticker := time.NewTicker(time.Second)
@@ -233,8 +234,7 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 	for {
 		select {
 		case msg, ok := <-messages:
-			limit = m.silence()
-			silence.Reset(limit)
+			silence.heard(m.silence())
 			switch {
 			case !ok:
 				select {
@@ -248,6 +248,12 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 			case msg.Ready:
 				ready, tried = true, "run "+job.Args[0]+" in the VM"
 				look = nil
+				if p.timeout > 0 {
+					// From now on: the boot has limits of its own, and a disk of the user may boot for half an hour. The guest's
+					// pid 1 sets up the machine before it starts the tests, so the time of a boot is added.
+					late = time.After(p.timeout + timeoutMargin + bootTimeout)
+				}
+				job.Now = time.Now().UnixNano() // not the time before the boot: a clock that is right would be set back
 				if err := control.Encode(job); err != nil {
 					return 0, m.fault("send the job to the guest", err.Error(), "run it again")
 				}
@@ -303,14 +309,47 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 				return 0, m.fault(tried, seen, do)
 			}
 		case <-silence.C:
+			if !silence.tick() {
+				continue
+			}
 			if full := c.Cache.spaceFault(); full != "" {
 				return 0, m.fault(tried, full, "make room there")
 			}
-			return 0, m.fault(tried, fmt.Sprintf("the guest was silent for %v", limit), again+", or use ACCEL=tcg")
+			return 0, m.fault(tried, fmt.Sprintf("the guest was silent for %v", silence.limit), again+", or use ACCEL=tcg")
+		case <-late:
+			return 0, m.fault(tried, fmt.Sprintf("the tests did not end %v after their own -timeout of %v", timeoutMargin, p.timeout), "")
 		case <-ctx.Done():
 			return 0, m.fault(tried, context.Cause(ctx).Error(), "")
 		}
 	}
+}
+
+// silenceTicks is how many ticks a silenceTimer counts.
+const silenceTicks = 10
+
+// A silenceTimer counts ticks since the guest's last message. One long timer would be wrong: when this process was stopped (Ctrl-Z) and
+// goes on (fg), the timer has expired, although the guest has sent messages that are not read yet. Of the ticks of that time the
+// process sees only one.
+type silenceTimer struct {
+	*time.Ticker
+	limit time.Duration
+	count int
+}
+
+func newSilenceTimer(limit time.Duration) *silenceTimer {
+	return &silenceTimer{Ticker: time.NewTicker(limit / silenceTicks), limit: limit}
+}
+
+// heard begins to count again, after a message of the guest.
+func (s *silenceTimer) heard(limit time.Duration) {
+	s.limit, s.count = limit, 0
+	s.Reset(limit / silenceTicks)
+}
+
+// tick counts a tick, and reports whether the guest was silent for too long.
+func (s *silenceTimer) tick() bool {
+	s.count++
+	return s.count >= silenceTicks
 }
 
 // sameFile reports whether a and b write to the same file.

@@ -22,6 +22,12 @@ import (
 // followGuest runs Command.follow with a goroutine in the place of the guest. ports are the guest's ends of the ports.
 func followGuest(t *testing.T, ctx context.Context, guest func(ports map[string]*connection)) (int, error) {
 	t.Helper()
+	return followGuestWith(t, ctx, new(guestProgram), guest)
+}
+
+// followGuestWith is followGuest for this program.
+func followGuestWith(t *testing.T, ctx context.Context, p *guestProgram, guest func(ports map[string]*connection)) (int, error) {
+	t.Helper()
 	m := &machine{console: new(tailBuffer), stderr: new(tailBuffer), ports: map[string]*connection{}, exited: make(chan struct{})}
 	for _, name := range []string{protocol.ControlPort, protocol.StdoutPort, protocol.StderrPort, protocol.ResultsPort} {
 		conn, err := newConnection(name)
@@ -37,7 +43,7 @@ func followGuest(t *testing.T, ctx context.Context, guest func(ports map[string]
 	ended := make(chan end, 1)
 	c := &Command{Cache: &Cache{dir: t.TempDir()}, Stdout: io.Discard, Stderr: io.Discard, Log: t.Logf}
 	go func() {
-		code, err := c.follow(ctx, m, &protocol.Job{Args: []string{"x"}}, new(guestProgram), io.Discard)
+		code, err := c.follow(ctx, m, &protocol.Job{Args: []string{"x"}}, p, io.Discard)
 		ended <- end{code, err}
 	}()
 	select {
@@ -110,12 +116,43 @@ func TestControlPort_ExitAfterAJob(t *testing.T) {
 		port := ports[protocol.ControlPort].qemuEnd
 		_, _ = io.WriteString(port, ready)
 		var job protocol.Job
-		if json.NewDecoder(port).Decode(&job) == nil && job.Args[0] == "x" {
+		isNow := func(ns int64) bool { return time.Since(time.Unix(0, ns)).Abs() < time.Minute }
+		if json.NewDecoder(port).Decode(&job) == nil && job.Args[0] == "x" && isNow(job.Now) {
 			_, _ = io.WriteString(port, `{"Alive":true}`+"\n"+`{"Exit":{"Code":7}}`+"\n")
 		}
 	})
 	assert.NilError(t, err)
 	assert.Equal(t, code, 7)
+}
+
+// The time that the tests may take begins when the guest has booted.
+func TestFollow_TestsThatDoNotEnd(t *testing.T) {
+	margin, boot := timeoutMargin, bootTimeout
+	timeoutMargin, bootTimeout = 100*time.Millisecond, time.Second
+	t.Cleanup(func() { timeoutMargin, bootTimeout = margin, boot })
+	_, err := followGuestWith(t, t.Context(), &guestProgram{timeout: time.Millisecond}, guestSends(ready))
+	assert.ErrorContains(t, err, "the tests did not end 100ms after their own -timeout of 1ms")
+}
+
+// A run that was stopped by Ctrl-Z sees one tick of the timer when it goes on, and only many in a row are silence.
+func TestSilence_IsManyTicksWithoutAMessage(t *testing.T) {
+	s := newSilenceTimer(time.Hour)
+	defer s.Stop()
+	ticks := func() (n int) {
+		for n = 1; !s.tick(); n++ {
+		}
+		return n
+	}
+	assert.Assert(t, !s.tick())
+	s.heard(2 * time.Hour)
+	assert.Equal(t, ticks(), silenceTicks)
+	assert.Equal(t, s.limit, 2*time.Hour)
+
+	was := bootTimeout
+	bootTimeout = 50 * time.Millisecond
+	t.Cleanup(func() { bootTimeout = was })
+	_, err := followGuest(t, t.Context(), guestSends(""))
+	assert.ErrorContains(t, err, "the guest was silent for 50ms")
 }
 
 func TestResults_FloodIsCutOff(t *testing.T) {

@@ -52,10 +52,9 @@ func inspectDisk(ctx context.Context, path string) (*disk, error) {
 	case info.Mode().IsRegular() && info.Size() == 0:
 		return refuse("it is empty", other)
 	}
-	img, err := exec.LookPath("qemu-img")
+	img, err := findQEMUImg()
 	if err != nil {
-		return nil, &Fault{Tried: "find qemu-img", Seen: "it is not on PATH",
-			Do: "install it: Debian and Fedora have it in qemu-utils and qemu-img"}
+		return nil, err
 	}
 	d := &disk{path: abs}
 	encrypted, err := d.readFormat(ctx, img)
@@ -104,6 +103,50 @@ func (d *disk) readFormat(ctx context.Context, img string) (encrypted bool, err 
 	}
 	d.format = info.Format
 	return info.Encrypted || info.Format == "luks", nil
+}
+
+// DiskFiles returns the paths of the files of which a disk image consists: the image, the files below it (a qcow2 image may have a
+// backing file), and the parts of a vmdk image. The error is a [*Fault].
+func DiskFiles(ctx context.Context, path string) ([]string, error) {
+	img, err := findQEMUImg()
+	if err != nil {
+		return nil, err
+	}
+	var chain []struct {
+		Filename       string
+		FormatSpecific struct {
+			Data json.RawMessage // an object for most formats
+		} `json:"format-specific"`
+	}
+	out, err := runHelper(ctx, quickLimit, nil, img, "info", "-U", "--backing-chain", "--output=json", path)
+	if err == nil {
+		err = json.Unmarshal(out, &chain)
+	}
+	if err != nil {
+		return nil, &Fault{Tried: "list the files of the disk image " + path, Seen: fmt.Sprintf("qemu-img info: %v", err),
+			Do: "check that the files are complete, and that you can read them: qemu-img check " + path}
+	}
+	var files []string
+	for _, image := range chain {
+		files = append(files, image.Filename)
+		var vmdk struct{ Extents []struct{ Filename string } }
+		_ = json.Unmarshal(image.FormatSpecific.Data, &vmdk) // no other format has extents
+		for _, extent := range vmdk.Extents {
+			files = append(files, extent.Filename)
+		}
+	}
+	slices.Sort(files)
+	return slices.Compact(files), nil
+}
+
+// findQEMUImg returns the path of qemu-img.
+func findQEMUImg() (string, error) {
+	img, err := exec.LookPath("qemu-img")
+	if err != nil {
+		return "", &Fault{Tried: "find qemu-img", Seen: "it is not on PATH",
+			Do: "install it: Debian and Fedora have it in qemu-utils and qemu-img"}
+	}
+	return img, nil
 }
 
 // head returns the first bytes of the disk, as the guest sees them, in a file of the size of the disk that is empty after them. A

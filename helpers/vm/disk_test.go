@@ -3,7 +3,10 @@
 package vm
 
 import (
+	"bytes"
+	"encoding/base64"
 	"errors"
+	"io"
 	"mime"
 	"mime/multipart"
 	"net/mail"
@@ -181,23 +184,81 @@ func TestFirmware_SuitsTheMachine(t *testing.T) {
 	}
 }
 
+// seedParts returns the parts of the user data, with their content decoded, as cloud-init walks through them.
+func seedParts(t *testing.T, contentType string, body io.Reader) (kinds, contents []string) {
+	t.Helper()
+	kind, params, err := mime.ParseMediaType(contentType)
+	assert.NilError(t, err)
+	if !strings.HasPrefix(kind, "multipart/") {
+		b, err := io.ReadAll(body)
+		assert.NilError(t, err)
+		return []string{contentType}, []string{string(b)}
+	}
+	for parts := multipart.NewReader(body, params["boundary"]); ; {
+		part, err := parts.NextPart()
+		if err == io.EOF {
+			return kinds, contents
+		}
+		assert.NilError(t, err)
+		var content io.Reader = part
+		if part.Header.Get("Content-Transfer-Encoding") == "base64" {
+			content = base64.NewDecoder(base64.StdEncoding, part)
+		}
+		k, c := seedParts(t, part.Header.Get("Content-Type"), content)
+		kinds, contents = append(kinds, k...), append(contents, c...)
+	}
+}
+
 func TestUserData_BothPartsReachCloudInit(t *testing.T) {
 	own := filepath.Join(t.TempDir(), "user-data")
-	assert.NilError(t, os.WriteFile(own, []byte("#cloud-config\nhostname: node\n"), 0o644))
-	b, err := seedUserDataOf(own)
-	assert.NilError(t, err)
-	m, err := mail.ReadMessage(strings.NewReader(string(b)))
-	assert.NilError(t, err)
-	_, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
-	assert.NilError(t, err)
-	form, err := multipart.NewReader(m.Body, params["boundary"]).NextPart()
-	assert.NilError(t, err)
-	assert.Equal(t, form.Header.Get("Content-Type"), "text/plain")
-	assert.Check(t, cmp.Contains(string(b), "#!/bin/sh"))
+	const text = `text/plain; charset="utf-8"`
+	long := "#cloud-config\n# Grüße\n# " + strings.Repeat("x", 200) + "\n"
+	for name, c := range map[string]struct {
+		own             string
+		kinds, contents []string
+	}{
+		"text":                      {"#cloud-config\nhostname: node\n", []string{text}, []string{"#cloud-config\nhostname: node\n"}},
+		"text that is not in ASCII": {long, []string{text}, []string{long}},
+		"message": {"Content-Type: text/cloud-config\nMIME-Version: 1.0\n\nhostname: node\n",
+			[]string{"text/cloud-config"}, []string{"hostname: node\n"}},
+		"message of two parts": {
+			"MIME-Version: 1.0\nContent-Type: multipart/mixed;\n boundary=\"b\"\n\n--b\nContent-Type: text/cloud-config\n\nhostname: node\n" +
+				"--b\nContent-Type: text/x-shellscript\nContent-Transfer-Encoding: base64\n\nIyEvYmluL3NoCg==\n--b--\n",
+			[]string{"text/cloud-config", "text/x-shellscript"}, []string{"hostname: node", "#!/bin/sh\n"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.NilError(t, os.WriteFile(own, []byte(c.own), 0o644))
+			b, err := seedUserDataOf(own)
+			assert.NilError(t, err)
+			m, err := mail.ReadMessage(bytes.NewReader(b))
+			assert.NilError(t, err)
+			kinds, contents := seedParts(t, m.Header.Get("Content-Type"), m.Body)
+			assert.DeepEqual(t, kinds, append(c.kinds, "text/x-shellscript"))
+			assert.DeepEqual(t, contents, append(c.contents, seedUserData))
+		})
+	}
+	for _, unknown := range []string{"hostname: node\n", "hostname: node\n\nmore\n", ""} {
+		assert.NilError(t, os.WriteFile(own, []byte(unknown), 0o644))
+		_, err := seedUserDataOf(own)
+		assert.ErrorContains(t, err, "cloud-init does not know what it is")
+	}
+}
 
-	assert.NilError(t, os.WriteFile(own, []byte("hostname: node\n"), 0o644))
-	_, err = seedUserDataOf(own)
-	assert.ErrorContains(t, err, "cloud-init does not know what it is")
+func TestDiskFiles_AreAllThatTheImageIsReadFrom(t *testing.T) {
+	fakeProgram(t, "qemu-img", `case "$*" in *--backing-chain*) ;; *) exit 1;; esac
+cat <<'EOT'
+[{"filename": "node.qcow2", "format": "qcow2", "format-specific": {"type": "qcow2", "data": {"compat": "1.1"}}},
+ {"filename": "/images/base.vmdk", "format": "vmdk", "format-specific": {"type": "vmdk", "data": {"extents": [
+   {"filename": "/images/base.vmdk", "format": "SPARSE"}, {"filename": "/images/base-flat.vmdk", "format": "FLAT"}]}}},
+ {"filename": "/images/base.raw", "format": "raw"}]
+EOT`)
+	files, err := DiskFiles(t.Context(), "node.qcow2")
+	assert.NilError(t, err)
+	assert.DeepEqual(t, files, []string{"/images/base-flat.vmdk", "/images/base.raw", "/images/base.vmdk", "node.qcow2"})
+
+	fakeProgram(t, "qemu-img", "echo no such file >&2; exit 1")
+	_, err = DiskFiles(t.Context(), "node.qcow2")
+	assert.ErrorContains(t, err, "no such file")
 }
 
 // The guest runs programs from the seed disk, so their names and permissions must survive.

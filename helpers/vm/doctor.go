@@ -15,7 +15,30 @@ import (
 
 // CheckSettings checks the settings.
 func (c *Config) CheckSettings() (string, error) {
-	return fmt.Sprintf("cgroup %s, %d MiB, accelerator %s", c.Cgroup, c.Memory, c.Accel), c.check()
+	if err := c.check(); err != nil { // it completes the settings
+		return "", err
+	}
+	if c.Disk != "" {
+		return fmt.Sprintf("a disk image, %d MiB, accelerator %s", c.Memory, c.Accel), nil
+	}
+	return fmt.Sprintf("cgroup %s, %d MiB, accelerator %s", c.Cgroup, c.Memory, c.Accel), nil
+}
+
+// CheckDisk looks at the disk image that a run would boot.
+func (c *Config) CheckDisk(ctx context.Context) (string, error) {
+	d, err := inspectDisk(ctx, c.Disk)
+	if err != nil {
+		return "", err
+	}
+	useUEFI, err := c.useUEFI(d)
+	if err != nil {
+		return "", err
+	}
+	by := "a BIOS"
+	if useUEFI {
+		by = "a UEFI"
+	}
+	return fmt.Sprintf("%s (%s), booted by %s", d.path, d.format, by), nil
 }
 
 // CheckQEMU looks for QEMU.

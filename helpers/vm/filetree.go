@@ -29,6 +29,7 @@ type fileNode struct {
 	link     string      // the target of a symbolic link, or
 	content  []byte      // the content of a small file. A directory has none of the three.
 	mode     fs.FileMode // permissions; with fs.ModeDir for a directory
+	optional bool        // the file of the host may be gone: it is left out then
 	time     time.Time
 }
 
@@ -80,7 +81,7 @@ func (t fileTree) addHostDir(name, hostDir string, skip func(rel string, d fs.Di
 			if info.Mode()&0o100 != 0 {
 				mode = 0o755
 			}
-			t[at] = fileNode{hostPath: p, mode: mode, time: info.ModTime()}
+			t[at] = fileNode{hostPath: p, mode: mode, time: info.ModTime(), optional: true}
 		}
 		return nil
 	})
@@ -110,7 +111,17 @@ func (t fileTree) writeImage(out *os.File, tmp string) error {
 		if err := mkdir(path.Dir(name)); err != nil {
 			return err
 		}
+		var src *os.File
 		var err error
+		if n.hostPath != "" {
+			src, err = os.Open(n.hostPath)
+			if n.optional && errors.Is(err, fs.ErrNotExist) {
+				continue // such as the swap file of an editor, which was there when the directory was listed
+			}
+			if err != nil {
+				return err
+			}
+		}
 		switch {
 		case n.mode.IsDir():
 			if err = mkdir(name); err == nil {
@@ -119,7 +130,7 @@ func (t fileTree) writeImage(out *os.File, tmp string) error {
 		case n.link != "":
 			err = w.Symlink(n.link, name)
 		default:
-			err = writeImageFile(w, name, n)
+			err = writeImageFile(w, name, n, src)
 		}
 		if err == nil && !n.time.IsZero() {
 			err = w.Chtimes(name, n.time, n.time)
@@ -131,7 +142,9 @@ func (t fileTree) writeImage(out *os.File, tmp string) error {
 	return w.Close()
 }
 
-func writeImageFile(w *erofs.Writer, name string, n fileNode) error {
+// writeImageFile writes a file of the tree, with the content of src if that is not nil. It closes src.
+func writeImageFile(w *erofs.Writer, name string, n fileNode, src *os.File) error {
+	defer src.Close() // without effect on nil
 	f, err := w.Create(name)
 	if err != nil {
 		return err
@@ -139,14 +152,9 @@ func writeImageFile(w *erofs.Writer, name string, n fileNode) error {
 	if err := f.Chmod(n.mode.Perm()); err != nil {
 		return err
 	}
-	if n.hostPath == "" {
+	if src == nil {
 		_, err = f.Write(n.content)
 	} else {
-		var src *os.File
-		if src, err = os.Open(n.hostPath); err != nil {
-			return err
-		}
-		defer src.Close()
 		_, err = io.Copy(f, src)
 	}
 	return errors.Join(err, f.Close())

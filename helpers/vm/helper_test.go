@@ -15,6 +15,8 @@ import (
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/slowness"
 )
 
 // fakeProgram puts a shell script into PATH in place of a program.
@@ -69,8 +71,10 @@ func hasEnded(t *testing.T, pid string) {
 
 func TestHelper_HasADeadline(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
-	_, err := runHelper(t.Context(), 500*time.Millisecond, nil, "sh", "-c", hang(file))
-	assert.ErrorContains(t, err, "sh did not end within 500ms, and was killed")
+	// Long enough for the script to write the pid, also on a busy machine.
+	limit := time.Duration(slowness.Measure("true")) * 500 * time.Millisecond
+	_, err := runHelper(t.Context(), limit, nil, "sh", "-c", hang(file))
+	assert.ErrorContains(t, err, fmt.Sprintf("sh did not end within %v, and was killed", limit))
 	hasEnded(t, pidIn(t, file))
 
 	_, err = runHelper(t.Context(), time.Minute, nil, "sh", "-c", "echo first >&2; echo last >&2; exit 3")

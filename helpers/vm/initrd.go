@@ -4,6 +4,7 @@ package vm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,13 +16,14 @@ import (
 	"runtime"
 	"strings"
 
+	"cdblab/helpers/tools"
 	"cdblab/helpers/vm/protocol"
 )
 
 // initName returns the path of the guest's pid 1 that is built from exactly these sources. It need not exist.
 func (c *Cache) initName() (string, error) {
 	key := sha256.New()
-	fmt.Fprintln(key, runtime.Version(), runtime.GOARCH)
+	fmt.Fprintln(key, runtime.Version(), runtime.GOARCH, tools.Levels)
 	// Not filepath.Glob: the checkout's path may contain characters of a pattern.
 	module := os.DirFS(c.Module)
 	for _, pattern := range []string{"cmd/lab-init/*.go", "helpers/vm/protocol/*.go", "go.sum"} {
@@ -69,13 +71,13 @@ func (c *Cache) buildInit(ctx context.Context) (string, error) {
 	var output tailBuffer
 	set := func(build *exec.Cmd) {
 		build.Dir, build.Stderr = c.Module, &output
-		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux")
+		build.Env = append(append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux"), tools.Levels...)
 	}
 	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tmp, "./cmd/lab-init"}
-	if _, err := runHelper(ctx, buildLimit, set, "go", args...); err != nil {
+	if _, err := runHelper(ctx, buildLimit, set, cmp.Or(os.Getenv("GO"), "go"), args...); err != nil {
 		return "", &Fault{
 			Tried: "build the guest's pid 1: go build ./cmd/lab-init", Seen: strings.TrimSpace(output.String() + "\n" + err.Error()),
-			Do: "check that go is on PATH, that HOME is set, that the module builds, and that the disk is not full",
+			Do: "check that go is on PATH, or that GO names it, that HOME is set, that the module builds, and that the disk is not full",
 		}
 	}
 	if err := c.commit(tmp, out); err != nil {

@@ -56,7 +56,6 @@ func newJob(p *guestProgram, conf Config, toolEnv []string, mergeOutput bool) *p
 		MergeOutput: mergeOutput,
 		Terminal:    p.terminal,
 		RandomSeed:  seed,
-		Now:         time.Now().UnixNano(),
 	}
 }
 

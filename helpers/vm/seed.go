@@ -10,10 +10,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"mime/multipart"
+	"net/mail"
 	"net/textproto"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/diskfs/go-diskfs/backend/file"
@@ -121,21 +124,23 @@ func seedUserDataOf(path string) ([]byte, error) {
 		return nil, &Fault{Tried: "read the user data for cloud-init", Seen: err.Error(),
 			Do: "USER_DATA= is the path of a file, such as one that begins with #cloud-config"}
 	}
-	if !bytes.HasPrefix(own, []byte("#")) && !bytes.HasPrefix(own, []byte("Content-Type:")) {
+	header, content, err := userDataPart(own)
+	if err != nil {
 		first, _, _ := strings.Cut(string(own), "\n")
 		return nil, &Fault{
 			Tried: "read the user data for cloud-init",
-			Seen:  fmt.Sprintf("the first line of %s is %.60q, and cloud-init does not know what it is", path, first),
+			Seen:  fmt.Sprintf("the first line of %s is %.60q, and %v", path, first, err),
 			Do:    "begin it with #cloud-config, with #! for a script, or with the header of a MIME message",
 		}
 	}
 	var body bytes.Buffer
 	parts := multipart.NewWriter(&body)
 	for _, part := range []struct {
-		kind    string
+		header  textproto.MIMEHeader
 		content []byte
-	}{{"text/plain", own}, {"text/x-shellscript", []byte(seedUserData)}} {
-		w, err := parts.CreatePart(textproto.MIMEHeader{"Content-Type": {part.kind}, "MIME-Version": {"1.0"}})
+	}{{header, content}, {textproto.MIMEHeader{"Content-Type": {"text/x-shellscript"}}, []byte(seedUserData)}} {
+		part.header.Set("MIME-Version", "1.0")
+		w, err := parts.CreatePart(part.header)
 		if err != nil {
 			return nil, err
 		}
@@ -146,6 +151,23 @@ func seedUserDataOf(path string) ([]byte, error) {
 	if err := parts.Close(); err != nil {
 		return nil, err
 	}
-	header := fmt.Sprintf("Content-Type: multipart/mixed; boundary=%q\nMIME-Version: 1.0\n\n", parts.Boundary())
-	return append([]byte(header), body.Bytes()...), nil
+	head := fmt.Sprintf("Content-Type: multipart/mixed; boundary=%q\nMIME-Version: 1.0\n\n", parts.Boundary())
+	return append([]byte(head), body.Bytes()...), nil
+}
+
+// userDataPart returns the user's data as a part of a message. Of a text, cloud-init finds out the kind by its first line. A message stays
+// what it is, with its own header: as a text it would be ignored. cloud-init walks through messages in messages.
+func userDataPart(own []byte) (textproto.MIMEHeader, []byte, error) {
+	if bytes.HasPrefix(own, []byte("#")) {
+		lines := slices.Chunk([]byte(base64.StdEncoding.EncodeToString(own)), 76)
+		return textproto.MIMEHeader{
+			"Content-Type": {`text/plain; charset="utf-8"`}, "Content-Transfer-Encoding": {"base64"},
+		}, bytes.Join(slices.Collect(lines), []byte("\r\n")), nil
+	}
+	message, err := mail.ReadMessage(bytes.NewReader(own))
+	if err != nil || message.Header.Get("Content-Type") == "" {
+		return nil, nil, errors.New("cloud-init does not know what it is")
+	}
+	content, err := io.ReadAll(message.Body)
+	return textproto.MIMEHeader(message.Header), content, err
 }

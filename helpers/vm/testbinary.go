@@ -15,9 +15,12 @@ import (
 	"cdblab/helpers/vm/protocol"
 )
 
+// maxSourceFile is the size of the largest file of the source tree that the guest gets.
+const maxSourceFile = 64 << 20
+
 // testProgram returns a test binary, argv[0], with its arguments and the source tree that it runs in. All paths in the
 // guest are those of the host.
-func testProgram(ctx context.Context, argv []string) (*guestProgram, error) {
+func testProgram(ctx context.Context, argv []string, log func(string, ...any)) (*guestProgram, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return nil, err
@@ -46,7 +49,15 @@ func testProgram(ctx context.Context, argv []string) (*guestProgram, error) {
 		name := d.Name()
 		// Caches and results in the top directory: the tests do not need them.
 		top := !strings.Contains(rel, "/") && (strings.HasPrefix(name, ".") || name == "_artifacts") && d.IsDir()
-		return top || name == ".git" || strings.HasSuffix(name, ".test")
+		if top || name == ".git" || strings.HasSuffix(name, ".test") {
+			return true
+		}
+		// No test needs a file of this size. It is a disk image, or an archive.
+		if info, err := d.Info(); err == nil && info.Mode().IsRegular() && info.Size() > maxSourceFile {
+			log("the VM does not get %s, which has %d MB", rel, info.Size()>>20)
+			return true
+		}
+		return false
 	})
 	if err != nil {
 		return nil, &Fault{Tried: "read the source tree " + sourceDir, Seen: err.Error(), Do: "make it readable for you"}

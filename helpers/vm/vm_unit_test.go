@@ -7,12 +7,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/erofs/go-erofs"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -178,12 +182,79 @@ func TestJob_OneEmulatedCPUAsksOneByOne(t *testing.T) {
 	assert.DeepEqual(t, got[1:], []string{"ask", "--", "-test.parallel=1", "-test.v", "-test.outputdir=" + protocol.OutDir})
 }
 
-// The image of the VM has the earlier releases that are built, at the place that the guest's variable names.
-func TestAddReleases_TakesWhatIsBuilt(t *testing.T) {
-	t.Setenv(tools.ReleasesEnv, t.TempDir())
+// The image of the VM has no file that is not the release whose name it has.
+func TestAddReleases_LeavesOutWhatIsNotTheRelease(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv(tools.ReleasesEnv, dir)
+	for _, r := range tools.Earlier {
+		for _, tool := range r.Tools() {
+			b := tool.OfRelease("v" + r.Version)
+			release := filepath.Join(dir, b.ReleaseDir("v"+r.Version))
+			assert.NilError(t, os.MkdirAll(release, 0o755))
+			assert.NilError(t, os.WriteFile(filepath.Join(release, tool.Name), []byte("#!/bin/sh\n"), 0o755))
+		}
+	}
 	tr := fileTree{}
 	assert.NilError(t, tr.addReleases(t.Context(), "."))
 	assert.Equal(t, len(tr), 0)
+}
+
+// A file of the source tree that is gone when the image is written is left out. A program that is gone is an error.
+func TestWriteImage_ForgivesAFileThatVanished(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.go", "b.go.swp", "c.go"} {
+		assert.NilError(t, os.WriteFile(filepath.Join(dir, name), []byte(name), 0o644))
+	}
+	files := fileTree{}
+	assert.NilError(t, files.addHostDir("/tree", dir, func(string, fs.DirEntry) bool { return false }))
+	assert.NilError(t, os.Remove(filepath.Join(dir, "b.go.swp")))
+	write := func() (fs.FS, error) {
+		out, err := unnamedFile(dir, nil)
+		assert.NilError(t, err)
+		t.Cleanup(func() { _ = out.Close() })
+		if err := files.writeImage(out, dir); err != nil {
+			return nil, err
+		}
+		return erofs.Open(out)
+	}
+	image, err := write()
+	assert.NilError(t, err)
+	entries, err := fs.ReadDir(image, "tree")
+	assert.NilError(t, err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	assert.DeepEqual(t, names, []string{"a.go", "c.go"})
+
+	files.addHostFile("/bin/runc", filepath.Join(dir, "runc"), 0o755)
+	_, err = write()
+	assert.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// A disk image that lies in the checkout does not get into the image with the source tree.
+func TestTestProgram_LeavesOutLargeFiles(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for name, size := range map[string]int64{"go.mod": 1, "a.go": maxSourceFile, "today.qcow2": maxSourceFile + 1} {
+		assert.NilError(t, os.WriteFile(name, nil, 0o644))
+		assert.NilError(t, os.Truncate(name, size))
+	}
+	self, err := os.Executable()
+	assert.NilError(t, err)
+	var logged []string
+	log := func(format string, args ...any) { logged = append(logged, fmt.Sprintf(format, args...)) }
+	p, err := testProgram(t.Context(), []string{self}, log)
+	assert.NilError(t, err)
+	assert.Check(t, p.files.has(protocol.SourceTree+"/a.go"))
+	assert.Check(t, !p.files.has(protocol.SourceTree+"/today.qcow2"))
+	assert.DeepEqual(t, logged, []string{"the VM does not get today.qcow2, which has 64 MB"})
+}
+
+func TestCheckSettings_ShowsTheDefaults(t *testing.T) {
+	seen, err := (&Config{Cgroup: "v2", Accel: "auto", Memory: defaultMemory}).CheckSettings()
+	assert.NilError(t, err)
+	assert.Equal(t, seen, "cgroup v2, 1024 MiB, accelerator auto")
 }
 
 func TestResult_TellsOfAShortageOfMemory(t *testing.T) {
