@@ -19,6 +19,7 @@ type Run struct {
 	End         time.Time   // of the last event
 	LastWords   []string    // those of Lines that were printed after the last question: why the run ended, if it ended before a question did
 	Problems    []string    // what is wrong with the stream, in sentences
+	Remarks     []string    // what is missing beside the stream, in sentences. The run itself is complete
 }
 
 // A Verdict says how a question or a run has ended.
