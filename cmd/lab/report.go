@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"cdblab/helpers/howto"
 	"cdblab/helpers/notebook"
 	"cdblab/helpers/results"
 	"cdblab/helpers/syllabus"
@@ -68,7 +69,7 @@ func report(from, to string) (dir string, run *results.Run, err error) {
 		}
 		if _, err := os.Stat(stream); err != nil {
 			return "", nil, fmt.Errorf("there is no %s, from which the outputs are made\n"+
-				"  what to do: name a directory or a stream that `make lab` has written", stream)
+				"  what to do: name a directory or a stream that `%s` has written", stream, howto.Run())
 		}
 	}
 	if run, err = results.Load(stream); err != nil {

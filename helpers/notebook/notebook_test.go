@@ -16,6 +16,7 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/howto"
 	"cdblab/helpers/results"
 )
 
@@ -200,6 +201,15 @@ func TestWrite_OfAFailedQuestionShowsTheFailure(t *testing.T) {
 	} {
 		assert.Check(t, cmp.Contains(article, want))
 	}
+}
+
+// With the tarball there is no Makefile, and no source beside the results.
+func TestWrite_InTheTarballNamesItsCommand(t *testing.T) {
+	t.Setenv(howto.Env, "/opt/cdblab/cdblab")
+	page := html.UnescapeString(write(t, recorded(t)))
+	assert.Check(t, cmp.Contains(page, "sudo /opt/cdblab/cdblab run -run '^TestTask_WhoIsWhoseParent$'"))
+	assert.Check(t, !strings.Contains(page, "make lab Q="))
+	assert.Check(t, !strings.Contains(page, `href="../`))
 }
 
 func TestRaw_LeavesNoMarkup(t *testing.T) {
