@@ -297,7 +297,9 @@ func TestMatrix_ComparesVerdictsWithoutTheirMessages(t *testing.T) {
 
 // The page has six colours. A missing value has none, and no two values have the same one.
 func TestSpans_HaveAGroupForEachValue(t *testing.T) {
-	row := Row{Cells: []Cell{{Value: ""}, {Missing: notAsked}, {Value: "2"}, {Value: "3"}, {Value: "4"}, {Value: "5"}, {Value: "6"}, {Value: "7"}}}
+	row := Row{Cells: []Cell{
+		{Value: ""}, {Missing: notAsked}, {Value: "2"}, {Value: "3"}, {Value: "4"}, {Value: "5"}, {Value: "6"}, {Value: "7"},
+	}}
 	var groups []int
 	for _, s := range row.Spans() {
 		groups = append(groups, s.Group)
@@ -314,6 +316,7 @@ func TestRuns_TellsThatARunFailedThoughNoQuestionDid(t *testing.T) {
 	assert.Check(t, !c.Equal())
 	assert.DeepEqual(t, c.Warnings(), []string{"B: the run failed, though no question did: the run changed the host: a mount is left"})
 	assert.Check(t, cmp.Contains(c.Summary(), "No difference in the questions that both ask: "))
+	assert.Equal(t, c.Stacks()[0].B, "1 answered, and the run failed")
 }
 
 func TestVersion_LeavesOutWhatSaysNothing(t *testing.T) {

@@ -301,7 +301,8 @@ func TestTables(t *testing.T) {
 	lines := strings.Split(nodes.String(), "\n")
 	assert.DeepEqual(t, lines[:4], []string{
 		"node,group,nodes of the group,compared with group,failed,kernel,machine,cgroup,runc,security modules",
-		"b1,3,1,1,TestY,6.1,x86_64,v2,1.3.4,selinux", "c1,2,2,1,,6.12,x86_64,v2,1.3.4,selinux", "c2,2,2,1,,6.12,x86_64,v2,1.3.4,selinux",
+		"b1,3,1,1,TestY,6.1,x86_64,v2,1.3.4,selinux",
+		"c1,2,2,1,,6.12,x86_64,v2,1.3.4,selinux", "c2,2,2,1,,6.12,x86_64,v2,1.3.4,selinux",
 	})
 	assert.Equal(t, len(lines), 1+10+1)
 	assert.NilError(t, WriteDifferences(&differences, odd(t)))
