@@ -10,7 +10,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
+	"cdblab/helpers/howto"
 	"cdblab/helpers/notebook"
 	"cdblab/helpers/results"
 	"cdblab/helpers/syllabus"
@@ -49,7 +51,7 @@ func reportMain(args []string) int {
 		logf("%v", err)
 		return 1
 	}
-	for _, p := range run.Problems {
+	for _, p := range slices.Concat(run.Problems, run.Remarks) {
 		logf("%s", p)
 	}
 	fmt.Println(run.Headline())
@@ -67,7 +69,7 @@ func report(from, to string) (dir string, run *results.Run, err error) {
 		}
 		if _, err := os.Stat(stream); err != nil {
 			return "", nil, fmt.Errorf("there is no %s, from which the outputs are made\n"+
-				"  what to do: name a directory or a stream that `make lab` has written", stream)
+				"  what to do: name a directory or a stream that `%s` has written", stream, howto.Run())
 		}
 	}
 	if run, err = results.Load(stream); err != nil {
@@ -84,7 +86,7 @@ func report(from, to string) (dir string, run *results.Run, err error) {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return "", nil, err
 	}
-	return to, run, errors.Join(copyStream(stream, filepath.Join(to, results.StreamFile)), writeOutputs(to, run),
+	return to, run, errors.Join(copyStream(stream, filepath.Join(to, results.StreamFile)), writeOutputs(to, filepath.Dir(stream), run),
 		giveToOwner(resultsDir(), to))
 }
 
@@ -102,7 +104,7 @@ func copyStream(from, to string) error {
 		return err
 	}
 	defer in.Close()
-	return writeFile(to, func(w io.Writer) error {
+	return results.ReplaceFile(to, func(w io.Writer) error {
 		_, err := io.Copy(w, in)
 		return err
 	})
@@ -110,11 +112,11 @@ func copyStream(from, to string) error {
 
 // writeOutputs writes the outputs of a run, with the questions in the order of the chapter. A file that cannot be written does
 // not keep the others from being written.
-func writeOutputs(dir string, run *results.Run) error {
+func writeOutputs(dir, ofStream string, run *results.Run) error {
 	run.Sort(testsInOrder())
-	errs := []error{results.CopyTranscripts(dir, run)} // first, because it may find that something is missing
+	errs := []error{results.CopyTranscripts(dir, ofStream, run)} // first, because it may find that something is missing
 	for _, o := range outputs {
-		errs = append(errs, writeFile(filepath.Join(dir, o.name), func(w io.Writer) error { return o.write(w, run) }))
+		errs = append(errs, results.ReplaceFile(filepath.Join(dir, o.name), func(w io.Writer) error { return o.write(w, run) }))
 	}
 	return errors.Join(errs...)
 }
@@ -133,7 +135,7 @@ func testsInOrder() []string {
 	return out
 }
 
-// writeFile writes a file by a function. The disk may turn out to be full only when the file is closed.
+// writeFile writes a file that the user names by a function. The disk may turn out to be full only when the file is closed.
 func writeFile(path string, write func(io.Writer) error) error {
 	f, err := os.Create(path)
 	if err != nil {

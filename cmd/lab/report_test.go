@@ -45,6 +45,20 @@ func TestReport_OfADirectory(t *testing.T) {
 	assert.Equal(t, readFile(t, filepath.Join(dir, results.FactsFile)), first)
 }
 
+// Results from elsewhere may have a link in place of a file.
+func TestReport_WritesThroughNoLink(t *testing.T) {
+	dir := filepath.Dir(storedStream(t))
+	mine := filepath.Join(t.TempDir(), "mine")
+	assert.NilError(t, os.WriteFile(mine, []byte("mine"), 0o644))
+	assert.NilError(t, os.Rename(filepath.Join(dir, "stored.json"), filepath.Join(dir, results.StreamFile)))
+	assert.NilError(t, os.Symlink(mine, filepath.Join(dir, results.FactsFile)))
+	assert.Equal(t, reportMain([]string{dir}), 0)
+	assert.Equal(t, readFile(t, mine), "mine")
+	info, err := os.Lstat(filepath.Join(dir, results.FactsFile))
+	assert.NilError(t, err)
+	assert.Check(t, info.Mode().IsRegular(), "%s", info.Mode())
+}
+
 func TestReport_OfWhatIsNoStream(t *testing.T) {
 	stream := storedStream(t)
 	dir := filepath.Dir(stream)

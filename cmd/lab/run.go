@@ -238,7 +238,7 @@ func (r *labRun) show(c results.Change) {
 
 // store writes the results, and where a CI wants to have them.
 func (r *labRun) store(run *results.Run, junit string) error {
-	errs := []error{writeOutputs(r.dir, run)}
+	errs := []error{writeOutputs(r.dir, r.dir, run)}
 	if junit != "" {
 		errs = append(errs, os.MkdirAll(filepath.Dir(junit), 0o755),
 			writeFile(junit, func(w io.Writer) error { return results.WriteJUnit(w, run) }))

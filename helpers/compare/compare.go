@@ -99,8 +99,10 @@ func Runs(a, b Side) (*Comparison, error) {
 	return c, nil
 }
 
-// Equal reports whether nothing differs.
-func (c *Comparison) Equal() bool { return len(c.Questions)+len(c.OnlyA)+len(c.OnlyB) == 0 }
+// Equal reports whether nothing differs: also not that one run failed though no question did.
+func (c *Comparison) Equal() bool {
+	return len(c.Questions)+len(c.OnlyA)+len(c.OnlyB) == 0 && c.A.Run.FailedAtEnd == c.B.Run.FailedAtEnd
+}
 
 func problems(r *results.Run) string {
 	if len(r.Problems) == 0 {
@@ -144,18 +146,51 @@ func (q *Question) verdicts(a, b *results.Question) {
 	if a.Verdict != b.Verdict || otherReason {
 		q.Differences = append(q.Differences, Difference{Kind: Verdict, Change: Changed, A: va, B: vb})
 	}
-	for _, sa := range a.Subtests {
-		for _, sb := range b.Subtests {
-			if sa.Name == sb.Name && sa.Verdict != sb.Verdict {
-				q.Differences = append(q.Differences,
-					Difference{Kind: Verdict, Change: Changed, Name: sa.Name, A: string(sa.Verdict), B: string(sb.Verdict)})
-			}
+	for _, name := range subtests(a, b) {
+		sa, knownA := subtest(a, name)
+		sb, knownB := subtest(b, name)
+		if knownA && knownB && sa != sb {
+			q.Differences = append(q.Differences, Difference{Kind: Verdict, Change: Changed, Name: name, A: string(sa), B: string(sb)})
 		}
 	}
 }
 
+// subtests returns the names of the subtests of all questions, each once. A question may be nil.
+func subtests(questions ...*results.Question) []string {
+	var out []string
+	known := map[string]bool{}
+	for _, q := range questions {
+		if q == nil {
+			continue
+		}
+		for _, s := range q.Subtests {
+			if !known[s.Name] {
+				known[s.Name] = true
+				out = append(out, s.Name)
+			}
+		}
+	}
+	return out
+}
+
+// subtest returns the verdict of a subtest. It returns false if the question does not tell it. A facts.json lists only the subtests
+// that were not answered: there, the other subtests of an answered question were answered.
+func subtest(q *results.Question, name string) (results.Verdict, bool) {
+	fromFacts := q.Verdict == results.Answered
+	for _, s := range q.Subtests {
+		if s.Name == name {
+			return s.Verdict, true
+		}
+		fromFacts = fromFacts && s.Verdict != results.Answered
+	}
+	return results.Answered, fromFacts
+}
+
 // verdict returns the verdict of a question with its reason.
-func verdict(q *results.Question) string {
+func verdict(q *results.Question) string { return string(q.Verdict) + reason(q) }
+
+// reason returns why a question was skipped or failed, as the rest of a sentence that begins with its verdict. It may be "".
+func reason(q *results.Question) string {
 	kinds := map[results.Verdict][]string{results.Skipped: {"skip"}, results.Failed: {"error", "log"}}
 	for _, kind := range kinds[q.Verdict] {
 		logs := slices.DeleteFunc(slices.Clone(q.Logs), func(l results.Log) bool { return l.Kind != kind })
@@ -167,11 +202,11 @@ func verdict(q *results.Question) string {
 			l = logs[len(logs)-1] // an assertion logs its message last
 		}
 		if l.At != "" && q.Verdict == results.Failed {
-			return fmt.Sprintf("%s: %s: %s", q.Verdict, l.At, l.Text)
+			return fmt.Sprintf(": %s: %s", l.At, l.Text)
 		}
-		return fmt.Sprintf("%s: %s", q.Verdict, l.Text)
+		return ": " + l.Text
 	}
-	return string(q.Verdict)
+	return ""
 }
 
 // facts compares the facts of a question and returns the number of facts that both runs have.
@@ -185,11 +220,12 @@ func (q *Question) facts(a, b *results.Question) (both int) {
 		case !ok && !complete(b, fa):
 			lostB++
 		case !ok:
-			q.Differences = append(q.Differences, Difference{Kind: Fact, Change: Vanished, Step: fa.step, Name: name, A: fa.value})
+			q.Differences = append(q.Differences, Difference{Kind: Fact, Change: Vanished, Step: fa.step, Name: name, A: fa.value + fa.doubt})
 		default:
 			both++
 			if fa.value != fb.value {
-				q.Differences = append(q.Differences, Difference{Kind: Fact, Change: Changed, Step: fb.step, Name: name, A: fa.value, B: fb.value})
+				q.Differences = append(q.Differences,
+					Difference{Kind: Fact, Change: Changed, Step: fb.step, Name: name, A: fa.value + fa.doubt, B: fb.value + fb.doubt})
 			}
 		}
 	}
@@ -202,7 +238,7 @@ func (q *Question) facts(a, b *results.Question) (both int) {
 			lostA++
 			continue
 		}
-		q.Differences = append(q.Differences, Difference{Kind: Fact, Change: Appeared, Step: fb.step, Name: name, B: fb.value})
+		q.Differences = append(q.Differences, Difference{Kind: Fact, Change: Appeared, Step: fb.step, Name: name, B: fb.value + fb.doubt})
 	}
 	q.unobserved(lostB, "A", "B", b)
 	q.unobserved(lostA, "B", "A", a)
@@ -238,7 +274,10 @@ type fact struct {
 	value   string
 	step    Step
 	subtest string
+	doubt   string // what is shown after the value of a fact that is in doubt; "" for others
 }
+
+const inDoubt = " (in doubt: an assertion before it has failed)"
 
 // observed are the facts or the clauses of a question, by name. The names are in the order in which the question observes them.
 type observed struct {
@@ -254,7 +293,11 @@ func factsOf(q *results.Question) observed {
 				if _, twice := out.facts[f.Name]; !twice {
 					out.names = append(out.names, f.Name)
 				}
-				out.facts[f.Name] = fact{f.Value, Step{s.Control, s.Text}, s.Subtest}
+				seen := fact{value: f.Value, step: Step{s.Control, s.Text}, subtest: s.Subtest}
+				if f.Doubt {
+					seen.doubt = inDoubt
+				}
+				out.facts[f.Name] = seen
 			}
 		}
 	}
@@ -292,7 +335,7 @@ func clausesOf(q *results.Question) observed {
 			if c == nil {
 				continue
 			}
-			o := fact{met, Step{s.Control, s.Text}, s.Subtest}
+			o := fact{value: met, step: Step{s.Control, s.Text}, subtest: s.Subtest}
 			if !c.Met {
 				o.value = "not met: " + c.Seen
 			}

@@ -35,6 +35,14 @@ func ended(q *results.Question, v results.Verdict, kind, message string) *result
 	return q
 }
 
+// doubtful marks the facts of a question as in doubt.
+func doubtful(q *results.Question) *results.Question {
+	for _, f := range q.Facts() {
+		f.Doubt = true
+	}
+	return q
+}
+
 func run(questions ...*results.Question) *results.Run {
 	return &results.Run{Questions: questions, Verdict: results.Answered, Stack: &results.Stack{Kernel: "6.1", Machine: "x86_64", Cgroup: "v2"}}
 }
@@ -107,6 +115,15 @@ func TestRuns_TellsWhatDiffers(t *testing.T) {
 		{"messages of failures have pids",
 			ended(question("TestX"), results.Failed, "error", "pid 7"),
 			ended(question("TestX"), results.Failed, "error", "pid 8"), ""},
+		{"a part that only one run lists: a facts.json leaves out those that were answered",
+			question("TestX"), subtest(question("TestX"), results.Skipped),
+			`TestX verdict changed : part: "answered" "skipped"`},
+		{"a part of which a failed question says nothing",
+			ended(question("TestX"), results.Failed, "error", "it broke"),
+			ended(subtest(question("TestX"), results.Failed), results.Failed, "error", "it broke"), ""},
+		{"a fact in doubt", question("TestX", "fifo", "there"), doubtful(ended(question("TestX", "fifo", "gone"), results.Failed, "error", "no")),
+			"TestX verdict changed : : \"answered\" \"failed: kill_test.go:7: no\"\n" +
+				`TestX fact changed start the container: fifo: "there" "gone (in doubt: an assertion before it has failed)"`},
 		{"a part that is skipped hides its facts",
 			subtest(question("TestX", "a", "1"), results.Answered),
 			subtest(question("TestX"), results.Skipped),
@@ -161,7 +178,7 @@ const hostile = "=<script>alert(1)</script> | ` [x](javascript:alert(1)) \"'>"
 func hostileComparison(t *testing.T) (*results.Run, *results.Run, *Comparison) {
 	q := func(value string) *results.Question {
 		out := withClause(question("TestX", hostile, value), hostile, value == hostile, hostile)
-		out.Text, out.Answer, out.Steps[1].Text = hostile, value, hostile
+		out.Test, out.Text, out.Answer, out.Steps[1].Text = "Test"+hostile, hostile, value, hostile
 		return out
 	}
 	a, b := run(q(hostile)), run(q(""))
@@ -235,6 +252,71 @@ What does TestX show?,TestX,start the container,fact,old,1,no such fact,not obse
 	assert.DeepEqual(t, m.Questions[0].Rows[1].Spans(), []Span{
 		{Cell{Value: "there"}, 2, 1}, {Cell{Value: "gone"}, 1, 2}, {Cell{Missing: "no run"}, 1, 0},
 	})
+}
+
+// A facts.json has no reasons, and messages of failures have pids.
+func TestMatrix_ComparesVerdictsWithoutTheirMessages(t *testing.T) {
+	skip := func(reason string) *results.Question {
+		q := question("TestX")
+		q.Verdict = results.Skipped
+		if reason != "" {
+			q.Logs = []results.Log{{Kind: "skip", Text: reason}}
+		}
+		return q
+	}
+	fail := func(message string) *results.Question {
+		return ended(question("TestX"), results.Failed, "error", message)
+	}
+	part := func(q *results.Question, v results.Verdict) *results.Question {
+		q.Subtests = []*results.Subtest{{Name: "part", Verdict: v}}
+		return q
+	}
+	for name, c := range map[string]struct {
+		questions []*results.Question
+		rows      int
+	}{
+		"a skip with and without a reason": {[]*results.Question{skip("no criu"), skip(""), skip("no criu")}, 0},
+		"skips for two reasons":            {[]*results.Question{skip(""), skip("no criu"), skip("no v2")}, 1},
+		"failures with other pids":         {[]*results.Question{fail("pid 7"), fail("pid 8")}, 0},
+		"another verdict":                  {[]*results.Question{fail("pid 7"), skip("no criu")}, 1},
+		"a part":                           {[]*results.Question{question("TestX"), part(question("TestX"), results.Skipped)}, 1},
+	} {
+		var columns []Column
+		for _, q := range c.questions {
+			columns = append(columns, Column{Run: run(q)})
+		}
+		rows := 0
+		for _, q := range NewMatrix(columns).Questions {
+			rows += len(q.Rows)
+		}
+		assert.Check(t, cmp.Equal(rows, c.rows), name)
+	}
+	m := NewMatrix([]Column{{Run: run(question("TestX"))}, {Run: run(part(question("TestX"), results.Skipped))}})
+	assert.Equal(t, m.Questions[0].Rows[0].Label(), "verdict of part")
+}
+
+// The page has six colours. A missing value has none, and no two values have the same one.
+func TestSpans_HaveAGroupForEachValue(t *testing.T) {
+	row := Row{Cells: []Cell{
+		{Value: ""}, {Missing: notAsked}, {Value: "2"}, {Value: "3"}, {Value: "4"}, {Value: "5"}, {Value: "6"}, {Value: "7"},
+	}}
+	var groups []int
+	for _, s := range row.Spans() {
+		groups = append(groups, s.Group)
+	}
+	assert.DeepEqual(t, groups, []int{1, 0, 2, 3, 4, 5, 6, 7})
+}
+
+// A run that changed the host has failed, although each of its questions was answered.
+func TestRuns_TellsThatARunFailedThoughNoQuestionDid(t *testing.T) {
+	a, b := run(question("TestX")), run(question("TestX"))
+	b.Verdict, b.FailedAtEnd = results.Failed, true
+	b.Lines = []string{"cdblab: the run changed the host: a mount is left", "FAIL"}
+	c := mustCompare(t, a, b)
+	assert.Check(t, !c.Equal())
+	assert.DeepEqual(t, c.Warnings(), []string{"B: the run failed, though no question did: the run changed the host: a mount is left"})
+	assert.Check(t, cmp.Contains(c.Summary(), "No difference in the questions that both ask: "))
+	assert.Equal(t, c.Stacks()[0].B, "1 answered, and the run failed")
 }
 
 func TestVersion_LeavesOutWhatSaysNothing(t *testing.T) {

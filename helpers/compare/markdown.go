@@ -22,7 +22,7 @@ func WriteMarkdown(w io.Writer, c *Comparison) error {
 		fmt.Fprintf(out, "\n> %s\n", markdown(warning))
 	}
 	for _, q := range c.Questions {
-		fmt.Fprintf(out, "\n### %s\n\n`%s`\n\n%s\n\n| | | A | B |\n|---|---|---|---|\n", markdown(q.Title()), q.Test, markdown(c.Behind(q)))
+		fmt.Fprintf(out, "\n### %s\n\n%s\n\n%s\n\n| | | A | B |\n|---|---|---|---|\n", markdown(q.Title()), code(q.Test), markdown(c.Behind(q)))
 		for _, d := range q.Differences {
 			where := markdown(d.Label())
 			if step := d.Step.String(); step != "" {

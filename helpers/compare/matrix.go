@@ -35,13 +35,14 @@ type MatrixQuestion struct {
 type Row struct {
 	Kind  Kind
 	Step  Step
-	Name  string
+	Name  string // of the fact or the subtest, text of the clause; "" for the verdict of the question
 	Cells []Cell // one for each column
 }
 
 // A Cell is what one run has of a row.
 type Cell struct {
 	Value   string
+	Note    string // is shown after the value: why a question failed or was skipped, or that a fact is in doubt
 	Missing string // why there is no value; "" if there is one
 }
 
@@ -68,6 +69,9 @@ func NewMatrix(columns []Column) *Matrix {
 			}
 		}
 		q.Rows = append(q.Rows, m.verdictRow(questions))
+		for _, name := range subtests(questions...) {
+			q.Rows = append(q.Rows, m.subtestRow(questions, name))
+		}
 		facts := m.rows(Fact, questions, factsOf)
 		m.Facts += len(facts)
 		q.Rows = append(q.Rows, facts...)
@@ -99,7 +103,7 @@ func (m *Matrix) tests() []string {
 }
 
 func (m *Matrix) verdictRow(questions []*results.Question) Row {
-	r := Row{Kind: Verdict, Name: string(Verdict)}
+	r := Row{Kind: Verdict}
 	for i, q := range questions {
 		switch {
 		case m.Columns[i].Run == nil:
@@ -107,8 +111,27 @@ func (m *Matrix) verdictRow(questions []*results.Question) Row {
 		case q == nil:
 			r.Cells = append(r.Cells, Cell{Missing: notAsked})
 		default:
-			r.Cells = append(r.Cells, Cell{Value: verdict(q)})
+			r.Cells = append(r.Cells, Cell{Value: string(q.Verdict), Note: reason(q)})
 		}
+	}
+	return r
+}
+
+func (m *Matrix) subtestRow(questions []*results.Question, name string) Row {
+	r := Row{Kind: Verdict, Name: name}
+	for i, q := range questions {
+		cell := Cell{Missing: notObserved}
+		switch {
+		case m.Columns[i].Run == nil:
+			cell.Missing = noRun
+		case q == nil:
+			cell.Missing = notAsked
+		default:
+			if v, known := subtest(q, name); known {
+				cell = Cell{Value: string(v)}
+			}
+		}
+		r.Cells = append(r.Cells, cell)
 	}
 	return r
 }
@@ -149,7 +172,7 @@ func (m *Matrix) cell(column int, q *results.Question, seen observed, name strin
 	case q == nil:
 		return Cell{Missing: notAsked}
 	case ok:
-		return Cell{Value: f.value}
+		return Cell{Value: f.value, Note: f.doubt}
 	case !complete(q, elsewhere):
 		return Cell{Missing: notObserved}
 	}
@@ -158,26 +181,27 @@ func (m *Matrix) cell(column int, q *results.Question, seen observed, name strin
 
 // isSame reports whether no two runs differ in the row. A run that did not come to it says nothing about it.
 func (r Row) isSame() bool {
-	var first *Cell
-	for _, c := range r.Cells {
-		if c.Missing != "" && c.Missing != noSuchFact {
-			continue
-		}
-		if first == nil {
-			first = &c
-		}
-		if c != *first {
+	told := slices.DeleteFunc(slices.Clone(r.Cells), func(c Cell) bool { return c.Missing != "" && c.Missing != noSuchFact })
+	for i, c := range told {
+		if slices.ContainsFunc(told[:i], func(o Cell) bool { return !c.isSame(o) }) {
 			return false
 		}
 	}
 	return true
 }
 
+// isSame reports whether two cells say the same. Messages of failures have pids and times, so only the reasons of skips are compared.
+// A facts.json has no reasons.
+func (c Cell) isSame(o Cell) bool {
+	otherReason := c.Value == string(results.Skipped) && c.Note != "" && o.Note != "" && c.Note != o.Note
+	return c.Value == o.Value && c.Missing == o.Missing && !otherReason
+}
+
 // A Span is a cell of the page: neighbours of the same value are one.
 type Span struct {
 	Cell
 	Columns int
-	Group   int // cells of the same value have the same group, counted from 1; 0 for a missing value
+	Group   int // cells of the same value have the same group, counted from 1; 0 for a missing value. The page has colours for six
 }
 
 // Spans returns the cells of a row, with neighbours of the same value as one.
@@ -189,26 +213,27 @@ func (r Row) Spans() []Span {
 			out[n-1].Columns++
 			continue
 		}
-		if groups[c.Value] == 0 && c.Missing == "" {
-			groups[c.Value] = len(groups) + 1
+		span := Span{Cell: c, Columns: 1}
+		if c.Missing == "" {
+			value := c.Value
+			if value == string(results.Skipped) {
+				value += c.Note
+			}
+			if groups[value] == 0 {
+				groups[value] = len(groups) + 1
+			}
+			span.Group = groups[value]
 		}
-		out = append(out, Span{Cell: c, Columns: 1, Group: min(groups[c.Value], 6)})
+		out = append(out, span)
 	}
 	return out
 }
 
 // String returns the value, or why there is none.
-func (c Cell) String() string { return cmp.Or(c.Value, c.Missing) }
+func (c Cell) String() string { return cmp.Or(c.Value+c.Note, c.Missing) }
 
 // Label says what the row is about.
-func (r Row) Label() string { return Difference{Kind: r.Kind, Name: r.Name}.rowLabel() }
-
-func (d Difference) rowLabel() string {
-	if d.Kind == Verdict {
-		return string(Verdict)
-	}
-	return d.Label()
-}
+func (r Row) Label() string { return Difference{Kind: r.Kind, Name: r.Name}.Label() }
 
 // Summary counts the rows in a sentence.
 func (m *Matrix) Summary() string {
@@ -246,7 +271,7 @@ func WriteCSV(w io.Writer, m *Matrix) error {
 	_ = out.Write(header) // the writer keeps its first error
 	for _, q := range m.Questions {
 		for _, r := range q.Rows {
-			record := []string{CSVText(q.Text), CSVText(q.Test), CSVText(r.Step.String()), string(r.Kind), CSVText(r.Name)}
+			record := []string{CSVText(q.Text), CSVText(q.Test), CSVText(r.Step.String()), string(r.Kind), CSVText(cmp.Or(r.Name, string(r.Kind)))}
 			for _, c := range r.Cells {
 				record = append(record, CSVText(c.String()))
 			}

@@ -43,13 +43,16 @@ func (c *Comparison) Stacks() []StackRow {
 	return rows
 }
 
-// verdicts counts the questions of a run by their verdict.
+// verdicts counts the questions of a run by their verdict, and says if the run failed though none of them did.
 func verdicts(run *results.Run) string {
 	var out []string
 	for _, v := range []results.Verdict{results.Answered, results.Failed, results.Skipped, results.Unfinished} {
 		if n := run.Count(v); n > 0 {
 			out = append(out, fmt.Sprintf("%d %s", n, v))
 		}
+	}
+	if run.FailedAtEnd {
+		out = append(out, "and the run failed")
 	}
 	return strings.Join(out, ", ")
 }

@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"cdblab/helpers/results"
+	"cdblab/helpers/trial"
 )
 
 // WriteText writes a comparison for a terminal or a log.
@@ -101,6 +102,13 @@ func (c *Comparison) Warnings() []string {
 	}{{"A", c.A}, {"B", c.B}} {
 		for _, p := range s.Run.Problems {
 			out = append(out, s.letter+": "+p)
+		}
+		if s.Run.FailedAtEnd {
+			warning := s.letter + ": the run failed, though no question did"
+			if last := trial.LastWord(s.Run.Lines); last != "" {
+				warning += ": " + last
+			}
+			out = append(out, warning)
 		}
 	}
 	if n := len(c.OnlyA); n > 0 {

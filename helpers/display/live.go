@@ -91,10 +91,19 @@ func (l *live) animate() {
 		case <-l.done:
 			return
 		case <-ticker.C:
-			l.mu.Lock()
-			l.draw()
-			l.mu.Unlock()
+			l.tick()
 		}
+	}
+}
+
+// tick redraws the lines at the bottom. The tick may have been taken just before Done, and comes to the lock only after it.
+func (l *live) tick() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.done:
+	default:
+		l.draw()
 	}
 }
 

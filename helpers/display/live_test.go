@@ -66,6 +66,17 @@ func TestLive_ColoursOnlyRepeatWhatTheTextSays(t *testing.T) {
 	assert.Check(t, cmp.Contains(colored.written.String(), "\x1b[32m✓"))
 }
 
+func TestLive_DrawsNothingAfterItsEnd(t *testing.T) {
+	term := &terminal{T: t, width: 80, height: 24}
+	l := newLive(&screen{out: term, size: term.size}, false, Options{}, (&clock{}).now)
+	r := results.NewReader()
+	l.Update(r.Run(), r.Line([]byte(`{"Action":"run","Test":"TestTask_X"}`)))
+	l.Done(r.Close(), ".lab/results/latest")
+	before := term.written.String()
+	l.tick()
+	assert.Equal(t, term.written.String(), before)
+}
+
 // A terminal of any size shows each question once at the end, and nothing of what was redrawn.
 func TestLive_FitsIntoAnyTerminal(t *testing.T) {
 	stream := read(t, "testdata/stream.json")

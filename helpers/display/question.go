@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"cdblab/helpers/howto"
 	"cdblab/helpers/results"
 )
 
@@ -168,7 +169,7 @@ func (s style) failure(q *results.Question) []string {
 		}
 	}
 	out := s.ended(q)
-	out = append(out, s.indented(fmt.Sprintf("%s %s. Ask only it: Q=%s", q.Test, what, strings.TrimPrefix(q.Test, "Test")), 2)...)
+	out = append(out, s.indented(fmt.Sprintf("%s %s. Ask only it: %s", q.Test, what, howto.RunOnly(q.Test)), 2)...)
 	return append(out, s.notes(q)...)
 }
 

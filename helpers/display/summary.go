@@ -3,6 +3,7 @@ package display
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"cdblab/helpers/results"
@@ -52,7 +53,7 @@ func (s style) summary(run *results.Run, skipped []string, where string) []strin
 		out = append(out, run.LastWords...)
 	}
 	out = append(out, "")
-	for _, problem := range run.Problems {
+	for _, problem := range slices.Concat(run.Problems, run.Remarks) {
 		out = append(out, s.indented(problem, 0)...)
 	}
 	out = append(out, s.total(run)...)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
@@ -95,7 +96,7 @@ func startTmux(t *testing.T, width, height int, command string) *tmux {
 	}
 	m := &tmux{t, filepath.Join(t.TempDir(), "tmux")}
 	m.run("new-session", "-d", "-s", "s", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height),
-		"sh -c '"+command+"; echo THE END; exec sleep 600'")
+		"sh", "-c", command+"; echo THE END; exec sleep 600") // with several arguments, tmux adds no shell of its own
 	t.Cleanup(func() { m.run("kill-server") })
 	return m
 }
@@ -137,7 +138,7 @@ func replayCommand(t *testing.T, speed int) string {
 	assert.NilError(t, err)
 	stream, err := filepath.Abs("testdata/stream.json")
 	assert.NilError(t, err)
-	return fmt.Sprintf("env NO_COLOR=1 %s=%s %s=%d %s", replayEnv, stream, speedEnv, speed, binary)
+	return shellescape.QuoteCommand([]string{"env", "NO_COLOR=1", replayEnv + "=" + stream, fmt.Sprintf("%s=%d", speedEnv, speed), binary})
 }
 
 // prepared matches how long the preparations took.

@@ -4,18 +4,19 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"cdblab/helpers/compare"
 )
 
-// WriteNodes writes a table with a row for each node: its group, and what the group has tested.
+// WriteNodes writes a table with a row for each node: its group, what the group has tested, and what else its nodes are.
 func WriteNodes(w io.Writer, f *Fleet) error {
 	header := []string{"node", "group", "nodes of the group", "compared with group", "failed"}
 	var parts []string
 	known := map[string]bool{}
 	for _, g := range f.Groups {
-		for _, p := range g.Stack {
+		for _, p := range slices.Concat(g.Stack, g.Node) {
 			if !known[p.Name] {
 				known[p.Name] = true
 				parts = append(parts, p.Name)
@@ -31,7 +32,7 @@ func WriteNodes(w io.Writer, f *Fleet) error {
 		ofGroup := []string{fmt.Sprint(g.Number), fmt.Sprint(len(g.Nodes)), base, strings.Join(g.Failed(), " ")}
 		for _, name := range parts {
 			value := ""
-			for _, p := range g.Stack {
+			for _, p := range slices.Concat(g.Stack, g.Node) {
 				if p.Name == name {
 					value = p.String()
 				}

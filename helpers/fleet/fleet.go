@@ -23,12 +23,13 @@ type Group struct {
 	Nodes  []string
 	Run    *results.Run // of one of them
 	Stack  []Part       // what was tested on them
+	Node   []Part       // what else they are: system, init, security modules, settings of the kernel
 
 	Base      *Group             // the larger group that differs in the fewest questions; nil if there is no larger one
 	Questions []compare.Question // those that differ: A is Base, B is this group
 	NotHere   []string           // tests of questions that only Base was asked
 	OnlyHere  []string           // tests of questions that only this group was asked
-	Behind    []Change           // the parts of the stack that differ
+	Behind    []Change           // the parts of the stack, and the properties of the nodes, that differ
 	byTest    map[string]*results.Question
 }
 
@@ -60,7 +61,7 @@ func (f *Fleet) group(nodes []Node) {
 	ids := map[*results.Question]int{}
 	keys := map[*results.Run]string{}
 	groups := map[string]*Group{}
-	stacks := map[*Group]stacks{}
+	tested, others := map[*Group]stacks{}, map[*Group]stacks{}
 	for _, n := range nodes {
 		key, ok := keys[n.Run]
 		if !ok {
@@ -74,15 +75,16 @@ func (f *Fleet) group(nodes []Node) {
 				g.byTest[q.Test] = q
 			}
 			groups[key] = g
-			stacks[g] = newStacks()
+			tested[g], others[g] = stacks{}, stacks{}
 			f.Groups = append(f.Groups, g)
 		}
 		g.Nodes = append(g.Nodes, n.Name)
-		stacks[g].add(n.Run.Stack)
+		tested[g].addTested(n.Run.Stack)
+		others[g].addNode(n.Run.Stack)
 	}
 	slices.SortStableFunc(f.Groups, func(a, b *Group) int { return len(b.Nodes) - len(a.Nodes) })
 	for i, g := range f.Groups {
-		g.Number, g.Stack = i+1, stacks[g].parts()
+		g.Number, g.Stack, g.Node = i+1, tested[g].parts(), others[g].parts()
 	}
 }
 
@@ -129,7 +131,7 @@ func (f *Fleet) compare(g *Group) {
 			g.NotHere = append(g.NotHere, q.Test)
 		}
 	}
-	g.Behind = behind(g.Base.Stack, g.Stack)
+	g.Behind = append(behind(g.Base.Stack, g.Stack), behind(g.Base.Node, g.Node)...)
 }
 
 // distance returns how many questions differ.

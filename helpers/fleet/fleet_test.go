@@ -34,6 +34,7 @@ func run(questions ...*results.Question) *results.Run {
 	return &results.Run{Questions: questions, Verdict: results.Answered, Stack: &results.Stack{
 		Kernel: "6.1", Machine: "x86_64", Cgroup: "v2", Chapter: "sha256:111111111111111",
 		Programs: []results.Program{{Name: "runc", Version: "runc version 1.3.4", Digest: "sha256:aaaaaaaaaaaaaaaaaaaa"}},
+		Node:     []results.Property{{Name: "security modules", Value: "selinux"}, {Name: "/etc/containerd/config.toml version", Value: "2"}},
 	}}
 }
 
@@ -140,6 +141,8 @@ func TestNew_SaysWhatMayBeBehindADifference(t *testing.T) {
 			s.Programs = []results.Program{{Name: "runc", Version: "runc version 1.3.4", Digest: "sha256:bbbbbbbbbbbbbbbbb"}}
 		})},
 		members{"e", 1, run(question("TestX", "x", "4"))},
+		members{"f", 1, with(run(question("TestX", "x", "5")), func(s *results.Stack) { s.Node[0].Value = "apparmor" })},
+		members{"g", 1, with(run(question("TestX", "x", "6")), func(s *results.Stack) { s.Node[1].Value = "3" })},
 	)
 	var got []string
 	for _, g := range f.Groups[1:] {
@@ -148,6 +151,8 @@ func TestNew_SaysWhatMayBeBehindADifference(t *testing.T) {
 	assert.DeepEqual(t, got, []string{
 		"What may be behind it: runc: A 1.3.4, B 1.3.5.",
 		"What may be behind it: runc: A 1.3.4 (sha256 aaaaaaaaaaaa…), B 1.3.4 (sha256 bbbbbbbbbbbb…).",
+		"No part of the stack tells the two groups apart. Look at what the lab does not record: configuration files, modules, hardware.",
+		"What may be behind it: security modules: A selinux, B apparmor.",
 		"No part of the stack tells the two groups apart. Look at what the lab does not record: configuration files, modules, hardware.",
 	})
 }
@@ -295,8 +300,9 @@ func TestTables(t *testing.T) {
 	assert.NilError(t, WriteNodes(&nodes, odd(t)))
 	lines := strings.Split(nodes.String(), "\n")
 	assert.DeepEqual(t, lines[:4], []string{
-		"node,group,nodes of the group,compared with group,failed,kernel,machine,cgroup,runc",
-		"b1,3,1,1,TestY,6.1,x86_64,v2,1.3.4", "c1,2,2,1,,6.12,x86_64,v2,1.3.4", "c2,2,2,1,,6.12,x86_64,v2,1.3.4",
+		"node,group,nodes of the group,compared with group,failed,kernel,machine,cgroup,runc,security modules",
+		"b1,3,1,1,TestY,6.1,x86_64,v2,1.3.4,selinux",
+		"c1,2,2,1,,6.12,x86_64,v2,1.3.4,selinux", "c2,2,2,1,,6.12,x86_64,v2,1.3.4,selinux",
 	})
 	assert.Equal(t, len(lines), 1+10+1)
 	assert.NilError(t, WriteDifferences(&differences, odd(t)))

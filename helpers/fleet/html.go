@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"slices"
 
 	"cdblab/helpers/compare"
 )
@@ -22,13 +23,25 @@ var page string
 var pageTemplate = template.Must(template.New("fleet").Funcs(template.FuncMap{
 	"some":   some,
 	"sides":  sides,
-	"groups": func(f *Fleet) []*Group { return f.OddFirst()[:min(pageGroups, len(f.Groups))] },
+	"groups": onPage,
 	"shown":  shown,
 	"left":   left,
 }).Parse(page))
 
 // WriteHTML writes a fleet as a page without references to other files.
 func WriteHTML(w io.Writer, f *Fleet) error { return pageTemplate.Execute(w, f) }
+
+// onPage returns the groups that the page shows: the odd ones, and each group with which one of them is compared.
+func onPage(f *Fleet) []*Group {
+	all := f.OddFirst()
+	shown := map[*Group]bool{}
+	for _, g := range all[:min(pageGroups, len(all))] {
+		for ; g != nil; g = g.Base {
+			shown[g] = true
+		}
+	}
+	return slices.DeleteFunc(all, func(g *Group) bool { return !shown[g] })
+}
 
 // sides returns what both groups have, each in pieces that say what differs.
 func sides(d compare.Difference) [2][]compare.Segment {
@@ -57,7 +70,7 @@ func left(of any) string {
 	n, what := 0, ""
 	switch of := of.(type) {
 	case *Fleet:
-		n, what = len(of.Groups)-pageGroups, "more group"
+		n, what = len(of.Groups)-len(onPage(of)), "more group"
 	case *Group:
 		n, _ = of.Differences()
 		n, what = n-pageDifferences, "more difference"

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -50,6 +51,19 @@ func TestWriteHTML_NothingOfAResultIsMarkup(t *testing.T) {
 	assert.DeepEqual(t, []int{attributes["onerror"], attributes["onload"], attributes["onclick"], attributes["src"]}, []int{0, 0, 0, 0})
 	assert.Check(t, cmp.Contains(page.String(), `content="default-src 'none'; style-src 'unsafe-inline'"`))
 	assert.Check(t, strings.Contains(page.String(), "&lt;script&gt;"), "the page does not show the hostile text at all")
+}
+
+// With more groups than the page shows, the largest one is there: the others are compared with it.
+func TestWriteHTML_OfManyGroupsHasTheirBase(t *testing.T) {
+	all := []members{{"a", 2, run(question("TestX", "x", "0"))}}
+	for i := range pageGroups + 5 {
+		all = append(all, members{fmt.Sprintf("n%d-", i), 1, run(question("TestX", "x", fmt.Sprint(i+1)))})
+	}
+	var page strings.Builder
+	assert.NilError(t, WriteHTML(&page, fleetOf(t, false, all...)))
+	assert.Check(t, strings.Contains(page.String(), `<section id="group-1">`), "the links to group 1 lead nowhere")
+	assert.Equal(t, strings.Count(page.String(), "<section "), pageGroups+1)
+	assert.Check(t, cmp.Contains(page.String(), "… and 5 more groups: "))
 }
 
 func TestWriteHTML_HasAllNodesAndBothValues(t *testing.T) {

@@ -139,7 +139,9 @@ func (r *reader) search(root string) {
 		case ".json":
 			r.json(nodeName(filepath.Base(top), below), path)
 		case ".log":
-			r.streamFile(nodeName(filepath.Base(top), below), path)
+			if r.isRegular(path) {
+				r.streamFile(nodeName(filepath.Base(top), below), path)
+			}
 		}
 		return nil
 	})
@@ -165,8 +167,23 @@ func (r *reader) directory(name, dir string) error {
 	return nil
 }
 
+// isRegular reports whether a file that was found is a regular one, or a link to one. Others are a problem: a FIFO would never end.
+func (r *reader) isRegular(path string) bool {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		r.problem(path, "%v", err)
+	case !info.Mode().IsRegular():
+		r.problem(path, "it is no regular file\n  what to do: remove it, or copy the results from the node again")
+	}
+	return err == nil && info.Mode().IsRegular()
+}
+
 // json reads a file that was found if it is a facts.json. A file that a full disk has left empty looks like one.
 func (r *reader) json(name, path string) {
+	if !r.isRegular(path) {
+		return
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		r.problem(path, "%v", err)
@@ -183,6 +200,9 @@ func (r *reader) json(name, path string) {
 // file reads a facts.json.
 func (r *reader) file(name, path string) {
 	r.tried++
+	if !r.isRegular(path) {
+		return
+	}
 	r.group.Go(func() error {
 		data, err := os.ReadFile(path)
 		if err != nil {
@@ -209,6 +229,9 @@ func (r *reader) add(name, source string, data []byte) {
 	if len(run.Questions) == 0 {
 		r.problem(source, "it has no questions: the run ended before the first one\n  what to do: see what the run has printed on the node")
 		return
+	}
+	if run.FailedAtEnd {
+		r.problem(source, "the run failed, though no question did\n  what to do: see what the run has printed on the node at its end")
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,10 +7,11 @@ import (
 	"strings"
 
 	"cdblab/helpers/compare"
+	"cdblab/helpers/host"
 	"cdblab/helpers/results"
 )
 
-// A Part is a part of what was tested on the nodes of a group: the kernel, a program.
+// A Part is a part of what was tested on the nodes of a group: the kernel, a program. Or it is a property of the nodes: their init.
 type Part struct {
 	Name   string
 	Values []Value // the most frequent first
@@ -29,23 +30,35 @@ type Change struct{ Name, There, Here string }
 // stacks counts the stacks of the nodes of a group. Nodes with the same facts may have different programs.
 type stacks map[string]map[Value]int
 
-func newStacks() stacks { return stacks{} }
+func (s stacks) count(name, shown, identity string) {
+	if s[name] == nil {
+		s[name] = map[Value]int{}
+	}
+	s[name][Value{Shown: shown, Identity: identity}]++
+}
 
-func (s stacks) add(stack *results.Stack) {
+// addTested adds what was tested on a node.
+func (s stacks) addTested(stack *results.Stack) {
 	if stack == nil {
 		return
 	}
-	count := func(name, shown, identity string) {
-		if s[name] == nil {
-			s[name] = map[Value]int{}
-		}
-		s[name][Value{Shown: shown, Identity: identity}]++
-	}
-	count("kernel", stack.Kernel, stack.Kernel)
-	count("machine", stack.Machine, stack.Machine)
-	count("cgroup", stack.Cgroup, stack.Cgroup)
+	s.count("kernel", stack.Kernel, stack.Kernel)
+	s.count("machine", stack.Machine, stack.Machine)
+	s.count("cgroup", stack.Cgroup, stack.Cgroup)
 	for _, p := range stack.Programs {
-		count(p.Name, compare.Version(p), cmp.Or(p.Digest, p.Version))
+		s.count(p.Name, compare.Version(p), cmp.Or(p.Digest, p.Version))
+	}
+}
+
+// addNode adds what else a node is. The lab's containerd does not read the configuration of the node's own, so that is left out.
+func (s stacks) addNode(stack *results.Stack) {
+	if stack == nil {
+		return
+	}
+	for _, p := range stack.Node {
+		if !strings.HasPrefix(p.Name, host.ContainerdConfig) {
+			s.count(p.Name, p.Value, p.Value)
+		}
 	}
 }
 

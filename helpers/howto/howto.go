@@ -2,7 +2,11 @@
 // cdblab where the lab came as a tarball.
 package howto
 
-import "os"
+import (
+	"os"
+
+	"al.essio.dev/pkg/shellescape"
+)
 
 // Env has the path of the program cdblab. The program sets it.
 const Env = "CDB_CDBLAB"
@@ -24,6 +28,23 @@ func Syllabus() string {
 		return os.Getenv(Env) + " syllabus"
 	}
 	return "make syllabus"
+}
+
+// Run is the command that asks the questions: in the throw-away VM, or with the tarball on this machine.
+func Run() string {
+	if InTarball() {
+		return RunHere()
+	}
+	return "make lab"
+}
+
+// RunOnly is the command that asks the question of one test. It can be pasted, whatever the name is.
+func RunOnly(test string) string {
+	only := shellescape.Quote("^" + test + "$")
+	if InTarball() {
+		return RunHereOnly(only)
+	}
+	return Run() + " Q=" + only
 }
 
 // RunHere is the command that asks the questions on this machine.

@@ -13,6 +13,7 @@ import (
 	"html/template"
 	"io"
 
+	"cdblab/helpers/howto"
 	"cdblab/helpers/results"
 )
 
@@ -24,7 +25,9 @@ var (
 	//go:embed page.js
 	script string
 
-	page = template.Must(template.New("page").Funcs(template.FuncMap{"spans": spans, "raw": raw}).Parse(markup))
+	page = template.Must(template.New("page").Funcs(template.FuncMap{
+		"spans": spans, "raw": raw, "runOnly": howto.RunOnly, "inTarball": howto.InTarball, // a tarball has no source to link to
+	}).Parse(markup))
 )
 
 // Write writes the page of a run. A run of which something is missing gives a page that says what is missing.

@@ -41,8 +41,13 @@
   // Search: a question is shown if it has all the words, in whatever case.
   const query = by("query"), hits = by("hits");
   let texts; // question → its text; made when the first word is typed
+  const textOf = (article) => { // without the words that each question has: those of the buttons, and of the command that asks it again
+    const copy = article.cloneNode(true);
+    for (const e of all(".copy, .again", copy)) e.remove();
+    return copy.textContent.toLowerCase() + " " + article.id.toLowerCase();
+  };
   const search = () => {
-    texts ||= new Map(all("article").map((a) => [a, a.textContent.toLowerCase() + " " + a.id.toLowerCase()]));
+    texts ||= new Map(all("article").map((a) => [a, textOf(a)]));
     const words = query.value.toLowerCase().split(/\s+/).filter(Boolean);
     const found = new Set();
     for (const [article, text] of texts) {
@@ -90,11 +95,14 @@
   show();
 
   // Copying. The buttons are made here, as there are thousands. Without a clipboard, as on a page that is not secure, the command is selected.
+  const says = (button, verb) => { // a label hides the text from a reader who cannot see it, so both say the same
+    button.textContent = verb;
+    button.ariaLabel = verb + " the command";
+  };
   for (const command of all(".command")) {
     const button = document.createElement("button");
     button.className = "copy";
-    button.ariaLabel = "Copy the command";
-    button.textContent = "Copy";
+    says(button, "Copy");
     command.append(button);
   }
   addEventListener("click", async (e) => {
@@ -103,13 +111,17 @@
     const of = button.parentElement.querySelector(".script");
     try {
       await navigator.clipboard.writeText(of.textContent);
-      button.textContent = "Copied";
+      says(button, "Copied");
     } catch {
       const details = of.closest("details");
       if (details && button.parentElement.contains(details)) details.open = true;
       getSelection().selectAllChildren(of);
-      button.textContent = "Selected";
+      says(button, "Selected");
     }
-    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+    by("copied").textContent = button.ariaLabel;
+    setTimeout(() => {
+      says(button, "Copy");
+      by("copied").textContent = "";
+    }, 2000);
   });
 })();

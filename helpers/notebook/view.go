@@ -20,6 +20,7 @@ type view struct {
 	Begin    string
 	Elapsed  string
 	Sections []section
+	Waiting  []string    // tests of questions whose turn had not come when the run ended
 	Others   []*question // tests that are no questions
 	Lines    output      // what was printed outside of questions
 }
@@ -70,6 +71,10 @@ func newView(run *results.Run) *view {
 	}
 	bySection := map[string][]*question{}
 	for _, q := range run.Questions {
+		if q.Text == "" && q.Verdict == results.Unfinished && len(q.Output) == 0 {
+			v.Waiting = append(v.Waiting, q.Test)
+			continue
+		}
 		if q.Text == "" {
 			v.Others = append(v.Others, newQuestion(q))
 			continue

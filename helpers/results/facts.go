@@ -19,9 +19,11 @@ const Format = 1
 // factsFile is what facts.json has of a run: nothing that differs between two runs of the same stack, such as times and paths.
 // So the file can be committed, and its difference can be read.
 type factsFile struct {
-	Format    int             `json:"format"`
-	Stack     *factsStack     `json:"stack,omitempty"`
-	Questions []factsQuestion `json:"questions"`
+	Format int         `json:"format"`
+	Stack  *factsStack `json:"stack,omitempty"`
+	// FailedAtEnd is that of [Run]. A lab that does not know the key reads the rest.
+	FailedAtEnd bool            `json:"failedAtEnd,omitempty"`
+	Questions   []factsQuestion `json:"questions"`
 }
 
 type factsStack struct {
@@ -62,6 +64,7 @@ type factsStep struct {
 	Text    string   `json:"text,omitempty"`
 	Subtest string   `json:"subtest,omitempty"`
 	Facts   pairs    `json:"facts,omitempty"`
+	Doubt   []string `json:"doubt,omitempty"` // names of those facts that are in doubt: see [Fact]
 	Clauses []Clause `json:"clauses,omitempty"`
 }
 
@@ -70,7 +73,7 @@ type pairs [][2]string
 
 // WriteFacts writes the facts.json of a run.
 func WriteFacts(w io.Writer, run *Run) error {
-	file := factsFile{Format: Format, Questions: []factsQuestion{}}
+	file := factsFile{Format: Format, FailedAtEnd: run.FailedAtEnd, Questions: []factsQuestion{}}
 	if s := run.Stack; s != nil {
 		file.Stack = &factsStack{Kernel: s.Kernel, Machine: s.Machine, Cgroup: s.Cgroup, Chapter: s.Chapter}
 		for _, p := range s.Programs {
@@ -101,6 +104,9 @@ func newFactsQuestion(q *Question) factsQuestion {
 		for _, item := range s.Items {
 			if item.Fact != nil {
 				step.Facts = append(step.Facts, [2]string{item.Fact.Name, item.Fact.Value})
+				if item.Fact.Doubt {
+					step.Doubt = append(step.Doubt, item.Fact.Name)
+				}
 			}
 			if item.Clause != nil {
 				step.Clauses = append(step.Clauses, *item.Clause)
@@ -116,9 +122,10 @@ func newFactsQuestion(q *Question) factsQuestion {
 // readFacts reads a facts.json. What the file lacks stays empty: commands, messages, times. The function reads a question.
 func readFacts(data []byte, question func([]byte) (*Question, error)) (*Run, error) {
 	var file struct {
-		Format    int              `json:"format"`
-		Stack     *factsStack      `json:"stack"`
-		Questions []jsontext.Value `json:"questions"`
+		Format      int              `json:"format"`
+		Stack       *factsStack      `json:"stack"`
+		FailedAtEnd bool             `json:"failedAtEnd"`
+		Questions   []jsontext.Value `json:"questions"`
 	}
 	// Two facts may have the same name. The rest of the lab reads JSON by encoding/json, which allows both.
 	err := jsonv2.Unmarshal(data, &file, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
@@ -131,7 +138,10 @@ func readFacts(data []byte, question func([]byte) (*Question, error)) (*Run, err
 			"make the file again with this lab: lab report DIRECTORY; otherwise read it with the lab that has written it",
 			file.Format, Format, StreamFile)
 	}
-	run := &Run{Verdict: Answered}
+	run := &Run{Verdict: Answered, FailedAtEnd: file.FailedAtEnd}
+	if run.FailedAtEnd {
+		run.Verdict = Failed
+	}
 	if s := file.Stack; s != nil {
 		stack := Stack{Kernel: s.Kernel, Machine: s.Machine, Cgroup: s.Cgroup, Chapter: s.Chapter}
 		for _, p := range s.Programs {
@@ -184,7 +194,9 @@ func (q factsQuestion) question() *Question {
 			out.Steps = append(out.Steps, step)
 		}
 		for _, f := range s.Facts {
-			step.Items = append(step.Items, Item{Fact: &Fact{Name: plainText(f[0]), Value: plainText(f[1]), Step: s.Number}})
+			step.Items = append(step.Items, Item{Fact: &Fact{
+				Name: plainText(f[0]), Value: plainText(f[1]), Step: s.Number, Doubt: slices.Contains(s.Doubt, f[0]),
+			}})
 		}
 		for _, c := range s.Clauses {
 			step.Items = append(step.Items, Item{Clause: &Clause{plainText(c.Text), c.Met, plainText(c.Seen)}})

@@ -59,6 +59,25 @@ func TestLoad_ReadsWhatWriteFactsHasWritten(t *testing.T) {
 	assert.DeepEqual(t, q.Facts(), sample(t).Question(q.Test).Facts())
 }
 
+// What the questions do not tell is read again as well.
+func TestLoad_ReadsThatTheRunFailedAtItsEndAndWhichFactsAreInDoubt(t *testing.T) {
+	run := read(t,
+		`"Action":"run","Test":"T"`,
+		`"Action":"attr","Test":"T","Key":"question","Value":"What does kill do?"`,
+		`"Action":"attr","Test":"T","Key":"fact","Value":"{\"name\":\"state\",\"value\":\"stopped\",\"doubt\":true}"`,
+		`"Action":"attr","Test":"T","Key":"fact","Value":"{\"name\":\"pid\",\"value\":\"0\"}"`,
+		`"Action":"pass","Test":"T"`,
+		`"Action":"output","Output":"cdblab: the run changed the host\n"`,
+		`"Action":"fail"`,
+	)
+	assert.Check(t, run.FailedAtEnd)
+	again, err := new(Cache).Read([]byte(facts(t, run)))
+	assert.NilError(t, err)
+	assert.DeepEqual(t, []any{again.FailedAtEnd, again.Verdict}, []any{true, Failed})
+	assert.DeepEqual(t, again.Questions[0].Facts(), run.Questions[0].Facts())
+	assert.Check(t, !sample(t).FailedAtEnd, "a question of it has failed")
+}
+
 // The digest of the questions tells versions of the lab apart.
 func TestWriteFacts_HasTheVersionOfTheQuestions(t *testing.T) {
 	run, err := Read(strings.NewReader(`{"Action":"run","Test":"TestX"}

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"cdblab/helpers/howto"
 )
 
 // Names of the files in a directory of results.
@@ -33,8 +35,8 @@ func Load(path string) (*Run, error) {
 func load(path string) (*Run, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.New("there is no such file or directory\n  what to do: name a directory below .lab/results, a stream of " +
-			"`go test -json`, or a facts.json; `make lab` makes them")
+		return nil, fmt.Errorf("there is no such file or directory\n  what to do: name a directory of results, a stream of "+
+			"`go test -json`, or a facts.json; `%s` makes them", howto.Run())
 	}
 	if err != nil {
 		return nil, err
@@ -72,7 +74,7 @@ func loadDir(dir string) (*Run, error) {
 		}
 	}
 	return nil, fmt.Errorf("the directory has no results: neither %s nor %s\n"+
-		"  what to do: name a directory below .lab/results; `make lab` makes them", StreamFile, FactsFile)
+		"  what to do: name a directory of results; `%s` makes them", StreamFile, FactsFile, howto.Run())
 }
 
 // IsFacts reports whether a file that begins so is a facts.json.

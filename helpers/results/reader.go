@@ -58,7 +58,7 @@ type Reader struct {
 	ofLab   bool // the last line of output was the lab's or the VM's, whatever test it was printed in
 }
 
-// Bounds, so that no stream takes more memory than a machine has. A whole run has 6 MB of stream and no line of 10 kB.
+// Bounds, so that no stream takes more memory than a machine has. A whole run has 15 MB of stream and no line of 10 kB.
 const (
 	maxLine = 1 << 20
 	maxKept = 64 << 20
@@ -271,6 +271,7 @@ func (r *Reader) Close() *Run {
 		r.endNote(t)
 	}
 	events, run := r.lines-r.garbage, r.run
+	run.FailedAtEnd = run.failedAtEnd()
 	asked := slices.ContainsFunc(run.Questions, func(q *Question) bool { return q.Text != "" })
 	switch {
 	case r.lines == 0:

@@ -95,6 +95,16 @@ func TestRead_TellsWhyAQuestionFailedOrWasSkipped(t *testing.T) {
 	assert.Check(t, cmp.Contains(skips[0].Reason, "try another kernel: make lab"))
 }
 
+// A panic in a cleanup comes after the logs of the question.
+func TestMessages_HaveAPanicAfterOtherLogs(t *testing.T) {
+	q := Question{
+		Steps: []*Step{{}}, Verdict: Failed, Logs: []Log{{Kind: "log", Text: "a note"}}, Output: []string{"a note", "panic: no such map"},
+	}
+	assert.DeepEqual(t, q.Messages(), []string{"a note", "panic: no such map"})
+	q.Verdict = Answered
+	assert.DeepEqual(t, q.Messages(), []string{"a note"})
+}
+
 func TestRead_TellsWhyAPartOfAQuestionWasSkipped(t *testing.T) {
 	run := read(t,
 		`"Action":"run","Test":"T"`,

@@ -59,19 +59,19 @@ func TestCopyTranscripts_CopiesEachUnderItsName(t *testing.T) {
 	assert.NilError(t, os.MkdirAll(here, 0o755))
 	assert.NilError(t, os.WriteFile(filepath.Join(here, "transcript.sh"), []byte("runc list\n"), 0o644))
 
-	assert.NilError(t, CopyTranscripts(dir, run))
+	assert.NilError(t, CopyTranscripts(dir, dir, run))
 	for q, want := range map[*Question]string{q: "runc state\n", run.Questions[1]: "runc list\n"} {
 		got, err := os.ReadFile(filepath.Join(dir, TranscriptsDir, q.Test+".sh"))
 		assert.NilError(t, err)
 		assert.Equal(t, string(got), want)
 	}
-	assert.Check(t, cmp.Contains(strings.Join(run.Problems, "\n"), "The transcripts of 1 questions are missing"))
+	assert.Check(t, cmp.Contains(strings.Join(run.Remarks, "\n"), "The transcripts of 1 questions are missing"))
 
 	// They are still there when the results are made again, and the artifacts are gone.
 	assert.NilError(t, os.RemoveAll(artifacts))
 	again := sample(t)
-	assert.NilError(t, CopyTranscripts(dir, again))
-	assert.Check(t, cmp.Contains(strings.Join(again.Problems, "\n"), "The transcripts of 1 questions are missing"))
+	assert.NilError(t, CopyTranscripts(dir, dir, again))
+	assert.Check(t, cmp.Contains(strings.Join(again.Remarks, "\n"), "The transcripts of 1 questions are missing"))
 }
 
 // A stream from elsewhere may name a FIFO, whose reading would never end.
@@ -80,6 +80,49 @@ func TestCopyTranscripts_ReadsOnlyFiles(t *testing.T) {
 	run.Questions = run.Questions[:1]
 	run.Questions[0].Artifact = artifacts
 	assert.NilError(t, syscall.Mkfifo(filepath.Join(artifacts, "transcript.sh"), 0o644))
-	assert.NilError(t, CopyTranscripts(t.TempDir(), run))
-	assert.Check(t, cmp.Contains(strings.Join(run.Problems, "\n"), "are missing"))
+	assert.NilError(t, CopyTranscripts(t.TempDir(), t.TempDir(), run))
+	assert.Check(t, cmp.Contains(strings.Join(run.Remarks, "\n"), "are missing"))
+}
+
+// A stream whose artifacts are gone still has the transcripts of its results. A green run without any stays green.
+func TestCopyTranscripts_TakesThoseOfTheResults(t *testing.T) {
+	run, ofStream, dir := sample(t), t.TempDir(), t.TempDir()
+	run.Questions, run.Verdict = run.Questions[:1], Answered
+	q := run.Questions[0]
+	q.Verdict = Answered
+	assert.NilError(t, CopyTranscripts(dir, ofStream, run))
+	var report bytes.Buffer
+	assert.NilError(t, WriteJUnit(&report, run))
+	assert.Check(t, cmp.Contains(report.String(), ` failures="0" errors="0"`))
+	assert.Equal(t, len(run.Remarks), 1)
+
+	stored := filepath.Join(ofStream, TranscriptsDir, q.Test+".sh")
+	assert.NilError(t, os.Mkdir(filepath.Dir(stored), 0o755))
+	assert.NilError(t, os.WriteFile(stored, []byte("runc state\n"), 0o644))
+	run.Remarks = nil
+	assert.NilError(t, CopyTranscripts(dir, ofStream, run))
+	assert.Equal(t, len(run.Remarks), 0)
+	got, err := os.ReadFile(filepath.Join(dir, TranscriptsDir, q.Test+".sh"))
+	assert.NilError(t, err)
+	assert.Equal(t, string(got), "runc state\n")
+}
+
+// Results from elsewhere may have links to files of the user.
+func TestCopyTranscripts_WritesThroughNoLink(t *testing.T) {
+	run, artifacts, dir, home := sample(t), t.TempDir(), t.TempDir(), t.TempDir()
+	run.Questions = run.Questions[:1]
+	run.Questions[0].Artifact = artifacts
+	assert.NilError(t, os.WriteFile(filepath.Join(artifacts, "transcript.sh"), []byte("runc state\n"), 0o644))
+	mine, transcripts := filepath.Join(home, "mine"), filepath.Join(dir, TranscriptsDir)
+	assert.NilError(t, os.WriteFile(mine, []byte("mine"), 0o644))
+	assert.NilError(t, os.Mkdir(transcripts, 0o755))
+	assert.NilError(t, os.Symlink(mine, filepath.Join(transcripts, run.Questions[0].Test+".sh")))
+	assert.NilError(t, CopyTranscripts(dir, dir, run))
+	got, err := os.ReadFile(mine)
+	assert.NilError(t, err)
+	assert.Equal(t, string(got), "mine")
+
+	assert.NilError(t, os.RemoveAll(transcripts))
+	assert.NilError(t, os.Symlink(home, transcripts))
+	assert.Check(t, cmp.ErrorContains(CopyTranscripts(dir, dir, run), "is no directory, but a link"))
 }

@@ -10,14 +10,16 @@ import (
 
 // A Run is one run of the lab, as its stream tells it.
 type Run struct {
-	Stack     *Stack      // what was tested; nil before the first question has begun
-	Questions []*Question // in the order in which they were begun
-	Lines     []string    // what was printed outside of questions: by go, by the VM, by the lab itself
-	Verdict   Verdict     // of the test binary
-	Begin     time.Time   // of the first event
-	End       time.Time   // of the last event
-	LastWords []string    // those of Lines that were printed after the last question: why the run ended, if it ended before a question did
-	Problems  []string    // what is wrong with the stream, in sentences
+	Stack       *Stack      // what was tested; nil before the first question has begun
+	Questions   []*Question // in the order in which they were begun
+	Lines       []string    // what was printed outside of questions: by go, by the VM, by the lab itself
+	Verdict     Verdict     // of the test binary
+	FailedAtEnd bool        // the run failed, though none of its questions did: it changed the host, for example
+	Begin       time.Time   // of the first event
+	End         time.Time   // of the last event
+	LastWords   []string    // those of Lines that were printed after the last question: why the run ended, if it ended before a question did
+	Problems    []string    // what is wrong with the stream, in sentences
+	Remarks     []string    // what is missing beside the stream, in sentences. The run itself is complete
 }
 
 // A Verdict says how a question or a run has ended.
@@ -176,7 +178,8 @@ func (q *Question) Messages() []string {
 			out = append(out, strings.TrimPrefix(l.At+": "+l.Text, ": "))
 		}
 	}
-	if len(q.Logs) == 0 || q.Verdict == Unfinished {
+	// A panic in a cleanup comes after other logs, which are not the reason.
+	if q.Verdict == Failed || q.Verdict == Unfinished {
 		out = append(out, q.panicked()...)
 	}
 	return out
@@ -301,6 +304,13 @@ func (r *Run) NotBegun() int {
 		}
 	}
 	return n
+}
+
+// failedAtEnd reports whether a run failed, or has no verdict, though none of its questions tells why.
+func (r *Run) failedAtEnd() bool {
+	return (r.Verdict == Failed || r.Verdict == Unfinished) && !slices.ContainsFunc(r.Questions, func(q *Question) bool {
+		return q.Verdict == Failed || q.Verdict == Unfinished
+	})
 }
 
 // NotMet returns the clauses that some question has not seen met, each once, in the order of the run.

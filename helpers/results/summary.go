@@ -17,6 +17,9 @@ func WriteSummary(w io.Writer, run *Run) error {
 	for _, p := range run.Problems {
 		fmt.Fprintf(&b, "> **The results are incomplete.** %s\n\n", markdown(p))
 	}
+	for _, r := range run.Remarks {
+		fmt.Fprintf(&b, "> %s\n\n", markdown(r))
+	}
 	writeStack(&b, run.Stack)
 	writeFailures(&b, run)
 	writeSkips(&b, run)

@@ -1,28 +1,35 @@
 package results
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/google/renameio/v2"
 )
 
-// CopyTranscripts copies the transcripts of a run's questions to dir/transcripts, each under the name of its test. Those that it
-// finds neither there nor where the test has written them are noted in Run.Problems: a run that was stopped in a VM hands back
-// no files.
-func CopyTranscripts(dir string, run *Run) error {
+// CopyTranscripts copies the transcripts of a run's questions to dir/transcripts, each under the name of its test. It looks for them
+// there, where the tests have written them, and in the directory of the stream. How many it does not find is in Run.Remarks: a run that
+// was stopped in a VM hands back no files, and a CI may store nothing but the stream.
+func CopyTranscripts(dir, ofStream string, run *Run) error {
 	to := filepath.Join(dir, TranscriptsDir)
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
+	}
+	if info, err := os.Lstat(to); err != nil || !info.IsDir() {
+		return errors.Join(err, fmt.Errorf("%s is no directory, but a link, and may lead to files that are not the lab's\n"+
+			"  what to do: remove the link", to))
 	}
 	missing := 0
 	for _, q := range run.Questions {
 		if q.Artifact == "" {
 			continue
 		}
-		err := copyTranscript(filepath.Join(to, q.Test+".sh"), dir, q)
+		err := copyTranscript(filepath.Join(to, q.Test+".sh"), ofStream, q)
 		if errors.Is(err, fs.ErrNotExist) {
 			missing++
 		} else if err != nil {
@@ -30,35 +37,52 @@ func CopyTranscripts(dir string, run *Run) error {
 		}
 	}
 	if missing > 0 {
-		run.Problems = append(run.Problems, fmt.Sprintf("The transcripts of %d questions are missing: "+
+		run.Remarks = append(run.Remarks, fmt.Sprintf("The transcripts of %d questions are missing: "+
 			"the directories are gone in which the tests have written them.", missing))
 	}
 	return nil
 }
 
-// copyTranscript copies the transcript of a question from the directory that the stream names, or from the same directory below
-// dir, if dir was moved here from another machine. A transcript that is there already stays.
-func copyTranscript(to, dir string, q *Question) error {
-	var from *os.File
-	var err error
-	for _, artifact := range []string{q.Artifact, filepath.Join(dir, "_artifacts", filepath.Base(q.Artifact))} {
-		if from, err = openRegular(filepath.Join(artifact, "transcript.sh")); err == nil {
-			break
-		}
+// copyTranscript copies the transcript of a question from the directory that the stream names; or from the same directory beside the
+// stream, if both were moved here from another machine. A transcript that is there already stays. Otherwise it is copied from the
+// results that the stream is part of.
+func copyTranscript(to, ofStream string, q *Question) error {
+	const name = "transcript.sh"
+	from, err := openRegular(filepath.Join(q.Artifact, name))
+	if err != nil {
+		from, err = openRegular(filepath.Join(ofStream, "_artifacts", filepath.Base(q.Artifact), name))
 	}
 	if err != nil {
-		if _, statErr := os.Stat(to); statErr == nil {
+		if info, statErr := os.Lstat(to); statErr == nil && info.Mode().IsRegular() {
 			return nil
 		}
+		from, err = openRegular(filepath.Join(ofStream, TranscriptsDir, filepath.Base(to)))
+	}
+	if err != nil {
 		return err
 	}
 	defer from.Close()
-	out, err := os.Create(to)
+	return ReplaceFile(to, func(w io.Writer) error {
+		_, err := io.Copy(w, from)
+		return err
+	})
+}
+
+// ReplaceFile writes a file of the results by a function. Results that were copied from elsewhere may have a link in place of a file:
+// the link is replaced, and the file that it leads to stays as it is.
+func ReplaceFile(path string, write func(io.Writer) error) error {
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o644))
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, from)
-	return errors.Join(err, out.Close())
+	b := bufio.NewWriter(f)
+	if err = errors.Join(write(b), b.Flush()); err == nil {
+		err = f.CloseAtomicallyReplace() // the disk may turn out to be full only here
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, errors.Join(err, f.Cleanup()))
+	}
+	return nil
 }
 
 // openRegular opens a regular file. A stream from elsewhere may name anything, and a FIFO would never end.

@@ -36,6 +36,15 @@ function bySearch() {
       if (list("article:not([hidden])").length > 10) wrong.push(JSON.stringify(words) + " finds nearly everything");
     }
   }
+  // Each question has the button and the command that asks it again, so their words must find none by themselves.
+  setQuery("copy");
+  for (const article of list("article:not([hidden])")) {
+    const own = article.cloneNode(true);
+    for (const e of list(".copy, .again", own)) e.remove();
+    if (!own.textContent.toLowerCase().includes("copy")) wrong.push("a button finds " + article.id);
+  }
+  setQuery("q='^test");
+  if (list("article:not([hidden])").length) wrong.push("the command that asks it again finds a question");
   setQuery("zzzz");
   if (list("article:not([hidden])").length) wrong.push("nonsense finds a question");
   setQuery("");
@@ -191,7 +200,13 @@ async function copies() {
   const button = document.querySelector(".copy");
   button.click();
   await new Promise((done) => setTimeout(done, 100));
-  return ["Copied", "Selected"].includes(button.textContent) ? [] : ["after a click the button says " + button.textContent];
+  const wrong = [], status = document.getElementById("copied");
+  if (!["Copied", "Selected"].includes(button.textContent)) wrong.push("after a click the button says " + button.textContent);
+  for (const said of [button.ariaLabel, status.textContent]) {
+    if (said !== button.textContent + " the command") wrong.push("after a click a screen reader says " + said);
+  }
+  if (!document.getElementById("hits").checkVisibility() || !status.checkVisibility()) wrong.push("a status is not rendered");
+  return wrong;
 }
 
 function elements(scripts, styles) {
