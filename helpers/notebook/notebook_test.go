@@ -253,6 +253,19 @@ func TestNewCommand_FoldsWhatIsLong(t *testing.T) {
 	assert.DeepEqual(t, newCommand(&results.Command{Shown: "cd q1", Script: "cd /run/q1"}), &command{"cd q1", "cd /run/q1", true})
 }
 
+func TestOnFewerLines_IsTheSameJSONAndLeavesScriptsAlone(t *testing.T) {
+	indented := "{\n\t\"a\": [\n\t\t\"x, y\",\n\t\t\"\\\"z\\\"\"\n\t],\n\t\"b\": {\n\t\t\"c\": 1,\n\t\t\"d\": \"e\"\n\t}\n}"
+	short := onFewerLines(indented)
+	assert.Equal(t, short, "{\n\t\"a\": [\"x, y\", \"\\\"z\\\"\"],\n\t\"b\": {\"c\": 1, \"d\": \"e\"}\n}")
+	var before, after any
+	assert.NilError(t, json.Unmarshal([]byte(indented), &before))
+	assert.NilError(t, json.Unmarshal([]byte(short), &after))
+	assert.DeepEqual(t, after, before)
+	for _, script := range []string{"[ \"$a\" ]", "f() {\n\t\"$RUNC\" \"$@\"\n}", "[\n]", "{\n}"} {
+		assert.Equal(t, onFewerLines(script), script)
+	}
+}
+
 // bigRun is a run of as many questions as the lab has. Each is one of those with pictures.
 func bigRun(t testing.TB) *results.Run {
 	t.Helper()

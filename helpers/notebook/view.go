@@ -283,5 +283,23 @@ func newCommand(c *results.Command) *command {
 	if more {
 		line += " …"
 	}
-	return &command{Shown: line, Script: c.Script, Folded: line != c.Script}
+	return &command{Shown: line, Script: onFewerLines(c.Script), Folded: line != c.Script}
+}
+
+// A list of strings, and an object of scalars, as JSON that is indented has them: an item a line. No shell script has such lines.
+var (
+	listOfStrings    = regexp.MustCompile(`\[\n\s*("(?:[^"\\\n]|\\.)*"(?:,\n\s*"(?:[^"\\\n]|\\.)*")*)\n\s*\]`)
+	objectOfScalars  = regexp.MustCompile(`\{\n\s*("\w+": [^\n\[\]{}]+(?:,\n\s*"\w+": [^\n\[\]{}]+)*)\n\s*\}`)
+	betweenTwoValues = regexp.MustCompile(`,\n\s*`)
+)
+
+// onFewerLines puts each list of strings and each object of scalars of a config.json on one line. The page shows hundreds of them, and a
+// reader has to see more than their brackets.
+func onFewerLines(script string) string {
+	script = listOfStrings.ReplaceAllStringFunc(script, func(list string) string {
+		return "[" + betweenTwoValues.ReplaceAllString(strings.TrimSpace(list[1:len(list)-1]), ", ") + "]"
+	})
+	return objectOfScalars.ReplaceAllStringFunc(script, func(object string) string {
+		return "{" + betweenTwoValues.ReplaceAllString(strings.TrimSpace(object[1:len(object)-1]), ", ") + "}"
+	})
 }

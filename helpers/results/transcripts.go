@@ -62,10 +62,16 @@ func copyTranscript(to, ofStream string, q *Question) error {
 		return err
 	}
 	defer from.Close()
-	return ReplaceFile(to, func(w io.Writer) error {
-		_, err := io.Copy(w, from)
+	// One of many files: it is not synced to the disk, as ReplaceFile does. A link in its place is removed, and not followed.
+	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
-	})
+	}
+	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, from)
+	return errors.Join(err, f.Close())
 }
 
 // ReplaceFile writes a file of the results by a function. Results that were copied from elsewhere may have a link in place of a file:
