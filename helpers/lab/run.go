@@ -70,6 +70,8 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 	if err := s.load(); err != nil {
 		return 1, err
 	}
+	measureSlowness(s.tools["runc"].Path) // the deadlines of a sweep depend on it
+	proc.Patience = commandTimeout()
 	swept, err := host.Sweep(false)
 	for _, leftovers := range swept {
 		fmt.Println("cdblab: swept the leftovers of a killed run:", leftovers)
@@ -81,8 +83,6 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	measureSlowness(s.tools["runc"].Path)
-	proc.Patience = commandTimeout()
 	begin := time.Now()
 	if s.run, err = host.NewRun(); err != nil {
 		return 1, err
