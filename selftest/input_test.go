@@ -54,6 +54,8 @@ func TestBadInput_IsReported(t *testing.T) {
 		{"CDB_KEEP has no meaning", []string{"CDB_KEEP=flase"}, []string{"CDB_KEEP=flase has no meaning", "unset CDB_KEEP"}},
 		{"CDB_TIMEOUT has no meaning", []string{"CDB_TIMEOUT=5"}, []string{"CDB_TIMEOUT=5 has no meaning", "90s"}},
 		{"CDB_DISPOSABLE has no meaning", []string{"CDB_DISPOSABLE=sure"}, []string{"CDB_DISPOSABLE=sure has no meaning", "yes"}},
+		{"no such variable", []string{"CDB_RUNCC=/x"}, []string{"CDB_RUNCC=/x has no meaning", "unset CDB_RUNCC"}},
+		{"no such subtest", []string{"-test.run=Lifecycle_WhatDoesKillDo/typo"}, []string{"no subtest was asked"}},
 		{"all that was asked was skipped", []string{"-test.run=Task_WhatDoesAPull", "CDB_IMAGE=localhost/none:1"},
 			[]string{"no question was answered", "unset CDB_IMAGE"}},
 		{"no such question", []string{"-test.run=NoSuchQuestion"}, []string{"no question was asked", "make syllabus"}},
