@@ -132,6 +132,9 @@ func TestSkips_AreFailuresWhereAllIsRequired(t *testing.T) {
 	assert.ErrorContains(t, err, "TestBundle_X was skipped, and CDB_REQUIRE=all demands an answer: one CPU")
 	assert.Check(t, !cmp.Contains(err.Error(), "erofs")().Success())
 	assert.NilError(t, s.verify(append(table, MaySkip{Test: "TestBundle_X"})))
+	assert.ErrorContains(t, s.verify(append(table, MaySkip{Test: "TestBundle_X", Says: "hybrid"})), "demands an answer: one CPU",
+		"an entry is for its reason only")
+	assert.NilError(t, s.verify(append(table, MaySkip{Test: "TestBundle_X", Says: "^one"})))
 	assert.ErrorContains(t, s.verify([]MaySkip{{Test: "TestBundle_"}, {Test: "TestTask_X/.*"}}), "TestBundle_X was skipped",
 		"an entry matches the whole name")
 }
