@@ -54,6 +54,8 @@ func TestBadInput_IsReported(t *testing.T) {
 		{"CDB_KEEP has no meaning", []string{"CDB_KEEP=flase"}, []string{"CDB_KEEP=flase has no meaning", "unset CDB_KEEP"}},
 		{"CDB_TIMEOUT has no meaning", []string{"CDB_TIMEOUT=5"}, []string{"CDB_TIMEOUT=5 has no meaning", "90s"}},
 		{"CDB_DISPOSABLE has no meaning", []string{"CDB_DISPOSABLE=sure"}, []string{"CDB_DISPOSABLE=sure has no meaning", "yes"}},
+		{"no such variable", []string{"CDB_RUNCC=/x"}, []string{"CDB_RUNCC=/x has no meaning", "unset CDB_RUNCC"}},
+		{"no such subtest", []string{"-test.run=Lifecycle_WhatDoesKillDo/typo"}, []string{"no subtest was asked"}},
 		{"all that was asked was skipped", []string{"-test.run=Task_WhatDoesAPull", "CDB_IMAGE=localhost/none:1"},
 			[]string{"no question was answered", "unset CDB_IMAGE"}},
 		{"no such question", []string{"-test.run=NoSuchQuestion"}, []string{"no question was asked", "make syllabus"}},
@@ -91,11 +93,12 @@ func TestRunMountedNoexec_IsNoObstacle(t *testing.T) {
 	}
 }
 
-// The path of the checkout may have any characters, and a run writes nothing into the checkout.
+// The path of the checkout may have any characters, also in a script that is called in place of runc. A run writes nothing into the
+// checkout.
 func TestCheckout_OddNameAndReadOnly(t *testing.T) {
 	before := takeInventory(t)
 	cmd := shell(t, `odd="$DIR/it's a [1] \"dir\"" && mkdir "$odd" && mount --bind . "$odd" && mount -o remount,bind,ro "$odd" && cd "$odd" &&
-		! mkdir .lab/x && ./`+testBinary+` -test.run=Lifecycle_WhatDoesKillDo`)
+		! mkdir .lab/x && ./`+testBinary+` -test.run='Lifecycle_WhatDoesKillDo|Task_WhereIsRuncInAllThis|Events_WhatDoDebugLogsAdd'`)
 	cmd.Env = append(cmd.Env, "DIR="+t.TempDir())
 	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()

@@ -45,6 +45,7 @@ func confineMain(args []string) int {
 	}
 	c.Args, c.Inner = set.Args(), []string{self, "confine", "-inner"}
 	code, cutOff, err := c.Run()
+	measureSlowness()
 	// The lab of the command has cleaned up, unless it was killed.
 	swept, sweepErr := host.Sweep(false)
 	for _, s := range swept {

@@ -13,6 +13,8 @@ import (
 	"cdblab/helpers/howto"
 	"cdblab/helpers/release"
 	"cdblab/helpers/results"
+	"cdblab/helpers/slowness"
+	"cdblab/helpers/tools"
 )
 
 const (
@@ -39,6 +41,7 @@ func sweepMain([]string) int {
 		logf("sweep needs root, because the files of the lab belong to root; you are uid %d. Run: %s", os.Geteuid(), howto.Sweep())
 		return 1
 	}
+	measureSlowness()
 	swept, err := host.Sweep(true)
 	for _, s := range swept {
 		fmt.Println("swept", s)
@@ -51,4 +54,17 @@ func sweepMain([]string) int {
 		fmt.Println("nothing to sweep")
 	}
 	return 0
+}
+
+// measureSlowness measures how slow this machine is, as a run does: the deadlines of a sweep depend on it. The program is the pinned
+// runc, because one that is under test may hang.
+func measureSlowness() {
+	for _, t := range tools.All {
+		if t.Name == "runc" {
+			t.Env = ""
+			if p, err := t.Find("."); err == nil {
+				slowness.Set(slowness.Measure(p.Path, "--version"))
+			}
+		}
+	}
 }

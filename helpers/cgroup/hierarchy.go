@@ -77,7 +77,7 @@ func controllers(options string) string {
 	for o := range strings.SplitSeq(options, ",") {
 		key, _, _ := strings.Cut(o, "=")
 		switch key {
-		case "rw", "ro", "xattr", "noprefix", "clone_children", "release_agent", "cpuset_v2_mode", "seclabel":
+		case "rw", "ro", "xattr", "noprefix", "clone_children", "release_agent", "cpuset_v2_mode", "favordynmods", "seclabel":
 		default:
 			out = append(out, o)
 		}

@@ -42,6 +42,7 @@ func FuzzHierarchies(f *testing.F) {
 func TestControllersAndMode_FollowTheMounts(t *testing.T) {
 	assert.Equal(t, controllers("rw,cpu,cpuacct"), "cpu,cpuacct")
 	assert.Equal(t, controllers("rw,xattr,name=systemd"), "name=systemd")
+	assert.Equal(t, controllers("rw,favordynmods,pids"), "pids")
 	assert.Equal(t, ModeOf([]Hierarchy{{Name: "pids"}, {Name: "unified", V2: true}}), ModeHybrid)
 	assert.Equal(t, ModeOf([]Hierarchy{{Name: "pids"}}), ModeV1)
 	assert.Equal(t, ModeOf([]Hierarchy{{Name: "unified", V2: true}}), ModeV2)

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -99,23 +100,52 @@ func relevantParameters(line string) []string {
 // maxConfig limits what is recorded of a configuration. A usual one has less than 200 keys.
 const maxConfig = 300
 
-// configProperties returns a property for each key of containerd's configuration.
+// secretKeys matches the keys of containerd's configuration whose values can be secrets: credentials and headers of registries, and the
+// environment of programs. The properties are in facts.json, which users commit.
+var secretKeys = regexp.MustCompile(`(?i)(^|\.)(auth|password|username|identitytoken|token|secret|env|headers?)(\.|$)|authorization`)
+
+// secretInURL matches the user and the password in a URL.
+var secretInURL = regexp.MustCompile(`://[^/@\s]*@`)
+
+const notRecorded = "(not recorded)"
+
+// configProperties returns a property for each key of containerd's configuration. Secrets are not recorded.
 func configProperties(b []byte) []Property {
 	var tree map[string]any
 	if err := toml.Unmarshal(b, &tree); err != nil {
 		return []Property{{ContainerdConfig, "it cannot be read: " + err.Error()}}
 	}
 	var out []Property
-	var walk func(prefix string, tree map[string]any)
-	walk = func(prefix string, tree map[string]any) {
-		for _, key := range slices.Sorted(maps.Keys(tree)) {
-			if inner, ok := tree[key].(map[string]any); ok {
-				walk(prefix+key+".", inner)
-			} else if len(out) < maxConfig {
-				out = append(out, Property{ContainerdConfig + " " + prefix + key, fmt.Sprint(tree[key])})
+	var walk func(name string, value any)
+	walk = func(name string, value any) {
+		switch v := value.(type) {
+		case map[string]any:
+			for _, key := range slices.Sorted(maps.Keys(v)) {
+				walk(strings.TrimPrefix(name+"."+key, "."), v[key])
+			}
+			return
+		case []any:
+			if slices.ContainsFunc(v, isTable) {
+				for i, inner := range v {
+					walk(fmt.Sprintf("%s.%d", name, i), inner)
+				}
+				return
 			}
 		}
+		if len(out) == maxConfig {
+			return
+		}
+		text := secretInURL.ReplaceAllString(fmt.Sprint(value), "://"+notRecorded+"@")
+		if secretKeys.MatchString(name) {
+			text = notRecorded
+		}
+		out = append(out, Property{ContainerdConfig + " " + name, text})
 	}
 	walk("", tree)
 	return out
+}
+
+func isTable(value any) bool {
+	_, ok := value.(map[string]any)
+	return ok
 }

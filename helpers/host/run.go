@@ -28,17 +28,22 @@ type Run struct {
 }
 
 // NewRun takes the lowest number that no directory, no cgroup and no process has, makes the run's directory and locks it.
-func NewRun() (*Run, error) {
+func NewRun() (r *Run, err error) {
 	lab, err := lockLab()
 	if err != nil {
 		return nil, err
 	}
 	defer lab.Close()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, removeRootIfIdle()) // what lockLab has made
+		}
+	}()
 	number, err := freeNumber()
 	if err != nil {
 		return nil, err
 	}
-	r := &Run{Owner: NewOwner(number, "").withID(newID())}
+	r = &Run{Owner: NewOwner(number, "").withID(newID())}
 	if err := os.Mkdir(r.Dir(), dirMode); err != nil {
 		return nil, fmt.Errorf("make the run's directory: %w", err)
 	}

@@ -43,14 +43,14 @@ func (s Swept) String() string {
 	return text
 }
 
-// SweepOwner removes everything of an owner: its units, processes, AppArmor profiles, mounts, cgroups and files.
-func SweepOwner(owner Owner) (Swept, error) {
-	s := Swept{Dir: owner.Dir()}
+// SweepOwner removes everything of an owner: its units, processes, AppArmor profiles, mounts, cgroups and files. A unit that systemd
+// does not unload in time is an error, but keeps nothing else from being removed.
+func SweepOwner(owner Owner) (s Swept, err error) {
+	s.Dir = owner.Dir()
 	sockets := noted(owner)
-	units, err := StopUnits(owner) // first, so that systemd does not take the death of the processes for a failure
-	if s.Units = units; err != nil {
-		return s, err
-	}
+	units, unitsErr := StopUnits(owner) // first, so that systemd does not take the death of the processes for a failure
+	s.Units = units
+	defer func() { err = errors.Join(err, unitsErr) }()
 	killed, alsoSockets, err := killAll(owner)
 	if s.Processes = killed; err != nil {
 		return s, err
@@ -136,6 +136,7 @@ func RemoveEmpty(owner Owner) error {
 // unmountBelow unmounts everything below dir, the latest mount first.
 func unmountBelow(dir string) (unmounted []string, err error) {
 	var mounts []*mountinfo.Info
+	var last error
 	below := func(m *mountinfo.Info) (skip, stop bool) {
 		return m.Mountpoint == dir || !pathBegins(m.Mountpoint, dir), false
 	}
@@ -148,7 +149,8 @@ func unmountBelow(dir string) (unmounted []string, err error) {
 			switch e := unix.Unmount(m.Mountpoint, unix.UMOUNT_NOFOLLOW); e {
 			case nil:
 				unmounted = append(unmounted, m.Mountpoint)
-			case unix.EBUSY:
+			case unix.EBUSY, unix.EINVAL, unix.ENOENT: // or it has gone since the look
+				last = e
 			default:
 				err = fmt.Errorf("unmount %s: %w", m.Mountpoint, e)
 				return true
@@ -157,7 +159,7 @@ func unmountBelow(dir string) (unmounted []string, err error) {
 		return false
 	})
 	if !ended {
-		return unmounted, fmt.Errorf("still mounted and busy after %v: %s", patience(), mounts[0].Mountpoint)
+		return unmounted, fmt.Errorf("still mounted after %v: %s: %w", patience(), mounts[0].Mountpoint, last)
 	}
 	return unmounted, err
 }

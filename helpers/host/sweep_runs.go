@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"cdblab/helpers/retry"
 )
 
@@ -55,8 +57,16 @@ func Sweep(keptToo bool) ([]Swept, error) {
 	return all, errors.Join(append(errs, removeRootIfIdle())...)
 }
 
-// RunsInProgress returns the owners of the runs whose locks other processes hold.
+// RunsInProgress returns the owners of the runs whose locks other processes hold. It waits while a run begins or ends.
 func RunsInProgress() ([]Owner, error) {
+	lab, err := lockDir(Dir, unix.LOCK_EX) // so that no run begins now: it would find its new directory locked
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer lab.Close()
 	runs, err := runNumbers()
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -54,16 +55,23 @@ func HasUnit(name string) bool { return exists(filepath.Join(unitsDir, name)) }
 // returns their names.
 func StopUnits(owner Owner) (stopped []string, err error) {
 	stopped = unitsOf(owner)
+	var said []string
 	for _, unit := range stopped {
 		// KILL, because a container's program may ignore TERM, and systemd would wait for a minute and a half. kill fails if the unit has
 		// no process, and reset-failed if the unit has not failed: what counts is that systemd unloads the unit.
 		for _, verb := range [][]string{{"kill", "--signal=KILL"}, {"stop"}, {"reset-failed"}} {
-			_ = exec.Command("systemctl", append(verb, unit)...).Run()
+			cmd := exec.Command("systemctl", append(verb, unit)...)
+			cmd.Env = append(os.Environ(), "SYSTEMD_BUS_TIMEOUT=600") // not 25 s, which a slow machine may need
+			if out, err := cmd.CombinedOutput(); err != nil && verb[0] == "stop" {
+				text := strings.TrimSpace(string(out))
+				said = append(said, cmp.Or(text[strings.LastIndex(text, "\n")+1:], err.Error()))
+			}
 		}
 	}
 	var left []string
 	if !retry.Until(patience(), func() bool { left = unitsOf(owner); return len(left) == 0 }) {
-		return stopped, fmt.Errorf("systemd still has the units %v, %v after they were stopped: look with systemctl status", left, patience())
+		return stopped, fmt.Errorf("systemd still has the units %v, %v after they were stopped; stop said %q: look with systemctl status",
+			left, patience(), said)
 	}
 	return stopped, nil
 }

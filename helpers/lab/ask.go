@@ -61,7 +61,7 @@ func (s *Session) linkTools() string {
 	var b strings.Builder
 	for _, tool := range tools.All {
 		if p, ok := s.tools[tool.Name]; ok {
-			fmt.Fprintf(&b, "ln -sf %s %s\n", p.Path, filepath.Join(s.binDir(), p.Name))
+			fmt.Fprintln(&b, quote([]string{"ln", "-sf", p.Path, filepath.Join(s.binDir(), p.Name)}))
 		}
 	}
 	return b.String()
@@ -102,6 +102,7 @@ func (q *Q) Run(name string, ask func(q *Q)) bool {
 		sub := *q
 		sub.TB = t
 		sub.notes = q.notes.subtest(t)
+		q.session.counts.subtests.Add(1)
 		defer sub.Recover()
 		ask(&sub)
 	})

@@ -173,7 +173,7 @@ func (q *Q) Environ() []string {
 	if q.used() != nil {
 		path = q.programsDir() + ":" + path
 	}
-	env := append(cleanEnviron(), "PATH="+path)
+	env := q.session.environ(path)
 	for _, p := range q.env.pairs {
 		env = append(env, p[0]+"="+p[1])
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ type counts struct {
 	mu                               sync.Mutex
 	asked, answered, failed, skipped int
 	names                            map[string]bool // of the tests of asked questions
+	subtests                         atomic.Int32    // of all questions
 }
 
 // count counts a question as asked at once, and as answered, failed or skipped when it has ended.
@@ -58,6 +60,10 @@ func (c *counts) verify(all []syllabus.Question) error {
 		if c.asked == 0 {
 			return fmt.Errorf("no question was asked: none of the %d matches -run %q.\n  See the list:   %s",
 				len(all), flag.Lookup("test.run").Value, howto.Syllabus())
+		}
+		if pattern := flag.Lookup("test.run").Value.String(); strings.Contains(pattern, "/") && c.subtests.Load() == 0 && c.failed == 0 {
+			return fmt.Errorf("no subtest was asked: -run %q has a pattern after the /, which matches none of the subtests.\n"+
+				"  See their names:   the same command with -v, and without what begins with /", pattern)
 		}
 		return nil
 	}

@@ -84,7 +84,7 @@ func (q *Q) Use(programs ...tools.Program) {
 		}
 		q.env.programs[p.Name] = p
 		q.LogCommandAs(fmt.Sprintf("ln -sf …/%s %s   # %s", filepath.Base(p.Path), programsDir, p.Version),
-			fmt.Sprintf("ln -sf %s %s", p.Path, link))
+			quote([]string{"ln", "-sf", p.Path, link}))
 	}
 }
 

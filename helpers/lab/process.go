@@ -12,12 +12,12 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// KillProcess sends SIGKILL to a process by its pid, without the runtime. That it has ended by itself meanwhile is no error.
+// KillProcess sends SIGKILL to a process, without the runtime. That it has ended by itself meanwhile is no error.
 func (q *Q) KillProcess(p proc.Process) {
 	q.Helper()
 	q.LogCommand("kill -KILL %d", p.PID)
-	if err := unix.Kill(int(p.PID), unix.SIGKILL); err != nil && err != unix.ESRCH {
-		q.Fatalf("kill process %d: %v", p.PID, err)
+	if err := proc.Kill(p.Identity); err != nil {
+		q.Fatal(err)
 	}
 }
 

@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -144,7 +145,11 @@ func (q *Q) Cleanup(f func()) {
 func (q *Q) Mkdir(name string) string {
 	q.Helper()
 	dir := filepath.Join(q.Dir, name)
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, os.ErrExist) && q.session.keep != keepNever {
+		q.Skipf("%s keeps the state of another subtest in %s: ask this subtest alone, or unset %s", keepEnv, dir, keepEnv)
+	}
+	if err != nil {
 		q.Fatalf("make a directory for the question: %v", err)
 	}
 	q.Cleanup(func() {

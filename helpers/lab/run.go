@@ -70,6 +70,8 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 	if err := s.load(); err != nil {
 		return 1, err
 	}
+	measureSlowness(s.tools["runc"].Path) // the deadlines of a sweep depend on it
+	proc.Patience = commandTimeout()
 	swept, err := host.Sweep(false)
 	for _, leftovers := range swept {
 		fmt.Println("cdblab: swept the leftovers of a killed run:", leftovers)
@@ -81,8 +83,6 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	measureSlowness(s.tools["runc"].Path)
-	proc.Patience = commandTimeout()
 	begin := time.Now()
 	if s.run, err = host.NewRun(); err != nil {
 		return 1, err
@@ -94,8 +94,9 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 	}
 	defer stopJanitor()
 	if err := s.prepare(); err != nil {
+		keepErr := s.run.Keep(false) // no question was asked
 		_, closeErr := s.run.Close()
-		return 1, errors.Join(err, closeErr)
+		return 1, errors.Join(err, keepErr, closeErr)
 	}
 	defer s.closeOnSignal()()
 	s.printUnderTest()
@@ -155,6 +156,10 @@ func (s *Session) prepare() error {
 	if err := os.Mkdir(s.binDir(), 0o755); err != nil {
 		return err
 	}
+	// For commands of ordinary users as well: as /tmp.
+	if err := errors.Join(os.Mkdir(s.tmpDir(), 0o755), os.Chmod(s.tmpDir(), os.ModeSticky|0o777)); err != nil {
+		return err
+	}
 	if err := s.rootfs.ShareLinks(s.linksDir()); err != nil {
 		return err
 	}
@@ -166,7 +171,8 @@ func (s *Session) prepare() error {
 	return nil
 }
 
-// closeOnSignal sweeps the run and ends the process on SIGINT, SIGTERM and SIGHUP, until stop is called.
+// closeOnSignal sweeps the run and ends the process on SIGINT, SIGTERM and SIGHUP, until stop is called. Of a run of which state is
+// kept, it sweeps nothing.
 func (s *Session) closeOnSignal() (stop func()) {
 	received := make(chan os.Signal, 1)
 	signal.Notify(received, signals.Stop()...)
@@ -176,9 +182,18 @@ func (s *Session) closeOnSignal() (stop func()) {
 			return
 		}
 		s.signalled.Store(true)
+		keeps := s.keepsState()
+		var keepErr error
+		if !keeps {
+			keepErr = s.run.Keep(false)
+		}
 		swept, err := s.run.Close()
-		fmt.Printf("\ncdblab: %v: swept %s\n", sig, swept)
-		if err != nil {
+		if keeps {
+			fmt.Printf("\ncdblab: %v: kept %s; to remove it: %s\n", sig, s.run.Dir(), howto.Sweep())
+		} else {
+			fmt.Printf("\ncdblab: %v: swept %s\n", sig, swept)
+		}
+		if err := errors.Join(keepErr, err); err != nil {
 			fmt.Println("cdblab:", err)
 		}
 		os.Exit(128 + int(sig.(unix.Signal)))
@@ -188,6 +203,9 @@ func (s *Session) closeOnSignal() (stop func()) {
 		close(received)
 	}
 }
+
+// keepsState reports whether the state of all questions, or of one that has ended, is kept.
+func (s *Session) keepsState() bool { return s.keep == keepAlways || len(s.kept.list()) > 0 }
 
 // finish closes the run and verifies that the host is as it was.
 func (s *Session) finish(before host.Inventory) error {
@@ -208,6 +226,7 @@ func (s *Session) finish(before host.Inventory) error {
 			return err
 		}
 	}
+	_, _ = host.Remove(s.tmpDir()) // it removes nothing if a mount is left there: the sweep finds that
 	swept, changes, err := s.run.CloseAndCompare(before)
 	if err != nil {
 		return fmt.Errorf("end the run: %w", err)

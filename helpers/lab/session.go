@@ -99,6 +99,14 @@ func (s *Session) binDir() string { return filepath.Join(s.run.Dir(), "bin") }
 // linksDir has the symbolic links that all root filesystems of the run share.
 func (s *Session) linksDir() string { return filepath.Join(s.run.Dir(), "links") }
 
+// tmpDir has the temporary files of the commands. ctr mounts a snapshot there: a sweep finds the mount if ctr was killed.
+func (s *Session) tmpDir() string { return filepath.Join(s.run.Dir(), "tmp") }
+
+// environ returns the environment with which the session's commands start.
+func (s *Session) environ(path string) []string {
+	return append(cleanEnviron(), "PATH="+path, "TMPDIR="+s.tmpDir())
+}
+
 // lookPath finds a program. The chapter's names (runc, ctr) are the programs under test, not those in the host's PATH.
 func (s *Session) lookPath(name string) (string, error) {
 	if strings.Contains(name, "/") {
@@ -119,6 +127,6 @@ func (s *Session) Cmd(dir string, argv ...string) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(context.Background(), path, argv[1:]...)
 	cmd.Args[0] = argv[0]
 	cmd.Dir = dir
-	cmd.Env = append(cleanEnviron(), "PATH="+s.binDir()+":"+os.Getenv("PATH"), host.OwnerEnv+"="+s.run.Mark())
+	cmd.Env = append(s.environ(s.binDir()+":"+os.Getenv("PATH")), host.OwnerEnv+"="+s.run.Mark())
 	return cmd, nil
 }

@@ -4,6 +4,7 @@ package lab
 
 import (
 	"errors"
+	"os/exec"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,8 @@ import (
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/host"
 )
 
 func TestOnce_MakesWhatQuestionsShareOnce(t *testing.T) {
@@ -55,6 +58,21 @@ func TestSession_RunsCleanupsInReverseOrderAndReportsAllErrors(t *testing.T) {
 	assert.ErrorContains(t, err, "first")
 	assert.ErrorContains(t, err, "third")
 	assert.NilError(t, s.runCleanups(), "each runs once")
+}
+
+// What a killed ctr has mounted on a temporary directory is found by the sweep of the run.
+func TestEnviron_TemporaryFilesAreTheRuns(t *testing.T) {
+	t.Setenv("TMPDIR", "/elsewhere")
+	s := NewSession(fstest.MapFS{})
+	s.run = &host.Run{Owner: host.NewOwner("1", "")}
+	shared, err := s.Cmd("/", "sh", "-c", "echo $TMPDIR")
+	assert.NilError(t, err)
+	q := &Q{TB: t, Dir: "/", session: s, env: &environment{}}
+	for _, cmd := range []*exec.Cmd{shared, q.Cmd(t.Context(), "sh", "-c", "echo $TMPDIR")} {
+		out, err := cmd.Output()
+		assert.NilError(t, err)
+		assert.Equal(t, string(out), "/run/cdb-lab/1/tmp\n")
+	}
 }
 
 func TestKeepsState_FollowsThePolicy(t *testing.T) {

@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"cdblab/helpers/host"
+	"cdblab/helpers/howto"
 	"cdblab/helpers/slowness"
+	"cdblab/helpers/tools"
 )
 
 // The environment variables that a run reads, except those of the programs under test, which helpers/tools has. README.md
@@ -35,9 +39,36 @@ const defaultTimeout = time.Minute
 func checkSettings() (seen string, err error) {
 	_, errKeep := parseKeep(os.Getenv(keepEnv))
 	_, errTimeout := parseTimeout(os.Getenv(timeoutEnv))
-	return "every CDB_ variable has a meaning", errors.Join(errKeep, errTimeout,
+	return "every CDB_ variable has a meaning", errors.Join(checkNames(os.Environ()), errKeep, errTimeout,
 		checkWord(disposableEnv, "yes", "no"), checkWord(requireEnv, "all"), checkWord(stepEnv, "1", "0"),
 		checkRegistryAddr(os.Getenv(registryEnv)), checkUnset("CDB_JANITOR"))
+}
+
+// settings are the variables that a user may set: docs/settings.md has them. Those of the VM mean nothing here, but are handed on.
+var settings = strings.Fields(`
+	CDB_RUNC CDB_CONTAINERD CDB_CTR CDB_SHIM CDB_RELEASES CDB_BUSYBOX CDB_IMAGE CDB_KEEP CDB_REQUIRE CDB_DISPOSABLE CDB_PINNED CDB_TIMEOUT
+	CDB_STEP CDB_REGISTRY_ADDR CDB_KERNEL CDB_MODULES CDB_CGROUP CDB_MEM CDB_CPUS CDB_ACCEL CDB_DISK CDB_FIRMWARE CDB_USER_DATA
+	CDB_DISK_PINNED CDB_VM_CONSOLE CDB_VM_APPEND`)
+
+// internal are the variables that the lab's own programs and tests set, beside CDB_TEST_X and [tools.Tool.PackageEnv]. CDB_JANITOR has
+// an error of its own.
+var internal = []string{howto.Env, host.OwnerEnv, "CDB_TARBALL", "CDB_BOOTS", "CDB_HOGS", "CDB_SELFTEST", "CDB_JANITOR"}
+
+// checkNames returns an error for each CDB_ variable of an environment that the lab does not know: its name may have a slip.
+func checkNames(environ []string) error {
+	known := slices.Concat(settings, internal)
+	for _, t := range tools.All {
+		known = append(known, t.Env, t.PackageEnv())
+	}
+	var errs []error
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		if strings.HasPrefix(name, "CDB_") && !strings.HasPrefix(name, "CDB_TEST_") && !slices.Contains(known, name) {
+			errs = append(errs, fmt.Errorf("%s has no meaning: the lab reads no variable of this name\n  Unset it:   unset %s\n"+
+				"  The variables are %s", variable, name, strings.Join(settings, ", ")))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // checkUnset returns an error if the variable is set. An older version of the lab read it, and answered no question then.

@@ -3,6 +3,9 @@
 package lab
 
 import (
+	"flag"
+	"os"
+	"regexp"
 	"testing"
 	"time"
 
@@ -45,6 +48,25 @@ func TestCheckSettings_RefusesAValueWithoutAMeaning(t *testing.T) {
 	}
 }
 
+func TestCheckNames_RefusesAVariableThatNothingReads(t *testing.T) {
+	assert.NilError(t, checkNames([]string{
+		"PATH=/bin", "CDB_RUNC=/x", "CDB_RUN=/run/cdb-lab/1:0", "CDB_CDBLAB=/x", "CDB_TEST_X=1", "CDB_CTR_PACKAGE=x",
+	}))
+	err := checkNames([]string{"CDB_KEEP=1", "CDB_RUNCC=/x"})
+	assert.ErrorContains(t, err, "CDB_RUNCC=/x has no meaning")
+	assert.ErrorContains(t, err, "unset CDB_RUNCC\n  The variables are CDB_RUNC, ")
+	assert.Check(t, !cmp.Contains(err.Error(), "CDB_KEEP=1")().Success())
+}
+
+// docs/settings.md and the table of variables name the same.
+func TestSettings_AreThoseOfTheDocumentation(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/settings.md")
+	assert.NilError(t, err)
+	for _, name := range regexp.MustCompile(`CDB_[A-Z_]+`).FindAllString(string(doc), -1) {
+		assert.Check(t, cmp.Contains(settings, name))
+	}
+}
+
 func TestParseKeep(t *testing.T) {
 	for value, want := range map[string]keepPolicy{
 		"": keepNever, "0": keepNever, "no": keepNever, "false": keepNever, "failed": keepFailed, "1": keepAlways, "yes": keepAlways,
@@ -64,6 +86,17 @@ func TestCleanEnviron_ContainsNothingThatChangesTheProgramsUnderTest(t *testing.
 	assert.DeepEqual(t, got, []string{
 		"PATH=/bin", "HOME=/root", "TMPDIR=/tmp", "LANG=C.UTF-8", "LC_ALL=C", "http_proxy=http://192.0.2.1:3128", "CDB_TIMEOUT=5m",
 	})
+}
+
+// A pattern for subtests that matches none asks nothing, and go test says "ok".
+func TestCounts_APatternThatMatchesNoSubtestIsRed(t *testing.T) {
+	run := flag.Lookup("test.run").Value.String()
+	t.Cleanup(func() { _ = flag.Set("test.run", run) })
+	assert.NilError(t, flag.Set("test.run", "TestTask_X/typo"))
+	c := &counts{asked: 1, answered: 1}
+	assert.ErrorContains(t, c.verify(nil), `no subtest was asked: -run "TestTask_X/typo"`)
+	c.subtests.Add(1)
+	assert.NilError(t, c.verify(nil))
 }
 
 // A run in which everything was skipped has shown nothing.
@@ -99,6 +132,9 @@ func TestSkips_AreFailuresWhereAllIsRequired(t *testing.T) {
 	assert.ErrorContains(t, err, "TestBundle_X was skipped, and CDB_REQUIRE=all demands an answer: one CPU")
 	assert.Check(t, !cmp.Contains(err.Error(), "erofs")().Success())
 	assert.NilError(t, s.verify(append(table, MaySkip{Test: "TestBundle_X"})))
+	assert.ErrorContains(t, s.verify(append(table, MaySkip{Test: "TestBundle_X", Says: "hybrid"})), "demands an answer: one CPU",
+		"an entry is for its reason only")
+	assert.NilError(t, s.verify(append(table, MaySkip{Test: "TestBundle_X", Says: "^one"})))
 	assert.ErrorContains(t, s.verify([]MaySkip{{Test: "TestBundle_"}, {Test: "TestTask_X/.*"}}), "TestBundle_X was skipped",
 		"an entry matches the whole name")
 }

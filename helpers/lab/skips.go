@@ -16,6 +16,7 @@ import (
 // fails the run: so a CI notices when it answers less than before.
 type MaySkip struct {
 	Test   string // a regular expression that matches the whole name, as go test prints it: TestTask_X/subtest
+	Says   string // a regular expression that matches the reason of the skip: for another reason it is a failure
 	Reason string // what the machine lacks
 }
 
@@ -57,15 +58,18 @@ func (s *skips) verify(table []MaySkip) error {
 	var errs []error
 	for _, skip := range s.sorted() {
 		listed := slices.ContainsFunc(table, func(may MaySkip) bool {
-			re, err := regexp.Compile("^(" + may.Test + ")$")
-			if err != nil {
+			test, testErr := regexp.Compile("^(" + may.Test + ")$")
+			says, saysErr := regexp.Compile("(?s)" + may.Says)
+			if err := errors.Join(testErr, saysErr); err != nil {
 				errs = append(errs, fmt.Errorf("the table of skips has no regular expression: %w", err))
+				return false
 			}
-			return err == nil && re.MatchString(skip.test)
+			return test.MatchString(skip.test) && says.MatchString(skip.reason)
 		})
 		if !listed {
 			errs = append(errs, fmt.Errorf("%s was skipped, and %s=all demands an answer: %s\n"+
-				"  Give the machine what it lacks, or add the question to the table in skips_test.go", skip.test, requireEnv, skip.reason))
+				"  Give the machine what it lacks, or add the question and the reason to the table in skips_test.go",
+				skip.test, requireEnv, skip.reason))
 		}
 	}
 	return errors.Join(errs...)

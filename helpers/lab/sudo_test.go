@@ -33,7 +33,9 @@ func TestCheckSudo_FindsTheAncestor(t *testing.T) {
 	shell, err := exec.LookPath("sh")
 	assert.NilError(t, err)
 	assert.NilError(t, os.Symlink(shell, sudo))
-	cmd := exec.Command(sudo, "-c", `unset CDB_RUNC; sh -c "\"$0\" -test.run=TestCheckSudo -test.v; exit \$?"; exit $?`, os.Args[0])
+	// The kernel names the process by the path. busybox looks at the first argument, and has no applet sudo.
+	cmd := &exec.Cmd{Path: sudo, Args: []string{"sh", "-c",
+		`unset CDB_RUNC; sh -c "\"$0\" -test.run=TestCheckSudo -test.v; exit \$?"; exit $?`, os.Args[0]}}
 	cmd.Env = append(os.Environ(), "CDB_RUNC=/the caller's", "LAB_TEST_CHECKSUDO=1")
 	out, err := cmd.CombinedOutput()
 	assert.NilError(t, err, "%s", out)

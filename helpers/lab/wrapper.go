@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"al.essio.dev/pkg/shellescape"
+
 	"cdblab/helpers/howto"
 )
 
@@ -29,7 +31,7 @@ func (q *Q) WriteWrapper(name, script string) string {
 	q.Helper()
 	path := filepath.Join(q.Mkdir(name), name)
 	text := fmt.Sprintf("#!/bin/sh\nRUNC=%s SHIM=%s\n%s\n",
-		q.UnderTest("runc").Path, q.UnderTest("containerd-shim-runc-v2").Path, script)
+		shellescape.Quote(q.UnderTest("runc").Path), shellescape.Quote(q.UnderTest("containerd-shim-runc-v2").Path), script)
 	q.LogCommandAs("cat > "+path+"   # "+strings.ReplaceAll(script, "\n", "; "),
 		"mkdir -p "+filepath.Dir(path)+" && cat > "+path+" <<'END'\n"+text+"END\nchmod +x "+path)
 	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {

@@ -4,6 +4,7 @@ package proc
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"testing"
 
@@ -11,35 +12,43 @@ import (
 	"gotest.tools/v3/poll"
 )
 
-// kill kills the process of this identity, and no other process that has its pid in the meantime. It waits until the process
-// has ended.
-func kill(tb testing.TB, id Identity) {
-	tb.Helper()
+// Kill sends SIGKILL to the process of this identity, and to no other process that has its pid in the meantime. That the process has
+// ended by itself is no error.
+func Kill(id Identity) error {
 	fd, err := unix.PidfdOpen(int(id.PID), 0)
 	if err == unix.ESRCH {
-		return
+		return nil
 	}
 	if err != nil {
-		tb.Errorf("open a pidfd of process %d: %v", id.PID, err)
-		return
+		return fmt.Errorf("open a pidfd of process %d: %w", id.PID, err)
 	}
 	defer unix.Close(fd)
-	if now, err := Read(id.PID); err != nil || now.Start != id.Start {
-		return
+	if !id.Alive() {
+		return nil
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
-		tb.Errorf("kill process %d: %v", id.PID, err)
+		return fmt.Errorf("kill process %d: %w", id.PID, err)
 	}
-	WaitFor(tb, Dead(id))
+	return nil
 }
 
 // OrphanReaper returns the process that becomes the parent of orphans below this process: the nearest ancestor that is a child
 // subreaper (PR_SET_CHILD_SUBREAPER(2const)), or else pid 1. The kernel does not show which processes are subreapers. So
-// OrphanReaper tries it: a shell leaves a child behind, and the child's new parent is the result.
+// OrphanReaper tries it: a shell leaves a child behind, and the child's new parent is the result. The child reads from a pipe, so it
+// ends also when this process is killed.
 func OrphanReaper(tb testing.TB) PID {
 	tb.Helper()
-	// The child's output is redirected, so that Output sees the end of the shell's output when the shell ends.
-	out, err := exec.Command("/bin/sh", "-c", "sleep 600 > /dev/null 2>&1 & echo $$ $!").Output()
+	r, w, err := os.Pipe()
+	if err != nil {
+		tb.Fatalf("make a pipe for an orphan: %v", err)
+	}
+	defer r.Close()
+	defer w.Close()
+	// The child's output is redirected, so that Output sees the end of the shell's output when the shell ends. The child is a program:
+	// for a built-in command such as read, dash keeps the output open.
+	cmd := exec.Command("/bin/sh", "-c", "cat <&3 > /dev/null 2>&1 & echo $$ $!")
+	cmd.ExtraFiles = []*os.File{r}
+	out, err := cmd.Output()
 	if err != nil {
 		tb.Fatalf("run a shell that leaves an orphan: %v", err)
 	}
@@ -48,7 +57,12 @@ func OrphanReaper(tb testing.TB) PID {
 		tb.Fatalf("the shell has to print its pid and the orphan's, but printed %q", out)
 	}
 	p := Snapshot(tb, orphan)
-	defer kill(tb, p.Identity)
+	defer func() {
+		if err := Kill(p.Identity); err != nil {
+			tb.Error(err)
+		}
+		WaitFor(tb, Dead(p.Identity))
+	}()
 	WaitFor(tb, func(poll.LogT) poll.Result {
 		var err error
 		if p, err = Read(orphan); err != nil {

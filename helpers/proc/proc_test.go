@@ -6,10 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
 )
 
 func TestSnapshot_ReadsAChildUntilItIsDead(t *testing.T) {
@@ -24,13 +27,56 @@ func TestSnapshot_ReadsAChildUntilItIsDead(t *testing.T) {
 	assert.Check(t, cmp.Len(p.OwnNamespaces(Self(t).Identity), 0), "it shares all namespaces with its parent")
 	assert.Check(t, cmp.Contains(p.SharedNamespaces(Self(t).Identity), "pid"))
 	assert.Check(t, Snapshot(t, PID(pid)).Same(p.Identity), "read again") // its mounts may differ: any program may mount something
-	began := p.Start.At(t)
-	assert.Check(t, !began.Before(Self(t).Start.At(t)), "a child has begun before its parent")
+	assert.Check(t, p.Start >= Self(t).Start, "a child has begun before its parent")
 
 	assert.NilError(t, cmd.Process.Kill())
 	WaitFor(t, Dead(p.Identity)) // it is a zombie: its parent has not waited for it
 	_ = cmd.Wait()
 	WaitFor(t, Dead(p.Identity)) // it does not exist any more
+}
+
+// After unshare(2) of a pid namespace, /proc/PID/ns has two files of the type pid: pid and pid_for_children.
+func TestSnapshot_HasTheProcesssOwnPIDNamespaceNotThatOfItsChildren(t *testing.T) {
+	args := []string{"--pid", "--fork", "--kill-child", "sleep", "60"}
+	if os.Geteuid() != 0 {
+		args = append([]string{"--user"}, args...)
+	}
+	if out, err := exec.Command("unshare", append(slices.Clone(args[:len(args)-2]), "true")...).CombinedOutput(); err != nil {
+		t.Skipf("unshare(1) makes no pid namespace here: run it as root: %v, %s", err, out)
+	}
+	cmd := exec.Command("unshare", args...)
+	assert.NilError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	pid := PID(cmd.Process.Pid)
+	WaitFor(t, func(poll.LogT) poll.Result {
+		if children := Children(t, pid); len(children) == 0 {
+			return poll.Continue("unshare has no child yet")
+		}
+		return poll.Success()
+	})
+	for range 20 { // a map has no order
+		ns := Snapshot(t, pid).NS
+		assert.Equal(t, ns["pid"], Self(t).NS["pid"])
+		for name := range ns {
+			assert.Check(t, !strings.HasSuffix(name, "_for_children"), name)
+		}
+	}
+}
+
+func TestKill_KillsNoOtherProcessThatHasThePID(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	assert.NilError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	pid := PID(cmd.Process.Pid)
+	WaitFor(t, Runs(pid, "sleep"))
+	p := Snapshot(t, pid).Identity
+	other := p
+	other.Start++
+	assert.NilError(t, Kill(other))
+	assert.Check(t, p.Alive())
+	assert.NilError(t, Kill(p))
+	WaitFor(t, Dead(p))
+	assert.NilError(t, Kill(p), "it has ended")
 }
 
 func TestExeDigest_IsTheDigestOfTheFile(t *testing.T) {

@@ -103,10 +103,10 @@ func Read(pid PID) (Process, error) {
 		State:   stat.State,
 		UID:     int(status.UIDs[1]),
 	}
-	for _, n := range ns {
-		// pid_for_children and time_for_children are the namespaces of later children, not of this process.
-		if !strings.HasSuffix(n.Type, "_for_children") {
-			p.NS[n.Type] = Inode(n.Inode)
+	for name, n := range ns {
+		// pid_for_children and time_for_children are the namespaces of later children, not of this process. Their n.Type is pid and time.
+		if !strings.HasSuffix(name, "_for_children") {
+			p.NS[name] = Inode(n.Inode)
 		}
 	}
 	for _, c := range cgroups {

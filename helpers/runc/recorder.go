@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"al.essio.dev/pkg/shellescape"
 	"gotest.tools/v3/assert"
 
 	"cdblab/helpers/check"
@@ -36,7 +37,7 @@ func WriteRecorder(q *lab.Q) Recorder {
 	q.Helper()
 	dir := q.Mkdir("wrapper")
 	r := Recorder{Path: filepath.Join(dir, "runc"), log: filepath.Join(dir, "calls")}
-	script := "#!/bin/sh\necho \"$$ $PPID $*\" >> " + r.log + "\nexec " + q.UnderTest("runc").Path + " \"$@\"\n"
+	script := "#!/bin/sh\necho \"$$ $PPID $*\" >> " + r.log + "\nexec " + shellescape.Quote(q.UnderTest("runc").Path) + " \"$@\"\n"
 	assert.NilError(q, os.WriteFile(r.Path, []byte(script), 0o755))
 	q.LogCommandAs("cat > wrapper/runc   # #!/bin/sh; echo $$ $PPID $* >> calls; exec runc \"$@\"",
 		"mkdir -p wrapper && cat > wrapper/runc <<'END'\n"+script+"END\nchmod 755 wrapper/runc")
