@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -432,7 +433,7 @@ func fillMount(q *lab.Q, dir string) {
 	assert.NilError(q, os.Chown(suid, 1000, 1000))
 	assert.NilError(q, os.Chmod(suid, os.ModeSetuid|0o755))
 	q.LogCommand("cd %s; chmod 755 script; ln -s file link; mknod -m 666 null c 1 3; cp %s busybox; chown 1000:1000 busybox; "+
-		"chmod 4755 busybox; cd %s", dir, q.UnderTest("busybox").Path, q.Dir)
+		"chmod 4755 busybox; cd %s", dir, shellescape.Quote(q.UnderTest("busybox").Path), q.Dir)
 }
 
 // optionAct is an act that an option of a mount forbids.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"cdblab/helpers/lab"
@@ -127,7 +128,7 @@ func (b *Bundle) writeRootfs() {
 		b.q.Fatal(err)
 	}
 	b.q.LogCommand("mkdir -p %[1]s/rootfs && (cd %[1]s/rootfs && mkdir bin dev etc proc root run sys tmp && cp %[2]s bin/ && "+
-		"for a in $(bin/busybox --list); do [ -e bin/$a ] || ln -s busybox bin/$a; done)", b.Name, b.q.UnderTest("busybox").Path)
+		"for a in $(bin/busybox --list); do [ -e bin/$a ] || ln -s busybox bin/$a; done)", b.Name, shellescape.Quote(b.q.UnderTest("busybox").Path))
 }
 
 // Edit changes the bundle's configuration and writes it.
