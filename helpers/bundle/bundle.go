@@ -128,7 +128,8 @@ func (b *Bundle) writeRootfs() {
 		b.q.Fatal(err)
 	}
 	b.q.LogCommand("mkdir -p %[1]s/rootfs && (cd %[1]s/rootfs && mkdir bin dev etc proc root run sys tmp && cp %[2]s bin/ && "+
-		"for a in $(bin/busybox --list); do [ -e bin/$a ] || ln -s busybox bin/$a; done)", b.Name, shellescape.Quote(b.q.UnderTest("busybox").Path))
+		"for a in $(bin/busybox --list); do [ -e bin/$a ] || ln -s busybox bin/$a; done)",
+		b.Name, shellescape.Quote(b.q.UnderTest("busybox").Path))
 }
 
 // Edit changes the bundle's configuration and writes it.
