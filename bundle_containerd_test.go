@@ -13,7 +13,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/golden"
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/cgroup"
@@ -182,7 +181,7 @@ func recordDifference(q *lab.Q, d *ctrd.Daemon, id string, handBuilt, generated 
 		if q.UnderTest("ctr").Precedes("2.4.0") {
 			generated.Linux.MaskedPaths = append(generated.Linux.MaskedPaths, "/proc/interrupts") // later ones mask it
 		}
-		golden.Assert(q, difference(), "bundle-difference-cgroup-"+cgroup.Version(q)+".golden")
+		check.Golden(q, difference(), "bundle-difference-cgroup-"+cgroup.Version(q)+".golden")
 	}
 }
 
@@ -245,7 +244,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 				created = create()
 			}
 			if created.Code != 0 && name != "runc" && strings.Contains(created.Stderr, "not supported") {
-				q.Skipf("%s cannot run here: %s; look with CGROUP=v2", name, strings.TrimSpace(created.Stderr))
+				q.Skipf("%s cannot run here: %s; to ask this: make lab CGROUP=v2", name, strings.TrimSpace(created.Stderr))
 			}
 			assert.Assert(q, created.Code == 0, "%s", created)
 			q.Must(program, "--root", root, "start", id)

@@ -349,7 +349,7 @@ func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "3600")
 	if !cgroup.Of(q, q.Cgroup).Has("memory") {
-		q.Skip("this kernel has no memory controller in a hierarchy of this mode: look with CGROUP=v2")
+		q.Skip("this kernel has no memory controller in a hierarchy of this mode; to ask this: make lab CGROUP=v2")
 	}
 	kills := func(g cgroup.Group) uint64 {
 		if g.V2 {

@@ -29,7 +29,6 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/golden"
 	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/bundle"
@@ -151,7 +150,7 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 		}
 	}
 	if ours {
-		golden.Assert(q, table.String(), "wire.golden")
+		check.Golden(q, table.String(), "wire.golden")
 	}
 
 	q.Answer("Each ctr command makes a few calls of the client library that a Go program uses, too. Some prepare, one acts, " +

@@ -8,6 +8,9 @@ VM := $(foreach v,KERNEL CGROUP MEM CPUS ACCEL DISK FIRMWARE USER_DATA DISK_PINN
 # DISK=node.qcow2 boots a disk image instead, with its own kernel and init; nothing is written to it. The questions come as the
 # tarball, and are asked about the programs of the disk, or with DISK_PINNED=1 about those of go.mod. FIRMWARE=bios or uefi chooses what
 # boots it, if it boots both ways. USER_DATA=file is for its cloud-init.
+ifeq ($(origin DISK)$(value DISK),command line)
+$(error DISK= is empty: name a disk image, or leave DISK out to boot the lab's own VM)
+endif
 DISK      ?=
 FIRMWARE  ?=
 USER_DATA ?=

@@ -8,8 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"gotest.tools/v3/golden"
-
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/lab"
 )
@@ -51,7 +50,7 @@ func AssertTable(q *lab.Q, path, title string, victims []*Victim, observed map[*
 		columns = append(columns, v.String())
 		table[v.String()] = observed[v]
 	}
-	golden.Assert(q, format(title, columns, table), path)
+	check.Golden(q, format(title, columns, table), path)
 }
 
 // format writes the table as aligned text, with one death in each column.

@@ -156,6 +156,8 @@ func plainText(s string) string {
 		switch {
 		case c == '\n', c == '\t', unicode.IsPrint(c):
 			return c
+		case c == '\u00a0': // go-cmp's differences have it among their spaces
+			return ' '
 		case c == '\r':
 			return -1
 		}
