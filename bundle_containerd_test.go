@@ -192,7 +192,7 @@ func recordDifference(q *lab.Q, d *ctrd.Daemon, id string, handBuilt, generated 
 // holds the FIFOs. Without it, the program is an orphan: pid 1, or a subreaper, is its parent, and its descriptors are those of the
 // process that called runc.
 //
-// Hint: which facts of the process are config.json's, and which are its caller's?
+// Hint: which facts of the process come from config.json, and which from its caller?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/bundle.md
 // Kernel: https://man7.org/linux/man-pages/man5/proc.5.html
 func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {

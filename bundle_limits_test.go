@@ -291,7 +291,7 @@ func (r limitWithFile) isIn(text string) bool {
 	})
 }
 
-// pids.max: with that many in the cgroup, fork(2) fails with EAGAIN.
+// pids.max limits the number of processes and threads in the cgroup. At the limit, fork(2) fails with EAGAIN.
 //
 // The limit counts the processes and threads of the cgroup and of the cgroups below it. The kernel kills no process over the limit; a
 // process of the cgroup cannot fork.
@@ -336,7 +336,7 @@ func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 		"no process is killed.")
 }
 
-// memory.max (v1: memory.limit_in_bytes): the kernel kills a process that would go over it.
+// memory.max (v1: memory.limit_in_bytes) limits the memory of the cgroup. The kernel kills a process that would go over it.
 //
 // The kernel first takes back what it can (caches), and swaps where it may; then the OOM killer ends the process of the
 // cgroup that would free most. The container need not end: here it is a child of pid 1 that dies.
@@ -387,7 +387,8 @@ func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 		"goes over it. The container runs on if that was not its pid 1.")
 }
 
-// cpu.max: the program runs for so many microseconds of each period, and then waits for the next period.
+// cpu.max (v1: cpu.cfs_quota_us and cpu.cfs_period_us) limits the processor time of the cgroup. The program runs for so many microseconds
+// of each period, and then waits for the next period.
 //
 // A quota does not make a program slower; it stops the program for the rest of each period. The kernel counts in cpu.stat how often
 // it did that. Shares (v2: weight) are no limit: they matter only when other processes want the processor too.
@@ -445,7 +446,7 @@ func unusedMajor(q *lab.Q) int {
 	return 0
 }
 
-// Those that a rule of linux.resources.devices allows, whatever files there are in /dev.
+// The container may open the devices that a rule of linux.resources.devices allows. Which files there are in /dev does not matter.
 //
 // linux.devices makes a file; a rule lets a program open it. A device that no rule allows cannot be opened even by root with all
 // capabilities: the error is EPERM. If a rule allows it and it has no driver, the error is another one: ENXIO. On v1 a

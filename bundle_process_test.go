@@ -306,7 +306,8 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 		"policy, create fails.")
 }
 
-// The CPUs of a program that comes later: execCPUAffinity is for runc exec alone.
+// An executed program runs on the CPUs of process.execCPUAffinity, or of the container's cgroup without it. The field is for `runc exec`
+// alone.
 //
 // `runc init` begins with the initial affinity, and gets the final one when it is in the container's cgroup. If only the initial one
 // is given, the kernel decides whether it lasts: Linux 6.18 keeps it when it moves the process into the cgroup, and Linux 6.1 does

@@ -236,7 +236,7 @@ func readBadBundles(q *lab.Q) []badBundle {
 	return out
 }
 
-// Values that runc never checks: relative paths, limits given twice, unknown flags, and mappings without a user namespace.
+// runc never checks some values: relative paths, limits given twice, unknown flags, and mappings without a user namespace.
 //
 // The specification wants an error for each of them. runc ignores some. Of an unknown flag in personality.flags it warns. Of the others no
 // message says so: with uidMappings, but without a user namespace, the program is root on the host. Others have an effect: of two limits

@@ -23,7 +23,8 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// An example, compiled into runc: the library's specconv.Example, and with --rootless what specconv.ToRootless makes of it.
+// `runc spec` writes an example that is compiled into runc: the library's specconv.Example, and with --rootless what specconv.ToRootless
+// makes of it.
 //
 // It is a configuration to begin with, and not a default: runc takes nothing from it that config.json does not say. It
 // asks for a shell with a terminal over a read-only rootfs, in namespaces of its own, with three capabilities. With --rootless it adds
@@ -120,7 +121,8 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 		"another config.json leaves out.")
 }
 
-// Path, args, env, namespaces and mounts. A reader finds each in config.json before anything runs, and in /proc afterwards.
+// Path, args, env, namespaces and mounts decide what will run. A reader finds each in config.json before anything runs, and in /proc
+// afterwards.
 //
 // args[0] and the PATH in env decide which file is executed; root.path decides which directory is its /; namespaces and mounts decide
 // what the program sees. config.json has more fields, but these decide what runs and where.

@@ -25,7 +25,7 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// What the daemon and the shim do for a task, step by step. They add nothing about runc, because runc is not called
+// Debug logs add what the daemon and the shim do for a task, step by step. They add nothing about runc, because runc is not called
 // with --debug.
 //
 // At level debug the daemon starts each shim with -debug. The shim writes to a FIFO in its bundle, which the daemon

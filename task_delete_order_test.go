@@ -24,8 +24,8 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Things are deleted from the process to the name: task, container, image, then what was theirs, by garbage collection, then the
-// namespace.
+// Delete the task first, then the container, then the image. Garbage collection then removes their snapshots and blobs. The namespace comes
+// last.
 //
 // A delete that would take away what a running program needs is refused, and changes nothing. But not all guards stand in the same place.
 // A snapshot with a child and a namespace with contents are guarded by the daemon. A task that runs is guarded by ctr and the Go client,

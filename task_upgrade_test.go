@@ -42,7 +42,8 @@ var earlierContainerds = []string{"1.7.29", "2.0.7"}
 // The restart must not end the shims. They are in the daemon's cgroup, and systemd's default, KillMode=control-group, kills all processes
 // there. At its next start, containerd kills the tasks of dead shims: TestTask_WhatKeepsTasksAliveWhenSystemdStopsContainerd.
 //
-// containerd supports upgrades by one minor release, or from one long-term release to the next. Both upgrades to 2.4.2 are longer.
+// containerd supports upgrades by one minor release, or from one long-term release to the next. The upgrades of this question, from 1.7.29
+// and from 2.0.7 to 2.4.2, skip releases, and so are not supported.
 //
 // Hint: ls -l /proc/PID/exe of the shims, before and after the upgrade.
 // Spec: https://github.com/containerd/containerd/blob/main/RELEASES.md#upgrade-path

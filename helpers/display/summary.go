@@ -30,7 +30,11 @@ func (s style) summary(run *results.Run, skipped []string, where string) []strin
 		out = append(out, "", s.bold(fmt.Sprintf(format, args...)), "")
 	}
 	if len(skipped) > 0 {
-		heading("What was skipped, and why")
+		title := "What was skipped, and why"
+		if slices.ContainsFunc(skipped, func(line string) bool { return partOfQuestion.MatchString(line) }) {
+			title += " (a name with / is a part of a question)" // the numbers at the end count questions
+		}
+		heading("%s", title)
 		for _, line := range skipped {
 			out = append(out, s.folded(line)...)
 		}
@@ -125,6 +129,9 @@ func (s style) closing(run *results.Run) string {
 	}
 	return s.red(line)
 }
+
+// partOfQuestion matches the line of a skip that names a subtest.
+var partOfQuestion = regexp.MustCompile(`^\s*Test\w+/`)
 
 // version matches the version in the line that a program prints of itself.
 var version = regexp.MustCompile(`\b[vV]?\d+\.\d+[^\s,)]*`)
