@@ -4,6 +4,7 @@ package cdblab
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +32,8 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Are events replayed?")
 	defer q.Recover()
 	clock := check.StartClock(q)
-	d := ctrd.Start(q)
+	// At this level its log has a line for each event, whether any client listens or not.
+	d := ctrd.Start(q, ctrd.WithConfig("[debug]\n  level = \"trace\""))
 	ref := d.PullImage()
 	ended, lasting := q.ID(ctrd.ContainerID), q.ID(ctrd.ContainerID+"-2")
 	d.CreateContainer(ref, ended, "sleep", "3600")
@@ -82,6 +84,7 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	}
 
 	q.Step("start the daemon again: no event is published again, and the old subscriptions stay ended")
+	logBefore := len(d.Log())
 	d.Start()
 	restarted := d.Listen()
 	assert.Check(q, proc.Snapshot(q, second.PID).Same(second.Identity), "the lasting task has ended")
@@ -90,6 +93,13 @@ func TestEvents_AreEventsReplayed(t *testing.T) {
 	startsAgain := ctrd.FilterTopics(restarted.Events(), "/tasks/create", "/tasks/start")
 	assert.Check(q, cmp.Len(startsAgain, 0))
 	q.Fact("received about the task that runs", startsAgain)
+	// A daemon could publish them again before any client listens. Only its log shows that.
+	log := d.Log()[logBefore:]
+	topics := slices.Concat(ctrd.LoggedTopics(log, ctrd.Published), ctrd.LoggedTopics(log, ctrd.Forwarded))
+	assert.Check(q, cmp.Contains(topics, "/namespaces/update"), "events in the log, which has at least that of the client's marker")
+	for _, topic := range []string{"/tasks/create", "/tasks/start"} {
+		assert.Check(q, !slices.Contains(topics, topic), "containerd has published %s again, by its log: %v", topic, topics)
+	}
 	q.Fact("pid and status of the task that runs, asked for", []any{second.PID, row[2]})
 	// What a daemon does at its start with a task that ended before is another question, so nothing is asserted about it.
 	q.Fact("the ended task, after the restart", listedStatus(q, d, ended))

@@ -39,7 +39,8 @@ import (
 func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What survives when containerd dies?")
 	defer q.Recover()
-	d := ctrd.Start(q)
+	// At this level its log has a line for each event, whether any client listens or not.
+	d := ctrd.Start(q, ctrd.WithConfig("[debug]\n  level = \"trace\""))
 	ref := d.PullImage()
 	var victims []*failure.Victim
 	for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGTERM} {
@@ -72,6 +73,7 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 		q.Fact(running.String()+": error of the old subscription", lab.Chance(fmt.Sprint(stream.Err())))
 
 		q.Step("%s: start containerd again: it finds the same shim, program and exec, by all that the kernel shows of them", name)
+		logBefore := len(d.Log())
 		d.Start()
 		streamAfter := d.Listen()
 		for _, victim := range []*failure.Victim{running, stopped} {
@@ -79,6 +81,11 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 			victim.WaitUntilReported()
 		}
 		streamAfter.TakeEvents()
+		// containerd deletes the stopped task before any client can listen, so only its log shows whether it publishes an event.
+		topics := ctrd.LoggedTopics(d.Log()[logBefore:], ctrd.Published)
+		assert.Check(q, cmp.Contains(topics, "/namespaces/update"), "events in the log, which has at least that of the client's marker")
+		assert.Check(q, cmp.DeepEqual(ctrd.TaskTopics(topics), []string{}), "events of tasks that containerd itself has published")
+		q.Fact(name+": events of tasks that containerd itself has published since its start", ctrd.TaskTopics(topics))
 		survived := []string{}
 		for _, before := range []proc.Process{running.Shim, running.Init, *running.Exec} {
 			assert.Assert(q, before.Alive(), "process %d (%s) has not survived the death of containerd", before.PID, before.Comm)

@@ -72,6 +72,21 @@ func logLines(log, text string) []LogLine {
 	return out
 }
 
+// The messages of containerd's log about an event, at the level trace.
+const (
+	Published = "event published" // containerd itself has published it
+	Forwarded = "event forwarded" // a shim has published it
+)
+
+// LoggedTopics returns the topics of the events that a part of containerd's log has with this message, in order.
+func LoggedTopics(log, msg string) []string {
+	out := []string{}
+	for _, l := range logLines(log, msg) {
+		out = append(out, l["topic"])
+	}
+	return out
+}
+
 // FindLogLine returns the first line of the daemon's log that has this message and contains text.
 func (d *Daemon) FindLogLine(msg, text string) (LogLine, bool) {
 	d.q.Helper()
