@@ -458,7 +458,7 @@ func TestTask_WhatDoesCtrRunGiveThatCreateAndStartDoNot(t *testing.T) {
 		q.Fact(fmt.Sprintf("after run %v: task, container, snapshot", row.options), has)
 	}
 	taken := d.Refused("already exists", c.runArgs(nil, stays, "true")...)
-	q.Fact("run with the id of a container that exists: error", ctrd.CtrError(taken))
+	q.Fact("run with the id of a container that exists: error, of its snapshot", ctrd.CtrError(taken))
 	detached := d.Refused("cannot be specified together", c.runArgs([]string{"-d", "--rm"}, q.ID("cdb-both"), "true")...)
 	q.Fact("run -d --rm: error", ctrd.CtrError(detached))
 

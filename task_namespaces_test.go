@@ -3,13 +3,16 @@
 package cdblab
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/containerd/errdefs"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -23,10 +26,10 @@ import (
 // containerd namespaces isolate names. The same id in two of them is two containers, which share only the blobs. The kernel knows nothing
 // of them.
 //
-// A containerd namespace is a first word in every key of containerd's database, and a directory or a cgroup in everything
-// that is made from it: bundle, shim's socket, runtime's state, cgroup. What goes by digest alone is there once: a blob that
-// one namespace has fetched is a file that another may refer to, unless content_sharing_policy is "isolated". Unpacked
-// snapshots go by key, and are unpacked for each.
+// In containerd's database, each namespace has its own records. Outside of it, the namespace is a directory above the bundle and the
+// runtime's state, and a cgroup above the task's. In the name of the shim's socket it is part of the hash. What goes by digest alone is
+// there once: a blob that one namespace has fetched is a file that another may refer to, unless content_sharing_policy is "isolated".
+// Unpacked snapshots go by key, and are unpacked for each.
 //
 // It is no boundary: a client that reaches the socket may name any namespace, and no process is in one as it is in a
 // namespace of the kernel's. A container may join a kernel namespace of a container in another containerd namespace.
@@ -39,6 +42,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	defer q.Recover()
 	d := ctrd.Start(q)
 	other := d.InNamespace("cdb-lab-other")
+	ctx := context.Background()
 	id := q.ID(ctrd.ContainerID)
 
 	q.Step("pull the image in both: the blobs are there once, and what is unpacked is there twice")
@@ -91,8 +95,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	d.CreateContainer(ref, only)
 	assert.Check(q, cmp.Contains(strings.Fields(d.Ctr("containers", "ls", "-q").Stdout), only))
 	assert.Check(q, cmp.DeepEqual(strings.Fields(other.Ctr("containers", "ls", "-q").Stdout), []string{id}))
-	unknown := other.TryCtr("containers", "info", only)
-	assert.Check(q, unknown.Code != 0, "the other namespace knows it:\n%s", unknown)
+	unknown := other.Refused("not found", "containers", "info", only)
 	// cause returns what follows the last colon of an error.
 	cause := func(stderr string) string {
 		const separator = ": "
@@ -101,15 +104,25 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	}
 	q.Fact("error of ctr in the other namespace", cause(strings.ReplaceAll(unknown.Stderr, only, "ID")))
 
-	q.Control("create the same id twice in one namespace: it is refused")
+	q.Control("create the same id twice in one namespace: ctr is refused the second snapshot, and the Go client the second record")
 	twice := d.Refused("already exists", "containers", "create", ref, id)
-	q.Fact("error of the second container with the id", cause(twice.Stderr))
+	assert.Check(q, cmp.Contains(twice.Stderr, "snapshot"), "ctr makes the snapshot before the record")
+	q.Fact("second container with the id: error of ctr, of the snapshot", cause(twice.Stderr))
+	record, err := d.Client().ContainerService().Get(ctx, id)
+	assert.NilError(q, err)
+	record.CreatedAt, record.UpdatedAt = time.Time{}, time.Time{}
+	q.LogCommand("# Go client: create the record of %s again", id)
+	_, err = d.Client().ContainerService().Create(ctx, record)
+	assert.Check(q, errdefs.IsAlreadyExists(err), "error of a second record with the id: %v", err)
+	q.Fact("second record with the id: it already exists", errdefs.IsAlreadyExists(err))
 
 	q.Step("look at the kernel's namespaces: both shims are in those of the daemon")
 	daemon := proc.Snapshot(q, d.PID())
 	assert.Check(q, cmp.DeepEqual(shim.NS, daemon.NS))
 	assert.Check(q, cmp.DeepEqual(otherShim.NS, daemon.NS))
 	assert.Check(q, cmp.DeepEqual(init.OwnNamespaces(daemon.Identity), otherInit.OwnNamespaces(daemon.Identity)), "the types that the containers have")
+	assert.Check(q, cmp.DeepEqual(init.OwnNamespaces(otherInit.Identity), init.OwnNamespaces(daemon.Identity)),
+		"the types in which the containers differ from each other, and from the daemon")
 	q.Fact("kernel namespaces in which the shims differ", shim.OwnNamespaces(otherShim.Identity))
 	q.Fact("kernel namespaces in which the containers differ", init.OwnNamespaces(otherInit.Identity))
 
