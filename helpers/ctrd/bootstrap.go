@@ -12,8 +12,8 @@ import (
 
 // Bootstrap is what a bundle says of how its shim is reached.
 type Bootstrap struct {
-	Version           int    // of the shim's protocol
-	Address, Protocol string // "unix:///…", "ttrpc"
+	Version           int    // of the shim's protocol; 2 if the bundle has only the address
+	Address, Protocol string // "unix:///…", "ttrpc"; the latter also if the bundle has only the address
 
 	File string `json:"-"` // the name of the file in the bundle
 }
@@ -31,8 +31,8 @@ func (d *Daemon) Bootstrap(id string) Bootstrap {
 	return b
 }
 
-// readBootstrap reads how a shim is reached from a bundle. containerd 2 writes bootstrap.json. An older one writes the file address; the
-// shim's protocol is then version 2.
+// readBootstrap reads how a shim is reached from a bundle. containerd 2 writes bootstrap.json. An older one writes the file address, which
+// has only the address: the protocol is then TTRPC in version 2.
 func readBootstrap(bundle string) (Bootstrap, error) {
 	path := ShimAddressFile(bundle)
 	text, err := file.TryRead(path)
