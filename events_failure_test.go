@@ -18,9 +18,10 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// What a failure tells depends on how far the task came. A failure before there is a task is reported to the caller alone, and no event is
-// published. A failure of the task's own program after that is published as an exit, and the caller gets no error. A failure of an
-// exec is reported to the caller, and of its events only the one that it was added is published.
+// A failure before there is a task is reported to the caller alone, and no event is published. If the task's process dies between create
+// and start, the command fails, and the exit is published as well. A failure of the task's own program after that is published as an exit,
+// and the caller gets no error. A failure of an exec is reported to the caller, and of its events only the one that it was added is
+// published.
 //
 // A program that is missing fails create, so `tasks start` fails and names it, and there are no leftovers. A program
 // that the kernel cannot execute shows only at start, in the container's process: the command succeeds, and an exit
@@ -68,10 +69,13 @@ exit $code`)
 	proc.WaitFor(q, stream.ReceivedExit(early))
 	ofEarly := withoutDeleteEvent(stream.TakeEvents())
 	wanted := []string{"/tasks/create", "/tasks/exit"}
-	assert.Check(q, cmp.DeepEqual(ctrd.Topics(ofEarly), wanted), "events of a process that dies during create")
+	assert.Assert(q, cmp.DeepEqual(ctrd.Topics(ofEarly), wanted), "events of a process that dies during create")
 	proc.WaitFor(q, d.TaskStopped(early))
+	status := d.TaskStatus(early).ExitStatus
+	assert.Check(q, cmp.Equal(status, uint32(128+9)), "exit status of a process that dies during create, from the Go client")
+	assert.Check(q, cmp.Equal(ofEarly[1].Body.(*eventsapi.TaskExit).ExitStatus, status), "exit status in the event, and from the Go client")
 	q.Fact("dies during create: events", ctrd.Topics(ofEarly))
-	q.Fact("dies during create: exit status", d.TaskStatus(early).ExitStatus)
+	q.Fact("dies during create: exit status", status)
 	q.Fact("dies during create: message", runc.LastLogMessage(r))
 	d.DeleteTask(early)
 	proc.WaitFor(q, d.NoTaskLeftovers(early))
@@ -113,8 +117,9 @@ exit $code`)
 	q.Fact("exec: events, missing program", byExec["missing"])
 	q.Fact("exec: events, program there", byExec["there"])
 
-	q.Answer("A failure before there is a task is an error of the command, and publishes no event. A failure of the program " +
-		"after that is an exit, and no error. A failed exec is an error, and publishes that it was added.")
+	q.Answer("A failure before there is a task is an error of the command, and publishes no event. If the task's process dies " +
+		"between create and start, the command fails, and the exit is published as well. After that, a failure of the program is only " +
+		"an exit, and a failed exec is an error that publishes that it was added.")
 }
 
 // failingProgram is a program that is there, so that the command succeeds, and that fails after that.
