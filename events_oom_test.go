@@ -29,7 +29,7 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// An out-of-memory kill (OOM) publishes one additional event, /tasks/oom with the container's id, beside an exit with status 137.
+// When the OOM killer ends a task's own process, containerd publishes /tasks/oom with the container's id, beside the exit with status 137.
 //
 // 137 is 128 and 9, SIGKILL, whatever sent it. The exit alone does not distinguish the kernel's OOM killer from a
 // `kill -9`; the oom event does, and so does the cgroup's counter, as long as the cgroup exists. On v2 the shim watches that

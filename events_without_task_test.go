@@ -24,8 +24,8 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// Without a task the stream has no events about tasks, but one for each change of containerd's own records: of namespaces, images, blobs,
-// snapshots and containers.
+// Without a task the stream has no events about tasks, but it has events about containerd's own records: namespaces, images, snapshots,
+// containers and, since containerd 2.1, new blobs.
 //
 // Events are neither a log nor an account of what the kernel does. Reading publishes none. Changes of leases, and of
 // the labels of blobs and snapshots, publish none either. When the garbage collector removes snapshots, containerd

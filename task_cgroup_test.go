@@ -20,7 +20,7 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// The task is in /<containerd namespace>/<container id>, which is its own; the shim is where containerd is, unless the
+// By default, the task is in a cgroup of its own, /<containerd namespace>/<container id>. The shim is where containerd is, unless the
 // runtime option ShimCgroup says otherwise.
 //
 // The path is in config.json, written by the client that created the container, and runc makes the cgroup, in each
@@ -134,6 +134,6 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 		q.Fact("hierarchies in which /<namespace> is a leftover", len(leftovers))
 	})
 
-	q.Answer("The task is in a cgroup of its own, /<namespace>/<id>. The shim is in containerd's cgroup, so the task's limits " +
-		"do not apply to it.")
+	q.Answer("By default, the task is in a cgroup of its own, /<containerd namespace>/<container id>. The shim is in containerd's " +
+		"cgroup, so the task's limits do not apply to it.")
 }

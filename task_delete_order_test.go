@@ -24,13 +24,13 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Delete the task first, then the container, then the image. Garbage collection then removes their snapshots and blobs. The namespace comes
-// last.
+// Delete the task first, then the container with its snapshot, then the image. Garbage collection then removes the image's snapshots and
+// blobs. The namespace comes last.
 //
 // A delete that would take away what a running program needs is refused, and changes nothing. But not all guards stand in the same place.
 // A snapshot with a child and a namespace with contents are guarded by the daemon. A task that runs is guarded by ctr and the Go client,
 // which look first, and by its shim. The record of its container is guarded only by the client: the daemon's own call deletes it. The task
-// then runs on. `ctr tasks ls` still lists it, but no call can end it, because all other calls find a task by its container. An image is
+// then runs on. `ctr tasks ls` still lists it, but no call can end it, because Kill and Delete find a task by its container. An image is
 // not guarded at all, because a container does not need it: its record holds the snapshot, and the snapshot holds its parents.
 //
 // Hint: which of ctr's refusals does containerd's log know of?

@@ -39,7 +39,7 @@ import (
 //
 // Hint: `ctr containers create --label io.containerd.runc.v2.group=NAME`; the children of the shim; the addresses in
 // both bundles.
-// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#start
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#shimengine-relationship
 func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Can two tasks share a shim?")
 	defer q.Recover()

@@ -31,7 +31,8 @@ import (
 // published, and the process may be alive. That is not shown here: the lab's containerd has a longer timeout.
 //
 // A shim that ends in order, as after TERM, removes its socket. After KILL the socket's file stays, and the next shim of this task replaces
-// it. The file stays as well if containerd removes the bundle before the shim has ended: the shim finds its socket by a link there.
+// it. Since 2.3, the file may also stay after TERM, if socket_dir is not /run/containerd/s, as in this lab. The shim finds such a directory
+// by a link in its bundle, and containerd may remove the bundle before the shim has ended.
 //
 // Hint: kill -KILL the parent of the container's process; `ctr events` in a second terminal.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#delete

@@ -28,7 +28,7 @@ import (
 // another container, such as a liveness probe, and its pause, kill and delete. A task with another shim is not delayed in any version.
 //
 // Hint: put a program in place of runc that waits before it executes runc (the runtime option BinaryName).
-// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#start
+// Spec: https://github.com/containerd/containerd/blob/v2.3.1/cmd/containerd-shim-runc-v2/task/service.go, the lock that Create holds
 func TestTask_DoesASlowRuntimeHoldUpTheOtherTasks(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Does a slow runtime hold up the other tasks?")
 	defer q.Recover()
