@@ -205,12 +205,13 @@ func execInCgroupBelow(q *lab.Q, c *runc.Container, init proc.Process) {
 // A flag of exec changes the field of process that it names, and the settings that follow from this field. It does so only for the
 // executed program. A flag can also give more than config.json does: another user, a capability, or a program without no_new_privs.
 //
-// `runc exec` takes process from config.json, and each flag overwrites one field of it. What no flag names stays: --user 1001 keeps the
-// group and the additional groups of config.json. The effective capabilities follow from the user, and so does HOME if env does not set
-// it. So, where config.json has no inheritable capabilities, --user 1001 --cap CAP_NET_RAW gives a capability that the program cannot
-// use. With --process, runc takes process from the file, and ignores these flags. runc ignores an unknown capability, with a warning. Any
-// other value that it cannot apply is an error: no program runs. With --preserve-fds N the caller has to have the descriptors 3 to N+2
-// open. exec ignores LISTEN_FDS. Where config.json has no process.capabilities, exec --cap crashes (runc 1.1.3 to 1.5.2).
+// `runc exec` takes process from config.json. --cwd, --user and --no-new-privs overwrite a field of it. --env, --cap and --additional-gids
+// add to what is there. What no flag names stays: --user 1001 keeps the group and the additional groups of config.json. The effective
+// capabilities follow from the user, and so does HOME if env does not set it. So, where config.json has no inheritable capabilities,
+// --user 1001 --cap CAP_NET_RAW gives a capability that the program cannot use. With --process, runc takes process from the file, and
+// ignores these flags. runc ignores an unknown capability, with a warning. Any other value that it cannot apply is an error: no program
+// runs. With --preserve-fds N the caller has to have the descriptors 3 to N+2 open. exec ignores LISTEN_FDS. Where config.json has no
+// process.capabilities, exec --cap crashes (runc 1.1.3 to 1.5.2).
 //
 // Hint: compare /proc/PID/{status,limits,environ,cwd,fd} of an exec with a flag, and of an exec without it.
 // Spec: https://github.com/opencontainers/runc/blob/main/man/runc-exec.8.md (exec is runc's own operation)

@@ -27,7 +27,8 @@ import (
 // Create builds a container step by step: process, cgroup, namespaces, mounts, hooks, the check of the program. It can fail at each
 // step. The error names the step, and create takes down what it has built until then. If the runtime itself is killed, no process
 // takes anything down. Killed while a createRuntime hook runs, it leaves a state directory without state.json, a cgroup, and the hook.
-// Killed later, it leaves state.json as well, and perhaps `runc init`.
+// Killed after it has written state.json, which is after all hooks of createRuntime and createContainer, it leaves this file as well, and
+// perhaps `runc init`.
 //
 // Hint: compare the host before and after. Which leftovers would a monitor see?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#create
@@ -109,7 +110,9 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 	c.Create()
 	p := c.Process()
 	assert.Check(q, len(c.Leftovers(before)) > 0, "a created container is not seen on the host")
-	q.Fact("created", c.State().Status)
+	status := c.State().Status
+	assert.Check(q, cmp.Equal(status, specs.StateCreated), "status after a create that succeeds")
+	q.Fact("created", status)
 	c.Must("delete", "--force")
 	proc.WaitFor(q, proc.Dead(p.Identity))
 
@@ -143,6 +146,9 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 	assert.Check(q, proc.Alive(hook), "the hook has ended with runc, and is no leftover")
 	q.Fact("left: the process of the hook", proc.Alive(hook))
 	listed := q.Must("runc", "--root", killed.Root, "list", "-q").Stdout
+	if runc.IsRunc(q) && !file.Exists(killed.StateFile()) { // a directory without state.json is no container for runc
+		assert.Check(q, cmp.Equal(strings.TrimSpace(listed), ""), "what runc list -q prints after a killed create")
+	}
 	q.Fact("runc list prints", strings.TrimSpace(listed))
 	removeKilledCreate(q, killed)
 	assert.Check(q, !proc.Alive(hook), "the hook, process %d, is still there after the lab's cleanup", hook)

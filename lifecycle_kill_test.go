@@ -23,11 +23,11 @@ import (
 
 // Kill sends one signal to the first process of the container, and the kernel does the rest. It does not wait for an effect.
 //
-// A program with handlers receives the signal, but a signal that is already pending is not counted twice. The first process
-// of a pid namespace (pid 1) is special: the kernel drops a signal for which it has no handler. So TERM does nothing to a
-// `sleep` that is pid 1. Many a container stops only after its grace period for that reason. KILL and STOP from outside of the
-// namespace are not dropped. When pid 1 ends, the kernel ends the other processes of its pid namespace. In a container that has no
-// pid namespace of its own they would live on, so runc sends KILL to each process of the cgroup (since 1.2.0).
+// A program with handlers receives the signal. A standard signal that is already pending is not counted twice; a real-time signal is
+// queued (signal(7)). The first process of a pid namespace (pid 1) is special: the kernel drops a signal for which it has no handler. So
+// TERM does nothing to a `sleep` that is pid 1. Many a container stops only after its grace period for that reason. KILL and STOP from
+// outside of the namespace are not dropped. When pid 1 ends, the kernel ends the other processes of its pid namespace. In a container
+// without a pid namespace of its own, they would live on. So runc sends KILL to each process of the cgroup (since 1.2.0).
 //
 // Hint: SigCgt, SigIgn and ShdPnd in /proc/PID/status. Which process is pid 1 of the pid namespace?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#kill
@@ -96,7 +96,9 @@ func TestLifecycle_WhatDoesKillDo(t *testing.T) {
 	proc.WaitFor(q, proc.IsInState(sleepAsPID1.PID, "S"))
 	sleeper.Kill("KILL")
 	proc.WaitFor(q, proc.Dead(sleepAsPID1.Identity))
-	q.Fact("pid 1 without a handler, after KILL", sleeper.State().Status)
+	afterKILL := sleeper.State().Status
+	assert.Check(q, cmp.Equal(afterKILL, specs.StateStopped), "status of the container whose pid 1 has no handler, after KILL")
+	q.Fact("pid 1 without a handler, after KILL", afterKILL)
 	sleeper.Delete()
 
 	q.Control("the same sleep, not as pid 1: without a pid namespace of its own, TERM ends it")
@@ -115,7 +117,9 @@ func TestLifecycle_WhatDoesKillDo(t *testing.T) {
 	assert.Check(q, proc.Bits(q, init.PID, "SigCgt").Signal(unix.SIGTERM), "runc init has no handler for TERM")
 	created.Kill("TERM")
 	proc.WaitFor(q, proc.Dead(init.Identity))
-	q.Fact("a created container after TERM", created.State().Status)
+	createdAfterTERM := created.State().Status
+	assert.Check(q, cmp.Equal(createdAfterTERM, specs.StateStopped), "status of a created container after TERM")
+	q.Fact("a created container after TERM", createdAfterTERM)
 
 	q.Step("send KILL to a container that has no pid namespace of its own: all processes of its cgroup end")
 	// In a pid namespace of its own the kernel does that when pid 1 dies. Here the runtime has to.

@@ -105,6 +105,13 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 		q.Fact(fmt.Sprintf("create with the id %.10q: exit code", id), create.Code)
 	}
 	check.NoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
+	q.Control("create of the same bundle with a valid id: it succeeds, and makes the cgroup")
+	createValid := c.Try("create")
+	assert.Check(q, cmp.Equal(createValid.Code, 0), "create with the id %q:\n%s", c.ID, createValid)
+	assertDirsExist(q, cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Dirs(), "no cgroup %s after create with a valid id")
+	q.Fact("create with a valid id: exit code", createValid.Code)
+	c.Must("delete", "--force")
+	check.NoCgroup(q, c.Bundle.Spec.Linux.CgroupsPath)
 	q.Clause("Create: If the ID provided is not unique across all containers within the scope of the "+
 		"runtime, or is not valid in any other way, the implementation MUST generate an error and a "+
 		"new container MUST NOT be created.", lab.Met)
@@ -193,6 +200,8 @@ func (t transition) call(c *runc.Container) lab.Result {
 		return c.Exec(t.args...)
 	case "pause":
 		return c.TryPause()
+	case "delete":
+		return c.TryDelete()
 	default:
 		return c.Try(t.operation, t.args...)
 	}

@@ -141,8 +141,8 @@ func TestLifecycle_WhatCanAnOrdinaryUserDoWithRunc(t *testing.T) {
 		assert.Check(q, !file.Exists(user.stateDir(id)), "the state directory still exists after delete")
 	})
 	q.Answer("By itself, an ordinary user can create, start, enter, kill and delete a container in a new user namespace, whose root is this " +
-		"user. Without a delegated cgroup the user cannot limit or pause it, without /etc/subuid it cannot map a second id into it, and " +
-		"it can never make a device node, nor has it rights over the host's network.")
+		"user. Limits and pause need a delegated cgroup, and a second id needs an entry in /etc/subuid. The user can never make a device " +
+		"node, and has no rights over the host's network.")
 }
 
 // ordinaryUser is the user id and the group id with which the question calls runc. They are numbers without an account on the host.

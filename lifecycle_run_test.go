@@ -43,23 +43,22 @@ func TestLifecycle_WhatDoesRunAdd(t *testing.T) {
 	q.Step("run returns the program's exit code, prints what the program prints, and leaves nothing")
 	leftovers := []string{}
 	for _, row := range []struct {
-		name, script string
-		code         int
-		prints       string
+		name, script   string
+		code           int
+		stdout, stderr string // all of stdout, and a part of stderr
 	}{
-		{"zero", "echo $((40 + 2))", 0, "42"},
-		{"seven", "echo to stderr >&2; exit 7", 7, ""},
+		{"zero", "echo $((40 + 2))", 0, "42", ""},
+		{"seven", "echo to stderr >&2; exit 7", 7, "", "to stderr"},
 		// The shell turns the signal that ended its child into an exit code.
-		{"killed", "sh -c 'kill -9 $$'; exit $?", 128 + 9, ""},
-		{"missing", "no-such-program", 127, ""},
+		{"killed", "sh -c 'kill -9 $$'; exit $?", 128 + 9, "", ""},
+		{"missing", "no-such-program", 127, "", "not found"},
 	} {
 		c := runc.Variant(q, b, row.name, bundle.Args("sh", "-c", row.script))
 		before := q.TakeInventory()
 		r := c.Try("run")
 		assert.Check(q, cmp.Equal(r.Code, row.code), "%s", r)
-		if row.prints != "" {
-			assert.Check(q, cmp.Equal(strings.TrimSpace(r.Stdout), row.prints))
-		}
+		assert.Check(q, cmp.Equal(strings.TrimSpace(r.Stdout), row.stdout), "stdout of run of %s", row.script)
+		assert.Check(q, cmp.Contains(r.Stderr, row.stderr), "stderr of run of %s", row.script)
 		proc.WaitFor(q, c.NoLeftovers(before))
 		leftovers = append(leftovers, c.Leftovers(before)...)
 		q.Fact("exit code of run: "+row.script, r.Code)
@@ -337,8 +336,8 @@ func TestLifecycle_WhenDoesStartReturnForAProgramThatNotifies(t *testing.T) {
 	q.Fact("without NOTIFY_SOCKET: mounts outside of /proc, /sys and /dev", outside)
 	plain.KillAndDelete(plainProcess)
 
-	q.Answer("If runc has NOTIFY_SOCKET in its environment, start returns when the program has written READY=1 to the socket that runc " +
-		"has made for it, or has ended. Otherwise it returns without waiting for the program.")
+	q.Answer("If runc has NOTIFY_SOCKET in its environment, it makes a socket for the program. Start returns when the program has written " +
+		"READY=1 to it, or has ended. Without NOTIFY_SOCKET, start does not wait for the program.")
 }
 
 // serviceManager is the socket on which a service manager, such as systemd, waits for the messages of its services.

@@ -29,10 +29,9 @@ import (
 // The flag is `runc --systemd-cgroup`; Docker and the kubelet set it by options of their own. linux.cgroupsPath is then
 // slice:prefix:name. An empty one is allowed, and names the scope runc-<id>.scope. A path is refused. Without the flag, runc takes
 // slice:prefix:name as the name of a directory. The unit's properties are those limits of config.json that systemd has properties
-// for; runc also writes all limits into the cgroup by itself, among them those for which systemd has no property. systemd stores each
-// limit that was set by runc update or by systemctl set-property. At systemctl daemon-reload it writes the stored limits again. So a
-// limit that was written directly into a file of the cgroup is lost. On cgroup v1, runc also makes cgroups in the hierarchies that
-// systemd does not manage, and delete removes them.
+// for. runc also writes all limits into the cgroup by itself. systemd stores each limit that was set by runc update or by systemctl
+// set-property. At systemctl daemon-reload it writes the stored limits again. So a limit that was written directly into a file of the
+// cgroup is lost. On cgroup v1, runc also makes cgroups in the hierarchies that systemd does not manage, and delete removes them.
 //
 // Hint: systemctl status of the scope; compare its properties with the files of the cgroup.
 // Spec: https://github.com/opencontainers/runc/blob/main/docs/systemd.md
@@ -129,6 +128,10 @@ func TestLifecycle_WhereDoesAContainerGoWithTheSystemdCgroupDriver(t *testing.T)
 	units := func() []string {
 		return slices.DeleteFunc(file.Names(q, transientUnits), func(name string) bool { return !strings.Contains(name, own.ID) })
 	}
+	// The same look finds the scope of the first container.
+	hasScope := slices.Contains(file.Names(q, transientUnits), scope.Name)
+	assert.Check(q, hasScope, "the scope %s is not in %s", scope.Name, transientUnits)
+	q.Fact("systemd driver: the scope is in "+transientUnits, hasScope)
 	other := own.CreateAndStart()
 	check.OnlyProcessInCgroup(q, other.Identity, own.Bundle.Spec.Linux.CgroupsPath)
 	assert.Check(q, cmp.Len(units(), 0), "transient units of systemd for a container of runc's own driver")

@@ -33,6 +33,10 @@ var maySkip = []lab.MaySkip{
 		Reason: "process 1 is not systemd: make lab DISK=image.qcow2 boots one",
 	},
 	{
+		Test: "TestLifecycle_WhichKeysCanTheProgramUse/(user-namespace/)?user-keyring", Says: "the question's program is for amd64",
+		Reason: "needs amd64",
+	},
+	{
 		Test: "TestLifecycle_CanItBeFrozenToDiskAndThawed", Says: "this CRIU cannot (work|do it) with this kernel",
 		Reason: "CRIU needs CONFIG_CHECKPOINT_RESTORE and more of the kernel",
 	},

@@ -131,5 +131,5 @@ func (c *Container) RunUntilHookFails(point HookPoint) (operation string, result
 	proc.WaitFor(c.q, proc.Runs(p.PID, "sleep"))
 	c.Kill("KILL")
 	proc.WaitFor(c.q, proc.Dead(p.Identity))
-	return "delete", c.Try("delete")
+	return "delete", c.TryDelete()
 }

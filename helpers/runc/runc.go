@@ -85,12 +85,28 @@ func (c *Container) Must(operation string, args ...string) lab.Result {
 	return c.q.Must(c.argv(operation, args)...)
 }
 
-// MustDelete is [lab.Q.Must] for a command line that deletes a container.
+// MustDelete is [lab.Q.Must] for a command line that deletes a container. It repeats a delete that has not waited for long enough.
+func MustDelete(q *lab.Q, argv ...string) lab.Result {
+	q.Helper()
+	result := tryDelete(q, argv)
+	if result.Code != 0 {
+		q.Fatalf("this command had to succeed:\n%s", result)
+	}
+	return result
+}
+
+// TryDelete is [Container.Try] for a delete, which may also fail. It repeats only a delete that has not waited for long enough.
+func (c *Container) TryDelete(args ...string) lab.Result {
+	c.q.Helper()
+	return tryDelete(c.q, c.argv("delete", args))
+}
+
+// tryDelete calls the command line of a delete until the delete succeeds, or fails for another reason than the kernel's delay.
 //
 // A process that was killed counts as stopped as soon as it is a zombie, and the kernel takes it out of its cgroup a moment later, when the
 // scheduler has left it for the last time. runc tries for a second to remove the cgroup, and then its delete fails. delete --force also
 // waits at most ten seconds until the killed process is gone. On a busy machine both may be too short, so such a delete is repeated.
-func MustDelete(q *lab.Q, argv ...string) (result lab.Result) {
+func tryDelete(q *lab.Q, argv []string) (result lab.Result) {
 	q.Helper()
 	retry.Until(proc.Patience, func() bool {
 		result = q.Exec(argv...)
@@ -100,9 +116,6 @@ func MustDelete(q *lab.Q, argv ...string) (result lab.Result) {
 		}
 		return !busy
 	})
-	if result.Code != 0 {
-		q.Fatalf("this command had to succeed:\n%s", result)
-	}
 	return result
 }
 
