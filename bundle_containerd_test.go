@@ -267,7 +267,8 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 
 	q.Control("another config.json over the same snapshot: other facts")
 	other := bundle.New(q, "other", bundle.ID, bundle.Args("sleep", "3601"))
-	c := runc.Variant(q, other, "hand-built")
+	d.MountSnapshot(id, q.Mkdir("snapshot"))
+	c := runc.Variant(q, other, "hand-built", func(s *specs.Spec) { s.Root.Path = "../snapshot" }) // relative to the bundle
 	p := c.CreateAndStart()
 	differ := 0
 	for k, v := range check.ProcessSettings(q, p) {

@@ -415,6 +415,8 @@ func TestBundle_WhatLimitsItsProcessorTime(t *testing.T) {
 	for i, name := range quota {
 		quota[i] = g.Read("cpu", name)
 	}
+	assert.Check(q, cmp.DeepEqual(strings.Fields(strings.Join(quota, " ")), []string{"10000", "50000"}),
+		"quota and period in the cgroup's files")
 	q.Fact("quota and period, in µs", quota)
 
 	q.Control("the same program without a quota is never throttled while it uses 10 ticks of processor time")
@@ -519,10 +521,11 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 		"adds, such as /dev/null. linux.devices only makes a file.")
 }
 
-// A container's memory comes from the nodes that linux.memoryPolicy names. The policy belongs to the process, and execve(2) keeps it.
+// linux.memoryPolicy sets the NUMA policy of the container's processes. With MPOL_BIND and MPOL_INTERLEAVE their memory comes from the
+// nodes that it names. With MPOL_PREFERRED it comes from them if it can.
 //
 // Unlike a limit, the policy is not in a file of the cgroup: `runc init` calls set_mempolicy(2), and the kernel shows the policy
-// with each mapping of the process.
+// with each mapping of the process. execve(2) keeps it.
 //
 // Hint: the second word of each line of /proc/PID/numa_maps.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#memory-policy
@@ -568,6 +571,6 @@ func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
 		q.Fact(field, got)
 	}
 
-	q.Answer("Its memory comes from the nodes that linux.memoryPolicy names. The policy is an attribute of the process, " +
-		"which execve keeps, and not a file of the cgroup.")
+	q.Answer("With MPOL_BIND and MPOL_INTERLEAVE its memory comes from the nodes that linux.memoryPolicy names, and with " +
+		"MPOL_PREFERRED if it can. The policy is an attribute of the process, which execve keeps, and not a file of the cgroup.")
 }

@@ -48,7 +48,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	outer := specs.Mount{Destination: "/cdb", Type: "tmpfs", Source: "cdb-source",
 		Options: []string{"nosuid", "noexec", "size=64k"}}
 	inner := specs.Mount{Destination: "/cdb/in", Type: "none", Source: shelf, Options: []string{"rbind"}}
-	relative := specs.Mount{Destination: "/cdb/relative", Type: "none", Source: "../shelf", Options: []string{"bind"}} // to the bundle
+	relative := specs.Mount{Destination: "/cdb/relative", Type: "bind", Source: "../shelf", Options: []string{"bind"}} // to the bundle
 
 	q.Step("each mount of config.json is one of the container's, in this order")
 	c, sh, p := runc.StartWithShell(q, b, "mounts", withMounts(outer, inner, relative))
@@ -60,8 +60,9 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.Fact("mounts[].destination", found)
 	assertTmpfsAsConfigured(q, check.TopMount(q, mounts, "/cdb"), outer)
 	assert.Check(q, cmp.Equal(sh.Run("cat /cdb/in/mark").Out, "the shelf"), "the file in the source of the bind mount")
-	// The kernel ignores the type of a bind mount, which is usually written "none": the mount has the type of its source.
-	assert.Check(q, check.TopMount(q, mounts, "/cdb/in").FSType != inner.Type, "a bind mount has the type that config.json gives it")
+	// The kernel ignores the type of a bind mount, which is usually written "none" or "bind": the mount has the type of its source.
+	assert.Check(q, cmp.Equal(check.TopMount(q, mounts, "/cdb/in").FSType, check.TopMount(q, mounts, "/cdb/relative").FSType),
+		"file system types of two bind mounts of one directory, to which config.json gives the types %q and %q", inner.Type, relative.Type)
 	q.Fact("mounts[].source of /cdb/in", sh.Run("cat /cdb/in/mark").Out)
 	inRelative := sh.Run("cat /cdb/relative/mark").Out
 	assert.Check(q, cmp.Equal(inRelative, "the shelf"), "the file in the source ../shelf of a bind mount, relative to the bundle")
@@ -146,7 +147,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	assertLinksStayInRootfs(q, b)
 
 	q.Answer("The container sees the mounts of config.json, in their order, in the directory that root.path names. Of the host's mounts " +
-		"it sees only those below the rootfs.")
+		"that config.json does not name, it sees only those below the rootfs and those below the source of an rbind.")
 }
 
 // withMounts adds mounts to config.json.
@@ -487,10 +488,12 @@ func assertSizeAndMode(q *lab.Q, b *bundle.Bundle, open *runc.Shell, small specs
 	assert.Check(q, cmp.Equal(open.Run("stat -c %a /small").Out, "700"), "the directory's mode, by mode=700")
 	q.Fact("size=64k, error of writing 100 KB", full.Out)
 	// The first container has made the directory in the rootfs that they share. runc 1.1.7 took the directory's mode then.
+	mountPoint := file.Tree(q, b.Rootfs())["small"]
+	assert.Check(q, mountPoint != "drwx------", "the mount point has the mode 700, and has to have another one than the tmpfs")
 	again := runc.Variant(q, b, "again", func(s *specs.Spec) { s.Mounts = append(s.Mounts, small) }).CreateAndStart()
 	mode := fmt.Sprintf("%o", check.StatInRoot(q, again.PID, "/small").Mode&0o7777)
 	assert.Check(q, cmp.Equal(mode, "700"), "with mode=700, the mode of a tmpfs whose mount point is there already (stat: %s)",
-		file.Tree(q, b.Rootfs())["small"])
+		mountPoint)
 	q.Fact("mode=700, where the mount point has another mode", mode)
 }
 
@@ -514,16 +517,16 @@ func fieldActs(root, closed *runc.Shell) []fieldAct {
 }
 
 // A mount that is made later reaches the other side if the two sides are peers of one shared mount, or if the other side is its slave.
-// By default the container's bind mounts are slaves: mounts of the host come in, and mounts of the container do not go out.
+// By default a container's bind mount of a shared mount is its slave: mounts of the host come in, and the container's do not go out.
 //
 // A bind mount is a copy of a mount, and rbind copies the mounts below as well. A copy of a shared mount is its peer: each receives
 // what is mounted in the other one. A slave only receives. A private mount does neither. A mount may also be a slave of the host's and
 // shared with copies of its own.
 //
-// Without linux.rootfsPropagation, runc makes all mounts in the container slaves, and then applies each mount's own options. The words
-// that the specification has for this field (shared, slave, private, unbindable) change the container's / alone. So with "private", the
-// word that sounds safest, bind mounts of shared directories stay peers, and the host receives what is mounted in them. runc also knows
-// these words with an r before them, for all mounts.
+// Without linux.rootfsPropagation, runc first turns the shared mounts that it has from the host into slaves. Then it makes those of
+// config.json, and applies their own options. The words that the specification has for this field (shared, slave, private, unbindable)
+// change the container's / alone. So with "private", the word that sounds safest, bind mounts of shared directories stay peers, and the
+// host receives what is mounted in them. runc also knows these words with an r before them, for all mounts.
 //
 // Hint: mount something, and look on the other side. In /proc/PID/mountinfo, shared:N is the number of the group of peers, and master:N
 // the group whose slave the mount is.
@@ -609,7 +612,7 @@ func TestBundle_DoesAMountMadeLaterReachTheOtherSide(t *testing.T) {
 	})
 
 	q.Answer("A mount made later reaches the other side if the two sides are peers of one shared mount, or if the other side is its slave. " +
-		"By default the container's mounts are slaves, so the host receives nothing from the container.")
+		"By default a container's bind mount of a shared mount is its slave, so the host receives nothing from the container.")
 }
 
 // atOption returns a bind mount of the shelf with the options, at a place that has the name of the first option.
@@ -709,8 +712,8 @@ func assertPropagates(q *lab.Q, b *bundle.Bundle, shelf string, row rootPropagat
 // The mapping of the mount changes the owners that programs see at this mount. In the file system nothing changes.
 //
 // A user namespace belongs to a process, and this mapping to a mount. So the same file has one owner at one mount and another owner
-// at the next. A file that a program makes at the mount belongs, in the file system, to the id to which the mapping translates
-// the program's. An owner that the mapping does not contain is shown as the kernel's overflow id, 65534.
+// at the next. A file that a program makes at the mount belongs, in the file system, to the id that the mapping translates to the
+// program's. An owner that the mapping does not contain is shown as the kernel's overflow id, 65534.
 //
 // Hint: stat the same file at a mount with the mapping and at a mount without it.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-mounts
@@ -734,9 +737,12 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 		assert.NilError(q, os.Chown(filepath.Join(shelf, f.name), f.uid, f.gid))
 		q.LogCommand("chown %d:%d shelf/%s", f.uid, f.gid, f.name)
 	}
-	// The users change places: an owner 0 in the file system is 1000 at the mount, and an owner 1000 is 0.
-	uids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1000, HostID: 0, Size: 1}}
-	gids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 2000, Size: 1}, {ContainerID: 2000, HostID: 0, Size: 1}}
+	// An owner 0 in the file system is 1000 at the mount, 1000 is 1500, and 1500 is 0. With two ids that change places, the mapping would be
+	// its own inverse, and a runtime that exchanges containerID and hostID would pass.
+	uids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1000, HostID: 1500, Size: 1},
+		{ContainerID: 1500, HostID: 0, Size: 1}}
+	gids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 2000, Size: 1}, {ContainerID: 2000, HostID: 2500, Size: 1},
+		{ContainerID: 2500, HostID: 0, Size: 1}}
 
 	q.Step("mounts[].uidMappings and gidMappings: the owners at the mount")
 	_, sh, p := runc.StartWithShell(q, b, "mapped", func(s *specs.Spec) {
@@ -762,7 +768,7 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 		want   string
 	}{
 		{lab.Fields{"mounts[].uidMappings[].containerID", "mounts[].gidMappings[].containerID"}, "root=1000:2000"},
-		{lab.Fields{"mounts[].uidMappings[].hostID", "mounts[].gidMappings[].hostID"}, "user=0:0"},
+		{lab.Fields{"mounts[].uidMappings[].hostID", "mounts[].gidMappings[].hostID"}, "user=1500:2500"},
 		// The mapping does not know an owner outside of its size. 65534 is the kernel's overflow id.
 		{lab.Fields{"mounts[].uidMappings[].size", "mounts[].gidMappings[].size"}, "stranger=65534:65534"},
 	} {
@@ -771,11 +777,11 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 		q.Fact(strings.Join(row.covers, ", "), mapped[i])
 	}
 
-	q.Step("root makes a file at the mount: in the file system the user 1000 owns it, whom the mapping names")
+	q.Step("root makes a file at the mount: in the file system the user 1500 owns it, because the mapping translates 1500 to root")
 	r := sh.Run("touch /mapped/made")
 	assert.Check(q, cmp.Equal(r.Code, 0), "root cannot make a file at the mount: %s", r.Out)
 	owner := file.Owner(q, filepath.Join(shelf, "made"))
-	assert.Check(q, cmp.Equal(owner, "1000:2000"), "owner on the host")
+	assert.Check(q, cmp.Equal(owner, "1500:2500"), "owner on the host of a file that root has made at the mount")
 	q.Fact("made by root, on the host", owner)
 
 	q.Control("the same files at the mount without the fields, at the same time")
@@ -878,6 +884,7 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 	c, sh, p := runc.StartWithShell(q, b, "unnoticed", withMounts(
 		specs.Mount{Destination: "/tmpfs", Type: "tmpfs", Source: source},
 		bind("/last", source, "ro", "rw"),
+		bind("/first", source, "rw", "ro"),
 		bind("/link", source),
 		bind("/data", source),
 		bind("/missing/directory", source),
@@ -895,6 +902,9 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 	assert.Check(q, cmp.Equal(last, 0), "write to a mount with the options ro and rw")
 	assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(source, "from-host")), "written"), "the file on the host")
 	q.Fact("options ro, rw: flags of the mount", check.FlagsOf(check.TopMount(q, mounts, "/last")))
+	first := sh.Run("echo again > /first/from-host")
+	assert.Check(q, cmp.Contains(first.Out, "Read-only file system"), "write to a mount with the options rw and ro: exit code %d", first.Code)
+	q.Fact("options rw, ro: error of a write", first.Failure())
 
 	var linkMounts []string
 	for _, m := range mounts {
@@ -922,7 +932,8 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 	c.KillAndDelete(p)
 	made := file.Tree(q, b.Rootfs("missing"))
 	assert.Check(q, cmp.Len(made, 2), "files in the directory missing of the rootfs, after delete")
-	assert.Check(q, strings.HasPrefix(made["directory"], "d"), "what runc has made for the missing destination of a directory: %s", made["directory"])
+	assert.Check(q, strings.HasPrefix(made["directory"], "d"), "what runc has made for the missing destination of a directory: %s",
+		made["directory"])
 	assert.Check(q, strings.HasPrefix(made["file"], "-"), "what runc has made for the missing destination of a file: %s", made["file"])
 	assert.Check(q, cmp.Equal(file.Read(q, b.Rootfs("missing", "file")), ""), "content of the destination of the file")
 	for _, name := range slices.Sorted(maps.Keys(made)) {

@@ -238,10 +238,9 @@ func namespaceRefusals(questionDir, links string, hasTime bool) []namespaceRefus
 // The hostname, the domain name, and those sysctls that belong to a namespace can be set for one container.
 //
 // runc writes the values in the container's namespaces, and config.json has to have the entry of the namespace: without it the host's
-// value would change, and runc refuses. An entry with a path is enough, unless the sysctl is one of net and the path is runc's own
-// network namespace. Then the value changes for each process in the
-// joined namespace, such as those of another container. runc always refuses a sysctl that belongs to no namespace, because it is the
-// whole machine's.
+// value would change, and runc refuses. An entry with a path is enough: the value then changes for each process in the joined namespace,
+// such as those of another container. runc refuses a net sysctl if the path is its own network namespace. It always refuses a sysctl that
+// belongs to no namespace, because it is the whole machine's.
 //
 // Hint: read the same file of /proc/sys in the container and on the host.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#sysctl
@@ -293,7 +292,12 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 	_, sh, _ := runc.StartWithShell(q, b, "first", func(s *specs.Spec) { s.Hostname, s.Domainname, s.Linux.Sysctl = "", "", nil })
 	first := valuesInside(sh)
 	assert.Assert(q, cmp.Len(first, len(rows)), "one line for each file")
-	assert.Check(q, cmp.Equal(first[0], before[0]), "a new uts namespace begins with a copy of the old one's hostname")
+	assert.Check(q, cmp.DeepEqual(first[:2], before[:2]), "a new uts namespace begins with a copy of the old one's hostname and domain name")
+	// IPDEFTTL, MSGMAX and DFLT_MSGMAX of the kernel's source.
+	assert.Check(q, cmp.DeepEqual(first[2:], []string{"64", "8192", "10"}), "sysctls in new namespaces: the kernel's first values")
+	for i, row := range rows[2:] {
+		q.Fact("without the fields: "+row.file, first[2+i])
+	}
 
 	q.Step("with them: the values are the container's, and the host's are untouched")
 	_, sh, inSet := runc.StartWithShell(q, b, "set", func(s *specs.Spec) {

@@ -82,11 +82,12 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 			"runc exec --process in the container that has the fields, %s: what %s reads", field, row.where)
 	}
 
-	q.Step("in the container without the fields, the program has those of the file, except what belongs to the container")
+	q.Step("in the container without the fields, the program has those of the file. runc takes the umask and the OOM score from its caller")
 	later := runc.ExecProcess(q, unset, set.Bundle.Spec.Process)
 	var followed []string
-	// runc 1.5.2 keeps these with the container, and gives them to each of its processes. The specification does not describe exec.
-	ofContainer := []string{"process.user.umask", "process.oomScoreAdj"}
+	// runc takes these two from the container's configuration, never from the file of --process. If the configuration has none, an
+	// executed program inherits its caller's. The specification does not describe exec.
+	ofContainer, self := []string{"process.user.umask", "process.oomScoreAdj"}, proc.PID(os.Getpid())
 	for _, row := range rows {
 		field := row.covers[0]
 		// The personality is no field of process. What the runtime ignores for the first program, it may ignore here too.
@@ -95,9 +96,9 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 		}
 		got, name := row.read(later.PID), strings.TrimPrefix(field, "process.")
 		if slices.Contains(ofContainer, field) && got != row.want {
-			assert.Check(q, cmp.Equal(got, row.read(without)), "runc exec --process, %s: what %s reads is neither that of the file "+
-				"nor that of the container's first program", field, row.where)
-			q.Fact("runc exec --process: "+name, row.where+": "+got+", as the container's first program")
+			assert.Check(q, cmp.Equal(got, row.read(self)), "runc exec --process, %s: what %s reads is neither that of the file "+
+				"nor that of the caller", field, row.where)
+			q.Fact("runc exec --process: "+name, row.where+": "+got+", its caller's")
 			continue
 		}
 		assert.Check(q, cmp.Equal(got, row.want), "runc exec --process, %s: what %s reads", field, row.where)
@@ -134,7 +135,7 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	}
 
 	q.Answer("The kernel shows each field in /proc/PID of the container's process, or by a system call. A program that " +
-		"exec adds has its fields from its own process; runc keeps the umask and the OOM score with the container.")
+		"exec adds has its fields from its own process. runc takes its umask and its OOM score from config.json, or else from the caller.")
 }
 
 // processField is a field of process: what config.json says, where the kernel shows it, and what has to stand there.
@@ -236,9 +237,9 @@ var homeRows = []homeRow{
 // process.scheduler chooses the scheduling policy, such as real-time or deadline. It has the fields of the kernel's struct sched_attr
 // (sched_setattr(2)).
 //
-// A deadline is three numbers: so much run time, before the deadline, in each period. Its process can have no children
-// unless the flag SCHED_FLAG_RESET_ON_FORK says that they begin as ordinary ones. The kernel refuses the policy where the cgroup has
-// no real-time budget, or where the process may not use all CPUs; then create fails.
+// SCHED_DEADLINE has three numbers: in each period, the process gets the run time before the deadline. Such a process cannot fork,
+// unless SCHED_FLAG_RESET_ON_FORK makes its children ordinary processes. The kernel refuses SCHED_FIFO and SCHED_RR where the cgroup has
+// no real-time budget. It refuses SCHED_DEADLINE where the process may not use all CPUs. Then create fails.
 //
 // Hint: ask sched_getattr(2), and read fields 40 and 41 of /proc/PID/stat.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process
@@ -309,9 +310,9 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 // An executed program runs on the CPUs of process.execCPUAffinity, or of the container's cgroup without it. The field is for `runc exec`
 // alone.
 //
-// `runc init` begins with the initial affinity, and gets the final one when it is in the container's cgroup. If only the initial one
-// is given, the kernel decides whether it lasts: Linux 6.18 keeps it when it moves the process into the cgroup, and Linux 6.1 does
-// not. The container's first program has neither.
+// `runc init` begins with the initial affinity, and gets the final one in the container's cgroup. Linux 6.18 keeps an affinity when it
+// puts a process into a cgroup, and Linux 6.1 does not. On cgroup v2, runc 1.4 and newer start `runc init` in the cgroup, so on Linux 6.1
+// the initial affinity is never seen there. The container's first program has neither.
 //
 // Hint: which CPUs may the container's program use, and which ones a program that runc exec starts in the container?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process
@@ -371,8 +372,7 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 			}
 		})
 		assert.Check(q, cmp.Equal(cpusOf(c.CreateAndStart().PID), all), "CPUs of the container's first program")
-		// With --debug, runc init writes the affinity that it begins with (log_cpu_affinity in nsexec.c). On v2 runc 1.4.0-rc.2 and newer
-		// start it in the container's cgroup, and there a kernel that forgets has forgotten the initial affinity already.
+		// With --debug, runc init writes the affinity that it begins with (log_cpu_affinity in nsexec.c).
 		executed := q.Must("runc", "--debug", "--root", c.Root, "exec", c.ID, "grep", "Cpus_allowed_list", "/proc/self/status")
 		_, got, _ := strings.Cut(executed.Stdout, ":")
 		got = strings.TrimSpace(got)
@@ -381,11 +381,19 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 			continue
 		}
 		assert.Check(q, cmp.Equal(got, row.want), "initial %q, final %q: Cpus_allowed_list of the executed program", row.initial, row.final)
-		if row.initial != "" && knows && runc.IsRunc(q) && (afterMove == cpus[0] || !group.V2) {
+		if row.initial != "" && knows && runc.IsRunc(q) {
 			begins := regexp.MustCompile(`affinity: 0x[0-9a-f]+`).FindString(executed.Stderr)
-			assert.Check(q, cmp.Equal(begins, fmt.Sprintf("affinity: %#x", 1<<check.Int(q, row.initial))),
-				"initial %q: the affinity that runc init begins with", row.initial)
-			q.Covers("process.execCPUAffinity.initial")
+			wantBegins := fmt.Sprintf("affinity: %#x", 1<<check.Int(q, row.initial))
+			// On v2 runc 1.4.0-rc.2 and newer start runc init in the container's cgroup. A kernel that does not keep the affinity has
+			// dropped the initial one already, and whether runc has set it cannot be seen.
+			if mayBeLost := group.V2 && afterMove != cpus[0]; mayBeLost && begins != wantBegins {
+				assert.Check(q, begins != "", "runc --debug exec does not log the affinity that runc init begins with:\n%s", executed)
+				q.Fact(fact+": not visible on this kernel, runc init begins with", begins)
+			} else {
+				assert.Check(q, cmp.Equal(begins, wantBegins), "initial %q: the affinity that runc init begins with", row.initial)
+				q.Covers("process.execCPUAffinity.initial")
+				q.Fact(fact+": runc init begins with", begins)
+			}
 		}
 		if row.final != "" {
 			q.Covers("process.execCPUAffinity.final")
@@ -416,16 +424,15 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 		q.Fact("with a caller that is bound to one CPU, the programs may use CPU", executed)
 	})
 
-	q.Answer("An executed program runs on the CPUs of execCPUAffinity.final. The initial affinity holds while runc " +
-		"prepares the program, and stays if there is no final one and the kernel keeps it. The container's first program " +
-		"has neither.")
+	q.Answer("An executed program runs on the CPUs of execCPUAffinity.final. The initial affinity lasts until the kernel puts the process " +
+		"into the container's cgroup, and longer if the kernel keeps it. The container's first program has neither.")
 }
 
 // What root may do is a set of bits, its capabilities. The kernel asks for one of them by name at each privileged act.
 //
-// config.json has five sets. `runc init` has them as they are written; execve(2) then makes the program's own. For root
-// these are whatever the bounding set has, so that a smaller permitted set is worth nothing, unless noNewPrivileges
-// keeps it; for another user only the ambient set is left. An act that needs a bit that is missing fails, root or not.
+// config.json has five sets. `runc init` has them as they are written; execve(2) then makes the program's own. For root, execve(2) gives
+// the capabilities of the bounding set, so a smaller permitted set has no effect. With noNewPrivileges, root keeps the permitted set.
+// Another user keeps the ambient set alone. An act that needs a bit that is missing fails, root or not.
 //
 // Hint: compare the masks Cap* of /proc/PID/status after create and after start, as root and as another user.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process

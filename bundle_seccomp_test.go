@@ -153,7 +153,7 @@ func refusedCalls() []refusedCall {
 			"chmod 700 /tmp", "Operation not permitted"},
 		{lab.Fields{"linux.seccomp.syscalls[].action"}, "SIGSYS instead of an errno",
 			specs.LinuxSyscall{Names: []string{"sethostname"}, Action: specs.ActKillProcess},
-			"hostname filtered; echo status $?", fmt.Sprintf("status %d", 128+int(unix.SIGSYS))},
+			"(hostname filtered; code=$?; echo status $code; exit $code)", fmt.Sprintf("status %d", 128+int(unix.SIGSYS))},
 		{lab.Fields{"linux.seccomp.syscalls[].args[].value"}, "one signal of all",
 			specs.LinuxSyscall{Names: []string{"kill"}, Action: specs.ActErrno, ErrnoRet: errno,
 				Args: []specs.LinuxSeccompArg{{Index: 1, Value: uint64(unix.SIGWINCH), Op: specs.OpEqualTo}}},
@@ -197,7 +197,8 @@ func checkFlagOfFilter(q *lab.Q, b *bundle.Bundle, rule specs.LinuxSyscall, with
 	q.Fact("linux.seccomp.flags", []string{fmt.Sprintf("LOG with the field: %#x", flags), fmt.Sprintf("LOG without it: %#x", without)})
 }
 
-// A program outside of the container decides: an agent, which listens on the socket that config.json names.
+// An agent outside of the container, which listens on the socket linux.seccomp.listenerPath, decides about calls with the action
+// SCMP_ACT_NOTIFY.
 //
 // At create, the runtime sends the agent the filter's notification descriptor, with a document about the container. From then on
 // a system call of the list stops the caller until the agent responds: with an errno, with a value, or that the kernel may go on.

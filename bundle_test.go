@@ -86,8 +86,11 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 
 	q.Step("start of the container without process fails: create has refused it, although the specification requires process only at start")
 	without := runc.Variant(q, b, "without-process", func(s *specs.Spec) { s.Process = nil })
-	q.Fact("create without process: exit code", without.Try("create").Code)
+	refused := without.Try("create")
+	assert.Check(q, refused.Code != 0, "create of a container without process succeeds:\n%s", refused)
+	q.Fact("create without process: exit code", refused.Code)
 	started := without.Try("start")
+	runc.AssertMessage(q, started.Stderr, "does not exist|process")
 	q.Fact("start without process: error", runc.LastLogMessage(started))
 	q.Clause("Start: This operation MUST generate an error if process was not set.", lab.MetIf(started.Code != 0, "start succeeds"))
 
@@ -106,7 +109,9 @@ func TestBundle_WhatDoesRuncNeedBeforeItCanCreateAContainer(t *testing.T) {
 	c.Create()
 	created := proc.Snapshot(q, proc.PID(c.State().Pid))
 	check.OnlyProcessInCgroup(q, created.Identity, b.Spec.Linux.CgroupsPath)
-	q.Fact("whole bundle", c.State().Status)
+	status := c.State().Status
+	assert.Check(q, cmp.Equal(status, specs.StateCreated), "status of the container of the whole bundle")
+	q.Fact("whole bundle", status)
 	c.Must("delete", "--force")
 	proc.WaitFor(q, proc.Dead(created.Identity))
 

@@ -24,7 +24,8 @@ import (
 //
 // uidMappings and gidMappings become /proc/PID/uid_map and gid_map. With them the kernel translates the ids of processes and of
 // files between the namespace and the host. Capabilities count for what the namespace owns, such as the hostname of its UTS
-// namespace. For what belongs to the host, such as a file of the host's root or a block device, the process is user 100000.
+// namespace, and for files whose owner and group are mapped. For what belongs to the host, such as a file of the host's root or a block
+// device, the process is user 100000.
 //
 // Hint: look at the same process and the same file from both sides, and read /proc/PID/uid_map.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#user-namespace-mappings
@@ -105,8 +106,9 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	}
 	for _, row := range commandsOfRoot {
 		r := mappedShell.Run(row.command)
-		assert.Check(q, cmp.Equal(r.Code == 0, row.succeeds), "in the user namespace: %q, which takes %s: %s", row.command,
+		assert.Check(q, cmp.Equal(r.Code == 0, row.refused == ""), "in the user namespace: %q, which takes %s: %s", row.command,
 			row.needs, r.Out)
+		assert.Check(q, cmp.Regexp(row.refused, r.Out), "in the user namespace: error of %q, which takes %s", row.command, row.needs)
 		result := fmt.Sprintf("exit code %d", r.Code)
 		if r.Code != 0 {
 			result = check.LastLine(r.Out)
@@ -131,7 +133,7 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	assert.Check(q, cmp.Equal(plainShell.Run("stat -c %u:%g /hosts/file").Out, "0:0"))
 
 	q.Answer("It changes what an id means. Root in the container is user %d on the host, and its capabilities count only for what the "+
-		"container's namespaces own.", uid)
+		"container's namespaces own, and for files whose owner and group are mapped.", uid)
 }
 
 // makeOwnedDir makes a directory of the question with a file in it, both with the owner, and the mount point for it in the rootfs.
@@ -221,20 +223,21 @@ func assertIDMapLine(q *lab.Q, mapFile, line string, got []string, columns []idM
 // commandOfRoot is a command that succeeds for the host's root.
 type commandOfRoot struct {
 	command, needs string // needs says what the command takes
-	succeeds       bool   // in the user namespace: the namespace owns what the command changes
+	refused        string // the error in the user namespace, a regular expression; "" where the command succeeds
 }
 
 var commandsOfRoot = []commandOfRoot{
-	{"hostname mine", "CAP_SYS_ADMIN over the uts namespace, which is the container's", true},
+	{"hostname mine", "CAP_SYS_ADMIN over the uts namespace, which is the container's", ""},
 	{"mount -t tmpfs tmpfs /tmp", "CAP_SYS_ADMIN over the mount namespace, and a file system that a user namespace may mount " +
-		"(FS_USERNS_MOUNT)", true},
-	{"chown 8 /mapped/file", "CAP_CHOWN, and both ids mapped", true},
-	{"chown 2000 /mapped/file", "an id that is mapped", false},
-	{"echo after >> /hosts/file", "CAP_DAC_OVERRIDE over a file whose owner is mapped", false},
-	{"chmod 600 /hosts/file", "CAP_FOWNER over a file whose owner is mapped", false},
-	{"mknod /tmp/null c 1 3", "CAP_MKNOD over the host", false},
+		"(FS_USERNS_MOUNT)", ""},
+	{"chown 8 /mapped/file", "CAP_CHOWN, and both ids mapped", ""},
+	{"chown 2000 /mapped/file", "an id that is mapped", "Invalid argument"},
+	{"echo after >> /hosts/file", "CAP_DAC_OVERRIDE over a file whose owner is mapped", "Permission denied"},
+	{"chmod 600 /hosts/file", "CAP_FOWNER over a file whose owner is mapped", "Operation not permitted"},
+	{"mknod /tmp/null c 1 3", "CAP_MKNOD over the host", "Operation not permitted"},
 	{"mount -t devtmpfs none /tmp",
-		"CAP_SYS_ADMIN over the host: a user namespace may not mount devtmpfs, which lacks FS_USERNS_MOUNT", false},
+		"CAP_SYS_ADMIN over the host: a user namespace may not mount devtmpfs, which lacks FS_USERNS_MOUNT",
+		"(?i)permission denied|not permitted"},
 }
 
 // joinUserNamespace runs a container that joins the user namespace of the process by its path.
