@@ -180,7 +180,7 @@ func (b *Build) busybox(t tools.Tool) (string, error) {
 // out returns where a program is built.
 func (b *Build) out(name string) string { return filepath.Join(b.dir, filepath.Base(name)) }
 
-// usualBuild are the variables with which go builds the same program for whoever builds it, and one that runs on each machine of
+// usualBuild are the variables with which go builds the same program for each user, and one that runs on each machine of
 // the architecture. GOFLAGS has a value, because go would take an empty one from `go env -w`.
 var usualBuild = []string{"GOFLAGS=-mod=readonly", "GOWORK=off", "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT="}
 
