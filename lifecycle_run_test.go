@@ -386,7 +386,8 @@ func endWithoutReport(q *lab.Q, b *bundle.Bundle, manager *serviceManager) {
 	waiting := q.StartBackground("sh", "-c", manager.export+"; exec "+shellescape.QuoteCommand(ending.Argv("start")))
 	proc.WaitFor(q, proc.Runs(endingPID, "sleep"))
 	endingProcess := proc.Snapshot(q, endingPID)
-	ending.State() // a start that does not wait would have returned meanwhile
+	// Start removes the FIFO after the program has begun, and fails if delete is faster. One that does not wait would return meanwhile.
+	proc.WaitFor(q, ending.HasStatus(specs.StateRunning))
 	assert.Check(q, !waiting.Ended(), "start has returned before the program has ended: %s", waiting.Stderr())
 	ending.KillAndDelete(endingProcess)
 	proc.WaitFor(q, proc.Reaped(endingProcess.Identity)) // runc waits until /proc/PID is gone, and so for the parent
