@@ -724,7 +724,8 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 	b := bundle.Busybox(q, "sleep", "3600")
 	shelf := q.MountTmpfs(q.Mkdir("shelf"))
 	if err := supportsIDMappedMounts(q, shelf); err != nil {
-		q.Skipf("a tmpfs of this kernel has no id-mapped mounts: %v", err)
+		q.Skipf("a tmpfs of this kernel has no id-mapped mounts: %v; to ask this, boot Linux 6.3 or later: make lab KERNEL=6.12, or "+
+			"KERNEL= with the path of one", err)
 	}
 	// Root has no CAP_DAC_OVERRIDE in the container, and at the mount another user owns the directory.
 	assert.NilError(q, os.Chmod(shelf, 0o777))

@@ -281,7 +281,8 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 			if kernelSays != nil && created.Code != 0 {
 				runc.AssertMessage(q, created.Stderr, "sched")
 				q.Fact(fields, "refused: "+runc.LastLogMessage(created))
-				q.Skipf("this kernel gives no process of such a cgroup the policy (sched_setattr: %v): %s", kernelSays, runc.LastLogMessage(created))
+				q.Skipf("this kernel gives no process of such a cgroup the policy (sched_setattr: %v): %s; to ask this, boot Debian's kernel: "+
+					"make lab", kernelSays, runc.LastLogMessage(created))
 			}
 			assert.Assert(q, cmp.Equal(created.Code, 0), "create fails. The kernel says of this policy, for a process of such a cgroup: %v\n%s",
 				kernelSays, created)

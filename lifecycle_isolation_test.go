@@ -484,8 +484,8 @@ func deleteIfThere(containers ...*runc.Container) {
 // keyrings of users (@u). runc init joins the keyring by its name: if a keyring of this name exists, it joins that keyring. So an exec
 // finds the container's keyring. And two containers with the same id, in two state directories and one user namespace, share one keyring.
 // A keyring counts against the quota of a user on the host: of the user to which the container's root is mapped. By default each user
-// except root may have 200 keys. When the quota is full, create fails. The keyring of a user (@u) is not separated. Root of a container
-// without a user namespace can link the keyring of the host's root (keyctl link @u @s). A seccomp filter may forbid keyctl.
+// except root may have 200 keys. When the quota is full, create fails. A container without a user namespace has the host's keyrings of
+// users: its root can link that of the host's root (keyctl link @u @s). A seccomp filter may forbid keyctl.
 //
 // Hint: read /proc/keys in the container, without maskedPaths.
 // Spec: https://github.com/opencontainers/runc/blob/main/man/runc-create.8.md (the specification does not mention keyrings)
