@@ -27,6 +27,14 @@ func specification(t *testing.T) string {
 	return strings.TrimSpace(string(out))
 }
 
+// moduleVersion returns the version of a module that go.mod pins, without the v.
+func moduleVersion(t *testing.T, module string) string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Version}}", module).Output()
+	assert.NilError(t, err)
+	return strings.TrimPrefix(strings.TrimSpace(string(out)), "v")
+}
+
 func questions(t *testing.T) []syllabus.Question {
 	t.Helper()
 	qs, err := syllabus.Read(os.DirFS("."))
@@ -127,7 +135,7 @@ func keepInStep(t *testing.T, file, from, to, want string) {
 		assert.NilError(t, os.WriteFile(file, []byte(before+from+want+to+after), 0o644))
 		return
 	}
-	assert.Check(t, cmp.Equal(got, want), "%s is not in step with the questions: go test . -update", file)
+	assert.Check(t, cmp.Equal(got, want), "%s is not in step with its source: go test . -update", file)
 }
 
 // Without the tag vmlab no question is asked. This test lists the questions and says how to ask them. It fails if the list cannot
@@ -141,6 +149,11 @@ func TestSyllabus(t *testing.T) {
 
 	keepInStep(t, "doc.go", "// # The chapter\n//\n", "//\n// A section's first question", syllabus.TopicTable())
 	keepInStep(t, "README.md", "## Syllabus\n\n", "\n`make syllabus` prints", syllabus.Markdown(questions))
+}
+
+func TestReadme_NamesThePinnedVersions(t *testing.T) {
+	keepInStep(t, "README.md", "The pinned versions are runc ", ".\n", moduleVersion(t, "github.com/opencontainers/runc")+
+		" and containerd "+moduleVersion(t, "github.com/containerd/containerd/v2"))
 }
 
 // Each question defers q.Recover: a panic in a question fails that question, and the run goes on.
