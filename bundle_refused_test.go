@@ -524,6 +524,24 @@ func TestBundle_WhichIDsMayAContainerHave(t *testing.T) {
 	assert.Check(q, pids[0] != pids[1], "both are process %d", pids[0])
 	q.Fact("two containers "+one.ID, pids)
 
+	q.Step("with --root, runc makes nothing elsewhere: run a container in a mount namespace whose /run was empty")
+	short := runc.Variant(q, b, "short", bundle.Args("true"))
+	madeInRun := func(argv []string) []string {
+		q.Helper()
+		// In this /run, no other program makes a directory. The descriptor brings the lab's directory back.
+		script := `exec 3< /run/cdb-lab; busybox mount -t tmpfs none /run; mkdir /run/cdb-lab
+busybox mount -o rbind /proc/self/fd/3 /run/cdb-lab; cd "$1"; shift; exec 3<&-; "$@"; ls /run`
+		out := q.Must("busybox", append([]string{"unshare", "-m", "sh", "-ec", script, "sh", q.Dir}, argv...)...).Stdout
+		return slices.DeleteFunc(strings.Fields(out), func(name string) bool { return name == "cdb-lab" })
+	}
+	with := madeInRun(short.Argv("run"))
+	assert.Check(q, cmp.Len(with, 0), "directories in /run, after run with --root")
+	q.Fact("run with --root: made in an empty /run", with)
+	q.Control("without --root, runc makes its default root in /run")
+	without := madeInRun([]string{"runc", "run", "--bundle", short.Bundle.Name, short.ID})
+	assert.Check(q, len(without) > 0, "run without --root makes no directory in /run")
+	q.Fact("run without --root: made in an empty /run", without)
+
 	q.Answer("An id may have ASCII letters, digits, and the characters _ + - and . It has to be the name of one directory, of 255 bytes " +
 		"at most, and no other container below the same --root may have it.")
 }

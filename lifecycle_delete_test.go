@@ -182,7 +182,7 @@ func assertDirsExist(q *lab.Q, dirs []string, message string) {
 func kindsAdded(q *lab.Q, before host.Inventory) []string {
 	q.Helper()
 	kinds := map[string]int{}
-	for _, change := range host.OwnedBy(host.Diff(before, q.TakeInventory()), before, q.Owner) {
+	for _, change := range host.OwnedBy(host.Diff(before, q.TakeInventory()), q.Owner) {
 		kinds[change.Kind]++
 	}
 	for _, kind := range []string{"cgroup", "process", "namespace", "directory"} {

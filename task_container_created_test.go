@@ -49,7 +49,7 @@ func TestTask_DoesCreatingAContainerStartAnything(t *testing.T) {
 	q.Step("create a container: nothing runs, and nothing is mounted")
 	d.CreateContainer(ref, id, "sleep", "3600")
 	assert.Check(q, cmp.Len(tracesOfTask(q, d, id), 0), "traces of a task, of a container that has none")
-	assert.Check(q, cmp.Len(host.OwnedBy(host.Diff(before, q.TakeInventory()), before, q.Owner), 0), "changes of the host")
+	assert.Check(q, cmp.Len(host.OwnedBy(host.Diff(before, q.TakeInventory()), q.Owner), 0), "changes of the host")
 	q.Fact("traces of a task, after create", tracesOfTask(q, d, id))
 
 	q.Step("read the record: it has the whole config.json, and the snapshot's name")

@@ -232,8 +232,8 @@ func TestDiff_ReportsWhatAppearedAndWhatDisappeared(t *testing.T) {
 		{"mount", "/run/cdb-lab/1/q1/rootfs (overlay)", "from overlay /", false},
 		{"mount", "/a (tmpfs)", "from tmpfs /", true},
 	})
-	assert.DeepEqual(t, OwnedBy(changes, before, NewOwner("1", "")), changes[:1])
-	assert.Check(t, cmp.Len(OwnedBy(changes, before, NewOwner("2", "")), 0))
+	assert.DeepEqual(t, OwnedBy(changes, NewOwner("1", "")), changes[:1])
+	assert.Check(t, cmp.Len(OwnedBy(changes, NewOwner("2", "")), 0))
 }
 
 // No program may unmount a file system of the host's /dev or /sys. Other mounts come and go by themselves.
@@ -244,27 +244,31 @@ func TestOwnedBy_AMountOfDevThatIsGone(t *testing.T) {
 		"/run/user/1000 (tmpfs)": false, "/dev (devtmpfs)": false,
 	} {
 		gone := Change{"mount", name, "from x /", true}
-		assert.Check(t, cmp.Len(OwnedBy([]Change{gone}, Inventory{}, owner), map[bool]int{true: 1}[owned]), "%s is gone", name)
+		assert.Check(t, cmp.Len(OwnedBy([]Change{gone}, owner), map[bool]int{true: 1}[owned]), "%s is gone", name)
 		gone.Gone = false
-		assert.Check(t, cmp.Len(OwnedBy([]Change{gone}, Inventory{}, owner), 0), "%s was mounted", name)
+		assert.Check(t, cmp.Len(OwnedBy([]Change{gone}, owner), 0), "%s was mounted", name)
 	}
 }
 
 func TestOwnedBy_DefaultPlacesAndTheNullDevice(t *testing.T) {
 	skip.If(t, madeByARun("/run/containerd"), "a run of the lab has made /run/containerd: run this when it has ended")
 	owner := NewOwner("1", "")
-	unusedPlace := Inventory{}
-	usedPlace := Inventory{"directory": {"/run/containerd": "d---------"}}
+	root := Change{"directory", "/run/crun", "d---------", false}
 	socket := Change{"socket file", "/run/containerd/s/0123", "S---------", false}
 	bundle := Change{"directory", "/run/containerd/io.containerd.runtime.v2.task/cdb-lab/cdb-task", "d---------", false}
 	beside := Change{"directory", "/run/containerd/runc/cdb-lab-2-q3", "d---------", false}
 	null := Change{"device", "/dev/null is no character device (mode 100644)", "", false}
-	assert.Check(t, cmp.Len(OwnedBy([]Change{socket}, unusedPlace, owner), 1), "no program of the host uses the place")
-	assert.Check(t, cmp.Len(OwnedBy([]Change{socket}, usedPlace, owner), 0), "the host's own containerd may have made it")
-	assert.Check(t, cmp.Len(OwnedBy([]Change{bundle}, usedPlace, owner), 1), "the host's own containerd does not use an id of the lab")
-	assert.Check(t, cmp.Len(OwnedBy([]Change{beside}, unusedPlace, owner), 0), "another run of the lab made it")
-	assert.Check(t, cmp.Len(OwnedBy([]Change{beside}, unusedPlace, NewOwner("2", "q3")), 1))
-	assert.Check(t, cmp.Len(OwnedBy([]Change{null}, unusedPlace, owner), 1))
+	for _, unnamed := range []Change{root, socket} {
+		assert.Check(t, cmp.Len(OwnedBy([]Change{unnamed}, owner), 0), "%s: any program may have made it", unnamed)
+	}
+	assert.Check(t, cmp.Len(OwnedBy([]Change{bundle}, owner), 1), "no other program uses an id of the lab")
+	assert.Check(t, cmp.Len(OwnedBy([]Change{beside}, owner), 0), "another run of the lab made it")
+	assert.Check(t, cmp.Len(OwnedBy([]Change{beside}, NewOwner("2", "q3")), 1))
+	assert.Check(t, cmp.Len(OwnedBy([]Change{null}, owner), 1))
+
+	gone := root
+	gone.Gone = true
+	assert.DeepEqual(t, Unnamed([]Change{root, gone, socket, bundle, null}), []Change{root})
 }
 
 func TestTakeInventory_NeedsNoRoot(t *testing.T) {

@@ -195,12 +195,11 @@ func Diff(before, after Inventory) []Change {
 // OwnedBy returns the changes for which an owner is responsible:
 //
 //   - what has a name of the owner,
-//   - what appeared below a [DefaultPlaces] directory that the host did not use before,
-//   - what appeared there under an id of the lab, also where the host uses the directory,
+//   - what appeared below a [DefaultPlaces] directory under an id of the lab; see [Unnamed],
 //   - what replaced the null device, whichever program did it,
 //   - what unmounted a file system below /dev or /sys, whichever program did it: no system does so while it runs.
-func OwnedBy(changes []Change, before Inventory, owner Owner) []Change {
-	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return !isOwnedBy(c, before, owner) })
+func OwnedBy(changes []Change, owner Owner) []Change {
+	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return !isOwnedBy(c, owner) })
 }
 
 // isSystemMount reports whether a mount is below /dev or /sys. A restore by runc 1.5.2 unmounts /dev/pts of the host, if the container
@@ -209,7 +208,7 @@ func isSystemMount(c Change) bool {
 	return c.Kind == "mount" && (strings.HasPrefix(c.Name, "/dev/") || strings.HasPrefix(c.Name, "/sys/"))
 }
 
-func isOwnedBy(c Change, before Inventory, owner Owner) bool {
+func isOwnedBy(c Change, owner Owner) bool {
 	if c.Kind == "device" || isSystemMount(c) && c.Gone {
 		return true
 	}
@@ -233,9 +232,20 @@ func isOwnedBy(c Change, before Inventory, owner Owner) bool {
 			if usedPlaces.has(place) || madeByARun(place) || hasOwner.MatchString(c.Name) {
 				return false // what this run and other runs make there is recognised by its suffix
 			}
-			// Where the host's own runc or containerd works, an id of the lab still shows that it is not the host's.
-			return before["directory"][place] == "" || strings.Contains(c.Name, "/cdb-")
+			return isNamed(c)
 		}
 	}
 	return false
+}
+
+// isNamed reports whether a path shows that the lab made it: the ids and containerd namespaces of the lab begin with cdb-.
+func isNamed(c Change) bool { return strings.Contains(c.Name, "/cdb-") }
+
+// Unnamed returns the directories of [DefaultPlaces] that appeared and have no name of the lab in them. The kernel does not tell who made
+// a directory. So the runtime under test may have made one in spite of its flags, or another program that uses the default:
+// `crun list` of a user in another terminal makes /run/crun. Such a directory fails no question, and no sweep removes it.
+func Unnamed(changes []Change) []Change {
+	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool {
+		return c.Gone || c.Kind != "directory" || !slices.Contains(DefaultPlaces, c.Name) || usedPlaces.has(c.Name) || madeByARun(c.Name)
+	})
 }

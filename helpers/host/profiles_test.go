@@ -27,7 +27,7 @@ func TestProfiles_AreOwnedByTheIDOfTheRun(t *testing.T) {
 		NewOwner("11", "q3").withID("abc"): false,
 	} {
 		change := Change{Kind: "AppArmor profile", Name: name}
-		assert.Check(t, isOwnedBy(change, Inventory{}, owner) == owns, "%s", owner.Mark())
+		assert.Check(t, isOwnedBy(change, owner) == owns, "%s", owner.Mark())
 		assert.Check(t, !owner.ownsProfile("cdb-locked-1-q3"), "a profile without an id is a user's")
 	}
 	assert.Equal(t, len(profiles(filepath.Join(dir, "without AppArmor"))), 0)

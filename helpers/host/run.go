@@ -146,8 +146,8 @@ func (r *Run) Close() (Swept, error) {
 	return swept, err
 }
 
-// CloseAndCompare is [Run.Close]. It also returns the changes of the host since before for which the run is responsible. No
-// other run begins until they are known, so no other run has the number by then.
+// CloseAndCompare is [Run.Close]. It also returns the changes of the host since before, by whomever; see [OwnedBy] and [Unnamed].
+// No other run begins until they are known, so no other run has the number by then.
 func (r *Run) CloseAndCompare(before Inventory) (Swept, []Change, error) { return r.close(before) }
 
 func (r *Run) close(before Inventory) (swept Swept, changes []Change, err error) {
@@ -176,7 +176,7 @@ func (r *Run) close(before Inventory) (swept Swept, changes []Change, err error)
 	if swept, err = SweepOwner(r.Owner); err == nil && before != nil {
 		var after Inventory
 		if after, err = TakeInventory(); err == nil {
-			changes = OwnedBy(Diff(before, after), before, r.Owner)
+			changes = Diff(before, after)
 		}
 	}
 	return swept, changes, errors.Join(err, removeRootIfIdle())

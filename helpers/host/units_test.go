@@ -28,7 +28,7 @@ func TestMarkedUnits_HaveTheMarkOfTheirQuestion(t *testing.T) {
 		question: true, NewOwner("1", "").withID("abc"): true,
 		NewOwner("1", "q4").withID("abc"): false, NewOwner("1", "q3").withID("def"): false, NewOwner("1", "q3"): false,
 	} {
-		assert.Check(t, isOwnedBy(change, Inventory{}, owner) == owns, "%s", owner.Mark())
+		assert.Check(t, isOwnedBy(change, owner) == owns, "%s", owner.Mark())
 	}
 	assert.Equal(t, len(markedUnits(filepath.Join(dir, "without systemd"))), 0)
 }

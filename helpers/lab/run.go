@@ -235,8 +235,12 @@ func (s *Session) finish(before host.Inventory) error {
 	if !swept.Empty() {
 		errs = append(errs, fmt.Errorf("the run left something outside of its questions, which was swept: %s", swept))
 	}
-	for _, c := range changes {
+	for _, c := range host.OwnedBy(changes, s.run.Owner) {
 		errs = append(errs, fmt.Errorf("the run changed the host: %s", c))
+	}
+	for _, c := range host.Unnamed(changes) {
+		fmt.Printf("cdblab: during the run appeared %s, a default directory of runc, crun or containerd, without a name of the lab in it: "+
+			"another program has made it, or one under test in spite of its configuration\n", c.Name)
 	}
 	return errors.Join(errs...)
 }

@@ -32,7 +32,7 @@ func (q *Q) describeState() string {
 		lines = append(lines, describeProcess(q, p))
 	}
 	show("processes", lines)
-	made := host.OwnedBy(host.Diff(q.before, q.TakeInventory()), q.before, q.Owner)
+	made := host.OwnedBy(host.Diff(q.before, q.TakeInventory()), q.Owner)
 	show("cgroups", cgroupsOf(made))
 	for _, kind := range []string{"mount", "FIFO", "socket file"} {
 		show(kind+"s", pick(made, kind, func(c host.Change) string { return c.Name }))

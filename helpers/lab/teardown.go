@@ -57,7 +57,7 @@ func (q *Q) verifyClean(before host.Inventory) {
 	}
 	var leftovers []host.Change
 	clean := retry.Until(slowness.Scale(leftoverTimeout), func() bool {
-		leftovers = q.ignoreOwnDirs(host.OwnedBy(host.Diff(before, q.TakeInventory()), before, q.Owner))
+		leftovers = q.ignoreOwnDirs(host.OwnedBy(host.Diff(before, q.TakeInventory()), q.Owner))
 		return len(leftovers) == 0
 	})
 	if clean {

@@ -34,7 +34,7 @@ func (c *Container) NoLeftovers(before host.Inventory) poll.Check {
 
 func (c *Container) leftovers(before, after host.Inventory) []string {
 	var out []string
-	for _, change := range host.OwnedBy(host.Diff(before, after), before, c.q.Owner) {
+	for _, change := range host.OwnedBy(host.Diff(before, after), c.q.Owner) {
 		switch {
 		case change.Kind == "cgroup" && !strings.Contains(change.Name, c.ID):
 			// A cgroup above the container's: the runtime makes it on its way down, and removes only the container's own.

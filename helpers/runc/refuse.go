@@ -36,7 +36,7 @@ func (c *Container) MustRefuseWithoutLeftovers(wantError string) lab.Result {
 	c.q.Helper()
 	before := c.q.TakeInventory()
 	r := c.MustRefuse(wantError)
-	for _, change := range host.OwnedBy(host.Diff(before, c.q.TakeInventory()), before, c.q.Owner) {
+	for _, change := range host.OwnedBy(host.Diff(before, c.q.TakeInventory()), c.q.Owner) {
 		// The parents of the container's cgroup stay: the runtime makes them on its way down, and removes only its own.
 		if parent := change.Kind == "cgroup" && !strings.HasSuffix(change.Name, c.ID); !parent {
 			c.q.Errorf("a refused create left something behind: %s", change)
