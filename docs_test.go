@@ -4,6 +4,7 @@ package cdblab
 
 import (
 	"flag"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+	"sigs.k8s.io/yaml"
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/syllabus"
@@ -168,4 +170,22 @@ func TestQuestions_RecoverFromAPanic(t *testing.T) {
 		got := strings.Count(string(source), "\n\tdefer q.Recover()\n")
 		assert.Check(t, cmp.Equal(got, n), "%s: write `defer q.Recover()` in the line after session.Question", name)
 	}
+}
+
+// A job that the gate does not need may fail, and the commit is green.
+func TestWorkflow_TheGateNeedsEachJob(t *testing.T) {
+	text, err := os.ReadFile(".github/workflows/lab.yml")
+	assert.NilError(t, err)
+	var workflow struct {
+		Jobs map[string]struct {
+			Needs []string
+			Steps []struct{ Run string }
+		}
+	}
+	assert.NilError(t, yaml.Unmarshal(text, &workflow))
+	gate := workflow.Jobs["gate"]
+	delete(workflow.Jobs, "gate")
+	assert.DeepEqual(t, slices.Sorted(slices.Values(gate.Needs)), slices.Sorted(maps.Keys(workflow.Jobs)))
+	assert.Equal(t, len(gate.Steps), 1)
+	assert.Equal(t, strings.Count(gate.Steps[0].Run, "success"), len(gate.Needs), "the gate expects a success of each job that it needs")
 }
