@@ -113,6 +113,18 @@ func TestRun_SaysThatItWasStopped(t *testing.T) {
 	assert.Equal(t, len(results.Times(results.Dir, "exec=")), 0, "its times say nothing about the next run")
 }
 
+// What the VM reports before the first test is how the run is prepared. After that it is a message of its own.
+func TestRun_ShowsWhatTheVMPrepares(t *testing.T) {
+	says := func(text string) string {
+		return `printf '%s\n' '{"Action":"output","Package":"cdblab","Output":"lab: ` + text + `\n"}'`
+	}
+	fakeGo(t, says("booting Linux 6.1 in the VM")+"; "+passed+"; "+says("1 asked; 3.1 s"))
+	code, out := said(t, func() int { return runMain([]string{"./go", "test", "."}) })
+	assert.Equal(t, code, 0)
+	assert.Check(t, cmp.Contains(out, "\nbooting Linux 6.1 in the VM\ncdblab: under test\n"))
+	assert.Check(t, cmp.Contains(out, "\nlab: 1 asked; 3.1 s\n"))
+}
+
 // Without go there is a message and no run.
 func TestRun_WithoutGo(t *testing.T) {
 	t.Chdir(t.TempDir())
