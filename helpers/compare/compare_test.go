@@ -302,7 +302,8 @@ func TestMatrix_RunsWithNothingInCommonAreNotCompared(t *testing.T) {
 	assert.Error(t, m.Comparable(), "no two of the runs have a question in common: a asks 1 (TestA …), b asks 2 (TestB …)")
 	assert.Check(t, cmp.Contains(m.Summary(), "Nothing is compared: no two of the runs"))
 
-	m = NewMatrix(append(ab, Column{Name: "c", Run: run(question("TestB"))}, Column{Name: "d", Run: &results.Run{Problems: []string{"It is empty."}}}))
+	empty := &results.Run{Problems: []string{"It is empty."}}
+	m = NewMatrix(append(ab, Column{Name: "c", Run: run(question("TestB"))}, Column{Name: "d", Run: empty}))
 	assert.NilError(t, m.Comparable())
 	assert.DeepEqual(t, m.Missing(), []string{
 		"a: the run has no question in common with another one. It asks 1 (TestA …)",
