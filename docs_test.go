@@ -4,6 +4,7 @@ package cdblab
 
 import (
 	"flag"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+	"sigs.k8s.io/yaml"
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/syllabus"
@@ -167,5 +169,64 @@ func TestQuestions_RecoverFromAPanic(t *testing.T) {
 		assert.NilError(t, err)
 		got := strings.Count(string(source), "\n\tdefer q.Recover()\n")
 		assert.Check(t, cmp.Equal(got, n), "%s: write `defer q.Recover()` in the line after session.Question", name)
+	}
+}
+
+// A job that the gate does not need may fail, and the commit is green.
+func TestWorkflow_TheGateNeedsEachJob(t *testing.T) {
+	text, err := os.ReadFile(".github/workflows/lab.yml")
+	assert.NilError(t, err)
+	var workflow struct {
+		Jobs map[string]struct {
+			Needs []string
+			Steps []struct{ Run string }
+		}
+	}
+	assert.NilError(t, yaml.Unmarshal(text, &workflow))
+	gate := workflow.Jobs["gate"]
+	delete(workflow.Jobs, "gate")
+	assert.DeepEqual(t, slices.Sorted(slices.Values(gate.Needs)), slices.Sorted(maps.Keys(workflow.Jobs)))
+	assert.Equal(t, len(gate.Steps), 1)
+	assert.Equal(t, strings.Count(gate.Steps[0].Run, "success"), len(gate.Needs), "the gate expects a success of each job that it needs")
+}
+
+// docs/releases.md names the question of each difference by its text, its file and its test. All three may be renamed or moved.
+func TestReleases_NamesTheQuestionOfEachDifference(t *testing.T) {
+	data, err := os.ReadFile("docs/releases.md")
+	assert.NilError(t, err)
+	text := string(data)
+	reference := regexp.MustCompile(`\[([^\]]+)\]\(\.\./(\w+_test\.go)\) \(` + "`(Test\\w+)`" + `\)`)
+	all := questions(t)
+	for _, r := range reference.FindAllStringSubmatch(text, -1) {
+		i := slices.IndexFunc(all, func(q syllabus.Question) bool { return q.Test == r[3] })
+		if i < 0 {
+			t.Errorf("docs/releases.md names %s, and there is no such question", r[3])
+			continue
+		}
+		assert.Check(t, cmp.DeepEqual(r[1:3], []string{all[i].Text, all[i].File}), "docs/releases.md: the text and the file of %s", r[3])
+	}
+	assert.Check(t, cmp.Equal(len(reference.FindAllString(text, -1)), strings.Count(text, "_test.go)")),
+		"docs/releases.md has a link to a file of questions without the name of the test: [Text](../file_test.go) (`TestX`)")
+	for paragraph := range strings.SplitSeq(text, "\n\n") {
+		if strings.HasPrefix(paragraph, "**") {
+			assert.Check(t, reference.MatchString(paragraph), "no question shows this difference:\n%s", paragraph)
+		}
+	}
+	_, err = os.Stat("docs/releases-containerd.csv")
+	assert.Check(t, cmp.Equal(strings.Contains(text, "The table is not recorded yet"), os.IsNotExist(err)),
+		"docs/releases.md says that containerd's table is not recorded yet, until docs/releases-containerd.csv is there: %v", err)
+}
+
+func TestDocs_LinksLeadToFiles(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	assert.NilError(t, err)
+	link := regexp.MustCompile(`\]\(([^)#:]+)[^):]*\)`) // not to a place in the page itself, and not to another site
+	for _, page := range append(pages, "README.md", "CONTRIBUTING.md", "deploy/kubernetes/README.md") {
+		text, err := os.ReadFile(page)
+		assert.NilError(t, err)
+		for _, l := range link.FindAllStringSubmatch(string(text), -1) {
+			_, err := os.Stat(filepath.Join(filepath.Dir(page), l[1]))
+			assert.Check(t, err, "%s has the link %s", page, l[1])
+		}
 	}
 }

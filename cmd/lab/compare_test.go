@@ -198,6 +198,28 @@ func TestMatrix_GoesOnWithoutARun(t *testing.T) {
 	assert.NilError(t, writeMatrix("out", m))
 }
 
+func TestMatrix_ExitCodes(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for name, content := range map[string]string{
+		"a.json": stream("sha256:1", "there"), "b.json": stream("sha256:2", "gone"),
+		"other.json": strings.ReplaceAll(stream("", ""), "TestX", "TestY"),
+	} {
+		assert.NilError(t, os.WriteFile(name, []byte(content), 0o644))
+	}
+	for _, row := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"a.json", "b.json"}, exitSame},
+		{[]string{"a.json", "other.json"}, exitNotCompared},           // two runs with nothing in common
+		{[]string{"a.json", "b.json", "other.json"}, exitNotCompared}, // one run with nothing in common
+		{[]string{"a.json", "missing.json"}, exitNotCompared},
+		{[]string{"a.json"}, exitNotCompared},
+	} {
+		assert.Check(t, cmp.Equal(matrixMain(row.args), row.want), "%q", row.args)
+	}
+}
+
 func TestSourceDigest_IsOfTheTestBinary(t *testing.T) {
 	t.Chdir(t.TempDir())
 	digest := func(file string) string {

@@ -22,7 +22,7 @@ import (
 const matrixDir = ".lab/matrix"
 
 // matrixMain compares many runs: one for each combination of the values of its variables. The exit code is 2 if a run could not
-// be made. The others are compared all the same.
+// be made, or has no question in common with another one. The others are compared all the same.
 func matrixMain(args []string) int {
 	set := flag.NewFlagSet("lab matrix", flag.ExitOnError)
 	r := runner{}
@@ -54,9 +54,16 @@ directories, streams or facts.json of further runs. A matrix that was stopped go
 		logf("matrix: %v", err)
 		return exitNotCompared
 	}
+	if err := m.Comparable(); err != nil {
+		logf("matrix: %v\n  what to do: name runs that ask the same questions", err)
+		return exitNotCompared
+	}
 	fmt.Println(m.Summary())
 	for _, missing := range m.Missing() {
 		fmt.Printf("! %s\n", missing)
+	}
+	for _, warning := range m.Warnings() {
+		fmt.Printf("! %s\n", warning)
 	}
 	fmt.Printf("page: %s\ntable: %s\n", filepath.Join(*out, "index.html"), filepath.Join(*out, "matrix.csv"))
 	if len(m.Missing()) > 0 {

@@ -6,9 +6,12 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"gotest.tools/v3/assert"
@@ -110,6 +113,18 @@ func TestRun_SaysThatItWasStopped(t *testing.T) {
 	assert.Equal(t, len(results.Times(results.Dir, "exec=")), 0, "its times say nothing about the next run")
 }
 
+// What the VM reports before the first test is how the run is prepared. After that it is a message of its own.
+func TestRun_ShowsWhatTheVMPrepares(t *testing.T) {
+	says := func(text string) string {
+		return `printf '%s\n' '{"Action":"output","Package":"cdblab","Output":"lab: ` + text + `\n"}'`
+	}
+	fakeGo(t, says("booting Linux 6.1 in the VM")+"; "+passed+"; "+says("1 asked; 3.1 s"))
+	code, out := said(t, func() int { return runMain([]string{"./go", "test", "."}) })
+	assert.Equal(t, code, 0)
+	assert.Check(t, cmp.Contains(out, "\nbooting Linux 6.1 in the VM\ncdblab: under test\n"))
+	assert.Check(t, cmp.Contains(out, "\nlab: 1 asked; 3.1 s\n"))
+}
+
 // Without go there is a message and no run.
 func TestRun_WithoutGo(t *testing.T) {
 	t.Chdir(t.TempDir())
@@ -132,6 +147,96 @@ var errFull = errors.New("no space left on device")
 type failingWriter struct{}
 
 func (failingWriter) Write([]byte) (int, error) { return 0, errFull }
+
+// said runs a function, and returns its exit code with what it has printed to standard output.
+func said(t *testing.T, main func() int) (int, string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "stdout")
+	f, err := os.Create(file)
+	assert.NilError(t, err)
+	defer f.Close()
+	was := os.Stdout
+	os.Stdout = f
+	defer func() { os.Stdout = was }()
+	return main(), readFile(t, file)
+}
+
+// A file of the results that cannot be written keeps no other one from being written. But the run is not green: a CI would take the
+// results for complete.
+func TestRun_SaysWhichResultsCouldNotBeWritten(t *testing.T) {
+	fakeGo(t, `while [ "$1" != -outputdir ]; do shift; done; mkdir "$2/index.html"; `+passed)
+	code, out := said(t, func() int { return runMain([]string{"./go", "test", "."}) })
+	assert.Equal(t, code, 1)
+	assert.Check(t, cmp.Regexp(`The results could not be written in full: write .*/index.html: `, out))
+	assert.Check(t, cmp.Contains(out, "\n1 passed, 0 failed, 1 skipped\n"))
+	entries, err := os.ReadDir(latest(""))
+	assert.NilError(t, err)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	assert.DeepEqual(t, names, []string{
+		results.FactsFile, results.NotebookFile, results.JUnitFile, results.StreamFile, results.SummaryFile,
+		results.TranscriptsDir,
+	})
+	assert.Check(t, len(results.Times(results.Dir, "exec=")) > 0)
+}
+
+// onFullDisk says to a test that it runs in a mount namespace of its own.
+const onFullDisk = "CDB_TEST_ON_FULL_DISK"
+
+// Nothing is left of a file that does not fit on the disk: half a facts.json would be compared as a whole one.
+func TestRun_OnAFullDisk(t *testing.T) {
+	if os.Getenv(onFullDisk) == "" {
+		inMountNamespace(t, onFullDisk)
+		return
+	}
+	// The disk fills up when the run has ended, and before its results are written.
+	fakeGo(t, `dd if=/dev/zero of=.lab/results/filler bs=4k 2>/dev/null; `+passed)
+	assert.NilError(t, os.MkdirAll(results.Dir, 0o755))
+	if err := syscall.Mount("tmpfs", results.Dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("this machine lets no user mount a small file system: %v; run the test as root", err)
+	}
+	t.Cleanup(func() { assert.Check(t, syscall.Unmount(results.Dir, syscall.MNT_DETACH)) })
+	code, out := said(t, func() int { return runMain([]string{"./go", "test", "."}) })
+	assert.Equal(t, code, 1)
+	assert.Check(t, cmp.Contains(out, "store the stream: write .lab/results/"))
+	assert.Check(t, cmp.Contains(out, "The results could not be written in full: "))
+	for _, name := range []string{results.FactsFile, results.NotebookFile, results.SummaryFile, results.JUnitFile} {
+		assert.Check(t, cmp.Regexp("write .lab/results/[-0-9T]+/"+name+": .*no space left on device", out))
+		_, err := os.Stat(latest(name))
+		assert.Check(t, os.IsNotExist(err), "%s is there: %v", name, err)
+	}
+	assert.Check(t, cmp.Contains(out, "\n1 passed, 0 failed, 1 skipped\n"), "the run itself goes on")
+	entries, err := os.ReadDir(latest(""))
+	assert.NilError(t, err)
+	for _, e := range entries {
+		assert.Check(t, e.Name() == results.StreamFile || e.IsDir(), "%s is left, and is not complete", e.Name())
+	}
+}
+
+// inMountNamespace runs the test once more, in a mount namespace of its own, where the variable is set. No other process sees a mount
+// of it.
+func inMountNamespace(t *testing.T, variable string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), variable+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOSPC) { // ENOSPC: max_user_namespaces is 0
+		t.Skipf("this machine lets no user make a mount namespace: %v; run the test as root", err)
+	}
+	assert.NilError(t, err, "%s", out)
+	if _, reason, skipped := bytes.Cut(out, []byte("run_test.go:")); skipped && bytes.Contains(out, []byte("--- SKIP")) {
+		t.Skipf("%s", reason)
+	}
+	assert.Check(t, cmp.Contains(string(out), "--- PASS: "+t.Name()))
+}
 
 func TestWriteFile_SaysThatTheDiskIsFull(t *testing.T) {
 	err := writeFile("/dev/full", func(w io.Writer) error {

@@ -295,6 +295,51 @@ func TestMatrix_ComparesVerdictsWithoutTheirMessages(t *testing.T) {
 	assert.Equal(t, m.Questions[0].Rows[0].Label(), "verdict of part")
 }
 
+// A row needs two runs that say something. So runs that have no question in common have no row, and are not equal.
+func TestMatrix_RunsWithNothingInCommonAreNotCompared(t *testing.T) {
+	ab := []Column{{Name: "a", Run: run(question("TestA"))}, {Name: "b", Run: run(question("TestB"), question("TestC"))}}
+	m := NewMatrix(ab)
+	assert.Error(t, m.Comparable(), "no two of the runs have a question in common: a asks 1 (TestA …), b asks 2 (TestB …)")
+	assert.Check(t, cmp.Contains(m.Summary(), "Nothing is compared: no two of the runs"))
+
+	empty := &results.Run{Problems: []string{"It is empty."}}
+	m = NewMatrix(append(ab, Column{Name: "c", Run: run(question("TestB"))}, Column{Name: "d", Run: empty}))
+	assert.NilError(t, m.Comparable())
+	assert.DeepEqual(t, m.Missing(), []string{
+		"a: the run has no question in common with another one. It asks 1 (TestA …)",
+		"d: the run has no questions: It is empty.",
+	})
+
+	// While the first run is there, the others are still to be made.
+	assert.NilError(t, NewMatrix(ab[:1]).Comparable())
+	assert.Equal(t, len(NewMatrix(ab[:1]).Missing()), 0)
+	assert.NilError(t, NewMatrix([]Column{ab[0], {Name: "e", Err: errors.New("it does not build")}}).Comparable())
+}
+
+func TestMatrix_SaysWhatIsNotComplete(t *testing.T) {
+	failed := func() *results.Question { return ended(question("TestX"), results.Failed, "error", "it broke") }
+	a, b, c := run(failed(), question("TestA")), run(failed()), run(failed(), question("TestA"))
+	a.Stack.Chapter, b.Stack.Chapter = "sha256:1", "sha256:2"
+	b.Problems = []string{"The stream ends before the run does."}
+	c.FailedAtEnd, c.Lines = true, []string{"cdblab: the run changed the host: a mount is left", "FAIL"}
+	m := NewMatrix([]Column{{Name: "a", Run: a}, {Name: "b", Run: b}, {Name: "c", Run: c}, {Name: "d", Err: errors.New("no")}})
+	want := []string{
+		"The questions themselves are not the same in all runs: other versions of the lab asked those of b. A difference may be the lab's.",
+		"b: The stream ends before the run does.",
+		"b: it has not asked 1 question of other runs: TestA.",
+		"c: the run failed, though no question did: the run changed the host: a mount is left",
+		"TestX failed in all runs: what it did not observe is not compared.",
+	}
+	assert.DeepEqual(t, m.Warnings(), want)
+	var page strings.Builder
+	assert.NilError(t, WriteMatrixHTML(&page, m))
+	for _, warning := range want {
+		assert.Check(t, cmp.Contains(page.String(), strings.ReplaceAll(warning, "'", "&#39;")))
+	}
+	same := NewMatrix([]Column{{Name: "a", Run: run(question("TestX"))}, {Name: "b", Run: run(question("TestX"))}})
+	assert.Equal(t, len(same.Warnings()), 0)
+}
+
 // The page has six colours. A missing value has none, and no two values have the same one.
 func TestSpans_HaveAGroupForEachValue(t *testing.T) {
 	row := Row{Cells: []Cell{

@@ -237,6 +237,9 @@ func (r Row) Label() string { return Difference{Kind: r.Kind, Name: r.Name}.Labe
 
 // Summary counts the rows in a sentence.
 func (m *Matrix) Summary() string {
+	if err := m.Comparable(); err != nil {
+		return "Nothing is compared: " + err.Error() + "."
+	}
 	rows, made := 0, 0
 	for _, q := range m.Questions {
 		rows += len(q.Rows)
@@ -250,15 +253,124 @@ func (m *Matrix) Summary() string {
 		count(rows, "row"), count(len(m.Questions), "question"))
 }
 
-// Missing returns a sentence for each column that has no run.
+// Comparable returns an error if there are several runs, and no question is in two of them: then no row differs, and yet the runs
+// are not equal.
+func (m *Matrix) Comparable() error {
+	var runs []string
+	for i, c := range m.Columns {
+		if c.Run == nil {
+			continue
+		}
+		runs = append(runs, fmt.Sprintf("%s asks %s", c.Name, asks(c.Run)))
+		if m.inCommon(i) > 0 {
+			return nil
+		}
+	}
+	if len(runs) < 2 {
+		return nil // the only run: the others are missing, or still to be made
+	}
+	return fmt.Errorf("no two of the runs have a question in common: %s", strings.Join(runs, ", "))
+}
+
+// inCommon returns how many questions of a column some other column has asked as well.
+func (m *Matrix) inCommon(column int) int {
+	n := 0
+	for _, q := range m.Columns[column].Run.Questions {
+		if slices.ContainsFunc(slices.Concat(m.Columns[:column], m.Columns[column+1:]), func(c Column) bool {
+			return c.Run != nil && c.Run.Question(q.Test) != nil
+		}) {
+			n++
+		}
+	}
+	return n
+}
+
+// asks says in words how many questions a run asks, and which one is the first.
+func asks(run *results.Run) string {
+	if len(run.Questions) == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("%d (%s …)", len(run.Questions), run.Questions[0].Test)
+}
+
+// Missing returns a sentence for each column that is not compared: it has no run, or its run has no question in common with another one.
 func (m *Matrix) Missing() []string {
 	var out []string
+	runs := 0
 	for _, c := range m.Columns {
-		if c.Err != nil {
+		if c.Run != nil {
+			runs++
+		}
+	}
+	for i, c := range m.Columns {
+		switch {
+		case c.Err != nil:
 			out = append(out, fmt.Sprintf("%s: %v", c.Name, c.Err))
+		case c.Run != nil && len(c.Run.Questions) == 0:
+			out = append(out, fmt.Sprintf("%s: the run has no questions%s", c.Name, problems(c.Run)))
+		case c.Run != nil && runs > 1 && m.inCommon(i) == 0:
+			out = append(out, fmt.Sprintf("%s: the run has no question in common with another one. It asks %s", c.Name, asks(c.Run)))
 		}
 	}
 	return out
+}
+
+// Warnings say what makes a matrix less than complete. Cells of a question that a column has not asked say nothing, and a row in which
+// only one column says something is no row of the matrix.
+func (m *Matrix) Warnings() []string {
+	var out []string
+	if others := m.otherChapters(); len(others) > 0 {
+		out = append(out, fmt.Sprintf("The questions themselves are not the same in all runs: other versions of the lab asked those of %s. "+
+			"A difference may be the lab's.", list(others)))
+	}
+	for i, c := range m.Columns {
+		if c.Run == nil {
+			continue
+		}
+		out = append(out, problemsOf(c.Name, c.Run)...)
+		notAsked := slices.DeleteFunc(m.tests(), func(test string) bool { return c.Run.Question(test) != nil })
+		if len(notAsked) > 0 && m.inCommon(i) > 0 {
+			out = append(out, fmt.Sprintf("%s: it has not asked %s of other runs: %s.", c.Name, count(len(notAsked), "question"), list(notAsked)))
+		}
+	}
+	for _, test := range m.tests() {
+		if m.failedInAll(test) {
+			out = append(out, fmt.Sprintf("%s failed in all runs: what it did not observe is not compared.", test))
+		}
+	}
+	return out
+}
+
+// otherChapters returns the names of the columns whose questions have another source than those of the first column. A run that did
+// not record its source says nothing about it.
+func (m *Matrix) otherChapters() []string {
+	var out []string
+	first := ""
+	for _, c := range m.Columns {
+		if c.Run == nil || c.Run.Stack == nil || c.Run.Stack.Chapter == "" {
+			continue
+		}
+		first = cmp.Or(first, c.Run.Stack.Chapter)
+		if c.Run.Stack.Chapter != first {
+			out = append(out, c.Name)
+		}
+	}
+	return out
+}
+
+// failedInAll reports whether a question failed in each of several runs that asked it.
+func (m *Matrix) failedInAll(test string) bool {
+	n := 0
+	for _, c := range m.Columns {
+		if c.Run == nil || c.Run.Question(test) == nil {
+			continue
+		}
+		if c.Run.Question(test).Verdict != results.Failed {
+			return false
+		}
+		n++
+	}
+	return n > 1
 }
 
 // WriteCSV writes a matrix for a spreadsheet.

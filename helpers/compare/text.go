@@ -96,21 +96,8 @@ func (c *Comparison) Warnings() []string {
 	if c.chaptersDiffer() {
 		out = append(out, "The questions themselves are not the same in A and B: another version of the lab asked them. A difference may be the lab's.")
 	}
-	for _, s := range []struct {
-		letter string
-		Side
-	}{{"A", c.A}, {"B", c.B}} {
-		for _, p := range s.Run.Problems {
-			out = append(out, s.letter+": "+p)
-		}
-		if s.Run.FailedAtEnd {
-			warning := s.letter + ": the run failed, though no question did"
-			if last := trial.LastWord(s.Run.Lines); last != "" {
-				warning += ": " + last
-			}
-			out = append(out, warning)
-		}
-	}
+	out = append(out, problemsOf("A", c.A.Run)...)
+	out = append(out, problemsOf("B", c.B.Run)...)
 	if n := len(c.OnlyA); n > 0 {
 		out = append(out, fmt.Sprintf("%s in A only: %s.", asked(n), list(c.OnlyA)))
 	}
@@ -121,6 +108,22 @@ func (c *Comparison) Warnings() []string {
 		if other := c.B.Run.Question(q.Test); other != nil && q.Verdict == results.Failed && other.Verdict == results.Failed {
 			out = append(out, fmt.Sprintf("%s failed in both runs: what it did not observe is not compared.", q.Test))
 		}
+	}
+	return out
+}
+
+// problemsOf says what is wrong with a run as a whole, each sentence with the name of the run.
+func problemsOf(name string, run *results.Run) []string {
+	var out []string
+	for _, p := range run.Problems {
+		out = append(out, name+": "+p)
+	}
+	if run.FailedAtEnd {
+		warning := name + ": the run failed, though no question did"
+		if last := trial.LastWord(run.Lines); last != "" {
+			warning += ": " + last
+		}
+		out = append(out, warning)
 	}
 	return out
 }

@@ -47,7 +47,7 @@ func TestPlain_ShowsTheNotesOfTheOnlyQuestion(t *testing.T) {
 
 // Programs find the closing line: it stands alone, and only the place of the results comes after it.
 func TestPlain_ClosesWithTheNumbers(t *testing.T) {
-	closing := regexp.MustCompile(`\n\d+ passed, \d+ failed(, \d+ skipped)?\n[^\n]+\n$`)
+	closing := regexp.MustCompile(`\n\d+ passed, \d+ failed(, \d+ skipped)?(, \d+ parts? skipped)?\n[^\n]+\n$`)
 	for name, stream := range map[string]string{
 		"a run":    read(t, "testdata/stream.json"),
 		"cut":      read(t, "testdata/stream.json")[:30_000],
@@ -57,6 +57,25 @@ func TestPlain_ClosesWithTheNumbers(t *testing.T) {
 	} {
 		log := showPlain(stream, Options{})
 		assert.Check(t, closing.MatchString(log), "%s: the log ends with\n%s", name, log[max(0, len(log)-300):])
+	}
+}
+
+// The list of skips names parts of questions as well. The closing line counts them, so that the two agree.
+func TestPlain_CountsSkippedParts(t *testing.T) {
+	part := func(name string) string {
+		return `{"Action":"run","Test":"TestTask_X/` + name + `"}` + "\n" + `{"Action":"skip","Test":"TestTask_X/` + name + `"}` + "\n"
+	}
+	question := `{"Action":"run","Test":"TestTask_X"}
+{"Action":"attr","Test":"TestTask_X","Key":"question","Value":"What is x?"}
+`
+	const fact = `{"Action":"attr","Test":"TestTask_X","Key":"fact","Value":"{\"name\":\"x\",\"value\":\"1\"}"}` + "\n"
+	const pass = `{"Action":"pass","Test":"TestTask_X","Elapsed":1.5}` + "\n" + `{"Action":"pass"}` + "\n"
+	for stream, want := range map[string]string{
+		question + fact + part("a") + pass:             "\n1 passed, 0 failed, 1 part skipped\n",
+		question + fact + part("a") + part("b") + pass: "\n1 passed, 0 failed, 2 parts skipped\n",
+		question + part("a") + part("b") + pass:        "\n0 passed, 0 failed, 1 skipped\n", // the question has shown nothing
+	} {
+		assert.Check(t, cmp.Contains(showPlain(stream, Options{}), want))
 	}
 }
 

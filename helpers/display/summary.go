@@ -23,26 +23,26 @@ func (s style) of(q *results.Question, verbose bool) []string {
 	return s.ended(q)
 }
 
-// summary returns the end of a display: what was skipped; the five questions of the chapter; what failed, in full; the numbers.
+// summary returns the end of a display: the five questions of the chapter; what was skipped; what failed, in full; the numbers.
 func (s style) summary(run *results.Run, skipped []string, where string) []string {
 	var out []string
 	heading := func(format string, args ...any) {
 		out = append(out, "", s.bold(fmt.Sprintf(format, args...)), "")
 	}
-	if len(skipped) > 0 {
-		title := "What was skipped, and why"
-		if slices.ContainsFunc(skipped, func(line string) bool { return partOfQuestion.MatchString(line) }) {
-			title += " (a name with / is a part of a question)" // the numbers at the end count questions
-		}
-		heading("%s", title)
-		for _, line := range skipped {
-			out = append(out, s.folded(line)...)
-		}
-	}
 	if chapter := chapter(run); 0 < len(chapter) && len(chapter) < len(run.Questions) {
 		heading("The questions of the chapter")
 		for _, q := range chapter {
 			out = append(out, s.ended(q)...)
+		}
+	}
+	if len(skipped) > 0 {
+		title := "What was skipped, and why"
+		if slices.ContainsFunc(skipped, func(line string) bool { return partOfQuestion.MatchString(line) }) {
+			title += " (a name with / is a part of a question)" // the numbers at the end count both
+		}
+		heading("%s", title)
+		for _, line := range skipped {
+			out = append(out, s.folded(line)...)
 		}
 	}
 	if bad := failed(run); len(bad) > 0 {
@@ -123,6 +123,9 @@ func (s style) closing(run *results.Run) string {
 	line := fmt.Sprintf("%d passed, %d failed", run.Count(results.Answered), len(failed(run)))
 	if n := run.Count(results.Skipped); n > 0 {
 		line += fmt.Sprintf(", %d skipped", n)
+	}
+	if n := run.SkippedParts(); n > 0 {
+		line += ", " + count(n, "part") + " skipped"
 	}
 	if run.Verdict == results.Answered {
 		return s.green(line)

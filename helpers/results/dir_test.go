@@ -1,9 +1,13 @@
 package results
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +26,28 @@ func TestNewDir_TwoRunsOfOneSecondAreApart(t *testing.T) {
 		assert.NilError(t, err)
 		assert.Equal(t, target, want)
 	}
+}
+
+// A file is there whole or not at all: a reader of the results may come at any time, and the disk may be full.
+func TestReplaceFile_LeavesTheOldFileIfTheNewOneIsNotComplete(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, FactsFile)
+	write := func(text string, err error) error {
+		return ReplaceFile(file, func(w io.Writer) error {
+			_, writeErr := io.WriteString(w, text)
+			return errors.Join(writeErr, err)
+		})
+	}
+	assert.NilError(t, write("whole", nil))
+	err := write(strings.Repeat("half", 5000), syscall.ENOSPC)
+	assert.Error(t, err, "write "+file+": no space left on device")
+	assert.ErrorIs(t, err, syscall.ENOSPC)
+	data, err := os.ReadFile(file)
+	assert.NilError(t, err)
+	assert.Equal(t, string(data), "whole")
+	entries, err := os.ReadDir(dir)
+	assert.NilError(t, err)
+	assert.Equal(t, len(entries), 1, "%v: a temporary file is left", entries)
 }
 
 // What the user has renamed, the link and the file of the times stay.

@@ -225,6 +225,11 @@ func (r *Reader) ofTest(e event, t *test) Change {
 			return Change{}
 		}
 		q.Verdict, q.Elapsed = verdicts[e.Action], elapsed
+		if q.Verdict == Answered && q.showedNothing() {
+			// go test lets a test pass of which all subtests were skipped.
+			q.Verdict, q.Answer = Skipped, ""
+			q.Logs = append(q.Logs, Log{Kind: "skip", Text: "all its parts were skipped, and it asserts nothing besides them"})
+		}
 		return Change{Kind: Ended, Question: q}
 	}
 	return Change{}

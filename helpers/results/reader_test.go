@@ -112,10 +112,59 @@ func TestRead_TellsWhyAPartOfAQuestionWasSkipped(t *testing.T) {
 		`"Action":"run","Test":"T/crun"`,
 		`"Action":"attr","Test":"T/crun","Key":"log","Value":"{\"kind\":\"skip\",\"text\":\"no crun: make deps\"}"`,
 		`"Action":"skip","Test":"T/crun"`,
+		`"Action":"attr","Test":"T","Key":"fact","Value":"{\"name\":\"state\",\"value\":\"stopped\"}"`,
 		`"Action":"pass","Test":"T"`,
 		`"Action":"pass"`,
 	)
 	assert.DeepEqual(t, run.Questions[0].Skips(), []Skip{{"TestLifecycle_WhatDoesKillDo/crun", "no crun: make deps"}})
+	assert.Equal(t, run.SkippedParts(), 1)
+	assert.Equal(t, run.Headline(), "passed: 1 questions, 1 answered, 0 failed, 0 skipped, 1 parts skipped")
+}
+
+// go test lets a test pass of which all subtests were skipped. Its answer was not seen.
+func TestRead_AQuestionThatShowedNothingWasSkipped(t *testing.T) {
+	fact := `"Action":"attr","Test":"T","Key":"fact","Value":"{\"name\":\"state\",\"value\":\"stopped\"}"`
+	skip := func(subtest string) []string {
+		return []string{
+			`"Action":"run","Test":"T/` + subtest + `"`,
+			`"Action":"attr","Test":"T/` + subtest + `","Key":"log","Value":"{\"kind\":\"skip\",\"text\":\"no crun: make deps\"}"`,
+			`"Action":"skip","Test":"T/` + subtest + `"`,
+		}
+	}
+	pass := func(subtest string) []string {
+		return []string{`"Action":"run","Test":"T/` + subtest + `"`, `"Action":"pass","Test":"T/` + subtest + `"`}
+	}
+	for name, row := range map[string]struct {
+		body  []string
+		want  Verdict
+		parts int
+	}{
+		"all parts":                           {append(skip("a"), skip("b")...), Skipped, 0},
+		"the only part of a part":             {append(pass("a"), skip("a/b")...), Skipped, 0},
+		"one of two parts":                    {append(skip("a"), pass("b")...), Answered, 1},
+		"all parts of a question with a fact": {append(skip("a"), fact), Answered, 1},
+		"all parts of a question with a control": {
+			append(skip("a"), `"Action":"attr","Test":"T","Key":"control","Value":"{\"number\":1,\"text\":\"without it\"}"`), Answered, 1,
+		},
+		"all parts of a question with a clause": {
+			append(skip("a"), `"Action":"attr","Test":"T","Key":"clause","Value":"{\"text\":\"Kill: MUST\",\"met\":true}"`), Answered, 1,
+		},
+		"no parts": {nil, Answered, 0},
+	} {
+		events := append([]string{
+			`"Action":"run","Test":"T"`, `"Action":"attr","Test":"T","Key":"question","Value":"Q?"`,
+			`"Action":"attr","Test":"T","Key":"answer","Value":"It ends."`,
+		}, row.body...)
+		run := read(t, append(events, `"Action":"pass","Test":"T"`, `"Action":"pass"`)...)
+		q := run.Questions[0]
+		assert.Check(t, cmp.Equal(q.Verdict, row.want), name)
+		assert.Check(t, cmp.Equal(run.SkippedParts(), row.parts), name)
+		assert.Check(t, cmp.Equal(q.Answer == "", row.want == Skipped), name)
+		if skips := q.Skips(); row.want == Skipped {
+			last := skips[len(skips)-1]
+			assert.Check(t, cmp.DeepEqual(last, Skip{q.Test, "all its parts were skipped, and it asserts nothing besides them"}), name)
+		}
+	}
 }
 
 // go test takes what the VM says about its own failure for output of the question that is asked then.

@@ -217,6 +217,18 @@ func (q *Question) Skips() []Skip {
 	return out
 }
 
+// showedNothing reports whether all subtests of a question were skipped, and the question has recorded neither a fact nor a clause
+// nor a control. A subtest that has subtests itself counts by these.
+func (q *Question) showedNothing() bool {
+	for _, s := range q.Subtests {
+		hasParts := slices.ContainsFunc(q.Subtests, func(o *Subtest) bool { return strings.HasPrefix(o.Name, s.Name+"/") })
+		if s.Verdict != Skipped && !hasParts {
+			return false
+		}
+	}
+	return len(q.Subtests) > 0 && len(q.Facts())+len(q.Clauses())+q.Controls() == 0
+}
+
 // A Skip is a question, or a subtest of one, that was skipped.
 type Skip struct{ Test, Reason string }
 
@@ -262,6 +274,19 @@ func (r *Run) Count(v Verdict) int {
 	return n
 }
 
+// SkippedParts returns how many subtests were skipped of questions that were not skipped as a whole.
+func (r *Run) SkippedParts() int {
+	n := 0
+	for _, q := range r.Asked() {
+		for _, s := range q.Subtests {
+			if q.Verdict != Skipped && s.Verdict == Skipped {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // Sort sorts the questions in the order of the names of their tests. Tests that it does not name come last, by their names.
 func (r *Run) Sort(tests []string) {
 	place := map[string]int{}
@@ -283,6 +308,9 @@ func (r *Run) Headline() string {
 	word := map[Verdict]string{Answered: "passed", Failed: "failed", Skipped: "skipped", Unfinished: "did not end"}[r.Verdict]
 	line := fmt.Sprintf("%s: %d questions, %d answered, %d failed, %d skipped", word, len(r.Asked()),
 		r.Count(Answered), r.Count(Failed), r.Count(Skipped))
+	if n := r.SkippedParts(); n > 0 {
+		line += fmt.Sprintf(", %d parts skipped", n)
+	}
 	if n := r.Count(Unfinished); n > 0 {
 		line += fmt.Sprintf(", %d without a verdict", n)
 	}

@@ -194,6 +194,7 @@ func (c *Command) startLab(
 	defer disks.work.Close()
 	job := newJob(program, *conf, append([]string{"CDB_CGROUP=" + conf.Cgroup}, toolEnv...), sameFile(c.Stdout, c.Stderr))
 	job.Cgroup = conf.Cgroup
+	c.Log("booting Linux %s in the VM", k.release) // without KVM this takes long enough for a reader to wonder
 	m, err := q.start(*conf, k, disks, "", guestPorts...)
 	return m, job, err
 }

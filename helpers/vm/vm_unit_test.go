@@ -8,9 +8,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -230,6 +232,55 @@ func TestWriteImage_ForgivesAFileThatVanished(t *testing.T) {
 	files.addHostFile("/bin/runc", filepath.Join(dir, "runc"), 0o755)
 	_, err = write()
 	assert.ErrorIs(t, err, fs.ErrNotExist)
+}
+
+// fakeKernel writes a file that begins as a kernel of this architecture. Its release is 6.1.0-fake.
+func fakeKernel(t *testing.T) string {
+	t.Helper()
+	head := make([]byte, 0x1000)
+	if runtime.GOARCH == "arm64" {
+		copy(head[0x38:], "ARM\x64")
+	} else {
+		copy(head[0x202:], "HdrS")
+		head[0x20f] = 1 // the version is at 0x300
+		copy(head[0x300:], "6.1.0-fake (debian)")
+	}
+	file := filepath.Join(t.TempDir(), "vmlinuz-6.1.0-fake")
+	assert.NilError(t, os.WriteFile(file, head, 0o644))
+	return file
+}
+
+// A boot may take longer than all that is reported before it. Without a message the display shows what came before.
+func TestCommand_ReportsThatItBoots(t *testing.T) {
+	fakeQEMU(t, `case "$*" in *--version*) echo QEMU emulator version 9.0.0;; *) echo no such machine >&2; exit 1;; esac`)
+	module, err := filepath.Abs("../..")
+	assert.NilError(t, err)
+	cache, err := NewCache(t.TempDir())
+	assert.NilError(t, err)
+	cache.Module = module
+	for _, tool := range tools.All {
+		if tool.Name == "busybox" { // the rootfs has to be a static executable
+			if _, err := tool.Find(module); err != nil {
+				t.Skipf("there is no static busybox: %v; make deps installs it", err)
+			}
+		} else if tool.Need == tools.Required {
+			program := filepath.Join(t.TempDir(), tool.Name)
+			assert.NilError(t, os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755))
+			t.Setenv(tool.Env, program)
+		}
+	}
+	self, err := os.Executable()
+	assert.NilError(t, err)
+	t.Chdir(t.TempDir())
+	var logged []string
+	c := &Command{
+		Config: Config{Cgroup: "v2", Accel: "tcg", Memory: defaultMemory, Kernel: fakeKernel(t)},
+		Args:   []string{self}, Cache: cache, Stdout: io.Discard, Stderr: io.Discard,
+		Log: func(format string, args ...any) { logged = append(logged, fmt.Sprintf(format, args...)) },
+	}
+	_, err = c.Run(t.Context())
+	assert.ErrorContains(t, err, "no such machine")
+	assert.Check(t, len(logged) > 0 && logged[len(logged)-1] == "booting Linux 6.1.0-fake in the VM", "%q", logged)
 }
 
 // A disk image that lies in the checkout does not get into the image with the source tree.

@@ -30,6 +30,12 @@ type Person struct {
 // SitDown starts the program on a terminal of its own, which has its output. Its standard input is /dev/null, as under go test.
 func SitDown(tb testing.TB, cmd *exec.Cmd) *Person {
 	tb.Helper()
+	return SitDownFor(tb, cmd, patience)
+}
+
+// SitDownFor is SitDown with another patience, for a program that boots a machine.
+func SitDownFor(tb testing.TB, cmd *exec.Cmd, patience time.Duration) *Person {
+	tb.Helper()
 	master, path, err := console.NewPty()
 	assert.NilError(tb, err)
 	slave, err := os.OpenFile(path, os.O_RDWR|syscall.O_NOCTTY, 0)
