@@ -72,6 +72,22 @@ func TestBadInput_IsReported(t *testing.T) {
 	}
 }
 
+// A run in which only the selected subtest was skipped has answered nothing, although the question around it has passed.
+func TestSkippedSubtest_IsNoAnswer(t *testing.T) {
+	before := takeInventory(t)
+	cmd := shell(t, `crun=$(command -v crun) && mount --bind /dev/null "$crun"
+		exec "$LAB" -test.run=Bundle_CanRuncRunContainerdsBundleByItself/crun`)
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	assert.Check(t, err != nil, "%s", out)
+	for _, words := range []string{
+		"1 questions asked: 0 answered, 0 failed, 1 skipped", "no question was answered", "this machine has no crun",
+	} {
+		assert.Check(t, cmp.Contains(string(out), words))
+	}
+	assertHostUnchanged(t, before)
+}
+
 // ownRun gives a shell in a mount namespace of its own a /run of its own.
 const ownRun = "mount -t tmpfs -o mode=755 tmpfs /run"
 
