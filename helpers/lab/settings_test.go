@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,20 +15,33 @@ import (
 
 	"cdblab/helpers/slowness"
 	"cdblab/helpers/syllabus"
+	"cdblab/helpers/tools"
 )
 
 func TestCheckSettings_RefusesAValueWithoutAMeaning(t *testing.T) {
-	for _, variable := range []string{disposableEnv, keepEnv, registryEnv, requireEnv, stepEnv, timeoutEnv} {
+	for _, variable := range settings {
 		t.Setenv(variable, "")
 	}
-	_, err := checkSettings()
+	_, err := CheckSettings()
 	assert.NilError(t, err)
 	for variable, values := range map[string]map[string]bool{
-		keepEnv:       {"": true, "0": true, "no": true, "false": true, "failed": true, "1": true, "faild": false, "all ": false},
-		timeoutEnv:    {"": true, "90s": true, "5m": true, "5": false, "-1s": false, "0": false, "soon": false},
-		disposableEnv: {"": true, "yes": true, "no": true, "1": false, "YES": false},
-		requireEnv:    {"": true, "all": true, "some": false},
-		stepEnv:       {"": true, "1": true, "0": true, "yes": false},
+		keepEnv:           {"": true, "0": true, "no": true, "false": true, "failed": true, "1": true, "faild": false, "all ": false},
+		timeoutEnv:        {"": true, "90s": true, "5m": true, "5": false, "-1s": false, "0": false, "soon": false},
+		disposableEnv:     {"": true, "yes": true, "no": true, "1": false, "YES": false},
+		requireEnv:        {"": true, "all": true, "some": false},
+		stepEnv:           {"": true, "1": true, "0": true, "yes": false},
+		"CDB_DISK_PINNED": {"": true, "1": true, "0": true, "yes": false},
+		tools.PinnedEnv: {
+			"": true, "CDB_RUNC": true, "CDB_CTR,CDB_SHIM,CDB_BUSYBOX": true,
+			"runc": false, "CDB_RUNC CDB_CTR": false, "CDB_RUNC, CDB_CTR": false, "CDB_RUNC,": false, "all": false,
+		},
+		tools.ReleasesEnv: {"": true, t.TempDir(): true, "/no/such/directory": false, "/etc/passwd": false},
+		imageEnv: {
+			"": true, "docker.io/library/busybox:latest": true, "localhost/none:1": true, "127.0.0.1:5000/a/b:1": true,
+			"ghcr.io/a/b@sha256:" + strings.Repeat("0", 64): true,
+			"busybox": false, "busybox:latest": false, "docker.io/library/busybox": false, "https://docker.io/library/busybox:1": false,
+			"not an image": false, "localhost:1": false,
+		},
 		registryEnv: {
 			"": true, "127.0.0.1:5000": true, "127.0.0.1:0": true, "[::1]:5000": true,
 			"0.0.0.0:5000": false, ":5000": false, "192.0.2.1:5000": false, "127.0.0.1": false, "127.0.0.1:http": false,
@@ -37,7 +51,7 @@ func TestCheckSettings_RefusesAValueWithoutAMeaning(t *testing.T) {
 		t.Run(variable, func(t *testing.T) {
 			for value, good := range values {
 				t.Setenv(variable, value)
-				_, err := checkSettings()
+				_, err := CheckSettings()
 				assert.Check(t, cmp.Equal(err == nil, good), "%s=%q: %v", variable, value, err)
 				if !good {
 					assert.Check(t, cmp.ErrorContains(err, variable+"="+value))
