@@ -195,11 +195,22 @@ func TestJanitor_IsStartedByARunAlone(t *testing.T) {
 // reach the files. No program needs HOME.
 func TestCallersEnvironment_ChangesNothing(t *testing.T) {
 	before := takeInventory(t)
-	cmd := shell(t, `umask 077 && unset HOME && exec "$LAB" '`+chapterQuestions+"' 2>&1")
+	// The question about mounts asks for runc features.
+	cmd := shell(t, `umask 077 && unset HOME && exec "$LAB" '`+chapterQuestions+"|WhichMountsMayTheContainerWriteTo' 2>&1")
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET=/run/no-such-socket", "CONTAINERD_NAMESPACE=other", "CONTAINERD_SNAPSHOTTER=none",
 		"CONTAINERD_ADDRESS=/run/none", "XDG_RUNTIME_DIR=/none", "LISTEN_FDS=1", "LISTEN_PID=1", "RUNC_DEBUG=1")
+	// No call has them, also not the one for the version.
+	leaks := filepath.Join(t.TempDir(), "leaks")
+	for variable, name := range map[string]string{"CDB_RUNC": "runc", "CDB_CONTAINERD": "containerd", "CDB_CTR": "ctr"} {
+		wrapper := filepath.Join(t.TempDir(), name)
+		script := fmt.Sprintf("#!/bin/sh\n! env | grep -q no-such-socket || echo %s \"$@\" >> %s\nexec %s \"$@\"\n", name, leaks, tool(t, name))
+		assert.NilError(t, os.WriteFile(wrapper, []byte(script), 0o755))
+		cmd.Env = append(cmd.Env, variable+"="+wrapper)
+	}
 	out, err := cmd.CombinedOutput()
 	assert.Check(t, err, "%s", out)
+	leaked, err := os.ReadFile(leaks)
+	assert.ErrorIs(t, err, os.ErrNotExist, "the caller's environment has reached:\n%s", leaked)
 	assertHostUnchanged(t, before)
 }
 

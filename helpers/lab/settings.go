@@ -145,7 +145,7 @@ func commandTimeout() time.Duration {
 // measureSlowness measures how slow this machine is, and prints it if deadlines are longer because of it. The program is the
 // runtime under test, because it is what the lab waits for most often.
 func measureSlowness(runtime string) {
-	slowness.Set(slowness.Measure(runtime, "--version"))
+	slowness.Set(slowness.Measure(cleanEnviron(), runtime, "--version"))
 	if n := slowness.Factor(); n > 1 {
 		fmt.Printf("cdblab: this machine starts a program %d times as slowly as a quiet one: deadlines are %d times as long\n", n, n)
 	}

@@ -96,20 +96,30 @@ func TestInstalled_IgnoresAVariableThatNamesNothing(t *testing.T) {
 }
 
 func TestVersion_OfAProgramThatPrintsNone(t *testing.T) {
-	assert.Check(t, cmp.Contains(version("/bin/false", nil), "prints no version (exit status 1)"))
+	assert.Check(t, cmp.Contains(version("/bin/false", nil, nil), "prints no version (exit status 1)"))
+}
+
+// A program is not asked in the caller's environment: with NOTIFY_SOCKET, runc makes a socket.
+func TestVersion_HasTheGivenEnvironment(t *testing.T) {
+	script := executable(t, t.TempDir()+"/runc")
+	assert.NilError(t, os.WriteFile(script, []byte("#!/bin/sh\necho version $NOTIFY_SOCKET $GIVEN\n"), 0o755))
+	t.Setenv("NOTIFY_SOCKET", "/run/notify")
+	found := map[string]Program{"runc": {Name: "runc", Path: script}}
+	Describe(found, []string{"GIVEN=given"})
+	assert.Equal(t, found["runc"].Version, "version given")
 }
 
 // The shim of containerd 1.6 prints its path, the others print their name.
 func TestVersion_OfAShim(t *testing.T) {
 	script := executable(t, t.TempDir()+"/shim")
 	assert.NilError(t, os.WriteFile(script, []byte("#!/bin/sh\nprintf '%s:\\n  Version:  1.6.36\\n  Revision: \\n' \"$0\"\n"), 0o755))
-	assert.Equal(t, version(script, []string{"-v"}), "Version:  1.6.36")
+	assert.Equal(t, version(script, []string{"-v"}, nil), "Version:  1.6.36")
 }
 
 func TestDescribe(t *testing.T) {
 	script := executable(t, t.TempDir()+"/script")
 	found := map[string]Program{"runc": {Name: "runc", Path: script}, "ctr": {Name: "ctr", Path: script, Pinned: true}}
-	Describe(found)
+	Describe(found, nil)
 	assert.Equal(t, len(found), 2)
 	assert.Equal(t, found["ctr"].Version, "prints no version")
 	assert.Assert(t, found["ctr"].Pinned)
