@@ -166,6 +166,11 @@ test: ## run go vet, staticcheck, and the unit tests with the race detector; nee
 	$(GO) tool staticcheck -tags 'vmlab selftest vmtest browser' ./...
 	$(GO) test -race ./...
 
+# Of these, make test runs what an ordinary user may.
+.PHONY: test-root
+test-root: ## run the unit tests that need root: they make mounts, namespaces and cgroups; only in a disposable VM
+	$(GO) test -exec ../../$(AS_ROOT) -count=1 ./helpers/host ./helpers/confine ./helpers/proc
+
 .PHONY: test-page
 test-page: ## test the notebook in a browser; needs Chromium, which make deps does not install (Debian: apt-get install chromium)
 	$(GO) test -tags browser -count=1 -v -run '^TestBrowser$$' ./helpers/notebook
