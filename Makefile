@@ -84,7 +84,11 @@ lab-here: $(if $(value STEP),terminal) deps tools earlier $(BIN)/lab ## run the 
 # How often, and where: make steady N=60, or make steady N=6 WHERE=vm. A series that was stopped goes on; with FRESH=1 it begins again.
 N     ?= 10
 WHERE ?= here
-steady_flags = -n $(N) -where $(if $(filter vm,$(WHERE)),vm,here) $(if $(filter-out 0,$(value FRESH)),-fresh)
+# A slip must not run the questions as root on this machine. Make reads the whole file first, so nothing has begun.
+ifneq ($(words $(value WHERE))$(filter-out vm here,$(value WHERE)),1)
+$(error WHERE is "$(value WHERE)", expected vm or here)
+endif
+steady_flags = -n $(N) -where $(WHERE) $(if $(filter-out 0,$(value FRESH)),-fresh)
 .PHONY: steady
 steady: deps tools earlier $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed or differed
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
@@ -161,6 +165,11 @@ test: ## run go vet, staticcheck, and the unit tests with the race detector; nee
 	$(GO) tool staticcheck ./...
 	$(GO) tool staticcheck -tags 'vmlab selftest vmtest browser' ./...
 	$(GO) test -race ./...
+
+# Of these, make test runs what an ordinary user may.
+.PHONY: test-root
+test-root: ## run the unit tests that need root: they make mounts, namespaces and cgroups; only in a disposable VM
+	$(GO) test -exec ../../$(AS_ROOT) -count=1 ./helpers/host ./helpers/confine ./helpers/proc
 
 .PHONY: test-page
 test-page: ## test the notebook in a browser; needs Chromium, which make deps does not install (Debian: apt-get install chromium)

@@ -72,6 +72,22 @@ func TestBadInput_IsReported(t *testing.T) {
 	}
 }
 
+// A run in which only the selected subtest was skipped has answered nothing, although the question around it has passed.
+func TestSkippedSubtest_IsNoAnswer(t *testing.T) {
+	before := takeInventory(t)
+	cmd := shell(t, `crun=$(command -v crun) && mount --bind /dev/null "$crun"
+		exec "$LAB" -test.run=Bundle_CanRuncRunContainerdsBundleByItself/crun`)
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	assert.Check(t, err != nil, "%s", out)
+	for _, words := range []string{
+		"1 questions asked: 0 answered, 0 failed, 1 skipped", "no question was answered", "this machine has no crun",
+	} {
+		assert.Check(t, cmp.Contains(string(out), words))
+	}
+	assertHostUnchanged(t, before)
+}
+
 // ownRun gives a shell in a mount namespace of its own a /run of its own.
 const ownRun = "mount -t tmpfs -o mode=755 tmpfs /run"
 
@@ -179,11 +195,22 @@ func TestJanitor_IsStartedByARunAlone(t *testing.T) {
 // reach the files. No program needs HOME.
 func TestCallersEnvironment_ChangesNothing(t *testing.T) {
 	before := takeInventory(t)
-	cmd := shell(t, `umask 077 && unset HOME && exec "$LAB" '`+chapterQuestions+"' 2>&1")
+	// The question about mounts asks for runc features.
+	cmd := shell(t, `umask 077 && unset HOME && exec "$LAB" '`+chapterQuestions+"|WhichMountsMayTheContainerWriteTo' 2>&1")
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET=/run/no-such-socket", "CONTAINERD_NAMESPACE=other", "CONTAINERD_SNAPSHOTTER=none",
 		"CONTAINERD_ADDRESS=/run/none", "XDG_RUNTIME_DIR=/none", "LISTEN_FDS=1", "LISTEN_PID=1", "RUNC_DEBUG=1")
+	// No call has them, also not the one for the version.
+	leaks := filepath.Join(t.TempDir(), "leaks")
+	for variable, name := range map[string]string{"CDB_RUNC": "runc", "CDB_CONTAINERD": "containerd", "CDB_CTR": "ctr"} {
+		wrapper := filepath.Join(t.TempDir(), name)
+		script := fmt.Sprintf("#!/bin/sh\n! env | grep -q no-such-socket || echo %s \"$@\" >> %s\nexec %s \"$@\"\n", name, leaks, tool(t, name))
+		assert.NilError(t, os.WriteFile(wrapper, []byte(script), 0o755))
+		cmd.Env = append(cmd.Env, variable+"="+wrapper)
+	}
 	out, err := cmd.CombinedOutput()
 	assert.Check(t, err, "%s", out)
+	leaked, err := os.ReadFile(leaks)
+	assert.ErrorIs(t, err, os.ErrNotExist, "the caller's environment has reached:\n%s", leaked)
 	assertHostUnchanged(t, before)
 }
 

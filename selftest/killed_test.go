@@ -122,6 +122,33 @@ func TestClose_SweepsNothingOfTheRunThatHasTheNumberNow(t *testing.T) {
 	assertHostUnchanged(t, before)
 }
 
+// A process may outlive the directory and the cgroups of its run. While it lives, no other run gets the number, and the end of another
+// run does it no harm.
+func TestNewRun_UsesNoNumberOfAProcessThatLives(t *testing.T) {
+	before := takeInventory(t)
+	ended, err := host.NewRun()
+	assert.NilError(t, err)
+	_, err = ended.Close()
+	assert.NilError(t, err)
+	sleep := exec.Command("sleep", "1000")
+	sleep.Env = append(os.Environ(), testMark, host.OwnerEnv+"="+ended.Dir()+":0123456789abcdef")
+	assert.NilError(t, sleep.Start())
+	t.Cleanup(func() {
+		_ = sleep.Process.Kill()
+		_ = sleep.Wait()
+		assertHostUnchanged(t, before)
+	})
+	next, err := host.NewRun()
+	assert.NilError(t, err)
+	assert.Check(t, next.Run != ended.Run, "the new run has the number %s, as the process %d", next.Run, sleep.Process.Pid)
+	swept, err := next.Close()
+	assert.Check(t, err)
+	assert.Check(t, !strings.Contains(swept.String(), "sleep"), "%s", swept)
+	dead, err := unix.Wait4(sleep.Process.Pid, nil, unix.WNOHANG, nil)
+	assert.NilError(t, err)
+	assert.Equal(t, dead, 0, "the end of the new run has killed the process")
+}
+
 // A signal during the last inventory closes a run that closes itself already. It is swept once.
 func TestClose_TwiceAtTheSameTimeSweepsOnce(t *testing.T) {
 	before := takeInventory(t)

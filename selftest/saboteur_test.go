@@ -15,7 +15,8 @@ import (
 )
 
 // The control of the saboteurs: a wrapper that breaks no promise, as nvidia-container-runtime is one. The lab must not fail. These are
-// the questions that look at the runtime itself: at its bytes, its processes, its system calls, and its parent.
+// the questions that look at the runtime itself: at its bytes, its processes, its system calls, and its parent. The control of make
+// sabotage is the whole test: it asks the questions of all lies with a wrapper of runc and of ctr, and each question has a lie.
 func TestSaboteur_AnHonestWrapperPasses(t *testing.T) {
 	real := tool(t, "runc")
 	path := filepath.Join(t.TempDir(), "honest-runtime")

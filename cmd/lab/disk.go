@@ -60,6 +60,9 @@ func (f *diskFlags) run(test2json, program, all string) int {
 		logf("a run cannot stop at each step in a disk image. For a prompt in it: make shell DISK=%s", f.conf.Disk)
 		return vm.FaultCode
 	}
+	if err := checkSettings(); err != nil {
+		return exitCode(nil, err)
+	}
 	r, err := newLabRun(all, func(dir string) ([]string, error) {
 		dir, err := filepath.Abs(dir)
 		argv := []string{test2json, "-t", "-p", "cdblab", program, "exec", "-disk", f.conf.Disk, "-tarball", f.conf.Tarball,

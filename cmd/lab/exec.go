@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"cdblab/helpers/dist"
+	"cdblab/helpers/lab"
 	"cdblab/helpers/signals"
 	"cdblab/helpers/vm"
 	"cdblab/helpers/vm/protocol"
@@ -35,6 +36,9 @@ func execMain(args []string) int {
 	if flags.NArg() == 0 {
 		flags.Usage()
 		return vm.FaultCode
+	}
+	if err := checkSettings(); err != nil {
+		return exitCode(nil, err)
 	}
 	start := time.Now()
 	ctx, requests := forwardSignals()
@@ -66,6 +70,13 @@ func execMain(args []string) int {
 		logf("%s", result.Advice())
 	}
 	return exitCode(result, err)
+}
+
+// checkSettings checks the variables that the questions read. The test binary checks them as well, but only after the build and the
+// boot, and in lab steady in each of many runs.
+func checkSettings() error {
+	_, err := lab.CheckSettings()
+	return err
 }
 
 // runInVM runs the command, with the cache of the module.

@@ -40,7 +40,11 @@ func runMain(args []string) int {
 		set.Usage()
 		return 2
 	}
-	if err := resolve(); err != nil {
+	err := checkSettings()
+	if err == nil {
+		err = resolve()
+	}
+	if err != nil {
 		logf("%v", err)
 		return 1
 	}

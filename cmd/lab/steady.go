@@ -42,6 +42,10 @@ func steadyMain(args []string) int {
 		set.Usage()
 		return 2
 	}
+	if err := checkSettings(); err != nil {
+		logf("%v", err)
+		return 1
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
 	s, err := openSeries(ctx, *where, set.Args(), *n, *fresh)

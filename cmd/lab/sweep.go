@@ -63,7 +63,7 @@ func measureSlowness() {
 		if t.Name == "runc" {
 			t.Env = ""
 			if p, err := t.Find("."); err == nil {
-				slowness.Set(slowness.Measure(p.Path, "--version"))
+				slowness.Set(slowness.Measure(nil, p.Path, "--version"))
 			}
 		}
 	}

@@ -4,19 +4,15 @@ package ctrd
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"time"
 
 	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
-	"cdblab/helpers/proc"
 	"cdblab/helpers/tools"
 )
 
@@ -56,7 +52,7 @@ func featuresOf(session *lab.Session, programs underTest) (features, error) {
 
 func askFeatures(owner host.Owner, daemon, ctr, shimPath string) (features, error) {
 	f := pinnedFeatures
-	out, err := output(daemon, "config", "default")
+	out, err := lab.Output(daemon, "config", "default")
 	if err != nil {
 		return f, nil //nolint:nilerr // the daemon will not start either, and its error is more useful than this one
 	}
@@ -75,7 +71,7 @@ func askFeatures(owner host.Owner, daemon, ctr, shimPath string) (features, erro
 		}
 		f.SocketDir = readsSocketDir(shim)
 	}
-	if out, err = output(ctr, "containers", "create", "--help"); err != nil {
+	if out, err = lab.Output(ctr, "containers", "create", "--help"); err != nil {
 		return f, fmt.Errorf("ask %s containers create --help for its options: %w", ctr, err)
 	}
 	f.RuncRoot = strings.Contains(string(out), "--runc-root")
@@ -85,19 +81,6 @@ func askFeatures(owner host.Owner, daemon, ctr, shimPath string) (features, erro
 	// The runtime makes a directory for each containerd namespace, and never removes it. This one has no name of a run.
 	inRuncRoot := filepath.Join(defaultRuncRoot, Namespace)
 	return f, host.UseDefaultPlace(owner, defaultPlace, defaultSocketDir, inRuncRoot, defaultRuncRoot)
-}
-
-// output returns what a program under test prints. A program that does not end is killed: it is there to be tested.
-func output(program string, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), proc.Patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.WaitDelay = time.Second // a child of it may hold the pipe
-	out, err := cmd.Output()
-	if ctx.Err() != nil {
-		err = fmt.Errorf("it did not end within %v", proc.Patience)
-	}
-	return out, err
 }
 
 // readsSocketDir reports whether a shim reads from containerd where its socket should be. The shim of an older release ignores

@@ -7,11 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"gotest.tools/v3/assert"
-
-	"cdblab/helpers/proc"
 )
 
 func TestServer_AFileThatCannotBeExecutedDoesNotRun(t *testing.T) {
@@ -22,12 +19,4 @@ func TestServer_AFileThatCannotBeExecutedDoesNotRun(t *testing.T) {
 	assert.ErrorContains(t, s.start(), "exec format error")
 	assert.Check(t, !s.runs())
 	assert.NilError(t, s.stop())
-}
-
-func TestOutput_EndsAProgramThatDoesNotEnd(t *testing.T) {
-	patience := proc.Patience
-	proc.Patience = 100 * time.Millisecond
-	defer func() { proc.Patience = patience }()
-	_, err := output("sleep", "60")
-	assert.ErrorContains(t, err, "did not end within 100ms")
 }

@@ -61,6 +61,7 @@ func InVM(conf vm.Config, cache *vm.Cache, cacheErr error, log func(string, ...a
 	}
 	return Group{"In the VM (make lab)", slices.Concat([]Check{
 		{"settings", func(context.Context) (string, error) { return conf.CheckSettings() }, Missing},
+		{"CDB_ variables", func(context.Context) (string, error) { return lab.CheckSettings() }, Missing},
 		{"cache", func(context.Context) (string, error) { return ".lab/vm can be written to", cacheErr }, Missing},
 		{"QEMU", vm.CheckQEMU, Missing},
 	}, boots, []Check{

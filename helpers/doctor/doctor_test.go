@@ -87,14 +87,16 @@ func TestBoth_NamesToolsThatAreNotBuilt(t *testing.T) {
 func TestInVM_NamesWhatIsMissing(t *testing.T) {
 	emptyPath(t)
 	t.Setenv("CDB_MODULES", "")
+	t.Setenv("CDB_KEEP", "faild")
 	conf := vm.Config{Cgroup: "v3", Memory: 512, Accel: "auto", Kernel: "/nonexistent/vmlinuz"}
 	findings := InVM(conf, &vm.Cache{Module: module}, &vm.Fault{Seen: "read-only", Do: "copy the checkout"}, t.Logf).Run(t.Context())
 	for name, want := range map[string]Finding{
-		"settings": {Level: Missing, Seen: `CGROUP is "v3"`, Do: []string{"use v2, v1 or hybrid"}},
-		"cache":    {Level: Missing, Seen: "read-only", Do: []string{"copy the checkout"}},
-		"QEMU":     {Level: Missing, Seen: "it is not on PATH", Do: []string{"make deps"}},
-		"kernel":   {Level: Missing, Seen: "there is no such file", Do: []string{"name a version"}},
-		"KVM":      {Level: Warning, Seen: "Emulation is slower", Do: []string{""}},
+		"settings":       {Level: Missing, Seen: `CGROUP is "v3"`, Do: []string{"use v2, v1 or hybrid"}},
+		"CDB_ variables": {Level: Missing, Seen: "CDB_KEEP=faild has no meaning", Do: []string{"unset CDB_KEEP"}},
+		"cache":          {Level: Missing, Seen: "read-only", Do: []string{"copy the checkout"}},
+		"QEMU":           {Level: Missing, Seen: "it is not on PATH", Do: []string{"make deps"}},
+		"kernel":         {Level: Missing, Seen: "there is no such file", Do: []string{"name a version"}},
+		"KVM":            {Level: Warning, Seen: "Emulation is slower", Do: []string{""}},
 	} {
 		got := find(t, findings, name)
 		assert.Check(t, cmp.Equal(got.Level, want.Level), name)

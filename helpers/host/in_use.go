@@ -23,9 +23,10 @@ var containerCgroup = regexp.MustCompile(`/(docker|kubepods|libpod|crio|cri-cont
 // managerCgroup matches the systemd unit of a container manager itself, in which there is no container.
 var managerCgroup = regexp.MustCompile(`/(docker|containerd|crio|lxc|podman)\.(service|socket)$`)
 
-// managers and desktops are programs that are signs by themselves. The kernel cuts a name after 15 characters.
+// managers and desktops are programs that are signs by themselves. The kernel cuts a name after 15 characters. kubelite is the kubelet
+// of MicroK8s.
 var (
-	managers = []string{"dockerd", "kubelet", "crio", "k3s-server", "k3s-agent"}
+	managers = []string{"dockerd", "kubelet", "crio", "k3s-server", "k3s-agent", "kubelite", "systemd-nspawn"}
 	desktops = []string{
 		"Xorg", "Xwayland", "gnome-shell", "kwin_wayland", "kwin_x11", "sway", "weston", "Hyprland", "labwc", "cosmic-comp", "mutter",
 	}

@@ -52,6 +52,8 @@ func TestSignsOfUse_AreSeenOnMachinesThatAreUsed(t *testing.T) {
 		"podman":             {fakeProcess{60, 59, "app", "/machine.slice/libpod-01.scope/container", ""}, "containers: pid 60 (app)"},
 		"dockerd":            {fakeProcess{60, 1, "dockerd", "/system.slice/docker.service", ""}, "a container manager: pid 60 (dockerd)"},
 		"kubelet":            {fakeProcess{60, 1, "kubelet", "/system.slice/kubelet.service", ""}, "a container manager: pid 60 (kubelet)"},
+		"microk8s":           {fakeProcess{60, 1, "kubelite", "/x.service", ""}, "a container manager: pid 60 (kubelite)"},
+		"systemd-nspawn":     {fakeProcess{60, 1, "systemd-nspawn", "/x.service", ""}, "a container manager: pid 60 (systemd-nspawn)"},
 		"desktop":            {fakeProcess{60, 1, "gnome-shell", "/user.slice/session-2.scope", ""}, "a desktop: pid 60 (gnome-shell)"},
 		"another lab inside": {fakeProcess{60, 59, "sleep", "/docker/0123abcd/cdb-lab/1/q2", ""}, "containers: pid 60 (sleep)"},
 	} {

@@ -102,7 +102,7 @@ func (q *Q) Run(name string, ask func(q *Q)) bool {
 		sub := *q
 		sub.TB = t
 		sub.notes = q.notes.subtest(t)
-		q.session.counts.subtests.Add(1)
+		defer func() { q.session.counts.subtest(t.Name(), t.Skipped()) }() // deferred: a skip ends the goroutine
 		defer sub.Recover()
 		ask(&sub)
 	})

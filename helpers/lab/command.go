@@ -18,6 +18,7 @@ import (
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/host"
+	"cdblab/helpers/proc"
 )
 
 // Result is the result of a command: its exit code and what it wrote.
@@ -194,6 +195,21 @@ func (q *Q) running() string {
 		}
 	}
 	return out.String()
+}
+
+// Output returns what a program under test prints, to learn what it can do. It is no command of a question, but has the same
+// environment. A program that does not end is killed: it is there to be tested.
+func Output(program string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), proc.Patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = cleanEnviron()
+	cmd.WaitDelay = time.Second // a child of it may hold the pipe
+	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		err = fmt.Errorf("it did not end within %v", proc.Patience)
+	}
+	return out, err
 }
 
 var errDeadline = errors.New("deadline of the command")

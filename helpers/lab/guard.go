@@ -30,7 +30,7 @@ type Precondition struct {
 // ends with the first one that fails.
 func Preconditions() []Precondition {
 	return []Precondition{
-		{"settings", checkSettings},
+		{"settings", CheckSettings},
 		{"virtual machine", checkVirtual},
 		{"other use", checkUse},
 		{"/dev/null", checkNullDevice},

@@ -53,7 +53,7 @@ func (s *Session) Run(m *testing.M) int {
 }
 
 func (s *Session) ask(m *testing.M) (code int, err error) {
-	_, err = checkSettings()
+	_, err = CheckSettings()
 	if err := errors.Join(err, checkSudo()); err != nil {
 		return 1, err
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/containerd/v2/pkg/reference"
+
 	"cdblab/helpers/host"
 	"cdblab/helpers/howto"
 	"cdblab/helpers/slowness"
@@ -34,14 +36,15 @@ const (
 // longer by the factor of [slowness.Scale].
 const defaultTimeout = time.Minute
 
-// checkSettings returns an error for each variable that has a value without a meaning. A value that would be ignored is worse
+// CheckSettings returns an error for each variable that has a value without a meaning. A value that would be ignored is worse
 // than an error: the user would believe that it holds.
-func checkSettings() (seen string, err error) {
+func CheckSettings() (seen string, err error) {
 	_, errKeep := parseKeep(os.Getenv(keepEnv))
 	_, errTimeout := parseTimeout(os.Getenv(timeoutEnv))
 	return "every CDB_ variable has a meaning", errors.Join(checkNames(os.Environ()), errKeep, errTimeout,
 		checkWord(disposableEnv, "yes", "no"), checkWord(requireEnv, "all"), checkWord(stepEnv, "1", "0"),
-		checkRegistryAddr(os.Getenv(registryEnv)), checkUnset("CDB_JANITOR"))
+		checkWord("CDB_DISK_PINNED", "1", "0"), checkPinned(os.Getenv(tools.PinnedEnv)), checkReleases(os.Getenv(tools.ReleasesEnv)),
+		checkImage(os.Getenv(imageEnv)), checkRegistryAddr(os.Getenv(registryEnv)), checkUnset("CDB_JANITOR"))
 }
 
 // settings are the variables that a user may set: docs/settings.md has them. Those of the VM mean nothing here, but are handed on.
@@ -142,7 +145,7 @@ func commandTimeout() time.Duration {
 // measureSlowness measures how slow this machine is, and prints it if deadlines are longer because of it. The program is the
 // runtime under test, because it is what the lab waits for most often.
 func measureSlowness(runtime string) {
-	slowness.Set(slowness.Measure(runtime, "--version"))
+	slowness.Set(slowness.Measure(cleanEnviron(), runtime, "--version"))
 	if n := slowness.Factor(); n > 1 {
 		fmt.Printf("cdblab: this machine starts a program %d times as slowly as a quiet one: deadlines are %d times as long\n", n, n)
 	}
@@ -160,6 +163,44 @@ func checkRegistryAddr(addr string) error {
 	}
 	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
 		return badValue(registryEnv, addr, "an IP address of loopback and a port, such as 127.0.0.1:5000")
+	}
+	return nil
+}
+
+// checkPinned returns an error unless each word is the variable of a tool.
+func checkPinned(value string) error {
+	var variables []string
+	for _, t := range tools.All {
+		if t.Env != "" {
+			variables = append(variables, t.Env)
+		}
+	}
+	for name := range strings.SplitSeq(value, ",") {
+		if value != "" && !slices.Contains(variables, name) {
+			return badValue(tools.PinnedEnv, value, "some of "+strings.Join(variables, ",")+", with commas between them")
+		}
+	}
+	return nil
+}
+
+// checkReleases returns an error unless there is a directory. The questions that need an earlier release would only be skipped.
+func checkReleases(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return badValue(tools.ReleasesEnv, dir, "a directory that make releases has filled")
+	}
+	return nil
+}
+
+// checkImage returns an error unless ctr can pull an image of this name. It adds neither a registry nor a tag.
+func checkImage(ref string) error {
+	if ref == "" {
+		return nil
+	}
+	if spec, err := reference.Parse(ref); err != nil || spec.Object == "" || !strings.Contains(spec.Locator, "/") {
+		return badValue(imageEnv, ref, "an image with its registry and its tag, such as "+chapterImage)
 	}
 	return nil
 }

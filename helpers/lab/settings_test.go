@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,20 +15,33 @@ import (
 
 	"cdblab/helpers/slowness"
 	"cdblab/helpers/syllabus"
+	"cdblab/helpers/tools"
 )
 
 func TestCheckSettings_RefusesAValueWithoutAMeaning(t *testing.T) {
-	for _, variable := range []string{disposableEnv, keepEnv, registryEnv, requireEnv, stepEnv, timeoutEnv} {
+	for _, variable := range settings {
 		t.Setenv(variable, "")
 	}
-	_, err := checkSettings()
+	_, err := CheckSettings()
 	assert.NilError(t, err)
 	for variable, values := range map[string]map[string]bool{
-		keepEnv:       {"": true, "0": true, "no": true, "false": true, "failed": true, "1": true, "faild": false, "all ": false},
-		timeoutEnv:    {"": true, "90s": true, "5m": true, "5": false, "-1s": false, "0": false, "soon": false},
-		disposableEnv: {"": true, "yes": true, "no": true, "1": false, "YES": false},
-		requireEnv:    {"": true, "all": true, "some": false},
-		stepEnv:       {"": true, "1": true, "0": true, "yes": false},
+		keepEnv:           {"": true, "0": true, "no": true, "false": true, "failed": true, "1": true, "faild": false, "all ": false},
+		timeoutEnv:        {"": true, "90s": true, "5m": true, "5": false, "-1s": false, "0": false, "soon": false},
+		disposableEnv:     {"": true, "yes": true, "no": true, "1": false, "YES": false},
+		requireEnv:        {"": true, "all": true, "some": false},
+		stepEnv:           {"": true, "1": true, "0": true, "yes": false},
+		"CDB_DISK_PINNED": {"": true, "1": true, "0": true, "yes": false},
+		tools.PinnedEnv: {
+			"": true, "CDB_RUNC": true, "CDB_CTR,CDB_SHIM,CDB_BUSYBOX": true,
+			"runc": false, "CDB_RUNC CDB_CTR": false, "CDB_RUNC, CDB_CTR": false, "CDB_RUNC,": false, "all": false,
+		},
+		tools.ReleasesEnv: {"": true, t.TempDir(): true, "/no/such/directory": false, "/etc/passwd": false},
+		imageEnv: {
+			"": true, "docker.io/library/busybox:latest": true, "localhost/none:1": true, "127.0.0.1:5000/a/b:1": true,
+			"ghcr.io/a/b@sha256:" + strings.Repeat("0", 64): true,
+			"busybox": false, "busybox:latest": false, "docker.io/library/busybox": false, "https://docker.io/library/busybox:1": false,
+			"not an image": false, "localhost:1": false,
+		},
 		registryEnv: {
 			"": true, "127.0.0.1:5000": true, "127.0.0.1:0": true, "[::1]:5000": true,
 			"0.0.0.0:5000": false, ":5000": false, "192.0.2.1:5000": false, "127.0.0.1": false, "127.0.0.1:http": false,
@@ -37,7 +51,7 @@ func TestCheckSettings_RefusesAValueWithoutAMeaning(t *testing.T) {
 		t.Run(variable, func(t *testing.T) {
 			for value, good := range values {
 				t.Setenv(variable, value)
-				_, err := checkSettings()
+				_, err := CheckSettings()
 				assert.Check(t, cmp.Equal(err == nil, good), "%s=%q: %v", variable, value, err)
 				if !good {
 					assert.Check(t, cmp.ErrorContains(err, variable+"="+value))
@@ -90,13 +104,64 @@ func TestCleanEnviron_ContainsNothingThatChangesTheProgramsUnderTest(t *testing.
 
 // A pattern for subtests that matches none asks nothing, and go test says "ok".
 func TestCounts_APatternThatMatchesNoSubtestIsRed(t *testing.T) {
-	run := flag.Lookup("test.run").Value.String()
-	t.Cleanup(func() { _ = flag.Set("test.run", run) })
-	assert.NilError(t, flag.Set("test.run", "TestTask_X/typo"))
+	setRun(t, "TestTask_X/typo")
 	c := &counts{asked: 1, answered: 1}
 	assert.ErrorContains(t, c.verify(nil), `no subtest was asked: -run "TestTask_X/typo"`)
-	c.subtests.Add(1)
+	c.subtests++
 	assert.NilError(t, c.verify(nil))
+}
+
+// setRun sets go test's -run until the test ends.
+func setRun(t *testing.T, pattern string) {
+	t.Helper()
+	run := flag.Lookup("test.run").Value.String()
+	t.Cleanup(func() { _ = flag.Set("test.run", run) })
+	assert.NilError(t, flag.Set("test.run", pattern))
+}
+
+// A question of which the user has selected subtests, and all of them were skipped, has answered nothing.
+func TestCounts_AQuestionWhoseSelectedSubtestsWereSkippedIsNotAnswered(t *testing.T) {
+	for _, c := range []struct {
+		run     string
+		skipped map[string]bool // the subtests, and whether they are skipped
+		want    string          // in the error
+	}{
+		{"X/crun", map[string]bool{"X/crun": true}, "no question was answered: all 1 that were asked, or their subtests that -run selects,"},
+		{"X/crun", map[string]bool{"X/crun": false}, ""},
+		{"X/r", map[string]bool{"X/crun": true, "X/runc": false}, ""},
+		{"X/outer/inner", map[string]bool{"X/outer": false, "X/outer/inner": true}, "no question was answered"},
+		{"X/outer", map[string]bool{"X/outer": false, "X/outer/inner": true}, ""}, // all of the outer one was selected
+		{"X/a|Y/b/c", map[string]bool{"X/a": false}, ""},
+		{"X/a|Y/b/c", map[string]bool{"X/a": true}, "no question was answered"},
+		{"X", map[string]bool{"X/crun": true}, ""}, // the rest of the question was answered
+	} {
+		t.Run(c.run, func(t *testing.T) {
+			setRun(t, c.run)
+			counted := &counts{asked: 1, names: map[string]bool{"X": true}}
+			for name, skipped := range c.skipped {
+				counted.subtest(name, skipped)
+			}
+			counted.ended("X", false, false)
+			err := counted.verify([]syllabus.Question{{Test: "X"}})
+			if c.want == "" {
+				assert.Check(t, err)
+			} else {
+				assert.Check(t, cmp.ErrorContains(err, c.want))
+			}
+		})
+	}
+}
+
+func TestRun_CountsASubtestThatWasSkipped(t *testing.T) {
+	setRun(t, "X/sub")
+	q, _, _ := recordedQuestion(t)
+	q.TB = t
+	q.Run("sub", func(q *Q) { q.Skip("this machine has no crun") })
+	q.session.counts.ended(t.Name(), false, false)
+	assert.Equal(t, q.session.counts.skipped, 1)
+	q.Run("sub", func(*Q) {})
+	q.session.counts.ended(t.Name(), false, false)
+	assert.Equal(t, q.session.counts.answered, 1)
 }
 
 // A run in which everything was skipped has shown nothing.

@@ -67,7 +67,7 @@ type program struct {
 
 // describe finds out the versions of the programs, and what they run on.
 func (s *Session) describe() {
-	tools.Describe(s.tools)
+	tools.Describe(s.tools, cleanEnviron())
 	var uts unix.Utsname
 	_ = unix.Uname(&uts)
 	hierarchies, _ := cgroup.Hierarchies()

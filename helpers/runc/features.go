@@ -3,16 +3,12 @@
 package runc
 
 import (
-	"context"
 	"encoding/json"
-	"os/exec"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 	"gotest.tools/v3/assert"
 
 	"cdblab/helpers/lab"
-	"cdblab/helpers/proc"
 )
 
 // Features returns what `runc features` prints: what the runtime under test knows of config.json
@@ -20,11 +16,7 @@ import (
 // may lack it: its features are empty.
 func Features(q *lab.Q) features.Features {
 	q.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), proc.Patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, q.UnderTest("runc").Path, "features")
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
+	out, err := lab.Output(q.UnderTest("runc").Path, "features")
 	if !IsRunc(q) && err != nil {
 		return features.Features{}
 	}

@@ -101,7 +101,7 @@ func (s *Saboteur) measure() error {
 	if err != nil {
 		return err
 	}
-	slowness.Set(slowness.Measure(s.pinned(runc), "--version"))
+	slowness.Set(slowness.Measure(nil, s.pinned(runc), "--version"))
 	s.timeout = "CDB_TIMEOUT=" + slowness.Scale(15*time.Second).String()
 	s.Logf("a command may take %v here", slowness.Scale(15*time.Second))
 	return nil

@@ -36,19 +36,21 @@ func Set(n int) { factor.Store(int64(min(max(1, n), maxFactor))) }
 func Scale(d time.Duration) time.Duration { return d * time.Duration(Factor()) }
 
 // Measure starts a program several times, and returns the factor by which the median of its starts takes longer than usual. For a
-// program that fails, or never ends, it returns 1.
-func Measure(name string, args ...string) int {
-	return measureWithin(startsLimit, name, args...)
+// program that fails, or never ends, it returns 1. The program has the environment environ, or that of this process if it is nil.
+func Measure(environ []string, name string, args ...string) int {
+	return measureWithin(startsLimit, environ, name, args...)
 }
 
 // measureWithin measures with a limit for all starts. If only some of them end in time, the machine is as slow as can be. If none does, the
 // machine may have stood still, so it tries once more: a program that never ends says nothing about the machine.
-func measureWithin(limit time.Duration, name string, args ...string) int {
+func measureWithin(limit time.Duration, environ []string, name string, args ...string) int {
 	for range 2 {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		ended := 0
 		factor := measure(time.Now, func() error {
-			err := exec.CommandContext(ctx, name, args...).Run()
+			cmd := exec.CommandContext(ctx, name, args...)
+			cmd.Env = environ
+			err := cmd.Run()
 			if err == nil {
 				ended++
 			}

@@ -46,16 +46,16 @@ func TestMeasure_AProgramThatFailsSaysNothing(t *testing.T) {
 	now := time.Unix(0, 0)
 	got := measure(func() time.Time { return now }, func() error { now = now.Add(time.Hour); return errors.New("killed") })
 	assert.Check(t, got == 1, "the factor is %d", got)
-	assert.Check(t, Measure("/no/such/program") == 1)
+	assert.Check(t, Measure(nil, "/no/such/program") == 1)
 }
 
 // A machine that stands still during the starts is no quick one, and a program that never ends says nothing about the machine.
 func TestMeasure_StartsThatDoNotEndInTime(t *testing.T) {
 	const limit = 3 * time.Second
 	once := filepath.Join(t.TempDir(), "once")
-	assert.Equal(t, measureWithin(limit, "sh", "-c", "mkdir "+once+" || exec sleep 60"), maxFactor, "one start ended, and then none")
+	assert.Equal(t, measureWithin(limit, nil, "sh", "-c", "mkdir "+once+" || exec sleep 60"), maxFactor, "one start ended, and then none")
 	log := filepath.Join(t.TempDir(), "log")
-	assert.Equal(t, measureWithin(limit, "sh", "-c", "echo >> "+log+"; exec sleep 60"), 1, "none ended")
+	assert.Equal(t, measureWithin(limit, nil, "sh", "-c", "echo >> "+log+"; exec sleep 60"), 1, "none ended")
 	starts, err := os.ReadFile(log)
 	assert.NilError(t, err)
 	assert.Equal(t, len(starts), 2, "it tries once more")

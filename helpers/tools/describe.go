@@ -17,8 +17,8 @@ import (
 	"cdblab/helpers/slowness"
 )
 
-// Describe asks every found program for its version and computes its digest, all at once.
-func Describe(found map[string]Program) {
+// Describe asks every found program for its version and computes its digest, all at once. The programs have the environment environ.
+func Describe(found map[string]Program, environ []string) {
 	described := make([]Program, len(All))
 	var wg sync.WaitGroup
 	for i, t := range All {
@@ -27,7 +27,7 @@ func Describe(found map[string]Program) {
 			continue
 		}
 		wg.Go(func() {
-			p.Version = version(p.Path, t.VersionArgs) + howBuilt(p.Path)
+			p.Version = version(p.Path, t.VersionArgs, environ) + howBuilt(p.Path)
 			digest, err := Digest(p.Path)
 			if err != nil {
 				digest = err.Error()
@@ -46,11 +46,12 @@ func Describe(found map[string]Program) {
 
 // version returns the first line of the version that a program prints. A program that prints none may still be the
 // program that the reader wants to test, so this is no error.
-func version(path string, args []string) string {
+func version(path string, args, environ []string) string {
 	// 10 s were too short in the VM of a busy machine.
 	ctx, cancel := context.WithTimeout(context.Background(), slowness.Scale(30*time.Second))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = environ
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	line, rest, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")

@@ -3,6 +3,9 @@
 package tools
 
 import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"testing"
@@ -76,10 +79,41 @@ func TestFind_BusyboxMustBeStatic(t *testing.T) {
 	assert.ErrorContains(t, err, "busybox-static")
 
 	t.Setenv("CDB_BUSYBOX", "")
-	busybox.Search = []string{script}
+	dynamic := elfFile(t, "/lib64/ld-linux-x86-64.so.2")
+	busybox.Search = []string{script, dynamic}
 	_, err = busybox.Find(".")
 	assert.ErrorContains(t, err, "no static busybox")
+	assert.ErrorContains(t, err, "asks for /lib64/ld-linux-x86-64.so.2")
 	assert.ErrorContains(t, err, "make deps")
+
+	busybox.Search = append(busybox.Search, elfFile(t, ""))
+	p, err := busybox.Find(".")
+	assert.NilError(t, err)
+	assert.Equal(t, p.Path, busybox.Search[2])
+}
+
+// elfFile makes an executable that asks for this interpreter, or for none (elf(5)). It has no code.
+func elfFile(t *testing.T, interpreter string) string {
+	t.Helper()
+	header := elf.Header64{
+		Ident: [elf.EI_NIDENT]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
+		Type:  uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT),
+	}
+	header.Ehsize, header.Phentsize = uint16(binary.Size(header)), uint16(binary.Size(elf.Prog64{}))
+	var program []elf.Prog64
+	if interpreter != "" {
+		header.Phoff, header.Phnum = uint64(header.Ehsize), 1
+		program = []elf.Prog64{{
+			Type: uint32(elf.PT_INTERP), Off: uint64(header.Ehsize + header.Phentsize), Filesz: uint64(len(interpreter)),
+		}}
+	}
+	var file bytes.Buffer
+	for _, part := range []any{header, program, []byte(interpreter)} {
+		assert.NilError(t, binary.Write(&file, binary.LittleEndian, part))
+	}
+	path := filepath.Join(t.TempDir(), "busybox")
+	assert.NilError(t, os.WriteFile(path, file.Bytes(), 0o755))
+	return path
 }
 
 func TestInstalled_IgnoresAVariableThatNamesNothing(t *testing.T) {
@@ -96,20 +130,30 @@ func TestInstalled_IgnoresAVariableThatNamesNothing(t *testing.T) {
 }
 
 func TestVersion_OfAProgramThatPrintsNone(t *testing.T) {
-	assert.Check(t, cmp.Contains(version("/bin/false", nil), "prints no version (exit status 1)"))
+	assert.Check(t, cmp.Contains(version("/bin/false", nil, nil), "prints no version (exit status 1)"))
+}
+
+// A program is not asked in the caller's environment: with NOTIFY_SOCKET, runc makes a socket.
+func TestVersion_HasTheGivenEnvironment(t *testing.T) {
+	script := executable(t, t.TempDir()+"/runc")
+	assert.NilError(t, os.WriteFile(script, []byte("#!/bin/sh\necho version $NOTIFY_SOCKET $GIVEN\n"), 0o755))
+	t.Setenv("NOTIFY_SOCKET", "/run/notify")
+	found := map[string]Program{"runc": {Name: "runc", Path: script}}
+	Describe(found, []string{"GIVEN=given"})
+	assert.Equal(t, found["runc"].Version, "version given")
 }
 
 // The shim of containerd 1.6 prints its path, the others print their name.
 func TestVersion_OfAShim(t *testing.T) {
 	script := executable(t, t.TempDir()+"/shim")
 	assert.NilError(t, os.WriteFile(script, []byte("#!/bin/sh\nprintf '%s:\\n  Version:  1.6.36\\n  Revision: \\n' \"$0\"\n"), 0o755))
-	assert.Equal(t, version(script, []string{"-v"}), "Version:  1.6.36")
+	assert.Equal(t, version(script, []string{"-v"}, nil), "Version:  1.6.36")
 }
 
 func TestDescribe(t *testing.T) {
 	script := executable(t, t.TempDir()+"/script")
 	found := map[string]Program{"runc": {Name: "runc", Path: script}, "ctr": {Name: "ctr", Path: script, Pinned: true}}
-	Describe(found)
+	Describe(found, nil)
 	assert.Equal(t, len(found), 2)
 	assert.Equal(t, found["ctr"].Version, "prints no version")
 	assert.Assert(t, found["ctr"].Pinned)

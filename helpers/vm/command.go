@@ -31,7 +31,7 @@ func AllowForSlowness() { allowForSlowness() }
 
 var allowForSlowness = sync.OnceFunc(func() {
 	// `true` is a hundredth of the work of a boot, but every machine has it. A busy machine starts it ten times as slowly as usual.
-	slowness.Set(slowness.Measure("true"))
+	slowness.Set(slowness.Measure(nil, "true"))
 	for _, deadline := range []*time.Duration{
 		&bootTimeout, &silenceTimeout, &exitTimeout, &drainTimeout, &timeoutMargin, &probeTimeout, &quickLimit, &aptLimit, &buildLimit,
 		&diskBootTimeout, &diskLoginTimeout,

@@ -72,7 +72,7 @@ func hasEnded(t *testing.T, pid string) {
 func TestHelper_HasADeadline(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
 	// Long enough for the script to write the pid, also on a busy machine.
-	limit := time.Duration(slowness.Measure("true")) * 500 * time.Millisecond
+	limit := time.Duration(slowness.Measure(nil, "true")) * 500 * time.Millisecond
 	_, err := runHelper(t.Context(), limit, nil, "sh", "-c", hang(file))
 	assert.ErrorContains(t, err, fmt.Sprintf("sh did not end within %v, and was killed", limit))
 	hasEnded(t, pidIn(t, file))

@@ -126,6 +126,7 @@ const guestReleases = "/usr/local/lib/cdblab-releases"
 // addReleases adds the earlier releases that are built. The questions skip what needs another one. A program on the disk costs the
 // guest no memory until it runs.
 func (t fileTree) addReleases(ctx context.Context, module string) error {
+	t.addDir(guestReleases) // also if it is empty: the questions refuse to run with a name of no directory
 	for _, r := range tools.Earlier {
 		for _, tool := range r.Tools() {
 			p, err := tool.FindEarlier(module, r.Version)

@@ -183,12 +183,14 @@ func TestInput_Umask(t *testing.T) {
 	}
 }
 
-// make passes its variables to the shell as they were typed.
-func TestInput_MakeQuotesItsVariables(t *testing.T) {
+// fakeCheckout returns a directory with the Makefile, in which the programs that make starts do nothing. In place of .lab/bin/lab, a
+// script writes its arguments and the kernel to the file log.
+func fakeCheckout(t *testing.T) (dir, log string) {
+	t.Helper()
 	if _, err := exec.LookPath("make"); err != nil {
 		t.Skip("make is not on PATH; install make")
 	}
-	dir := filepath.Join(t.TempDir(), oddName)
+	dir = filepath.Join(t.TempDir(), oddName)
 	assert.NilError(t, os.MkdirAll(dir+"/scripts", 0o755))
 	for _, name := range []string{"Makefile", "vm.mk"} {
 		b, err := os.ReadFile("../../" + name)
@@ -197,11 +199,16 @@ func TestInput_MakeQuotesItsVariables(t *testing.T) {
 	}
 	assert.NilError(t, os.WriteFile(dir+"/scripts/deps.sh", []byte("#!/bin/sh\n"), 0o755))
 	assert.NilError(t, os.MkdirAll(dir+"/.lab/bin", 0o755))
-	log := filepath.Join(t.TempDir(), "log")
+	log = filepath.Join(t.TempDir(), "log")
 	script := `{ printf '<%s>' "$@"; echo " $CDB_KERNEL"; } >> '` + log + "'\n"
 	assert.NilError(t, os.WriteFile(dir+"/.lab/bin/lab", []byte("#!/bin/sh\n"+script), 0o755))
 	fakeProgram(t, "go", "") // it would build lab
+	return dir, log
+}
 
+// make passes its variables to the shell as they were typed.
+func TestInput_MakeQuotesItsVariables(t *testing.T) {
+	dir, log := fakeCheckout(t)
 	c := exec.Command("make", "lab", "Q=^A$|^B'$", "ARTIFACTS=out [1]", "JUNIT=it's/junit.xml", "KERNEL=/boot/a 'b'")
 	c.Dir = dir
 	out, err := c.CombinedOutput()
@@ -214,5 +221,32 @@ func TestInput_MakeQuotesItsVariables(t *testing.T) {
 		"<run>", "<-run><^A$|^B'$>", "<-outputdir><out [1]>", "<-junit><it's/junit.xml>", "<-exec><.lab/bin/lab exec>", " /boot/a 'b'",
 	} {
 		assert.Check(t, cmp.Contains(last, want))
+	}
+}
+
+// A slip in WHERE must not run the questions as root on this machine.
+func TestInput_MakeRefusesAWrongWHERE(t *testing.T) {
+	dir, log := fakeCheckout(t)
+	run := func(target, where string) (string, error) {
+		c := exec.Command("make", target, "WHERE="+where)
+		c.Dir = dir
+		out, err := c.CombinedOutput()
+		return string(out), err
+	}
+	for _, target := range []string{"steady", "released", "watch", "compare", "matrix"} {
+		for _, where := range []string{"VM", "vm2", "", "vm here", "1"} {
+			out, err := run(target, where)
+			assert.Check(t, err != nil, "make %s WHERE=%q: %s", target, where, out)
+			assert.Check(t, cmp.Contains(out, `WHERE is "`+where+`", expected vm or here`))
+		}
+	}
+	_, err := os.Stat(log)
+	assert.ErrorIs(t, err, os.ErrNotExist)
+	for where, target := range map[string]string{"vm": "lab", "here": "lab-here"} {
+		out, err := run("watch", where)
+		assert.NilError(t, err, out)
+		b, err := os.ReadFile(log)
+		assert.NilError(t, err)
+		assert.Check(t, cmp.Contains(string(b), "<--no-print-directory><"+target+">"))
 	}
 }

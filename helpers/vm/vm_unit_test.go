@@ -184,6 +184,15 @@ func TestJob_OneEmulatedCPUAsksOneByOne(t *testing.T) {
 	assert.DeepEqual(t, got[1:], []string{"ask", "--", "-test.parallel=1", "-test.v", "-test.outputdir=" + protocol.OutDir})
 }
 
+// A disk of the user has the user's settings of the questions, and nothing that names a file of this machine.
+func TestIsOfThisMachine(t *testing.T) {
+	for variable, want := range map[string]bool{
+		"CDB_RUNC=/home/x/runc": true, "CDB_RELEASES=/home/x/releases": true, "CDB_PINNED=CDB_RUNC": true, "CDB_KEEP=1": false, "CDB_IMAGE=x": false,
+	} {
+		assert.Check(t, cmp.Equal(isOfThisMachine(variable), want), variable)
+	}
+}
+
 // The image of the VM has no file that is not the release whose name it has.
 func TestAddReleases_LeavesOutWhatIsNotTheRelease(t *testing.T) {
 	dir := t.TempDir()
@@ -198,7 +207,9 @@ func TestAddReleases_LeavesOutWhatIsNotTheRelease(t *testing.T) {
 	}
 	tr := fileTree{}
 	assert.NilError(t, tr.addReleases(t.Context(), "."))
-	assert.Equal(t, len(tr), 0)
+	empty := fileTree{}
+	empty.addDir(guestReleases)
+	assert.DeepEqual(t, tr.names(), empty.names())
 }
 
 // A file of the source tree that is gone when the image is written is left out. A program that is gone is an error.
