@@ -178,7 +178,7 @@ func TestEvents_WhatIfCloseIOComesTooEarly(t *testing.T) {
 	d.CreateContainer(d.PullImage(), id, "sleep", "3600")
 	shim := d.StartTaskAndWait(id).Parent
 	proxy := d.StartProxy() // it shows that containerd has received a call
-	client, err := containerd.New(proxy.Address, containerd.WithDefaultNamespace(d.Namespace), containerd.WithTimeout(proc.Patience))
+	client, err := ctrd.NewClient(proxy.Address, d.Namespace)
 	assert.NilError(q, err)
 	defer client.Close()
 	container, err := client.LoadContainer(ctx, id)

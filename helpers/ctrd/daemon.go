@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	containerd "github.com/containerd/containerd/v2/client"
-	"google.golang.org/grpc"
 
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -114,8 +113,7 @@ func (d *Daemon) registerCleanUp() { d.q.Cleanup(d.cleanUp) }
 // connect makes the question's Go client.
 func (d *Daemon) connect() {
 	d.q.Helper()
-	c, err := containerd.New(d.Address, containerd.WithDefaultNamespace(d.Namespace), containerd.WithTimeout(proc.Patience),
-		containerd.WithExtraDialOpts([]grpc.DialOption{grpc.WithUnaryInterceptor(endCall)}))
+	c, err := NewClient(d.Address, d.Namespace)
 	if err != nil {
 		d.q.Fatalf("connect to containerd at %s: %v", d.Address, err)
 	}
