@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
@@ -77,6 +79,27 @@ func TestKill_KillsNoOtherProcessThatHasThePID(t *testing.T) {
 	assert.NilError(t, Kill(p))
 	WaitFor(t, Dead(p))
 	assert.NilError(t, Kill(p), "it has ended")
+}
+
+// A process that is found by its name may have ended when the signal is sent, and the kernel may have given its pid to another one.
+func TestFindIdentities_FindsTheProcessThatIsSentTheSignal(t *testing.T) {
+	cmd := exec.Command("sleep", "60.10")
+	assert.NilError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	pid := PID(cmd.Process.Pid)
+	WaitFor(t, Runs(pid, "sleep"))
+	found := FindIdentities(t, func(_ PID, comm string, args []string) bool { return comm == "sleep" && slices.Contains(args, "60.10") })
+	assert.DeepEqual(t, found, []Identity{{PID: pid, Start: Snapshot(t, pid).Start}})
+
+	earlier := found[0]
+	earlier.Start--
+	assert.Check(t, cmp.ErrorIs(Signal(earlier, unix.SIGTERM), os.ErrProcessDone), "a process that had the pid before")
+	assert.Check(t, End(earlier, unix.SIGTERM), "it has ended")
+	assert.Check(t, found[0].Alive())
+	assert.NilError(t, Signal(found[0], unix.SIGTERM))
+	_ = cmd.Wait()
+	assert.Check(t, cmp.Equal(cmd.ProcessState.Sys().(syscall.WaitStatus).Signal(), syscall.SIGTERM))
+	assert.Check(t, cmp.ErrorIs(Signal(found[0], unix.SIGTERM), os.ErrProcessDone))
 }
 
 func TestExeDigest_IsTheDigestOfTheFile(t *testing.T) {
