@@ -4,6 +4,9 @@ package cdblab
 
 import (
 	"flag"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -168,4 +171,46 @@ func TestQuestions_RecoverFromAPanic(t *testing.T) {
 		got := strings.Count(string(source), "\n\tdefer q.Recover()\n")
 		assert.Check(t, cmp.Equal(got, n), "%s: write `defer q.Recover()` in the line after session.Question", name)
 	}
+}
+
+// A panic in a goroutine would end the run, because only a function of the same goroutine can recover it. So a question starts a goroutine by
+// lab.Go, or calls lab.Catch in it.
+func TestQuestions_CatchAPanicOfAGoroutine(t *testing.T) {
+	files := map[string]bool{}
+	for _, q := range questions(t) {
+		files[q.File] = true
+	}
+	for name := range files {
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
+		assert.NilError(t, err)
+		ast.Inspect(file, func(n ast.Node) bool {
+			starts := false
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				starts = true
+			case *ast.CallExpr: // wg.Go, group.Go
+				f, ok := n.Fun.(*ast.SelectorExpr)
+				starts = ok && f.Sel.Name == "Go" && !isOfLab(f)
+			}
+			if starts && !callsCatch(n) {
+				t.Errorf("%s: start this goroutine by lab.Go, or call lab.Catch in it", fset.Position(n.Pos()))
+			}
+			return true
+		})
+	}
+}
+
+func isOfLab(f *ast.SelectorExpr) bool {
+	x, ok := f.X.(*ast.Ident)
+	return ok && x.Name == "lab"
+}
+
+func callsCatch(n ast.Node) (found bool) {
+	ast.Inspect(n, func(n ast.Node) bool {
+		f, ok := n.(*ast.SelectorExpr)
+		found = found || ok && f.Sel.Name == "Catch" && isOfLab(f)
+		return !found
+	})
+	return found
 }

@@ -175,14 +175,17 @@ func (e *execs) startAll(programs map[string][]string) map[string]<-chan contain
 		wg.Go(func() {
 			spec := e.spec
 			spec.Args = args
-			process, err := e.task.Exec(ctx, name, &spec, cio.NullIO)
 			var wait <-chan containerd.ExitStatus
-			if err == nil {
-				wait, err = process.Wait(ctx)
-			}
-			if err == nil {
-				err = process.Start(ctx)
-			}
+			err := lab.Catch(func() error {
+				process, err := e.task.Exec(ctx, name, &spec, cio.NullIO)
+				if err == nil {
+					wait, err = process.Wait(ctx)
+				}
+				if err == nil {
+					err = process.Start(ctx)
+				}
+				return err
+			})
 			mu.Lock()
 			defer mu.Unlock()
 			if waits[name] = wait; err != nil {
