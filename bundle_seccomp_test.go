@@ -177,7 +177,7 @@ func checkFlagOfFilter(q *lab.Q, b *bundle.Bundle, rule specs.LinuxSyscall, with
 	if r := c.Try("create"); r.Code != 0 && !runc.FeaturesHave(q, string(specs.LinuxSeccompFlagLog)) {
 		runc.AssertMessage(q, r.Stderr, "flags")
 		q.Fact("linux.seccomp.flags", "refused by this runtime: "+runc.LastLogMessage(r))
-		q.Skip("this runtime does not know linux.seccomp.flags")
+		q.Skip("this runtime does not know linux.seccomp.flags; to ask this with the pinned runc, leave out RUNC= and CDB_RUNC")
 	} else {
 		assert.Assert(q, cmp.Equal(r.Code, 0), "create with a flag that runc features lists:\n%s", r)
 	}
@@ -186,7 +186,7 @@ func checkFlagOfFilter(q *lab.Q, b *bundle.Bundle, rule specs.LinuxSyscall, with
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	flags, err := seccomp.FilterFlags(pid)
 	if err != nil {
-		q.Skipf("the flags of a filter cannot be read on this kernel: %v", err)
+		q.Skipf("the flags of a filter cannot be read on this kernel: %v; to ask this, boot Debian's kernel: make lab", err)
 	}
 	without, err := seccomp.FilterFlags(withoutFlag)
 	assert.NilError(q, err)
@@ -229,7 +229,8 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	if r := c.Try("create"); r.Code != 0 {
 		// runc needs libseccomp 2.5 or newer for it, and lists the action only if it has that. crun 1.8 prints no features.
 		assert.Assert(q, !runc.FeaturesHave(q, string(specs.ActNotify)), "runc features lists %s, and create fails:\n%s", specs.ActNotify, r)
-		q.Skipf("this runtime cannot create a container with a seccomp listener: %s", runc.LastLogMessage(r))
+		q.Skipf("this runtime cannot create a container with a seccomp listener: %s; to ask this, take the pinned runc (leave out RUNC= and "+
+			"CDB_RUNC), built on a machine with libseccomp 2.5 or later: make deps tools", runc.LastLogMessage(r))
 	}
 	notifier, received := seccomp.ReceiveNotifier(q.TB, listener)
 	init := proc.PID(received.Pid)

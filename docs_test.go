@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -173,8 +174,8 @@ func TestQuestions_RecoverFromAPanic(t *testing.T) {
 	}
 }
 
-// A panic in a goroutine would end the run, because only a function of the same goroutine can recover it. So a question starts a goroutine by
-// lab.Go, or calls lab.Catch in it.
+// A panic in a goroutine would end the run, because only a function of the same goroutine can recover it. So a question starts a
+// goroutine by lab.Go, or calls lab.Catch in it.
 func TestQuestions_CatchAPanicOfAGoroutine(t *testing.T) {
 	files := map[string]bool{}
 	for _, q := range questions(t) {
@@ -199,6 +200,71 @@ func TestQuestions_CatchAPanicOfAGoroutine(t *testing.T) {
 			return true
 		})
 	}
+}
+
+// remedy matches what a skip tells the reader to do: a command, a setting, another machine, or the question that asks the same. The names
+// are those of constants and functions that have such a text.
+var remedy = regexp.MustCompile(`make (lab|deps)|(CGROUP|KERNEL)=|unset |leave out|modprobe|swapoff|mount -t|\bset [a-z]+\.|` +
+	`unload a module|ask it on an|sysctl|Test\w+ asks|the subtests say why|\belsewhere\b|\bhowto\b|\bnotBuilt\b|the reader ended the run`)
+
+// The end of a run lists what was skipped. A reader wants to know there how to get the answer.
+func TestSkips_NameTheirRemedy(t *testing.T) {
+	helpers, err := filepath.Glob("helpers/*/*.go")
+	assert.NilError(t, err)
+	files, err := filepath.Glob("*_test.go")
+	assert.NilError(t, err)
+	for _, name := range helpers {
+		if !strings.HasSuffix(name, "_test.go") {
+			files = append(files, name)
+		}
+	}
+	skips := 0
+	for _, name := range files {
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
+		assert.NilError(t, err)
+		ast.Inspect(file, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok || !isSkip(call.Fun) {
+				return true
+			}
+			skips++
+			var words strings.Builder
+			for _, arg := range call.Args {
+				ast.Inspect(arg, func(n ast.Node) bool {
+					switch n := n.(type) {
+					case *ast.BasicLit:
+						if text, err := strconv.Unquote(n.Value); err == nil {
+							words.WriteString(text)
+						}
+					case *ast.Ident:
+						words.WriteString(" " + n.Name + " ")
+					}
+					return true
+				})
+			}
+			if !remedy.MatchString(words.String()) {
+				t.Errorf("%s: this skip does not say how to get the answer: %s", fset.Position(n.Pos()), words.String())
+			}
+			return true
+		})
+	}
+	assert.Check(t, skips > 50, "found only %d skips: the test does not see them", skips)
+}
+
+// isSkip reports whether a function is q.Skip or q.Skipf of a question.
+func isSkip(f ast.Expr) bool {
+	selector, ok := f.(*ast.SelectorExpr)
+	if !ok || selector.Sel.Name != "Skip" && selector.Sel.Name != "Skipf" {
+		return false
+	}
+	switch x := selector.X.(type) {
+	case *ast.Ident:
+		return x.Name == "q"
+	case *ast.SelectorExpr: // d.q
+		return x.Sel.Name == "q"
+	}
+	return false
 }
 
 func isOfLab(f *ast.SelectorExpr) bool {
