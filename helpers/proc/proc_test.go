@@ -3,11 +3,14 @@
 package proc
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -100,6 +103,31 @@ func TestFindIdentities_FindsTheProcessThatIsSentTheSignal(t *testing.T) {
 	_ = cmd.Wait()
 	assert.Check(t, cmp.Equal(cmd.ProcessState.Sys().(syscall.WaitStatus).Signal(), syscall.SIGTERM))
 	assert.Check(t, cmp.ErrorIs(Signal(found[0], unix.SIGTERM), os.ErrProcessDone))
+}
+
+// fatal is a testing.TB that records the message of Fatalf.
+type fatal struct {
+	testing.TB
+	message string
+}
+
+func (f *fatal) Fatalf(format string, args ...any) {
+	f.message = fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
+
+func TestWaitFor_APanicInTheCheckFailsTheTest(t *testing.T) {
+	tb := &fatal{TB: t}
+	var done sync.WaitGroup
+	done.Go(func() {
+		WaitFor(tb, func(poll.LogT) poll.Result {
+			var none []string
+			return poll.Continue("%s", none[len(tb.message)])
+		})
+	})
+	done.Wait()
+	assert.Check(t, cmp.Contains(tb.message, "polling check failed: the check panicked: runtime error: index out of range"))
+	assert.Check(t, cmp.Contains(tb.message, "TestWaitFor_APanicInTheCheckFailsTheTest"))
 }
 
 func TestExeDigest_IsTheDigestOfTheFile(t *testing.T) {
