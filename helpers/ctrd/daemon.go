@@ -16,6 +16,7 @@ import (
 
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/slowness"
 )
 
 // Namespace is the chapter's containerd namespace. In a shared daemon each question has a namespace of its own, whose
@@ -220,10 +221,10 @@ func (d *Daemon) Ctr(args ...string) lab.Result {
 // TryCtr runs ctr in the question's containerd namespace and returns its result, whatever its exit code is.
 //
 // ctr waits ten seconds until the daemon has answered its connection, and a machine that is emulated may stand still for longer. Then
-// ctr has called nothing, and is run again.
+// ctr has called nothing, and is run again: twice, and more often on a slow machine.
 func (d *Daemon) TryCtr(args ...string) (result lab.Result) {
 	d.q.Helper()
-	for range 3 {
+	for range slowness.Factor() + 2 {
 		result = d.q.Exec(d.ctrCommand(args)...)
 		if result.Code == 0 || !strings.Contains(result.Stderr, "connection error: desc") || !d.runs() {
 			break

@@ -13,11 +13,14 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/slowness"
 )
 
 func TestSnapshot_ReadsAChildUntilItIsDead(t *testing.T) {
@@ -157,6 +160,21 @@ func TestParseSyscall_AcceptsTheThreeFormsOfTheFile(t *testing.T) {
 		_, _, err := parseSyscall(bad)
 		assert.Check(t, err != nil, "%q", bad)
 	}
+}
+
+// On a slow machine it takes longer until a process that was interrupted sleeps again.
+func TestWaitChannel_LooksForLongerOnASlowMachine(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "while :; do :; done") // it never sleeps
+	assert.NilError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	WaitFor(t, Runs(PID(cmd.Process.Pid), "sh"))
+	was := slowness.Factor()
+	t.Cleanup(func() { slowness.Set(was) })
+	slowness.Set(5)
+	begin := time.Now()
+	assert.Equal(t, WaitChannel(t, PID(cmd.Process.Pid)), "0")
+	took := time.Since(begin)
+	assert.Check(t, took >= 500*time.Millisecond, "it has looked for %v only", took)
 }
 
 func TestOrphanReaper_IsAnAncestorAndNotTheTest(t *testing.T) {
