@@ -177,11 +177,7 @@ func TestQuestions_RecoverFromAPanic(t *testing.T) {
 // A panic in a goroutine would end the run, because only a function of the same goroutine can recover it. So a question starts a
 // goroutine by lab.Go, or calls lab.Catch in it.
 func TestQuestions_CatchAPanicOfAGoroutine(t *testing.T) {
-	files := map[string]bool{}
-	for _, q := range questions(t) {
-		files[q.File] = true
-	}
-	for name := range files {
+	for _, name := range questionFiles(t) {
 		fset := token.NewFileSet()
 		file, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
 		assert.NilError(t, err)
@@ -200,6 +196,52 @@ func TestQuestions_CatchAPanicOfAGoroutine(t *testing.T) {
 			return true
 		})
 	}
+}
+
+// facts.json is the same in two runs of the same stack. Go ranges over a map in another order each time, so a table whose rows record
+// something is a slice.
+func TestQuestions_RecordInAFixedOrder(t *testing.T) {
+	records := []string{"Fact", "Step", "Control", "Clause", "Covers"}
+	for _, name := range questionFiles(t) {
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
+		assert.NilError(t, err)
+		ast.Inspect(file, func(n ast.Node) bool {
+			loop, ok := n.(*ast.RangeStmt)
+			if !ok || !isMap(loop.X) {
+				return true
+			}
+			ast.Inspect(loop.Body, func(n ast.Node) bool {
+				f, ok := n.(*ast.SelectorExpr)
+				if ok && slices.Contains(records, f.Sel.Name) {
+					t.Errorf("%s: %s in a loop over a map: make the map a slice", fset.Position(n.Pos()), f.Sel.Name)
+				}
+				return true
+			})
+			return true
+		})
+	}
+}
+
+// isMap reports whether an expression is a map that is written there.
+func isMap(x ast.Expr) bool {
+	literal, ok := x.(*ast.CompositeLit)
+	if !ok {
+		return false
+	}
+	_, ok = literal.Type.(*ast.MapType)
+	return ok
+}
+
+// questionFiles returns the names of the files that have questions.
+func questionFiles(t *testing.T) []string {
+	t.Helper()
+	var names []string
+	for _, q := range questions(t) {
+		names = append(names, q.File)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // remedy matches what a skip tells the reader to do: a command, a setting, another machine, or the question that asks the same. The names
