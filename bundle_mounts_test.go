@@ -755,7 +755,8 @@ func TestBundle_WhoOwnsTheFilesOfAnIDMappedMount(t *testing.T) {
 	})
 	options := check.FlagsOf(check.TopMount(q, check.Mounts(q, p), "/mapped"))
 	if !runc.KnowsIDMappedMounts(q) {
-		q.Skipf("this runtime does not know the fields (runc does since 1.2.0), and ignores them without an error: the mount has %v", options)
+		q.Skipf("this runtime does not know the fields (runc does since 1.2.0), and ignores them without an error: the mount has %v; "+
+			"to ask this with the pinned runc, leave out RUNC= and CDB_RUNC", options)
 	}
 	assert.Check(q, cmp.Contains(options, "idmapped"), "flags of the mount")
 	q.Fact("flags of the mount", options)

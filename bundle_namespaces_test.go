@@ -378,7 +378,7 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 	q.Step("a network namespace that stands for the host's, of a container that may administer it")
 	_, holder, inHolder := runc.StartWithShell(q, b, "holder", bundle.WithCapability("CAP_NET_ADMIN"))
 	if r := holder.Run("ip link add cdb0 type veth && ip addr add 192.0.2.7/24 dev cdb0 && ip link set cdb0 up"); r.Code != 0 {
-		q.Skipf("this kernel has no veth to make a device of: %s", r.Out)
+		q.Skipf("this kernel has no veth to make a device of: %s; look again after modprobe veth, or ask it in the VM: make lab", r.Out)
 	}
 	assert.Check(q, cmp.Contains(devices(holder), "cdb0"))
 	assert.NilError(q, os.Symlink(fmt.Sprintf("/proc/%d/ns/net", inHolder.PID), q.Dir+"/holder-net"))

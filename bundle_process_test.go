@@ -292,7 +292,7 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 			got := proc.SchedulerOf(q, pid)
 			if got == without && !runc.KnowsScheduler(q) {
 				q.Fact(fields, fmt.Sprint("ignored by this runtime: ", got))
-				q.Skip("this runtime does not know process.scheduler")
+				q.Skip("this runtime does not know process.scheduler; to ask this with the pinned runc, leave out RUNC= and CDB_RUNC")
 			}
 			assert.Check(q, cmp.Equal(got, row.want), "%s: what sched_getattr(2) returns of the first program", fields)
 			q.Covers(row.covers...)
@@ -330,7 +330,7 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 		}
 	}
 	if len(cpus) < 2 {
-		q.Skip("one CPU: an affinity cannot differ from no affinity")
+		q.Skip("one CPU: an affinity cannot differ from no affinity; to ask this, take a machine with two: make lab CPUS=2")
 	}
 	b := bundle.Busybox(q, "sleep", "3600")
 	cpusOf := func(pid proc.PID) string { return proc.Status(q, pid, "Cpus_allowed_list") }

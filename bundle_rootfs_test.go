@@ -70,7 +70,7 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	q.Control("a dynamic program in the same rootfs: the file exists, and execve reports that there is no such file")
 	dynamic, found := rootfs.FindDynamic()
 	if !found {
-		q.Skip("this machine has no dynamic program among strace, sh, cat and the test itself")
+		q.Skip("this machine has no dynamic program among strace, sh, cat and the test itself; to ask this, install strace: make deps")
 	}
 	data, err := os.ReadFile(dynamic)
 	assert.NilError(q, err)

@@ -34,7 +34,7 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does a user namespace change?")
 	defer q.Recover()
 	if file.Exists("/proc/sys/user/max_user_namespaces") && file.Read(q, "/proc/sys/user/max_user_namespaces") == "0" {
-		q.Skip("this kernel allows no user namespace")
+		q.Skip("this kernel allows no user namespace: set user.max_user_namespaces above 0")
 	}
 	b := bundle.Busybox(q, "sleep", "3600")
 

@@ -90,15 +90,15 @@ func TestEvents_WhatHappensWhenManyExecsEndAtOnce(t *testing.T) {
 	proc.WaitFor(q, e.haveEvents("/tasks/exec-started", short+long))
 	running := e.running(programs)
 	assert.Assert(q, cmp.Len(running, long), "execs that have started")
-	q.TB.Cleanup(func() { _ = unix.Kill(int(shim.PID), unix.SIGCONT) })
-	sendSignal(q, shim.PID, unix.SIGSTOP)
+	q.TB.Cleanup(func() { _ = proc.Signal(shim.Identity, unix.SIGCONT) })
+	sendSignal(q, shim, unix.SIGSTOP)
 	proc.WaitFor(q, proc.IsInState(shim.PID, "T"))
 	const firstSignal = 40 // real-time signals: each ends a program that has no handler, with a status of its own
 	names := slices.Sorted(maps.Keys(running))
 	killed, left := names[:long/2], names[long/2:]
 	for n, name := range killed {
 		want[name] = uint32(128 + firstSignal + n)
-		sendSignal(q, running[name].PID, unix.Signal(firstSignal+n))
+		sendSignal(q, running[name], unix.Signal(firstSignal+n))
 	}
 	for _, name := range killed {
 		proc.WaitFor(q, proc.Dead(running[name].Identity))
@@ -111,7 +111,7 @@ func TestEvents_WhatHappensWhenManyExecsEndAtOnce(t *testing.T) {
 	q.Fact("shim stopped: SIGCHLD is pending", pending.Signal(unix.SIGCHLD))
 
 	q.Control("continue the shim: it publishes each exit once, with the status of that exec; the others and the task go on")
-	sendSignal(q, shim.PID, unix.SIGCONT)
+	sendSignal(q, shim, unix.SIGCONT)
 	ended := map[string]<-chan containerd.ExitStatus{}
 	for _, name := range killed {
 		ended[name] = waits[name]
@@ -175,14 +175,17 @@ func (e *execs) startAll(programs map[string][]string) map[string]<-chan contain
 		wg.Go(func() {
 			spec := e.spec
 			spec.Args = args
-			process, err := e.task.Exec(ctx, name, &spec, cio.NullIO)
 			var wait <-chan containerd.ExitStatus
-			if err == nil {
-				wait, err = process.Wait(ctx)
-			}
-			if err == nil {
-				err = process.Start(ctx)
-			}
+			err := lab.Catch(func() error {
+				process, err := e.task.Exec(ctx, name, &spec, cio.NullIO)
+				if err == nil {
+					wait, err = process.Wait(ctx)
+				}
+				if err == nil {
+					err = process.Start(ctx)
+				}
+				return err
+			})
 			mu.Lock()
 			defer mu.Unlock()
 			if waits[name] = wait; err != nil {
@@ -282,11 +285,11 @@ func (e *execs) histories(prefix string) (histories map[string][]string, exits m
 	return histories, exits
 }
 
-// sendSignal sends a signal to a process by kill(2).
-func sendSignal(q *lab.Q, p proc.PID, s unix.Signal) {
+// sendSignal sends a signal to a process, without containerd and the runtime.
+func sendSignal(q *lab.Q, p proc.Process, s unix.Signal) {
 	q.Helper()
-	q.LogCommand("kill -%d %d", int(s), p)
-	assert.NilError(q, unix.Kill(int(p), s))
+	q.LogCommand("kill -%d %d", int(s), p.PID)
+	assert.NilError(q, proc.Signal(p.Identity, s))
 }
 
 // onlyChild returns a check that succeeds when a process has this child and no other one, not even one that has ended.

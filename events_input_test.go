@@ -178,7 +178,7 @@ func TestEvents_WhatIfCloseIOComesTooEarly(t *testing.T) {
 	d.CreateContainer(d.PullImage(), id, "sleep", "3600")
 	shim := d.StartTaskAndWait(id).Parent
 	proxy := d.StartProxy() // it shows that containerd has received a call
-	client, err := containerd.New(proxy.Address, containerd.WithDefaultNamespace(d.Namespace), containerd.WithTimeout(proc.Patience))
+	client, err := ctrd.NewClient(proxy.Address, d.Namespace)
 	assert.NilError(q, err)
 	defer client.Close()
 	container, err := client.LoadContainer(ctx, id)
@@ -255,11 +255,10 @@ func TestEvents_WhatIfCloseIOComesTooEarly(t *testing.T) {
 	held, err := os.OpenFile(input.config.Stdin, os.O_RDWR, 0)
 	assert.NilError(q, err)
 	defer held.Close()
-	started, closed := make(chan error, 1), make(chan error, 1)
-	go func() { started <- process.Start(ctx) }()
+	started := lab.Go(func() error { return process.Start(ctx) })
 	proc.WaitFor(q, proc.HasFile(shim, input.config.Stdout)) // the shim has opened its writing end of stdin before
 	proxy.TakeCalls()
-	go func() { closed <- closeIO(process) }()
+	closed := lab.Go(func() error { return closeIO(process) })
 	proc.WaitFor(q, func(poll.LogT) poll.Result {
 		if !proxy.HasCall("Tasks/CloseIO") {
 			return poll.Continue("the client has not called CloseIO")

@@ -268,7 +268,7 @@ func (w *lastWriter) runWithLateLogger(
 	signal := func(s unix.Signal) {
 		q.Helper()
 		q.LogCommand("kill -%d %d   # the logger", int(s), process.PID)
-		assert.NilError(q, unix.Kill(int(process.PID), s))
+		assert.NilError(q, proc.Signal(process.Identity, s))
 	}
 	signal(unix.SIGSTOP)
 	proc.WaitFor(q, proc.IsInState(process.PID, "T"))

@@ -24,6 +24,7 @@ import (
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/retry"
 )
 
 // The metrics agree with the cgroup, because they are its files, read by the shim at that moment: nothing is counted or kept on the way.
@@ -248,14 +249,13 @@ func metricsType(q *lab.Q, d *ctrd.Daemon, id string) string {
 // cgroup may change, too, by what the kernel does on its own account; then everything is read again.
 func assertAsInFiles(q *lab.Q, source string, g cgroup.Group, read func() metricValues) metricValues {
 	q.Helper()
-	for range 20 {
-		before := valuesFromFiles(g)
-		got := read()
-		if maps.Equal(before, valuesFromFiles(g)) {
-			assert.Check(q, cmp.DeepEqual(got, before), "%s, and the files of the cgroup", source)
-			return got
-		}
-	}
-	q.Fatalf("the values of an idle cgroup changed during each of 20 attempts to read them; the last are %v", valuesFromFiles(g))
-	return nil
+	var before, got, after metricValues
+	unchanged := retry.Until(proc.Patience, func() bool {
+		before, got, after = valuesFromFiles(g), read(), valuesFromFiles(g)
+		return maps.Equal(before, after)
+	})
+	assert.Assert(q, unchanged, "the values of an idle cgroup changed each time that they were read, for %v; the last time from %v to %v",
+		proc.Patience, before, after)
+	assert.Check(q, cmp.DeepEqual(got, before), "%s, and the files of the cgroup", source)
+	return got
 }

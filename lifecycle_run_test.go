@@ -125,7 +125,7 @@ func TestLifecycle_WhatDoesRunKeepLeave(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does `run --keep` leave?")
 	defer q.Recover()
 	if !strings.Contains(q.Must("runc", "run", "--help").Stdout, "--keep") {
-		q.Skip("this runtime has no run --keep: runc has it since 1.1.0")
+		q.Skip("this runtime has no run --keep: runc has it since 1.1.0; to ask this with the pinned runc, leave out RUNC= and CDB_RUNC")
 	}
 	// The program needs more processes than the limit allows: fork fails, and the shell gives up.
 	b := bundle.Busybox(q, "sh", "-c", "(for i in $(seq 20); do sleep 3600 & done); exit 7").Edit(

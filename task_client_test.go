@@ -258,7 +258,7 @@ func (c *callTrace) runCtr() runningTask {
 // runGoClient makes the same by calls of the Go client.
 func (c *callTrace) runGoClient() runningTask {
 	q, d := c.q, c.d
-	client, err := containerd.New(c.proxy.Address, containerd.WithDefaultNamespace(d.Namespace), containerd.WithTimeout(proc.Patience))
+	client, err := ctrd.NewClient(c.proxy.Address, d.Namespace)
 	assert.NilError(q, err)
 	defer client.Close()
 	ctx, cancel := context.WithCancel(namespaces.WithNamespace(context.Background(), d.Namespace))

@@ -65,7 +65,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 	pid1 := withoutHandler.Init.PID
 	assert.Check(q, !proc.Bits(q, pid1, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
 	q.LogCommand("kill -TERM %d   # the program of %s", pid1, withoutHandler.ID)
-	assert.NilError(q, unix.Kill(int(pid1), unix.SIGTERM))
+	assert.NilError(q, proc.Signal(withoutHandler.Init.Identity, unix.SIGTERM))
 	assert.Check(q, !proc.Bits(q, pid1, "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: it was not dropped")
 	assert.Check(q, withoutHandler.Init.Alive(), "process %d is dead after a TERM for which it has no handler", pid1)
 	task, _ := withoutHandler.Statuses()

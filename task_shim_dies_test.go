@@ -131,13 +131,14 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	restarted := ofRunning[0]
 	next, err := restarted.Task()
 	assert.NilError(q, err)
-	shim := proc.Snapshot(q, proc.Snapshot(q, proc.PID(next.Pid())).Parent)
+	program := proc.Snapshot(q, proc.PID(next.Pid()))
+	shim := proc.Snapshot(q, program.Parent)
 	assert.Check(q, file.Exists(restarted.Socket) && proc.Listens(q, shim, restarted.Socket),
 		"the new shim has not replaced the socket that the killed shim had left")
 	before := len(restarted.Events())
 	proc.WaitFor(q, proc.Catches(proc.PID(next.Pid()), "sh", unix.SIGTERM))
 	q.LogCommand("kill -TERM %d   # the new program of %s", next.Pid(), restarted.ID)
-	assert.NilError(q, unix.Kill(int(next.Pid()), unix.SIGTERM))
+	assert.NilError(q, proc.Signal(program.Identity, unix.SIGTERM))
 	proc.WaitFor(q, d.TaskStopped(restarted.ID))
 	// The shim publishes on a connection of its own: containerd may know of the exit before a client has received the event.
 	restarted.WaitForEventAfter(before, "exit init")

@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/ctrd"
@@ -172,19 +171,12 @@ func TestTask_WhatHappensToRunningTasksWhenContainerdIsUpgraded(t *testing.T) {
 // daemon has removed the bundle before the shim opens its log there. It usually does so, but no order is promised.
 func endStrayShims(q *lab.Q, d *ctrd.Daemon, id string) {
 	q.Helper()
-	for _, pid := range proc.Find(q, func(_ proc.PID, comm string, args []string) bool {
+	for _, shim := range proc.FindIdentities(q, func(_ proc.PID, comm string, args []string) bool {
 		return strings.HasPrefix(comm, "containerd-shim") && slices.Contains(args, id)
 	}) {
-		q.LogCommand("kill -KILL %d   # a shim that no containerd knows", pid)
-		if err := unix.Kill(int(pid), unix.SIGKILL); err != nil && err != unix.ESRCH {
-			q.Fatalf("kill shim %d: %v", pid, err)
-		}
-		proc.WaitFor(q, func(poll.LogT) poll.Result {
-			if proc.Alive(pid) {
-				return poll.Continue("shim %d is alive after KILL", pid)
-			}
-			return poll.Success()
-		})
+		q.LogCommand("kill -KILL %d   # a shim that no containerd knows", shim.PID)
+		assert.NilError(q, proc.Kill(shim))
+		proc.WaitFor(q, proc.Dead(shim))
 	}
 	removeStaleSocket(q, filepath.Join(d.SocketDir, d.SocketName(id)))
 }

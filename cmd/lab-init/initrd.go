@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,15 +48,30 @@ func loadModule(path string) error {
 	return nil
 }
 
+// deviceTimeout is how long a device may take to appear where the machine is not slow. A variable, so that a test can make it shorter.
+var deviceTimeout = 20 * time.Second
+
+// patience returns how long a wait may take here that may take d on a quiet machine: see [protocol.SlownessEnv]. Where the wrapper does not
+// say how slow the machine is, it is as slow as can be: the wrapper has a deadline for the boot anyway.
+func patience(d time.Duration) time.Duration {
+	const slowest = 10
+	factor, err := strconv.Atoi(os.Getenv(protocol.SlownessEnv))
+	if err != nil || factor < 1 || factor > slowest {
+		factor = slowest
+	}
+	return d * time.Duration(factor)
+}
+
 // waitForDevice waits until find returns a device. A driver may find its device a moment after its module was loaded.
 func waitForDevice(what string, find func() string) (string, error) {
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	timeout := patience(deviceTimeout)
+	for deadline := time.Now().Add(timeout); ; time.Sleep(time.Millisecond) {
 		late := time.Now().After(deadline) // before the look: the machine may stand still
 		if found := find(); found != "" {
 			return found, nil
 		}
 		if late {
-			return "", fmt.Errorf("%s did not appear within 20 s", what)
+			return "", fmt.Errorf("%s did not appear within %v", what, timeout)
 		}
 	}
 }

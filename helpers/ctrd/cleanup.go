@@ -102,9 +102,9 @@ func (d *Daemon) EndShimsIfFailed() {
 		if !d.q.Failed() {
 			return
 		}
-		for _, shim := range d.Shims() {
-			if err := unix.Kill(int(shim), unix.SIGTERM); err != nil && err != unix.ESRCH {
-				d.q.Errorf("end shim %d: %v", shim, err)
+		for _, shim := range proc.FindIdentities(d.q, d.isShimOfQuestion) {
+			if err := proc.End(shim, unix.SIGTERM); err != nil {
+				d.q.Errorf("end a shim of the question: %v", err)
 			}
 		}
 		proc.WaitFor(d.q, func(poll.LogT) poll.Result {

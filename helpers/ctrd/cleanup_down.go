@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"cdblab/helpers/host"
 	"cdblab/helpers/proc"
 )
@@ -57,11 +55,11 @@ func (d *Daemon) bundles() []string {
 //
 // https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#delete
 func (d *Daemon) endTasksWithoutDaemon() {
-	for _, pid := range proc.Find(d.q, func(_ proc.PID, comm string, args []string) bool {
+	for _, shim := range proc.FindIdentities(d.q, func(_ proc.PID, comm string, args []string) bool {
 		return strings.HasPrefix(comm, "containerd-shim") && d.isOwnShim(args)
 	}) {
-		if err := unix.Kill(int(pid), unix.SIGKILL); err != nil && err != unix.ESRCH {
-			d.q.Errorf("end shim %d: %v", pid, err)
+		if err := proc.Kill(shim); err != nil {
+			d.q.Errorf("end a shim of the question: %v", err)
 		}
 	}
 	for _, bundle := range d.bundles() {

@@ -13,10 +13,10 @@ import (
 	"strings"
 
 	containerd "github.com/containerd/containerd/v2/client"
-	"google.golang.org/grpc"
 
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/slowness"
 )
 
 // Namespace is the chapter's containerd namespace. In a shared daemon each question has a namespace of its own, whose
@@ -114,8 +114,7 @@ func (d *Daemon) registerCleanUp() { d.q.Cleanup(d.cleanUp) }
 // connect makes the question's Go client.
 func (d *Daemon) connect() {
 	d.q.Helper()
-	c, err := containerd.New(d.Address, containerd.WithDefaultNamespace(d.Namespace), containerd.WithTimeout(proc.Patience),
-		containerd.WithExtraDialOpts([]grpc.DialOption{grpc.WithUnaryInterceptor(endCall)}))
+	c, err := NewClient(d.Address, d.Namespace)
 	if err != nil {
 		d.q.Fatalf("connect to containerd at %s: %v", d.Address, err)
 	}
@@ -222,10 +221,10 @@ func (d *Daemon) Ctr(args ...string) lab.Result {
 // TryCtr runs ctr in the question's containerd namespace and returns its result, whatever its exit code is.
 //
 // ctr waits ten seconds until the daemon has answered its connection, and a machine that is emulated may stand still for longer. Then
-// ctr has called nothing, and is run again.
+// ctr has called nothing, and is run again: twice, and more often on a slow machine.
 func (d *Daemon) TryCtr(args ...string) (result lab.Result) {
 	d.q.Helper()
-	for range 3 {
+	for range slowness.Factor() + 2 {
 		result = d.q.Exec(d.ctrCommand(args)...)
 		if result.Code == 0 || !strings.Contains(result.Stderr, "connection error: desc") || !d.runs() {
 			break

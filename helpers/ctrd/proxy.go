@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 )
 
@@ -57,7 +58,10 @@ func startProxy(tb testing.TB, daemon, address string) *Proxy {
 	if err != nil {
 		tb.Fatalf("start a proxy of %s: %v", daemon, err)
 	}
-	s := grpc.NewServer(grpc.UnknownServiceHandler(p.forward), grpc.ForceServerCodecV2(rawCodec{}), grpc.MaxRecvMsgSize(maxMessage))
+	forward := func(_ any, caller grpc.ServerStream) error {
+		return lab.Catch(func() error { return p.forward(caller) })
+	}
+	s := grpc.NewServer(grpc.UnknownServiceHandler(forward), grpc.ForceServerCodecV2(rawCodec{}), grpc.MaxRecvMsgSize(maxMessage))
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	tb.Cleanup(func() {
@@ -99,7 +103,7 @@ func (p *Proxy) record(method string) {
 }
 
 // forward forwards one call of any kind. It copies messages both ways until the daemon has sent its last one.
-func (p *Proxy) forward(_ any, caller grpc.ServerStream) error {
+func (p *Proxy) forward(caller grpc.ServerStream) error {
 	method, ok := grpc.MethodFromServerStream(caller)
 	if !ok {
 		return status.Error(codes.Internal, "the call has no method")
@@ -115,7 +119,7 @@ func (p *Proxy) forward(_ any, caller grpc.ServerStream) error {
 		return err
 	}
 	go func() {
-		if err := copyMessages(toDaemon, caller); err != nil {
+		if err := lab.Catch(func() error { return copyMessages(toDaemon, caller) }); err != nil {
 			cancel() // the caller has gone
 			return
 		}

@@ -22,10 +22,12 @@ import (
 // daemon's address and, where the daemon is shared, a containerd namespace of the question.
 func (d *Daemon) Shims() []proc.PID {
 	d.q.Helper()
-	return proc.Find(d.q, func(pid proc.PID, _ string, args []string) bool {
-		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		return err == nil && exe == d.shimProgram() && d.isOwnShim(args)
-	})
+	return proc.Find(d.q, d.isShimOfQuestion)
+}
+
+func (d *Daemon) isShimOfQuestion(pid proc.PID, _ string, args []string) bool {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && exe == d.shimProgram() && d.isOwnShim(args)
 }
 
 // OtherShims returns the processes of the shim's program that are not the question's: those of another daemon on this

@@ -72,19 +72,21 @@ func (s *Stream) subscribeClient(filters []string) {
 	s.d.q.TB.Cleanup(cancel)
 	envelopes, errs := s.d.client.Subscribe(ctx, filters...)
 	go func() {
-		for {
-			select {
-			case e := <-envelopes:
-				if e != nil {
-					s.add(e)
+		err := lab.Catch(func() error { // the containerd under test may publish anything
+			for {
+				select {
+				case e := <-envelopes:
+					if e != nil {
+						s.add(e)
+					}
+				case err := <-errs:
+					return err
 				}
-			case err := <-errs:
-				s.mu.Lock()
-				s.err = err
-				s.mu.Unlock()
-				return
 			}
-		}
+		})
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.err = err
 	}()
 }
 

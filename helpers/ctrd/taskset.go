@@ -131,7 +131,7 @@ func forEachTask(q *lab.Q, tasks []*taskOfSet, do func(*taskOfSet) error) []time
 	for i, t := range tasks {
 		group.Go(func() error {
 			begin := time.Now()
-			err := do(t)
+			err := lab.Catch(func() error { return do(t) })
 			took[i] = time.Since(begin)
 			return err
 		})

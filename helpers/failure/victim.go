@@ -83,7 +83,7 @@ func NewVictim(q *lab.Q, d *ctrd.Daemon, image string, stream *ctrd.Stream, deat
 	}
 	proc.WaitFor(q, proc.Catches(v.Init.PID, v.Init.Comm, unix.SIGTERM))
 	q.LogCommand("kill -TERM %d   # the program of %s", v.Init.PID, v.ID)
-	assert.NilError(q, unix.Kill(int(v.Init.PID), unix.SIGTERM))
+	assert.NilError(q, proc.Signal(v.Init.Identity, unix.SIGTERM))
 	proc.WaitFor(q, d.TaskStopped(v.ID))
 	v.WaitForEvent("exit init 7")
 	proc.WaitFor(q, v.TaskWait.Returned())
@@ -151,7 +151,7 @@ func (v *Victim) Kill() {
 		proc.WaitFor(v.q, proc.Catches(target.PID, v.Init.Comm, unix.SIGTERM))
 	}
 	v.q.LogCommand("kill -%s %d   # the %s of %s", v.SignalName(), target.PID, v.Killed, v.ID)
-	assert.NilError(v.q, unix.Kill(int(target.PID), v.Signal))
+	assert.NilError(v.q, proc.Signal(target, v.Signal))
 	proc.WaitFor(v.q, proc.Dead(target))
 }
 

@@ -3,8 +3,10 @@
 package lab
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"gotest.tools/v3/assert"
@@ -53,6 +55,29 @@ func TestFact_HasTheNumberOfItsStepOrControl(t *testing.T) {
 		`step {"number":3,"text":"Delete it"}`,
 		`fact {"name":"container: status","value":"two ⏎ lines","step":3}`,
 	})
+}
+
+// Two runs of the same stack have the same facts.json, whatever number a run and a question have. The reader sees the paths as they are.
+func TestStep_HasTheSameTextInEachRun(t *testing.T) {
+	var runs [2][]string
+	for i, owner := range []host.Owner{host.NewOwner("1", "q48"), host.NewOwner("2", "q117")} {
+		q, _, attrs := recordedQuestion(t)
+		var shown bytes.Buffer
+		q.notes.out.to = &shown
+		q.notes.facts = newFacts(owner, map[string]tools.Program{"runc": {Name: "runc", Path: fmt.Sprintf("/home/reader/lab%d/bin/runc", i)}})
+		image := "sha256:" + strings.Repeat(fmt.Sprint(i), 64)
+		q.Step("mount %s/source on /data", owner.Dir())
+		q.Control("without it, %s/bin/runc makes %s of %s", fmt.Sprintf("/home/reader/lab%d", i), owner.Cgroup(), image)
+		q.Fact("image", image)
+		runs[i] = *attrs
+		assert.Check(t, cmp.Contains(shown.String(), "mount "+owner.Dir()+"/source on /data"))
+	}
+	assert.DeepEqual(t, runs[0], []string{
+		`step {"number":1,"text":"mount $Q/source on /data"}`,
+		`control {"number":2,"text":"without it, runc makes $CGROUP of <digest 1>"}`,
+		`fact {"name":"image","value":"<digest 1>","step":2}`,
+	})
+	assert.DeepEqual(t, runs[1], runs[0])
 }
 
 // A fact may be recorded after a check that does not end the question. If the check has failed, the value may be wrong.

@@ -22,7 +22,7 @@ func (q *Q) logSetUp(shown, script string) {
 // step is the attr event of a step or a control.
 type step struct {
 	Number int    `json:"number"` // of the steps and controls of the question; facts refer to it
-	Text   string `json:"text"`
+	Text   string `json:"text"`   // the same in each run, as the values of facts are: facts.json has both
 }
 
 // Step begins a step of the experiment. Its text says what is done now, and what is expected.
@@ -33,7 +33,7 @@ func (q *Q) Step(format string, args ...any) {
 	}
 	text, s := fmt.Sprintf(format, args...), q.notes.steps
 	s.last++
-	q.notes.attrJSON("step", step{s.last, text})
+	q.notes.attrJSON("step", step{s.last, q.notes.facts.normalizeText(text)})
 	q.notes.line("\n  %d. %s", s.last-s.controls, text)
 	q.stopBefore(fmt.Sprintf("step %d", s.last-s.controls))
 }
@@ -47,7 +47,7 @@ func (q *Q) Control(format string, args ...any) {
 	text, s := fmt.Sprintf(format, args...), q.notes.steps
 	s.last++
 	s.controls++
-	q.notes.attrJSON("control", step{s.last, text})
+	q.notes.attrJSON("control", step{s.last, q.notes.facts.normalizeText(text)})
 	q.notes.line("\n  C. control: %s", text)
 	q.stopBefore("this control")
 }

@@ -105,3 +105,16 @@ func TestRecover_FailsTheQuestionAndShowsTheStack(t *testing.T) {
 	func() { defer q.Recover() }()
 	assert.Check(t, cmp.Len(errors.errors, 1), "no panic is no failure")
 }
+
+// A goroutine of a question may panic as well. The question asserts the error that Go returns.
+func TestGo_APanicInAGoroutineIsAnErrorWithTheStack(t *testing.T) {
+	failed := errors.New("no daemon")
+	assert.Check(t, <-Go(func() error { return nil }))
+	assert.Check(t, cmp.ErrorIs(<-Go(func() error { return failed }), failed))
+	err := <-Go(func() error {
+		var none []int
+		return errors.Join(failed, errors.New(t.Name()[none[0]:]))
+	})
+	assert.Check(t, cmp.ErrorContains(err, "a goroutine of the question panicked: runtime error: index out of range"))
+	assert.Check(t, cmp.ErrorContains(err, "TestGo_APanicInAGoroutineIsAnErrorWithTheStack"))
+}

@@ -47,19 +47,30 @@ func ChildStates(tb testing.TB, pid PID) map[PID]string {
 // Find lists the live processes for which match reports true, sorted. match gets only what is cheap to read.
 func Find(tb testing.TB, match func(pid PID, comm string, args []string) bool) []PID {
 	tb.Helper()
+	var out []PID
+	for _, id := range FindIdentities(tb, match) {
+		out = append(out, id.PID)
+	}
+	return out
+}
+
+// FindIdentities is [Find] for processes that are sent a signal: by [Signal], not to another process that has the pid in the meantime. The
+// identities have the pid and the start time, and nothing else.
+func FindIdentities(tb testing.TB, match func(pid PID, comm string, args []string) bool) []Identity {
+	tb.Helper()
 	all, err := procfs.AllProcs()
 	if err != nil {
 		tb.Fatalf("list processes: %v", err)
 	}
-	var out []PID
+	var out []Identity
 	for _, p := range all {
 		stat, err1 := p.Stat()
 		args, err2 := p.CmdLine()
 		if err1 == nil && err2 == nil && !hasEnded(stat) && match(PID(p.PID), stat.Comm, args) {
-			out = append(out, PID(p.PID))
+			out = append(out, Identity{PID: PID(p.PID), Start: Ticks(stat.Starttime)})
 		}
 	}
-	slices.Sort(out)
+	slices.SortFunc(out, func(a, b Identity) int { return int(a.PID - b.PID) })
 	return out
 }
 

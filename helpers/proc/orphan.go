@@ -8,29 +8,8 @@ import (
 	"os/exec"
 	"testing"
 
-	"golang.org/x/sys/unix"
 	"gotest.tools/v3/poll"
 )
-
-// Kill sends SIGKILL to the process of this identity, and to no other process that has its pid in the meantime. That the process has
-// ended by itself is no error.
-func Kill(id Identity) error {
-	fd, err := unix.PidfdOpen(int(id.PID), 0)
-	if err == unix.ESRCH {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("open a pidfd of process %d: %w", id.PID, err)
-	}
-	defer unix.Close(fd)
-	if !id.Alive() {
-		return nil
-	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
-		return fmt.Errorf("kill process %d: %w", id.PID, err)
-	}
-	return nil
-}
 
 // OrphanReaper returns the process that becomes the parent of orphans below this process: the nearest ancestor that is a child
 // subreaper (PR_SET_CHILD_SUBREAPER(2const)), or else pid 1. The kernel does not show which processes are subreapers. So

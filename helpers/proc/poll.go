@@ -5,7 +5,9 @@ package proc
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -86,7 +88,20 @@ var Patience = time.Minute
 // WaitFor waits until check succeeds. After [Patience], it fails the test with the check's last message.
 func WaitFor(tb testing.TB, check poll.Check) {
 	tb.Helper()
-	poll.WaitOn(tb, check, poll.WithTimeout(Patience), poll.WithDelay(2*time.Millisecond))
+	poll.WaitOn(tb, catchPanic(check), poll.WithTimeout(Patience), poll.WithDelay(2*time.Millisecond))
+}
+
+// catchPanic turns a panic in a check into an error. Package poll calls a check in a goroutine of its own, where nothing that the test has
+// deferred recovers the panic: it would end the run.
+func catchPanic(check poll.Check) poll.Check {
+	return func(t poll.LogT) (result poll.Result) {
+		defer func() {
+			if value := recover(); value != nil {
+				result = poll.Error(fmt.Errorf("the check panicked: %v\n%s", value, debug.Stack()))
+			}
+		}()
+		return check(t)
+	}
 }
 
 // IsInState returns a check that succeeds when the process is in this state (field 3 of stat).

@@ -3,16 +3,24 @@
 package proc
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/slowness"
 )
 
 func TestSnapshot_ReadsAChildUntilItIsDead(t *testing.T) {
@@ -79,6 +87,52 @@ func TestKill_KillsNoOtherProcessThatHasThePID(t *testing.T) {
 	assert.NilError(t, Kill(p), "it has ended")
 }
 
+// A process that is found by its name may have ended when the signal is sent, and the kernel may have given its pid to another one.
+func TestFindIdentities_FindsTheProcessThatIsSentTheSignal(t *testing.T) {
+	cmd := exec.Command("sleep", "60.10")
+	assert.NilError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	pid := PID(cmd.Process.Pid)
+	WaitFor(t, Runs(pid, "sleep"))
+	found := FindIdentities(t, func(_ PID, comm string, args []string) bool { return comm == "sleep" && slices.Contains(args, "60.10") })
+	assert.DeepEqual(t, found, []Identity{{PID: pid, Start: Snapshot(t, pid).Start}})
+
+	earlier := found[0]
+	earlier.Start--
+	assert.Check(t, cmp.ErrorIs(Signal(earlier, unix.SIGTERM), os.ErrProcessDone), "a process that had the pid before")
+	assert.Check(t, End(earlier, unix.SIGTERM), "it has ended")
+	assert.Check(t, found[0].Alive())
+	assert.NilError(t, Signal(found[0], unix.SIGTERM))
+	_ = cmd.Wait()
+	assert.Check(t, cmp.Equal(cmd.ProcessState.Sys().(syscall.WaitStatus).Signal(), syscall.SIGTERM))
+	assert.Check(t, cmp.ErrorIs(Signal(found[0], unix.SIGTERM), os.ErrProcessDone))
+}
+
+// fatal is a testing.TB that records the message of Fatalf.
+type fatal struct {
+	testing.TB
+	message string
+}
+
+func (f *fatal) Fatalf(format string, args ...any) {
+	f.message = fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
+
+func TestWaitFor_APanicInTheCheckFailsTheTest(t *testing.T) {
+	tb := &fatal{TB: t}
+	var done sync.WaitGroup
+	done.Go(func() {
+		WaitFor(tb, func(poll.LogT) poll.Result {
+			var none []string
+			return poll.Continue("%s", none[len(tb.message)])
+		})
+	})
+	done.Wait()
+	assert.Check(t, cmp.Contains(tb.message, "polling check failed: the check panicked: runtime error: index out of range"))
+	assert.Check(t, cmp.Contains(tb.message, "TestWaitFor_APanicInTheCheckFailsTheTest"))
+}
+
 func TestExeDigest_IsTheDigestOfTheFile(t *testing.T) {
 	path, err := filepath.EvalSymlinks("/proc/self/exe")
 	assert.NilError(t, err)
@@ -106,6 +160,21 @@ func TestParseSyscall_AcceptsTheThreeFormsOfTheFile(t *testing.T) {
 		_, _, err := parseSyscall(bad)
 		assert.Check(t, err != nil, "%q", bad)
 	}
+}
+
+// On a slow machine it takes longer until a process that was interrupted sleeps again.
+func TestWaitChannel_LooksForLongerOnASlowMachine(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "while :; do :; done") // it never sleeps
+	assert.NilError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	WaitFor(t, Runs(PID(cmd.Process.Pid), "sh"))
+	was := slowness.Factor()
+	t.Cleanup(func() { slowness.Set(was) })
+	slowness.Set(5)
+	begin := time.Now()
+	assert.Equal(t, WaitChannel(t, PID(cmd.Process.Pid)), "0")
+	took := time.Since(begin)
+	assert.Check(t, took >= 500*time.Millisecond, "it has looked for %v only", took)
 }
 
 func TestOrphanReaper_IsAnAncestorAndNotTheTest(t *testing.T) {

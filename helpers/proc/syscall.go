@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"gotest.tools/v3/poll"
+
+	"cdblab/helpers/retry"
+	"cdblab/helpers/slowness"
 )
 
 // Syscall is the system call in which a process sleeps, from /proc/PID/syscall (proc_pid_syscall(5)).
@@ -88,17 +91,18 @@ func CString(tb testing.TB, pid PID, address uint64) string {
 
 // WaitChannel returns the kernel function in which the process sleeps, from /proc/PID/wchan. It returns "0" if the process runs,
 // or if the kernel does not show the function. A process that was interrupted on its way to sleep runs for a moment longer, so a "0" is
-// read again for a while.
+// read again for a tenth of a second, and for longer on a slow machine. Not for [Patience]: where the kernel does not show it, each
+// question would wait for so long.
 func WaitChannel(tb testing.TB, pid PID) string {
 	tb.Helper()
-	for tries := 50; ; tries-- {
+	function := "0"
+	retry.Until(slowness.Scale(100*time.Millisecond), func() bool {
 		data, err := os.ReadFile(path(pid, "wchan"))
 		if err != nil {
 			tb.Fatalf("read the kernel function in which process %d sleeps: %v", pid, err)
 		}
-		if string(data) != "0" || tries == 0 {
-			return string(data)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
+		function = string(data)
+		return function != "0"
+	})
+	return function
 }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cdblab/helpers/slowness"
 	"cdblab/helpers/vm/protocol"
 )
 
@@ -232,7 +233,7 @@ func (q *qemu) launch(conf Config, l *launch, ports []string) (m *machine, err e
 
 // kernelCommandLine returns the kernel's command line.
 func (q *qemu) kernelCommandLine(accel, init string) string {
-	line := "console=" + q.console + " quiet panic=-1 "
+	line := fmt.Sprintf("console=%s quiet panic=-1 %s=%d ", q.console, protocol.SlownessEnv, slowness.Factor())
 	if accel == "tcg" {
 		// An emulated processor does not speculate, and the kernel's mitigations cost a tenth of the time.
 		line += "mitigations=off " + q.boot

@@ -115,11 +115,12 @@ func TestReleaseOf(t *testing.T) {
 
 func TestKernelCommandLine(t *testing.T) {
 	q := &qemu{platform: platforms["amd64"]}
-	assert.Equal(t, q.kernelCommandLine("tcg", "probe"), "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check  -- probe")
-	assert.Equal(t, q.kernelCommandLine("kvm", ""), "console=ttyS0 quiet panic=-1 ")
+	assert.Equal(t, q.kernelCommandLine("tcg", "probe"),
+		"console=ttyS0 quiet panic=-1 LAB_SLOWNESS=1 mitigations=off no_timer_check  -- probe")
+	assert.Equal(t, q.kernelCommandLine("kvm", ""), "console=ttyS0 quiet panic=-1 LAB_SLOWNESS=1 ")
 	// A word that the kernel does not know becomes an argument of pid 1.
 	arm := &qemu{platform: platforms["arm64"]}
-	assert.Equal(t, arm.kernelCommandLine("tcg", ""), "console=ttyAMA0 quiet panic=-1 mitigations=off ")
+	assert.Equal(t, arm.kernelCommandLine("tcg", ""), "console=ttyAMA0 quiet panic=-1 LAB_SLOWNESS=1 mitigations=off ")
 }
 
 func TestParseVersion(t *testing.T) {

@@ -34,6 +34,10 @@ const (
 	ProbeReply    = "LAB-PROBE-OK"
 )
 
+// SlownessEnv is in the kernel's command line: by how much the deadlines of pid 1 are longer, 1 to 10. The kernel puts a word with an
+// equals sign that it does not know into the environment of pid 1. A disk of the user has a command line of its own.
+const SlownessEnv = "LAB_SLOWNESS"
+
 // In a VM that boots a disk of the user, the disk's own init starts lab-init with ServiceArgument. It comes on the seed disk, together
 // with the questions and the pinned tools.
 const (
