@@ -531,7 +531,7 @@ func TestBundle_WhichIDsMayAContainerHave(t *testing.T) {
 		// In this /run, no other program makes a directory. The descriptor brings the lab's directory back.
 		script := `exec 3< /run/cdb-lab; busybox mount -t tmpfs none /run; mkdir /run/cdb-lab
 busybox mount -o rbind /proc/self/fd/3 /run/cdb-lab; cd "$1"; shift; exec 3<&-; "$@"; ls /run`
-		out := q.Must("busybox", append([]string{"unshare", "-m", "sh", "-ec", script, "sh", q.Dir}, argv...)...).Stdout
+		out := q.Must(append([]string{"busybox", "unshare", "-m", "sh", "-ec", script, "sh", q.Dir}, argv...)...).Stdout
 		return slices.DeleteFunc(strings.Fields(out), func(name string) bool { return name == "cdb-lab" })
 	}
 	with := madeInRun(short.Argv("run"))
