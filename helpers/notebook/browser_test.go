@@ -27,7 +27,7 @@ import (
 )
 
 var (
-	runFlag  = flag.String("run-of", "testdata/run.json", "the run whose page is tested: a stream, or a directory of results")
+	runFlag  = flag.String("run-of", picturesFile, "the run whose page is tested: a stream, or a directory of results")
 	picFlag  = flag.String("picture", "", "the file of the picture for the README")
 	shotFlag = flag.String("screenshots", "", "a directory for pictures of the page")
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,14 +19,6 @@ import (
 	"cdblab/helpers/results"
 	"cdblab/helpers/syllabus"
 )
-
-// recorded returns the run in testdata: the twelve questions that have pictures.
-func recorded(t testing.TB) *results.Run {
-	t.Helper()
-	run, err := results.Load("testdata/run.json")
-	assert.NilError(t, err)
-	return run
-}
 
 func write(t testing.TB, run *results.Run) string {
 	t.Helper()
@@ -60,7 +51,7 @@ func TestWrite_HasTheQuestionsInTheOrderOfTheChapter(t *testing.T) {
 }
 
 func TestWrite_SaysWhatIsMissing(t *testing.T) {
-	stream, err := os.ReadFile("testdata/run.json")
+	stream, err := os.ReadFile(picturesFile)
 	assert.NilError(t, err)
 	for _, c := range []struct{ name, stream, want string }{
 		{"nothing", "", "The stream is empty."},
@@ -131,7 +122,7 @@ var source = regexp.MustCompile(`^\.\./\.\./\.\./\w+_test\.go$`)
 // spoiled returns the run in testdata with hostile text in each value that a program under test could have printed.
 func spoiled(t *testing.T) *results.Run {
 	t.Helper()
-	stream, err := os.ReadFile("testdata/run.json")
+	stream, err := os.ReadFile(picturesFile)
 	assert.NilError(t, err)
 	var lines []string
 	for line := range strings.Lines(string(stream)) {
@@ -266,31 +257,19 @@ func TestOnFewerLines_IsTheSameJSONAndLeavesScriptsAlone(t *testing.T) {
 	}
 }
 
-// bigRun is a run of as many questions as the lab has. Each is one of those with pictures.
-func bigRun(t testing.TB) *results.Run {
-	t.Helper()
-	all, err := syllabus.Read(os.DirFS("../.."))
-	assert.NilError(t, err)
-	run := recorded(t)
-	questions := run.Questions
-	for i := 0; len(run.Questions) < len(all); i++ {
-		q := *questions[i%len(questions)]
-		q.Test = fmt.Sprintf("%sAgain%d", q.Test, i)
-		run.Questions = append(slices.Clip(run.Questions), &q)
-	}
-	return run
-}
-
-// The page of a run of all 117 questions had 3.2 MB in November 2026. More than half of it are the scripts that a reader copies, such as
-// each config.json, and nearly none of the recorded questions has such scripts: 1.04 MB. So the limit is that of the rest of the page.
+// The page of all questions is small enough to be sent by mail. The recorded run has the proportions of a real one: half of its page are
+// the scripts that a reader copies. If the lab has more questions by now, the page is larger by as much.
 func TestWrite_OfAllQuestionsIsSmall(t *testing.T) {
-	const limit = 5 << 18
-	page := write(t, bigRun(t))
-	assert.Check(t, len(page) < limit, "the page has %d bytes", len(page))
+	const limit = 3 << 20
+	all, err := syllabus.Read(os.DirFS(checkout))
+	assert.NilError(t, err)
+	run := recordedWhole(t)
+	size := len(write(t, run)) * len(all) / len(run.Questions)
+	assert.Check(t, size < limit, "the page of %d questions has %d bytes, and %d are allowed", len(all), size, limit)
 }
 
 func BenchmarkWrite(b *testing.B) {
-	run := bigRun(b)
+	run := recordedWhole(b)
 	for b.Loop() {
 		assert.NilError(b, Write(io.Discard, run))
 	}
