@@ -133,6 +133,10 @@ func TestBrowser(t *testing.T) {
 		b.check(t, "bySearch()")
 		b.check(t, "searchIsLeftByAnAnchor()")
 	})
+	t.Run("shows each script", func(t *testing.T) {
+		b.open(t, run)
+		b.check(t, "scripts(3)")
+	})
 	t.Run("draws the pictures", func(t *testing.T) {
 		drawn := 0
 		for _, q := range run.Questions {
