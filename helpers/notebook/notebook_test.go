@@ -110,14 +110,12 @@ func TestWrite_NothingFromARunIsMarkup(t *testing.T) {
 			assert.Check(t, !strings.HasPrefix(a.Key, "on"), "a handler: %s", token)
 			assert.Check(t, a.Key != "style" && a.Key != "src", "the page refers to something outside, or has a style of its own: %s", token)
 			if a.Key == "href" {
-				assert.Check(t, strings.HasPrefix(a.Val, "#") || a.Val == "data:," || source.MatchString(a.Val), "a link: %s", token)
+				assert.Check(t, strings.HasPrefix(a.Val, "#") || a.Val == "data:,", "a link: %s", token)
 			}
 		}
 	}
 	assert.DeepEqual(t, []int{count["script"], count["style"], count["meta"], count["img"], count["iframe"]}, []int{1, 1, 4, 0, 0})
 }
-
-var source = regexp.MustCompile(`^\.\./\.\./\.\./\w+_test\.go$`)
 
 // spoiled returns the run in testdata with hostile text in each value that a program under test could have printed.
 func spoiled(t *testing.T) *results.Run {
@@ -206,13 +204,12 @@ func TestWrite_OfAFailedQuestionShowsTheFailure(t *testing.T) {
 	}
 }
 
-// With the tarball there is no Makefile, and no source beside the results.
+// With the tarball there is no Makefile.
 func TestWrite_InTheTarballNamesItsCommand(t *testing.T) {
 	t.Setenv(howto.Env, "/opt/cdblab/cdblab")
 	page := html.UnescapeString(write(t, recorded(t)))
 	assert.Check(t, cmp.Contains(page, "sudo /opt/cdblab/cdblab run -run '^TestTask_WhoIsWhoseParent$'"))
 	assert.Check(t, !strings.Contains(page, "make lab Q="))
-	assert.Check(t, !strings.Contains(page, `href="../`))
 }
 
 func TestRaw_LeavesNoMarkup(t *testing.T) {

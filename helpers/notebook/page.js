@@ -13,6 +13,16 @@
     link.replaceWith(script);
   }
 
+  // Beside the results in a checkout is the source of the questions. Elsewhere, as in a CI's artifact, a link would lead nowhere.
+  if (/\/\.lab\/results\/[^/]+\/[^/]*$/.test(location.pathname)) {
+    for (const name of all(".source")) {
+      const link = document.createElement("a");
+      link.href = "../../../" + name.textContent;
+      link.append(...name.childNodes);
+      name.append(link);
+    }
+  }
+
   // The scheme: the reader's system decides, until the button is pressed. A browser may refuse to store anything.
   const stored = (value) => {
     try {

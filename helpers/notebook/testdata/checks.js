@@ -213,6 +213,20 @@ function scripts(atLeast) {
   return wrong;
 }
 
+// In a checkout the name of a question's file leads to it, and elsewhere it is text.
+function sources(lead) {
+  const wrong = [], names = list(".source");
+  if (!names.length) wrong.push("no question names its file");
+  for (const name of names) {
+    const link = name.querySelector("a");
+    if (!/^[a-z0-9_]+_test\.go$/.test(name.textContent)) wrong.push("no file of a question: " + name.textContent);
+    if (Boolean(link) !== lead) wrong.push(name.textContent + (link ? " leads to " + link.href : " leads nowhere"));
+    const checkout = location.href.split("/.lab/results/")[0];
+    if (lead && link && link.href !== checkout + "/" + name.textContent) wrong.push(name.textContent + " leads to " + link.href);
+  }
+  return wrong;
+}
+
 async function copies() {
   const button = document.querySelector(".copy");
   button.click();
