@@ -336,10 +336,3 @@ func TestWrite_OfAllQuestionsIsSmall(t *testing.T) {
 	size := len(write(t, run)) * len(all) / len(run.Questions)
 	assert.Check(t, size < limit, "the page of %d questions has %d bytes, and %d are allowed", len(all), size, limit)
 }
-
-func BenchmarkWrite(b *testing.B) {
-	run := recordedWhole(b)
-	for b.Loop() {
-		assert.NilError(b, Write(io.Discard, run))
-	}
-}
