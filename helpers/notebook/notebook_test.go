@@ -219,6 +219,10 @@ func TestRaw_LeavesNoMarkup(t *testing.T) {
 	}
 }
 
+func TestValue_KeepsAVolatileValueTogether(t *testing.T) {
+	assert.Equal(t, string(value("net=<namespace 4> <inner pid 1> < 5 > a b")), "net=&lt;namespace\u00a04&gt; &lt;inner pid\u00a01&gt; &lt; 5 &gt; a b")
+}
+
 func TestRows_SetAControlBesideTheStepBeforeIt(t *testing.T) {
 	step := func(n int, control bool) *results.Step { return &results.Step{Number: n, Control: control} }
 	var got []string
