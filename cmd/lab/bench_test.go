@@ -36,7 +36,8 @@ func BenchmarkResults(b *testing.B) {
 	run, err := results.Read(bytes.NewReader(stream))
 	assert.NilError(b, err)
 	questions := run.End.Sub(run.Begin)
-	b.Logf("a run of %d questions, %.1f s, %.1f MB of stream; %d CPUs", len(run.Questions), questions.Seconds(), mega(len(stream)), runtime.NumCPU())
+	b.Logf("a run of %d questions, %.1f s, %.1f MB of stream; %d CPUs",
+		len(run.Questions), questions.Seconds(), mega(len(stream)), runtime.NumCPU())
 
 	b.Run("notebook", func(b *testing.B) {
 		measure(b, limitNotebook, func() {

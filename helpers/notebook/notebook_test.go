@@ -220,7 +220,8 @@ func TestRaw_LeavesNoMarkup(t *testing.T) {
 }
 
 func TestValue_KeepsAVolatileValueTogether(t *testing.T) {
-	assert.Equal(t, string(value("net=<namespace 4> <inner pid 1> < 5 > a b")), "net=&lt;namespace\u00a04&gt; &lt;inner pid\u00a01&gt; &lt; 5 &gt; a b")
+	assert.Equal(t, string(value("net=<namespace 4> <inner pid 1> < 5 > a b")),
+		"net=&lt;namespace\u00a04&gt; &lt;inner pid\u00a01&gt; &lt; 5 &gt; a b")
 }
 
 func TestRows_SetAControlBesideTheStepBeforeIt(t *testing.T) {
@@ -261,7 +262,7 @@ func TestOnFewerLines_IsTheSameJSONAndLeavesScriptsAlone(t *testing.T) {
 	}{
 		{"all of it has room", map[string]any{"a": []any{"x, y", `"z" ]`}, "b": map[string]any{"c": 1, "d": nil}},
 			`{"a": ["x, y", "\"z\" ]"], "b": {"c": 1, "d": null}}`},
-		{"no room, but for the inner ones", map[string]any{"a": []any{map[string]any{"b": true}, map[string]any{}}, "c": long},
+		{"only the inner ones have room", map[string]any{"a": []any{map[string]any{"b": true}, map[string]any{}}, "c": long},
 			"{\n\t\"a\": [{\"b\": true}, {}],\n\t\"c\": \"" + long + "\"\n}"},
 		{"a list of strings", []any{long, long}, `["` + long + `", "` + long + `"]`},
 		{"a list of other things", []any{long, 1}, "[\n\t\"" + long + "\",\n\t1\n]"},
