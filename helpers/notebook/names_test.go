@@ -132,15 +132,58 @@ func factNamesIn(tree *ast.File) []*regexp.Regexp {
 // part matches a part of a name that is not a literal. As a name is "subject: attribute", no such part has a colon.
 const part = `[^:]+`
 
-// namePatterns returns patterns of what an expression may be. Of a variable that is all literals of its function.
+// namePatterns returns patterns of what an expression may be in a function.
 func namePatterns(e ast.Expr, of *ast.FuncDecl) []string {
-	if _, ok := e.(*ast.Ident); !ok {
+	variable, ok := e.(*ast.Ident)
+	if !ok {
 		return []string{namePattern(e)}
 	}
 	var out []string
+	for _, v := range valuesOf(variable.Name, of) {
+		out = append(out, namePattern(v))
+	}
+	return out
+}
+
+// valuesOf returns what is assigned to a variable in a function. Of a parameter of a function literal, that is what the literal is called
+// with. Variables of the same name are one.
+func valuesOf(name string, of *ast.FuncDecl) []ast.Expr {
+	var out []ast.Expr
+	parameter := map[string]int{} // function literal → which of its parameters has the name
 	ast.Inspect(of, func(n ast.Node) bool {
-		if text, ok := literal(n); ok {
-			out = append(out, format(text))
+		assign, ok := n.(*ast.AssignStmt)
+		if !ok || len(assign.Lhs) != len(assign.Rhs) {
+			return true
+		}
+		for i, left := range assign.Lhs {
+			to, ok := left.(*ast.Ident)
+			if !ok {
+				continue
+			}
+			if to.Name == name {
+				out = append(out, assign.Rhs[i])
+			}
+			if f, ok := assign.Rhs[i].(*ast.FuncLit); ok {
+				n := 0
+				for _, field := range f.Type.Params.List {
+					for _, p := range field.Names {
+						if p.Name == name {
+							parameter[to.Name] = n
+						}
+						n++
+					}
+				}
+			}
+		}
+		return true
+	})
+	ast.Inspect(of, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			if f, ok := call.Fun.(*ast.Ident); ok {
+				if i, ok := parameter[f.Name]; ok && i < len(call.Args) {
+					out = append(out, call.Args[i])
+				}
+			}
 		}
 		return true
 	})
@@ -195,8 +238,10 @@ func TestFactNamesIn_AreThoseOfTheCallsOfFact(t *testing.T) {
 		{`q.Fact(fmt.Sprintf("layer %d: files", n), 1)`, "layer 1: directory", false},
 		{`q.Fact(d.name("answers after"), 1)`, "a second containerd: answers after", true},
 		{`q.Fact(d.name("answers after"), 1)`, "in the upper directory", false},
-		{`record := func(name string) { q.Fact(name, 1) }; record("created")`, "created", true},
-		{`record := func(name string) { q.Fact(name, 1) }; record("created")`, "running", false},
+		{`name := v.String() + ": b"; q.Fact(name, 1); log("%s: %s")`, "shim KILL, running: b", true},
+		{`name := v.String() + ": b"; q.Fact(name, 1); log("%s: %s")`, "shim KILL, running: c", false},
+		{`record := func(n int, name string) { q.Fact(name, n) }; record(1, "created"); check("running")`, "created", true},
+		{`record := func(n int, name string) { q.Fact(name, n) }; record(1, "created"); check("running")`, "running", false},
 	} {
 		tree, err := parser.ParseFile(token.NewFileSet(), "x.go", "package x\nfunc f() { "+c.source+" }", 0)
 		assert.NilError(t, err)
