@@ -49,7 +49,7 @@ RELEASE := $(BIN)/lab release
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' vm.mk Makefile | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' vm.mk Makefile | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo 'Q=Lifecycle selects questions for lab, lab-here, steady and selftest. README.md has the other variables.'
 
 .PHONY: deps
@@ -217,6 +217,10 @@ bench: deps tools ## measure the lab's helpers against the same commands without
 .PHONY: bench-fleet
 bench-fleet: ## measure lab fleet with the simulated results of 5,000 nodes: fails above 10 s or 1 GB
 	$(GO) test -count=1 -run '^$$' -bench BenchmarkFleet -benchtime 1x -v ./helpers/fleet
+
+.PHONY: bench-results
+bench-results: ## measure the results of a recorded run: fails if the notebook takes above 1 s, or lab run 2 % of the questions' time
+	$(GO) test -count=1 -run '^$$' -bench BenchmarkResults -benchtime 3x -v ./cmd/lab
 
 # For these two go downloads the pinned linter. They are no tools of go.mod, because nothing that runs needs their dependencies.
 .PHONY: lint-deploy

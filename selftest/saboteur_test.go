@@ -28,19 +28,25 @@ func TestSaboteur_AnHonestWrapperPasses(t *testing.T) {
 	assert.Check(t, strings.Contains(out, "5 questions asked: 5 answered"), "%s", out)
 }
 
-// sabotage runs lab sabotage, and returns its exit code and its output.
-func sabotage(t *testing.T, args ...string) (int, string) {
+// test2json returns the path of the program that go tool test2json runs.
+func test2json(t *testing.T) string {
 	t.Helper()
 	goCommand, err := exec.LookPath("go")
 	if err != nil {
 		t.Skipf("the output of the questions is read with go tool test2json, and there is no go command for root: %v\n"+
 			"Run: sudo env PATH=\"$PATH\" make selftest", err)
 	}
-	test2json, err := exec.Command(goCommand, "tool", "-n", "test2json").Output()
+	path, err := exec.Command(goCommand, "tool", "-n", "test2json").Output()
 	assert.NilError(t, err)
+	return strings.TrimSpace(string(path))
+}
+
+// sabotage runs lab sabotage, and returns its exit code and its output.
+func sabotage(t *testing.T, args ...string) (int, string) {
+	t.Helper()
 	l := newLab()
 	l.Path = "./" + labCommand
-	l.Args = append([]string{l.Path, "sabotage", "-test2json", strings.TrimSpace(string(test2json))}, args...)
+	l.Args = append([]string{l.Path, "sabotage", "-test2json", test2json(t)}, args...)
 	return l.run(t)
 }
 

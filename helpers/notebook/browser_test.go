@@ -27,7 +27,7 @@ import (
 )
 
 var (
-	runFlag  = flag.String("run-of", "testdata/run.json", "the run whose page is tested: a stream, or a directory of results")
+	runFlag  = flag.String("run-of", picturesFile, "the run whose page is tested: a stream, or a directory of results")
 	picFlag  = flag.String("picture", "", "the file of the picture for the README")
 	shotFlag = flag.String("screenshots", "", "a directory for pictures of the page")
 
@@ -78,7 +78,14 @@ func openBrowser(t *testing.T) *browser {
 // open opens the page of a run. What the browser reports of it fails the test.
 func (b *browser) open(t *testing.T, run *results.Run) {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "index.html")
+	b.openIn(t, t.TempDir(), run)
+}
+
+// openIn is open for a page in a directory.
+func (b *browser) openIn(t *testing.T, dir string, run *results.Run) {
+	t.Helper()
+	file := filepath.Join(dir, results.NotebookFile)
+	assert.NilError(t, os.MkdirAll(dir, 0o755))
 	assert.NilError(t, os.WriteFile(file, []byte(write(t, run)), 0o644))
 	b.problems = nil
 	b.prefer(t, "light")
@@ -133,6 +140,16 @@ func TestBrowser(t *testing.T) {
 		b.check(t, "byAnchor()")
 		b.check(t, "bySearch()")
 		b.check(t, "searchIsLeftByAnAnchor()")
+	})
+	t.Run("shows each script", func(t *testing.T) {
+		b.open(t, run)
+		b.check(t, "scripts(3)")
+	})
+	t.Run("leads to the source in a checkout", func(t *testing.T) {
+		b.openIn(t, filepath.Join(t.TempDir(), results.Dir, "2026-11-27T22-20-18"), run)
+		b.check(t, "sources(true)")
+		b.openIn(t, filepath.Join(t.TempDir(), "artifact"), run)
+		b.check(t, "sources(false)")
 	})
 	t.Run("draws the pictures", func(t *testing.T) {
 		drawn := 0

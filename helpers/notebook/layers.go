@@ -16,7 +16,7 @@ func layers(q *results.Question) (picture, error) {
 	v, err := values(q, "index", "manifest", "config", "chain IDs", "lowerdir", "upperdir", "the second one's upperdir",
 		"layer 1: digest of the compressed bytes", "layer 1: DiffID", "layer 1: directory", "layer 1: files in it",
 		"layer 2: digest of the compressed bytes", "layer 2: DiffID", "layer 2: directory", "layer 2: files in it",
-		"in the upper directory")
+		"upper directory: files in it")
 	if err != nil {
 		return p, err
 	}
@@ -37,7 +37,7 @@ func layers(q *results.Question) (picture, error) {
 	}
 	p.Drawing = drawLayers(p.Table[1:], v)
 	p.Table = append(p.Table,
-		[]string{"the container's upperdir", "", "", "", v["upperdir"], v["in the upper directory"]},
+		[]string{"the container's upperdir", "", "", "", v["upperdir"], v["upper directory: files in it"]},
 		[]string{"the second container's upperdir", "", "", "", v["the second one's upperdir"], "none of these"})
 	return p, nil
 }

@@ -26,7 +26,7 @@ var (
 	script string
 
 	page = template.Must(template.New("page").Funcs(template.FuncMap{
-		"spans": spans, "raw": raw, "runOnly": howto.RunOnly, "inTarball": howto.InTarball, // a tarball has no source to link to
+		"spans": spans, "raw": raw, "value": value, "runOnly": howto.RunOnly,
 	}).Parse(markup))
 )
 

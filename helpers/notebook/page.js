@@ -5,6 +5,24 @@
   const by = (id) => document.getElementById(id);
   const all = (selector, of = document) => [...of.querySelectorAll(selector)];
 
+  // A script that several commands have is on the page once. A reader sees it with each of them.
+  for (const link of all(".same")) {
+    const script = document.querySelector("pre" + link.hash)?.cloneNode(true);
+    if (!script) continue;
+    script.removeAttribute("id");
+    link.replaceWith(script);
+  }
+
+  // Beside the results in a checkout is the source of the questions. Elsewhere, as in a CI's artifact, a link would lead nowhere.
+  if (/\/\.lab\/results\/[^/]+\/[^/]*$/.test(location.pathname)) {
+    for (const name of all(".source")) {
+      const link = document.createElement("a");
+      link.href = "../../../" + name.textContent;
+      link.append(...name.childNodes);
+      name.append(link);
+    }
+  }
+
   // The scheme: the reader's system decides, until the button is pressed. A browser may refuse to store anything.
   const stored = (value) => {
     try {
@@ -108,7 +126,7 @@
   addEventListener("click", async (e) => {
     const button = e.target.closest(".copy");
     if (!button) return;
-    const of = button.parentElement.querySelector(".script");
+    const of = button.parentElement.querySelector("pre, :scope > code");
     try {
       await navigator.clipboard.writeText(of.textContent);
       says(button, "Copied");

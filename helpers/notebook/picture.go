@@ -2,6 +2,7 @@ package notebook
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -35,6 +36,9 @@ var pictures = map[string][]draw{
 	"TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo":                       {namespaces},
 	"TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning":             {events},
 }
+
+// WithPictures returns the tests of the questions that have pictures.
+func WithPictures() []string { return slices.Sorted(maps.Keys(pictures)) }
 
 func picturesOf(q *results.Question) []picture {
 	var out []picture

@@ -68,29 +68,13 @@ func joined(table [][]string) string {
 func TestPictures_SayWhichFactIsMissing(t *testing.T) {
 	for test := range pictures {
 		q := recorded(t).Question(test)
-		without := func(drop func(f *results.Fact) bool) *results.Question {
-			out := *q
-			out.Steps = nil
-			for _, s := range q.Steps {
-				s := *s
-				var items []results.Item
-				for _, item := range s.Items {
-					if item.Fact == nil || !drop(item.Fact) {
-						items = append(items, item)
-					}
-				}
-				s.Items = items
-				out.Steps = append(out.Steps, &s)
-			}
-			return &out
-		}
-		for _, p := range picturesOf(without(func(*results.Fact) bool { return true })) {
+		for _, p := range picturesOf(without(q, func(*results.Fact) bool { return true })) {
 			assert.Check(t, cmp.Contains(p.Missing, "fact"), test)
 			assert.Check(t, p.Drawing == nil, test)
 		}
 		for _, f := range q.Facts() {
 			// Whatever is missing, the page is written.
-			write(t, &results.Run{Questions: []*results.Question{without(func(other *results.Fact) bool { return other == f })}})
+			write(t, &results.Run{Questions: []*results.Question{without(q, func(other *results.Fact) bool { return other == f })}})
 			data := f.Data
 			f.Data = nil
 			write(t, &results.Run{Questions: []*results.Question{q}})

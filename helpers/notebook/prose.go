@@ -2,6 +2,7 @@ package notebook
 
 import (
 	"html/template"
+	"regexp"
 	"strings"
 )
 
@@ -29,4 +30,12 @@ func spans(s string) []span {
 // many config.json would have five bytes for each.
 func raw(s string) template.HTML {
 	return template.HTML(strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "\x00", "\ufffd").Replace(s))
+}
+
+// volatileValue matches a value that is different in each run: <pid 1>.
+var volatileValue = regexp.MustCompile(`<(\w[\w ]*) (\d+)>`)
+
+// value escapes the value of a fact, as [raw] does. No line breaks within a <pid 1>.
+func value(s string) template.HTML {
+	return raw(volatileValue.ReplaceAllString(s, "<$1\u00a0$2>"))
 }

@@ -2,6 +2,7 @@ package notebook
 
 import (
 	"fmt"
+	"iter"
 	"regexp"
 	"slices"
 	"strconv"
@@ -98,7 +99,61 @@ func newView(run *results.Run) *view {
 	if len(rest) > 0 {
 		v.Sections = append(v.Sections, section{"Other", "questions of no section that this version of the lab has", rest})
 	}
+	v.shareScripts()
 	return v
+}
+
+// minShared is from how many bytes on a script stands on the page once. The link to it has 60.
+const minShared = 200
+
+// shareScripts finds the scripts that are on the page already. A tenth of the page would be the same config.json again and again.
+func (v *view) shareScripts() {
+	first, shared := map[string]*command{}, 0
+	for _, q := range v.questions() {
+		for c := range q.commands() {
+			f := first[c.Script]
+			switch {
+			case !c.Folded || len(c.Script) < minShared:
+			case f == nil:
+				first[c.Script] = c
+			default:
+				if f.ID == "" {
+					shared++
+					f.ID = fmt.Sprintf("script-%d", shared)
+				}
+				c.Same = f.ID
+			}
+		}
+	}
+}
+
+// questions are the questions of all sections, in the order of the page.
+func (v *view) questions() []*question {
+	var out []*question
+	for _, s := range v.Sections {
+		out = append(out, s.Questions...)
+	}
+	return out
+}
+
+// commands are the commands of a question, in the order of the page.
+func (q *question) commands() iter.Seq[*command] {
+	return func(yield func(*command) bool) {
+		all := slices.Clone(q.SetUp)
+		for _, r := range q.Rows {
+			if r.Experiment != nil {
+				all = append(all, r.Experiment.Blocks...)
+			}
+			for _, c := range r.Controls {
+				all = append(all, c.Blocks...)
+			}
+		}
+		for _, b := range all {
+			if b.Command != nil && !yield(b.Command) {
+				return
+			}
+		}
+	}
 }
 
 // words are the verdicts of a run in a sentence.
@@ -222,6 +277,8 @@ type command struct {
 	Shown  string // on one line
 	Script string // what is copied
 	Folded bool   // Script is too long for the line
+	ID     string // of the script, if other commands have the same one
+	Same   string // the ID of the same script, which the page has further above
 }
 
 // rows sets each control beside the step that it belongs to: the one before it. Controls before the first step stand beside that.
@@ -286,20 +343,72 @@ func newCommand(c *results.Command) *command {
 	return &command{Shown: line, Script: onFewerLines(c.Script), Folded: line != c.Script}
 }
 
-// A list of strings, and an object of scalars, as JSON that is indented has them: an item a line. No shell script has such lines.
+// The lines of a value of a config.json that is indented: the first and the last, and between them the members of an object, the elements
+// of a list, or those of a list of strings.
 var (
-	listOfStrings    = regexp.MustCompile(`\[\n\s*("(?:[^"\\\n]|\\.)*"(?:,\n\s*"(?:[^"\\\n]|\\.)*")*)\n\s*\]`)
-	objectOfScalars  = regexp.MustCompile(`\{\n\s*("\w+": [^\n\[\]{}]+(?:,\n\s*"\w+": [^\n\[\]{}]+)*)\n\s*\}`)
-	betweenTwoValues = regexp.MustCompile(`,\n\s*`)
+	jsonBegins  = regexp.MustCompile(`^\s*(?:` + jsonText + `: )?[\[{]$`)
+	jsonEnds    = regexp.MustCompile(`^\s*[\]}],?$`)
+	jsonMember  = regexp.MustCompile(`^\s*` + jsonText + `: ` + jsonValue + `,?$`)
+	jsonElement = regexp.MustCompile(`^\s*` + jsonValue + `,?$`)
+	jsonString  = regexp.MustCompile(`^\s*` + jsonText + `,?$`)
 )
 
-// onFewerLines puts each list of strings and each object of scalars of a config.json on one line. The page shows hundreds of them, and a
-// reader has to see more than their brackets.
+const (
+	jsonText  = `"(?:[^"\\]|\\.)*"`
+	jsonValue = `(?:` + jsonText + `|[-\w.+]+|\[.*\]|\{.*\})`
+)
+
+// onFewerLines puts each value of a config.json on one line that has room there, and each list of strings. The page shows hundreds of
+// them, and a reader has to see more than their brackets. Lines of a shell script are as they were.
 func onFewerLines(script string) string {
-	script = listOfStrings.ReplaceAllStringFunc(script, func(list string) string {
-		return "[" + betweenTwoValues.ReplaceAllString(strings.TrimSpace(list[1:len(list)-1]), ", ") + "]"
-	})
-	return objectOfScalars.ReplaceAllStringFunc(script, func(object string) string {
-		return "{" + betweenTwoValues.ReplaceAllString(strings.TrimSpace(object[1:len(object)-1]), ", ") + "}"
-	})
+	var open [][]string // the values that have begun, and what of them was read
+	var out []string
+	add := func(line ...string) {
+		if n := len(open); n > 0 {
+			open[n-1] = append(open[n-1], line...)
+		} else {
+			out = append(out, line...)
+		}
+	}
+	for line := range strings.SplitSeq(script, "\n") {
+		switch n := len(open); {
+		case jsonBegins.MatchString(line):
+			open = append(open, []string{line})
+		case n > 0 && jsonEnds.MatchString(line):
+			value := append(open[n-1], line)
+			open = open[:n-1]
+			add(onOneLine(value)...)
+		default:
+			add(line)
+		}
+	}
+	for _, unended := range open {
+		out = append(out, unended...)
+	}
+	return strings.Join(out, "\n")
+}
+
+// onOneLine returns the lines of a value as one line, if that is JSON and has room on the page.
+func onOneLine(lines []string) []string {
+	const width = 140
+	items, isStrings := lines[1:len(lines)-1], true
+	one, isItem := lines[0], jsonMember
+	if strings.HasSuffix(one, "[") {
+		isItem = jsonElement
+	}
+	for i, item := range items {
+		if !isItem.MatchString(item) || strings.HasSuffix(item, ",") != (i < len(items)-1) {
+			return lines
+		}
+		isStrings = isStrings && jsonString.MatchString(item)
+		if i > 0 {
+			one += " "
+		}
+		one += strings.TrimSpace(item)
+	}
+	one += strings.TrimSpace(lines[len(lines)-1])
+	if len(items) == 0 || len(one) > width && !isStrings {
+		return lines
+	}
+	return []string{one}
 }

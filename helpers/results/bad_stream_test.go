@@ -120,21 +120,3 @@ func TestEachLine_CutsALongLine(t *testing.T) {
 	assert.NilError(t, EachLine(strings.NewReader("a\n"+long+"\nbc"), func(l []byte) { got = append(got, len(bytes.TrimSpace(l))) }))
 	assert.DeepEqual(t, got, []int{1, maxLine, 2})
 }
-
-// BenchmarkRead_100MB measures the longest stream that somebody may hand in: 7 times a whole run.
-func BenchmarkRead_100MB(b *testing.B) {
-	data, err := os.ReadFile("testdata/stream.json")
-	assert.NilError(b, err)
-	b.SetBytes(100 << 20)
-	for b.Loop() {
-		r, w := io.Pipe()
-		go func() {
-			for n := 0; n < 100<<20; n += len(data) {
-				_, _ = w.Write(data)
-			}
-			w.Close()
-		}()
-		_, err := Read(r)
-		assert.NilError(b, err)
-	}
-}

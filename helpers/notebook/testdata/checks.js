@@ -196,6 +196,37 @@ function searched(text, found) {
   return wrong;
 }
 
+// Each command that is folded has its script, also where the page has the script once for several commands.
+function scripts(atLeast) {
+  const wrong = [];
+  for (const command of list(".command:has(details)")) {
+    if (!command.querySelector("pre")?.textContent) wrong.push("no script: " + command.textContent);
+  }
+  if (list(".same").length) wrong.push("a link in place of a script");
+  const seen = {};
+  for (const pre of list(".command pre")) seen[pre.textContent] = (seen[pre.textContent] || 0) + 1;
+  const shared = list("pre[id^=script-]");
+  if (shared.length < atLeast) wrong.push(shared.length + " scripts are shared, and not " + atLeast);
+  for (const pre of shared) {
+    if (seen[pre.textContent] < 2) wrong.push("no other command has the script " + pre.id);
+  }
+  return wrong;
+}
+
+// In a checkout the name of a question's file leads to it, and elsewhere it is text.
+function sources(lead) {
+  const wrong = [], names = list(".source");
+  if (!names.length) wrong.push("no question names its file");
+  for (const name of names) {
+    const link = name.querySelector("a");
+    if (!/^[a-z0-9_]+_test\.go$/.test(name.textContent)) wrong.push("no file of a question: " + name.textContent);
+    if (Boolean(link) !== lead) wrong.push(name.textContent + (link ? " leads to " + link.href : " leads nowhere"));
+    const checkout = location.href.split("/.lab/results/")[0];
+    if (lead && link && link.href !== checkout + "/" + name.textContent) wrong.push(name.textContent + " leads to " + link.href);
+  }
+  return wrong;
+}
+
 async function copies() {
   const button = document.querySelector(".copy");
   button.click();
@@ -226,7 +257,7 @@ function prints() {
   for (const e of list("nav, .tools, .copy")) {
     if (e.checkVisibility()) wrong.push("printed: " + e.outerHTML.slice(0, 100));
   }
-  for (const e of list(".experiment dd, .script, figure table")) {
+  for (const e of list(".experiment dd, .command pre, .command > code, figure table")) {
     if (!e.checkVisibility()) wrong.push("not printed: " + e.outerHTML.slice(0, 100));
   }
   return wrong.slice(0, 10);
