@@ -140,8 +140,8 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	q.Step("field by field: - the hand-built one, + the generated one")
 	recordDifference(q, d, id, handBuilt.Spec, generated)
 
-	q.Answer("It has the same parts. containerd writes config.json from the image's config and from the client's arguments, and it mounts a " +
-		"snapshot of the image at rootfs.")
+	q.Answer("containerd's bundle has the same parts as a bundle built by hand. containerd writes config.json from the image's config and " +
+		"from the client's arguments, and it mounts a snapshot of the image at rootfs.")
 }
 
 // fifosOf returns the names of the FIFOs that the shim holds for a task's input and output, sorted, without the task's id.
@@ -279,6 +279,6 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 	assert.Check(q, differ >= 2, "the hand-built container differs in %d settings, and should in 2 or more", differ)
 	q.Fact("settings in which the hand-built container differs", differ)
 
-	q.Answer("Yes: runc needs config.json and the rootfs, and no more. The parent of the program and its output are its caller's choice, " +
-		"and in no bundle.")
+	q.Answer("Yes, runc can run containerd's bundle by itself: runc needs config.json and the rootfs, and no more. The parent " +
+		"of the program and its output are its caller's choice, and in no bundle.")
 }

@@ -571,6 +571,6 @@ func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
 		q.Fact(field, got)
 	}
 
-	q.Answer("With MPOL_BIND and MPOL_INTERLEAVE its memory comes from the nodes that linux.memoryPolicy names, and with " +
+	q.Answer("With MPOL_BIND and MPOL_INTERLEAVE a container's memory comes from the nodes that linux.memoryPolicy names, and with " +
 		"MPOL_PREFERRED if it can. The policy is an attribute of the process, which execve keeps, and not a file of the cgroup.")
 }

@@ -132,8 +132,8 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 	q.Fact("new file without the user namespace, outside", file.Owner(q, q.Dir+"/mapped/roots"))
 	assert.Check(q, cmp.Equal(plainShell.Run("stat -c %u:%g /hosts/file").Out, "0:0"))
 
-	q.Answer("It changes what an id means. Root in the container is user %d on the host, and its capabilities count only for what the "+
-		"container's namespaces own, and for files whose owner and group are mapped.", uid)
+	q.Answer("A user namespace changes what an id means. Root in the container is user %d on the host, and its capabilities count only for "+
+		"what the container's namespaces own, and for files whose owner and group are mapped.", uid)
 }
 
 // makeOwnedDir makes a directory of the question with a file in it, both with the owner, and the mount point for it in the rootfs.

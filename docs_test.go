@@ -151,6 +151,17 @@ func TestSyllabus(t *testing.T) {
 	keepInStep(t, "README.md", "## Syllabus\n\n", "\n`make syllabus` prints", syllabus.Markdown(questions))
 }
 
+// A reader finds an answer without its question too: in facts.json, in a comparison, in a search. So an answer names what it is about.
+func TestAnswers_MakeSenseWithoutTheirQuestion(t *testing.T) {
+	// A pronoun without a noun before it, or a first sentence without a verb of its own.
+	unclear := regexp.MustCompile(`(?i)^((yes|no)[,:.]? )?(it|they|first|then|on this kernel it|with this runtime it)\b|^(Yes|No), with [^,]*\.`)
+	for _, q := range questions(t) {
+		for _, answer := range q.Answers {
+			assert.Check(t, cmp.Equal(unclear.FindString(answer), ""), "%s answers %q: name the thing, in a full sentence", q.Test, answer)
+		}
+	}
+}
+
 func TestReadme_NamesThePinnedVersions(t *testing.T) {
 	keepInStep(t, "README.md", "The pinned versions are runc ", ".\n", moduleVersion(t, "github.com/opencontainers/runc")+
 		" and containerd "+moduleVersion(t, "github.com/containerd/containerd/v2"))

@@ -80,6 +80,6 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	q.Fact("shims of containers without a task", none.Shims)
 	tasks.DeleteContainers(q, 0)
 
-	q.Answer("It grows with the number of shims: each task has one, which takes a few MB beside the text that all of them " +
+	q.Answer("The cost of tasks grows with the number of shims: each task has one, which takes a few MB beside the text that all of them " +
 		"share. The daemon hardly grows.")
 }
