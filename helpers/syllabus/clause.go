@@ -45,7 +45,7 @@ func ClauseTable(clauses []string, questions []Question) (string, error) {
 		known[c] = true
 	}
 	testsOf := map[string][]string{}
-	deviations := map[string]string{}
+	deviations := map[string][]string{}
 	for _, q := range questions {
 		for _, c := range q.Clauses {
 			if !known[c.Text] {
@@ -54,8 +54,8 @@ func ClauseTable(clauses []string, questions []Question) (string, error) {
 			if n := len(testsOf[c.Text]); n == 0 || testsOf[c.Text][n-1] != q.Test {
 				testsOf[c.Text] = append(testsOf[c.Text], q.Test)
 			}
-			if c.Seen != "" {
-				deviations[c.Text] = c.Seen
+			if c.Seen != "" && !slices.Contains(deviations[c.Text], c.Seen) {
+				deviations[c.Text] = append(deviations[c.Text], c.Seen)
 			}
 		}
 	}
@@ -67,7 +67,7 @@ func ClauseTable(clauses []string, questions []Question) (string, error) {
 			continue
 		}
 		fmt.Fprintf(&b, "//   - %s\n", c)
-		if seen := deviations[c]; seen != "" {
+		for _, seen := range deviations[c] {
 			fmt.Fprintf(&b, "//     Known deviation: %s.\n", seen)
 		}
 		for _, test := range testsOf[c] {
