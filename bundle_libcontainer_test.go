@@ -41,7 +41,8 @@ import (
 // another structure, which runc does not record.
 //
 // Hint: "config" in state.json beside config.json.
-// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-mount-options,
+// https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-devices
 // Kernel: https://man7.org/linux/man-pages/man2/mount.2.html, https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
 func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does an OCI field become libcontainer's configuration?")

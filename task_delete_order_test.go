@@ -34,7 +34,7 @@ import (
 // not guarded at all, because a container does not need it: its record holds the snapshot, and the snapshot holds its parents.
 //
 // Hint: which of ctr's refusals does containerd's log know of?
-// Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
+// Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md#synchronous-garbage-collection
 func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can be deleted in which order?")
 	defer q.Recover()

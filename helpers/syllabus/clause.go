@@ -24,9 +24,12 @@ func Clauses(markdown string, words ...string) []string {
 }
 
 var (
-	anchor = regexp.MustCompile(`<a [^>]*/>`)
-	link   = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
-	bullet = regexp.MustCompile(`^\s*(#+|\*|[0-9]+\.)\s+`)
+	anchor      = regexp.MustCompile(`<a [^>]*/>`)
+	link        = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+	anchorName  = regexp.MustCompile(`<a (?:name|id)="([^"]+)"`)
+	emphasis    = regexp.MustCompile(`(^| )_([^_]+)_`)
+	notInAnchor = regexp.MustCompile(`[^\p{L}\p{N}_-]`)
+	bullet      = regexp.MustCompile(`^\s*(#+|\*|[0-9]+\.)\s+`)
 )
 
 // withoutMarkup returns the text of a line of Markdown.
@@ -35,6 +38,22 @@ func withoutMarkup(line string) string {
 	line = anchor.ReplaceAllString(line, "")
 	line = link.ReplaceAllString(line, "$1")
 	return strings.TrimSpace(strings.NewReplacer("`", "", "**", "").Replace(line))
+}
+
+// Anchors returns what a link to a heading of a page of Markdown has after the #: the names that GitHub makes of the headings, and those
+// of <a name="…">.
+func Anchors(markdown string) []string {
+	var out []string
+	for line := range strings.SplitSeq(markdown, "\n") {
+		if name := anchorName.FindStringSubmatch(line); name != nil {
+			out = append(out, name[1])
+		}
+		if strings.HasPrefix(line, "#") {
+			name := strings.ReplaceAll(strings.ToLower(emphasis.ReplaceAllString(withoutMarkup(line), "$1$2")), " ", "-")
+			out = append(out, notInAnchor.ReplaceAllString(name, ""))
+		}
+	}
+	return out
 }
 
 // ClauseTable returns a table, as lines of a doc comment, of the questions that test each clause. It is an error if no question

@@ -102,6 +102,11 @@ func TestClauseTable_ListsTheQuestionsOfEachClause(t *testing.T) {
 	assert.ErrorContains(t, err, "TestBundle_D asks about a clause that the specification does not have")
 }
 
+func TestAnchors_AreThoseOfGitHub(t *testing.T) {
+	const page = "# <a name=\"lifecycle\" />The `life` cycle\ntext\n## shim/engine, [A link](#x): it's _for_ 1_2\n"
+	assert.DeepEqual(t, Anchors(page), []string{"lifecycle", "the-life-cycle", "shimengine-a-link-its-for-1_2"})
+}
+
 // Read finds the fields in calls of q.Covers, and in the tables and functions that the question uses.
 func TestRead_FindsFieldsInTheQuestionAndInItsTables(t *testing.T) {
 	qs, err := Read(chapter("// The answer.\nfunc TestBundle_D(t *testing.T) {\n\tq := session.Question(t, lab.MutatesVM, \"D?\")\n" +
