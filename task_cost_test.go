@@ -5,6 +5,7 @@ package cdblab
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -29,6 +30,7 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does the cost grow with tasks?", lab.Alone("it measures memory and time"))
 	defer q.Recover()
 	tasks := ctrd.NewTaskSet(q)
+	descriptors := proc.DescriptorKinds(q, tasks.Daemon.PID())
 	var costs []ctrd.Cost
 	grow := func(n int) {
 		t.Helper()
@@ -54,10 +56,13 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 
 	q.Step("start one task: its shim has all of its memory for itself")
 	grow(1)
+	threads := proc.Snapshot(q, tasks.Daemon.PID()).Threads
 	q.Step("start tasks until there are four: a shim shares its text with the others")
 	grow(4)
 	q.Step("start tasks until there are sixteen: a shim takes a few MB, and the daemon has hardly grown")
 	grow(16)
+	q.Step("look at the threads: a shim has about a dozen, and the daemon's do not grow with the tasks")
+	assertFewThreads(q, tasks.Daemon, threads)
 
 	first, last := costs[0], costs[len(costs)-1]
 	assert.Check(q, last.Shim < 10<<20, "a shim of sixteen has %v, expected a few MB", last.Shim)
@@ -79,7 +84,25 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	none := tasks.Cost(q, 0)
 	q.Fact("shims of containers without a task", none.Shims)
 	tasks.DeleteContainers(q, 0)
+	// A descriptor that stays of each task would make sixteen more. A few may come and go: of the client's own connection, of the database.
+	proc.WaitFor(q, proc.HasNoMoreDescriptors(tasks.Daemon.PID(), descriptors, 7))
 
 	q.Answer("The cost of tasks grows with the number of shims: each task has one, which takes a few MB beside the text that all of them " +
 		"share. The daemon hardly grows.")
+}
+
+// assertFewThreads asserts that neither the daemon nor a shim of sixteen tasks has a thread for each of them. Go makes a thread when all
+// others wait in system calls, and keeps it; its garbage collector may use one for each processor. So the number differs from run to run.
+func assertFewThreads(q *lab.Q, d *ctrd.Daemon, withOneTask int) {
+	q.Helper()
+	most := 0
+	for _, shim := range d.Shims() {
+		most = max(most, proc.Snapshot(q, shim).Threads)
+	}
+	const few = 32 // measured: 10 to 14, because containerd gives a shim GOMAXPROCS=2
+	assert.Check(q, most < few, "a shim of one task has %d threads, expected a dozen", most)
+	q.Fact(fmt.Sprintf("16: each shim has fewer than %d threads", few), most < few)
+	grown := proc.Snapshot(q, d.PID()).Threads - withOneTask
+	assert.Check(q, grown < 15+runtime.NumCPU(), "the daemon has %d threads more with sixteen tasks than with one", grown)
+	q.Fact("16: the daemon has less than one thread more for each task", grown < 15+runtime.NumCPU())
 }
