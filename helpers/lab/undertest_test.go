@@ -31,5 +31,5 @@ func TestTooOld_NamesWhatIsNotSupported(t *testing.T) {
 	}
 	lines := tooOld(programs)
 	assert.Equal(t, len(lines), 1, "%q", lines)
-	assert.Check(t, strings.HasPrefix(lines[0], "containerd is older than 1.7.29"), lines[0])
+	assert.Check(t, strings.HasPrefix(lines[0], "containerd is older than 1.7.27"), lines[0])
 }
