@@ -20,7 +20,8 @@ func TestSettings_AreWhatIsSetAndNotWhatIsUsed(t *testing.T) {
 	} {
 		assert.NilError(t, os.WriteFile(filepath.Join(root, "lab", name), []byte(name+"\n"), mode))
 	}
-	g := Group{Path: "/lab", tb: t, hierarchies: []Hierarchy{{Name: "unified", Mountpoint: root, V2: true}}}
+	g := Group{Path: "/lab", tb: t, hierarchies: []Hierarchy{{Name: "unified", Mountpoint: root, V2: true},
+		{Name: "pids", Mountpoint: filepath.Join(root, "none")}}}
 	assert.DeepEqual(t, g.Settings(), map[string]string{"unified/cpu.max": "cpu.max", "unified/memory.high": "memory.high"})
 }
 
