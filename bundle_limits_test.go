@@ -104,8 +104,8 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 
 	q.Step("a field for which this version of cgroups has no file: create fails, or no file of the cgroup changes")
 	settings := unlimitedGroup.Settings()
-	assert.Check(q, len(changedFiles(settings, limitedGroup.Settings())) >= len(rows)/2, "control: the container with limits has the files of "+
-		"the one without: %q", settings)
+	assert.Check(q, len(changedFiles(settings, limitedGroup.Settings())) >= len(rows)/2,
+		"control: the container with limits has the files of the one without: %q", settings)
 	for _, l := range without {
 		field := l.covers[0]
 		name := strings.TrimSuffix(field[strings.LastIndex(field, ".")+1:], "[]") // an id may not have brackets

@@ -187,7 +187,8 @@ func TestSyllabus(t *testing.T) {
 // A reader finds an answer without its question too: in facts.json, in a comparison, in a search. So an answer names what it is about.
 func TestAnswers_MakeSenseWithoutTheirQuestion(t *testing.T) {
 	// A pronoun without a noun before it, or a first sentence without a verb of its own.
-	unclear := regexp.MustCompile(`(?i)^((yes|no)[,:.]? )?(it|they|first|then|on this kernel it|with this runtime it)\b|^(Yes|No), with [^,]*\.`)
+	unclear := regexp.MustCompile(`(?i)^((yes|no)[,:.]? )?(it|they|first|then|on this kernel it|with this runtime it)\b|` +
+		`^(yes|no), with [^,]*\.`)
 	for _, q := range questions(t) {
 		for _, answer := range q.Answers {
 			assert.Check(t, cmp.Equal(unclear.FindString(answer), ""), "%s answers %q: name the thing, in a full sentence", q.Test, answer)

@@ -61,7 +61,7 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	grow(4)
 	q.Step("start tasks until there are sixteen: a shim takes a few MB, and the daemon has hardly grown")
 	grow(16)
-	q.Step("look at the threads: a shim has about a dozen, and the daemon's do not grow with the tasks")
+	q.Step("look at the threads: a shim has about a dozen, and the daemon has no additional one for each task")
 	assertFewThreads(q, tasks.Daemon, threads)
 
 	first, last := costs[0], costs[len(costs)-1]
@@ -72,7 +72,7 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	assert.Check(q, grown < last.AllShims/4, "the daemon has grown by %v from one task to %d, and the shims have %v",
 		grown, last.Tasks, last.AllShims)
 
-	q.Control("delete the tasks and keep the containers: no task has a process left")
+	q.Control("delete the tasks and keep the containers: no task has a process left, and the daemon no descriptor of it")
 	tasks.DeleteTasks(q, 0)
 	records, err := tasks.Daemon.Client().Containers(namespaces.WithNamespace(context.Background(), tasks.Daemon.Namespace))
 	assert.NilError(q, err)
@@ -84,7 +84,7 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	none := tasks.Cost(q, 0)
 	q.Fact("shims of containers without a task", none.Shims)
 	tasks.DeleteContainers(q, 0)
-	// A descriptor that stays of each task would make sixteen more. A few may come and go: of the client's own connection, of the database.
+	// With one for each task there would be sixteen more. A few may come and go: of the client's own connection, of the database.
 	proc.WaitFor(q, proc.HasNoMoreDescriptors(tasks.Daemon.PID(), descriptors, 7))
 
 	q.Answer("The cost of tasks grows with the number of shims: each task has one, which takes a few MB beside the text that all of them " +
@@ -99,10 +99,10 @@ func assertFewThreads(q *lab.Q, d *ctrd.Daemon, withOneTask int) {
 	for _, shim := range d.Shims() {
 		most = max(most, proc.Snapshot(q, shim).Threads)
 	}
-	const few = 32 // measured: 10 to 14, because containerd gives a shim GOMAXPROCS=2
+	const few = 32 // measured: 12, because a shim sets GOMAXPROCS to 2
 	assert.Check(q, most < few, "a shim of one task has %d threads, expected a dozen", most)
 	q.Fact(fmt.Sprintf("16: each shim has fewer than %d threads", few), most < few)
 	grown := proc.Snapshot(q, d.PID()).Threads - withOneTask
 	assert.Check(q, grown < 15+runtime.NumCPU(), "the daemon has %d threads more with sixteen tasks than with one", grown)
-	q.Fact("16: the daemon has less than one thread more for each task", grown < 15+runtime.NumCPU())
+	q.Fact("16: the daemon has fewer additional threads than there are tasks and processors", grown < 15+runtime.NumCPU())
 }

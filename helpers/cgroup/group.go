@@ -126,8 +126,8 @@ func stat(text, key string) (uint64, error) {
 	return 0, fmt.Errorf("no line %q in %q", key, text)
 }
 
-// Settings returns the content of each file of the group that can be read and written, by the name of its hierarchy and its
-// own: "unified/cpu.max". These files say what is set for the group. Those that say which processes it has, and what these use, are left out.
+// Settings returns the content of each file of the group that can be read and written, by the name of its hierarchy and its own:
+// "unified/cpu.max". These files say what is set for the group. Those that say which processes it has, and what these use, are left out.
 func (g Group) Settings() map[string]string {
 	g.tb.Helper()
 	out := map[string]string{}

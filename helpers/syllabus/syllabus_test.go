@@ -95,7 +95,8 @@ func TestClauseTable_ListsTheQuestionsOfEachClause(t *testing.T) {
 	table, err := ClauseTable(clauses, asks(both))
 	assert.NilError(t, err)
 	assert.Equal(t, table, "//   - Kill: It MUST generate an error.\n//     TestBundle_D\n"+
-		"//   - Kill: The container MUST be stopped.\n//     Known deviation: it runs.\n//     Known deviation: it is paused.\n//     TestBundle_D\n")
+		"//   - Kill: The container MUST be stopped.\n//     Known deviation: it runs.\n//     Known deviation: it is paused.\n"+
+		"//     TestBundle_D\n")
 	_, err = ClauseTable(clauses, asks(""))
 	assert.ErrorContains(t, err, "no question asks about these 2 clauses")
 	_, err = ClauseTable(clauses, asks(both+"q.Clause(\"Kill: Never.\", lab.Met)\n"))
