@@ -43,7 +43,7 @@ TEST      = $(if $(value STEP),$(RELEASE),$(RUNNER)) $(GO) test
 # you, because sudo often does not find go, and go's caches would belong to root. The path is relative, as that of LAB in vm.mk.
 AS_ROOT := scripts/as-root.sh
 
-# RUNC=1.2.5 CONTAINERD=1.7.27 CTR= SHIM= name what is tested: a release, a program on PATH (RUNC=crun) or a path. make exports
+# RUNC=1.2.5 CONTAINERD=1.7.29 CTR= SHIM= name what is tested: a release, a program on PATH (RUNC=crun) or a path. make exports
 # them to $(RELEASE), which builds the release and hands on its path. If one can't be built, the command does not run.
 RELEASE := $(BIN)/lab release
 

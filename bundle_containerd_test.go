@@ -3,6 +3,7 @@
 package cdblab
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -34,7 +35,7 @@ import (
 // the FIFOs for output belong to `ctr tasks start` and to the shim, and config.json does not name them.
 //
 // Hint: the bundle lies below containerd's state directory, by namespace and id.
-// Spec: https://github.com/opencontainers/image-spec/blob/main/conversion.md
+// Spec: https://github.com/opencontainers/image-spec/blob/main/conversion.md#verbatim-fields
 func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does containerd's generated bundle relate to the hand-built one?")
 	defer q.Recover()
@@ -140,8 +141,8 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	q.Step("field by field: - the hand-built one, + the generated one")
 	recordDifference(q, d, id, handBuilt.Spec, generated)
 
-	q.Answer("It has the same parts. containerd writes config.json from the image's config and from the client's arguments, and it mounts a " +
-		"snapshot of the image at rootfs.")
+	q.Answer("containerd's bundle has the same parts as a bundle built by hand. containerd writes config.json from the image's config and " +
+		"from the client's arguments, and it mounts a snapshot of the image at rootfs.")
 }
 
 // fifosOf returns the names of the FIFOs that the shim holds for a task's input and output, sorted, without the task's id.
@@ -211,6 +212,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 	task := proc.Snapshot(q, pid)
 	byContainerd := check.ProcessSettings(q, task)
 	q.Fact("as containerd's task", byContainerd)
+	whole, mounts := proc.Settings(q, pid), check.MountTable(q, task)
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
 	proc.WaitFor(q, d.TaskStopped(id))
 	d.DeleteTask(id)
@@ -254,6 +256,9 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			settings := check.ProcessSettings(q, alone)
 			assert.Check(q, cmp.DeepEqual(settings, byContainerd))
 			q.Fact("as "+name+"'s container", settings)
+			if name == "runc" { // another runtime may choose what config.json leaves open
+				assertSameAsTask(q, alone, whole, mounts)
+			}
 
 			q.Control("what is its caller's, not config.json's: the parent")
 			assert.Check(q, cmp.Equal(alone.Parent, proc.OrphanReaper(q)))
@@ -265,7 +270,7 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 		})
 	}
 
-	q.Control("another config.json over the same snapshot: other facts")
+	q.Control("another config.json over the same snapshot: other facts, and other mounts")
 	other := bundle.New(q, "other", bundle.ID, bundle.Args("sleep", "3601"))
 	d.MountSnapshot(id, q.Mkdir("snapshot"))
 	c := runc.Variant(q, other, "hand-built", func(s *specs.Spec) { s.Root.Path = "../snapshot" }) // relative to the bundle
@@ -277,8 +282,28 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 		}
 	}
 	assert.Check(q, differ >= 2, "the hand-built container differs in %d settings, and should in 2 or more", differ)
+	otherMounts := check.MountTable(q, p)
+	assert.Check(q, !slices.Equal(otherMounts, mounts), "the hand-built container has the mounts of containerd's task: %q", mounts)
 	q.Fact("settings in which the hand-built container differs", differ)
 
-	q.Answer("Yes: runc needs config.json and the rootfs, and no more. The parent of the program and its output are its caller's choice, " +
-		"and in no bundle.")
+	q.Answer("Yes, runc can run containerd's bundle by itself: runc needs config.json and the rootfs, and no more. The parent " +
+		"of the program and its output are its caller's choice, and in no bundle.")
+}
+
+// assertSameAsTask asserts that a container has all settings and mounts that containerd's task of the same bundle had.
+func assertSameAsTask(q *lab.Q, alone proc.Process, ofTask map[string]string, mountsOfTask []string) {
+	q.Helper()
+	settings := proc.Settings(q, alone.PID)
+	// containerd gives its shims an OOM score of its own plus one, and config.json names none. So it is the caller's.
+	score := settings["oom_score_adj"]
+	assert.Check(q, cmp.Equal(score, proc.File(q, proc.Self(q).PID, "oom_score_adj")), "oom_score_adj, and that of runc's caller")
+	differ := slices.DeleteFunc(slices.Sorted(maps.Keys(ofTask)), func(key string) bool { return settings[key] == ofTask[key] })
+	differ = slices.DeleteFunc(differ, func(key string) bool { return key == "oom_score_adj" })
+	for _, key := range differ {
+		q.Errorf("%s is %q as runc's container, and was %q as containerd's task", key, settings[key], ofTask[key])
+	}
+	q.Fact("settings of /proc/PID in which both differ, besides the OOM score of the caller", differ)
+	mounts := check.MountTable(q, alone)
+	assert.Check(q, cmp.DeepEqual(mounts, mountsOfTask), "mounts with types, flags and options: as runc's container, and as containerd's task")
+	q.Fact("mounts that are the same, with roots, types, flags and options", len(mounts))
 }

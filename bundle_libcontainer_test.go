@@ -41,7 +41,8 @@ import (
 // another structure, which runc does not record.
 //
 // Hint: "config" in state.json beside config.json.
-// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-mount-options,
+// https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-devices
 // Kernel: https://man7.org/linux/man-pages/man2/mount.2.html, https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
 func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does an OCI field become libcontainer's configuration?")
@@ -165,7 +166,8 @@ func setConvertedFields(s *specs.Spec) {
 	s.Linux.Sysctl = map[string]string{"net.ipv4.ip_forward": "1"}
 	s.Linux.MaskedPaths = append(s.Linux.MaskedPaths, "/proc/version")
 	s.Linux.ReadonlyPaths = append(s.Linux.ReadonlyPaths, "/proc/tty")
-	s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/nil", Type: "c", Major: 1, Minor: 3, FileMode: new(os.FileMode(0o640))}}
+	s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/nil", Type: "c", Major: 1, Minor: 3, FileMode: new(os.FileMode(0o640)),
+		UID: new(uint32(12)), GID: new(uint32(34))}}
 	s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: new(convertedMemoryLimit)}
 	s.Linux.Resources.Pids = &specs.LinuxPids{Limit: new(int64(50))}
 }
@@ -373,13 +375,19 @@ func convertedFields(q *lab.Q, full convertedRunning) []convertedField {
 		{lab.Fields{"linux.sysctl"}, "Sysctl",
 			func(config configs.Config) any { return config.Sysctl["net.ipv4.ip_forward"] == "1" },
 			func(c convertedRunning) any { return c.sh.Run("cat /proc/sys/net/ipv4/ip_forward").Out == "1" }},
-		{lab.Fields{"linux.devices[].path"}, "Devices[].Path", func(config configs.Config) any {
-			return eachDevice(config, func(_ string, major, minor int64) string { return fmt.Sprintf("%d:%d", major, minor) })
+		{lab.Fields{"linux.devices[].path", "linux.devices[].type", "linux.devices[].major", "linux.devices[].minor",
+			"linux.devices[].fileMode", "linux.devices[].uid", "linux.devices[].gid"}, "Devices[]", func(config configs.Config) any {
+			out := map[string]string{} // path → the rest
+			for _, d := range config.Devices {
+				out[d.Path] = check.Device(rune(d.Type), d.Major, d.Minor, uint32(d.FileMode), d.Uid, d.Gid)
+			}
+			return out
 		}, func(c convertedRunning) any {
-			return eachDevice(c.config, func(path string, _, _ int64) string {
-				d := uint64(check.StatInRoot(q, c.PID, path).Rdev)
-				return fmt.Sprintf("%d:%d", unix.Major(d), unix.Minor(d))
-			})
+			out := map[string]string{}
+			for _, d := range c.config.Devices {
+				out[d.Path] = check.DeviceInRoot(q, c.PID, d.Path)
+			}
+			return out
 		}},
 		{lab.Fields{"linux.cgroupsPath"}, "Cgroups.Path", func(config configs.Config) any { return config.Cgroups.Path },
 			func(c convertedRunning) any {
@@ -411,15 +419,6 @@ func eachMount(config configs.Config, describe func(*configs.Mount) any) map[str
 	out := map[string]any{}
 	for _, m := range config.Mounts {
 		out[m.Destination] = describe(m)
-	}
-	return out
-}
-
-// eachDevice describes each device of the configuration: its path → the description.
-func eachDevice(config configs.Config, describe func(path string, major, minor int64) string) map[string]string {
-	out := map[string]string{}
-	for _, d := range config.Devices {
-		out[d.Path] = describe(d.Path, d.Major, d.Minor)
 	}
 	return out
 }

@@ -4,6 +4,7 @@ package cdblab
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -101,7 +102,10 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 		q.Fact("linux.resources.cpu.idle", "cpu.idle = "+got)
 	}
 
-	q.Step("a field for which this version of cgroups has no file: create fails, or the field has no effect")
+	q.Step("a field for which this version of cgroups has no file: create fails, or no file of the cgroup changes")
+	settings := unlimitedGroup.Settings()
+	assert.Check(q, len(changedFiles(settings, limitedGroup.Settings())) >= len(rows)/2,
+		"control: the container with limits has the files of the one without: %q", settings)
 	for _, l := range without {
 		field := l.covers[0]
 		name := strings.TrimSuffix(field[strings.LastIndex(field, ".")+1:], "[]") // an id may not have brackets
@@ -110,7 +114,9 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 		if r.Code == 0 {
 			// config-linux.md, "Unified", demands an error of this field by its name. For the others the general clause holds.
 			assert.Check(q, field != "linux.resources.unified", "create succeeds on v1, where no file can have the limit of %s", field)
-			q.Fact(field, "created, and no file has the limit")
+			changed := changedFiles(settings, cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath).Settings())
+			assert.Check(q, cmp.Len(changed, 0), "files of the cgroup that %s changes: add them to cgroupLimits", field)
+			q.Fact(field, fmt.Sprintf("created; files of the cgroup that differ from those without it: %d", len(changed)))
 			ignored = append(ignored, field)
 			continue
 		}
@@ -125,10 +131,22 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 	hierarchy := map[bool]string{true: "", false: "pids"}[limitedGroup.V2]
 	q.Fact("linux.cgroupsPath", init.Cgroups[hierarchy])
 	q.Clause("Create: All of the properties configured in config.json except for process MUST be applied.",
-		lab.DeviatesUnless(len(wrong)+len(ignored) == 0, "fields that create accepts, and that have no effect: "+strings.Join(ignored, " ")))
+		lab.DeviatesUnless(len(wrong)+len(ignored) == 0,
+			"create accepts limits that it cannot apply, such as memory.swappiness on cgroup v2, and they have no effect"))
 
 	q.Answer("Each limit goes into a file of the container's cgroup. On v2 the file has another name, and sometimes " +
 		"another number.")
+}
+
+// changedFiles returns the names of the files of a cgroup whose content differs from that in another cgroup, sorted, with the content.
+func changedFiles(before, after map[string]string) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(after)) {
+		if after[name] != before[name] {
+			out = append(out, fmt.Sprintf("%s = %q", name, after[name]))
+		}
+	}
+	return out
 }
 
 // wholeDisk returns the device number of a disk of this machine, such as "254:0". It returns "" if the machine has none.
@@ -571,6 +589,6 @@ func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
 		q.Fact(field, got)
 	}
 
-	q.Answer("With MPOL_BIND and MPOL_INTERLEAVE its memory comes from the nodes that linux.memoryPolicy names, and with " +
+	q.Answer("With MPOL_BIND and MPOL_INTERLEAVE a container's memory comes from the nodes that linux.memoryPolicy names, and with " +
 		"MPOL_PREFERRED if it can. The policy is an attribute of the process, which execve keeps, and not a file of the cgroup.")
 }

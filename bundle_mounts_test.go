@@ -36,6 +36,7 @@ import (
 //
 // Hint: /proc/PID/mountinfo is the mount table of the process's mount namespace, not the host's.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#mounts
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-devices
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime-linux.md#runtimeLinuxDevSymbolicLinks
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html, https://man7.org/linux/man-pages/man2/pivot_root.2.html
 func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
@@ -88,6 +89,9 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 		"if the source file exists after processing mounts:", lab.DeviatesUnless(slices.Equal(devLinks(inBoundDev), wantLinks),
 		"runc makes no links in a /dev that is a bind mount"))
 
+	q.Step("in /dev, runc makes the devices that the specification demands of every container")
+	assertDefaultDevices(q, p)
+
 	q.Step("root.path is what they are mounted in")
 	assert.Check(q, file.Same(fmt.Sprintf("/proc/%d/root/", p.PID), b.Rootfs()),
 		"the container's / is not the directory that root.path names")
@@ -138,13 +142,17 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.Clause("File descriptors: By default, only the stdin, stdout and stderr file descriptors are kept open for the application "+
 		"by the runtime.", lab.Met)
 
-	q.Step("tmpcopyup copies what the mount hides, with modes and links, whatever the umask of the caller of runc is")
-	want, got := copyUp(q, b, other, "umask 077")
-	assert.Check(q, cmp.DeepEqual(got, want), "the files in the tmpfs, and those of the rootfs that it hides")
-	q.Fact("tmpcopyup, with a caller that has the umask 077", got)
-
-	q.Step("directories of the rootfs may be links to directories of the host: runc follows them inside of the rootfs alone")
-	assertLinksStayInRootfs(q, b)
+	// Subtests, because releases have had one of these bugs without the other: testdata/released-bugs.toml.
+	q.Run("tmpcopyup", func(q *lab.Q) {
+		q.Step("tmpcopyup copies what the mount hides, with modes and links, whatever the umask of the caller of runc is")
+		want, got := copyUp(q, b, other, "umask 077")
+		assert.Check(q, cmp.DeepEqual(got, want), "the files in the tmpfs, and those of the rootfs that it hides")
+		q.Fact("tmpcopyup, with a caller that has the umask 077", got)
+	})
+	q.Run("links-to-the-host", func(q *lab.Q) {
+		q.Step("directories of the rootfs may be links to directories of the host: runc follows them inside of the rootfs alone")
+		assertLinksStayInRootfs(q, b)
+	})
 
 	q.Answer("The container sees the mounts of config.json, in their order, in the directory that root.path names. Of the host's mounts " +
 		"that config.json does not name, it sees only those below the rootfs and those below the source of an rbind.")
@@ -213,6 +221,27 @@ func devLinks(p proc.Process) (links []string) {
 		}
 	}
 	return links
+}
+
+// assertDefaultDevices asserts that the container has the devices of
+// https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-devices, without a line of config.json.
+// The one that it leaves out, /dev/console, is for a container with a terminal.
+func assertDefaultDevices(q *lab.Q, p proc.Process) {
+	q.Helper()
+	for _, device := range []struct {
+		path         string
+		major, minor int64 // https://www.kernel.org/doc/Documentation/admin-guide/devices.txt
+	}{{"/dev/null", 1, 3}, {"/dev/zero", 1, 5}, {"/dev/full", 1, 7}, {"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0}} {
+		got := check.DeviceInRoot(q, p.PID, device.path)
+		// The specification says nothing about modes and owners. All users need these devices, and no user may change them.
+		assert.Check(q, cmp.Equal(got, check.Device('c', device.major, device.minor, 0o666, 0, 0)), "type, numbers, mode and owner of %s",
+			device.path)
+		q.Fact(device.path+": type, numbers, mode and owner", got)
+	}
+	inRoot := func(path string) string { return fmt.Sprintf("/proc/%d/root%s", p.PID, path) }
+	assert.Check(q, file.Same(inRoot("/dev/ptmx"), inRoot("/dev/pts/ptmx")), "/dev/ptmx is not /dev/pts/ptmx of the container")
+	assert.Check(q, cmp.Equal(check.DeviceInRoot(q, p.PID, "/dev/ptmx"), check.Device('c', 5, 2, 0o666, 0, 0)), "/dev/ptmx")
+	q.Fact("/dev/ptmx is /dev/pts/ptmx of the container", file.Same(inRoot("/dev/ptmx"), inRoot("/dev/pts/ptmx")))
 }
 
 // startWithBoundDev starts a container whose /dev is a bind mount of a directory of the host.

@@ -144,8 +144,8 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		})
 	}
 
-	q.Answer("An entry decides in which namespace of its type the process is: in a new one, or in the one that its path names. " +
-		"Without an entry, the process is in the namespace of the process that calls the runtime.")
+	q.Answer("An entry of linux.namespaces decides in which namespace of its type the process is: in a new one, or in the one that its " +
+		"path names. Without an entry, the process is in the namespace of the process that calls the runtime.")
 }
 
 const decade = 10 * 365 * 24 * 60 * 60 // seconds; no host of the lab has been up for so long
@@ -420,7 +420,8 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 		// runc fails after it has moved the device, and the container is not created. The device ends with its network namespace.
 		assert.Check(q, !hasDevice(holder, "cdb0"), "the device is back where it came from")
 		q.Fact("devices left behind", devices(holder))
-		q.Answer("On this kernel it does not: the runtime opens kinds of netlink sockets that the kernel lacks, and create fails.")
+		q.Answer("On this kernel no network device comes into the container by linux.netDevices: the runtime opens kinds of netlink sockets " +
+			"that the kernel lacks, and create fails.")
 		return
 	}
 	assert.Assert(q, cmp.Equal(r.Code, 0), "%s", r)
@@ -428,7 +429,8 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 	if !hasDevice(sh, "cdb7") && !runc.KnowsSince(q, "netDevices,omitempty", "1.4.0-rc.1") {
 		assert.Check(q, cmp.Contains(devices(holder), "cdb0"), "the device is in neither namespace")
 		q.Fact("linux.netDevices", "this runtime does not know the field (runc 1.3.6 does not, 1.4.1 does), and ignores it without an error")
-		q.Answer("With this runtime it does not: the runtime does not know the field, and leaves the device where it is.")
+		q.Answer("This runtime does not know the field linux.netDevices, so no network device comes into the container: the runtime leaves " +
+			"the device where it is.")
 		return
 	}
 	assert.Check(q, cmp.Contains(devices(sh), "cdb7"), "the device is not in the container")
@@ -456,8 +458,8 @@ func TestBundle_HowDoesANetworkDeviceComeIntoTheContainer(t *testing.T) {
 		q.Fact("create, "+refused.what+": error", runc.MaskPIDs(runc.LastLogMessage(r)))
 	}
 
-	q.Answer("The runtime moves the device from the network namespace in which it is called into the container's. The device keeps its " +
-		"address, and is no longer where it was.")
+	q.Answer("The runtime moves a device that linux.netDevices names from the network namespace in which the runtime is called into the " +
+		"container's. The device keeps its address, and is no longer where it was.")
 }
 
 // missingNetlinkFamily returns an error that names a netlink family which runc's library opens, and which the kernel does not

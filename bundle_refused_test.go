@@ -334,11 +334,13 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 		fields = append(fields, v.field)
 	}
 	if len(accepted) < len(values) {
-		q.Answer("This runtime accepts invalid values of these fields, and refuses those of others: %s.", strings.Join(fields, ", "))
+		q.Answer("This runtime accepts values that the specification forbids in these fields, and refuses those of others: %s.",
+			strings.Join(fields, ", "))
 		return
 	}
-	q.Answer("It accepts relative paths, limits given twice, unknown flags and more. Some values are ignored without a message: mappings " +
-		"without a user namespace leave the program root on the host. Others have an effect: a hook with a relative path runs on the host.")
+	q.Answer("runc accepts relative paths, limits given twice, unknown flags and more, which the specification forbids. Some values are " +
+		"ignored without a message: mappings without a user namespace leave the program root on the host. Others have an effect: a hook with " +
+		"a relative path runs on the host.")
 }
 
 // runningContainer is a container whose program runs: the process pid, with a shell in the container.

@@ -26,7 +26,7 @@ import (
 // interpreter inside the container. If the interpreter is missing, execve reports that the program does not exist, although it does.
 //
 // Hint: which file does execve look for besides the program? Compare modes, links and digests, not only names.
-// Spec: https://github.com/opencontainers/image-spec/blob/main/layer.md
+// Spec: https://github.com/opencontainers/image-spec/blob/main/layer.md#applying-changesets
 // Kernel: https://man7.org/linux/man-pages/man2/execve.2.html, ENOENT
 func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does the rootfs come from?")

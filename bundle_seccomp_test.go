@@ -284,8 +284,8 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 	assert.Check(q, cmp.Equal(r.Code, 0), r.Out)
 	q.Fact("without the filter: exit code of mkdir", r.Code)
 
-	q.Answer("The agent that listens at linux.seccomp.listenerPath decides. The caller waits for its response: an errno, a value, or that the " +
-		"kernel may go on.")
+	q.Answer("The agent that listens at linux.seccomp.listenerPath decides about a call for which the filter asks. The caller waits for the " +
+		"agent's response: an errno, a value, or that the kernel may go on.")
 }
 
 // The filter looks at the architecture of each call. It kills the thread whose call belongs to an architecture that is not in

@@ -128,7 +128,8 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 // what the program sees. config.json has more fields, but these decide what runs and where.
 //
 // Hint: /proc/PID/{exe,cmdline,root,ns,mountinfo} against config.json.
-// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-process,
+// https://github.com/opencontainers/runtime-spec/blob/main/config.md#root
 // Kernel: https://man7.org/linux/man-pages/man5/proc_pid_exe.5.html
 func TestBundle_WhichFieldsDecideWhatWillRun(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which fields decide what will run?")

@@ -198,6 +198,7 @@
 //   - Create: This operation MUST create a new container.
 //     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart
 //   - Create: All of the properties configured in config.json except for process MUST be applied.
+//     Known deviation: create accepts limits that it cannot apply, such as memory.swappiness on cgroup v2, and they have no effect.
 //     TestBundle_WhereDoesEachLimitGo
 //     TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration
 //   - Create: process.args MUST NOT be applied until triggered by the start operation.

@@ -24,7 +24,13 @@ import (
 // specification returns the directory of the runtime specification, at the version that go.mod pins.
 func specification(t *testing.T) string {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/opencontainers/runtime-spec").Output()
+	return moduleDir(t, "github.com/opencontainers/runtime-spec")
+}
+
+// moduleDir returns the directory of a module, at the version that go.mod pins.
+func moduleDir(t *testing.T, module string) string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
 	assert.NilError(t, err)
 	return strings.TrimSpace(string(out))
 }
@@ -121,6 +127,33 @@ func TestSpec_TheSchemaIsTheSpecificationsOwn(t *testing.T) {
 	}
 }
 
+// A link to a long page goes to the heading that supports the sentence. The headings are those of the versions that go.mod pins.
+func TestLinks_GoToAHeading(t *testing.T) {
+	modules := map[string]string{"containerd/containerd": "github.com/containerd/containerd/v2"}
+	for _, name := range []string{"opencontainers/runtime-spec", "opencontainers/image-spec", "opencontainers/runc"} {
+		modules[name] = "github.com/" + name
+	}
+	for name, module := range modules {
+		dir := moduleDir(t, module)
+		link := regexp.MustCompile(`https://github\.com/` + name + `/blob/main/([\w/.-]+\.md)(#[\w-]+)?`)
+		for _, q := range questions(t) {
+			for _, found := range link.FindAllStringSubmatch(q.Doc, -1) {
+				page, err := os.ReadFile(filepath.Join(dir, found[1]))
+				if os.IsNotExist(err) { // the module does not have all pages
+					continue
+				}
+				assert.NilError(t, err)
+				if found[2] == "" {
+					assert.Check(t, strings.Count(string(page), "\n") < 100, "%s: %s is long: link to a heading of it", q.Test, found[0])
+					continue
+				}
+				anchor := strings.TrimPrefix(found[2], "#")
+				assert.Check(t, slices.Contains(syllabus.Anchors(string(page)), anchor), "%s: %s: the page has no such heading", q.Test, found[0])
+			}
+		}
+	}
+}
+
 // keepInStep asserts that a file has the wanted text between two marks. `go test -update .` writes the text into the file.
 func keepInStep(t *testing.T, file, from, to, want string) {
 	t.Helper()
@@ -151,6 +184,18 @@ func TestSyllabus(t *testing.T) {
 
 	keepInStep(t, "doc.go", "// # The chapter\n//\n", "//\n// A section's first question", syllabus.TopicTable())
 	keepInStep(t, "README.md", "## Syllabus\n\n", "\n`make syllabus` prints", syllabus.Markdown(questions))
+}
+
+// A reader finds an answer without its question too: in facts.json, in a comparison, in a search. So an answer names what it is about.
+func TestAnswers_MakeSenseWithoutTheirQuestion(t *testing.T) {
+	// A pronoun without a noun before it, or a first sentence without a verb of its own.
+	unclear := regexp.MustCompile(`(?i)^((yes|no)[,:.]? )?(it|they|first|then|on this kernel it|with this runtime it)\b|` +
+		`^(yes|no), with [^,]*\.`)
+	for _, q := range questions(t) {
+		for _, answer := range q.Answers {
+			assert.Check(t, cmp.Equal(unclear.FindString(answer), ""), "%s answers %q: name the thing, in a full sentence", q.Test, answer)
+		}
+	}
 }
 
 func TestReadme_NamesThePinnedVersions(t *testing.T) {

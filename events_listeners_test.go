@@ -121,6 +121,6 @@ func TestEvents_DoCtrEventsAndTheClientSeeTheSame(t *testing.T) {
 	assert.Check(q, cmp.Contains(rejected.Stderr, "filter"))
 	q.Fact("'"+invalid+"'", runc.LastLogMessage(rejected))
 
-	q.Answer("Yes, they receive the same events, with the same fields and times, in the same order. Both receive those of all " +
-		"namespaces, unless a filter says otherwise.")
+	q.Answer("Yes, `ctr events` and a Go client receive the same events, with the same fields and times, in the same order. Both receive " +
+		"those of all namespaces, unless a filter says otherwise.")
 }

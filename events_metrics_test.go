@@ -136,7 +136,7 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 3601 & sleep 3602 & whil
 	assert.Check(q, valuesFromClient(q, d, busy)["cpu"] > whilePaused["cpu"], "processor time after resume")
 	q.Fact("paused task: processor time grows by", lab.Elapsed(byClient-whilePaused["cpu"]))
 
-	q.Answer("Yes, they are the numbers in the cgroup's files, which the shim reads when a client asks. Names, units and the " +
+	q.Answer("Yes, the metrics are the numbers in the cgroup's files, which the shim reads when a client asks. Names, units and the " +
 		"value for no limit depend on the cgroup version.")
 }
 

@@ -243,8 +243,8 @@ func TestEvents_WhatIfOnlyAChildRunsOutOfMemory(t *testing.T) {
 		q.Fact("memory.oom.group: processes left", len(g.Procs()))
 	}
 
-	q.Answer("The kernel kills only the child, and the task runs on. containerd publishes an oom event, as for the task's own process, " +
-		"but no exit event. With memory.oom.group, on v2, all processes are killed, and the task ends.")
+	q.Answer("If only a child runs out of memory, the kernel kills only the child, and the task runs on. containerd publishes an oom event, " +
+		"as for the task's own process, but no exit event. With memory.oom.group, on v2, all processes are killed, and the task ends.")
 }
 
 // oomKillsIn returns how many processes of a cgroup the OOM killer has ended.

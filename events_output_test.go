@@ -126,8 +126,8 @@ while read -r line; do echo "stdout: $line"; done <&3`)
 	assert.Check(q, cmp.Equal(file.Read(q, filepath.Join(out, "logged")), environment+"\nstdout: word 1"))
 	q.Fact("the task: status", status)
 
-	q.Answer("It goes into a pipe. The shim reads the pipe and writes to a FIFO or a file, or a logger reads the pipe directly. If " +
-		"no process reads the FIFO, the program waits. If the logger is dead, the program's writes fail.")
+	q.Answer("The program's output goes into a pipe. The shim reads the pipe and writes to a FIFO or a file, or a logger reads the pipe " +
+		"directly. If no process reads the FIFO, the program waits. If the logger is dead, the program's writes fail.")
 }
 
 // outputWithoutReader asks what happens to a program whose output no process reads.

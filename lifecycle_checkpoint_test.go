@@ -111,7 +111,8 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	q.Fact("the program that was started anew writes", strconv.Quote(file.Read(q, b.Rootfs("said"))))
 	anew.KillAndDelete(anewProcess)
 
-	q.Answer("Yes, with CRIU and a kernel that supports it. Restore makes another process, which goes on with the memory of the old one.")
+	q.Answer("Yes, with CRIU and a kernel that supports it, runc can write a container to disk and go on with it later. Restore makes " +
+		"another process, which goes on with the memory of the old one.")
 }
 
 // supportedByCRIU returns an edit: it removes what CRIU restores only with further options, such as mounts of tmpfs or a

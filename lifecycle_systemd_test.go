@@ -34,7 +34,8 @@ import (
 // cgroup is lost. On cgroup v1, runc also makes cgroups in the hierarchies that systemd does not manage, and delete removes them.
 //
 // Hint: systemctl status of the scope; compare its properties with the files of the cgroup.
-// Spec: https://github.com/opencontainers/runc/blob/main/docs/systemd.md
+// Spec: https://github.com/opencontainers/runc/blob/main/docs/systemd.md#systemd-unit-name-and-placement,
+// https://github.com/opencontainers/runc/blob/main/docs/systemd.md#resource-limits
 // Kernel: https://man7.org/linux/man-pages/man5/systemd.scope.5.html
 func TestLifecycle_WhereDoesAContainerGoWithTheSystemdCgroupDriver(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Where does a container go with the systemd cgroup driver?",

@@ -138,8 +138,8 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	}
 	q.Fact("calls of Wait that ended with an error", countFailedWaits(q, victims))
 
-	q.Answer("When containerd comes back, it deletes the task, and its exit status is lost without an event. The end of an " +
-		"exec is not lost, because the shim of a task that runs keeps it.")
+	q.Answer("If a task ends while containerd is down, containerd deletes it when it comes back, and the exit status is lost without an " +
+		"event. The end of an exec is not lost, because the shim of a task that runs keeps it.")
 }
 
 // assertOrphaned asserts that init and exec of a task whose shim is dead run on, and that the task keeps its bundle and cgroup.

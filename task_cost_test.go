@@ -5,6 +5,7 @@ package cdblab
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -29,6 +30,7 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "How does the cost grow with tasks?", lab.Alone("it measures memory and time"))
 	defer q.Recover()
 	tasks := ctrd.NewTaskSet(q)
+	descriptors := proc.DescriptorKinds(q, tasks.Daemon.PID())
 	var costs []ctrd.Cost
 	grow := func(n int) {
 		t.Helper()
@@ -54,10 +56,13 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 
 	q.Step("start one task: its shim has all of its memory for itself")
 	grow(1)
+	threads := proc.Snapshot(q, tasks.Daemon.PID()).Threads
 	q.Step("start tasks until there are four: a shim shares its text with the others")
 	grow(4)
 	q.Step("start tasks until there are sixteen: a shim takes a few MB, and the daemon has hardly grown")
 	grow(16)
+	q.Step("look at the threads: a shim has about a dozen, and the daemon has no additional one for each task")
+	assertFewThreads(q, tasks.Daemon, threads)
 
 	first, last := costs[0], costs[len(costs)-1]
 	assert.Check(q, last.Shim < 10<<20, "a shim of sixteen has %v, expected a few MB", last.Shim)
@@ -67,7 +72,7 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	assert.Check(q, grown < last.AllShims/4, "the daemon has grown by %v from one task to %d, and the shims have %v",
 		grown, last.Tasks, last.AllShims)
 
-	q.Control("delete the tasks and keep the containers: no task has a process left")
+	q.Control("delete the tasks and keep the containers: no task has a process left, and the daemon no descriptor of it")
 	tasks.DeleteTasks(q, 0)
 	records, err := tasks.Daemon.Client().Containers(namespaces.WithNamespace(context.Background(), tasks.Daemon.Namespace))
 	assert.NilError(q, err)
@@ -79,7 +84,25 @@ func TestTask_HowDoesTheCostGrowWithTasks(t *testing.T) {
 	none := tasks.Cost(q, 0)
 	q.Fact("shims of containers without a task", none.Shims)
 	tasks.DeleteContainers(q, 0)
+	// With one for each task there would be sixteen more. A few may come and go: of the client's own connection, of the database.
+	proc.WaitFor(q, proc.HasNoMoreDescriptors(tasks.Daemon.PID(), descriptors, 7))
 
-	q.Answer("It grows with the number of shims: each task has one, which takes a few MB beside the text that all of them " +
+	q.Answer("The cost of tasks grows with the number of shims: each task has one, which takes a few MB beside the text that all of them " +
 		"share. The daemon hardly grows.")
+}
+
+// assertFewThreads asserts that neither the daemon nor a shim of sixteen tasks has a thread for each of them. Go makes a thread when all
+// others wait in system calls, and keeps it; its garbage collector may use one for each processor. So the number differs from run to run.
+func assertFewThreads(q *lab.Q, d *ctrd.Daemon, withOneTask int) {
+	q.Helper()
+	most := 0
+	for _, shim := range d.Shims() {
+		most = max(most, proc.Snapshot(q, shim).Threads)
+	}
+	const few = 32 // measured: 12, because a shim sets GOMAXPROCS to 2
+	assert.Check(q, most < few, "a shim of one task has %d threads, expected a dozen", most)
+	q.Fact(fmt.Sprintf("16: each shim has fewer than %d threads", few), most < few)
+	grown := proc.Snapshot(q, d.PID()).Threads - withOneTask
+	assert.Check(q, grown < 15+runtime.NumCPU(), "the daemon has %d threads more with sixteen tasks than with one", grown)
+	q.Fact("16: the daemon has fewer additional threads than there are tasks and processors", grown < 15+runtime.NumCPU())
 }

@@ -34,7 +34,7 @@ import (
 // not guarded at all, because a container does not need it: its record holds the snapshot, and the snapshot holds its parents.
 //
 // Hint: which of ctr's refusals does containerd's log know of?
-// Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
+// Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md#synchronous-garbage-collection
 func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can be deleted in which order?")
 	defer q.Recover()
@@ -137,8 +137,8 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	q.Control("make all of it once more and delete it in the right order: nothing is refused")
 	deleteInOrder(q, d, ref, id)
 
-	q.Answer("First the task, then the container, the image, the garbage and the namespace. Only the client guards the record " +
-		"of a running container, and nothing guards an image.")
+	q.Answer("The task is deleted first, then the container, the image, the garbage and the containerd namespace. Only the client guards " +
+		"the record of a running container, and nothing guards an image.")
 }
 
 // deleteInOrder makes and deletes what a namespace can have, by the chapter's commands; each has to succeed.

@@ -141,8 +141,8 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	q.Fact("the second one's lowerdir", lab.VolatileNames("directory", other.Lower...))
 	q.Fact("the second one's upperdir", lab.VolatileNames("directory", other.Upper))
 
-	q.Answer("They come from the layers' directories, which all containers of the image share and none changes. What a " +
-		"container writes is in a directory of its own.")
+	q.Answer("A container's files come from the directories of the image's layers. All containers of the image share these directories, and " +
+		"none changes them. What a container writes is in a directory of its own.")
 }
 
 // recordLayersRead asserts that a program in the container has read the bytes of the uppermost layer that has the file. It takes the

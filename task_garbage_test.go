@@ -30,7 +30,7 @@ import (
 // Before a containerd namespace can be removed, its containers and images have to go, and after those the garbage.
 //
 // Hint: `ctr snapshots info KEY`, `ctr leases ls`, and what is below io.containerd.snapshotter.v1.overlayfs/snapshots.
-// Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md
+// Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md#garbage-collection-labels
 func TestTask_WhoProtectsASnapshotFromGarbageCollection(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Who protects a snapshot from garbage collection?")
 	defer q.Recover()

@@ -35,7 +35,7 @@ import (
 // namespace of the kernel's. A container may join a kernel namespace of a container in another containerd namespace.
 //
 // Hint: `ctr -n` one or the other, then the same ls; /proc/PID/ns of both shims.
-// Spec: https://github.com/containerd/containerd/blob/main/docs/namespaces.md
+// Spec: https://github.com/containerd/containerd/blob/main/docs/namespaces.md#how-low-level-is-the-implementation
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html
 func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What do containerd namespaces isolate?")

@@ -33,7 +33,7 @@ import (
 // of an image that has nothing for the machine succeeds, without a layer. The mistake shows when a container is to be made.
 //
 // Hint: `ctr content ls`, `ctr images ls`, and the registry's log; pull with --platform linux/s390x.
-// Spec: https://github.com/opencontainers/image-spec/blob/main/image-index.md
+// Spec: https://github.com/opencontainers/image-spec/blob/main/image-index.md#image-index-property-descriptions
 func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What is pulled of an image for several platforms?")
 	defer q.Recover()

@@ -35,7 +35,7 @@ import (
 //
 // Hint: `ctr content ls`, `ctr snapshots info`, and the registry's log.
 // Spec: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pull,
-// https://github.com/containerd/containerd/blob/main/docs/content-flow.md
+// https://github.com/containerd/containerd/blob/main/docs/content-flow.md#labels
 func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does a pull leave behind?")
 	defer q.Recover()

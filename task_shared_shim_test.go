@@ -250,7 +250,7 @@ func removeStaleSocket(q *lab.Q, socket string) {
 // So this question makes the pod by the Go client, and the pod has only a loopback device.
 //
 // Hint: /proc/PID/ns of the processes of a pod; `ctr -n k8s.io containers info` of one of its containers, on a node.
-// Spec: https://github.com/containerd/containerd/blob/main/docs/cri/architecture.md
+// Spec: https://github.com/containerd/containerd/blob/main/docs/cri/architecture.md#architecture-of-the-cri-plugin
 // Kernel: https://man7.org/linux/man-pages/man7/namespaces.7.html, "Namespace lifetime"
 func TestTask_WhatIsAPodMadeOf(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What is a pod made of?")

@@ -136,8 +136,8 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 		})
 	}
 
-	q.Answer("It changes the mounts and the bytes on disk: overlayfs lays an overlay over directories, native copies the tree for each " +
-		"container, and erofs lays an overlay over image files. What the program sees does not change.")
+	q.Answer("Another snapshotter changes the mounts and the bytes on disk: overlayfs lays an overlay over directories, native copies the " +
+		"tree for each container, and erofs lays an overlay over image files. What the program sees does not change.")
 }
 
 // describeTree has a shell print a digest over names, kinds, modes, owners and link targets, and one over what is in the

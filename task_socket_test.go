@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
-	"strings"
 	"testing"
+	"time"
 
 	shimapi "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types/task"
@@ -19,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/check"
@@ -80,11 +79,13 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	q.Step("look at what leads to it: only root may write there; containerd's own sockets are for root and its group")
 	recordAccess(q, d, id)
 
-	q.Step("connect and cut the connection: the shim has as many sockets as before")
-	before := countSockets(q, shim.PID)
+	q.Step("connect and cut the connection, also before the answer is read: the shim has as many descriptors of each kind as before")
+	before := proc.DescriptorKinds(q, shim.PID)
 	const cut = 20
+	q.LogCommand("# TTRPC client, %d times: connect and close; connect, call Connect, and close without reading the answer", cut)
 	for range cut {
 		assert.NilError(q, check.Dial(socket)) // which closes the connection
+		resetConnection(q, socket, d.Namespace, bootstrap.Version, id)
 	}
 	// The kernel completes a connection before the shim has accepted it. The shim accepts in order: once it answers a later connection, it
 	// has accepted all of them.
@@ -93,13 +94,12 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	afterCut := newShimClient(q, later, d.Namespace, bootstrap.Version)
 	afterCut.call("Connect", &shimapi.ConnectRequest{ID: id}, &shimapi.ConnectResponse{})
 	assert.NilError(q, afterCut.ttrpc.Close())
-	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		// One more may be the shim's own connection to containerd, which it makes again when a dial took too long.
-		if n := countSockets(q, shim.PID); n > before+1 {
-			return poll.Continue("the shim has %d sockets after %d connections that were cut, and had %d before", n, cut, before)
-		}
-		return poll.Success()
-	})
+	// One socket more may be the shim's own connection to containerd, which it makes again when a dial took too long.
+	proc.WaitFor(q, proc.HasNoMoreDescriptors(shim.PID, before, 1))
+	// Go makes threads as it needs them, and keeps them. How many it needs depends on the machine, and not on the number of connections.
+	started := proc.Snapshot(q, shim.PID).Threads - shim.Threads
+	assert.Check(q, started < cut, "the shim has %d threads more after %d connections that were cut", started, 2*cut)
+	q.Fact(fmt.Sprintf("threads of the shim after %d connections that were cut: fewer than %d more", 2*cut, cut), started < cut)
 
 	q.Step("look at the files of the bundle and at containerd's root: only root may write the ones, such as the address, and enter the other")
 	recordClosedToOthers(q, d, id)
@@ -199,16 +199,44 @@ func recordAccess(q *lab.Q, d *ctrd.Daemon, id string) {
 	}
 }
 
-// countSockets returns how many sockets a process has.
-func countSockets(q *lab.Q, pid proc.PID) int {
+// resetConnection calls the shim, and closes the connection when the answer has arrived and was not read. The shim's next read fails with
+// ECONNRESET then, and not with the end of the stream. Shims of containerd before 1.6.20 kept such a connection.
+func resetConnection(q *lab.Q, socket, namespace string, version int, id string) {
 	q.Helper()
-	n := 0
-	for _, target := range proc.Snapshot(q, pid).FDs {
-		if strings.HasPrefix(target, "socket:") {
-			n++
-		}
-	}
-	return n
+	conn, err := net.Dial("unix", socket)
+	assert.NilError(q, err)
+	client := newShimClient(q, &unreadConn{Conn: conn, closed: make(chan struct{})}, namespace, version)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- client.tryCall(shimService(version), "Connect", &shimapi.ConnectRequest{ID: id}, &shimapi.ConnectResponse{})
+	}()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	assert.NilError(q, err)
+	assert.NilError(q, conn.SetReadDeadline(time.Now().Add(proc.Patience)))
+	arrived := 0
+	assert.NilError(q, raw.Read(func(fd uintptr) bool {
+		arrived, _, err = unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return err != unix.EAGAIN
+	}), "wait for the shim's answer to Connect")
+	assert.Assert(q, arrived == 1 && err == nil, "the shim has closed the connection without an answer to Connect: %v", err)
+	assert.NilError(q, client.ttrpc.Close())
+	assert.Check(q, <-ended != nil, "the client has read an answer, so the connection was not reset")
+}
+
+// unreadConn is a connection from which nothing is read.
+type unreadConn struct {
+	net.Conn
+	closed chan struct{}
+}
+
+func (c *unreadConn) Read([]byte) (int, error) {
+	<-c.closed
+	return 0, net.ErrClosed
+}
+
+func (c *unreadConn) Close() error {
+	close(c.closed) // the client closes once
+	return c.Conn.Close()
 }
 
 // recordClosedToOthers asserts that other users may neither write the files of the bundle, nor enter containerd's root.

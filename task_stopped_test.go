@@ -115,8 +115,8 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	assert.Check(q, !file.Exists(filepath.Join(fresh, "written")), "a new container of the same image has what the old one wrote")
 	q.Fact("what it wrote, in a new container", file.Exists(filepath.Join(fresh, "written")))
 
-	q.Answer("It holds all but its process: shim, mount, cgroup, bundle, exit status and id. `tasks delete` frees them, and " +
-		"`containers delete` frees the files that the program wrote.")
+	q.Answer("A stopped task holds all that it held before, except its process: shim, mount, cgroup, bundle, exit status and id. " +
+		"`tasks delete` frees them, and `containers delete` frees the files that the program wrote.")
 }
 
 // recordLeftovers kills and deletes a task as an operator does, and records what remains of it nevertheless. These leftovers

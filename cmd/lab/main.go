@@ -41,7 +41,7 @@ var commands = []command{
 	{"busy", "keep a CPU or the disk busy; lab steady starts it", busyMain},
 	{"tools", "build the pinned programs that are missing or stale, into .lab/bin; the same as make tools", toolsMain},
 	{"releases", "build the earlier releases that questions use beside the programs under test; the same as make releases", releasesMain},
-	{"release", "run a command that tests other releases: lab release RUNC=1.2.5 CONTAINERD=1.7.27 go test …", releaseMain},
+	{"release", "run a command that tests other releases: lab release RUNC=1.2.5 CONTAINERD=1.7.29 go test …", releaseMain},
 	{"doctor", "check what a run needs, and say which command provides what is missing", doctorMain},
 	{"dist", "make the tarball for a machine without Go and without a network: make dist", distMain},
 	{"node", "make a bootable disk image of a node from Debian's packages, and print its path: make disk", nodeMain},

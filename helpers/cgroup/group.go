@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -124,6 +125,38 @@ func stat(text, key string) (uint64, error) {
 	}
 	return 0, fmt.Errorf("no line %q in %q", key, text)
 }
+
+// Settings returns the content of each file of the group that can be read and written, by the name of its hierarchy and its own:
+// "unified/cpu.max". These files say what is set for the group. Those that say which processes it has, and what these use, are left out.
+func (g Group) Settings() map[string]string {
+	g.tb.Helper()
+	out := map[string]string{}
+	for _, h := range g.hierarchies {
+		files, err := os.ReadDir(h.Path(g.Path))
+		if os.IsNotExist(err) {
+			continue // in hybrid mode not every runtime makes a group in the unified hierarchy
+		}
+		if err != nil {
+			g.tb.Fatalf("read the files of cgroup %s: %v", g.Path, err)
+		}
+		for _, f := range files {
+			info, err := f.Info()
+			if err != nil || !info.Mode().IsRegular() || info.Mode()&0o600 != 0o600 || usageFile.MatchString(f.Name()) {
+				continue
+			}
+			content, err := os.ReadFile(filepath.Join(h.Path(g.Path), f.Name()))
+			if err != nil {
+				content = []byte(err.Error()) // such as EOPNOTSUPP
+			}
+			out[h.Name+"/"+f.Name()] = strings.TrimSpace(string(content))
+		}
+	}
+	return out
+}
+
+// usageFile matches the names of files that can be written, and that change while processes run: members, counters that a write
+// resets, and pressures, of which a write asks for messages.
+var usageFile = regexp.MustCompile(`^(tasks|cgroup\.procs|cgroup\.threads|.*\.pressure|.*\.peak|.*usage.*|.*\.failcnt)$`)
 
 // Frozen reports whether the group is frozen. It reads cgroup.events on v2, freezer.state on v1.
 func (g Group) Frozen() bool {

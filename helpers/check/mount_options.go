@@ -47,6 +47,22 @@ func MountFlags(options ...string) []string {
 	return slices.Sorted(maps.Keys(flags))
 }
 
+// MountTable describes each mount of a process, sorted: its mount point, root, type and flags, and the options of its file system.
+// Those of an overlay are left out, because they name directories of the host.
+func MountTable(tb testing.TB, p proc.Process) []string {
+	tb.Helper()
+	var out []string
+	for _, m := range Mounts(tb, p) {
+		words := []string{m.Mountpoint, m.Root, m.FSType, strings.Join(FlagsOf(m), ",")}
+		if m.FSType != "overlay" {
+			words = append(words, m.VFSOptions)
+		}
+		out = append(out, strings.Join(words, " "))
+	}
+	slices.Sort(out)
+	return out
+}
+
 // FlagsOf returns the flags of a mount, sorted.
 func FlagsOf(m *mountinfo.Info) []string { return slices.Sorted(strings.SplitSeq(m.Options, ",")) }
 

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 
 	"cdblab/helpers/proc"
@@ -47,6 +48,22 @@ func FDTargets(p proc.Process) []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// Device describes a device file by its type (c, b or p), numbers, mode and owner: "c 1:3, mode 0666, owner 0:0".
+func Device(kind rune, major, minor int64, mode, uid, gid uint32) string {
+	return fmt.Sprintf("%c %d:%d, mode %04o, owner %d:%d", kind, major, minor, mode, uid, gid)
+}
+
+// DeviceInRoot returns what [Device] says of a file in the root directory of the process. The type of another file than a device is "?".
+func DeviceInRoot(tb testing.TB, pid proc.PID, path string) string {
+	tb.Helper()
+	st := StatInRoot(tb, pid, path)
+	kind, ok := map[uint32]rune{syscall.S_IFCHR: 'c', syscall.S_IFBLK: 'b', syscall.S_IFIFO: 'p'}[st.Mode&syscall.S_IFMT]
+	if !ok {
+		kind = '?'
+	}
+	return Device(kind, int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev)), st.Mode&0o7777, st.Uid, st.Gid)
 }
 
 // StatInRoot returns the stat(2) of a path in the root directory of the process.

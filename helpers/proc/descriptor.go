@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
+	"gotest.tools/v3/poll"
 )
 
 // A Descriptor is an open file of a process.
@@ -41,6 +42,54 @@ func Descriptors(tb testing.TB, pid PID) []Descriptor {
 	}
 	slices.SortFunc(out, func(a, b Descriptor) int { return a.FD - b.FD })
 	return out
+}
+
+// DescriptorKinds returns how many descriptors of each kind a process has: socket, pipe, pidfd, eventpoll and the like, and "file" for
+// what has a path.
+func DescriptorKinds(tb testing.TB, pid PID) map[string]int {
+	tb.Helper()
+	kinds, err := descriptorKinds(pid)
+	assert.NilError(tb, err)
+	return kinds
+}
+
+func descriptorKinds(pid PID) (map[string]int, error) {
+	fds, err := readFDs(pid)
+	kinds := map[string]int{}
+	for _, target := range fds {
+		kinds[descriptorKind(target)]++
+	}
+	return kinds, err
+}
+
+// descriptorKind returns the kind of what a link in /proc/PID/fd names: "socket:[26]", "anon_inode:[pidfd]" (since Linux 6.9 "pidfd:[26]"),
+// "anon_inode:inotify" or a path.
+func descriptorKind(target string) string {
+	kind, rest, special := strings.Cut(target, ":")
+	switch {
+	case strings.HasPrefix(target, "/") || !special:
+		return "file"
+	case kind == "anon_inode":
+		return strings.Trim(rest, "[]")
+	}
+	return kind
+}
+
+// HasNoMoreDescriptors returns a check that succeeds when a process has, of each kind, at most so many descriptors more than before.
+func HasNoMoreDescriptors(pid PID, before map[string]int, more int) poll.Check {
+	return func(poll.LogT) poll.Result {
+		now, err := descriptorKinds(pid)
+		if err != nil {
+			return poll.Error(err)
+		}
+		for kind, n := range now {
+			if n > before[kind]+more {
+				return poll.Continue("process %d has %d descriptors of the kind %s, and had %d before; of all kinds it has %v", pid, n, kind,
+					before[kind], now)
+			}
+		}
+		return poll.Success()
+	}
 }
 
 // fdFlags returns the flags of a descriptor.

@@ -182,3 +182,29 @@ func TestOrphanReaper_IsAnAncestorAndNotTheTest(t *testing.T) {
 	assert.Check(t, parent > 0)
 	assert.Check(t, parent != PID(os.Getpid()), "a test process is no subreaper")
 }
+
+func TestDescriptorKinds_OfThisProcess(t *testing.T) {
+	for target, want := range map[string]string{
+		"socket:[26]": "socket", "pipe:[3]": "pipe", "anon_inode:[pidfd]": "pidfd", "pidfd:[26]": "pidfd", "anon_inode:inotify": "inotify",
+		"/dev/null": "file", "/tmp/a:b (deleted)": "file", "/memfd:runc (deleted)": "file",
+	} {
+		assert.Check(t, cmp.Equal(descriptorKind(target), want), target)
+	}
+	before := DescriptorKinds(t, Self(t).PID)
+	var ends [2][2]*os.File
+	for i := range ends {
+		r, w, err := os.Pipe()
+		assert.NilError(t, err)
+		ends[i] = [2]*os.File{r, w}
+	}
+	now := DescriptorKinds(t, Self(t).PID)
+	assert.Check(t, cmp.Equal(now["pipe"], before["pipe"]+4))
+	result := HasNoMoreDescriptors(Self(t).PID, before, 3)(t)
+	assert.Check(t, !result.Done(), "four more are no more")
+	assert.Check(t, cmp.Contains(result.Message(), "descriptors of the kind pipe"))
+	for _, end := range ends {
+		assert.NilError(t, end[0].Close())
+		assert.NilError(t, end[1].Close())
+	}
+	assert.Check(t, HasNoMoreDescriptors(Self(t).PID, before, 0)(t).Done(), "closed, and still open: %v", DescriptorKinds(t, Self(t).PID))
+}

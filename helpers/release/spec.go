@@ -24,7 +24,7 @@ var programVariables = []struct {
 // vmVariables are the settings of the VM. helpers/vm reads each one with the prefix CDB_, and checks its value.
 var vmVariables = []string{"KERNEL", "CGROUP", "MEM", "CPUS", "ACCEL", "DISK", "FIRMWARE", "USER_DATA", "DISK_PINNED"}
 
-// A Spec is what a run tests, as a user types it on make's command line: RUNC=1.2.5 CONTAINERD=1.7.27 CGROUP=v1. The Spec
+// A Spec is what a run tests, as a user types it on make's command line: RUNC=1.2.5 CONTAINERD=1.7.29 CGROUP=v1. The Spec
 // without words is the stack that go.mod pins.
 type Spec struct {
 	words    []string           // as they were given

@@ -19,15 +19,27 @@ import (
 type Bug struct {
 	ID        string   `toml:"id"`        // of this table
 	Refs      []string `toml:"refs"`      // CVE, advisory, issue or pull request
-	Module    string   `toml:"module"`    // runc or containerd
+	Module    string   `toml:"module"`    // runc, containerd, or crun, which cannot be built here
 	Broken    string   `toml:"broken"`    // a version that has the bug
-	Fixed     string   `toml:"fixed"`     // a version near to it that does not
+	Fixed     string   `toml:"fixed"`     // a version near to it that does not; "" if no release has a fix
+	Det       Det      `toml:"det"`       // what it takes to see the bug
 	Sees      string   `toml:"sees"`      // what a user sees, in a sentence
 	Questions []string `toml:"questions"` // the tests that are expected to notice it, or one subtest: TestX/subtest
 	Message   string   `toml:"message"`   // a regular expression: the failure that makes a run red for the right reason
 	Needs     string   `toml:"needs"`     // what a machine must have to show it; "" for any
 	Unnoticed string   `toml:"unnoticed"` // why no question notices it; "" if one must
 }
+
+// Det is what it takes to see a bug: it decides whether the lab should notice it.
+type Det string
+
+// The values of Det.
+const (
+	Deterministic Det = "D" // a run shows it each time
+	Wrapper       Det = "W" // a run shows it each time, with a program around the runtime that kills or waits
+	Race          Det = "R" // a run shows it by chance
+	Environment   Det = "E" // it takes an environment that the lab does not make, such as SELinux or a containerd in a user namespace
+)
 
 // NeedsV2 is the need of a bug that shows only where cgroup v2 has all controllers.
 const NeedsV2 = "cgroup v2"
@@ -59,16 +71,11 @@ func (b *Bug) check() error {
 			return fmt.Errorf("the key %s is missing", key)
 		}
 	}
-	if b.Module != "runc" && b.Module != "containerd" {
-		return fmt.Errorf("module is %q, expected runc or containerd", b.Module)
+	if !slices.Contains([]Det{Deterministic, Wrapper, Race, Environment}, b.Det) {
+		return fmt.Errorf("det is %q, expected D, W, R or E", b.Det)
 	}
-	for _, version := range []string{b.Broken, b.Fixed} {
-		if v := "v" + version; semver.Canonical(v) != v {
-			return fmt.Errorf("%q is no complete version, expected one such as 1.2.5", version)
-		}
-	}
-	if semver.Compare("v"+b.Broken, "v"+b.Fixed) >= 0 {
-		return fmt.Errorf("broken is %s and fixed is %s, expected the fixed version to be the later one", b.Broken, b.Fixed)
+	if err := b.checkVersions(); err != nil {
+		return err
 	}
 	if len(b.Refs) == 0 {
 		return fmt.Errorf("the key refs is missing")
@@ -93,6 +100,36 @@ func (b *Bug) check() error {
 	_, err := regexp.Compile(b.Message)
 	return err
 }
+
+// checkVersions checks the module and its versions. A bug without a pair of versions that can be built needs a reason why no question
+// notices it.
+func (b *Bug) checkVersions() error {
+	if !slices.Contains([]string{"runc", "containerd", "crun"}, b.Module) {
+		return fmt.Errorf("module is %q, expected runc, containerd or crun", b.Module)
+	}
+	if b.Unnoticed == "" && !b.HasPair() {
+		return fmt.Errorf("no question can be asked with both versions, expected the key unnoticed with the reason")
+	}
+	for _, version := range []string{b.Broken, b.Fixed} {
+		v := "v" + version
+		if complete := semver.Canonical(v) == v || b.Module == "crun" && semver.IsValid(v); version != "" && !complete { // crun has a 1.28
+			return fmt.Errorf("%q is no complete version, expected one such as 1.2.5", version)
+		}
+	}
+	if b.Broken == "" {
+		return fmt.Errorf("the key broken is missing")
+	}
+	if b.Fixed != "" && semver.Compare("v"+b.Broken, "v"+b.Fixed) >= 0 {
+		return fmt.Errorf("broken is %s and fixed is %s, expected the fixed version to be the later one", b.Broken, b.Fixed)
+	}
+	return nil
+}
+
+// HasPair reports whether a broken and a fixed version can be built: the Go module proxy does not have crun.
+func (b *Bug) HasPair() bool { return b.Fixed != "" && b.Module != "crun" }
+
+// Counts reports whether the lab should notice the bug: a run shows it each time, and a pair can be built.
+func (b *Bug) Counts() bool { return b.HasPair() && (b.Det == Deterministic || b.Det == Wrapper) }
 
 // Variable is the variable of make that names a version of the bug's module: RUNC=1.1.11.
 func (b *Bug) Variable(version string) string { return strings.ToUpper(b.Module) + "=" + version }

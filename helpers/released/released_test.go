@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,6 +13,7 @@ import (
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/results"
+	"cdblab/helpers/syllabus"
 )
 
 const good = `
@@ -20,6 +23,7 @@ refs = ["#1"]
 module = "runc"
 broken = "1.1.4"
 fixed = "1.1.5"
+det = "D"
 sees = "Kill does nothing."
 questions = ["TestLifecycle_Kill"]
 message = "still alive"
@@ -32,13 +36,25 @@ func TestRead_TheTableOfTheProject(t *testing.T) {
 	bugs, err := Read(f)
 	assert.NilError(t, err)
 	assert.Check(t, len(bugs) > 30, "the table has %d bugs", len(bugs))
+	questions, err := syllabus.Read(os.DirFS("../.."))
+	assert.NilError(t, err)
+	for _, b := range bugs {
+		for _, test := range regexp.MustCompile(`Test[A-Z]\w+`).FindAllString(strings.Join(b.Questions, " ")+" "+b.Unnoticed, -1) {
+			exists := slices.ContainsFunc(questions, func(q syllabus.Question) bool { return q.Test == test })
+			assert.Check(t, exists, "%s names %s, which is no question", b.ID, test)
+		}
+	}
 }
 
 func TestRead_SaysWhatIsWrong(t *testing.T) {
 	for _, c := range []struct{ old, new, want string }{
 		{`id = "kill"`, ``, "id is missing"},
 		{`sees = `, `seen = `, "strict mode"},
-		{`"runc"`, `"crun"`, `module is "crun"`},
+		{`"runc"`, `"youki"`, `module is "youki"`},
+		{`"runc"`, `"crun"`, "expected the key unnoticed with the reason"},
+		{`fixed = "1.1.5"`, ``, "expected the key unnoticed with the reason"},
+		{`det = "D"`, ``, `det is "", expected D, W, R or E`},
+		{`det = "D"`, `det = "X"`, `det is "X", expected D, W, R or E`},
 		{`"1.1.4"`, `"1.1"`, `"1.1" is no complete version`},
 		{`"1.1.4"`, `"1.1.5"`, "expected the fixed version to be the later one"},
 		{`["#1"]`, `[]`, "refs is missing"},
@@ -62,6 +78,25 @@ func TestRead_SaysWhatIsWrong(t *testing.T) {
 	unnoticed := strings.NewReplacer("questions", "#", "message", "#", "sees", "unnoticed = \"a race\"\nsees").Replace(good)
 	_, err = Read(strings.NewReader(unnoticed))
 	assert.NilError(t, err)
+	for name, without := range map[string]*strings.Replacer{
+		"no fix": strings.NewReplacer(`"1.1.5"`, `""`), "crun, whose versions have two or three numbers": strings.NewReplacer(
+			`"runc"`, `"crun"`, `"1.1.4"`, `"1.1"`),
+	} {
+		bugs, err := Read(strings.NewReader(without.Replace(unnoticed)))
+		assert.NilError(t, err, name)
+		assert.Check(t, !bugs[0].HasPair() && !bugs[0].Counts(), "%s: no pair can be built", name)
+	}
+	_, err = Read(strings.NewReader(strings.Replace(unnoticed, `"1.1.4"`, `""`, 1)))
+	assert.ErrorContains(t, err, "broken is missing")
+}
+
+// The races and those that cannot be shown do not count for the percentage.
+func TestScore_CountsWhatARunShowsEachTime(t *testing.T) {
+	row := func(d Det, v Verdict) Row { return Row{Bug: Bug{Det: d, Module: "runc", Fixed: "1.1.5"}, Verdict: v} }
+	rows := []Row{row("D", Noticed), row("W", Noticed), row("D", Unnoticed), row("D", NotShown), row("R", Noticed), row("E", Unnoticed)}
+	rows = append(rows, Row{Bug: Bug{Det: "D", Module: "crun", Fixed: "1.28"}, Verdict: Unnoticed})
+	assert.Check(t, cmp.Contains(Score(rows), "(D and W), and of which both versions can be built: 2 of 3 noticed, 66 %."))
+	assert.Check(t, cmp.Contains(Score(nil), "0 of 0 noticed, 0 %."))
 }
 
 func bug(t *testing.T) Bug {
@@ -150,7 +185,8 @@ func TestCheck_EachVerdict(t *testing.T) {
 	}
 	assert.Check(t, cmp.Equal(Score(all), "1 of 10 released bugs noticed: red with the broken version for the right reason, green with "+
 		"the fixed one. 2 missed, 1 red for another reason, 3 red with the fixed version, 2 not run, 1 known to be unnoticed. "+
-		"2 more cannot be shown here."))
+		"2 more cannot be shown here.\n"+
+		"Of the bugs that a run shows each time (D and W), and of which both versions can be built: 1 of 10 noticed, 10 %."))
 	var table strings.Builder
 	assert.NilError(t, Write(&table, all[:2]))
 	assert.Check(t, cmp.Contains(table.String(), "noticed"))

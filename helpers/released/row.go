@@ -1,6 +1,7 @@
 package released
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -107,25 +108,35 @@ func (r Row) Failed() bool {
 	return slices.Contains([]Verdict{Missed, Wrong, FixedRed, Fault}, r.Verdict)
 }
 
-// Score says how many of the bugs that could be shown are noticed.
+// Score says how many of the bugs that could be shown are noticed, and how many of those that a run shows each time.
 func Score(rows []Row) string {
 	count := map[Verdict]int{}
+	certain, noticed := 0, 0
 	for _, r := range rows {
 		count[r.Verdict]++
+		if r.Bug.Counts() && r.Verdict != NotShown {
+			certain++
+			if r.Verdict == Noticed {
+				noticed++
+			}
+		}
 	}
 	shown := len(rows) - count[NotShown]
 	return fmt.Sprintf("%d of %d released bugs noticed: red with the broken version for the right reason, green with the fixed one. "+
 		"%d missed, %d red for another reason, %d red with the fixed version, %d not run, %d known to be unnoticed. "+
-		"%d more cannot be shown here.", count[Noticed], shown,
-		count[Missed], count[Wrong], count[FixedRed], count[Fault], count[Unnoticed], count[NotShown])
+		"%d more cannot be shown here.\n"+
+		"Of the bugs that a run shows each time (D and W), and of which both versions can be built: %d of %d noticed, %d %%.",
+		count[Noticed], shown, count[Missed], count[Wrong], count[FixedRed], count[Fault], count[Unnoticed], count[NotShown],
+		noticed, certain, 100*noticed/max(certain, 1))
 }
 
 // Write writes the table of the rows.
 func Write(out io.Writer, rows []Row) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "bug\tmodule\tbroken\tfixed\tverdict\twhy")
+	fmt.Fprintln(w, "bug\tdet\tmodule\tbroken\tfixed\tverdict\twhy")
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Bug.ID, r.Bug.Module, r.Bug.Broken, r.Bug.Fixed, r.Verdict, trial.Short(r.Why))
+		b := r.Bug
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.ID, b.Det, b.Module, b.Broken, cmp.Or(b.Fixed, "none"), r.Verdict, trial.Short(r.Why))
 	}
 	return w.Flush()
 }

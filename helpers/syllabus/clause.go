@@ -24,9 +24,12 @@ func Clauses(markdown string, words ...string) []string {
 }
 
 var (
-	anchor = regexp.MustCompile(`<a [^>]*/>`)
-	link   = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
-	bullet = regexp.MustCompile(`^\s*(#+|\*|[0-9]+\.)\s+`)
+	anchor      = regexp.MustCompile(`<a [^>]*/>`)
+	link        = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+	anchorName  = regexp.MustCompile(`<a (?:name|id)="([^"]+)"`)
+	emphasis    = regexp.MustCompile(`(^| )_([^_]+)_`)
+	notInAnchor = regexp.MustCompile(`[^\p{L}\p{N}_-]`)
+	bullet      = regexp.MustCompile(`^\s*(#+|\*|[0-9]+\.)\s+`)
 )
 
 // withoutMarkup returns the text of a line of Markdown.
@@ -37,6 +40,22 @@ func withoutMarkup(line string) string {
 	return strings.TrimSpace(strings.NewReplacer("`", "", "**", "").Replace(line))
 }
 
+// Anchors returns what a link to a heading of a page of Markdown has after the #: the names that GitHub makes of the headings, and those
+// of <a name="…">.
+func Anchors(markdown string) []string {
+	var out []string
+	for line := range strings.SplitSeq(markdown, "\n") {
+		if name := anchorName.FindStringSubmatch(line); name != nil {
+			out = append(out, name[1])
+		}
+		if strings.HasPrefix(line, "#") {
+			name := strings.ReplaceAll(strings.ToLower(emphasis.ReplaceAllString(withoutMarkup(line), "$1$2")), " ", "-")
+			out = append(out, notInAnchor.ReplaceAllString(name, ""))
+		}
+	}
+	return out
+}
+
 // ClauseTable returns a table, as lines of a doc comment, of the questions that test each clause. It is an error if no question
 // tests a clause, or if a question tests a clause that the specification does not have.
 func ClauseTable(clauses []string, questions []Question) (string, error) {
@@ -45,7 +64,7 @@ func ClauseTable(clauses []string, questions []Question) (string, error) {
 		known[c] = true
 	}
 	testsOf := map[string][]string{}
-	deviations := map[string]string{}
+	deviations := map[string][]string{}
 	for _, q := range questions {
 		for _, c := range q.Clauses {
 			if !known[c.Text] {
@@ -54,8 +73,8 @@ func ClauseTable(clauses []string, questions []Question) (string, error) {
 			if n := len(testsOf[c.Text]); n == 0 || testsOf[c.Text][n-1] != q.Test {
 				testsOf[c.Text] = append(testsOf[c.Text], q.Test)
 			}
-			if c.Seen != "" {
-				deviations[c.Text] = c.Seen
+			if c.Seen != "" && !slices.Contains(deviations[c.Text], c.Seen) {
+				deviations[c.Text] = append(deviations[c.Text], c.Seen)
 			}
 		}
 	}
@@ -67,7 +86,7 @@ func ClauseTable(clauses []string, questions []Question) (string, error) {
 			continue
 		}
 		fmt.Fprintf(&b, "//   - %s\n", c)
-		if seen := deviations[c]; seen != "" {
+		for _, seen := range deviations[c] {
 			fmt.Fprintf(&b, "//     Known deviation: %s.\n", seen)
 		}
 		for _, test := range testsOf[c] {

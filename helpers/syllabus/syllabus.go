@@ -118,6 +118,7 @@ func readFile(dir fs.FS, section, file string) ([]Question, error) {
 	}
 	tables := fieldTables(tree)
 	var out []Question
+	var bad error // the first call of q.Clause that cannot be read
 	for _, d := range tree.Decls {
 		f, ok := d.(*ast.FuncDecl)
 		if !ok || !strings.HasPrefix(f.Name.Name, "Test") {
@@ -132,7 +133,11 @@ func readFile(dir fs.FS, section, file string) ([]Question, error) {
 				q.Scope = call.Args[1].(*ast.SelectorExpr).Sel.Name
 				q.Text, _ = strconv.Unquote(call.Args[2].(*ast.BasicLit).Value)
 			} else if ok {
-				q.Clauses = append(q.Clauses, clauses(call)...)
+				c, err := clauses(call)
+				if err != nil && bad == nil {
+					bad = fmt.Errorf("%s: %s: %w", file, q.Test, err)
+				}
+				q.Clauses = append(q.Clauses, c...)
 				q.Answers = append(q.Answers, answer(call)...)
 			}
 			q.Covers = append(q.Covers, covers(n)...)
@@ -141,6 +146,9 @@ func readFile(dir fs.FS, section, file string) ([]Question, error) {
 			}
 			return true
 		})
+		if bad != nil {
+			return nil, bad
+		}
 		if q.Text == "" {
 			return nil, fmt.Errorf("%s: %s asks no session.Question", file, q.Test)
 		}
@@ -163,16 +171,20 @@ func isQuestion(call *ast.CallExpr) bool {
 	return scope && text
 }
 
-// clauses returns the clause of a call q.Clause("clause", outcome). Other calls have no clauses.
-func clauses(call *ast.CallExpr) []Clause {
+// clauses returns the clause of a call q.Clause("clause", outcome). Other calls have no clauses. It is an error if the text of a known
+// deviation is no literal: the table of the clauses would not show the deviation.
+func clauses(call *ast.CallExpr) ([]Clause, error) {
 	if !isMethod(call, "Clause") || len(call.Args) != 2 {
-		return nil
+		return nil, nil
 	}
 	c := Clause{Text: literal(call.Args[0])}
 	if outcome, ok := call.Args[1].(*ast.CallExpr); ok && isMethod(outcome, "DeviatesUnless") {
-		c.Seen = literal(outcome.Args[1])
+		if c.Seen = literal(outcome.Args[1]); c.Seen == "" {
+			return nil, fmt.Errorf("DeviatesUnless of the clause %q: expected the deviation as a string literal, "+
+				"because the table in doc.go takes it from the source. Record what varies with q.Fact", c.Text)
+		}
 	}
-	return []Clause{c}
+	return []Clause{c}, nil
 }
 
 // covers returns the fields of a call q.Covers("field", …), or of a lab.Fields{"field", …} in a table. Other nodes have no fields.

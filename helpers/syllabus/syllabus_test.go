@@ -56,6 +56,8 @@ func TestRead_RefusesFilesAndTestsThatAreNoQuestions(t *testing.T) {
 		{"// The answer.\nfunc TestBundle_D(t *testing.T) {}\n", "asks no session.Question"},
 		{"func TestBundle_D(t *testing.T) { session.Question(t, lab.NoRoot, \"D?\") }\n", "has no doc comment"},
 		{"func (", "expected"},
+		{deviates("seen"), "bundle_test.go: TestBundle_D: DeviatesUnless of the clause \"Kill: It MUST.\": expected the deviation as a string"},
+		{deviates("\"ignored: \"+strings.Join(ignored, \" \")"), "expected the deviation as a string literal"},
 	} {
 		_, err := Read(chapter(bad.source))
 		assert.ErrorContains(t, err, bad.wantError)
@@ -66,6 +68,12 @@ func TestRead_RefusesFilesAndTestsThatAreNoQuestions(t *testing.T) {
 	assert.ErrorContains(t, err, "task_elsewhere_test.go is no file of section Task")
 	_, err = Read(fstest.MapFS{})
 	assert.ErrorContains(t, err, "no chapter file bundle_test.go")
+}
+
+// deviates returns the source of a question that records a known deviation, with the expression as what is seen.
+func deviates(seen string) string {
+	return "// The answer.\nfunc TestBundle_D(t *testing.T) {\n\tq := session.Question(t, lab.NoRoot, \"D?\")\n" +
+		"\tq.Clause(\"Kill: It MUST.\", lab.DeviatesUnless(false, " + seen + "))\n}\n"
 }
 
 func TestClauseTable_ListsTheQuestionsOfEachClause(t *testing.T) {
@@ -82,15 +90,22 @@ func TestClauseTable_ListsTheQuestionsOfEachClause(t *testing.T) {
 		return qs
 	}
 	both := "q.Clause(\"Kill: It MUST \"+\"generate an error.\", lab.MetIf(true, \"none\"))\n" +
-		"q.Clause(\"Kill: The container MUST be stopped.\", lab.DeviatesUnless(false, \"it runs\"))\n"
+		"q.Clause(\"Kill: The container MUST be stopped.\", lab.DeviatesUnless(false, \"it runs\"))\n" +
+		"q.Clause(\"Kill: The container MUST be stopped.\", lab.DeviatesUnless(false, \"it is \"+\"paused\"))\n"
 	table, err := ClauseTable(clauses, asks(both))
 	assert.NilError(t, err)
 	assert.Equal(t, table, "//   - Kill: It MUST generate an error.\n//     TestBundle_D\n"+
-		"//   - Kill: The container MUST be stopped.\n//     Known deviation: it runs.\n//     TestBundle_D\n")
+		"//   - Kill: The container MUST be stopped.\n//     Known deviation: it runs.\n//     Known deviation: it is paused.\n"+
+		"//     TestBundle_D\n")
 	_, err = ClauseTable(clauses, asks(""))
 	assert.ErrorContains(t, err, "no question asks about these 2 clauses")
 	_, err = ClauseTable(clauses, asks(both+"q.Clause(\"Kill: Never.\", lab.Met)\n"))
 	assert.ErrorContains(t, err, "TestBundle_D asks about a clause that the specification does not have")
+}
+
+func TestAnchors_AreThoseOfGitHub(t *testing.T) {
+	const page = "# <a name=\"lifecycle\" />The `life` cycle\ntext\n## shim/engine, [A link](#x): it's _for_ 1_2\n"
+	assert.DeepEqual(t, Anchors(page), []string{"lifecycle", "the-life-cycle", "shimengine-a-link-its-for-1_2"})
 }
 
 // Read finds the fields in calls of q.Covers, and in the tables and functions that the question uses.
