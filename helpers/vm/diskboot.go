@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"cdblab/helpers/howto"
@@ -180,16 +179,6 @@ func diskProgram(conf Config, args []string, terminal bool) *guestProgram {
 	return p
 }
 
-// spaceFault returns a better reason for a guest that stopped, if it is that the disk of this machine is full: QEMU stops a guest
-// whose changes can't be written.
-func (c *Cache) spaceFault() string {
-	var st syscall.Statfs_t
-	if syscall.Statfs(c.dir, &st) != nil || st.Bavail*uint64(st.Bsize) > 16<<20 {
-		return ""
-	}
-	return fmt.Sprintf("the disk of %s, which keeps what the guest changes, has %d MB free", c.dir, st.Bavail*uint64(st.Bsize)>>20)
-}
-
 // startDisk starts a VM with a disk of the user, and returns the job for it. It completes the settings.
 func (c *Command) startDisk(ctx context.Context, q *qemu, conf *Config, program *guestProgram, _ *Result) (*machine, *protocol.Job, error) {
 	d, err := inspectDisk(ctx, conf.Disk)
@@ -206,6 +195,9 @@ func (c *Command) startDisk(ctx context.Context, q *qemu, conf *Config, program 
 		return nil, nil, err
 	}
 	defer seed.Close()
+	if err := c.Cache.checkSpace("boot a snapshot of "+conf.Disk, snapshotSpace); err != nil {
+		return nil, nil, err
+	}
 	program.boot = newBootWatch(conf.Accel)
 	job := newJob(program, *conf, nil, sameFile(c.Stdout, c.Stderr))
 	job.Env = slices.DeleteFunc(job.Env, isOfThisMachine)
