@@ -107,7 +107,8 @@ var deadEnds = []deadEnd{
 		"the image may lack the driver virtio_blk in its initramfs. Otherwise: " + lookAtConsole},
 	{regexp.MustCompile(`No bootable device|not a bootable disk|No bootable option or device|grub rescue> *$|grub> *$`),
 		"the firmware or the boot loader found nothing to boot",
-		"check that the image is complete, and try the other firmware: FIRMWARE=uefi or FIRMWARE=bios"},
+		"check that the image is complete and for " + runtime.GOARCH + ": this machine boots no other architecture. Then try the other firmware: " +
+			"FIRMWARE=uefi or FIRMWARE=bios"},
 }
 
 var loginPrompt = regexp.MustCompile(`(?m)\blogin: *$`)
