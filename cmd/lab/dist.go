@@ -16,6 +16,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"cdblab/helpers/dist"
+	"cdblab/helpers/release"
 	"cdblab/helpers/signals"
 )
 
@@ -29,7 +30,7 @@ func distMain(args []string) int {
 	_ = set.Parse(args)
 	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
-	b := &dist.Build{Module: ".", Go: os.Getenv("GO"), Arch: *arch, Log: logf, Stderr: os.Stderr}
+	b := &dist.Build{Module: ".", Go: os.Getenv("GO"), Arch: *arch, Log: logf, Stderr: os.Stderr, Earlier: release.BuildStripped}
 	var tarball bytes.Buffer
 	path := filepath.Join(distDir, b.Name())
 	err := b.Write(ctx, &tarball)

@@ -148,7 +148,8 @@ func (w *bootWatch) check(console string) (seen, do string) {
 		return fmt.Sprintf("the guest shows a login prompt, and did not start the lab's service within %v after it", w.loginLimit), howToStart
 	case time.Since(w.start) > w.limit && strings.TrimSpace(console) == "":
 		return fmt.Sprintf("the guest showed nothing on its serial port and did not start the lab's service within %v", w.limit),
-			"let the image's kernel show its messages there (console=" + platforms[runtime.GOARCH].console + " on its command line). " + howToStart
+			"let the image's kernel show its messages there (console=" + platforms[runtime.GOARCH].console + " on its command line). " +
+				howToStart
 	case time.Since(w.start) > w.limit:
 		return fmt.Sprintf("the guest did not start the lab's service within %v", w.limit), howToStart
 	}
@@ -214,7 +215,7 @@ const guestSpace = 64 << 20
 // isOfThisMachine reports whether a variable says what is on this machine, and not on a disk of the user.
 func isOfThisMachine(variable string) bool {
 	name, _, _ := strings.Cut(variable, "=")
-	ours := []string{"CDB_DISK", "CDB_FIRMWARE", "CDB_USER_DATA", "CDB_TARBALL", "CDB_DISK_PINNED", howto.Env, tools.PinnedEnv}
+	ours := []string{"CDB_DISK", "CDB_FIRMWARE", "CDB_USER_DATA", "CDB_TARBALL", "CDB_DISK_PINNED", howto.Env, tools.PinnedEnv, tools.ReleasesEnv}
 	return slices.Contains(ours, name) ||
 		slices.ContainsFunc(tools.All, func(t tools.Tool) bool { return t.Env == name })
 }
