@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"gotest.tools/v3/assert"
@@ -70,6 +71,13 @@ func TestAgain_FindsWhatDependsOnThePlaceOfTheBuild(t *testing.T) {
 			assert.ErrorContains(t, b.Again(t.Context(), first.Bytes()), "commit them first")
 		})
 	}
+}
+
+func TestReadme_NamesTheArchitecture(t *testing.T) {
+	text := string((&Build{Arch: "arm64"}).readme())
+	assert.Check(t, strings.HasPrefix(text, "cdblab for linux/arm64: "), "%.80s", text)
+	assert.Check(t, cmp.Contains(text, "Exec format error"))
+	assert.Check(t, !strings.Contains(text, "@"), text)
 }
 
 func busyboxTool() tools.Tool {

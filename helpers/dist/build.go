@@ -3,6 +3,7 @@
 package dist
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	_ "embed"
@@ -62,7 +63,7 @@ func (b *Build) Write(ctx context.Context, w io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	files := map[string]File{"README": {0o644, readme}, VersionFile: {0o644, []byte(version)}}
+	files := map[string]File{"README": {0o644, b.readme()}, VersionFile: {0o644, []byte(version)}}
 	if err := b.addChapter(files); err != nil {
 		return err
 	}
@@ -77,6 +78,9 @@ func (b *Build) Write(ctx context.Context, w io.Writer) (err error) {
 
 // withChanges ends the commit in the line of a checkout that is not the commit.
 const withChanges = "+changes"
+
+// readme returns the text for the reader of the tarball. The program of another architecture cannot say itself why it does not start.
+func (b *Build) readme() []byte { return bytes.ReplaceAll(readme, []byte("@ARCH@"), []byte(b.Arch)) }
 
 // version returns the line of [VersionFile], and the time of the commit. Each change that is not committed shows in the line.
 func (b *Build) version(ctx context.Context) (line string, modified time.Time, err error) {
