@@ -215,7 +215,9 @@ const guestSpace = 64 << 20
 // isOfThisMachine reports whether a variable says what is on this machine, and not on a disk of the user.
 func isOfThisMachine(variable string) bool {
 	name, _, _ := strings.Cut(variable, "=")
-	ours := []string{"CDB_DISK", "CDB_FIRMWARE", "CDB_USER_DATA", "CDB_TARBALL", "CDB_DISK_PINNED", howto.Env, tools.PinnedEnv, tools.ReleasesEnv}
+	ours := []string{
+		"CDB_DISK", "CDB_FIRMWARE", "CDB_USER_DATA", "CDB_TARBALL", "CDB_DISK_PINNED", howto.Env, tools.PinnedEnv, tools.ReleasesEnv,
+	}
 	return slices.Contains(ours, name) ||
 		slices.ContainsFunc(tools.All, func(t tools.Tool) bool { return t.Env == name })
 }
