@@ -146,9 +146,14 @@ matrix: $(BIN)/lab ## make a table of what differs between many runs: make matri
 
 # ARCH=arm64 makes it for another architecture.
 ARCH ?=
+DIST = GO=$(call q,GO) $(BIN)/lab dist $(if $(value ARCH),-arch $(call q,ARCH))
 .PHONY: dist
 dist: deps $(BIN)/lab ## make the tarball for a machine without Go and without a network: .lab/dist/cdblab-linux-amd64.tar.gz
-	@GO=$(call q,GO) $(BIN)/lab dist $(if $(value ARCH),-arch $(call q,ARCH))
+	@$(DIST)
+
+.PHONY: dist-twice
+dist-twice: deps $(BIN)/lab ## make the tarball twice, the second time from a clone with an empty build cache, and compare all bytes
+	@$(DIST) -twice
 
 # The questions import libcontainer. libcontainer needs cgo, and cgo needs a C compiler for arm64.
 ARM64_CC := $(shell command -v aarch64-linux-gnu-gcc)

@@ -21,6 +21,16 @@ var maySkip = []lab.MaySkip{
 		Reason: "needs amd64, and a kernel that runs 32-bit programs",
 	},
 	{
+		Test: "TestBundle_OnWhichCPUsDoesAnExecutedProgramRun", Says: "one CPU",
+		Reason: "one CPU, as in an emulated VM that boots a disk image",
+	},
+	{
+		// The skip of the question itself says only that each subtest was skipped. A subtest whose release is missing is not listed.
+		Test:   "TestTask_(WhatHappensToRunningTasksWhenContainerdIsUpgraded|CanContainerdBeDowngraded)(/.*)?",
+		Says:   "the containerd under test is older than|there is no earlier release to (upgrade from|downgrade to)",
+		Reason: "the containerd under test is older than the releases of helpers/tools/earlier.go",
+	},
+	{
 		Test: "TestBundle_WhoOwnsTheFilesOfAnIDMappedMount", Says: "a tmpfs of this kernel has no id-mapped mounts",
 		Reason: "a tmpfs has id-mapped mounts since Linux 6.3; the VM has 6.1",
 	},

@@ -206,10 +206,9 @@ func resetConnection(q *lab.Q, socket, namespace string, version int, id string)
 	conn, err := net.Dial("unix", socket)
 	assert.NilError(q, err)
 	client := newShimClient(q, &unreadConn{Conn: conn, closed: make(chan struct{})}, namespace, version)
-	ended := make(chan error, 1)
-	go func() {
-		ended <- client.tryCall(shimService(version), "Connect", &shimapi.ConnectRequest{ID: id}, &shimapi.ConnectResponse{})
-	}()
+	ended := lab.Go(func() error {
+		return client.tryCall(shimService(version), "Connect", &shimapi.ConnectRequest{ID: id}, &shimapi.ConnectResponse{})
+	})
 	raw, err := conn.(*net.UnixConn).SyscallConn()
 	assert.NilError(q, err)
 	assert.NilError(q, conn.SetReadDeadline(time.Now().Add(proc.Patience)))

@@ -99,7 +99,7 @@ func choose(tree dist.Tree, pinned bool) {
 	defer stop()
 	choices := tree.Choose(ctx, pinned)
 	fmt.Print(dist.Describe(tree.Version(), choices))
-	for _, variable := range dist.Environ(choices) {
+	for _, variable := range tree.Environ(choices) {
 		name, value, _ := strings.Cut(variable, "=")
 		os.Setenv(name, value)
 	}

@@ -26,10 +26,7 @@ type File struct {
 func Write(w io.Writer, files map[string]File, modified time.Time) error {
 	files = maps.Clone(files)
 	files[SumsFile] = File{0o644, sums(files)}
-	zip, err := gzip.NewWriterLevel(w, gzip.BestCompression)
-	if err != nil {
-		return err
-	}
+	zip := gzip.NewWriter(w) // the best compression takes three times as long, and saves less than 1 %
 	archive := tar.NewWriter(zip)
 	add := func(h *tar.Header, content []byte) error {
 		h.ModTime, h.Format = modified.UTC().Truncate(time.Second), tar.FormatUSTAR

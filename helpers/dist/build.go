@@ -3,6 +3,7 @@
 package dist
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	_ "embed"
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,8 +36,13 @@ type Build struct {
 	Log    func(format string, args ...any)
 	Stderr io.Writer // what go prints
 
-	dir   string // for what is built
-	cross *cross // nil: for the architecture of this machine
+	// Earlier builds a program of an earlier release as the file out: helpers/release BuildStripped. It is a field because that package
+	// imports helpers/vm, which imports this one.
+	Earlier func(ctx context.Context, goCommand string, t tools.Tool, version string, env []string, out string) error
+
+	dir   string   // for what is built
+	env   []string // further variables of the builds
+	cross *cross   // nil: for the architecture of this machine
 }
 
 // Name returns the name of the tarball.
@@ -56,15 +63,24 @@ func (b *Build) Write(ctx context.Context, w io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	files := map[string]File{"README": {0o644, readme}, VersionFile: {0o644, []byte(version)}}
+	files := map[string]File{"README": {0o644, b.readme()}, VersionFile: {0o644, []byte(version)}}
 	if err := b.addChapter(files); err != nil {
 		return err
 	}
 	if err := b.addBuilt(ctx, files); err != nil {
 		return err
 	}
+	if err := b.addEarlier(ctx, files); err != nil {
+		return err
+	}
 	return Write(w, files, modified)
 }
+
+// withChanges ends the commit in the line of a checkout that is not the commit.
+const withChanges = "+changes"
+
+// readme returns the text for the reader of the tarball. The program of another architecture cannot say itself why it does not start.
+func (b *Build) readme() []byte { return bytes.ReplaceAll(readme, []byte("@ARCH@"), []byte(b.Arch)) }
 
 // version returns the line of [VersionFile], and the time of the commit. Each change that is not committed shows in the line.
 func (b *Build) version(ctx context.Context) (line string, modified time.Time, err error) {
@@ -86,7 +102,7 @@ func (b *Build) version(ctx context.Context) (line string, modified time.Time, e
 		return "", time.Time{}, err
 	}
 	if changes != "" {
-		commit += "+changes"
+		commit += withChanges
 	}
 	seconds, err := git("log", "-1", "--format=%ct")
 	if err != nil {
@@ -168,6 +184,30 @@ func (b *Build) addBuilt(ctx context.Context, files map[string]File) error {
 	return nil
 }
 
+// addEarlier builds the earlier releases that questions compare with, and adds them. All must be there: two builds of one commit have the
+// same bytes.
+func (b *Build) addEarlier(ctx context.Context, files map[string]File) error {
+	env := slices.Concat(tools.Levels, b.env, []string{"GOEXPERIMENT=", "GOARCH=" + b.Arch})
+	if b.cross != nil {
+		env = append(env, b.cross.env...)
+	}
+	for _, r := range tools.Earlier {
+		for _, t := range r.Tools() {
+			release := t.OfRelease("v" + r.Version)
+			name := filepath.Join(ReleasesDir, release.ReleaseDirFor("v"+r.Version, b.Arch), t.Name)
+			b.Log("%s %s, an earlier release", t.Name, r.Version)
+			err := b.Earlier(ctx, b.Go, t, r.Version, env, b.out(name))
+			if err == nil {
+				files[name], err = program(b.out(name))
+			}
+			if err != nil {
+				return fmt.Errorf("build %s %s: %w", t.Name, r.Version, err)
+			}
+		}
+	}
+	return nil
+}
+
 // busybox returns the static busybox of this machine, or of the other architecture.
 func (b *Build) busybox(t tools.Tool) (string, error) {
 	if b.cross != nil {
@@ -182,13 +222,13 @@ func (b *Build) out(name string) string { return filepath.Join(b.dir, filepath.B
 
 // usualBuild are the variables with which go builds the same program for each user, and one that runs on each machine of
 // the architecture. GOFLAGS has a value, because go would take an empty one from `go env -w`.
-var usualBuild = []string{"GOFLAGS=-mod=readonly", "GOWORK=off", "GOAMD64=v1", "GOARM64=v8.0", "GOEXPERIMENT="}
+var usualBuild = append([]string{"GOFLAGS=-mod=readonly", "GOWORK=off", "GOEXPERIMENT="}, tools.Levels...)
 
 // add builds a program, and adds it.
 func (b *Build) add(ctx context.Context, files map[string]File, name, env string, args []string) error {
 	c := exec.CommandContext(ctx, cmp.Or(b.Go, "go"), args...)
 	c.Dir, c.Stderr = b.Module, b.Stderr
-	c.Env = append(append(os.Environ(), usualBuild...), "GOOS=linux", "GOARCH="+b.Arch, env)
+	c.Env = slices.Concat(os.Environ(), usualBuild, b.env, []string{"GOOS=linux", "GOARCH=" + b.Arch, env})
 	if b.cross != nil {
 		c.Env = append(c.Env, b.cross.env...)
 	}

@@ -4,10 +4,13 @@ package dist
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -117,6 +120,7 @@ func machine(t *testing.T, programs ...string) (dir string) {
 			t.Setenv(tool.Env, "")
 		}
 	}
+	t.Setenv(tools.ReleasesEnv, "")
 	standardDirs = nil
 	t.Cleanup(func() { standardDirs = usualDirs })
 	return dir
@@ -126,14 +130,18 @@ func TestChoose_TheMachinesOwnThenThoseOfTheTarball(t *testing.T) {
 	dir := machine(t, "runc", "ctr", "busybox")
 	t.Setenv("CDB_CONTAINERD", "/opt/containerd")
 	tree := Tree("/unpacked/cdblab")
-	env := strings.Join(Environ(tree.Choose(t.Context(), false)), " ")
+	env := strings.Join(tree.Environ(tree.Choose(t.Context(), false)), " ")
 	assert.Equal(t, env, "CDB_RUNC="+dir+"/runc CDB_CONTAINERD=/opt/containerd CDB_CTR="+dir+"/ctr "+
-		"CDB_SHIM=/unpacked/cdblab/bin/containerd-shim-runc-v2 CDB_BUSYBOX=/unpacked/cdblab/bin/busybox CDB_PINNED=CDB_SHIM,CDB_BUSYBOX")
+		"CDB_SHIM=/unpacked/cdblab/bin/containerd-shim-runc-v2 CDB_BUSYBOX=/unpacked/cdblab/bin/busybox CDB_PINNED=CDB_SHIM,CDB_BUSYBOX CDB_RELEASES=/unpacked/cdblab/releases")
 
-	env = strings.Join(Environ(tree.Choose(t.Context(), true)), " ")
+	env = strings.Join(tree.Environ(tree.Choose(t.Context(), true)), " ")
 	assert.Equal(t, env, "CDB_RUNC=/unpacked/cdblab/bin/runc CDB_CONTAINERD=/opt/containerd CDB_CTR=/unpacked/cdblab/bin/ctr "+
 		"CDB_SHIM=/unpacked/cdblab/bin/containerd-shim-runc-v2 CDB_BUSYBOX=/unpacked/cdblab/bin/busybox "+
-		"CDB_PINNED=CDB_RUNC,CDB_CTR,CDB_SHIM,CDB_BUSYBOX")
+		"CDB_PINNED=CDB_RUNC,CDB_CTR,CDB_SHIM,CDB_BUSYBOX CDB_RELEASES=/unpacked/cdblab/releases")
+
+	t.Setenv(tools.ReleasesEnv, "/opt/releases")
+	env = strings.Join(tree.Environ(tree.Choose(t.Context(), true)), " ")
+	assert.Check(t, cmp.Contains(env, "CDB_RELEASES=/opt/releases"))
 }
 
 func TestDescribe_SaysWhereEachProgramComesFrom(t *testing.T) {
@@ -154,4 +162,42 @@ func TestDescribe_SaysWhereEachProgramComesFrom(t *testing.T) {
 	} {
 		assert.Check(t, cmp.Contains(text, want))
 	}
+}
+
+// The questions look for an earlier release in the directory that its build names.
+func TestAddEarlier_HasEachReleaseWhereTheQuestionsLookForIt(t *testing.T) {
+	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
+	for _, arch := range []string{runtime.GOARCH, other} {
+		b := &Build{Arch: arch, Log: t.Logf, dir: t.TempDir()}
+		b.Earlier = func(_ context.Context, _ string, tool tools.Tool, version string, env []string, out string) error {
+			assert.Check(t, slices.Contains(env, "GOARCH="+arch) && slices.Contains(env, "GOAMD64=v1"), "%v", env)
+			return os.WriteFile(out, []byte(tool.Name+" "+version), 0o755)
+		}
+		files := map[string]File{}
+		assert.NilError(t, b.addEarlier(t.Context(), files))
+		count := 0
+		for _, r := range tools.Earlier {
+			for _, tool := range r.Tools() {
+				count++
+				build := tool.OfRelease("v" + r.Version)
+				dir := build.ReleaseDir("v" + r.Version)
+				if arch == other {
+					dir = build.ReleaseDirFor("v"+r.Version, other)
+					assert.Check(t, dir != build.ReleaseDir("v"+r.Version))
+				}
+				f := files[filepath.Join("releases", dir, tool.Name)]
+				assert.Check(t, cmp.Equal(string(f.Content), tool.Name+" "+r.Version))
+				assert.Check(t, cmp.Equal(f.Mode, os.FileMode(0o755)))
+			}
+		}
+		assert.Equal(t, len(files), count)
+	}
+
+	b := &Build{Arch: runtime.GOARCH, Log: t.Logf, dir: t.TempDir()}
+	b.Earlier = func(context.Context, string, tools.Tool, string, []string, string) error {
+		return os.ErrDeadlineExceeded
+	}
+	err := b.addEarlier(t.Context(), map[string]File{})
+	assert.ErrorIs(t, err, os.ErrDeadlineExceeded, "a tarball without a release is made")
+	assert.ErrorContains(t, err, "build "+tools.Earlier[0].Name+" "+tools.Earlier[0].Version)
 }

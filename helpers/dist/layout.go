@@ -23,6 +23,7 @@ const (
 	Test2JSON   = "lib/test2json"  // converts the output of the questions to the stream of go test -json
 	Init        = "lib/lab-init"   // runs the questions in a VM that boots a disk of the user
 	BinDir      = "bin"            // runc, containerd, ctr and the shim that go.mod pins, and busybox
+	ReleasesDir = "releases"       // the earlier releases that questions compare with, without symbol tables
 	WorkDir     = "chapter"        // the questions run in it: testdata has the tables that they compare with
 	ChapterDir  = "chapter/" + Top // the source of the questions. A message names it from WorkDir: cdblab/task_test.go
 	VersionFile = "VERSION"

@@ -3,6 +3,7 @@
 package dist
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -50,7 +51,7 @@ func (t Tree) Choose(ctx context.Context, pinned bool) []Choice {
 }
 
 // Environ returns the variables by which the questions find the programs.
-func Environ(choices []Choice) []string {
+func (t Tree) Environ(choices []Choice) []string {
 	var env, pinned []string
 	for _, c := range choices {
 		env = append(env, c.Tool.Env+"="+c.Path)
@@ -61,7 +62,8 @@ func Environ(choices []Choice) []string {
 			pinned = append(pinned, c.Tool.Env)
 		}
 	}
-	return append(env, tools.PinnedEnv+"="+strings.Join(pinned, ","))
+	return append(env, tools.PinnedEnv+"="+strings.Join(pinned, ","),
+		tools.ReleasesEnv+"="+cmp.Or(os.Getenv(tools.ReleasesEnv), t.path(ReleasesDir)))
 }
 
 var usualDirs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}

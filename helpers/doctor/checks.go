@@ -57,7 +57,10 @@ func InVM(conf vm.Config, cache *vm.Cache, cacheErr error, log func(string, ...a
 		{"KVM", func(ctx context.Context) (string, error) { return cache.CheckKVM(ctx, conf, log) }, Warning},
 	}
 	if conf.Disk != "" {
-		boots = []Check{{"disk image", conf.CheckDisk, Missing}}
+		boots = []Check{
+			{"disk image", conf.CheckDisk, Missing},
+			{"room for its changes", func(context.Context) (string, error) { return cache.CheckDiskSpace() }, Missing},
+		}
 	}
 	return Group{"In the VM (make lab)", slices.Concat([]Check{
 		{"settings", func(context.Context) (string, error) { return conf.CheckSettings() }, Missing},

@@ -109,8 +109,11 @@ func TestInVM_NamesWhatIsMissing(t *testing.T) {
 func TestInVM_ChecksTheDiskImage(t *testing.T) {
 	conf := vm.Config{Cgroup: "v2", Memory: 512, Accel: "auto", Disk: "/nonexistent/node.qcow2", Tarball: "cdblab.tar.gz"}
 	t.Setenv("CDB_CGROUP", "")
-	findings := InVM(conf, &vm.Cache{Module: module}, nil, t.Logf).Run(t.Context())
+	cache, err := vm.NewCache(t.TempDir())
+	assert.NilError(t, err)
+	findings := InVM(conf, cache, nil, t.Logf).Run(t.Context())
 	assert.Check(t, cmp.Equal(find(t, findings, "settings").Level, OK))
+	assert.Check(t, cmp.Contains(find(t, findings, "room for its changes").Seen, "MB free"))
 	image := find(t, findings, "disk image")
 	assert.Check(t, cmp.Equal(image.Level, Missing))
 	assert.Check(t, cmp.Contains(image.Seen, "no such file"))

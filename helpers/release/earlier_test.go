@@ -3,6 +3,12 @@
 package release
 
 import (
+	"debug/buildinfo"
+	"debug/elf"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,4 +32,25 @@ func TestBuildAll_GoesOnAfterAnError(t *testing.T) {
 	assert.NilError(t, err)
 	assert.Equal(t, p.Name, "ctr")
 	assert.Equal(t, p.Version, "2.0.7")
+}
+
+// The tarball has earlier releases without their symbol tables, also for another architecture.
+func TestBuildStripped_IsTheReleaseForTheArchitecture(t *testing.T) {
+	useProxy(t, ctr("v2.0.7", emptyProgram, ""))
+	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
+	out := filepath.Join(t.TempDir(), "ctr")
+	tool := (tools.Release{Name: "containerd"}).Tools()[1]
+	env := append(slices.Clone(tools.Levels), "GOARCH="+other)
+	assert.NilError(t, BuildStripped(t.Context(), "", tool, "2.0.7", env, out))
+	info, err := buildinfo.ReadFile(out)
+	assert.NilError(t, err)
+	assert.Equal(t, info.Main.Version, "v2.0.7")
+	assert.Check(t, slices.Contains(info.Settings, debug.BuildSetting{Key: "GOARCH", Value: other}), "%v", info.Settings)
+	f, err := elf.Open(out)
+	assert.NilError(t, err)
+	defer f.Close()
+	assert.Check(t, f.Section(".symtab") == nil, "the program has a symbol table")
+
+	err = BuildStripped(t.Context(), "", tool, "2.0.6", env, out)
+	assert.Check(t, cmp.ErrorContains(err, "ctr 2.0.6: get "+v2+"@v2.0.6"))
 }

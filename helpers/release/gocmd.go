@@ -27,8 +27,8 @@ import (
 type gocmd string
 
 // build builds a program of a release as the file out. It writes a module into the empty directory dir, and builds there: `go
-// install` refuses a module whose go.mod replaces or excludes something, as many releases of containerd do.
-func (g gocmd) build(ctx context.Context, p program, b *tools.Build, dir, out string) error {
+// install` refuses a module whose go.mod replaces or excludes something, as many releases of containerd do. environ has further variables.
+func (g gocmd) build(ctx context.Context, p program, b *tools.Build, dir, out string, environ ...string) error {
 	// Already for the download, so that go finds no other module above the directory.
 	err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module scratch\n"), 0o644)
 	var goMod []byte
@@ -45,7 +45,7 @@ func (g gocmd) build(ctx context.Context, p program, b *tools.Build, dir, out st
 	}
 	env, args := b.Command(out)
 	args = slices.Insert(args, 1, "-mod=mod", "-buildvcs=false")
-	_, stderr, err := g.run(ctx, dir, []string{env}, args...)
+	_, stderr, err := g.run(ctx, dir, append(slices.Clone(environ), env), args...)
 	if err != nil {
 		return &Error{fmt.Sprintf("%s: build %s of %s@%s", p.given, p.tool.Name, b.Module, p.version), lastLines(stderr, err),
 			"run `make deps` if a compiler or a library is missing. Otherwise this Go cannot build the release: take another one" +

@@ -21,8 +21,8 @@ type Release struct {
 	Version string // without a v: "1.7.29"
 }
 
-// Earlier are the releases that questions use beside the programs under test: [Tool.FindEarlier]. `make releases` builds them, and
-// the throw-away VM has those that are built.
+// Earlier are the releases that questions use beside the programs under test: [Tool.FindEarlier]. `make releases` builds them, the
+// throw-away VM has those that are built, and the tarball of `make dist` has all of them.
 var Earlier = []Release{
 	{"runc", "1.1.11"}, // the last one before the fix of CVE-2024-21626
 	{"containerd", "1.7.29"},
@@ -80,12 +80,15 @@ func (t Tool) OfRelease(version string) Build {
 	return b
 }
 
-// ReleaseDir returns the name of the directory of a release that is built so. It says what the release is, and has a digest of how
-// it is built.
-func (b *Build) ReleaseDir(version string) string {
+// ReleaseDir returns the name of the directory of a release that is built so, for the architecture of this machine. It says what the
+// release is, and has a digest of how it is built.
+func (b *Build) ReleaseDir(version string) string { return b.ReleaseDirFor(version, runtime.GOARCH) }
+
+// ReleaseDirFor is [Build.ReleaseDir] for another architecture.
+func (b *Build) ReleaseDirFor(version, arch string) string {
 	env, args := b.Command("")
 	args = args[:len(args)-1] // not the package: the programs of a release lie side by side, as containerd expects it
-	digest := sha256.Sum256(fmt.Append(nil, runtime.Version(), runtime.GOARCH, env, args))
+	digest := sha256.Sum256(fmt.Append(nil, runtime.Version(), arch, env, args))
 	goVersion, _, _ := strings.Cut(runtime.Version(), " ") // without experiments
 	prefix, _, _ := module.SplitPathVersion(b.Module)
 	return fmt.Sprintf("%s-%s-%s-%x", filepath.Base(prefix), strings.TrimPrefix(version, "v"), goVersion, digest[:4])

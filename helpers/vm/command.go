@@ -306,6 +306,10 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 				_ = control.Encode(request)
 			}
 		case <-look:
+			// QEMU has stopped the guest, so its console shows nothing more.
+			if full := c.Cache.spaceFault(); full != "" {
+				return 0, m.fault(tried, full, makeRoom)
+			}
 			if seen, do := p.boot.check(m.console.String()); seen != "" {
 				return 0, m.fault(tried, seen, do)
 			}
@@ -314,7 +318,7 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 				continue
 			}
 			if full := c.Cache.spaceFault(); full != "" {
-				return 0, m.fault(tried, full, "make room there")
+				return 0, m.fault(tried, full, makeRoom)
 			}
 			return 0, m.fault(tried, fmt.Sprintf("the guest was silent for %v", silence.limit), again+", or use ACCEL=tcg")
 		case <-late:

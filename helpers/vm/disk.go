@@ -30,6 +30,8 @@ type disk struct {
 // headSize is how much of a disk is read: the partition table, and the volume descriptor of an ISO image.
 const headSize = 64 << 10
 
+const sectorSize = 512
+
 // inspectDisk looks at a disk image. The Fault says why it can't be booted here.
 func inspectDisk(ctx context.Context, path string) (*disk, error) {
 	refuse := func(seen, do string) (*disk, error) {
@@ -72,7 +74,9 @@ func inspectDisk(ctx context.Context, path string) (*disk, error) {
 	b := make([]byte, headSize)
 	n, _ := head.ReadAt(b, 0)
 	b = b[:n]
-	switch arch := d.readPartitions(head, b); {
+	arch, esp := d.readPartitions(head, b)
+	loaders := d.bootLoaders(ctx, img, esp)
+	switch {
 	case isLUKS(b):
 		return refuse("it is encrypted, and the lab has no key", decrypt)
 	case isISO(b):
@@ -81,6 +85,10 @@ func inspectDisk(ctx context.Context, path string) (*disk, error) {
 	case arch != "" && arch != runtime.GOARCH:
 		return refuse(fmt.Sprintf("its partitions are those of a machine for %s, and this machine is for %s", arch, runtime.GOARCH),
 			"run the lab on a machine for "+arch)
+	case !d.bios && len(loaders) > 0 && !slices.Contains(loaders, bootLoaders[runtime.GOARCH]):
+		return refuse(fmt.Sprintf("its boot loader for UEFI is EFI/BOOT/%s, and this machine, which is for %s, starts only EFI/BOOT/%s",
+			strings.Join(loaders, " and "), runtime.GOARCH, bootLoaders[runtime.GOARCH]),
+			"run the lab on a machine of the image's architecture, or name an image for "+runtime.GOARCH)
 	case !d.uefi && !d.bios:
 		return refuse("it has neither a boot loader for a BIOS nor a partition for UEFI", other)
 	}
@@ -174,24 +182,25 @@ const (
 	typeRootARM64 = "B921B045-1DF0-41C3-AF44-4C6F280D3FAE"
 )
 
-// readPartitions finds out how the disk boots, and returns the architecture if the partition table has it.
-func (d *disk) readPartitions(f *os.File, head []byte) (arch string) {
+// readPartitions finds out how the disk boots, and returns the architecture if the partition table has it. esp is the partition for UEFI,
+// or nil.
+func (d *disk) readPartitions(f *os.File, head []byte) (arch string, esp *gpt.Partition) {
 	// A master boot record without a boot loader has zeros there.
 	d.bios = len(head) >= 512 && head[510] == 0x55 && head[511] == 0xaa &&
 		slices.ContainsFunc(head[:440], func(b byte) bool { return b != 0 })
-	table, err := partition.Read(file.New(f, true), 512, 512)
+	table, err := partition.Read(file.New(f, true), sectorSize, sectorSize)
 	if err != nil {
-		return "" // no partition table: a BIOS may boot it nevertheless
+		return "", nil // no partition table: a BIOS may boot it nevertheless
 	}
 	parts, ok := table.(*gpt.Table)
 	if !ok {
-		return "" // a master boot record
+		return "", nil // a master boot record
 	}
 	biosPartition := false
 	for _, p := range parts.Partitions {
 		switch strings.ToUpper(string(p.Type)) {
 		case string(gpt.EFISystemPartition):
-			d.uefi = true
+			d.uefi, esp = true, p
 		case typeBIOSBoot:
 			biosPartition = true
 		case typeRootAMD64:
@@ -202,7 +211,7 @@ func (d *disk) readPartitions(f *os.File, head []byte) (arch string) {
 	}
 	// A GPT's master boot record may have code that only says that the disk boots by UEFI.
 	d.bios = d.bios && (biosPartition || !d.uefi)
-	return arch
+	return arch, esp
 }
 
 func isLUKS(head []byte) bool { return bytes.HasPrefix(head, []byte("LUKS\xba\xbe")) }

@@ -18,7 +18,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/backend/file"
+	"github.com/diskfs/go-diskfs/filesystem"
+	"github.com/diskfs/go-diskfs/filesystem/fat16"
+	"github.com/diskfs/go-diskfs/filesystem/fat32"
 	"github.com/diskfs/go-diskfs/filesystem/iso9660"
 	"github.com/diskfs/go-diskfs/partition/gpt"
 	"gotest.tools/v3/assert"
@@ -51,6 +55,41 @@ func newDisk(t *testing.T, bootCode bool, types ...gpt.Type) string {
 	return path
 }
 
+// newESPDisk writes a disk with a partition for UEFI that has these boot loaders, and with a root partition of the type that most
+// distributions use for each architecture.
+func newESPDisk(t *testing.T, bootCode bool, loaders ...string) string {
+	t.Helper()
+	const size, start = 48 << 20, 1 << 20
+	path := filepath.Join(t.TempDir(), "disk.raw")
+	b, err := file.CreateFromPath(path, size+2*start)
+	assert.NilError(t, err)
+	defer b.Close()
+	table := &gpt.Table{LogicalSectorSize: 512, PhysicalSectorSize: 512, ProtectiveMBR: true, Partitions: []*gpt.Partition{
+		{Index: 1, Start: start / 512, End: (start+size)/512 - 1, Type: gpt.EFISystemPartition},
+		{Index: 2, Start: (start + size) / 512, End: (start+size)/512 + 63, Type: gpt.LinuxFilesystem},
+	}}
+	if bootCode {
+		table.Partitions[1].Type = typeBIOSBoot
+	}
+	w, err := b.Writable()
+	assert.NilError(t, err)
+	assert.NilError(t, table.Write(w, size+2*start))
+	if bootCode {
+		_, err := w.WriteAt([]byte{0xeb, 0x63}, 0)
+		assert.NilError(t, err)
+	}
+	esp, err := fat32.Create(b, size, start, 512, "ESP", true)
+	assert.NilError(t, err)
+	assert.NilError(t, esp.Mkdir("EFI/BOOT"))
+	for _, name := range loaders {
+		f, err := esp.OpenFile("EFI/BOOT/"+name, os.O_CREATE|os.O_RDWR)
+		assert.NilError(t, err)
+		_, err = f.Write([]byte("MZ"))
+		assert.NilError(t, errors.Join(err, f.Close()))
+	}
+	return path
+}
+
 func needQEMUImg(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("qemu-img"); err != nil {
@@ -60,10 +99,15 @@ func needQEMUImg(t *testing.T) {
 
 func TestInspectDisk_KnowsHowItBoots(t *testing.T) {
 	needQEMUImg(t)
+	own, other := bootLoaders[runtime.GOARCH], otherLoader()
 	for name, c := range map[string]struct {
 		path       string
 		uefi, bios bool
 	}{
+		"UEFI, with a boot loader":           {newESPDisk(t, false, own, "fbx64.efi"), true, false},
+		"UEFI of two architectures":          {newESPDisk(t, false, other, own), true, false},
+		"UEFI of another one, and BIOS":      {newESPDisk(t, true, other), true, true},
+		"UEFI, without this file":            {newESPDisk(t, false), true, false},
 		"UEFI":                               {newDisk(t, false, gpt.EFISystemPartition), true, false},
 		"BIOS":                               {newDisk(t, true, typeBIOSBoot), false, true},
 		"both":                               {newDisk(t, true, typeBIOSBoot, gpt.EFISystemPartition), true, true},
@@ -85,6 +129,16 @@ func TestInspectDisk_KnowsHowItBoots(t *testing.T) {
 			assert.Equal(t, *same, disk{qcow2, "qcow2", c.uefi, c.bios})
 		})
 	}
+}
+
+// otherLoader is the boot loader of an architecture that this machine does not have.
+func otherLoader() string {
+	for arch, name := range bootLoaders {
+		if arch != runtime.GOARCH {
+			return name
+		}
+	}
+	return ""
 }
 
 func TestInspectDisk_RefusesWhatDoesNotBoot(t *testing.T) {
@@ -121,6 +175,7 @@ func TestInspectDisk_RefusesWhatDoesNotBoot(t *testing.T) {
 		"qcow2 with a key":      {encrypted, "it is encrypted"},
 		"qcow2, cut short":      {cut, "qemu-img info"},
 		"another architecture":  {newDisk(t, false, gpt.EFISystemPartition, other), "run the lab on a machine for"},
+		"another boot loader":   {newESPDisk(t, false, strings.ToLower(otherLoader())), "its boot loader for UEFI is EFI/BOOT/" + otherLoader()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := inspectDisk(t.Context(), c.path)
@@ -149,6 +204,51 @@ func TestBootWatch_KnowsDeadEnds(t *testing.T) {
 		assert.Check(t, cmp.Contains(got, seen), console)
 		assert.Check(t, (got == "") == (seen == ""), "%q: %s", console, got)
 		assert.Check(t, (do == "") == (got == ""))
+	}
+	// A disk with a master boot record does not say for which architecture it is.
+	_, do := newBootWatch("kvm").check("BdsDxe: No bootable option or device was found.")
+	assert.Check(t, cmp.Contains(do, "for "+runtime.GOARCH+": this machine boots no other architecture"))
+}
+
+// What is in the partition for UEFI is not known before. The library divides by some of these bytes.
+func TestEFIBoot_ADamagedFileSystemHasNoBootLoader(t *testing.T) {
+	for name, create := range map[string]func(backend.Storage) (filesystem.FileSystem, error){
+		"FAT32": func(b backend.Storage) (filesystem.FileSystem, error) {
+			return fat32.Create(b, 48<<20, 0, 512, "ESP", true)
+		},
+		"FAT16": func(b backend.Storage) (filesystem.FileSystem, error) {
+			return fat16.Create(b, 48<<20, 0, 512, "ESP", true)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := file.CreateFromPath(filepath.Join(t.TempDir(), "esp"), 48<<20)
+			assert.NilError(t, err)
+			defer b.Close()
+			esp, err := create(b)
+			assert.NilError(t, err)
+			assert.NilError(t, esp.Mkdir("EFI/BOOT"))
+			f, err := esp.OpenFile("EFI/BOOT/BOOTX64.EFI", os.O_CREATE|os.O_RDWR)
+			assert.NilError(t, err)
+			assert.NilError(t, f.Close())
+			assert.DeepEqual(t, efiBoot(b), []string{"BOOTX64.EFI"})
+
+			w, err := b.Writable()
+			assert.NilError(t, err)
+			sector := make([]byte, 512)
+			_, err = b.ReadAt(sector, 0)
+			assert.NilError(t, err)
+			for at := 11; at < 36; at++ { // the bytes that describe the file system
+				for _, value := range []byte{0, 1, 0xff} {
+					damaged := bytes.Clone(sector)
+					damaged[at] = value
+					_, err = w.WriteAt(damaged, 0)
+					assert.NilError(t, err)
+					efiBoot(b) // it ends, and does not panic
+				}
+			}
+			assert.NilError(t, os.Truncate(b.Path(), 4096))
+			assert.Equal(t, len(efiBoot(b)), 0)
+		})
 	}
 }
 

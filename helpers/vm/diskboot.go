@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"cdblab/helpers/howto"
@@ -108,7 +107,8 @@ var deadEnds = []deadEnd{
 		"the image may lack the driver virtio_blk in its initramfs. Otherwise: " + lookAtConsole},
 	{regexp.MustCompile(`No bootable device|not a bootable disk|No bootable option or device|grub rescue> *$|grub> *$`),
 		"the firmware or the boot loader found nothing to boot",
-		"check that the image is complete, and try the other firmware: FIRMWARE=uefi or FIRMWARE=bios"},
+		"check that the image is complete and for " + runtime.GOARCH + ": this machine boots no other architecture. Then try the other firmware: " +
+			"FIRMWARE=uefi or FIRMWARE=bios"},
 }
 
 var loginPrompt = regexp.MustCompile(`(?m)\blogin: *$`)
@@ -148,7 +148,8 @@ func (w *bootWatch) check(console string) (seen, do string) {
 		return fmt.Sprintf("the guest shows a login prompt, and did not start the lab's service within %v after it", w.loginLimit), howToStart
 	case time.Since(w.start) > w.limit && strings.TrimSpace(console) == "":
 		return fmt.Sprintf("the guest showed nothing on its serial port and did not start the lab's service within %v", w.limit),
-			"let the image's kernel show its messages there (console=" + platforms[runtime.GOARCH].console + " on its command line). " + howToStart
+			"let the image's kernel show its messages there (console=" + platforms[runtime.GOARCH].console + " on its command line). " +
+				howToStart
 	case time.Since(w.start) > w.limit:
 		return fmt.Sprintf("the guest did not start the lab's service within %v", w.limit), howToStart
 	}
@@ -180,16 +181,6 @@ func diskProgram(conf Config, args []string, terminal bool) *guestProgram {
 	return p
 }
 
-// spaceFault returns a better reason for a guest that stopped, if it is that the disk of this machine is full: QEMU stops a guest
-// whose changes can't be written.
-func (c *Cache) spaceFault() string {
-	var st syscall.Statfs_t
-	if syscall.Statfs(c.dir, &st) != nil || st.Bavail*uint64(st.Bsize) > 16<<20 {
-		return ""
-	}
-	return fmt.Sprintf("the disk of %s, which keeps what the guest changes, has %d MB free", c.dir, st.Bavail*uint64(st.Bsize)>>20)
-}
-
 // startDisk starts a VM with a disk of the user, and returns the job for it. It completes the settings.
 func (c *Command) startDisk(ctx context.Context, q *qemu, conf *Config, program *guestProgram, _ *Result) (*machine, *protocol.Job, error) {
 	d, err := inspectDisk(ctx, conf.Disk)
@@ -206,6 +197,9 @@ func (c *Command) startDisk(ctx context.Context, q *qemu, conf *Config, program 
 		return nil, nil, err
 	}
 	defer seed.Close()
+	if err := c.Cache.checkSpace("boot a snapshot of "+conf.Disk, snapshotSpace); err != nil {
+		return nil, nil, err
+	}
 	program.boot = newBootWatch(conf.Accel)
 	job := newJob(program, *conf, nil, sameFile(c.Stdout, c.Stderr))
 	job.Env = slices.DeleteFunc(job.Env, isOfThisMachine)

@@ -36,12 +36,15 @@ func (f *Fault) Error() string {
 
 // diskFault returns a Fault for a file in dir that could not be written. It names a remedy for the usual reasons: the
 // disk is full, or the directory belongs to another user.
-func diskFault(tried, dir string, err error) *Fault {
+func diskFault(tried, dir string, err error) *Fault { return spaceNeeded(tried, dir, err, labSpace) }
+
+// spaceNeeded is diskFault for a run that needs so many bytes.
+func spaceNeeded(tried, dir string, err error, space int64) *Fault {
 	f := &Fault{Tried: tried, Seen: err.Error()}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		var st syscall.Statfs_t
-		_ = syscall.Statfs(dir, &st)
-		f.Do = fmt.Sprintf("make room on the disk of %s: %d MB are free, 500 MB are enough. Everything in this directory may be removed; the lab fetches and builds it again", dir, st.Bavail*uint64(st.Bsize)>>20)
+		free, _ := freeSpace(dir)
+		f.Do = fmt.Sprintf("make room on the disk of %s: %d MB are free, %d MB are enough. Everything in this directory may be removed; "+
+			"the lab fetches and builds it again", dir, free>>20, space>>20)
 	} else if strings.Contains(err.Error(), "permission") {
 		f.Do = makeWritable(dir)
 	}

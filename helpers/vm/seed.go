@@ -63,17 +63,17 @@ func (c *Cache) seedImage(tarball, userData string) (*os.File, error) {
 	}
 	work, err := os.MkdirTemp(c.dir, ".seed-*")
 	if err != nil {
-		return nil, diskFault("make the seed disk", c.dir, err)
+		return nil, spaceNeeded("make the seed disk", c.dir, err, diskSpace)
 	}
 	defer os.RemoveAll(work)
 	if err := dist.Unpack(filepath.Join(work, protocol.SeedTree), tarball); err != nil {
-		fault := diskFault("unpack the lab's tarball", c.dir, err)
+		fault := spaceNeeded("unpack the lab's tarball", c.dir, err, diskSpace)
 		fault.Do = cmp.Or(fault.Do, "make it again: make dist")
 		return nil, fault
 	}
 	image, err := writeSeed(work, c.dir, user)
 	if err != nil {
-		return nil, asFault("make the seed disk", c.dir, err)
+		return nil, spaceNeeded("make the seed disk", c.dir, err, diskSpace)
 	}
 	return image, nil
 }

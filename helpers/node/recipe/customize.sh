@@ -21,6 +21,12 @@ for timer in apt-daily apt-daily-upgrade; do
 	ln -sf /dev/null "$root/etc/systemd/system/$timer.timer"
 done
 
+# containerd has the snapshotter erofs if the kernel knows erofs when the daemon starts. The daemon does not load the module.
+if find "$root/lib/modules/" -name 'erofs.ko*' | grep -q .; then
+	mkdir -p "$root/etc/modules-load.d"
+	echo erofs >"$root/etc/modules-load.d/erofs.conf"
+fi
+
 # Version 2 of the file has this place for the options of runc. containerd 2 reads version 2, too.
 if [ "$NODE_SYSTEMD_CGROUP" = true ]; then
 	config=$root/etc/containerd/config.toml
