@@ -368,6 +368,16 @@ func TestSeed_KeepsNamesAndPermissions(t *testing.T) {
 	assert.NilError(t, os.MkdirAll(lib, 0o755))
 	assert.NilError(t, os.WriteFile(filepath.Join(lib, "lab-init"), []byte("program"), 0o755))
 	assert.NilError(t, os.WriteFile(filepath.Join(lib, "containerd-shim-runc-v2"), []byte("shim"), 0o755))
+	// These names begin with the same letters, and ISO 9660 itself has short names only.
+	var releases []string
+	for _, version := range []string{"1.7.29", "2.0.7", "2.0.8"} {
+		for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
+			file := filepath.Join(protocol.SeedTree, "releases/containerd-"+version+"-go1.26.8-528af16d", name)
+			releases = append(releases, file)
+			assert.NilError(t, os.MkdirAll(filepath.Dir(filepath.Join(work, file)), 0o755))
+			assert.NilError(t, os.WriteFile(filepath.Join(work, file), []byte(file), 0o755))
+		}
+	}
 	image, err := writeSeed(work, t.TempDir(), []byte(seedUserData))
 	assert.NilError(t, err)
 	defer image.Close()
@@ -381,5 +391,10 @@ func TestSeed_KeepsNamesAndPermissions(t *testing.T) {
 		info, err := fs.Stat(path)
 		assert.NilError(t, err, path)
 		assert.Equal(t, info.Mode().Perm(), mode, path)
+	}
+	for _, path := range releases {
+		content, err := fs.ReadFile(path)
+		assert.NilError(t, err, path)
+		assert.Equal(t, string(content), path)
 	}
 }
