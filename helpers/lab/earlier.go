@@ -42,7 +42,7 @@ func notBuilt(err error) string {
 	case !ok:
 		return err.Error()
 	case howto.InTarball():
-		return e.Seen + "\n    the tarball has no earlier releases: ask this in a checkout of the lab, by make lab-here or make lab"
+		return e.Seen + "\n    the directory releases of the tarball has to have it: unpack the tarball again"
 	}
 	return e.Error()
 }
