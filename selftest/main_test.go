@@ -180,6 +180,9 @@ var (
 	othersMounts  = regexp.MustCompile(`^/(run/(user|credentials|systemd|docker|snapd)|proc/sys/fs|snap|var/(snap|lib/(docker|snapd)))(/| )`)
 )
 
+// named matches a path of which a component is the lab's or the test's. An id of others may have cdb in it: e66330cdb248.
+var named = regexp.MustCompile(`(^|[:/])cdb`)
+
 // isOfOthers reports whether a change is of what other programs do on any host, for example when a timer starts a service.
 func isOfOthers(c host.Change) bool {
 	switch c.Kind {
@@ -188,7 +191,7 @@ func isOfOthers(c host.Change) bool {
 	case "socket": // of a terminal, of an agent
 		return !strings.Contains(c.Name, "cdb") && !strings.Contains(c.Name, "containerd")
 	case "cgroup":
-		return othersCgroups.MatchString(c.Name) && !strings.Contains(c.Name, "cdb")
+		return othersCgroups.MatchString(c.Name) && !named.MatchString(c.Name)
 	case "mount":
 		return othersMounts.MatchString(c.Name)
 	case "loop device":
@@ -198,12 +201,12 @@ func isOfOthers(c host.Change) bool {
 }
 
 // isBelowAnothersCgroup reports whether a cgroup came or went below one that was there before and is not the lab's: a manager of
-// containers or of sessions does that at any time. The cgroups that this test makes to be left alone have "cdb" in their names.
+// containers or of sessions does that at any time. The names of the cgroups that this test makes to be left alone match [named].
 func isBelowAnothersCgroup(before host.Inventory, c host.Change) bool {
 	hierarchy, path, _ := strings.Cut(c.Name, ":/")
 	top, _, below := strings.Cut(path, "/")
 	_, known := before["cgroup"][hierarchy+":/"+top]
-	return c.Kind == "cgroup" && below && known && !strings.Contains(path, "cdb")
+	return c.Kind == "cgroup" && below && known && !named.MatchString(path)
 }
 
 // isOfTheTest reports whether the description of a process is of one that a run of this test has started. The lab passes CDB_*
