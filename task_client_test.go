@@ -664,7 +664,7 @@ func settingsAgainstUserNamespaces() []string {
 // plugin, and a daemon ignores the old table grpc.
 //
 // Hint: put a script before runc that records its arguments. Compare `ctr oci spec` with config.json in the bundle of a task.
-// Spec: https://github.com/containerd/containerd/blob/main/core/runtime/v2/README.md,
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#-info,
 // https://github.com/containerd/containerd/blob/main/docs/man/containerd-config.8.md
 // Kernel: https://man7.org/linux/man-pages/man7/unix.7.html
 func TestTask_WhatDoContainerdsProgramsTellOfThemselves(t *testing.T) {
@@ -778,7 +778,7 @@ func dumpAndMigrate(q *lab.Q, d *ctrd.Daemon) {
 	q.Step("dump the configuration of the daemon that runs: it has the daemon's directory, and settings that the file lacks")
 	own := filepath.Join(q.Dir, "containerd/config.toml")
 	dumped := containerdConfig(q, own, "dump")
-	assert.Check(q, cmp.Equal(dumped.Root, d.Root), "root in the dump")
+	assert.Assert(q, cmp.Equal(dumped.Root, d.Root), "root in the dump")
 	proc.WaitFor(q, proc.HasFile(d.PID(), filepath.Join(dumped.Root, "io.containerd.metadata.v1.bolt/meta.db")))
 	const scheduler = "io.containerd.gc.v1.scheduler"
 	assert.Check(q, dumped.Plugins[scheduler] != nil, "the dump has no settings of %s", scheduler)
