@@ -40,9 +40,8 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	const nonce = "only memory knows"
 	assert.NilError(q, os.WriteFile(b.Rootfs("nonce"), []byte(nonce), 0o644))
 	// The program reads /nonce once. It writes what it has in memory to /said when it receives USR1.
-	devices := q.Mkdir("dev")
 	assert.NilError(q, os.WriteFile(b.Rootfs("empty"), nil, 0o644))
-	c := runc.Variant(q, b, "frozen", runc.SupportedByCRIU(devices), bundle.Args("sh", "-c",
+	c := runc.Variant(q, b, "frozen", runc.SupportedByCRIU(q), bundle.Args("sh", "-c",
 		`exec < /empty > /out 2>&1; read -r known < /nonce; trap 'echo "known: $known" > /said' USR1; `+
 			`echo ready > /told; while :; do sleep 0.05; done`))
 	imagesDir, workDir := q.Mkdir("images"), q.Mkdir("work")

@@ -342,7 +342,7 @@ func TestLifecycle_WhatCanAProgramReachThroughAnOpenDirectory(t *testing.T) {
 	q.Fact("`runc init`: open directories of the host", len(directories))
 
 	q.Step("name the descriptors as the working directory, of create and of exec --cwd: each is refused, and no program begins")
-	begun := e.tryDescriptors(q, c, "fd")
+	begun := e.tryDescriptors(q, c, "fd", usedDescriptors)
 	for _, operation := range []string{"create", "exec"} {
 		for fd, p := range begun[operation] {
 			q.Errorf("%s with the working directory /proc/self/fd/%d begins a program in %s", operation, fd, proc.Cwd(q, p.PID))
@@ -421,7 +421,8 @@ func (e *escape) openDirectories(q *lab.Q, c *runc.Container) map[string]int {
 }
 
 // usedDescriptors is the number of descriptors of runc's caller. Go puts the files for `runc init` at 3 to 5, over what runc has there. So
-// what runc leaves open gets into `runc init` only if its caller has a few files open, as containerd does.
+// what runc leaves open gets into `runc init` only above 5. With the Go of its time, runc 1.1.11 had enough files open by itself: the
+// advisory names descriptor 7. Built with today's Go, it has them only from its caller.
 const usedDescriptors = 7
 
 // byBusyCaller runs runc by a caller that has files open.
@@ -437,12 +438,12 @@ func (e *escape) create(q *lab.Q, c *runc.Container) {
 	assert.Assert(q, cmp.Equal(r.Code, 0), "%s", r)
 }
 
-// tryDescriptors begins programs in the working directories /proc/self/fd/7 to 12, each by create and start, and by exec. It returns those
-// that run, by operation and descriptor.
-func (e *escape) tryDescriptors(q *lab.Q, running *runc.Container, name string) map[string]map[int]proc.Process {
+// tryDescriptors begins programs in the working directories /proc/self/fd/N of seven descriptors, each by create and start, and by exec. It
+// returns those that run, by operation and descriptor.
+func (e *escape) tryDescriptors(q *lab.Q, running *runc.Container, name string, first int) map[string]map[int]proc.Process {
 	q.Helper()
 	begun := map[string]map[int]proc.Process{"create": {}, "exec": {}}
-	for fd := usedDescriptors; fd < usedDescriptors+6; fd++ {
+	for fd := first; fd < first+7; fd++ {
 		c := runc.Variant(q, e.b, fmt.Sprintf("%s-%d", name, fd), inDescriptor(fd))
 		if e.byBusyCaller(q, c.Argv("create")).Code == 0 {
 			pid := c.PID()
@@ -474,22 +475,22 @@ func (e *escape) reachHost(q *lab.Q) {
 	c := runc.Variant(q, e.b, "vulnerable")
 	e.create(q, c)
 	open := e.openDirectories(q, c)
-	_, leaked := open[cgroups]
-	assert.Check(q, leaked, "%s is not among the open directories of `runc init`: %v", cgroups, open)
+	leaked, ok := open[cgroups]
+	assert.Assert(q, ok, "%s is not among the open directories of `runc init`: %v", cgroups, open)
 	q.Fact("runc 1.1.11, `runc init`: open directories of the host", slices.Sorted(maps.Keys(open)))
 	pid := c.PID()
 	c.Start()
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	init := proc.Snapshot(q, pid)
 
-	begun := e.tryDescriptors(q, c, "vulnerable")
+	begun := e.tryDescriptors(q, c, "vulnerable", max(3, leaked-4))
 	for _, operation := range []string{"create", "exec"} {
 		fds := slices.Collect(maps.Keys(begun[operation]))
 		i := slices.IndexFunc(fds, func(fd int) bool {
 			return file.Same(fmt.Sprintf("/proc/%d/cwd", begun[operation][fd].PID), cgroups)
 		})
 		assert.Assert(q, i >= 0, "%s: no program begins in the host's %s. Descriptors with which one begins: %v", operation, cgroups, fds)
-		fd := fds[i] // another one than that of create on cgroup v1, where exec has opened other files before
+		fd := fds[i] // that of exec may be another one than that of create: it has opened other files before
 		p := begun[operation][fd]
 		assert.Check(q, file.Same(fmt.Sprintf("/proc/%d/root", p.PID), e.b.Rootfs()), "%s: the root is not the rootfs", operation)
 		assert.Check(q, p.NS["mnt"] != proc.Self(q).NS["mnt"], "%s: the program is in the host's mount namespace", operation)

@@ -51,14 +51,15 @@ func TestTask_WhatDoesACheckpointOfATaskWrite(t *testing.T) {
 	recorder := runc.WriteRecorder(q)
 	d := ctrd.Shared(q)
 	ref, id := d.PullImage(), q.ID(ctrd.ContainerID)
-	dev, imagesDir, workDir := q.Mkdir("dev"), q.Mkdir("images"), q.Mkdir("work")
-	withoutMore := func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
-		runc.SupportedByCRIU(dev)(s)
+	imagesDir, workDir := q.Mkdir("images"), q.Mkdir("work")
+	supported := runc.SupportedByCRIU(q)
+	edit := func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		supported(s)
 		return nil
 	}
 	// Only the shell's memory has this text: in the script it is another one. The program has no file of ctr open.
 	const nonce = "only memory 42 knows"
-	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: recorder.Path, Spec: []oci.SpecOpts{withoutMore}}, ref, id, "sh", "-c",
+	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: recorder.Path, Spec: []oci.SpecOpts{edit}}, ref, id, "sh", "-c",
 		`: > /empty; exec < /empty > /out 2>&1; known="only memory $((6*7)) knows"; echo ready > /told; while :; do sleep 0.05; done`)
 	d.StartTask(id)
 	p := proc.Snapshot(q, d.TaskPID(id))

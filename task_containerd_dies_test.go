@@ -151,7 +151,7 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 // on a machine that swaps. The shim itself lives on without a task, and its socket stays. While containerd runs, such a shim costs only
 // an answer: a task whose shim does not tell its state within io.containerd.timeout.task.state, 2 seconds, is not listed.
 //
-// The lab's other daemons have 2 minutes for each of the timeouts.
+// The lab's other daemons have 2 minutes, because questions are asked on slow machines, too.
 //
 // Hint: kill -STOP a shim, then restart containerd. `containerd config dump` shows the timeouts.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/man/containerd-config.toml.5.md
@@ -282,7 +282,9 @@ func useDefaultTimeouts(q *lab.Q) {
 	name := filepath.Join(q.Dir, "containerd/config.toml")
 	before, rest, found := strings.Cut(file.Read(q, name), "[timeouts]")
 	assert.Assert(q, found, "%s has no table timeouts", name)
-	_, after, _ := strings.Cut(rest, "\n[")
-	assert.NilError(q, os.WriteFile(name, []byte(before+"["+after+"\n"), 0o644))
+	if _, after, more := strings.Cut(rest, "\n["); more {
+		before += "[" + after + "\n"
+	}
+	assert.NilError(q, os.WriteFile(name, []byte(before), 0o644))
 	q.LogCommand("sed -i '/^\\[timeouts/,/^$/d' containerd/config.toml")
 }

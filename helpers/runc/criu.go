@@ -3,6 +3,8 @@
 package runc
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -37,12 +39,17 @@ func KindsOfCRIU(names []string) []string {
 }
 
 // SupportedByCRIU returns an edit: it removes what CRIU restores only with further options, such as mounts of tmpfs or a
-// network namespace with its interfaces. The directory is mounted on /dev.
+// network namespace with its interfaces. It mounts a directory of the question on /dev.
 //
 // It must not be the host's /dev. To restore a bind mount, runc mounts it with all that is below on the rootfs, in the host's mount
 // namespace, and unmounts it again. Where the mounts are shared, as with systemd, that unmounts the host's /dev/pts and /dev/shm as
 // well (seen with runc 1.5.2).
-func SupportedByCRIU(dev string) func(*specs.Spec) {
+func SupportedByCRIU(q *lab.Q) func(*specs.Spec) {
+	q.Helper()
+	dev := q.Mkdir("dev")
+	if err := os.WriteFile(filepath.Join(dev, "null"), nil, 0o666); err != nil { // runc 1.1 looks at the owner of /dev/null
+		q.Fatal(err)
+	}
 	return func(s *specs.Spec) {
 		s.Root.Readonly = false
 		s.Mounts = []specs.Mount{
