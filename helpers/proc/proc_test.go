@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -112,4 +113,20 @@ func TestOrphanReaper_IsAnAncestorAndNotTheTest(t *testing.T) {
 	parent := OrphanReaper(t)
 	assert.Check(t, parent > 0)
 	assert.Check(t, parent != PID(os.Getpid()), "a test process is no subreaper")
+}
+
+func TestHasCaller_UntilTheConnectionIsAccepted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	assert.NilError(t, err)
+	defer l.Close()
+	assert.Check(t, !HasCaller(path), "no process has connected")
+	caller, err := net.Dial("unix", path)
+	assert.NilError(t, err)
+	defer caller.Close()
+	assert.Check(t, HasCaller(path), "a process has connected")
+	accepted, err := l.Accept()
+	assert.NilError(t, err)
+	defer accepted.Close()
+	assert.Check(t, !HasCaller(path), "the connection is accepted")
 }
