@@ -35,17 +35,13 @@ import (
 func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Can it be frozen to disk and thawed?")
 	defer q.Recover()
-	criu := q.LookPathOrSkip("criu")
-	if supported := q.Exec(criu, "check"); supported.Code != 0 {
-		q.Skipf("this CRIU cannot work with this kernel: %s; try another kernel: make lab KERNEL=6.1", check.LastLine(supported.Stderr))
-	}
+	runc.SkipUnlessCRIU(q)
 	b := bundle.Busybox(q, "sleep", "3600")
 	const nonce = "only memory knows"
 	assert.NilError(q, os.WriteFile(b.Rootfs("nonce"), []byte(nonce), 0o644))
 	// The program reads /nonce once. It writes what it has in memory to /said when it receives USR1.
-	devices := q.Mkdir("dev")
 	assert.NilError(q, os.WriteFile(b.Rootfs("empty"), nil, 0o644))
-	c := runc.Variant(q, b, "frozen", supportedByCRIU(devices), bundle.Args("sh", "-c",
+	c := runc.Variant(q, b, "frozen", runc.SupportedByCRIU(q), bundle.Args("sh", "-c",
 		`exec < /empty > /out 2>&1; read -r known < /nonce; trap 'echo "known: $known" > /said' USR1; `+
 			`echo ready > /told; while :; do sleep 0.05; done`))
 	imagesDir, workDir := q.Mkdir("images"), q.Mkdir("work")
@@ -60,18 +56,10 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	checkpoint := c.Try("checkpoint", "--image-path", imagesDir, "--work-path", workDir)
 	if checkpoint.Code != 0 {
 		q.Skipf("this CRIU cannot do it with this kernel: %s; try another kernel: make lab KERNEL=6.1",
-			criuError(filepath.Join(workDir, "dump.log"), runc.LastLogMessage(checkpoint)))
+			runc.CRIUError(filepath.Join(workDir, "dump.log"), runc.LastLogMessage(checkpoint)))
 	}
 	proc.WaitFor(q, proc.Dead(p.Identity))
-	var kinds []string
-	for _, name := range file.Names(q, imagesDir) {
-		for _, kind := range []string{"core-", "mm-", "pages-", "pstree"} {
-			if strings.HasPrefix(name, kind) {
-				kinds = append(kinds, kind)
-			}
-		}
-	}
-	kinds = slices.Compact(slices.Sorted(slices.Values(kinds)))
+	kinds := runc.KindsOfCRIU(file.Names(q, imagesDir))
 	assert.Check(q, cmp.Len(kinds, 4), "kinds of images; the files are %q", file.Names(q, imagesDir))
 	assert.Check(q, !file.Exists(c.StateDir()), "the state directory still exists after checkpoint")
 	q.Fact("after checkpoint: the process is alive", proc.Alive(p.PID))
@@ -80,7 +68,7 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 	q.Step("restore the container: another process is there, and the program goes on")
 	mountsOfHost := check.MountPoints(proc.Self(q))
 	restore := c.Try("restore", "--detach", "--image-path", imagesDir, "--work-path", workDir, "--bundle", c.Bundle.Name)
-	restoreError := criuError(filepath.Join(workDir, "restore.log"), "")
+	restoreError := runc.CRIUError(filepath.Join(workDir, "restore.log"), "")
 	assert.Assert(q, restore.Code == 0, "restore fails: %s\n%s", restoreError, restore)
 	restored := c.Process()
 	assert.Check(q, !restored.Same(p.Identity))
@@ -113,35 +101,4 @@ func TestLifecycle_CanItBeFrozenToDiskAndThawed(t *testing.T) {
 
 	q.Answer("Yes, with CRIU and a kernel that supports it, runc can write a container to disk and go on with it later. Restore makes " +
 		"another process, which goes on with the memory of the old one.")
-}
-
-// supportedByCRIU returns an edit: it removes what CRIU restores only with further options, such as mounts of tmpfs or a
-// network namespace with its interfaces. The directory is mounted on /dev.
-//
-// It must not be the host's /dev. To restore a bind mount, runc mounts it with all that is below on the rootfs, in the host's mount
-// namespace, and unmounts it again. Where the mounts are shared, as with systemd, that unmounts the host's /dev/pts and /dev/shm as
-// well (seen with runc 1.5.2).
-func supportedByCRIU(dev string) func(*specs.Spec) {
-	return func(s *specs.Spec) {
-		s.Root.Readonly = false
-		s.Mounts = []specs.Mount{
-			{Destination: "/proc", Type: "proc", Source: "proc"},
-			{Destination: "/dev", Type: "bind", Source: dev, Options: []string{"bind"}},
-		}
-		s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil
-		for _, ns := range []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.CgroupNamespace} {
-			bundle.WithoutNamespace(ns)(s)
-		}
-	}
-}
-
-// criuError returns the first error of CRIU's log, or otherwise if the log has none.
-func criuError(log, otherwise string) string {
-	text, _ := file.TryRead(log)
-	for line := range strings.Lines(text) {
-		if strings.Contains(line, "Error") {
-			return strings.TrimSpace(line)
-		}
-	}
-	return otherwise
 }

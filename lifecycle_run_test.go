@@ -5,7 +5,9 @@ package cdblab
 import (
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -219,6 +221,113 @@ func TestLifecycle_WhatDoesRunKeepLeave(t *testing.T) {
 
 	q.Answer("Run --keep leaves the state directory and the cgroup of the stopped container, until delete. The cgroup's counters show " +
 		"what the container has used, and how often it met a limit.")
+}
+
+// --no-pivot leaves the host's root and its mounts in the mount namespace, below the container's root. The program does not see them. But a
+// program that may unmount can uncover them: a process that enters the mount namespace afterwards has the host's root.
+//
+// runc makes the rootfs the root of the mount namespace by pivot_root(2), and unmounts the old root with all that is on it. The kernel
+// refuses this where the old root is an initramfs, which nothing can unmount. For such a host runc has --no-pivot: it moves the rootfs over
+// the old root (MS_MOVE), and calls chroot(2). The old root is still there, covered. Before that, runc unmounts the procfs and the sysfs of
+// the host: the kernel would allow the program a procfs without masks while a full one is in the mount namespace.
+//
+// To uncover the old root takes CAP_SYS_ADMIN. The host's mounts also stay in use as long as the container runs, unless an unmount on the
+// host propagates to them. `..` of the root leads nowhere, with and without the flag. ctr has the flag --no-pivot, too.
+//
+// Hint: type umount -l / in a container with CAP_SYS_ADMIN, then `nsenter -t PID -m ls /` on the host.
+// Spec: https://github.com/opencontainers/runc/blob/main/man/runc-create.8.md (the specification does not mention pivot_root)
+// Kernel: https://man7.org/linux/man-pages/man2/pivot_root.2.html, https://man7.org/linux/man-pages/man7/mount_namespaces.7.html
+func TestLifecycle_WhatDoesNoPivotLeave(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What does --no-pivot leave in the mount namespace?")
+	defer q.Recover()
+	b := bundle.Busybox(q, "sleep", "3600")
+	const text = "a file of the host"
+	onHost := filepath.Join(q.Mkdir("host"), "file")
+	q.WriteLine(onHost, text)
+	root := enterRoot(q, proc.PID(os.Getpid()), onHost)
+	assert.Check(q, cmp.Equal(root.text, text), "the file on the host")
+
+	var stat unix.Stat_t
+	assert.NilError(q, unix.Stat(b.Rootfs(), &stat))
+	rootfs := [2]uint64{stat.Dev, stat.Ino}
+
+	seen := map[string][]string{}
+	for _, row := range []struct{ name, flag, uncovered string }{
+		{"no-pivot", "--no-pivot", text},
+		{"pivot", "", ""},
+	} {
+		if row.flag == "" {
+			q.Control("a container without the flag: its mount namespace has nothing of the host")
+		}
+		c := runc.Variant(q, b, row.name, bundle.WithCapability("CAP_SYS_ADMIN"))
+		sh := c.UseShell()
+		q.Step("create %s: the program's root is the rootfs, and it sees no mount of the host", row.flag)
+		c.Must("create", strings.Fields(row.flag)...)
+		pid := c.PID()
+		c.Start()
+		up := sh.Run("stat -c %d:%i / /.. | uniq | wc -l").Out
+		assert.Check(q, cmp.Equal(up, "1"), "%s: different directories among / and /..", row.name)
+		p := proc.Snapshot(q, pid)
+		assert.Check(q, !check.SeesHostMounts(p), "%s: it sees a mount of the host: %q", row.name, p.Mounts)
+		assert.Check(q, file.Same(fmt.Sprintf("/proc/%d/root", pid), b.Rootfs()), "%s: its / is not the rootfs", row.name)
+		seen[row.name] = check.MountPoints(p)
+		q.Fact(row.name+": mounts that the program sees", len(seen[row.name]))
+
+		q.Step("enter the mount namespace %s: / is the rootfs, and the file of the host is not there", row.flag)
+		covered := enterRoot(q, pid, onHost)
+		assert.Check(q, cmp.Equal(covered.inode, rootfs), "%s: / of a process that enters is not the rootfs", row.name)
+		assert.Check(q, cmp.Equal(covered.text, ""), "%s: the file that such a process reads", row.name)
+		q.Fact(row.name+", a process that enters: / is the rootfs, reads of the file", []any{covered.inode == rootfs, covered.text})
+
+		q.Step("the program unmounts its root; then enter the mount namespace again")
+		unmounted := sh.Run("umount -l /")
+		q.Fact(row.name+": exit code of umount -l / in the container", unmounted.Code)
+		after := enterRoot(q, pid, onHost)
+		assert.Check(q, cmp.Equal(after.text, row.uncovered), "%s: the file of the host, after umount -l /: %s", row.name, unmounted.Out)
+		assert.Check(q, cmp.Equal(after.inode == root.inode, row.uncovered != ""), "%s: / of a process that enters is the host's", row.name)
+		q.Fact(row.name+", after umount -l /, a process that enters: / is the host's, reads of the file",
+			[]any{after.inode == root.inode, after.text})
+		c.KillAndDelete(p)
+	}
+	assert.Check(q, cmp.DeepEqual(seen["no-pivot"], seen["pivot"]), "mount points that the program sees")
+	assert.Check(q, cmp.Equal(file.Read(q, onHost), text), "the file on the host, after the end of the containers")
+
+	q.Answer("--no-pivot leaves the host's root and its mounts below the container's root. The program does not see them. But with " +
+		"CAP_SYS_ADMIN it can unmount its root, and the next process that enters the mount namespace has the host's root. With pivot_root " +
+		"nothing of the host is there.")
+}
+
+// enteredRoot is what a process has as its root that has entered a mount namespace.
+type enteredRoot struct {
+	inode [2]uint64 // device and inode of /
+	text  string    // of a file; "" if it is not there
+}
+
+// enterRoot enters the mount namespace of a process, as nsenter -m does, and reads a file there.
+func enterRoot(q *lab.Q, pid proc.PID, name string) (root enteredRoot) {
+	q.Helper()
+	q.LogCommand("nsenter -t %d -m cat %s", pid, strings.TrimPrefix(name, q.Dir+"/"))
+	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	assert.NilError(q, err)
+	defer namespace.Close()
+	entered := lab.Go(func() error {
+		runtime.LockOSThread() // and never unlocked: Go ends the thread with this goroutine
+		err := unix.Unshare(unix.CLONE_FS)
+		if err == nil {
+			err = unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNS)
+		}
+		var stat unix.Stat_t
+		if err == nil {
+			err = unix.Stat("/", &stat)
+		}
+		root.inode = [2]uint64{stat.Dev, stat.Ino}
+		if data, readErr := os.ReadFile(name); readErr == nil {
+			root.text = strings.TrimSpace(string(data))
+		}
+		return err
+	})
+	assert.NilError(q, <-entered, "enter the mount namespace of process %d", pid)
+	return root
 }
 
 // If NOTIFY_SOCKET is set, runc start returns when the program has reported READY=1 (sd_notify), or has ended and was reaped. Without the

@@ -4,6 +4,7 @@ package cdblab
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -150,6 +151,138 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 		"The slave stays in the container, and between the two there is only the kernel.")
 }
 
+// `runc run` in the foreground holds the master of the container's terminal, and copies between it and its own terminal. It makes its
+// own terminal raw, so that keys such as ^C become signals in the container only. It passes a new size on, and ends with the program's
+// exit code.
+//
+// There are two pseudo terminals. The outer one is runc's: that of a shell, of ssh, or of a terminal emulator. runc clears its flags ECHO,
+// ICANON and ISIG (cfmakeraw), because the line discipline of the inner terminal does this work. The size goes from the outer terminal to
+// the inner one at the start, and again at each SIGWINCH that the kernel sends to runc. At its end runc restores the flags.
+//
+// If runc is killed, the outer terminal stays raw: `reset` mends it. And the kernel closes the master, so the program receives SIGHUP. Such
+// a container is not deleted. A program that shall outlive its caller needs --detach, and a process that keeps the master. containerd's
+// shim is such a process.
+//
+// Hint: `ls -l /proc/RUNC/fd`, tty-index in /proc/RUNC/fdinfo, and `stty -a` of runc's terminal from another terminal.
+// Spec: https://github.com/opencontainers/runc/blob/main/docs/terminals.md#foreground
+// Kernel: https://man7.org/linux/man-pages/man3/termios.3.html, https://man7.org/linux/man-pages/man7/pty.7.html
+func TestLifecycle_WhatDoesRunDoWithItsOwnTerminal(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What does `run` do with its own terminal?")
+	defer q.Recover()
+	b := bundle.Busybox(q, "sleep", "3600")
+	withTerminal := func(s *specs.Spec) { s.Process.Terminal = true }
+
+	q.Step("run a container in the foreground, on a terminal of 33 rows and 101 columns: runc holds the master of another terminal")
+	c := runc.Variant(q, b, "run", withTerminal)
+	sh := c.UseShell()
+	outer, slave := runc.NewTerminal(q)
+	outer.SetSize(33, 101)
+	cooked := flagsOfTerminal(q, slave)
+	run := q.StartOnTerminal(slave, c.Argv("run")...)
+	assert.Check(q, cmp.Equal(sh.Run("tty").Out, "/dev/pts/0"))
+	p := c.Process()
+	devpts := check.StatInRoot(q, p.PID, "/dev/pts").Dev
+	masters := proc.Masters(q, run.PID(), devpts)
+	assert.Check(q, cmp.DeepEqual(masters, []string{"0"}), "numbers of the terminals in the container's devpts of which runc has the master")
+	assert.Check(q, cmp.Equal(proc.TTYNumber(q, p.PID), "136:0"), "controlling terminal of the program (tty_nr)")
+	var stdin unix.Stat_t
+	assert.NilError(q, unix.Stat(fmt.Sprintf("/proc/%d/fd/0", run.PID()), &stdin))
+	assert.Check(q, stdin.Dev != devpts, "runc's own terminal is in the devpts of the container")
+	q.Fact("runc: holds the master of", "/dev/pts/"+strings.Join(masters, " /dev/pts/"))
+	q.Fact("runc: its own terminal is in the container's devpts", stdin.Dev == devpts)
+	q.Fact("program: controlling terminal", proc.TTYNumber(q, p.PID))
+
+	q.Step("look at runc's own terminal: it is raw, and before it was not")
+	assert.Check(q, cmp.DeepEqual(cooked, []string{"ECHO", "ICANON", "ISIG"}), "flags of runc's terminal before the run")
+	raw := flagsOfTerminal(q, slave)
+	assert.Assert(q, cmp.Len(raw, 0), "flags of runc's terminal during the run") // otherwise ^C would end runc
+	q.Fact("runc's terminal before the run: flags", cooked)
+	q.Fact("runc's terminal during the run: flags", raw)
+
+	q.Step("the program's terminal has the size of runc's, also after a change: the program receives SIGWINCH")
+	proc.WaitFor(q, proc.HasTerminalSize(p.PID, "33 101", 0))
+	ends := terminalEnds{q, outer, sh}
+	ends.resize()
+
+	q.Step("type ^C at runc's terminal: the processes in the container receive SIGINT, and runc does not")
+	ends.interrupt()
+	assert.Check(q, !run.Ended(), "runc has ended")
+	q.Fact("^C: runc has ended", run.Ended())
+
+	q.Step("the program ends with 7: runc restores its terminal, deletes the container, and ends with 7")
+	sh.Send("exit 7")
+	code := run.ExitCode()
+	assert.Check(q, cmp.Equal(code, 7), "exit code of runc run")
+	restored := flagsOfTerminal(q, slave)
+	assert.Check(q, cmp.DeepEqual(restored, cooked), "flags of runc's terminal after the run")
+	assert.Check(q, !file.Exists(c.StateDir()), "run has left the state of the container: %s", c.StateDir())
+	q.Fact("runc run: exit code", code)
+	q.Fact("runc's terminal after the run: flags", restored)
+
+	q.Step("kill runc: the kernel closes the master, and SIGHUP ends the program. runc's terminal stays raw, and the container remains")
+	// In the host's pid namespace: SIGHUP ends no pid 1 that has no handler.
+	orphaned := runc.Variant(q, b, "orphaned", withTerminal, bundle.WithoutNamespace(specs.PIDNamespace))
+	_, slave = runc.NewTerminal(q)
+	run = q.StartOnTerminal(slave, orphaned.Argv("run")...)
+	proc.WaitFor(q, orphaned.HasStatus(specs.StateRunning))
+	victim := orphaned.Process()
+	proc.WaitFor(q, proc.Runs(victim.PID, "sleep"))
+	run.Signal(unix.SIGKILL)
+	run.ExitCode()
+	proc.WaitFor(q, proc.Dead(victim.Identity))
+	raw = flagsOfTerminal(q, slave)
+	assert.Check(q, cmp.Len(raw, 0), "flags of runc's terminal after runc was killed")
+	status := orphaned.State().Status
+	assert.Check(q, cmp.Equal(status, specs.StateStopped))
+	q.Fact("runc killed: its terminal: flags", raw)
+	q.Fact("runc killed: status of the container", status)
+	orphaned.Delete()
+
+	q.Control("without process.terminal: the program has pipes, runc holds no master, and runc's terminal stays as it was")
+	plain := runc.Variant(q, b, "plain")
+	_, slave = runc.NewTerminal(q)
+	run = q.StartOnTerminal(slave, plain.Argv("run")...)
+	proc.WaitFor(q, plain.HasStatus(specs.StateRunning))
+	plainProcess := plain.Process()
+	proc.WaitFor(q, proc.Runs(plainProcess.PID, "sleep"))
+	assert.Check(q, cmp.Equal(proc.TTYNumber(q, plainProcess.PID), "0:0"), "controlling terminal without process.terminal")
+	for fd, target := range proc.Snapshot(q, plainProcess.PID).FDs {
+		assert.Check(q, strings.HasPrefix(target, "pipe:"), "descriptor %d without process.terminal is %s", fd, target)
+	}
+	devpts = check.StatInRoot(q, plainProcess.PID, "/dev/pts").Dev
+	masters = proc.Masters(q, run.PID(), devpts)
+	assert.Check(q, cmp.Len(masters, 0), "masters of runc without process.terminal")
+	assert.Check(q, cmp.DeepEqual(flagsOfTerminal(q, slave), cooked), "flags of runc's terminal without process.terminal")
+	q.Fact("without process.terminal: controlling terminal of the program", proc.TTYNumber(q, plainProcess.PID))
+	q.Fact("without process.terminal: runc's terminal: flags", flagsOfTerminal(q, slave))
+	plain.Kill("KILL")
+	killed := run.ExitCode()
+	assert.Check(q, cmp.Equal(killed, 128+int(unix.SIGKILL)), "exit code of runc run after KILL of the program")
+	q.Fact("without process.terminal: exit code of runc after KILL of the program", killed)
+
+	q.Answer("In the foreground, `runc run` holds the master of the container's terminal, and copies between it and its own terminal, which " +
+		"it makes raw. So ^C becomes a signal in the container only. It passes a new size on, ends with the program's exit code, and " +
+		"restores its terminal.")
+}
+
+// flagsOfTerminal returns which of three flags of a terminal are set: it echoes, it collects lines, and it turns keys into signals
+// (termios(3)).
+func flagsOfTerminal(q *lab.Q, slave *os.File) []string {
+	q.Helper()
+	termios, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+	assert.NilError(q, err)
+	flags := []string{}
+	for _, flag := range []struct {
+		name string
+		bit  uint32
+	}{{"ECHO", unix.ECHO}, {"ICANON", unix.ICANON}, {"ISIG", unix.ISIG}} {
+		if termios.Lflag&flag.bit != 0 {
+			flags = append(flags, flag.name)
+		}
+	}
+	return flags
+}
+
 // assertSizeAndOwner asserts that a terminal has the size of config.json, and that its slave has the owner of config.json.
 func assertSizeAndOwner(q *lab.Q, config *specs.Process, terminal *runc.Terminal, slave *syscall.Stat_t) {
 	size, err := unix.IoctlGetWinsize(terminal.FD, unix.TIOCGWINSZ)
@@ -182,7 +315,7 @@ func assertControllingTerminal(q *lab.Q, pid proc.PID, slave *syscall.Stat_t) {
 	stat := proc.Stat(q, pid)
 	assert.Check(q, cmp.Equal(proc.PID(stat.Session), pid), "it is no session leader")
 	assert.Check(q, cmp.Equal(stat.TPGID, stat.PGRP), "its process group is not in the foreground")
-	ttyNumber := fmt.Sprintf("%d:%d", unix.Major(uint64(stat.TTY)), unix.Minor(uint64(stat.TTY)))
+	ttyNumber := proc.TTYNumber(q, pid)
 	assert.Check(q, cmp.Equal(ttyNumber, "136:0"), "its controlling terminal (tty_nr)")
 	q.Covers("process.terminal")
 	q.Fact("session leader", proc.PID(stat.Session) == pid)
@@ -220,7 +353,7 @@ func (e terminalEnds) resize() {
 	assert.Check(e.q, cmp.Equal(e.sh.Run("stty size").Out, "33 101"))
 	e.sh.Send(printSizeOnWINCH)
 	e.master.ReadUntil("ready\r\n")
-	assert.NilError(e.q, unix.IoctlSetWinsize(e.master.FD, unix.TIOCSWINSZ, &unix.Winsize{Row: 44, Col: 202}))
+	e.master.SetSize(44, 202)
 	resized := e.receiveReply()
 	assert.Check(e.q, cmp.Equal(resized, runc.Reply{Out: "44 202", Code: 9}))
 	e.q.Fact("size after TIOCSWINSZ at the master, read by the program", resized.Out)

@@ -47,7 +47,7 @@ var maySkip = []lab.MaySkip{
 		Reason: "needs amd64",
 	},
 	{
-		Test: "TestLifecycle_CanItBeFrozenToDiskAndThawed", Says: "this CRIU cannot (work|do it) with this kernel",
-		Reason: "CRIU needs CONFIG_CHECKPOINT_RESTORE and more of the kernel",
+		Test: "TestLifecycle_CanItBeFrozenToDiskAndThawed|TestTask_WhatDoesACheckpointOfATaskWrite",
+		Says: "this CRIU cannot (work|do it) with this kernel", Reason: "CRIU needs CONFIG_CHECKPOINT_RESTORE and more of the kernel",
 	},
 }

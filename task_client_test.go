@@ -3,17 +3,20 @@
 package cdblab
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types"
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/images"
@@ -22,10 +25,12 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/containerd/containerd/v2/pkg/protobuf/proto"
 	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/pelletier/go-toml/v2"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -35,9 +40,11 @@ import (
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
+	"cdblab/helpers/file"
 	"cdblab/helpers/image"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 )
 
 // One command of ctr makes a few calls, and the same that a program makes: ctr is a Go client with flags.
@@ -641,4 +648,275 @@ func settingsAgainstUserNamespaces() []string {
 		}
 	}
 	return forbidden
+}
+
+// The shim tells by -info what its runtime can do: it runs `runc features`. `containerd config dump` and `config migrate` tell which
+// configuration a daemon would have with a file. `ctr oci spec` tells the default of config.json, to which ctr adds image and flags.
+//
+// -info reads the runtime's options from its input, as a message of protobuf, and answers with such a message. The daemon runs the shim
+// with -info for `ctr plugins inspect-runtime`, which prints the same as JSON. If the runtime has no command features, the answer has none.
+// A feature that is newer than the shim is missing in the answer: the shim drops the fields that it does not know.
+//
+// config dump and config migrate read a file, and ask no daemon. So dump tells what is in the file now. It knows neither what a daemon has
+// read at its start, nor the daemon's flags. Both commands print the same: all settings of this release, also those that the file does not
+// have, and in the newest format. Neither changes the file. A daemon migrates an old file in memory at each start. So migrate is needed
+// only to edit the file in the new format. Do not just write another number: in format 4 the address of the socket is in the table of a
+// plugin, and a daemon ignores the old table grpc.
+//
+// Hint: put a script before runc that records its arguments. Compare `ctr oci spec` with config.json in the bundle of a task.
+// Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#-info,
+// https://github.com/containerd/containerd/blob/main/docs/man/containerd-config.8.md
+// Kernel: https://man7.org/linux/man-pages/man7/unix.7.html
+func TestTask_WhatDoContainerdsProgramsTellOfThemselves(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What do containerd's programs tell of themselves?")
+	defer q.Recover()
+	recorder := runc.WriteRecorder(q)
+	d := ctrd.Start(q)
+
+	q.Run("shim", func(q *lab.Q) {
+		if !ctrd.Knows(q, "containerd-shim-runc-v2", "print the shim info protobuf") {
+			q.Skip("this shim has no -info: to ask this, take another one: make lab SHIM=2.0.7")
+		}
+		askShim(q, d.InSubtest(q), recorder)
+	})
+	q.Run("config", func(q *lab.Q) {
+		if !ctrd.Knows(q, "containerd", "Migrate the current configuration") {
+			q.Skip("this containerd has no `config migrate`: to ask this, take another one: make lab CONTAINERD=2.0.7")
+		}
+		dumpAndMigrate(q, d.InSubtest(q))
+	})
+	q.Run("spec", func(q *lab.Q) { compareDefaultSpec(q, d.InSubtest(q)) })
+
+	q.Answer("The shim tells by -info what its runtime can do: it runs `runc features`. containerd tells by `config dump` and `config " +
+		"migrate` which configuration a daemon would have with a file. ctr tells by `oci spec` the default of config.json, to which it adds " +
+		"the image and the flags.")
+}
+
+// askShim runs the shim with -info, and compares the answer with those of the runtime and of the daemon.
+func askShim(q *lab.Q, d *ctrd.Daemon, recorder runc.Recorder) {
+	calledSince := func(before int) []string { return runc.Commands(recorder.Calls(q)[before:]) }
+
+	q.Step("run the shim with -info: it runs `runc features`, and answers with its name, its version and these features")
+	before := len(recorder.Calls(q))
+	info := shimInfo(q, recorder.Path)
+	assert.Check(q, cmp.DeepEqual(calledSince(before), []string{"features"}), "commands with which the shim called the runtime")
+	assert.Check(q, cmp.Equal(info.Name, "io.containerd.runc.v2"))
+	program := q.UnderTest("containerd-shim-runc-v2").Version
+	version := info.GetVersion().GetVersion()
+	assert.Check(q, version != "" && strings.Contains(program, version), "the shim is %q, and its answer has the version %q", program, version)
+	var answered, ofRuntime map[string]any
+	check.DecodeJSON(q, string(info.GetFeatures().GetValue()), &answered)
+	check.DecodeJSON(q, q.Must("runc", "features").Stdout, &ofRuntime)
+	// The shim of containerd 2.0 drops the fields netDevices and memoryPolicy of a newer runc.
+	dropUnknown(q, ofRuntime, "containerd-shim-runc-v2")
+	assert.Check(q, cmp.DeepEqual(answered, ofRuntime), "features in the shim's answer, and those that the runtime prints")
+	q.Fact("-info: calls of the runtime", calledSince(before))
+	q.Fact("-info: name", info.Name)
+	q.Fact("-info: fields of the features", slices.Sorted(maps.Keys(answered)))
+
+	q.Step("look for what -info has left: no shim runs, and there is no socket")
+	assert.Check(q, cmp.Len(d.Shims(), 0), "shims")
+	assert.Check(q, cmp.Len(file.Names(q, d.SocketDir), 0), "sockets in %s", d.SocketDir)
+	q.Fact("after -info: shims, sockets", []int{len(d.Shims()), len(file.Names(q, d.SocketDir))})
+
+	q.Step("type `ctr plugins inspect-runtime`: the daemon runs the shim with -info, and ctr prints the same as JSON")
+	before = len(recorder.Calls(q))
+	var inspected struct {
+		Name     string
+		Version  struct{ Version string }
+		Features map[string]any
+	}
+	check.DecodeJSON(q, d.Ctr("plugins", "inspect-runtime", "--runc-binary", recorder.Path).Stdout, &inspected)
+	assert.Check(q, cmp.DeepEqual(calledSince(before), []string{"features"}), "commands with which the shim called the runtime")
+	assert.Check(q, cmp.DeepEqual([]string{inspected.Name, inspected.Version.Version}, []string{info.Name, version}))
+	dropUnknown(q, ofRuntime, "ctr")
+	assert.Check(q, cmp.DeepEqual(inspected.Features, ofRuntime), "features that ctr prints, and those that the runtime prints")
+	q.Fact("inspect-runtime: calls of the runtime", calledSince(before))
+
+	q.Control("a runtime without the command features: the answer has a name, and no features")
+	mute := filepath.Join(q.Mkdir("mute"), "runtime")
+	assert.NilError(q, os.WriteFile(mute, []byte("#!/bin/sh\nexit 1\n"), 0o755))
+	q.LogCommand(`printf '#!/bin/sh\nexit 1\n' > mute/runtime && chmod 755 mute/runtime`)
+	without := shimInfo(q, mute)
+	assert.Check(q, cmp.Equal(without.Name, info.Name))
+	assert.Check(q, without.Features == nil, "features of a runtime that prints none: %v", without.Features)
+	q.Fact("-info of a runtime without features: has features", without.Features != nil)
+}
+
+// shimInfo returns the shim's answer to -info, for this runtime.
+func shimInfo(q *lab.Q, runtime string) *types.RuntimeInfo {
+	q.Helper()
+	options, err := typeurl.MarshalAnyToProto(&runcoptions.Options{BinaryName: runtime})
+	assert.NilError(q, err)
+	message, err := proto.Marshal(options)
+	assert.NilError(q, err)
+	input := filepath.Join(q.Mkdir("info-of-"+filepath.Base(filepath.Dir(runtime))), "options")
+	assert.NilError(q, os.WriteFile(input, message, 0o644))
+	q.LogCommand("# the options of the runtime, as a message of protobuf: BinaryName is %s", runtime)
+	r := q.Must("sh", "-c", "exec containerd-shim-runc-v2 -info < "+input)
+	info := &types.RuntimeInfo{}
+	assert.NilError(q, proto.Unmarshal([]byte(r.Stdout), info), "%s", r)
+	return info
+}
+
+// dropUnknown removes the fields from the features of a runtime that a program under test does not know. It has no tag of their names, as a
+// Go program has for each field of JSON. A script, behind which another program is, has to know all.
+func dropUnknown(q *lab.Q, features map[string]any, name string) {
+	q.Helper()
+	program, err := os.ReadFile(q.UnderTest(name).Path)
+	assert.NilError(q, err)
+	if bytes.HasPrefix(program, []byte("#!")) {
+		return
+	}
+	var drop func(map[string]any)
+	drop = func(object map[string]any) {
+		for field, value := range object {
+			inner, isObject := value.(map[string]any)
+			switch {
+			case !bytes.Contains(program, []byte(`json:"`+field)):
+				delete(object, field)
+			case isObject && field != "annotations": // whose names are no fields
+				drop(inner)
+			}
+		}
+	}
+	drop(features)
+}
+
+// oldConfig is a configuration in the format of containerd 1.7, without the number of the format.
+const oldConfig = `root = "%[1]s/root"
+state = "%[1]s/state"
+disabled_plugins = ["%[2]s"]
+[grpc]
+  address = "%[1]s/sock"`
+
+// dumpAndMigrate has containerd print the configurations of files, and starts a daemon with an old file and with the migrated one.
+func dumpAndMigrate(q *lab.Q, d *ctrd.Daemon) {
+	q.Step("dump the configuration of the daemon that runs: it has the daemon's directory, and settings that the file lacks")
+	own := filepath.Join(q.Dir, "containerd/config.toml")
+	dumped := containerdConfig(q, own, "dump")
+	assert.Assert(q, cmp.Equal(dumped.Root, d.Root), "root in the dump")
+	proc.WaitFor(q, proc.HasFile(d.PID(), filepath.Join(dumped.Root, "io.containerd.metadata.v1.bolt/meta.db")))
+	const scheduler = "io.containerd.gc.v1.scheduler"
+	assert.Check(q, dumped.Plugins[scheduler] != nil, "the dump has no settings of %s", scheduler)
+	assert.Check(q, !strings.Contains(file.Read(q, own), scheduler), "the file has settings of %s, too", scheduler)
+	q.Fact("dump: settings of the garbage collection, which the file lacks", dumped.Plugins[scheduler])
+
+	q.Step("migrate a file in the format of containerd 1.7: the result has the newest format and the same address. The file is as before")
+	dir := q.Mkdir("old")
+	text := fmt.Sprintf(oldConfig, dir, strings.Join(ctrd.DisabledPlugins(), `", "`))
+	old, migrated := filepath.Join(dir, "config.toml"), filepath.Join(dir, "migrated.toml")
+	q.WriteLine(old, "version = 2\n"+text)
+	before := file.VersionOf(q, old)
+	result := containerdConfig(q, old, "migrate")
+	newest := ctrd.ConfigVersion(q)
+	assert.Check(q, cmp.Equal(strconv.Itoa(result.Version), newest), "format after config migrate, and that of config default")
+	assert.Check(q, cmp.Equal(result.address(), dir+"/sock"), "the address after config migrate")
+	assert.Check(q, cmp.Equal(file.VersionOf(q, old), before), "config migrate has changed the file")
+	q.Fact("migrate: format, before and after", []int{2, result.Version})
+	q.Fact("migrate: the address is a setting of", result.tableOfAddress())
+
+	q.Step("dump the same file, and migrate the result: both print the same text once more")
+	dump := containerdConfig(q, old, "dump").text
+	assert.Check(q, cmp.Equal(dump, result.text), "config dump, against config migrate")
+	assert.NilError(q, os.WriteFile(migrated, []byte(result.text), 0o644))
+	q.LogCommand("containerd --config old/config.toml config migrate > old/migrated.toml")
+	again := containerdConfig(q, migrated, "migrate").text
+	assert.Check(q, cmp.Equal(again, result.text), "config migrate of what config migrate has printed")
+	q.Fact("dump of the old file, migrate of the migrated file: the same text", []bool{dump == result.text, again == result.text})
+
+	q.Step("start a daemon with the old file, and one with the migrated file: both listen at the address of the old file")
+	assert.Check(q, !proc.HasListener(q, dir+"/sock"), "before the start a process listens at %s/sock", dir)
+	for _, name := range []string{old, migrated} {
+		daemon := q.StartBackground("containerd", "--config", name)
+		proc.WaitFor(q, func(poll.LogT) poll.Result {
+			if daemon.Ended() || !proc.HasListener(q, dir+"/sock") {
+				return poll.Continue("no containerd listens at %s/sock: %s", dir, check.LastLine(daemon.Stderr()))
+			}
+			return poll.Success()
+		})
+		daemon.Signal(unix.SIGTERM)
+		assert.Check(q, cmp.Equal(daemon.ExitCode(), 0), "exit code of the daemon: %s", check.LastLine(daemon.Stderr()))
+		assert.Check(q, !proc.HasListener(q, dir+"/sock"), "after the daemon's end a process listens at %s/sock", dir)
+		q.Fact("a daemon with "+filepath.Base(name)+": exit code after TERM", daemon.ExitCode())
+	}
+
+	q.Control("the old file, in which only the number of the format is another one: since format 4 the table grpc is ignored")
+	renumbered := filepath.Join(dir, "renumbered.toml")
+	q.WriteLine(renumbered, "version = "+newest+"\n"+text)
+	ignored := containerdConfig(q, renumbered, "dump")
+	want := dir + "/sock"
+	if ignored.Version >= 4 {
+		want = containerdConfig(q, "", "default").address()
+	}
+	assert.Check(q, cmp.Equal(ignored.address(), want), "address of the old file with the number %s", newest)
+	q.Fact("the old file with the newest number: has its address", ignored.address() == dir+"/sock")
+}
+
+// configuration is what containerd prints of its configuration.
+type configuration struct {
+	Version int
+	Root    string
+	GRPC    struct{ Address string }
+	Plugins map[string]map[string]any
+
+	text string
+}
+
+// containerdConfig returns what a command of `containerd config` prints of a file; of no file if the name is empty.
+func containerdConfig(q *lab.Q, name, command string) (c configuration) {
+	q.Helper()
+	argv := []string{"containerd", "config", command}
+	if name != "" {
+		argv = []string{"containerd", "--config", name, "config", command}
+	}
+	c.text = q.Must(argv...).Stdout
+	assert.NilError(q, toml.Unmarshal([]byte(c.text), &c))
+	return c
+}
+
+// addressPlugin has the address of the daemon's socket, since format 4. Before, the table grpc has it.
+const addressPlugin = "io.containerd.server.v1.grpc"
+
+// tableOfAddress returns the name of the table with the address of the daemon's socket.
+func (c configuration) tableOfAddress() string {
+	if _, ok := c.Plugins[addressPlugin]["address"]; ok {
+		return "plugins." + addressPlugin
+	}
+	return "grpc"
+}
+
+// address returns the address of the daemon's socket.
+func (c configuration) address() string {
+	if address, ok := c.Plugins[addressPlugin]["address"].(string); ok {
+		return address
+	}
+	return c.GRPC.Address
+}
+
+// compareDefaultSpec compares the default of config.json with the config.json of a task.
+func compareDefaultSpec(q *lab.Q, d *ctrd.Daemon) {
+	q.Step("compare what `ctr oci spec` prints with config.json of a task: only what the image, the command line and the id decide differs")
+	var printed specs.Spec
+	check.DecodeJSON(q, d.Ctr("oci", "spec").Stdout, &printed)
+	id := q.ID(ctrd.ContainerID)
+	ref := d.PullImage()
+	d.CreateContainer(ref, id, "sleep", "3600")
+	task := d.StartTaskAndWait(id)
+	difference, err := bundle.Difference(&printed, bundle.Read(q, d.Bundle(id)))
+	assert.NilError(q, err)
+	differs := []string{}
+	for _, line := range difference {
+		field, _, _ := strings.Cut(strings.Fields(line)[1], "[")
+		differs = append(differs, field)
+	}
+	slices.Sort(differs)
+	differs = slices.Compact(differs)
+	// ctr adds the devices that a container on Linux has (WithDefaultUnixDevices), and the groups of the user.
+	want := []string{"linux.cgroupsPath", "linux.resources.devices", "process.args", "process.env", "process.user.additionalGids"}
+	assert.Check(q, cmp.DeepEqual(differs, want), "fields that differ: - of ctr oci spec, + of config.json:\n%s",
+		strings.Join(difference, "\n"))
+	assert.Check(q, cmp.Len(printed.Process.Args, 0), "the default has no program")
+	assert.Check(q, cmp.DeepEqual(task.Args, []string{"sleep", "3600"}), "the program of the task")
+	q.Fact("config.json of a task, against `ctr oci spec`: fields that differ", differs)
 }

@@ -4,18 +4,27 @@ package cdblab
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/pelletier/go-toml/v2"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/failure"
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/retry"
 )
 
 // A running task survives, all of it: shim, program, execs, socket, mount, cgroup. A stopped task does not.
@@ -131,4 +140,150 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 	}
 	q.Answer("All that runs survives: shim, program, execs, socket, mount and cgroup. A client that waited has to ask again, " +
 		"and a task that had stopped is deleted without an event.")
+}
+
+// A shim that does not answer for 5 seconds when containerd starts counts as dead: containerd kills its task, and publishes no event. With
+// a longer timeout containerd waits for the shim, and the task survives. Until then containerd does not answer.
+//
+// At its start containerd asks each shim whose bundle it finds for the pid of the task. If there is no answer within
+// io.containerd.timeout.shim.load, it runs the shim's program once more, as `shim delete`, and that runs `runc delete --force`. Then it
+// removes the bundle. Nothing was wrong with the task: its shim may have been stopped, or may not have got the processor for so long, as
+// on a machine that swaps. The shim itself lives on without a task, and its socket stays. While containerd runs, such a shim costs only
+// an answer: a task whose shim does not tell its state within io.containerd.timeout.task.state, 2 seconds, is not listed.
+//
+// The lab's other daemons have 2 minutes, because questions are asked on slow machines, too.
+//
+// Hint: kill -STOP a shim, then restart containerd. `containerd config dump` shows the timeouts.
+// Spec: https://github.com/containerd/containerd/blob/main/docs/man/containerd-config.toml.5.md#format
+// Kernel: https://man7.org/linux/man-pages/man7/signal.7.html, SIGSTOP and SIGCONT
+func TestTask_WhatIfAShimDoesNotAnswerWhenContainerdStarts(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What if a shim does not answer when containerd starts?")
+	defer q.Recover()
+	d := ctrd.Start(q)
+	d.EndShimsIfFailed()
+	ref := d.PullImage()
+	waits, impatient := q.ID(ctrd.ContainerID+"-waits"), q.ID(ctrd.ContainerID+"-impatient")
+	const defaultTimeout = 5 * time.Second
+
+	q.Control("with a timeout of 2 minutes: stop the shim for longer than 5 seconds while containerd starts. The task survives")
+	d.CreateContainer(ref, waits, "sleep", "3600")
+	task := d.StartTaskAndWait(waits)
+	shim := proc.Snapshot(q, task.Parent)
+	socket := d.ShimSocket(waits)
+	q.Fact("containerd's timeouts, in the lab", timeoutsOf(q))
+	d.Kill()
+	stopShim(q, shim)
+	continued := lab.Go(func() error { return continueAfter(shim, socket, defaultTimeout+time.Second) })
+	d.Start() // it answers when it has loaded the shim
+	assert.NilError(q, <-continued)
+	assert.Check(q, d.StartupTime > defaultTimeout, "containerd answers after %v, before the shim goes on", d.StartupTime)
+	assert.Check(q, task.Alive(), "the task's process has ended")
+	assert.Check(q, cmp.Equal(d.TaskStatus(waits).Status, containerd.Running))
+	assert.Check(q, cmp.Equal(d.TaskPID(waits), task.PID))
+	q.Fact("2 minutes: containerd answers later than after 5 s", d.StartupTime > defaultTimeout)
+	q.Fact("2 minutes: status of the task", d.TaskStatus(waits).Status)
+	q.Fact("2 minutes: the task's process is alive", task.Alive())
+	d.KillAndDeleteTask(waits)
+
+	q.Step("start containerd with its default timeouts, and stop the shim of a task: the task is not listed as running")
+	useDefaultTimeouts(q)
+	assert.NilError(q, d.Stop())
+	d.Start()
+	timeouts := timeoutsOf(q)
+	assert.Check(q, cmp.Equal(timeouts["io.containerd.timeout.shim.load"], defaultTimeout.String()), "default of the timeout shim.load")
+	q.Fact("containerd's timeouts, by default", timeouts)
+	d.CreateContainer(ref, impatient, "sleep", "3600")
+	task = d.StartTaskAndWait(impatient)
+	shim = proc.Snapshot(q, task.Parent)
+	socket = d.ShimSocket(impatient)
+	q.Cleanup(func() { _ = os.Remove(socket) }) // a shim that was killed leaves it, and the lab has to remove it
+	stopShim(q, shim)
+	table := d.Ctr("tasks", "ls").Stdout
+	assert.Check(q, !strings.Contains(table, "RUNNING"), "a task whose shim is stopped is listed as running:\n%s", table)
+	assert.Check(q, task.Alive(), "the task's process has ended")
+	q.Fact("the shim is stopped: tasks that ctr tasks ls lists", strings.Count(table, impatient))
+
+	q.Step("start containerd again while the shim is stopped: it kills the task's process and removes the bundle. The shim is the same")
+	logBefore := len(d.Log())
+	d.Kill()
+	d.Start()
+	proc.WaitFor(q, proc.Dead(task.Identity))
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		if file.Exists(d.Bundle(impatient)) {
+			return poll.Continue("the bundle %s still exists", d.Bundle(impatient))
+		}
+		return poll.Success()
+	})
+	assert.Check(q, shim.Alive(), "the shim has ended")
+	assert.Check(q, cmp.Equal(proc.Stat(q, shim.PID).State, "T"), "state of the shim")
+	check.NoCgroup(q, "/"+d.Namespace+"/"+impatient)
+	topics := ctrd.TaskTopics(ctrd.LoggedTopics(d.Log()[logBefore:], ctrd.Published))
+	assert.Check(q, cmp.Len(topics, 0), "events of tasks that containerd has published")
+	q.Fact("by default: the task's process is alive", task.Alive())
+	q.Fact("by default: the bundle exists", file.Exists(d.Bundle(impatient)))
+	q.Fact("by default: state of the shim", proc.Stat(q, shim.PID).State)
+	q.Fact("by default: events of the task", topics)
+	listed := strings.Fields(d.Ctr("tasks", "ls", "-q").Stdout)
+	assert.Check(q, !slices.Contains(listed, impatient), "the task is still listed")
+	assert.Check(q, cmp.Contains(strings.Fields(d.Ctr("containers", "ls", "-q").Stdout), impatient), "the container is gone")
+	q.Fact("by default: tasks, containers", [][]string{listed, strings.Fields(d.Ctr("containers", "ls", "-q").Stdout)})
+
+	q.Step("let the shim go on: it reaps the process that was killed, and listens on its socket, which no containerd uses")
+	sendSignal(q, shim, unix.SIGCONT)
+	proc.WaitFor(q, proc.Reaped(task.Identity))
+	assert.Check(q, proc.Listens(q, proc.Snapshot(q, shim.PID), socket), "the shim does not listen on %s", socket)
+	q.Fact("the shim goes on: listens on its socket", proc.Listens(q, proc.Snapshot(q, shim.PID), socket))
+
+	q.TearDown("kill the shim, which no containerd knows any more", func() {
+		q.KillProcess(shim)
+		d.RemoveFIFOs(impatient) // of ctr, which removes them when the task is deleted
+	})
+	q.Answer("With the default timeouts, containerd takes a shim that does not answer for 5 seconds for dead: it kills the task without an " +
+		"event, and the shim lives on. With a longer timeout containerd waits, and the task survives.")
+}
+
+// stopShim stops a shim, and waits until it has stopped.
+func stopShim(q *lab.Q, shim proc.Process) {
+	q.Helper()
+	q.TB.Cleanup(func() { _ = proc.End(shim.Identity, unix.SIGCONT) })
+	sendSignal(q, shim, unix.SIGSTOP)
+	proc.WaitFor(q, proc.IsInState(shim.PID, "T"))
+}
+
+// continueAfter lets a stopped shim go on when a containerd has waited for an answer for this long.
+func continueAfter(shim proc.Process, socket string, pause time.Duration) error {
+	defer func() { _ = proc.End(shim.Identity, unix.SIGCONT) }()
+	var asked time.Time
+	done := retry.Until(proc.Patience, func() bool {
+		if asked.IsZero() && proc.HasCaller(socket) {
+			asked = time.Now()
+		}
+		return !asked.IsZero() && time.Since(asked) > pause
+	})
+	if !done {
+		return fmt.Errorf("no containerd has connected to the shim's socket %s for %v", socket, pause)
+	}
+	return nil
+}
+
+// timeoutsOf returns the timeouts in the configuration of the question's containerd.
+func timeoutsOf(q *lab.Q) map[string]string {
+	q.Helper()
+	var c struct{ Timeouts map[string]string }
+	dump := q.Must("containerd", "--config", "containerd/config.toml", "config", "dump").Stdout
+	assert.NilError(q, toml.Unmarshal([]byte(dump), &c))
+	return c.Timeouts
+}
+
+// useDefaultTimeouts removes the timeouts from the configuration of the question's containerd.
+func useDefaultTimeouts(q *lab.Q) {
+	q.Helper()
+	name := filepath.Join(q.Dir, "containerd/config.toml")
+	before, rest, found := strings.Cut(file.Read(q, name), "[timeouts]")
+	assert.Assert(q, found, "%s has no table timeouts", name)
+	if _, after, more := strings.Cut(rest, "\n["); more {
+		before += "[" + after + "\n"
+	}
+	assert.NilError(q, os.WriteFile(name, []byte(before), 0o644))
+	q.LogCommand("sed -i '/^\\[timeouts/,/^$/d' containerd/config.toml")
 }

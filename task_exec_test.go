@@ -5,6 +5,7 @@ package cdblab
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -29,6 +30,10 @@ import (
 // pid 1, which is seldom prepared for it: a program that never waits for children keeps zombies. When pid 1 dies the
 // kernel kills all that is left in the pid namespace, execs as well. Where there is no such namespace the kernel kills
 // nothing: so the shim has runc kill all that is in the cgroup.
+//
+// `ctr tasks kill --all` does not reach execs and orphans, though its help says so. The shim passes --all on to `runc kill`, which
+// ignores it since 1.2.0: each signal goes to the container's first process. Only KILL goes to all, with and without --all, where the
+// container has no pid namespace of its own.
 //
 // Hint: field 4 of /proc/PID/stat, from outside; leave an orphan with `ctr tasks exec … sh -c 'sleep 3602 &'`.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/runtime-v2.md#containerd-shim-runc-v2-as-sub-reaper
@@ -110,6 +115,33 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	assert.Check(q, proc.OrphanReaper(q) != taskWithoutPIDNS.Parent)
 	q.Fact("the orphans' parent", first.Parent)
 	q.Fact("the shim", taskWithoutPIDNS.Parent)
+
+	q.Step("send STOP by `ctr tasks kill`, without and with --all: the shim passes --all on, but runc signals the first process only")
+	processes := []proc.Process{taskWithoutPIDNS, first, second}
+	for _, options := range [][]string{nil, {"--all"}} {
+		// runc before 1.2 signals all processes of the cgroup with --all. The option is obsolete since then.
+		all := runc.IsRunc(q) && q.UnderTest("runc").Precedes("1.2.0-rc.1") && len(options) > 0
+		before := len(recorder.Calls(q))
+		d.Ctr(slices.Concat([]string{"tasks", "kill"}, options, []string{"-s", "SIGSTOP", idWithoutPIDNS})...)
+		calls := recorder.Calls(q)[before:]
+		assert.Assert(q, cmp.DeepEqual(runc.Commands(calls), []string{"kill"}), "commands with which the shim called runc")
+		assert.Check(q, cmp.Equal(slices.Contains(calls[0].Args, "--all"), len(options) > 0), "the shim's call: %v", calls[0].Args)
+		received := []bool{}
+		for i, p := range processes {
+			if i == 0 || all {
+				proc.WaitFor(q, proc.IsInState(p.PID, "T"))
+			}
+			// A process that has got the signal is stopped, or the signal is still pending.
+			pending := proc.Bits(q, p.PID, "ShdPnd").Signal(unix.SIGSTOP)
+			received = append(received, pending || proc.Stat(q, p.PID).State == "T")
+		}
+		assert.Check(q, cmp.DeepEqual(received, []bool{true, all, all}), "processes that received STOP by ctr tasks kill %v", options)
+		command := strings.TrimSpace("ctr tasks kill " + strings.Join(options, " "))
+		q.Fact(command+": the shim calls runc", calls[0])
+		q.Fact(command+": first process and orphans received STOP", received)
+		d.Ctr(slices.Concat([]string{"tasks", "kill"}, options, []string{"-s", "SIGCONT", idWithoutPIDNS})...)
+		proc.WaitFor(q, proc.IsInState(taskWithoutPIDNS.PID, "S"))
+	}
 
 	q.Step("kill an orphan of the shim: the shim waits for its children, and no zombie stays")
 	q.KillProcess(first)

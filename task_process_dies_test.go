@@ -183,22 +183,27 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 	m.waitForMonitor()
 	onFailure := rows[6]
 	m.repeatLostRestart(onFailure)
-	for _, r := range rows {
+	unlabelled, always := rows[0], rows[2]
+	for _, r := range rows[1:] {
 		if r.restarted {
 			m.assertRestarted(r)
 		}
-		status := d.TaskStatus(r.id)
-		want := map[bool]containerd.ProcessStatus{true: containerd.Running, false: containerd.Stopped}[r.restarted]
-		assert.Check(q, cmp.Equal(status.Status, want), "the task of policy %s", r.name)
-		if !r.restarted {
-			assert.Check(q, cmp.Equal(status.ExitStatus, uint32(r.exit)), "exit status of the task of policy %s", r.name)
-		}
-		if r.labels == "" {
-			q.Fact("container without labels: task", status.Status)
-		} else {
-			q.Fact("policy "+r.name+": task", status.Status)
-		}
+		q.Fact("policy "+r.name+": task", m.statusAfterEnd(r))
 	}
+
+	q.Control("a container without labels: its task has ended at the same time, and the monitor starts no other one")
+	q.Fact("container without labels: task", m.statusAfterEnd(unlabelled))
+
+	q.Control("remove the label from the container of the policy always, and end its task again: now the monitor starts no other one")
+	now := m.waitForTask(always.id, always.first)
+	d.Ctr("containers", "label", always.id, restartLabels+"status=")
+	m.waitForMonitor() // it may have read the old label
+	m.signal(always.id, unix.SIGKILL)
+	proc.WaitFor(q, proc.Dead(now.Identity))
+	m.waitForMonitor()
+	withoutLabel := d.TaskStatus(always.id).Status
+	assert.Check(q, cmp.Equal(withoutLabel, containerd.Stopped), "the task of the policy always, without the label status")
+	q.Fact("policy always, without the label status: task", withoutLabel)
 
 	q.Step("create labelled containers, and start no task: the policies always and unless-stopped start one, and on-failure does not")
 	policies := []string{"always", "unless-stopped", "on-failure"}
@@ -230,8 +235,8 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 	q.Fact("task that was killed while containerd was down: restarted", m.sentinelNow.Alive())
 
 	q.Step("look at the tasks that were explicitly stopped: that of the policy always runs, and that of unless-stopped does not")
-	always, unlessStopped := rows[3], rows[4]
-	m.waitForTask(always.id, always.first)
+	alwaysStopped, unlessStopped := rows[3], rows[4]
+	m.waitForTask(alwaysStopped.id, alwaysStopped.first)
 	listed := d.Ctr("tasks", "ls").Stdout
 	isRunning := func(r *restartRow) bool {
 		return slices.ContainsFunc(strings.Split(listed, "\n"), func(line string) bool {
@@ -239,9 +244,9 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 			return len(f) == 3 && f[0] == r.id && f[2] == "RUNNING"
 		})
 	}
-	assert.Check(q, isRunning(always), "the task of the policy %s is not running after a restart of containerd", always.name)
+	assert.Check(q, isRunning(alwaysStopped), "the task of the policy %s is not running after a restart of containerd", alwaysStopped.name)
 	assert.Check(q, !isRunning(unlessStopped), "the task of the policy %s is running after a restart of containerd", unlessStopped.name)
-	q.Fact("policy always, explicitly stopped: running after a restart of containerd", isRunning(always))
+	q.Fact("policy always, explicitly stopped: running after a restart of containerd", isRunning(alwaysStopped))
 	q.Fact("policy unless-stopped, explicitly stopped: running after a restart of containerd", isRunning(unlessStopped))
 
 	q.Answer("containerd's restart monitor restarts a task, if its container has the label containerd.io/restart.status=running and its " +
@@ -388,6 +393,18 @@ func (m *monitoredTasks) repeatLostRestart(onFailure *restartRow) {
 		proc.WaitFor(q, proc.Dead(onFailure.first.Identity))
 		m.waitForMonitor()
 	}
+}
+
+// statusAfterEnd asserts that the task of a row has the status that it has to have after the end of the first one, and returns it.
+func (m *monitoredTasks) statusAfterEnd(r *restartRow) containerd.ProcessStatus {
+	m.q.Helper()
+	status := m.d.TaskStatus(r.id)
+	want := map[bool]containerd.ProcessStatus{true: containerd.Running, false: containerd.Stopped}[r.restarted]
+	assert.Check(m.q, cmp.Equal(status.Status, want), "the task of policy %s", r.name)
+	if !r.restarted {
+		assert.Check(m.q, cmp.Equal(status.ExitStatus, uint32(r.exit)), "exit status of the task of policy %s", r.name)
+	}
+	return status.Status
 }
 
 // assertRestarted asserts that the container has a new task, with another process and shim and the same snapshot.

@@ -4,10 +4,7 @@ package cdblab
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,11 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
-	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
-	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/pipe"
 	"cdblab/helpers/proc"
@@ -50,17 +45,17 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	q.Step("start a task with --tty on a terminal of 31 rows and 91 columns: the program has its own terminal of this size")
 	d.CreateContainerWith([]string{"--tty"}, ref, id, "sh", "-c", script)
 	terminal, slave := runc.NewTerminal(q)
-	setSize(q, terminal, 31, 91)
+	terminal.SetSize(31, 91)
 	ctr := q.StartOnTerminal(slave, "ctr", "-n", d.Namespace, "tasks", "start", "--fifo-dir", d.FifoDir, id)
 	terminal.ReadUntil("ready")
 	init := proc.Snapshot(q, d.TaskPID(id))
 	shim := proc.Snapshot(q, init.Parent)
-	proc.WaitFor(q, hasTerminalSize(init, "31 91", 0))
+	proc.WaitFor(q, proc.HasTerminalSize(init.PID, "31 91", 0))
 	devpts := check.StatInRoot(q, init.PID, "/dev/pts").Dev
 	assert.Check(q, cmp.DeepEqual(init.FDs, map[int]string{0: "/dev/pts/0", 1: "/dev/pts/0", 2: "/dev/pts/0"}), "descriptors of the program")
-	assert.Check(q, cmp.Equal(ttyNumber(q, init.PID), "136:0"), "controlling terminal of the program (tty_nr)")
+	assert.Check(q, cmp.Equal(proc.TTYNumber(q, init.PID), "136:0"), "controlling terminal of the program (tty_nr)")
 	q.Fact("the program: descriptors", init.FDs)
-	q.Fact("the program: device number of its controlling terminal", ttyNumber(q, init.PID))
+	q.Fact("the program: device number of its controlling terminal", proc.TTYNumber(q, init.PID))
 
 	q.Step("look for the master of this terminal: the shim has it, and neither ctr nor containerd")
 	recordMasters(q, "shim", shim.PID, devpts, "0")
@@ -81,10 +76,10 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	terminal.ReadUntil("42")
 
 	q.Step("change the size of ctr's terminal: ctr calls containerd, and the program receives SIGWINCH and reads the new size")
-	setSize(q, terminal, 32, 92)
-	proc.WaitFor(q, hasTerminalSize(init, "32 92", ctr.PID()))
+	terminal.SetSize(32, 92)
+	proc.WaitFor(q, proc.HasTerminalSize(init.PID, "32 92", ctr.PID()))
 	terminal.ReadUntil("32 92")
-	q.Fact("size after the change, by TIOCGWINSZ", terminalSize(init))
+	q.Fact("size after the change, by TIOCGWINSZ", proc.TerminalSize(init.PID))
 
 	q.Step("kill ctr and close its terminal: the task keeps its own terminal, and its program runs on")
 	ctr.Signal(unix.SIGKILL)
@@ -92,15 +87,15 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	terminal.HangUp()
 	assert.NilError(q, slave.Close())
 	assert.Check(q, proc.Snapshot(q, init.PID).Same(init.Identity), "the task's process has ended with ctr")
-	assert.Check(q, cmp.DeepEqual(mastersOf(q, shim.PID, devpts), []string{"0"}), "masters of the shim, after the end of ctr")
-	assert.Check(q, cmp.Equal(ttyNumber(q, init.PID), "136:0"), "controlling terminal of the program, after the end of ctr")
-	q.Fact("after the end of ctr: device number of the controlling terminal", ttyNumber(q, init.PID))
+	assert.Check(q, cmp.DeepEqual(proc.Masters(q, shim.PID, devpts), []string{"0"}), "masters of the shim, after the end of ctr")
+	assert.Check(q, cmp.Equal(proc.TTYNumber(q, init.PID), "136:0"), "controlling terminal of the program, after the end of ctr")
+	q.Fact("after the end of ctr: device number of the controlling terminal", proc.TTYNumber(q, init.PID))
 	q.Fact("after the end of ctr: status", d.TaskStatus(id).Status)
 
 	q.Step("change the size by the Go client, which has no terminal: what the program writes now waits in the FIFO")
 	q.LogCommand("# Go client: task.Resize(ctx, 93, 33)")
 	assert.NilError(q, d.Task(id).Resize(context.Background(), 93, 33))
-	assert.Check(q, cmp.Equal(terminalSize(init), "33 93"), "size after Resize")
+	assert.Check(q, cmp.Equal(proc.TerminalSize(init.PID), "33 93"), "size after Resize")
 	unread := pipe.OpenReader(q, fifos[1])
 	proc.WaitFor(q, pipe.HasText(unread, "33 93\r\n"))
 	waiting, err := pipe.Peek(unread)
@@ -110,15 +105,15 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 
 	q.Step("attach another ctr, on a terminal of 41 rows and 101 columns: it prints what has waited, and its terminal gives the size")
 	terminal, slave = runc.NewTerminal(q)
-	setSize(q, terminal, 41, 101)
+	terminal.SetSize(41, 101)
 	ctr = q.StartOnTerminal(slave, "ctr", "-n", d.Namespace, "tasks", "attach", id)
 	waited := terminal.ReadUntil("33 93")
-	proc.WaitFor(q, hasTerminalSize(init, "41 101", 0))
+	proc.WaitFor(q, proc.HasTerminalSize(init.PID, "41 101", 0))
 	terminal.ReadUntil("41 101")
 	terminal.Type("echo $((6*9))\r")
 	terminal.ReadUntil("54")
 	q.Fact("attached: what has waited", strconv.Quote(waited[strings.LastIndex(waited, "\n")+1:]))
-	q.Fact("attached: size", terminalSize(init))
+	q.Fact("attached: size", proc.TerminalSize(init.PID))
 
 	q.Step("end this client, and call CloseIO: the shim closes the master, and the kernel sends SIGHUP to the program")
 	ctr.Signal(unix.SIGKILL)
@@ -129,7 +124,7 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	proc.WaitFor(q, d.TaskStopped(id))
 	status := d.TaskStatus(id).ExitStatus
 	assert.Check(q, cmp.Equal(status, uint32(8)), "exit status of the program, which exits with 8 on SIGHUP")
-	assert.Check(q, cmp.Len(mastersOf(q, shim.PID, devpts), 0), "masters of the shim after CloseIO")
+	assert.Check(q, cmp.Len(proc.Masters(q, shim.PID, devpts), 0), "masters of the shim after CloseIO")
 	q.Fact("CloseIO: exit status of a program that exits with 8 on SIGHUP", status)
 	d.DeleteTask(id)
 
@@ -137,13 +132,13 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	plain := q.ID(ctrd.ContainerID + "-plain")
 	d.CreateContainer(ref, plain, "sleep", "3600")
 	plainInit := d.StartTaskAndWait(plain)
-	assert.Check(q, cmp.Equal(ttyNumber(q, plainInit.PID), "0:0"), "controlling terminal without --tty")
+	assert.Check(q, cmp.Equal(proc.TTYNumber(q, plainInit.PID), "0:0"), "controlling terminal without --tty")
 	devpts = check.StatInRoot(q, plainInit.PID, "/dev/pts").Dev
-	assert.Check(q, cmp.Len(mastersOf(q, plainInit.Parent, devpts), 0), "masters of the shim without --tty")
+	assert.Check(q, cmp.Len(proc.Masters(q, plainInit.Parent, devpts), 0), "masters of the shim without --tty")
 	fifos, err = filepath.Glob(filepath.Join(d.FifoDir, "*", plain+"-std*"))
 	assert.NilError(q, err)
 	assert.Check(q, cmp.Len(fifos, 3), "FIFOs without --tty")
-	q.Fact("without --tty: device number of the controlling terminal", ttyNumber(q, plainInit.PID))
+	q.Fact("without --tty: device number of the controlling terminal", proc.TTYNumber(q, plainInit.PID))
 	q.Fact("without --tty: FIFOs", len(fifos))
 	d.KillAndDeleteTask(plain)
 
@@ -151,75 +146,14 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 		"end, and another one may attach. A new size reaches the program by a call to containerd.")
 }
 
-// setSize sets the size of a client's terminal.
-func setSize(q *lab.Q, t *runc.Terminal, rows, columns uint16) {
-	q.Helper()
-	assert.NilError(q, unix.IoctlSetWinsize(t.FD, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}))
-}
-
-// terminalSize returns the size of the terminal that a program has as its stdin, "rows columns", or an error in words.
-func terminalSize(p proc.Process) string {
-	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/0", p.PID), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		return err.Error()
-	}
-	defer f.Close()
-	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	if err != nil {
-		return err.Error()
-	}
-	return fmt.Sprint(size.Row, " ", size.Col)
-}
-
-// hasTerminalSize returns a check that succeeds when a program's terminal has this size. The kernel sends SIGWINCH to a client whose own
-// terminal has a new size. A client that did not listen yet gets the signal again, once in a while.
-func hasTerminalSize(p proc.Process, want string, client proc.PID) poll.Check {
-	looks := 0
-	return func(poll.LogT) poll.Result {
-		got := terminalSize(p)
-		if got == want {
-			return poll.Success()
-		}
-		if looks++; client != 0 && looks%100 == 0 {
-			_ = unix.Kill(int(client), unix.SIGWINCH)
-		}
-		return poll.Continue("the program's terminal has the size %s, not yet %s", got, want)
-	}
-}
-
-// ttyNumber returns the device number of a process's controlling terminal, or 0:0.
-func ttyNumber(q *lab.Q, pid proc.PID) string {
-	q.Helper()
-	tty := uint64(proc.Stat(q, pid).TTY)
-	return fmt.Sprintf("%d:%d", unix.Major(tty), unix.Minor(tty))
-}
-
 // recordMasters asserts of which terminals in the task's devpts a process has the master, by their numbers.
 func recordMasters(q *lab.Q, name string, pid proc.PID, devpts uint64, want ...string) {
-	masters := mastersOf(q, pid, devpts)
+	masters := proc.Masters(q, pid, devpts)
+	want = append([]string{}, want...) // not nil
 	assert.Check(q, cmp.DeepEqual(masters, want), "numbers of the terminals in the task's devpts of which %s has the master", name)
 	terminals := []string{} // as the program names them
 	for _, number := range masters {
 		terminals = append(terminals, "/dev/pts/"+number)
 	}
 	q.Fact(name+": holds the master of", terminals)
-}
-
-// mastersOf returns the numbers of the pseudo terminals of which a process has the master, and which are in this devpts: the file system of
-// a container's terminals, named by its device number. The kernel shows the number of the terminal in /proc/PID/fdinfo.
-func mastersOf(q *lab.Q, pid proc.PID, devpts uint64) []string {
-	q.Helper()
-	var numbers []string
-	for fd := range proc.Snapshot(q, pid).FDs {
-		var stat unix.Stat_t
-		if unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), &stat) != nil || stat.Dev != devpts {
-			continue // it may be closed by now
-		}
-		info, _ := file.TryRead(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
-		if _, number, found := strings.Cut(info, "tty-index:"); found {
-			numbers = append(numbers, strings.Fields(number)[0])
-		}
-	}
-	slices.Sort(numbers)
-	return numbers
 }

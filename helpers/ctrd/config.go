@@ -5,6 +5,7 @@ package ctrd
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"text/template"
 )
 
@@ -83,3 +84,6 @@ func newSettings(dir string, f features) (settings, error) {
 	}
 	return s, nil
 }
+
+// DisabledPlugins returns the plugins that a private containerd does not load, for a question that writes a configuration of its own.
+func DisabledPlugins() []string { return slices.Clone(disabledPlugins) }

@@ -70,5 +70,5 @@ func TestEarlier_SkipsWhatIsNotBuilt(t *testing.T) {
 
 	t.Setenv(howto.Env, "/opt/cdblab/cdblab")
 	_, err := r.Tools()[0].FindEarlier(".", r.Version)
-	assert.Check(t, cmp.Contains(notBuilt(err), "in a checkout of the lab"))
+	assert.Check(t, cmp.Contains(notBuilt(err), "unpack the tarball again"))
 }

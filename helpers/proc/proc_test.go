@@ -4,6 +4,7 @@ package proc
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -207,4 +208,20 @@ func TestDescriptorKinds_OfThisProcess(t *testing.T) {
 		assert.NilError(t, end[1].Close())
 	}
 	assert.Check(t, HasNoMoreDescriptors(Self(t).PID, before, 0)(t).Done(), "closed, and still open: %v", DescriptorKinds(t, Self(t).PID))
+}
+
+func TestHasCaller_UntilTheConnectionIsAccepted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	assert.NilError(t, err)
+	defer l.Close()
+	assert.Check(t, !HasCaller(path), "no process has connected")
+	caller, err := net.Dial("unix", path)
+	assert.NilError(t, err)
+	defer caller.Close()
+	assert.Check(t, HasCaller(path), "a process has connected")
+	accepted, err := l.Accept()
+	assert.NilError(t, err)
+	defer accepted.Close()
+	assert.Check(t, !HasCaller(path), "the connection is accepted")
 }

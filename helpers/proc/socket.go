@@ -55,3 +55,16 @@ func listeners(tb testing.TB, path string) (inodes []string) {
 	}
 	return inodes
 }
+
+// HasCaller reports whether a process has connected to the unix socket of this path, and the connection is not accepted yet. The kernel
+// shows such a connection without an inode (proc_net_unix(5)).
+func HasCaller(path string) bool {
+	data, _ := os.ReadFile("/proc/net/unix")
+	for line := range strings.Lines(string(data)) {
+		const inode, name = 6, 7
+		if f := strings.Fields(line); len(f) == 8 && f[name] == path && f[inode] == "0" {
+			return true
+		}
+	}
+	return false
+}

@@ -113,6 +113,12 @@ func receiveFD(q *lab.Q, conn *net.UnixConn) (message string, fd int) {
 	return string(data[:dataLen]), fds[0]
 }
 
+// SetSize sets the size of the terminal.
+func (t *Terminal) SetSize(rows, columns uint16) {
+	t.q.Helper()
+	assert.NilError(t.q, unix.IoctlSetWinsize(t.FD, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}))
+}
+
 // Type types keys at the terminal.
 func (t *Terminal) Type(keys string) {
 	t.q.Helper()

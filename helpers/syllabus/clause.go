@@ -15,6 +15,7 @@ func Clauses(markdown string, words ...string) []string {
 	for line := range strings.SplitSeq(markdown, "\n") {
 		text := withoutMarkup(line)
 		if strings.HasPrefix(line, "#") {
+			line = closing.ReplaceAllString(line, "")
 			heading = text
 		} else if slices.ContainsFunc(words, func(word string) bool { return strings.Contains(text, word) }) {
 			out = append(out, heading+": "+text)
@@ -40,6 +41,9 @@ func withoutMarkup(line string) string {
 	return strings.TrimSpace(strings.NewReplacer("`", "", "**", "").Replace(line))
 }
 
+// closing matches the end of a heading as in "## Modes ##", which is no part of its text.
+var closing = regexp.MustCompile(` #+ *$`)
+
 // Anchors returns what a link to a heading of a page of Markdown has after the #: the names that GitHub makes of the headings, and those
 // of <a name="…">.
 func Anchors(markdown string) []string {
@@ -49,6 +53,7 @@ func Anchors(markdown string) []string {
 			out = append(out, name[1])
 		}
 		if strings.HasPrefix(line, "#") {
+			line = closing.ReplaceAllString(line, "")
 			name := strings.ReplaceAll(strings.ToLower(emphasis.ReplaceAllString(withoutMarkup(line), "$1$2")), " ", "-")
 			out = append(out, notInAnchor.ReplaceAllString(name, ""))
 		}

@@ -104,8 +104,8 @@ func TestClauseTable_ListsTheQuestionsOfEachClause(t *testing.T) {
 }
 
 func TestAnchors_AreThoseOfGitHub(t *testing.T) {
-	const page = "# <a name=\"lifecycle\" />The `life` cycle\ntext\n## shim/engine, [A link](#x): it's _for_ 1_2\n"
-	assert.DeepEqual(t, Anchors(page), []string{"lifecycle", "the-life-cycle", "shimengine-a-link-its-for-1_2"})
+	const page = "# <a name=\"lifecycle\" />The `life` cycle\ntext\n## shim/engine, [A link](#x): it's _for_ 1_2\n## The modes ##\n"
+	assert.DeepEqual(t, Anchors(page), []string{"lifecycle", "the-life-cycle", "shimengine-a-link-its-for-1_2", "the-modes"})
 }
 
 // Read finds the fields in calls of q.Covers, and in the tables and functions that the question uses.
