@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -176,10 +177,16 @@ func withDirsOfHost(questionDir string) func(*specs.Spec) {
 // assertSameMountTypes asserts that the mounts of a container in a user namespace have the types that they have without it.
 func assertSameMountTypes(q *lab.Q, mapped, plain proc.Process) {
 	q.Helper()
+	paths := []string{"/proc", "/dev", "/sys", "/sys/fs/cgroup", "/mapped", "/hosts"}
+	for _, path := range check.MountPoints(plain) {
+		if strings.HasPrefix(path, "/sys/fs/cgroup/") { // v1: a hierarchy
+			paths = append(paths, path)
+		}
+	}
 	types := map[string][]string{}
 	for _, p := range []proc.Process{mapped, plain} {
 		mounts := check.Mounts(q, p)
-		for _, path := range []string{"/proc", "/dev", "/sys", "/sys/fs/cgroup", "/mapped", "/hosts"} {
+		for _, path := range paths {
 			types[path] = append(types[path], check.TopMount(q, mounts, path).FSType)
 		}
 	}

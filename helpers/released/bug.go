@@ -41,8 +41,11 @@ const (
 	Environment   Det = "E" // it takes an environment that the lab does not make, such as SELinux or a containerd in a user namespace
 )
 
-// NeedsV2 is the need of a bug that shows only where cgroup v2 has all controllers.
-const NeedsV2 = "cgroup v2"
+// What a bug may need: that cgroup v2 has all controllers, or that v1 has some.
+const (
+	NeedsV2 = "cgroup v2"
+	NeedsV1 = "cgroup v1"
+)
 
 // Read reads the table. An error names the bug and the key.
 func Read(in io.Reader) ([]Bug, error) {
@@ -80,8 +83,8 @@ func (b *Bug) check() error {
 	if len(b.Refs) == 0 {
 		return fmt.Errorf("the key refs is missing")
 	}
-	if b.Needs != "" && b.Needs != NeedsV2 {
-		return fmt.Errorf("needs is %q, expected %q or nothing", b.Needs, NeedsV2)
+	if b.Needs != "" && b.Needs != NeedsV2 && b.Needs != NeedsV1 {
+		return fmt.Errorf("needs is %q, expected %q, %q or nothing", b.Needs, NeedsV2, NeedsV1)
 	}
 	if b.Unnoticed != "" {
 		return nil

@@ -52,6 +52,8 @@ func Check(ctx context.Context, bugs []Bug, cgroupV2 bool, run Runner, progress 
 			row.Verdict, row.Why = Unnoticed, b.Unnoticed
 		case b.Needs == NeedsV2 && !cgroupV2:
 			row.Verdict, row.Why = NotShown, "it needs cgroup v2: WHERE=vm has it"
+		case b.Needs == NeedsV1 && cgroupV2:
+			row.Verdict, row.Why = NotShown, "it needs cgroup v1: CGROUP=v1 WHERE=vm has it"
 		default:
 			row.Verdict, row.Why = check(ctx, b, run)
 		}
