@@ -380,9 +380,9 @@ func TestLifecycle_WhatCanAProgramReachThroughAnOpenDirectory(t *testing.T) {
 		waiting.Delete()
 		c.KillAndDelete(init)
 	})
-	q.Answer("Each file of the host. With /proc/self/fd/N as its working directory the program begins in the open directory, and `..` leads " +
-		"from there to the host's root. runc up to 1.1.11 left /sys/fs/cgroup open. Later releases leave no directory of the host open, and " +
-		"refuse a working directory outside of the container's root.")
+	q.Answer("Through an open directory of the host, a program can reach each file of the host: with /proc/self/fd/N as its working directory " +
+		"it begins there, and `..` leads to the host's root. runc up to 1.1.11 left /sys/fs/cgroup open. Later releases leave no directory of " +
+		"the host open, and refuse a working directory outside of the container's root.")
 }
 
 // escape tries to begin a program in a directory of the host.

@@ -261,7 +261,7 @@ func TestLifecycle_WhatDoesNoPivotLeave(t *testing.T) {
 		}
 		c := runc.Variant(q, b, row.name, bundle.WithCapability("CAP_SYS_ADMIN"))
 		sh := c.UseShell()
-		q.Step("create %s: the program's root is the rootfs, and it sees no mount of the host", row.flag)
+		q.Step("%s: the program's root is the rootfs, and it sees no mount of the host", strings.TrimSpace("create "+row.flag))
 		c.Must("create", strings.Fields(row.flag)...)
 		pid := c.PID()
 		c.Start()
@@ -273,7 +273,7 @@ func TestLifecycle_WhatDoesNoPivotLeave(t *testing.T) {
 		seen[row.name] = check.MountPoints(p)
 		q.Fact(row.name+": mounts that the program sees", len(seen[row.name]))
 
-		q.Step("enter the mount namespace %s: / is the rootfs, and the file of the host is not there", row.flag)
+		q.Step("enter the mount namespace: / is the rootfs, and the file of the host is not there")
 		covered := enterRoot(q, pid, onHost)
 		assert.Check(q, cmp.Equal(covered.inode, rootfs), "%s: / of a process that enters is not the rootfs", row.name)
 		assert.Check(q, cmp.Equal(covered.text, ""), "%s: the file that such a process reads", row.name)

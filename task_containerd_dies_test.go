@@ -149,7 +149,8 @@ func TestTask_WhatSurvivesWhenContainerdDies(t *testing.T) {
 // io.containerd.timeout.shim.load, it runs the shim's program once more, as `shim delete`, and that runs `runc delete --force`. Then it
 // removes the bundle. Nothing was wrong with the task: its shim may have been stopped, or may not have got the processor for so long, as
 // on a machine that swaps. The shim itself lives on without a task, and its socket stays. While containerd runs, such a shim costs only
-// an answer: a task whose shim does not tell its state within io.containerd.timeout.task.state, 2 seconds, is not listed.
+// an answer: a task whose shim does not tell its state within io.containerd.timeout.task.state, 2 seconds, is not listed. containerd 2.0
+// lists it with the status UNKNOWN.
 //
 // The lab's other daemons have 2 minutes, because questions are asked on slow machines, too.
 //
