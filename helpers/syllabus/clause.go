@@ -15,7 +15,6 @@ func Clauses(markdown string, words ...string) []string {
 	for line := range strings.SplitSeq(markdown, "\n") {
 		text := withoutMarkup(line)
 		if strings.HasPrefix(line, "#") {
-			line = closing.ReplaceAllString(line, "")
 			heading = text
 		} else if slices.ContainsFunc(words, func(word string) bool { return strings.Contains(text, word) }) {
 			out = append(out, heading+": "+text)
