@@ -194,16 +194,9 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 	q.Control("a container without labels: its task has ended at the same time, and the monitor starts no other one")
 	q.Fact("container without labels: task", m.statusAfterEnd(unlabelled))
 
-	q.Control("remove the label from the container of the policy always, and end its task again: now the monitor starts no other one")
-	now := m.waitForTask(always.id, always.first)
+	q.Step("remove the label from the container of the policy always, whose task runs")
+	labelled := m.waitForTask(always.id, always.first)
 	d.Ctr("containers", "label", always.id, restartLabels+"status=")
-	m.waitForMonitor() // it may have read the old label
-	m.signal(always.id, unix.SIGKILL)
-	proc.WaitFor(q, proc.Dead(now.Identity))
-	m.waitForMonitor()
-	withoutLabel := d.TaskStatus(always.id).Status
-	assert.Check(q, cmp.Equal(withoutLabel, containerd.Stopped), "the task of the policy always, without the label status")
-	q.Fact("policy always, without the label status: task", withoutLabel)
 
 	q.Step("create labelled containers, and start no task: the policies always and unless-stopped start one, and on-failure does not")
 	policies := []string{"always", "unless-stopped", "on-failure"}
@@ -225,7 +218,9 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 		q.Fact("container that had no task, policy "+policy+": the monitor starts one", err == nil)
 	}
 
-	q.Step("kill containerd and a task, and start containerd: the monitor restarts the task")
+	q.Step("end the task whose container has lost its label, kill containerd and a task, and start containerd: the monitor restarts the task")
+	m.signal(always.id, unix.SIGKILL)
+	proc.WaitFor(q, proc.Dead(labelled.Identity))
 	d.Kill()
 	q.KillProcess(m.sentinelNow)
 	proc.WaitFor(q, proc.Dead(m.sentinelNow.Identity))
@@ -248,6 +243,10 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 	assert.Check(q, !isRunning(unlessStopped), "the task of the policy %s is running after a restart of containerd", unlessStopped.name)
 	q.Fact("policy always, explicitly stopped: running after a restart of containerd", isRunning(alwaysStopped))
 	q.Fact("policy unless-stopped, explicitly stopped: running after a restart of containerd", isRunning(unlessStopped))
+
+	q.Control("the container that has lost its label, with the policy always: no new task runs")
+	assert.Check(q, !isRunning(always), "the task of the policy always is running, and its container has no label status")
+	q.Fact("policy always, without the label status: running after its end", isRunning(always))
 
 	q.Answer("containerd's restart monitor restarts a task, if its container has the label containerd.io/restart.status=running and its " +
 		"policy agrees. The container and its snapshot stay the same, and get a new task. While containerd is down, no task is restarted.")
