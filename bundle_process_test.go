@@ -22,6 +22,7 @@ import (
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
+	"cdblab/helpers/seccomp"
 )
 
 // Each field of process becomes an attribute of the container's process, and /proc/PID shows nearly all of them.
@@ -554,8 +555,66 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 		q.Fact("with "+row.capability, fmt.Sprintf("%s: exit code %d", row.act, r.Code))
 	}
 
+	q.Run("execute", func(q *lab.Q) { executeByCapability(q, b) })
+
 	q.Answer("The container's root may do what the capabilities of its bounding set allow; with noNewPrivileges, those of " +
 		"its permitted set. An act that needs another capability fails, although the user is root.")
+}
+
+// executeByCapability starts a program that its user may not execute by its mode: others may, its owner may not. With CAP_DAC_OVERRIDE,
+// the kernel lets its owner execute it. runc asks the kernel before, by faccessat2(2), and has to ask in another way where this call is
+// missing: before Linux 5.8, and below an old seccomp filter.
+func executeByCapability(q *lab.Q, b *bundle.Bundle) {
+	const owner, dir = 1000, "owned"
+	program, err := os.ReadFile(b.Rootfs("bin", "busybox"))
+	assert.NilError(q, err)
+	assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
+	path := b.Rootfs(dir, "sleep")
+	assert.NilError(q, os.WriteFile(path, program, 0o600))
+	assert.NilError(q, os.Chown(path, owner, 0))
+	assert.NilError(q, os.Chmod(path, 0o611))
+	q.LogCommand("mkdir bundle/rootfs/%[1]s; cp bundle/rootfs/bin/busybox bundle/rootfs/%[1]s/sleep; chown %[2]d bundle/rootfs/%[1]s/sleep; "+
+		"chmod 0611 bundle/rootfs/%[1]s/sleep", dir, owner)
+	variant := func(name string, capabilities []string, edits ...func(*specs.Spec)) *runc.Container {
+		return runc.Variant(q, b, name, append([]func(*specs.Spec){bundle.Args("/"+dir+"/sleep", "3600"), func(s *specs.Spec) {
+			s.Process.User.UID, s.Process.NoNewPrivileges = owner, false
+			s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: capabilities, Permitted: capabilities, Effective: capabilities}
+		}}, edits...)...)
+	}
+	withoutFaccessat2 := func(s *specs.Spec) {
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccomp.NativeArch(),
+			Syscalls: []specs.LinuxSyscall{{Names: []string{"faccessat2"}, Action: specs.ActErrno, ErrnoRet: new(uint(unix.ENOSYS))}}}
+	}
+	override := []string{"CAP_DAC_OVERRIDE"}
+
+	q.Step("another user than root, with CAP_DAC_OVERRIDE, executes its program of the mode 0611: the mode forbids it, the capability allows it")
+	for _, row := range []struct {
+		name, kernel string
+		edits        []func(*specs.Spec)
+	}{
+		{"asked", "this kernel", nil},
+		{"asked-otherwise", "a kernel without faccessat2(2)", []func(*specs.Spec){withoutFaccessat2}},
+	} {
+		c := variant(row.name, override, row.edits...)
+		created := c.Try("create")
+		assert.Check(q, cmp.Equal(created.Code, 0), "%s: create with a program that CAP_DAC_OVERRIDE lets its user execute:\n%s", row.kernel, created)
+		if created.Code != 0 {
+			continue
+		}
+		c.Start()
+		pid := c.PID()
+		proc.WaitFor(q, proc.Runs(pid, "sleep"))
+		p := proc.Snapshot(q, pid)
+		assert.Check(q, cmp.Equal(p.Exe, "/"+dir+"/sleep"), "%s: the program that runs", row.kernel)
+		uid := proc.IDs(q, pid, "Uid")[1]
+		assert.Check(q, cmp.Equal(uid, strconv.Itoa(owner)), "%s: user of the program", row.kernel)
+		q.Fact(row.kernel+", a program of the mode 0611, by its owner: what runs", p.Exe)
+		c.KillAndDelete(p)
+	}
+
+	q.Control("the same user without the capability: create fails")
+	refused := variant("no-capability", nil).MustRefuse("permission denied")
+	q.Fact("a program of the mode 0611, by its owner without CAP_DAC_OVERRIDE: error", runc.StableMessage(refused.Stderr))
 }
 
 // noNewPrivileges prevents that execve(2) gives a process more rights than it has: a setuid program runs with the rights of its caller.
