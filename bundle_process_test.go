@@ -5,12 +5,14 @@ package cdblab
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
@@ -587,7 +589,7 @@ func executeByCapability(q *lab.Q, b *bundle.Bundle) {
 	}
 	override := []string{"CAP_DAC_OVERRIDE"}
 
-	q.Step("another user than root, with CAP_DAC_OVERRIDE, executes its program of the mode 0611: the mode forbids it, the capability allows it")
+	q.Step("another user than root executes its program of the mode 0611: the mode forbids it, and CAP_DAC_OVERRIDE allows it")
 	for _, row := range []struct {
 		name, kernel string
 		edits        []func(*specs.Spec)
@@ -597,7 +599,8 @@ func executeByCapability(q *lab.Q, b *bundle.Bundle) {
 	} {
 		c := variant(row.name, override, row.edits...)
 		created := c.Try("create")
-		assert.Check(q, cmp.Equal(created.Code, 0), "%s: create with a program that CAP_DAC_OVERRIDE lets its user execute:\n%s", row.kernel, created)
+		assert.Check(q, cmp.Equal(created.Code, 0), "%s: create with a program that CAP_DAC_OVERRIDE lets its user execute:\n%s",
+			row.kernel, created)
 		if created.Code != 0 {
 			continue
 		}
@@ -698,7 +701,8 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 // A limit is two numbers: the kernel enforces the soft one, and the process itself may raise it as far as the hard one.
 //
 // rlimits become lines of /proc/PID/limits. A call that goes over a limit fails with an error of its own (EMFILE), or a signal ends
-// the process (SIGXFSZ). Every process may lower its limits; only a process with CAP_SYS_RESOURCE may go above the hard limit.
+// the process (SIGXFSZ). Every process may lower its limits; only a process with CAP_SYS_RESOURCE may go above the hard limit. runc has the
+// limits of its caller, and may have few files open. It needs no more of them for a container with many mounts.
 //
 // Hint: read /proc/PID/limits, then open too many files, and write too long a one.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-process
@@ -788,6 +792,8 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	q.Fact("soft limit of open files, with a caller whose soft limit is lower: first program", fromTop(proc.Limit(q, first.PID, line)[0]))
 	q.Fact("soft limit of open files, with a caller whose soft limit is lower: executed program", fromTop(executedWith[0]))
 
+	q.Run("many-mounts", func(q *lab.Q) { createBelowLimit(q, b) })
+
 	q.Control("the same acts in a container without limits")
 	for _, bite := range bites {
 		r := free.Run(bite.act)
@@ -801,6 +807,65 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 
 	q.Answer("A call that goes over the soft limit fails with an error, or a signal ends the process. The process may " +
 		"raise the soft limit as far as the hard one.")
+}
+
+// createBelowLimit creates a container with more id-mapped mounts than its caller may have files open. runc has to open the source of
+// each, and to close it before the next.
+func createBelowLimit(q *lab.Q, b *bundle.Bundle) {
+	const mounts, files = 120, 100 // without the mounts, runc 1.5.2 has about twenty files open
+	if !runc.KnowsIDMappedMounts(q) {
+		q.Skip("this runtime does not know id-mapped mounts (runc does since 1.2.0); to ask this with the pinned runc, leave out RUNC= and " +
+			"CDB_RUNC")
+	}
+	source := sourceOfIDMappedMounts(q)
+	withMounts := func(s *specs.Spec) {
+		s.Process.Rlimits = nil // runc init would have the limit of config.json
+		ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 1}}
+		for i := range mounts {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: fmt.Sprintf("/many/%d", i), Type: "none", Source: source,
+				Options: []string{"bind"}, UIDMappings: ids, GIDMappings: ids})
+		}
+	}
+	callerLowers := fmt.Sprintf("ulimit -n %d", files)
+
+	q.Step("a caller that may open %d files creates a container with %d id-mapped mounts: runc closes each source before the next",
+		files, mounts)
+	many := runc.Variant(q, b, "many", withMounts)
+	created := q.Exec("sh", "-c", callerLowers+"; exec "+shellescape.QuoteCommand(many.Argv("create")))
+	assert.Assert(q, cmp.Equal(created.Code, 0), "create of %d id-mapped mounts by a caller that may open %d files:\n%s",
+		mounts, files, created)
+	mapped := 0
+	for _, m := range check.Mounts(q, many.Process()) {
+		if strings.HasPrefix(m.Mountpoint, "/many/") && slices.Contains(check.FlagsOf(m), "idmapped") {
+			mapped++
+		}
+	}
+	assert.Check(q, cmp.Equal(mapped, mounts), "id-mapped mounts of the container, whose caller may open %d files", files)
+	q.Fact(fmt.Sprintf("id-mapped mounts of a container whose caller may open %d files", files), mapped)
+	many.Delete()
+}
+
+// sourceOfIDMappedMounts returns a directory from which the kernel makes id-mapped mounts: a tmpfs since Linux 6.3, or an erofs since 5.19.
+func sourceOfIDMappedMounts(q *lab.Q) string {
+	dir := q.MountTmpfs(q.Mkdir("source"))
+	err := supportsIDMappedMounts(q, dir)
+	if err == nil {
+		return dir
+	}
+	mkfs := q.LookPathOrSkip("mkfs.erofs")
+	q.Exec(q.LookPathOrSkip("modprobe"), "-a", "loop", "erofs")
+	img, at := filepath.Join(q.Mkdir("image"), "source.erofs"), q.Mkdir("erofs")
+	q.Must(mkfs, img, dir)
+	mounted := q.Exec("busybox", "mount", "-t", "erofs", "-o", "loop,ro", img, at)
+	if mounted.Code == 0 {
+		q.Cleanup(func() { q.Must("busybox", "umount", "-d", at) })
+		err = supportsIDMappedMounts(q, at)
+	}
+	if mounted.Code != 0 || err != nil {
+		q.Skipf("a tmpfs of this kernel has no id-mapped mounts, nor has an erofs: %v %s; to ask this, boot Linux 6.3 or later: "+
+			"make lab KERNEL=6.12", err, check.LastLine(mounted.Stderr))
+	}
+	return at
 }
 
 // rlimitLine is a type of process.rlimits[], its line in /proc/PID/limits, and the limits that the question gives.
