@@ -5,12 +5,14 @@ package cdblab
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
@@ -22,6 +24,7 @@ import (
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/runc"
+	"cdblab/helpers/seccomp"
 )
 
 // Each field of process becomes an attribute of the container's process, and /proc/PID shows nearly all of them.
@@ -554,8 +557,67 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 		q.Fact("with "+row.capability, fmt.Sprintf("%s: exit code %d", row.act, r.Code))
 	}
 
+	q.Run("execute", func(q *lab.Q) { executeByCapability(q, b) })
+
 	q.Answer("The container's root may do what the capabilities of its bounding set allow; with noNewPrivileges, those of " +
 		"its permitted set. An act that needs another capability fails, although the user is root.")
+}
+
+// executeByCapability starts a program that its user may not execute by its mode: others may, its owner may not. With CAP_DAC_OVERRIDE,
+// the kernel lets its owner execute it. runc asks the kernel before, by faccessat2(2), and has to ask in another way where this call is
+// missing: before Linux 5.8, and below an old seccomp filter.
+func executeByCapability(q *lab.Q, b *bundle.Bundle) {
+	const owner, dir = 1000, "owned"
+	program, err := os.ReadFile(b.Rootfs("bin", "busybox"))
+	assert.NilError(q, err)
+	assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
+	path := b.Rootfs(dir, "sleep")
+	assert.NilError(q, os.WriteFile(path, program, 0o600))
+	assert.NilError(q, os.Chown(path, owner, 0))
+	assert.NilError(q, os.Chmod(path, 0o611))
+	q.LogCommand("mkdir bundle/rootfs/%[1]s; cp bundle/rootfs/bin/busybox bundle/rootfs/%[1]s/sleep; chown %[2]d bundle/rootfs/%[1]s/sleep; "+
+		"chmod 0611 bundle/rootfs/%[1]s/sleep", dir, owner)
+	variant := func(name string, capabilities []string, edits ...func(*specs.Spec)) *runc.Container {
+		return runc.Variant(q, b, name, append([]func(*specs.Spec){bundle.Args("/"+dir+"/sleep", "3600"), func(s *specs.Spec) {
+			s.Process.User.UID, s.Process.NoNewPrivileges = owner, false
+			s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: capabilities, Permitted: capabilities, Effective: capabilities}
+		}}, edits...)...)
+	}
+	withoutFaccessat2 := func(s *specs.Spec) {
+		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccomp.NativeArch(),
+			Syscalls: []specs.LinuxSyscall{{Names: []string{"faccessat2"}, Action: specs.ActErrno, ErrnoRet: new(uint(unix.ENOSYS))}}}
+	}
+	override := []string{"CAP_DAC_OVERRIDE"}
+
+	q.Step("another user than root executes its program of the mode 0611: the mode forbids it, and CAP_DAC_OVERRIDE allows it")
+	for _, row := range []struct {
+		name, kernel string
+		edits        []func(*specs.Spec)
+	}{
+		{"asked", "this kernel", nil},
+		{"asked-otherwise", "a kernel without faccessat2(2)", []func(*specs.Spec){withoutFaccessat2}},
+	} {
+		c := variant(row.name, override, row.edits...)
+		created := c.Try("create")
+		assert.Check(q, cmp.Equal(created.Code, 0), "%s: create with a program that CAP_DAC_OVERRIDE lets its user execute:\n%s",
+			row.kernel, created)
+		if created.Code != 0 {
+			continue
+		}
+		c.Start()
+		pid := c.PID()
+		proc.WaitFor(q, proc.Runs(pid, "sleep"))
+		p := proc.Snapshot(q, pid)
+		assert.Check(q, cmp.Equal(p.Exe, "/"+dir+"/sleep"), "%s: the program that runs", row.kernel)
+		uid := proc.IDs(q, pid, "Uid")[1]
+		assert.Check(q, cmp.Equal(uid, strconv.Itoa(owner)), "%s: user of the program", row.kernel)
+		q.Fact(row.kernel+", a program of the mode 0611, by its owner: what runs", p.Exe)
+		c.KillAndDelete(p)
+	}
+
+	q.Control("the same user without the capability: create fails")
+	refused := variant("no-capability", nil).MustRefuse("permission denied")
+	q.Fact("a program of the mode 0611, by its owner without CAP_DAC_OVERRIDE: error", runc.StableMessage(refused.Stderr))
 }
 
 // noNewPrivileges prevents that execve(2) gives a process more rights than it has: a setuid program runs with the rights of its caller.
@@ -639,7 +701,8 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 // A limit is two numbers: the kernel enforces the soft one, and the process itself may raise it as far as the hard one.
 //
 // rlimits become lines of /proc/PID/limits. A call that goes over a limit fails with an error of its own (EMFILE), or a signal ends
-// the process (SIGXFSZ). Every process may lower its limits; only a process with CAP_SYS_RESOURCE may go above the hard limit.
+// the process (SIGXFSZ). Every process may lower its limits; only a process with CAP_SYS_RESOURCE may go above the hard limit. runc has the
+// limits of its caller, and may have few files open. It needs no more of them for a container with many mounts.
 //
 // Hint: read /proc/PID/limits, then open too many files, and write too long a one.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-process
@@ -729,6 +792,8 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	q.Fact("soft limit of open files, with a caller whose soft limit is lower: first program", fromTop(proc.Limit(q, first.PID, line)[0]))
 	q.Fact("soft limit of open files, with a caller whose soft limit is lower: executed program", fromTop(executedWith[0]))
 
+	q.Run("many-mounts", func(q *lab.Q) { createBelowLimit(q, b) })
+
 	q.Control("the same acts in a container without limits")
 	for _, bite := range bites {
 		r := free.Run(bite.act)
@@ -742,6 +807,65 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 
 	q.Answer("A call that goes over the soft limit fails with an error, or a signal ends the process. The process may " +
 		"raise the soft limit as far as the hard one.")
+}
+
+// createBelowLimit creates a container with more id-mapped mounts than its caller may have files open. runc has to open the source of
+// each, and to close it before the next.
+func createBelowLimit(q *lab.Q, b *bundle.Bundle) {
+	const mounts, files = 120, 100 // without the mounts, runc 1.5.2 has about twenty files open
+	if !runc.KnowsIDMappedMounts(q) {
+		q.Skip("this runtime does not know id-mapped mounts (runc does since 1.2.0); to ask this with the pinned runc, leave out RUNC= and " +
+			"CDB_RUNC")
+	}
+	source := sourceOfIDMappedMounts(q)
+	withMounts := func(s *specs.Spec) {
+		s.Process.Rlimits = nil // runc init would have the limit of config.json
+		ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 1000, Size: 1}}
+		for i := range mounts {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: fmt.Sprintf("/many/%d", i), Type: "none", Source: source,
+				Options: []string{"bind"}, UIDMappings: ids, GIDMappings: ids})
+		}
+	}
+	callerLowers := fmt.Sprintf("ulimit -n %d", files)
+
+	q.Step("a caller that may open %d files creates a container with %d id-mapped mounts: runc closes each source before the next",
+		files, mounts)
+	many := runc.Variant(q, b, "many", withMounts)
+	created := q.Exec("sh", "-c", callerLowers+"; exec "+shellescape.QuoteCommand(many.Argv("create")))
+	assert.Assert(q, cmp.Equal(created.Code, 0), "create of %d id-mapped mounts by a caller that may open %d files:\n%s",
+		mounts, files, created)
+	mapped := 0
+	for _, m := range check.Mounts(q, many.Process()) {
+		if strings.HasPrefix(m.Mountpoint, "/many/") && slices.Contains(check.FlagsOf(m), "idmapped") {
+			mapped++
+		}
+	}
+	assert.Check(q, cmp.Equal(mapped, mounts), "id-mapped mounts of the container, whose caller may open %d files", files)
+	q.Fact(fmt.Sprintf("id-mapped mounts of a container whose caller may open %d files", files), mapped)
+	many.Delete()
+}
+
+// sourceOfIDMappedMounts returns a directory from which the kernel makes id-mapped mounts: a tmpfs since Linux 6.3, or an erofs since 5.19.
+func sourceOfIDMappedMounts(q *lab.Q) string {
+	dir := q.MountTmpfs(q.Mkdir("source"))
+	err := supportsIDMappedMounts(q, dir)
+	if err == nil {
+		return dir
+	}
+	mkfs := q.LookPathOrSkip("mkfs.erofs")
+	q.Exec(q.LookPathOrSkip("modprobe"), "-a", "loop", "erofs")
+	img, at := filepath.Join(q.Mkdir("image"), "source.erofs"), q.Mkdir("erofs")
+	q.Must(mkfs, img, dir)
+	mounted := q.Exec("busybox", "mount", "-t", "erofs", "-o", "loop,ro", img, at)
+	if mounted.Code == 0 {
+		q.Cleanup(func() { q.Must("busybox", "umount", "-d", at) })
+		err = supportsIDMappedMounts(q, at)
+	}
+	if mounted.Code != 0 || err != nil {
+		q.Skipf("a tmpfs of this kernel has no id-mapped mounts, nor has an erofs: %v %s; to ask this, boot Linux 6.3 or later: "+
+			"make lab KERNEL=6.12", err, check.LastLine(mounted.Stderr))
+	}
+	return at
 }
 
 // rlimitLine is a type of process.rlimits[], its line in /proc/PID/limits, and the limits that the question gives.

@@ -3,12 +3,14 @@
 package cdblab
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	eventsapi "github.com/containerd/containerd/api/events"
+	containerd "github.com/containerd/containerd/v2/client"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -26,7 +28,8 @@ import (
 // A program that is missing fails create, so `tasks start` fails and names it, and there are no leftovers. A program
 // that the kernel cannot execute shows only at start, in the container's process: the command succeeds, and an exit
 // follows, as with a program that ends by itself. Such a task keeps shim, bundle, mount and cgroup until it is deleted.
-// An exec that fails is added, and then never started.
+// An exec that fails is added, and then never started. A task that is restored from a checkpoint, and whose process is gone before the shim
+// could look for its cgroup, has no metrics; its shim serves it until it is deleted.
 //
 // Hint: the exit code of `ctr tasks start`, against `ctr events`; what is below the bundle's directory?
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
@@ -79,6 +82,7 @@ exit $code`)
 	q.Fact("dies during create: message", runc.LastLogMessage(r))
 	d.DeleteTask(early)
 	proc.WaitFor(q, d.NoTaskLeftovers(early))
+	q.Run("dies-during-restore", func(q *lab.Q) { dieDuringRestore(q, d.InSubtest(q), stream, ref) })
 	exited := len(ctrd.FilterTopics(stream.Events(), "/tasks/exit"))
 
 	for _, row := range failingPrograms {
@@ -120,6 +124,48 @@ exit $code`)
 	q.Answer("A failure before there is a task is an error of the command, and publishes no event. If the task's process dies " +
 		"between create and start, the command fails, and the exit is published as well. After that, a failure of the program is only " +
 		"an exit, and a failed exec is an error that publishes that it was added.")
+}
+
+// dieDuringRestore starts a task by restoring it. The process of the task has ended, and is gone, when the runtime returns. The shim
+// looks for the cgroup of a created task after create. It looks for that of a restored task after restore, and finds none here.
+func dieDuringRestore(q *lab.Q, d *ctrd.Daemon, stream *ctrd.Stream, ref string) {
+	q.Step("start a task whose process dies before the runtime's restore returns: the shim finds no cgroup of it, and lives on")
+	// The runtime runs the program instead of restoring it, because CRIU may be missing. It kills the program, and returns when the shim
+	// has taken the exit status.
+	killer := q.WriteWrapper("restorer", `case " $* " in *" restore "*) ;; *) exec "$RUNC" "$@";; esac
+for a; do case $before in --root) root=$a;; --bundle) bundle=$a;; --pid-file) file=$a;; esac; before=$a; done
+"$RUNC" --root "$root" run --detach --bundle "$bundle" --pid-file "$file" "$before" || exit
+pid=$(cat "$file"); kill -KILL "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done`)
+	id := q.ID("cdb-restored")
+	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: killer}, ref, id, "sleep", "3600")
+	task := d.CreateTaskToRestore(id, killer)
+	shims := d.Shims()
+	assert.Assert(q, cmp.Len(shims, 1), "shims of the task")
+	shim := proc.Snapshot(q, shims[0])
+	err := task.Start(context.Background())
+	assert.Assert(q, shim.Alive(), "the shim has died at the start of a task whose process was gone when restore returned; error of start: %v",
+		err)
+	assert.Check(q, err, "start of a task whose process was gone when restore returned")
+	proc.WaitFor(q, d.TaskStopped(id))
+	status := d.TaskStatus(id).ExitStatus
+	assert.Check(q, cmp.Equal(status, uint32(128+9)), "exit status of a process that dies during restore")
+	proc.WaitFor(q, stream.ReceivedExit(id))
+	topics := ctrd.Topics(withoutDeleteEvent(stream.TakeEvents()))
+	assert.Check(q, cmp.DeepEqual(topics, []string{"/tasks/create", "/tasks/start", "/tasks/exit"}),
+		"events of a process that dies during restore")
+	q.Fact("dies during restore: events", topics)
+	q.Fact("dies during restore: exit status", status)
+
+	q.Step("ask for the metrics of this task: it has no cgroup, so this is an error, and the shim lives on")
+	metrics := d.TryCtr("tasks", "metrics", id)
+	assert.Check(q, metrics.Code != 0, "metrics of a task without a cgroup:\n%s", metrics)
+	assert.Check(q, cmp.Equal(d.TaskStatus(id).Status, containerd.Stopped), "status of the task after the metrics")
+	assert.Check(q, shim.Alive(), "the shim has died, which was asked for the metrics of a task without a cgroup")
+	q.Fact("dies during restore: error of the metrics", ctrd.CtrError(metrics))
+	q.Fact("dies during restore: the shim lives after the metrics", shim.Alive())
+	d.DeleteTask(id)
+	proc.WaitFor(q, d.NoTaskLeftovers(id))
+	stream.TakeEvents()
 }
 
 // failingProgram is a program that is there, so that the command succeeds, and that fails after that.

@@ -148,6 +148,20 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	assert.Check(q, cmp.Len(c.List(), 0))
 	q.Fact("list after delete", c.List())
 
+	// A subtest, because runc 1.2.0 to 1.5.0-rc.2 have a bug here: testdata/released-bugs.toml.
+	q.Run("without-a-root", func(q *lab.Q) {
+		q.Step("list succeeds and prints no container where no container was ever made: without --root, and without the default root")
+		r := runc.InEmptyRun(q, "sh", "-c", "[ -e /run/runc ] && echo there; exec runc list -q")
+		assert.Check(q, cmp.Equal(r.Code, 0), "exit code of list, while /run/runc does not exist:\n%s", r)
+		assert.Check(q, cmp.Equal(r.Stdout, ""), "what list prints, while /run/runc does not exist")
+		q.Fact("list while /run/runc does not exist: exit code", r.Code)
+		q.Control("with --root, a directory that does not exist is an error: it may be misspelled")
+		missing := q.Exec("runc", "--root", filepath.Join(q.Dir, "no-such-root"), "list", "-q")
+		// runc 1.1 makes the directory of --root before it looks into it.
+		assert.Check(q, missing.Code != 0 || q.UnderTest("runc").Precedes("1.2.0-rc.1"), "list with a --root that does not exist:\n%s", missing)
+		q.Fact("list with a --root that does not exist: exit code", missing.Code)
+	})
+
 	q.Answer("runc records the first process, its namespaces and cgroups, and the configuration in state.json. It reads what changes, " +
 		"such as the status, from the kernel each time.")
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
@@ -32,6 +33,9 @@ import (
 // which look first, and by its shim. The record of its container is guarded only by the client: the daemon's own call deletes it. The task
 // then runs on. `ctr tasks ls` still lists it, but no call can end it, because Kill and Delete find a task by its container. An image is
 // not guarded at all, because a container does not need it: its record holds the snapshot, and the snapshot holds its parents.
+//
+// A task that its start would restore from a checkpoint has no process before. It can be deleted, with --force as well as without: there is
+// nothing to kill, and no end of a process to wait for.
 //
 // Hint: which of ctr's refusals does containerd's log know of?
 // Spec: https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md#synchronous-garbage-collection
@@ -137,6 +141,8 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	q.Control("make all of it once more and delete it in the right order: nothing is refused")
 	deleteInOrder(q, d, ref, id)
 
+	q.Run("without-a-process", func(q *lab.Q) { deleteWithoutProcess(q, d.InSubtest(q), ref) })
+
 	q.Answer("The task is deleted first, then the container, the image, the garbage and the containerd namespace. Only the client guards " +
 		"the record of a running container, and nothing guards an image.")
 }
@@ -163,6 +169,35 @@ func deleteInOrder(q *lab.Q, d *ctrd.Daemon, ref, id string) {
 	assert.Check(q, cmp.DeepEqual(counts[3], map[string]int{"containers": 0, "images": 0, "blobs": 0, "snapshots": 0}))
 	for i, what := range []string{"with a task", "after tasks delete", "after containers delete", "after images rm --sync"} {
 		q.Fact(what, counts[i])
+	}
+}
+
+// deleteWithoutProcess deletes tasks that have no process: they would be restored from a checkpoint when they start. There is no process to
+// kill, and none whose end a client could wait for.
+func deleteWithoutProcess(q *lab.Q, d *ctrd.Daemon, ref string) {
+	d.PullImageAgain(ref)
+	for _, row := range []struct {
+		name  string
+		flags []string
+	}{{"plain", nil}, {"forced", []string{"--force"}}} {
+		argv := append([]string{"tasks", "delete"}, row.flags...)
+		q.Step("create a task that its start would restore from a checkpoint: it has a shim and no process. ctr %s deletes it",
+			strings.Join(argv, " "))
+		id := q.ID("cdb-" + row.name)
+		d.CreateContainer(ref, id, "sleep", "3600")
+		task := d.CreateTaskToRestore(id, "")
+		shims := d.Shims()
+		assert.Assert(q, cmp.Len(shims, 1), "shims of the task")
+		children := proc.Children(q, shims[0])
+		status := d.TaskStatus(id).Status
+		assert.Check(q, cmp.DeepEqual([]any{task.Pid(), len(children), status}, []any{uint32(0), 0, containerd.Created}),
+			"pid of the task, processes below its shim, status of the task")
+		q.Fact(row.name+": pid of the task", task.Pid())
+		q.Fact(row.name+": processes below its shim", len(children))
+		d.Ctr(append(argv, id)...)
+		proc.WaitFor(q, d.NoTaskLeftovers(id))
+		q.Fact(row.name+": leftovers of the task", d.TaskLeftovers(id))
+		d.Ctr("containers", "delete", id)
 	}
 }
 

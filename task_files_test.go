@@ -30,7 +30,8 @@ import (
 // manifest, and the manifest names the config and the layers, each by the digest of its bytes. The digest of a layer's uncompressed bytes
 // is its DiffID; the DiffIDs from the bottom up give the chain ID, and that is the name of the snapshot. The snapshots' directories are
 // the lower directories of an overlay. A file that is changed is first copied up; one that is deleted becomes a whiteout, a character
-// device 0:0, which hides the one below.
+// device 0:0, which hides the one below. That is so as well where the daemon unpacks several layers at the same time
+// (max_concurrent_unpacks), each without the layers below it.
 //
 // Hint: sha256sum below io.containerd.content.v1.content, and the overlay's options in /proc/self/mountinfo.
 // Spec: https://github.com/opencontainers/image-spec/blob/main/config.md#layer-chainid
@@ -43,7 +44,8 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 		q.Skipf("this is about an image of two layers whose files the lab knows, its own: unset CDB_IMAGE")
 	}
 	ref, id := image.Layered, q.ID(ctrd.ContainerID)
-	d.Ctr("images", "pull", "--hosts-dir", image.Serve(q).HostsDir(q), ref)
+	hosts := image.Serve(q).HostsDir(q)
+	d.Ctr("images", "pull", "--hosts-dir", hosts, ref)
 
 	q.Step("follow the image's name to its layers: each step goes by the digest of the bytes on disk")
 	target := digest.Digest(check.TableCell(q, d.Ctr("images", "ls").Stdout, ref, 2))
@@ -141,8 +143,37 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	q.Fact("the second one's lowerdir", lab.VolatileNames("directory", other.Lower...))
 	q.Fact("the second one's upperdir", lab.VolatileNames("directory", other.Upper))
 
+	q.Run("at-once", func(q *lab.Q) { unpackAtOnce(q, hosts, layers) })
+
 	q.Answer("A container's files come from the directories of the image's layers. All containers of the image share these directories, and " +
 		"none changes them. What a container writes is in a directory of its own.")
+}
+
+// unpackAtOnce has another daemon unpack both layers at the same time. The second layer is then unpacked without the first one below it,
+// and its whiteout must hide the file all the same.
+func unpackAtOnce(q *lab.Q, hosts string, layers []image.Tree) {
+	const setting = "max_concurrent_unpacks"
+	if !ctrd.Knows(q, "containerd", setting) {
+		q.Skipf("this containerd has no %s, and unpacks one layer after the other; to ask this with the pinned one, unset CDB_CONTAINERD",
+			setting)
+	}
+	q.Step("a daemon unpacks both layers at the same time: the directories have the same files, and the deleted file is hidden")
+	d := ctrd.StartNamed(q, "at once", ctrd.WithConfig("[plugins.\"io.containerd.transfer.v1.local\"]\n  "+setting+" = 2"))
+	d.Ctr("images", "pull", "--hosts-dir", hosts, image.Layered)
+	id := q.ID(ctrd.ContainerID)
+	d.CreateContainer(image.Layered, id, "sleep", "3600")
+	lower := d.SnapshotOverlay(id).Lower
+	assert.Assert(q, cmp.Len(lower, len(layers)))
+	for i, dir := range lower {
+		n := len(layers) - 1 - i
+		assert.Check(q, cmp.DeepEqual(image.DirTree(q, dir), layers[n]), "layer %d, unpacked at the same time as the other, file by file", n+1)
+	}
+	q.Fact("at once: "+image.Deleted+" in layer 2", image.DirTree(q, lower[0])[image.Deleted])
+	d.StartTask(id)
+	proc.WaitFor(q, proc.Runs(d.TaskPID(id), "sleep"))
+	isThere := d.TryCtr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "look", id, "test", "-e", "/"+image.Deleted).Code == 0
+	assert.Check(q, !isThere, "the container sees %s, which layer 2 deletes", image.Deleted)
+	q.Fact("at once: the container sees "+image.Deleted, isThere)
 }
 
 // recordLayersRead asserts that a program in the container has read the bytes of the uppermost layer that has the file. It takes the

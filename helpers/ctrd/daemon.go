@@ -14,6 +14,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 
+	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
 	"cdblab/helpers/slowness"
@@ -75,7 +76,10 @@ func start(q *lab.Q, name string, service *service, options []Option) *Daemon {
 		q.Fatal(err)
 	}
 	s.service = service
-	d := &Daemon{server: s, Namespace: Namespace, q: q, name: name, FifoDir: q.Mkdir("fifo")}
+	d := &Daemon{server: s, Namespace: Namespace, q: q, name: name, FifoDir: filepath.Join(q.Dir, "fifo")}
+	if !file.Exists(d.FifoDir) { // else it is that of the shared daemon, which the question uses as well
+		q.Mkdir("fifo")
+	}
 	q.LogCommandAs("cat > containerd/config.toml   # root, state, address and socket_dir below "+q.Dir,
 		"mkdir -p containerd "+s.SocketDir+" fifo && cat > containerd/config.toml <<'END'\n"+s.toml+"END")
 	q.Export("CONTAINERD_ADDRESS", d.Address)
