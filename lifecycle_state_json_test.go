@@ -156,8 +156,9 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 		assert.Check(q, cmp.Equal(r.Stdout, ""), "what list prints, while /run/runc does not exist")
 		q.Fact("list while /run/runc does not exist: exit code", r.Code)
 		q.Control("with --root, a directory that does not exist is an error: it may be misspelled")
-		missing := q.Exec("runc", "--root", filepath.Join(q.Dir, "no-such-root"), "list", "-q")
-		// runc 1.1 makes the directory of --root before it looks into it.
+		root := filepath.Join(q.Dir, "no-such-root")
+		q.Cleanup(func() { _ = os.Remove(root) }) // runc 1.1 makes the directory before it looks into it
+		missing := q.Exec("runc", "--root", root, "list", "-q")
 		assert.Check(q, missing.Code != 0 || q.UnderTest("runc").Precedes("1.2.0-rc.1"), "list with a --root that does not exist:\n%s", missing)
 		q.Fact("list with a --root that does not exist: exit code", missing.Code)
 	})
