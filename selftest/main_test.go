@@ -168,9 +168,10 @@ func assertHostUnchanged(t *testing.T, before host.Inventory) {
 	}
 }
 
-// isOfAnyRun reports whether a change is of what all runs of the lab share while one is in progress.
+// isOfAnyRun reports whether a change is of what all runs of the lab share while one is in progress, or of a cgroup around one.
 func isOfAnyRun(c host.Change) bool {
 	return c.Name == host.Dir || strings.HasSuffix(c.Name, ":"+host.Cgroup) ||
+		strings.Contains(c.Name, ":"+host.Cgroup+"/confined-") || // make sabotage, mutants and released
 		c.Kind == "cgroup controller" || c.Name == filepath.Join(host.Dir, "cgroup.subtree_control")
 }
 
