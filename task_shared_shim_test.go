@@ -167,7 +167,8 @@ func groupLabel(q *lab.Q, d *ctrd.Daemon, id string) string {
 func writeStubbornLogger(q *lab.Q) (logger, started string) {
 	q.Helper()
 	started = filepath.Join(q.Mkdir("started"), "pid")
-	logger = q.WriteWrapper("logger", "echo $$ > "+started+"\nexec 5>&-   # ready\ntrap exit TERM; while :; do sleep 0.1; done")
+	// The shim passes no environment on, so a sweep does not know the logger as the lab's. It ends when the sweep removes its file.
+	logger = q.WriteWrapper("logger", "echo $$ > "+started+"\nexec 5>&-   # ready\ntrap exit TERM; while [ -e "+started+" ]; do sleep 0.1; done")
 	return logger, started
 }
 
