@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/bundle"
 	"cdblab/helpers/check"
@@ -180,6 +181,7 @@ func TestLifecycle_WhatDoesRunDoWithItsOwnTerminal(t *testing.T) {
 	cooked := flagsOfTerminal(q, slave)
 	run := q.StartOnTerminal(slave, c.Argv("run")...)
 	assert.Check(q, cmp.Equal(sh.Run("tty").Out, "/dev/pts/0"))
+	proc.WaitFor(q, isRaw(q, slave, "during the run")) // otherwise ^C would end runc
 	p := c.Process()
 	devpts := check.StatInRoot(q, p.PID, "/dev/pts").Dev
 	masters := proc.Masters(q, run.PID(), devpts)
@@ -195,7 +197,7 @@ func TestLifecycle_WhatDoesRunDoWithItsOwnTerminal(t *testing.T) {
 	q.Step("look at runc's own terminal: it is raw, and before it was not")
 	assert.Check(q, cmp.DeepEqual(cooked, []string{"ECHO", "ICANON", "ISIG"}), "flags of runc's terminal before the run")
 	raw := flagsOfTerminal(q, slave)
-	assert.Assert(q, cmp.Len(raw, 0), "flags of runc's terminal during the run") // otherwise ^C would end runc
+	assert.Check(q, cmp.Len(raw, 0), "flags of runc's terminal during the run")
 	q.Fact("runc's terminal before the run: flags", cooked)
 	q.Fact("runc's terminal during the run: flags", raw)
 
@@ -227,6 +229,7 @@ func TestLifecycle_WhatDoesRunDoWithItsOwnTerminal(t *testing.T) {
 	proc.WaitFor(q, orphaned.HasStatus(specs.StateRunning))
 	victim := orphaned.Process()
 	proc.WaitFor(q, proc.Runs(victim.PID, "sleep"))
+	proc.WaitFor(q, isRaw(q, slave, "before runc is killed"))
 	run.Signal(unix.SIGKILL)
 	run.ExitCode()
 	proc.WaitFor(q, proc.Dead(victim.Identity))
@@ -281,6 +284,17 @@ func flagsOfTerminal(q *lab.Q, slave *os.File) []string {
 		}
 	}
 	return flags
+}
+
+// isRaw returns a check that succeeds when runc has made its terminal raw. `runc run` receives the master and does so beside the start of
+// the program, which may run earlier.
+func isRaw(q *lab.Q, slave *os.File, when string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if flags := flagsOfTerminal(q, slave); len(flags) > 0 {
+			return poll.Continue("flags of runc's terminal %s: %v, want none", when, flags)
+		}
+		return poll.Success()
+	}
 }
 
 // assertSizeAndOwner asserts that a terminal has the size of config.json, and that its slave has the owner of config.json.
