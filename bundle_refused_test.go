@@ -45,6 +45,8 @@ type badBundle struct {
 	Knows  string          `json:"knows"`
 	Since  string          `json:"since"`
 	By     string          `json:"by"`
+
+	Without string `json:"without"`
 }
 
 // What notices that a bundle is broken.
@@ -238,7 +240,9 @@ func readBadBundles(q *lab.Q) []badBundle {
 		assert.Assert(q, complete, "%s/%s lacks a key: see %s/README.md", dir, f.Name(), dir)
 		known := []string{"", byRunc, byKernel}
 		assert.Assert(q, slices.Contains(known, bad.By), "%s/%s: by is %q, and has to be one of %q", dir, f.Name(), bad.By, known[1:])
-		out = append(out, bad)
+		if bad.Without == "" || !file.Exists(bad.Without) { // a machine that has what the bundle asks for may run it
+			out = append(out, bad)
+		}
 	}
 	return out
 }
