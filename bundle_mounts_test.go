@@ -971,6 +971,103 @@ func supportsIDMappedMounts(q *lab.Q, dir string) error {
 		&unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
 }
 
+// With the option idmap, the mapping belongs to one mount. With ridmap it belongs to each mount below the source as well.
+//
+// A mapping is an attribute of a mount, as ro is. The options bind and rbind copy mounts, and mount_setattr(2) then gives the copy its
+// mapping: with AT_RECURSIVE, which stands for ridmap, also to each mount below. A mount with mappings and with neither option is mapped as
+// with idmap. So with rbind and idmap, files of a file system that is mounted below the source keep their owners. With ridmap, each file
+// system below has to support id-mapped mounts, or create fails. runc knows both options since 1.2.0.
+//
+// Hint: which mounts of /proc/PID/mountinfo have the flag idmapped?
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-mount-options
+// Kernel: https://man7.org/linux/man-pages/man2/mount_setattr.2.html
+func TestBundle_DoesTheMappingOfAMountReachTheMountsBelow(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Does the mapping of a mount reach the mounts below?")
+	defer q.Recover()
+	b := bundle.Busybox(q, "sleep", "3600")
+	if !runc.KnowsIDMappedMounts(q) {
+		q.Skip("this runtime does not know id-mapped mounts (runc does since 1.2.0); to ask this with the pinned runc, leave out RUNC= and " +
+			"CDB_RUNC")
+	}
+	source := sourceOfIDMappedMounts(q, "below", "other")
+	bindBelow(q, source, "below", source)
+	ids := func(host uint32) []specs.LinuxIDMapping {
+		return []specs.LinuxIDMapping{{ContainerID: 0, HostID: host, Size: 1}}
+	}
+	mapped := func(name string, options ...string) specs.Mount {
+		return specs.Mount{Destination: "/" + name, Type: "none", Source: source, Options: append([]string{"rbind"}, options...),
+			UIDMappings: ids(1000), GIDMappings: ids(2000)}
+	}
+	plain := specs.Mount{Destination: "/plain", Type: "none", Source: source, Options: []string{"rbind"}}
+
+	q.Step("bind a mount, and another one below it, with mappings of root to 1000:2000 and different options. Which mounts have the mapping?")
+	c := runc.Variant(q, b, "mapped", withMounts(plain, mapped("mapping"), mapped("idmap", "idmap"), mapped("ridmap", "ridmap")))
+	p := c.CreateAndStart()
+	mounts := check.Mounts(q, p)
+	for _, row := range []struct {
+		name       string
+		top, below string // owners of the directories
+	}{
+		{"plain", "0:0", "0:0"}, // the control: the same mount without mappings
+		{"mapping", "1000:2000", "0:0"},
+		{"idmap", "1000:2000", "0:0"},
+		{"ridmap", "1000:2000", "1000:2000"},
+	} {
+		for _, at := range []struct{ path, owner string }{{"/" + row.name, row.top}, {"/" + row.name + "/below", row.below}} {
+			flags := check.FlagsOf(check.TopMount(q, mounts, at.path))
+			isMapped := slices.Contains(flags, "idmapped")
+			assert.Check(q, cmp.Equal(isMapped, at.owner != "0:0"), "the mount at %s has the flag idmapped: %v", at.path, flags)
+			st := check.StatInRoot(q, p.PID, at.path)
+			owner := fmt.Sprintf("%d:%d", st.Uid, st.Gid)
+			assert.Check(q, cmp.Equal(owner, at.owner), "owner of the directory at %s, which is root in the file system", at.path)
+			q.Fact(at.path+": idmapped", isMapped)
+			q.Fact(at.path+": owner", owner)
+		}
+	}
+	assert.Check(q, cmp.Equal(file.Owner(q, source), "0:0"), "owner of the source on the host")
+	c.KillAndDelete(p)
+
+	q.Step("an option without a mapping, in a container without a user namespace: create fails, because there is no mapping to take")
+	without := mapped("ridmap", "ridmap")
+	without.UIDMappings, without.GIDMappings = nil, nil
+	r := runc.Variant(q, b, "without", withMounts(without)).MustRefuseWithoutLeftovers("id-?map")
+	q.Fact("ridmap without a mapping: error of create", runc.StableMessage(r.Stderr))
+
+	q.Run("other-file-system", func(q *lab.Q) {
+		q.Step("mount a file system without id-mapped mounts below the source: create with ridmap fails")
+		other := q.Mkdir("ramfs")
+		assert.NilError(q, unix.Mount("cdb-ramfs", other, "ramfs", 0, ""))
+		q.Cleanup(func() { assert.Check(q, unix.Unmount(other, unix.MNT_DETACH)) })
+		q.LogCommand("mount -t ramfs cdb-ramfs ramfs")
+		if supportsIDMappedMounts(q, other) == nil {
+			q.Skip("a ramfs of this kernel has id-mapped mounts; to ask this, boot Debian's kernel: make lab")
+		}
+		bindBelow(q, source, "other", other)
+		r := runc.Variant(q, b, "refused", withMounts(mapped("ridmap", "ridmap"))).MustRefuseWithoutLeftovers("invalid argument")
+		q.Fact("ridmap with a ramfs below: error of create", runc.StableMessage(r.Stderr))
+		q.Control("with idmap the same mounts are no mistake: the ramfs is bound, without the mapping")
+		c := runc.Variant(q, b, "accepted", withMounts(mapped("idmap", "idmap")))
+		p := c.CreateAndStart()
+		below := check.TopMount(q, check.Mounts(q, p), "/idmap/other")
+		assert.Check(q, cmp.Equal(below.FSType, "ramfs"), "file system at /idmap/other")
+		assert.Check(q, !slices.Contains(check.FlagsOf(below), "idmapped"), "flags of the ramfs: %v", check.FlagsOf(below))
+		q.Fact("idmap with a ramfs below: flags of the mount", check.FlagsOf(below))
+		c.KillAndDelete(p)
+	})
+
+	q.Answer("With idmap, the mapping reaches one mount, and files of the mounts below keep their owners. With ridmap it reaches the mounts " +
+		"below as well, and each of their file systems has to support it.")
+}
+
+// bindBelow binds a directory of the host in the directory name of the source, until the question or subtest ends.
+func bindBelow(q *lab.Q, source, name, dir string) {
+	q.Helper()
+	at := filepath.Join(source, name)
+	assert.NilError(q, unix.Mount(dir, at, "", unix.MS_BIND, ""))
+	q.Cleanup(func() { assert.Check(q, unix.Unmount(at, unix.MNT_DETACH)) })
+	q.LogCommand("mount --bind %s %s", strings.TrimPrefix(dir, q.Dir+"/"), strings.TrimPrefix(at, q.Dir+"/"))
+}
+
 // runc compares little of a mount with what is there. So a mistake that the kernel refuses fails at create, and many other mistakes
 // silently make a wrong mount.
 //
