@@ -53,7 +53,7 @@ help: ## list the targets
 	@echo 'Q=Lifecycle selects questions for lab, lab-here, steady and selftest. README.md has the other variables.'
 
 .PHONY: deps
-deps: ## install what is missing: compiler, libseccomp, pkg-config, busybox, QEMU, strace, crun, criu, mkfs.erofs, apparmor_parser
+deps: ## install what is missing: compiler, libseccomp, pkg-config, busybox, QEMU, strace, crun, criu, mkfs.erofs, apparmor_parser, newuidmap
 	@GO=$(call q,GO) scripts/deps.sh
 
 .PHONY: tools

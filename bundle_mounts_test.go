@@ -545,6 +545,124 @@ func fieldActs(root, closed *runc.Shell) []fieldAct {
 	}
 }
 
+// runc covers a masked file with the container's /dev/null, by a bind mount. If /dev/null is another file, a link or is missing, then
+// runc refuses to create the container. Earlier releases bound what was there (CVE-2025-31133).
+//
+// Usually runc makes /dev/null itself, in a tmpfs. If a volume is mounted at /dev, the volume has this file, and an earlier program may
+// have put it there. In an attack, a program in another container exchanges the file at the right moment. mount(2) follows a link, and the
+// source of the bind mount is then the file that the link points to. So a link to one masked file shows this file at the path of each
+// masked file, and also at its own: there it is mounted onto itself. A link to a setting of the kernel is worse, if the program may write
+// to it. Without /dev/null, runc 1.1 covered nothing, and failed only at a later step, which needs the device, too. Since 1.2.8, 1.3.3
+// and 1.4.0-rc.3, runc opens /dev/null once, and looks at its device number.
+//
+// Hint: which device is a masked file, by stat? In /proc/PID/mountinfo, the fourth column names the file that is mounted at it.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#masked-paths,
+// https://github.com/opencontainers/runc/security/advisories/GHSA-9493-h29p-rfm2
+// Kernel: https://man7.org/linux/man-pages/man2/mount.2.html, https://man7.org/linux/man-pages/man7/path_resolution.7.html
+func TestBundle_WhatCoversAMaskedFile(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What covers a masked file?")
+	defer q.Recover()
+	runc.SkipUnlessRunc(q, "how runc masks files")
+	b := bundle.Busybox(q, "sleep", "3600")
+	q.WriteLine(b.Rootfs("masked"), "a file of the rootfs")
+
+	q.Step("a container whose /dev runc makes: both masked files are its /dev/null, and they have no content")
+	_, sh, p := runc.StartWithShell(q, b, "own-dev", maskFiles)
+	assertCoveredByNull(q, "/dev of runc", sh, p)
+
+	q.Step("a volume of the host at /dev, whose file null is a link to a masked file, another file, or is missing: create fails")
+	for _, row := range falseNulls {
+		volume := volumeAtDev(q, row.name, row.command)
+		r := runc.Variant(q, b, row.name, maskFiles, atDev(volume)).MustRefuseWithoutLeftovers("mask path")
+		q.Fact("/dev/null is "+row.name+": error of create", runc.StableMessage(r.Stderr))
+	}
+
+	q.Control("a volume at /dev with the device: create succeeds, and both files are covered")
+	volume := volumeAtDev(q, "device", "mknod -m 666 null c 1 3")
+	_, sh, p = runc.StartWithShell(q, b, "device", maskFiles, atDev(volume))
+	assertCoveredByNull(q, "/dev with the device", sh, p)
+
+	q.Control("without maskedPaths, both files can be read")
+	_, sh, _ = runc.StartWithShell(q, b, "unmasked", func(s *specs.Spec) { s.Linux.MaskedPaths = nil })
+	for _, path := range maskedFiles {
+		r := sh.Run("head -n 1 " + path)
+		assert.Check(q, r.Code == 0 && r.Out != "", "a file that is not masked, %s: %q", path, r.Out)
+		q.Fact("without maskedPaths: first line of "+path, r.Out)
+	}
+
+	q.Run("runc-1.1.11", func(q *lab.Q) {
+		q.Control("runc 1.1.11 creates the containers with a link and with another file, and the program reads what that leads to")
+		q.Use(q.Earlier("runc", "1.1.11"))
+		ofHost, _, _ := strings.Cut(file.Read(q, timerList), "\n")
+		for _, row := range []struct{ name, command, fsType, reads string }{
+			{falseNulls[0].name, falseNulls[0].command, "proc", ofHost},
+			{falseNulls[1].name, falseNulls[1].command, "tmpfs", ofVolume},
+		} {
+			c, sh, p := runc.StartWithShell(q, b, "old-"+row.name, maskFiles, atDev(volumeAtDev(q, "old-"+row.name, row.command)))
+			for _, path := range maskedFiles {
+				fsType := check.TopMount(q, check.Mounts(q, p), path).FSType
+				assert.Check(q, cmp.Equal(fsType, row.fsType), "runc 1.1.11, %s: file system of the file that is mounted at %s", row.name, path)
+				reads := sh.Run("head -n 1 " + path).Out
+				assert.Check(q, cmp.Equal(reads, row.reads), "runc 1.1.11, %s: first line of %s", row.name, path)
+				q.Fact("runc 1.1.11, "+row.name+": first line of "+path, reads)
+			}
+			c.KillAndDelete(p)
+		}
+	})
+
+	q.Answer("The container's /dev/null covers a masked file. If /dev/null is a link or another file, or is missing, runc refuses to create " +
+		"the container. runc 1.1.11 mounted what was there instead, so that a program could read masked files.")
+}
+
+// The masked files: one of the rootfs, and one of procfs that shows the host's timers to root.
+const masked, timerList = "/masked", "/proc/timer_list"
+
+var maskedFiles = []string{masked, timerList}
+
+// maskFiles masks them, in this order, and nothing else.
+func maskFiles(s *specs.Spec) { s.Linux.MaskedPaths = maskedFiles }
+
+// ofVolume is the text of a file in the volume.
+const ofVolume = "a file of the volume"
+
+// falseNulls are files that are not the null device. The command makes null in the directory that is mounted at /dev.
+var falseNulls = []struct{ name, command string }{
+	{"link", "ln -s " + timerList + " null"},
+	{"another-file", "echo " + ofVolume + " > null"},
+	{"missing", "true"},
+}
+
+// volumeAtDev makes a directory of the host that is to be mounted at /dev.
+func volumeAtDev(q *lab.Q, name, command string) string {
+	q.Helper()
+	dir := q.MountTmpfs(q.Mkdir("dev-" + name)) // a mount of the lab's directory may forbid device files
+	q.Must("sh", "-c", "cd "+filepath.Base(dir)+" && "+command)
+	return dir
+}
+
+// atDev mounts the directory at /dev, in place of what runc makes there.
+func atDev(dir string) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/dev") })
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dev", Type: "none", Source: dir, Options: []string{"bind"}})
+	}
+}
+
+// assertCoveredByNull asserts that the masked files are the container's /dev/null, and that a program in it reads nothing there.
+func assertCoveredByNull(q *lab.Q, container string, sh *runc.Shell, p proc.Process) {
+	q.Helper()
+	inRoot := func(path string) string { return fmt.Sprintf("/proc/%d/root%s", p.PID, path) }
+	null := check.StatInRoot(q, p.PID, "/dev/null")
+	assert.Check(q, cmp.Equal(null.Rdev, unix.Mkdev(1, 3)), "%s: device number of /dev/null", container)
+	for _, path := range maskedFiles {
+		isNull := file.Same(inRoot(path), inRoot("/dev/null"))
+		assert.Check(q, isNull, "%s: %s is not /dev/null of the container", container, path)
+		read := sh.Run("cat " + path)
+		assert.Check(q, cmp.DeepEqual(read, runc.Reply{}), "%s: what a program reads of %s", container, path)
+		q.Fact(container+": "+path+" is /dev/null", isNull)
+	}
+}
+
 // A mount that is made later reaches the other side if the two sides are peers of one shared mount, or if the other side is its slave.
 // By default a container's bind mount of a shared mount is its slave: mounts of the host come in, and the container's do not go out.
 //
@@ -853,6 +971,103 @@ func supportsIDMappedMounts(q *lab.Q, dir string) error {
 		&unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())})
 }
 
+// With the option idmap, the mapping belongs to one mount. With ridmap it belongs to each mount below the source as well.
+//
+// A mapping is an attribute of a mount, as ro is. The options bind and rbind copy mounts, and mount_setattr(2) then gives the copy its
+// mapping: with AT_RECURSIVE, which stands for ridmap, also to each mount below. A mount with mappings and with neither option is mapped as
+// with idmap. So with rbind and idmap, files of a file system that is mounted below the source keep their owners. With ridmap, each file
+// system below has to support id-mapped mounts, or create fails. runc knows both options since 1.2.0.
+//
+// Hint: which mounts of /proc/PID/mountinfo have the flag idmapped?
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-mount-options
+// Kernel: https://man7.org/linux/man-pages/man2/mount_setattr.2.html
+func TestBundle_DoesTheMappingOfAMountReachTheMountsBelow(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Does the mapping of a mount reach the mounts below?")
+	defer q.Recover()
+	b := bundle.Busybox(q, "sleep", "3600")
+	if !runc.KnowsIDMappedMounts(q) {
+		q.Skip("this runtime does not know id-mapped mounts (runc does since 1.2.0); to ask this with the pinned runc, leave out RUNC= and " +
+			"CDB_RUNC")
+	}
+	source := sourceOfIDMappedMounts(q, "below", "other")
+	bindBelow(q, source, "below", source)
+	ids := func(host uint32) []specs.LinuxIDMapping {
+		return []specs.LinuxIDMapping{{ContainerID: 0, HostID: host, Size: 1}}
+	}
+	mapped := func(name string, options ...string) specs.Mount {
+		return specs.Mount{Destination: "/" + name, Type: "none", Source: source, Options: append([]string{"rbind"}, options...),
+			UIDMappings: ids(1000), GIDMappings: ids(2000)}
+	}
+	plain := specs.Mount{Destination: "/plain", Type: "none", Source: source, Options: []string{"rbind"}}
+
+	q.Step("bind a mount, and another one below it, with mappings of root to 1000:2000 and different options. Which mounts have the mapping?")
+	c := runc.Variant(q, b, "mapped", withMounts(plain, mapped("mapping"), mapped("idmap", "idmap"), mapped("ridmap", "ridmap")))
+	p := c.CreateAndStart()
+	mounts := check.Mounts(q, p)
+	for _, row := range []struct {
+		name       string
+		top, below string // owners of the directories
+	}{
+		{"plain", "0:0", "0:0"}, // the control: the same mount without mappings
+		{"mapping", "1000:2000", "0:0"},
+		{"idmap", "1000:2000", "0:0"},
+		{"ridmap", "1000:2000", "1000:2000"},
+	} {
+		for _, at := range []struct{ path, owner string }{{"/" + row.name, row.top}, {"/" + row.name + "/below", row.below}} {
+			flags := check.FlagsOf(check.TopMount(q, mounts, at.path))
+			isMapped := slices.Contains(flags, "idmapped")
+			assert.Check(q, cmp.Equal(isMapped, at.owner != "0:0"), "the mount at %s has the flag idmapped: %v", at.path, flags)
+			st := check.StatInRoot(q, p.PID, at.path)
+			owner := fmt.Sprintf("%d:%d", st.Uid, st.Gid)
+			assert.Check(q, cmp.Equal(owner, at.owner), "owner of the directory at %s, which is root in the file system", at.path)
+			q.Fact(at.path+": idmapped", isMapped)
+			q.Fact(at.path+": owner", owner)
+		}
+	}
+	assert.Check(q, cmp.Equal(file.Owner(q, source), "0:0"), "owner of the source on the host")
+	c.KillAndDelete(p)
+
+	q.Step("an option without a mapping, in a container without a user namespace: create fails, because there is no mapping to take")
+	without := mapped("ridmap", "ridmap")
+	without.UIDMappings, without.GIDMappings = nil, nil
+	r := runc.Variant(q, b, "without", withMounts(without)).MustRefuseWithoutLeftovers("id-?map")
+	q.Fact("ridmap without a mapping: error of create", runc.StableMessage(r.Stderr))
+
+	q.Run("other-file-system", func(q *lab.Q) {
+		q.Step("mount a file system without id-mapped mounts below the source: create with ridmap fails")
+		other := q.Mkdir("ramfs")
+		assert.NilError(q, unix.Mount("cdb-ramfs", other, "ramfs", 0, ""))
+		q.Cleanup(func() { assert.Check(q, unix.Unmount(other, unix.MNT_DETACH)) })
+		q.LogCommand("mount -t ramfs cdb-ramfs ramfs")
+		if supportsIDMappedMounts(q, other) == nil {
+			q.Skip("a ramfs of this kernel has id-mapped mounts; to ask this, boot Debian's kernel: make lab")
+		}
+		bindBelow(q, source, "other", other)
+		r := runc.Variant(q, b, "refused", withMounts(mapped("ridmap", "ridmap"))).MustRefuseWithoutLeftovers("invalid argument")
+		q.Fact("ridmap with a ramfs below: error of create", runc.StableMessage(r.Stderr))
+		q.Control("with idmap the same mounts are no mistake: the ramfs is bound, without the mapping")
+		c := runc.Variant(q, b, "accepted", withMounts(mapped("idmap", "idmap")))
+		p := c.CreateAndStart()
+		below := check.TopMount(q, check.Mounts(q, p), "/idmap/other")
+		assert.Check(q, cmp.Equal(below.FSType, "ramfs"), "file system at /idmap/other")
+		assert.Check(q, !slices.Contains(check.FlagsOf(below), "idmapped"), "flags of the ramfs: %v", check.FlagsOf(below))
+		q.Fact("idmap with a ramfs below: flags of the mount", check.FlagsOf(below))
+		c.KillAndDelete(p)
+	})
+
+	q.Answer("With idmap, the mapping reaches one mount, and files of the mounts below keep their owners. With ridmap it reaches the mounts " +
+		"below as well, and each of their file systems has to support it.")
+}
+
+// bindBelow binds a directory of the host in the directory name of the source, until the question or subtest ends.
+func bindBelow(q *lab.Q, source, name, dir string) {
+	q.Helper()
+	at := filepath.Join(source, name)
+	assert.NilError(q, unix.Mount(dir, at, "", unix.MS_BIND, ""))
+	q.Cleanup(func() { assert.Check(q, unix.Unmount(at, unix.MNT_DETACH)) })
+	q.LogCommand("mount --bind %s %s", strings.TrimPrefix(dir, q.Dir+"/"), strings.TrimPrefix(at, q.Dir+"/"))
+}
+
 // runc compares little of a mount with what is there. So a mistake that the kernel refuses fails at create, and many other mistakes
 // silently make a wrong mount.
 //
@@ -986,6 +1201,6 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 	}
 
 	q.Answer("A mistake goes unnoticed if the kernel can make a mount from it, such as a tmpfs whose source is a directory, or a " +
-		"destination that is a symlink. The type \"bind\" without the option bind or rbind fails: the kernel has no file system of this name, and " +
-		"reports \"no such device\".")
+		"destination that is a symlink. The type \"bind\" without the option bind or rbind fails: the kernel has no file system of this name, " +
+		"and reports \"no such device\".")
 }

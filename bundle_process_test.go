@@ -846,8 +846,13 @@ func createBelowLimit(q *lab.Q, b *bundle.Bundle) {
 }
 
 // sourceOfIDMappedMounts returns a directory from which the kernel makes id-mapped mounts: a tmpfs since Linux 6.3, or an erofs since 5.19.
-func sourceOfIDMappedMounts(q *lab.Q) string {
+// It has the named directories.
+func sourceOfIDMappedMounts(q *lab.Q, names ...string) string {
 	dir := q.MountTmpfs(q.Mkdir("source"))
+	for _, name := range names {
+		assert.NilError(q, os.Mkdir(filepath.Join(dir, name), 0o755))
+		q.LogCommand("mkdir source/%s", name)
+	}
 	err := supportsIDMappedMounts(q, dir)
 	if err == nil {
 		return dir

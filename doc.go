@@ -9,7 +9,7 @@
 //     edit_after_create, containerd, libcontainer.
 //   - Lifecycle (lifecycle_test.go): what runc does with a bundle, from create to delete.
 //     Topics: states, isolation, kill, delete, run, exec, pause, hooks, failed_create, refused, libcontainer, update,
-//     state_json, terminal, checkpoint, rootless, systemd.
+//     state_json, features, terminal, checkpoint, rootless, systemd.
 //   - Task (task_test.go): what containerd adds, and which process holds what, also when something dies.
 //     Topics: container_created, parents, socket, runc, containerd_dies, shim_dies, process_dies, containerd_down,
 //     upgrade, stopped, files, pull, platforms, snapshotter, garbage, namespaces, shared_shim, slow_runtime, cgroup,

@@ -373,6 +373,119 @@ func refusedFlagsOfExec(q *lab.Q) []refusedFlagOfExec {
 	}
 }
 
+// `runc run` passes on the open files of its caller that LISTEN_FDS announces, and after them as many as --preserve-fds says. Each keeps
+// its number. `runc exec` ignores LISTEN_FDS: there --preserve-fds counts from descriptor 3.
+//
+// A service manager such as systemd opens the sockets of a service, and passes them from descriptor 3 on. LISTEN_FDS is their number, and
+// LISTEN_PID is the pid of the process that they are for. runc takes the files only if LISTEN_PID is its own pid. It gives the program
+// LISTEN_FDS and LISTEN_PID=1, because a container's first process has this pid in its pid namespace. In a container without a pid
+// namespace the program has another pid, and a program that compares LISTEN_PID with its own (sd_listen_fds) takes no socket. runc does not
+// pass LISTEN_FDNAMES on. If LISTEN_PID is another pid, --preserve-fds 1 passes descriptor 3 on, and not the one after the sockets.
+//
+// Hint: give the caller of runc some open files, and compare /proc/PID/fd and /proc/PID/environ of the program.
+// Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime-linux.md#file-descriptors
+// Kernel: https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html, https://man7.org/linux/man-pages/man5/proc_pid_fd.5.html
+func TestLifecycle_WhichOpenFilesOfItsCallerDoesRuncPassOn(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Which open files of its caller does runc pass on?")
+	defer q.Recover()
+	runc.SkipUnlessRunc(q, "what LISTEN_FDS and --preserve-fds do")
+	b := bundle.Busybox(q, "sleep", "3600")
+	caller := openFilesOfCaller(q)
+	const own, others = "; export LISTEN_FDS=1 LISTEN_FDNAMES=web LISTEN_PID=$$", "; export LISTEN_FDS=1 LISTEN_FDNAMES=web LISTEN_PID=1"
+	announced := []string{"LISTEN_FDS=1", "LISTEN_PID=1"}
+
+	for _, row := range []struct {
+		name, step, exports string
+		preserve            int
+		edit                func(*specs.Spec)
+		passed              []int
+		env                 []string
+	}{
+		{"both", "run with LISTEN_FDS=1 and --preserve-fds 1: the program has descriptor 3, which the variables announce, and 4", own, 1, nil,
+			[]int{3, 4}, announced},
+		{"listen", "the same without --preserve-fds: the program has descriptor 3", own, 0, nil, []int{3}, announced},
+		{"no-pid-namespace", "the same without a pid namespace: LISTEN_PID is 1, and the program has another pid", own, 0,
+			bundle.WithoutNamespace(specs.PIDNamespace), []int{3}, announced},
+		{"preserve", "run without LISTEN_FDS: --preserve-fds 1 counts from descriptor 3", "", 1, nil, []int{3}, nil},
+		{"for-another", "run with LISTEN_FDS for another process: the program gets no variable, and --preserve-fds 1 counts from descriptor 3",
+			others, 1, nil, []int{3}, nil},
+		{"neither", "run with neither: the program has none of the files", "", 0, nil, nil, nil},
+	} {
+		if row.exports == own {
+			q.Step("%s", row.step)
+		} else {
+			q.Control("%s", row.step)
+		}
+		c := runc.Variant(q, b, row.name, func(s *specs.Spec) {
+			if row.edit != nil {
+				row.edit(s)
+			}
+		})
+		c.MustAfter(caller.opens+row.exports, "run", "--detach", "--preserve-fds", strconv.Itoa(row.preserve))
+		pid := c.PID()
+		proc.WaitFor(q, proc.Runs(pid, "sleep"))
+		p := proc.Snapshot(q, pid)
+		caller.assertPassed(q, "run, "+row.name, p, row.passed, row.env)
+		isOwn := slices.Contains(p.Env, fmt.Sprintf("LISTEN_PID=%d", proc.InnerPID(q, pid)))
+		assert.Check(q, cmp.Equal(isOwn, row.env != nil && row.edit == nil), "run, %s: LISTEN_PID is the pid of the program, which is %d: %q",
+			row.name, proc.InnerPID(q, pid), p.Env)
+		q.Fact("run, "+row.name+": LISTEN_PID is the program's own pid", isOwn)
+		c.KillAndDelete(p)
+	}
+
+	q.Step("exec with LISTEN_FDS=1: no variable for the program. --preserve-fds counts from descriptor 3: 1 passes on only this one, 2 both")
+	c := runc.New(q, b)
+	init := c.CreateAndStart()
+	for _, preserve := range []int{0, 1, 2} {
+		name := fmt.Sprintf("exec --preserve-fds %d", preserve)
+		p := runc.ExecSleepAfter(q, c, fmt.Sprintf("exec-%d", preserve), caller.opens+own, "--preserve-fds", strconv.Itoa(preserve))
+		caller.assertPassed(q, name, p, []int{3, 4}[:preserve], nil)
+	}
+
+	q.TearDown("kill and delete the container", func() { c.KillAndDelete(init) })
+	q.Answer("`runc run` passes on the open files that LISTEN_FDS announces for it, and after them as many as --preserve-fds says. The " +
+		"program gets LISTEN_FDS and LISTEN_PID=1. `runc exec` ignores LISTEN_FDS, and passes on only what --preserve-fds counts from " +
+		"descriptor 3.")
+}
+
+// callersFiles are the files that a caller of runc has open as the descriptors 3 to 5. The name of each is its number.
+type callersFiles struct {
+	dir   string
+	opens string // a command of the shell
+}
+
+// openFilesOfCaller makes the files.
+func openFilesOfCaller(q *lab.Q) callersFiles {
+	q.Helper()
+	files := callersFiles{dir: q.Mkdir("caller"), opens: "exec"}
+	for fd := 3; fd <= 5; fd++ {
+		q.WriteLine(filepath.Join(files.dir, strconv.Itoa(fd)), "a file of the caller")
+		files.opens += fmt.Sprintf(" %[1]d< caller/%[1]d", fd)
+	}
+	return files
+}
+
+// assertPassed asserts that the process has these descriptors of the caller besides stdin, stdout and stderr, each with the caller's
+// number, and these variables with the prefix LISTEN_.
+func (f callersFiles) assertPassed(q *lab.Q, name string, p proc.Process, descriptors []int, variables []string) {
+	q.Helper()
+	want, got := map[int]string{}, maps.Clone(p.FDs)
+	for _, fd := range descriptors {
+		want[fd] = filepath.Join(f.dir, strconv.Itoa(fd))
+	}
+	maps.DeleteFunc(got, func(fd int, _ string) bool { return fd <= 2 })
+	assert.Check(q, cmp.DeepEqual(got, want), "%s: descriptors of the program above 2", name)
+	var env []string
+	for _, variable := range p.Env {
+		if strings.HasPrefix(variable, "LISTEN_") {
+			env = append(env, variable)
+		}
+	}
+	assert.Check(q, cmp.DeepEqual(slices.Sorted(slices.Values(env)), variables), "%s: environment of the program", name)
+	q.Fact(name+": descriptors of the program above 2", slices.Sorted(maps.Keys(got)))
+	q.Fact(name+": variables of the program", env)
+}
+
 // An exec has the namespaces, the cgroup and the seccomp filter of the container. It does not have the restrictions that init put on itself
 // after its start: an exec still has the capabilities that init dropped. They come from config.json, or from the flags of exec.
 //

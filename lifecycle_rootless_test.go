@@ -43,17 +43,7 @@ func TestLifecycle_WhatCanAnOrdinaryUserDoWithRunc(t *testing.T) {
 	defer q.Recover()
 	runc.SkipUnlessRunc(q, "runc spec --rootless and its state below XDG_RUNTIME_DIR")
 	const uid, gid = 64321, 64322 // that no user of the host has
-	// Two capabilities of the new namespace are needed, for the map and for the mount namespace: AppArmor's
-	// kernel.apparmor_restrict_unprivileged_userns=1 allows the namespace, and takes its capabilities away.
-	if probe := q.ExecAs(uid, gid, "busybox", "unshare", "-U", "-r", "-m", "true"); probe.Code != 0 {
-		q.Skipf("this kernel lets no ordinary user make a user namespace with capabilities: %s. Ask the question in the VM, by make lab, or set "+
-			"kernel.unprivileged_userns_clone = 1, user.max_user_namespaces above 0, and "+
-			"kernel.apparmor_restrict_unprivileged_userns = 0, as far as the kernel has them", check.LastLine(probe.Stderr))
-	}
-	user := ordinaryUser{q: q, uid: uid, gid: gid, state: q.Mkdir("xdg")}
-	assert.NilError(q, os.Chown(user.state, uid, gid))
-	q.LogCommand("chown %d:%d xdg", uid, gid)
-	q.Export("XDG_RUNTIME_DIR", user.state)
+	user := newOrdinaryUser(q, uid, gid)
 
 	q.Step("the user calls runc spec --rootless: config.json maps only the user's id, and has nothing that needs root")
 	b := bundle.Busybox(q, "sleep", "3600")
@@ -67,11 +57,7 @@ func TestLifecycle_WhatCanAnOrdinaryUserDoWithRunc(t *testing.T) {
 
 	q.Step("the user runs the container: root in it is this user. It has a new user namespace, the host's network, and the caller's cgroup")
 	dir, id := user.makeBundle(b, "rootless", rootless)
-	q.Cleanup(func() {
-		if file.Exists(user.stateDir(id)) {
-			user.runc("delete", "--force", id)
-		}
-	})
+	user.deleteAtEnd(id)
 	pidFile := filepath.Join(user.state, "pid")
 	ran := user.runc("run", "--detach", "--pid-file", pidFile, "--bundle", dir, id)
 	assert.Assert(q, cmp.Equal(ran.Code, 0), "runc run of an ordinary user:\n%s", ran)
@@ -150,6 +136,32 @@ type ordinaryUser struct {
 	q        *lab.Q
 	uid, gid uint32
 	state    string // the user's XDG_RUNTIME_DIR
+}
+
+// newOrdinaryUser makes the user's XDG_RUNTIME_DIR. The question is skipped if the kernel lets the user make no user namespace.
+func newOrdinaryUser(q *lab.Q, uid, gid uint32) ordinaryUser {
+	q.Helper()
+	// Two capabilities of the new namespace are needed, for the map and for the mount namespace: AppArmor's
+	// kernel.apparmor_restrict_unprivileged_userns=1 allows the namespace, and takes its capabilities away.
+	if probe := q.ExecAs(uid, gid, "busybox", "unshare", "-U", "-r", "-m", "true"); probe.Code != 0 {
+		q.Skipf("this kernel lets no ordinary user make a user namespace with capabilities: %s. Ask the question in the VM, by make lab, or set "+
+			"kernel.unprivileged_userns_clone = 1, user.max_user_namespaces above 0, and "+
+			"kernel.apparmor_restrict_unprivileged_userns = 0, as far as the kernel has them", check.LastLine(probe.Stderr))
+	}
+	user := ordinaryUser{q: q, uid: uid, gid: gid, state: q.Mkdir("xdg")}
+	assert.NilError(q, os.Chown(user.state, int(uid), int(gid)))
+	q.LogCommand("chown %d:%d xdg", uid, gid)
+	q.Export("XDG_RUNTIME_DIR", user.state)
+	return user
+}
+
+// deleteAtEnd deletes the user's container at the end of the question, if it is still there.
+func (u ordinaryUser) deleteAtEnd(id string) {
+	u.q.Cleanup(func() {
+		if file.Exists(u.stateDir(id)) {
+			u.runc("delete", "--force", id)
+		}
+	})
 }
 
 // runc calls runc as the user.
@@ -259,4 +271,153 @@ func settingsOfRoot(q *lab.Q) []settingOfRoot {
 		{"pids-limit", "cgroup", bundle.Resources(func(r *specs.LinuxResources) { r.Pids = &specs.LinuxPids{Limit: new(int64(10))} }), false},
 		{"cgroup", "cgroup|permission denied", func(s *specs.Spec) { s.Linux.CgroupsPath = filepath.Join(q.Cgroup, "of-user") }, false},
 	}
+}
+
+// With newuidmap and newgidmap, an ordinary user can also map the ids of the host that /etc/subuid and /etc/subgid give to the user. It can
+// map no other id.
+//
+// The kernel lets a process without privileges write a map of one line, with its own id. For anything else the writer needs CAP_SETUID or
+// CAP_SETGID. The two programs have them, by their set-user-ID bit or by a file capability, and compare the map with the files. runc looks
+// for them on PATH, and calls them only if the kernel refuses to write the map. Then root of the container may become another user in
+// it, and give files away: on the host, these belong to the user's subordinate ids. The map of groups is then not written by the user, so
+// setgroups(2) stays allowed in the namespace.
+//
+// Hint: compare /proc/PID/uid_map of a rootless container with the lines of /etc/subuid.
+// Spec: https://github.com/opencontainers/runc#rootless-containers
+// Kernel: https://man7.org/linux/man-pages/man7/user_namespaces.7.html, https://man7.org/linux/man-pages/man1/newuidmap.1.html,
+// https://man7.org/linux/man-pages/man5/subuid.5.html
+func TestLifecycle_WhichIDsCanAnOrdinaryUserMap(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Which ids can an ordinary user map?")
+	defer q.Recover()
+	runc.SkipUnlessRunc(q, "newuidmap, and its state below XDG_RUNTIME_DIR")
+	const uid, gid, firstUID, firstGID, ids = 64341, 64342, 210000, 310000, 1000 // ids that the host need not know
+	tools := copyMappingTools(q, "tools", 0o4755)
+	user := newOrdinaryUser(q, uid, gid)
+	b := bundle.Busybox(q, "sleep", "3600")
+	rootless := rootlessAs(bundle.Read(q, runc.SpecAs(q, uid, gid, "spec", "--rootless")))
+	withMaps := func(hostUID, size uint32) func(*specs.Spec) {
+		return func(s *specs.Spec) {
+			rootless(s)
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: 1}, {ContainerID: 1, HostID: hostUID, Size: size}}
+			s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: gid, Size: 1}, {ContainerID: 1, HostID: firstGID, Size: ids}}
+		}
+	}
+	account := subordinateIDs{name: "cdb-user", uid: uid, gid: gid, firstUID: firstUID, firstGID: firstGID, ids: ids}
+
+	q.Step("the user runs a container with %d more ids, which /etc/subuid and /etc/subgid give to the user: the maps have two lines", ids)
+	etc := account.writeEtc(q, "etc", account.name)
+	dir, id := user.makeBundle(b, "mapped", withMaps(firstUID, ids))
+	user.deleteAtEnd(id)
+	pidFile := filepath.Join(user.state, "pid")
+	ran := account.run(q, etc, tools, "--detach", "--pid-file", pidFile, "--bundle", dir, id)
+	assert.Assert(q, cmp.Equal(ran.Code, 0), "runc run of an ordinary user with subordinate ids:\n%s", ran)
+	p := proc.Snapshot(q, proc.PID(check.Int(q, file.Read(q, pidFile))))
+	proc.WaitFor(q, proc.Runs(p.PID, "sleep"))
+	for _, row := range []struct {
+		name         string
+		own, further uint32
+	}{{"uid_map", uid, firstUID}, {"gid_map", gid, firstGID}} {
+		got := proc.IDMap(q, p.PID, row.name)
+		want := [][]string{{"0", fmt.Sprint(row.own), "1"}, {"1", fmt.Sprint(row.further), fmt.Sprint(ids)}}
+		assert.Check(q, cmp.DeepEqual(got, want), "%s of the container's process", row.name)
+		q.Fact(row.name, got)
+	}
+	setgroups := proc.File(q, p.PID, "setgroups")
+	assert.Check(q, cmp.Equal(setgroups, "allow"), "setgroups of the container's process, whose map newgidmap has written")
+	q.Fact("setgroups", setgroups)
+
+	q.Step("a program of another user in the container, and a file of this user: on the host both belong to subordinate ids of the caller")
+	execPIDFile := filepath.Join(user.state, "exec-pid")
+	executed := user.runc("exec", "--detach", "--pid-file", execPIDFile, "--user", "5:5", id, "sleep", "3601")
+	assert.Assert(q, cmp.Equal(executed.Code, 0), "exec --user 5:5 in the user's container:\n%s", executed)
+	other := proc.PID(check.Int(q, file.Read(q, execPIDFile)))
+	ofProgram := []string{proc.Status(q, other, "Uid"), proc.Status(q, other, "Gid")}
+	fourTimes := func(id uint32) string { return strings.TrimSpace(strings.Repeat(fmt.Sprint(id)+" ", 4)) }
+	assert.Check(q, cmp.DeepEqual(ofProgram, []string{fourTimes(firstUID + 4), fourTimes(firstGID + 4)}), "ids of the program on the host")
+	q.Fact("exec --user 5:5: ids on the host", ofProgram)
+	given := user.runc("exec", "--cap", "CAP_CHOWN", id, "sh", "-c", "touch /dev/file && chown 5:5 /dev/file")
+	assert.Assert(q, cmp.Equal(given.Code, 0), "chown in the user's container:\n%s", given)
+	owner := file.Owner(q, fmt.Sprintf("/proc/%d/root/dev/file", p.PID))
+	assert.Check(q, cmp.Equal(owner, fmt.Sprintf("%d:%d", firstUID+4, firstGID+4)), "owner on the host of a file of 5:5 of the container")
+	q.Fact("chown 5:5 in the container: owner on the host", owner)
+
+	for _, row := range []struct {
+		name, step string
+		etc, tools string
+		edit       func(*specs.Spec)
+	}{
+		{"no-entry", "the files give the ids to another user", account.writeEtc(q, "etc-of-another", "another"), tools, withMaps(firstUID, ids)},
+		{"one-id-more", "the map has one id more than the files give", etc, tools, withMaps(firstUID, ids+1)},
+		{"root-of-the-host", "the map has the host's root", etc, tools, withMaps(0, 1)},
+		{"no-privilege", "newuidmap and newgidmap have no privileges", etc, copyMappingTools(q, "plain-tools", 0o755), withMaps(firstUID, ids)},
+	} {
+		q.Control("%s: run fails", row.step)
+		dir, id := user.makeBundle(b, row.name, row.edit)
+		user.deleteAtEnd(id)
+		r := account.run(q, row.etc, row.tools, "--detach", "--bundle", dir, id)
+		assert.Check(q, r.Code != 0, "run of an ordinary user, where %s, succeeds:\n%s", row.step, r)
+		runc.AssertMessage(q, r.Stderr, "uid.?map|mapping|final child")
+		assert.Check(q, !file.Exists(user.stateDir(id)), "run of an ordinary user, where %s, left its state", row.step)
+		q.Fact("run, "+row.name+": error", runc.StableMessage(r.Stderr))
+	}
+
+	q.TearDown("the user kills and deletes the container", func() {
+		for _, args := range [][]string{{"kill", id, "KILL"}, {"delete", id}} {
+			r := user.runc(args...)
+			assert.Check(q, cmp.Equal(r.Code, 0), "runc %s of an ordinary user:\n%s", args[0], r)
+			proc.WaitFor(q, proc.Dead(p.Identity))
+		}
+		assert.Check(q, !file.Exists(user.stateDir(id)), "the state directory still exists after delete")
+	})
+	q.Answer("An ordinary user can map its own id, and with newuidmap and newgidmap those subordinate ids that /etc/subuid and /etc/subgid " +
+		"give to this user. The two programs have the privilege that the kernel demands, and refuse any other id.")
+}
+
+// copyMappingTools copies newuidmap and newgidmap into a new directory, where they belong to root and have this mode. It returns the
+// directory. The lab's own copies may lack the set-user-ID bit, and the file system of the lab may ignore it.
+func copyMappingTools(q *lab.Q, dir string, mode os.FileMode) string {
+	q.Helper()
+	var paths []string
+	for _, name := range []string{"newuidmap", "newgidmap"} {
+		paths = append(paths, q.LookPathOrSkip(name))
+	}
+	at := q.MountTmpfs(q.Mkdir(dir))
+	for _, path := range paths {
+		q.Must("cp", path, at)
+		q.Must("chmod", fmt.Sprintf("%o", mode), filepath.Join(at, filepath.Base(path)))
+	}
+	return at
+}
+
+// subordinateIDs is an account of the user, with the ids that it may map in addition to its own.
+type subordinateIDs struct {
+	name               string
+	uid, gid           uint32
+	firstUID, firstGID uint32
+	ids                int
+}
+
+// writeEtc makes a directory with the files of /etc that newuidmap reads. The owner has the subordinate ids. It returns the directory.
+func (a subordinateIDs) writeEtc(q *lab.Q, dir, owner string) string {
+	q.Helper()
+	etc := q.Mkdir(dir)
+	for _, row := range []struct{ name, line string }{
+		{"passwd", fmt.Sprintf("%s:x:%d:%d::/:/bin/sh", a.name, a.uid, a.gid)},
+		{"group", fmt.Sprintf("%s:x:%d:", a.name, a.gid)},
+		{"subuid", fmt.Sprintf("%s:%d:%d", owner, a.firstUID, a.ids)},
+		{"subgid", fmt.Sprintf("%s:%d:%d", owner, a.firstGID, a.ids)},
+	} {
+		q.WriteLine(filepath.Join(etc, row.name), row.line)
+	}
+	return etc
+}
+
+// run calls runc run as the user, in a mount namespace that has the directory etc as /etc. The tools are the first directory on PATH. The
+// user may not be able to reach runc by its path, so the user gets it as a descriptor.
+func (a subordinateIDs) run(q *lab.Q, etc, tools string, args ...string) lab.Result {
+	q.Helper()
+	const script = `exec 7< "$1"; busybox mount -o bind "$2" /etc; PATH=$3:$PATH; export PATH; user=$4; shift 4
+exec busybox su -c 'exec /proc/self/fd/7 run "$@"' -- "$user" runc "$@"`
+	argv := []string{"busybox", "unshare", "-m", "sh", "-ec", script, "sh", q.UnderTest("runc").Path, etc, tools, a.name}
+	return q.ExecFor(a.uid, a.gid, append(argv, args...)...)
 }

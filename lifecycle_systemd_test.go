@@ -19,6 +19,7 @@ import (
 	"cdblab/helpers/host"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/retry"
 	"cdblab/helpers/runc"
 	"cdblab/helpers/systemd"
 )
@@ -165,4 +166,58 @@ func TestLifecycle_WhereDoesAContainerGoWithTheSystemdCgroupDriver(t *testing.T)
 	})
 	q.Answer("With the systemd cgroup driver, the container is in the cgroup of a scope of systemd, whose properties are those limits that " +
 		"systemd knows. systemd removes the scope with the last process. At daemon-reload it writes again the limits that it has stored.")
+}
+
+// With the systemd cgroup driver, linux.cgroupsPath is slice:prefix:name, and the container gets the scope prefix-name.scope in this slice.
+// If cgroupsPath is empty, the scope is runc-<id>.scope in system.slice.
+//
+// A slice is a unit that groups other units, and its limits count for all of them. The kubelet has one for pods, and a slice below it for
+// each class of pods. systemd starts a slice when the first unit in it starts. A name without .slice is no slice, and runc refuses it.
+//
+// Hint: compare /proc/PID/cgroup with the property Slice of the scope.
+// Spec: https://github.com/opencontainers/runc/blob/main/docs/systemd.md#systemd-unit-name-and-placement
+// Kernel: https://man7.org/linux/man-pages/man5/systemd.slice.5.html
+func TestLifecycle_WhichSystemdScopeDoesTheCgroupsPathName(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Which systemd scope does linux.cgroupsPath name?")
+	defer q.Recover()
+	systemd.Require(q)
+	b := bundle.Busybox(q, "sleep", "3600")
+	create := func(name, cgroupsPath string) (*runc.Container, lab.Result) {
+		marked := systemd.Scope(q, name).Container // with the mark of the question, by which a sweep finds the scope
+		c := runc.Variant(q, b, name, marked, func(s *specs.Spec) { s.Linux.CgroupsPath = cgroupsPath })
+		return c, q.Exec("runc", "--systemd-cgroup", "--root", c.Root, "create", "--bundle", c.Bundle.Name, c.ID)
+	}
+	for _, row := range []struct{ name, slice string }{{"system", "system.slice"}, {"user", "user.slice"}, {"empty", ""}} {
+		id := q.ID("path-" + row.name)
+		cgroupsPath, slice, scope := row.slice+":cdb:"+id, row.slice, "cdb-"+id+".scope"
+		if row.slice == "" {
+			cgroupsPath, slice = "", "system.slice"
+			q.Step("create with an empty cgroupsPath: the scope has the id of the container, and is in system.slice")
+		} else {
+			q.Step("create with a cgroupsPath in %s: the scope is in this slice", slice)
+		}
+		c, r := create("in-"+row.name, cgroupsPath)
+		assert.Assert(q, cmp.Equal(r.Code, 0), "create by the systemd driver with the cgroupsPath %q:\n%s", cgroupsPath, r)
+		if row.slice == "" {
+			scope = "runc-" + c.ID + ".scope"
+		}
+		p := c.Process()
+		check.OnlyProcessInCgroup(q, p.Identity, filepath.Join("/", slice, scope))
+		property := strings.TrimSpace(q.Must("systemctl", "show", "--property=Slice", "--value", scope).Stdout)
+		assert.Check(q, cmp.Equal(property, slice), "Slice of %s, with the cgroupsPath %q", scope, cgroupsPath)
+		q.Fact(row.name+": Slice of the scope, which systemd and the kernel agree on", property)
+		c.Delete()
+		gone := retry.Until(proc.Patience, func() bool { return !host.HasUnit(scope) })
+		assert.Check(q, gone, "systemd has %s after delete", scope)
+	}
+
+	q.Control("a name that is no slice: create fails")
+	c, r := create("no-slice", "system:cdb:"+q.ID("no-slice"))
+	assert.Check(q, r.Code != 0, "create by the systemd driver in a slice named system:\n%s", r)
+	runc.AssertMessage(q, r.Stderr, "invalid slice name")
+	assert.Check(q, !file.Exists(c.StateDir()), "a refused create left its state: %s", c.StateDir())
+	q.Fact("slice named system: error of create", runc.StableMessage(r.Stderr))
+
+	q.Answer("With the systemd cgroup driver, slice:prefix:name in linux.cgroupsPath names the scope prefix-name.scope in this slice. An " +
+		"empty linux.cgroupsPath names the scope runc-<id>.scope in system.slice.")
 }

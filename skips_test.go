@@ -31,7 +31,8 @@ var maySkip = []lab.MaySkip{
 		Reason: "the containerd under test is older than the releases of helpers/tools/earlier.go",
 	},
 	{
-		Test: "TestBundle_WhatHappensAtALimit/many-mounts", Says: "a tmpfs of this kernel has no id-mapped mounts, nor has an erofs",
+		Test:   "TestBundle_WhatHappensAtALimit/many-mounts|TestBundle_DoesTheMappingOfAMountReachTheMountsBelow",
+		Says:   "a tmpfs of this kernel has no id-mapped mounts, nor has an erofs",
 		Reason: "an erofs has id-mapped mounts since Linux 5.19, and needs a loop device; the VM has both",
 	},
 	{
@@ -45,6 +46,10 @@ var maySkip = []lab.MaySkip{
 	{
 		Test: "Test(Task|Lifecycle)_.*(Systemd|ContainerdsUnit).*", Says: "process 1 is not systemd here",
 		Reason: "process 1 is not systemd: make lab DISK=image.qcow2 boots one",
+	},
+	{
+		Test: "TestLifecycle_WhatDoesRuncFeaturesPromise/systemd", Says: "process 1 is systemd here",
+		Reason: "process 1 is systemd; the VM of make lab shows what happens without it",
 	},
 	{
 		Test: "TestLifecycle_WhichKeysCanTheProgramUse/(user-namespace/)?user-keyring", Says: "the question's program is for amd64",

@@ -45,6 +45,10 @@ package() {
 	*:mkfs.erofs) echo erofs-utils ;;
 	dnf:apparmor_parser | zypper:apparmor_parser) echo apparmor-parser ;;
 	*:apparmor_parser) echo apparmor ;;
+	apt:newuidmap | apt:newgidmap) echo uidmap ;;
+	dnf:newuidmap | dnf:newgidmap) echo shadow-utils ;;
+	apk:newuidmap | apk:newgidmap) echo shadow-uidmap ;;
+	*:newuidmap | *:newgidmap) echo shadow ;;
 	*) echo "$2" ;;
 	esac
 }

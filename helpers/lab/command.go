@@ -53,11 +53,7 @@ func (q *Q) ExecAs(uid, gid uint32, argv ...string) Result {
 	q.Helper()
 	as := append([]string{"setpriv", "--reuid", fmt.Sprint(uid), "--regid", fmt.Sprint(gid), "--clear-groups"}, argv...)
 	q.notes.command(quote(as), quote(as)+inputOf(argv))
-	group := cgroup.Of(q, q.UserCgroup(uid))
-	if _, err := os.Stat(group.Dirs()[0]); err != nil {
-		group.Make()
-	}
-	return q.runBy(group.Start, argv, func(cmd *exec.Cmd) {
+	return q.runFor(uid, gid, argv, func(cmd *exec.Cmd) {
 		program, err := os.Open(cmd.Path)
 		if err != nil {
 			q.Fatal(err)
@@ -66,6 +62,25 @@ func (q *Q) ExecAs(uid, gid uint32, argv ...string) Result {
 		const firstExtraFD = 3
 		cmd.ExtraFiles, cmd.Path = []*os.File{program}, fmt.Sprintf("/proc/self/fd/%d", firstExtraFD)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
+	})
+}
+
+// ExecFor is [Q.Exec] for a command of root that becomes this ordinary user by itself, such as su. It runs in the cgroup [Q.UserCgroup].
+func (q *Q) ExecFor(uid, gid uint32, argv ...string) Result {
+	q.Helper()
+	q.notes.command(quote(argv), quote(argv)+inputOf(argv))
+	return q.runFor(uid, gid, argv, func(*exec.Cmd) {})
+}
+
+// runFor is [Q.run] in the cgroup of the user, who may write to the files of the command.
+func (q *Q) runFor(uid, gid uint32, argv []string, prepare func(*exec.Cmd)) Result {
+	q.Helper()
+	group := cgroup.Of(q, q.UserCgroup(uid))
+	if _, err := os.Stat(group.Dirs()[0]); err != nil {
+		group.Make()
+	}
+	return q.runBy(group.Start, argv, func(cmd *exec.Cmd) {
+		prepare(cmd)
 		for _, output := range []any{cmd.Stdout, cmd.Stderr} { // the user may open /dev/stdout again
 			if err := output.(*os.File).Chown(int(uid), int(gid)); err != nil {
 				q.Fatal(err)

@@ -38,7 +38,7 @@ var packages = []string{
 }
 
 // optional packages have programs that some questions use. Not each suite has all.
-var optional = []string{"crun", "criu", "erofs-utils"}
+var optional = []string{"crun", "criu", "erofs-utils", "uidmap"}
 
 // label is the label of the root filesystem.
 const label = "node-root"

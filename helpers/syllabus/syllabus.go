@@ -29,7 +29,7 @@ var Sections = []Section{
 	}},
 	{"Lifecycle", "what runc does with a bundle, from create to delete", []string{
 		"states", "isolation", "kill", "delete", "run", "exec", "pause", "hooks", "failed_create", "refused",
-		"libcontainer", "update", "state_json", "terminal", "checkpoint", "rootless", "systemd",
+		"libcontainer", "update", "state_json", "features", "terminal", "checkpoint", "rootless", "systemd",
 	}},
 	{"Task", "what containerd adds, and which process holds what, also when something dies", []string{
 		"container_created", "parents", "socket", "runc", "containerd_dies", "shim_dies", "process_dies",

@@ -24,7 +24,7 @@ type Release struct {
 // Earlier are the releases that questions use beside the programs under test: [Tool.FindEarlier]. `make releases` builds them, the
 // throw-away VM has those that are built, and the tarball of `make dist` has all of them.
 var Earlier = []Release{
-	{"runc", "1.1.11"}, // the last one before the fix of CVE-2024-21626
+	{"runc", "1.1.11"}, // the last one before the fix of CVE-2024-21626; it has CVE-2025-31133 as well
 	{"containerd", "1.7.29"},
 	{"containerd", "2.0.7"},
 }

@@ -67,6 +67,8 @@ var All = []Tool{
 	helperTool("criu", "/usr/sbin/criu", Optional),
 	helperTool("mkfs.erofs", "/usr/bin/mkfs.erofs", Optional),
 	helperTool("apparmor_parser", "/usr/sbin/apparmor_parser", Optional),
+	helperTool("newuidmap", "/usr/bin/newuidmap", Optional),
+	helperTool("newgidmap", "/usr/bin/newgidmap", Optional),
 }
 
 // pinnedTool returns a program under test: go.mod pins its version, and `make tools` builds it.
