@@ -446,7 +446,7 @@ func assertTerminalOfExec(q *lab.Q, executed, before proc.Process) {
 	q.Fact("exec --tty: descriptors and controlling terminal", []any{executed.FDs, execTTY})
 }
 
-// hangUpOnHost creates and starts a container in the host's pid namespace, whose program has no handler for SIGHUP. Then it closes the master.
+// hangUpOnHost starts a container in the host's pid namespace, whose program has no handler for SIGHUP, and closes the master.
 func hangUpOnHost(q *lab.Q, c *runc.Container, socket string) {
 	terminal := c.CreateWithTerminal(socket)
 	c.Start()
