@@ -134,8 +134,8 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 		"from the client's arguments, and it mounts a snapshot of the image at rootfs.")
 }
 
-// assertSameNamespaces asserts that both bundles ask for the same types of namespaces, except for the cgroup namespace. It returns the types
-// that only the hand-built bundle has.
+// assertSameNamespaces asserts that both bundles ask for the same types of namespaces, except for the cgroup namespace. It returns the
+// types that only the hand-built bundle has.
 func assertSameNamespaces(q *lab.Q, handBuilt, generated *specs.Spec) (only []string) {
 	q.Helper()
 	// runc spec asks for a cgroup namespace where the host has cgroup v2 alone; ctr never does.
