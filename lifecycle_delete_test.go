@@ -222,8 +222,8 @@ func deleteAtOnce(q *lab.Q, c *runc.Container) {
 	}
 }
 
-// removesMissingParent creates and deletes a container whose cgroup is in another one, which did not exist. It reports whether delete
-// removes the other one, too.
+// removesMissingParent creates and deletes a container whose cgroup is in another cgroup, which did not exist. It reports whether delete
+// removes that cgroup, too.
 func removesMissingParent(q *lab.Q, b *bundle.Bundle) bool {
 	q.Helper()
 	deep, above := belowMissingCgroup(q, b, "deep")
