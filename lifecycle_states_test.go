@@ -42,6 +42,12 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{writeStdin}}
 	})
 	observer := &stateObserver{Container: c, q: q, schema: schema.State(q)}
+	checkKernel := func(status string, want kernelFacts) {
+		q.Helper()
+		got := observer.kernelFacts()
+		assert.Check(q, cmp.DeepEqual(got, want), "what the kernel shows of a container that is %s", status)
+		q.Fact(status, map[string]bool{"process alive": got.Alive, "exec.fifo": got.FIFO, "frozen": got.Frozen})
+	}
 
 	q.Step("creating: a hook of create reads this status from its stdin")
 	c.Create()
@@ -56,7 +62,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	created := c.Must("state").Stdout
 	observer.checkState(created, specs.StateCreated)
 	q.Covers("annotations")
-	observer.checkKernel("created", kernelFacts{Alive: true, FIFO: true})
+	checkKernel("created", kernelFacts{Alive: true, FIFO: true})
 	observer.checkSchema(created)
 
 	q.Step("running: the process is alive, and the FIFO does not exist")
@@ -64,14 +70,14 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	running := c.Must("state").Stdout
 	assert.Check(q, cmp.Equal(proc.PID(observer.checkState(running, specs.StateRunning).Pid), pid))
-	observer.checkKernel("running", kernelFacts{Alive: true})
+	checkKernel("running", kernelFacts{Alive: true})
 	observer.checkSchema(running)
 
 	q.Step("paused: the cgroup is frozen; the specification does not have this status")
 	c.Pause()
 	paused := c.Must("state").Stdout
 	observer.checkState(paused, "paused")
-	observer.checkKernel("paused", kernelFacts{Alive: true, Frozen: true})
+	checkKernel("paused", kernelFacts{Alive: true, Frozen: true})
 	q.Clause("State: When serialized in JSON, the format MUST adhere to the JSON Schema schema/state-schema.json.",
 		lab.DeviatesUnless(schema.Validate(q, observer.schema, paused) == nil,
 			"it does in creating, created, running and stopped; the schema has no status paused"))
@@ -79,7 +85,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 		"represent new runtime states not defined above.", lab.Met)
 	c.Must("resume")
 	observer.checkState(c.Must("state").Stdout, specs.StateRunning)
-	observer.checkKernel("running after resume", kernelFacts{Alive: true})
+	checkKernel("running after resume", kernelFacts{Alive: true})
 
 	q.Step("stopped: the process has ended")
 	p := proc.Snapshot(q, pid)
@@ -88,7 +94,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	stopped := c.Must("state").Stdout
 	stoppedPID := observer.checkState(stopped, specs.StateStopped).Pid
 	assert.Check(q, cmp.Equal(stoppedPID, 0), "a stopped container has no process, but state reports a pid")
-	observer.checkKernel("stopped", kernelFacts{})
+	checkKernel("stopped", kernelFacts{})
 	observer.checkSchema(stopped)
 	q.Fact("passed", observer.passed)
 	q.Clause("Query State: This operation MUST return the state of a container as specified in the State section.", lab.Met)
@@ -145,13 +151,11 @@ func (o *stateObserver) checkState(document string, want specs.ContainerState) s
 	return state
 }
 
-// checkKernel asserts what the kernel shows of the container.
-func (o *stateObserver) checkKernel(status string, want kernelFacts) {
+// kernelFacts returns what the kernel shows of the container.
+func (o *stateObserver) kernelFacts() kernelFacts {
 	o.q.Helper()
 	group := cgroup.Of(o.q, o.Bundle.Spec.Linux.CgroupsPath)
-	got := kernelFacts{proc.Alive(o.pid), file.Exists(o.Fifo()), group.Frozen()}
-	assert.Check(o.q, cmp.DeepEqual(got, want), "what the kernel shows of a container that is %s", status)
-	o.q.Fact(status, map[string]bool{"process alive": got.Alive, "exec.fifo": got.FIFO, "frozen": got.Frozen})
+	return kernelFacts{proc.Alive(o.pid), file.Exists(o.Fifo()), group.Frozen()}
 }
 
 // checkSchema asserts that a state document follows the specification's schema.
