@@ -62,26 +62,7 @@ func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
 	q.Fact("program and its child: under the same profile", apparmor.Of(q, created.PID) == ofChild)
 
 	q.Step("act as root: the profile refuses what its rules deny, even if root's capabilities allow it, and nothing else")
-	acts := []struct{ name, act, refused string }{
-		{"write below /tmp/locked", "mkdir -p /tmp/locked && echo text > /tmp/locked/file", "Permission denied"},
-		{"write elsewhere in /tmp", "echo text > /tmp/file", ""},
-		{"mount", "mount -t tmpfs tmpfs /root", "Permission denied"},
-		{"chown", "touch /tmp/owned && chown 1 /tmp/owned", "Operation not permitted"},
-	}
-	try := func(what string, sh *runc.Shell, confined bool) {
-		for _, act := range acts {
-			r := sh.Run(act.act)
-			if confined && act.refused != "" {
-				assert.Check(q, r.Code != 0, "%s: %s succeeds", what, act.name)
-				assert.Check(q, cmp.Contains(r.Out, act.refused), "%s: %s", what, act.name)
-				q.Fact(what+": "+act.name, check.LastLine(r.Out))
-				continue
-			}
-			assert.Check(q, cmp.Equal(r.Code, 0), "%s: %s fails: %s", what, act.name, r.Out)
-			q.Fact(what+": "+act.name, fmt.Sprintf("exit code %d", r.Code))
-		}
-	}
-	try("profile", sh, true)
+	tryActs(q, "profile", sh, true)
 	const chown, override, admin = 1 << 0, 1 << 1, 1 << 21 // linux/capability.h
 	effective := proc.Status(q, created.PID, "CapEff")
 	assert.Check(q, cmp.Equal(effective, proc.Mask(chown|override|admin).String()), "CapEff of the program, which may not use CAP_CHOWN")
@@ -90,7 +71,7 @@ func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
 	q.Control("without a profile the same acts succeed")
 	_, free, freeProcess := runc.StartWithShell(q, b, "free")
 	assert.Check(q, apparmor.Of(q, freeProcess.PID) != enforced(locked))
-	try("no profile", free, false)
+	tryActs(q, "no profile", free, false)
 
 	q.Run("exec", func(q *lab.Q) {
 		runc.SkipUnlessRunc(q, "exec --apparmor")
@@ -130,7 +111,7 @@ func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
 	other := sh.Run("mkdir /tmp/other && echo text > /tmp/other/file")
 	assert.Check(q, other.Code != 0, "the program writes what the new rules deny")
 	assert.Check(q, cmp.Contains(other.Out, "Permission denied"))
-	try("replaced profile", sh, false)
+	tryActs(q, "replaced profile", sh, false)
 	q.Fact("replaced profile: write below /tmp/other", check.LastLine(other.Out))
 
 	q.Step("remove the profile: the running program is unconfined")
@@ -143,4 +124,29 @@ func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
 	q.Answer("From the program's execve on, an AppArmor profile refuses root what the rules of the profile deny: a path, a capability, a " +
 		"mount. It also applies to the program's children and, unless the caller names another profile, to an exec. The host can replace or " +
 		"remove the profile while the program runs.")
+}
+
+// actsOfRoot are acts that root's capabilities allow, and the errors with which a profile refuses some of them. Its rules are: deny
+// /tmp/locked/** w, deny mount, deny capability chown.
+var actsOfRoot = []struct{ name, act, refused string }{
+	{"write below /tmp/locked", "mkdir -p /tmp/locked && echo text > /tmp/locked/file", "Permission denied"},
+	{"write elsewhere in /tmp", "echo text > /tmp/file", ""},
+	{"mount", "mount -t tmpfs tmpfs /root", "Permission denied"},
+	{"chown", "touch /tmp/owned && chown 1 /tmp/owned", "Operation not permitted"},
+}
+
+// tryActs tries each of actsOfRoot. If the shell is confined by the profile, those that it denies have to fail.
+func tryActs(q *lab.Q, what string, sh *runc.Shell, confined bool) {
+	q.Helper()
+	for _, act := range actsOfRoot {
+		r := sh.Run(act.act)
+		if confined && act.refused != "" {
+			assert.Check(q, r.Code != 0, "%s: %s succeeds", what, act.name)
+			assert.Check(q, cmp.Contains(r.Out, act.refused), "%s: %s", what, act.name)
+			q.Fact(what+": "+act.name, check.LastLine(r.Out))
+			continue
+		}
+		assert.Check(q, cmp.Equal(r.Code, 0), "%s: %s fails: %s", what, act.name, r.Out)
+		q.Fact(what+": "+act.name, fmt.Sprintf("exit code %d", r.Code))
+	}
 }

@@ -67,9 +67,8 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	shim := proc.Snapshot(q, task.Parent)
 	fifos := fifosOf(shim, d.FifoDir, id)
 	assert.Check(q, cmp.Contains(fifos, "stdout"))
-	config, err := os.ReadFile(filepath.Join(dir, "config.json"))
-	assert.NilError(q, err)
-	assert.Check(q, !strings.Contains(string(config), d.FifoDir), "the FIFOs are in config.json")
+	config := file.Read(q, filepath.Join(dir, "config.json"))
+	assert.Check(q, !strings.Contains(config, d.FifoDir), "the FIFOs are in config.json")
 	for fd, target := range task.FDs {
 		assert.Check(q, !strings.HasPrefix(target, d.FifoDir), "descriptor %d of the program is a FIFO of the client", fd)
 	}
@@ -98,32 +97,22 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 	if mounted != nil {
 		q.Fact("rootfs", mounted.FSType)
 		assert.Check(q, cmp.Contains(mounted.VFSOptions, d.Root), "the snapshot is not below containerd's root")
-		assert.Check(q, !strings.Contains(string(config), d.Root), "config.json names a directory below containerd's root, where snapshots are")
+		assert.Check(q, !strings.Contains(config, d.Root), "config.json names a directory below containerd's root, where snapshots are")
 	}
 	q.Control("the hand-built rootfs is a plain directory")
 	assert.Check(q, check.MountAt(q, handBuilt.Rootfs()) == nil, "something is mounted at %s", handBuilt.Rootfs())
 
 	q.Step("runtime options: beside config.json, for the shim")
-	options, err := os.ReadFile(filepath.Join(dir, "options.json"))
-	assert.NilError(q, err)
+	options := file.Read(q, filepath.Join(dir, "options.json"))
 	if d.CanSetRuncRoot() {
-		assert.Check(q, cmp.Contains(string(options), d.RuncRoot))
+		assert.Check(q, cmp.Contains(options, d.RuncRoot))
 	}
-	assert.Check(q, !strings.Contains(string(config), d.RuncRoot), "config.json contains the runtime's root")
-	_, err = os.Stat(filepath.Join(d.RuncRoot, d.Namespace, id, "state.json"))
-	assert.NilError(q, err, "the runtime was not given that root")
+	assert.Check(q, !strings.Contains(config, d.RuncRoot), "config.json contains the runtime's root")
+	assert.Assert(q, file.Exists(filepath.Join(d.RuncRoot, d.Namespace, id, "state.json")), "the runtime was not given that root")
 	q.Fact("runtime's --root", d.RuncRoot)
 
 	q.Step("namespaces: the same types, and all the program's own, except the cgroup namespace")
-	// runc spec asks for one where the host has cgroup v2 alone; ctr never does.
-	onlyHandBuilt := slices.DeleteFunc(bundle.NamespaceTypes(handBuilt.Spec), func(ns string) bool {
-		return slices.Contains(bundle.NamespaceTypes(generated), ns)
-	})
-	if cgroup.Version(q) == "v2" {
-		assert.Check(q, cmp.DeepEqual(onlyHandBuilt, []string{"cgroup"}), "only the hand-built bundle has these namespaces")
-	} else {
-		assert.Check(q, cmp.Len(onlyHandBuilt, 0), "only the hand-built bundle has these namespaces")
-	}
+	onlyHandBuilt := assertSameNamespaces(q, handBuilt.Spec, generated)
 	self := proc.Self(q)
 	for _, ns := range []string{"ipc", "mnt", "net", "pid", "uts"} {
 		assert.Check(q, cmp.Contains(task.OwnNamespaces(self.Identity), ns))
@@ -143,6 +132,22 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 
 	q.Answer("containerd's bundle has the same parts as a bundle built by hand. containerd writes config.json from the image's config and " +
 		"from the client's arguments, and it mounts a snapshot of the image at rootfs.")
+}
+
+// assertSameNamespaces asserts that both bundles ask for the same types of namespaces, except for the cgroup namespace. It returns the
+// types that only the hand-built bundle has.
+func assertSameNamespaces(q *lab.Q, handBuilt, generated *specs.Spec) (only []string) {
+	q.Helper()
+	// runc spec asks for a cgroup namespace where the host has cgroup v2 alone; ctr never does.
+	only = slices.DeleteFunc(bundle.NamespaceTypes(handBuilt), func(ns string) bool {
+		return slices.Contains(bundle.NamespaceTypes(generated), ns)
+	})
+	if cgroup.Version(q) == "v2" {
+		assert.Check(q, cmp.DeepEqual(only, []string{"cgroup"}), "only the hand-built bundle has these namespaces")
+	} else {
+		assert.Check(q, cmp.Len(only, 0), "only the hand-built bundle has these namespaces")
+	}
+	return only
 }
 
 // fifosOf returns the names of the FIFOs that the shim holds for a task's input and output, sorted, without the task's id.

@@ -121,13 +121,7 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 	q.Fact("process.env: in state.json", strings.Contains(full.state, nonce))
 
 	q.Control("create refuses a value that the conversion does not know, and leaves nothing behind")
-	for _, unknown := range []struct {
-		field string
-		edit  func(*specs.Spec)
-	}{
-		{"linux.rootfsPropagation", func(s *specs.Spec) { s.Linux.RootfsPropagation = "sideways" }},
-		{"linux.namespaces[].type", func(s *specs.Spec) { s.Linux.Namespaces[0].Type = "dream" }},
-	} {
+	for _, unknown := range unknownValues {
 		c := runc.Variant(q, b, "unknown-"+strings.Trim(filepath.Ext(unknown.field), "."), unknown.edit)
 		_, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: c.ID, Spec: c.Bundle.Spec})
 		assert.Check(q, cmp.ErrorContains(err, ""), "the conversion accepts any value of %s", unknown.field)
@@ -170,6 +164,15 @@ func setConvertedFields(s *specs.Spec) {
 		UID: new(uint32(12)), GID: new(uint32(34))}}
 	s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: new(convertedMemoryLimit)}
 	s.Linux.Resources.Pids = &specs.LinuxPids{Limit: new(int64(50))}
+}
+
+// unknownValues are edits of config.json by which fields have values that the conversion does not know.
+var unknownValues = []struct {
+	field string
+	edit  func(*specs.Spec)
+}{
+	{"linux.rootfsPropagation", func(s *specs.Spec) { s.Linux.RootfsPropagation = "sideways" }},
+	{"linux.namespaces[].type", func(s *specs.Spec) { s.Linux.Namespaces[0].Type = "dream" }},
 }
 
 const convertedMemoryLimit = int64(64 << 20)

@@ -42,13 +42,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 	self := proc.Self(q)
 
 	q.Step("on the host: what a process sees only if it shares the host's namespace of a type")
-	rows := seenOnlyOnHost(q, self)
-	// What the kernel or the runtime cannot do is no row.
-	hasTime := file.Exists("/proc/self/ns/time") && runc.KnowsTimeNamespaces(q, b)
-	q.Fact("time namespaces", map[bool]string{true: "can be asked for", false: "unknown to the kernel or the runtime"}[hasTime])
-	if !hasTime {
-		rows = rows[:len(rows)-1]
-	}
+	rows, hasTime := seenOnlyOnHost(q, b, self)
 
 	q.Step("linux.namespaces[].type: with an entry of each type except user, only the user namespace is the host's")
 	_, own, inOwn := runc.StartWithShell(q, b, "own", func(s *specs.Spec) {
@@ -78,10 +72,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 		q.Fact("linux.timeOffsets", offsets)
 	}
 	q.Fact("its interfaces", strings.Fields(own.Run("ls /sys/class/net").Out))
-	assert.Check(q, cmp.Equal(proc.InnerPID(q, inOwn.PID), 1), "the first process of a pid namespace is pid 1 in it")
-	assert.Check(q, cmp.Equal(own.Run("echo $$").Out, "1"), "the pid that the process itself sees")
-	assert.Check(q, cmp.Equal(own.Run("cut -d: -f3 /proc/self/cgroup | sort -u").Out, "/"),
-		"its cgroup is the root of its cgroup namespace")
+	assertIsFirst(q, own, inOwn)
 
 	q.Control("without an entry, the process is in the host's namespace, and sees what the host has")
 	// The entry of the mount namespace stays: without it the runtime would change the host's own mounts.
@@ -128,12 +119,7 @@ func TestBundle_WhatDoesEachNamespaceEntryChange(t *testing.T) {
 	}
 	q.Covers("linux.namespaces[].path")
 	q.Fact("linux.namespaces[].path", inJoined.SharedNamespaces(inOwn.Identity))
-	assert.Check(q, cmp.Equal(joined.Run("hostname").Out, "cdb-own"), "hostname in the joined uts namespace")
-	r := own.Run(`cat /proc/[0-9]*/cmdline | tr '\0' '\n' | grep -x '[c]db-runc-joined'`)
-	assert.Check(q, cmp.Equal(r.Out, "cdb-runc-joined"), "the first process of the pid namespace sees the process that joined")
-	assert.Check(q, proc.InnerPID(q, inJoined.PID) != 1, "there are two first processes in one pid namespace")
-	q.Fact("cgroup of the process that joined, seen from the cgroup namespace that it joined",
-		joined.Run("cut -d: -f3 /proc/self/cgroup | sort -u").Out)
+	assertSeesTheOther(q, own, joined, inJoined)
 
 	q.Step("entries that make no sense are refused, and leave nothing")
 	for _, refused := range namespaceRefusals(q.Dir, links, hasTime) {
@@ -157,9 +143,9 @@ type namespaceEntry struct {
 	seesHost string // a command that succeeds in the host's namespace alone
 }
 
-// seenOnlyOnHost makes a socket and a shared memory segment on the host. It returns one row for each type of namespace. The time
-// namespace is the last one.
-func seenOnlyOnHost(q *lab.Q, self proc.Process) []namespaceEntry {
+// seenOnlyOnHost makes a socket and a shared memory segment on the host. It returns one row for each type of namespace that the kernel and
+// the runtime have. hasTime reports whether they have time namespaces.
+func seenOnlyOnHost(q *lab.Q, b *bundle.Bundle, self proc.Process) (rows []namespaceEntry, hasTime bool) {
 	q.Helper()
 	// The name of an abstract socket belongs to a network namespace, and is in no file system.
 	abstractSocket := "@" + q.ID("cdb-host")
@@ -176,7 +162,7 @@ func seenOnlyOnHost(q *lab.Q, self proc.Process) []namespaceEntry {
 	})
 	hostname, err := os.Hostname()
 	assert.NilError(q, err)
-	return []namespaceEntry{
+	rows = []namespaceEntry{
 		{specs.PIDNamespace, "pid", "grep -qsxF " + self.Comm + " /proc/[0-9]*/comm"},
 		{specs.NetworkNamespace, "net", "grep -q " + abstractSocket + " /proc/net/unix"},
 		{specs.IPCNamespace, "ipc", fmt.Sprintf("awk '$4 == %d { found = 1 } END { exit !found }' /proc/sysvipc/shm", segmentSize)},
@@ -185,6 +171,31 @@ func seenOnlyOnHost(q *lab.Q, self proc.Process) []namespaceEntry {
 		{specs.CgroupNamespace, "cgroup", "grep -q :" + q.Cgroup + "/ /proc/self/cgroup"},
 		{specs.TimeNamespace, "time", fmt.Sprintf("[ $(cut -d. -f1 /proc/uptime) -lt %d ]", decade)},
 	}
+	hasTime = file.Exists("/proc/self/ns/time") && runc.KnowsTimeNamespaces(q, b)
+	q.Fact("time namespaces", map[bool]string{true: "can be asked for", false: "unknown to the kernel or the runtime"}[hasTime])
+	if !hasTime {
+		rows = rows[:len(rows)-1]
+	}
+	return rows, hasTime
+}
+
+// assertIsFirst asserts that a process is pid 1 of its pid namespace, and that its cgroup is the root of its cgroup namespace.
+func assertIsFirst(q *lab.Q, sh *runc.Shell, p proc.Process) {
+	q.Helper()
+	assert.Check(q, cmp.Equal(proc.InnerPID(q, p.PID), 1), "the first process of a pid namespace is pid 1 in it")
+	assert.Check(q, cmp.Equal(sh.Run("echo $$").Out, "1"), "the pid that the process itself sees")
+	assert.Check(q, cmp.Equal(sh.Run("cut -d: -f3 /proc/self/cgroup | sort -u").Out, "/"), "its cgroup is the root of its cgroup namespace")
+}
+
+// assertSeesTheOther asserts what the containers own and joined see of each other, where joined is in the namespaces of own.
+func assertSeesTheOther(q *lab.Q, own, joined *runc.Shell, inJoined proc.Process) {
+	q.Helper()
+	assert.Check(q, cmp.Equal(joined.Run("hostname").Out, "cdb-own"), "hostname in the joined uts namespace")
+	r := own.Run(`cat /proc/[0-9]*/cmdline | tr '\0' '\n' | grep -x '[c]db-runc-joined'`)
+	assert.Check(q, cmp.Equal(r.Out, "cdb-runc-joined"), "the first process of the pid namespace sees the process that joined")
+	assert.Check(q, proc.InnerPID(q, inJoined.PID) != 1, "there are two first processes in one pid namespace")
+	q.Fact("cgroup of the process that joined, seen from the cgroup namespace that it joined",
+		joined.Run("cut -d: -f3 /proc/self/cgroup | sort -u").Out)
 }
 
 // linkToNamespaces makes a link to the namespaces of a container's process, and returns it. With their paths through the link,
@@ -249,30 +260,7 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which names and sysctls are the container's own?")
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "3600")
-	sysctl := func(key, value string) func(*specs.Spec) {
-		return func(s *specs.Spec) {
-			if s.Linux.Sysctl == nil {
-				s.Linux.Sysctl = map[string]string{}
-			}
-			s.Linux.Sysctl[key] = value
-		}
-	}
-	rows := []struct {
-		covers lab.Fields
-		edit   func(*specs.Spec)
-		ns     specs.LinuxNamespaceType // to which the value belongs
-		file   string                   // below /proc/sys
-		value  string
-	}{
-		{lab.Fields{"hostname"}, func(s *specs.Spec) { s.Hostname = "cdb-name" },
-			specs.UTSNamespace, "kernel/hostname", "cdb-name"},
-		{lab.Fields{"domainname"}, func(s *specs.Spec) { s.Domainname = "cdb.example" },
-			specs.UTSNamespace, "kernel/domainname", "cdb.example"},
-		{lab.Fields{"linux.sysctl"}, sysctl("net.ipv4.ip_default_ttl", "99"),
-			specs.NetworkNamespace, "net/ipv4/ip_default_ttl", "99"},
-		{lab.Fields{"linux.sysctl"}, sysctl("kernel.msgmax", "4321"), specs.IPCNamespace, "kernel/msgmax", "4321"},
-		{lab.Fields{"linux.sysctl"}, sysctl("fs.mqueue.msg_max", "7"), specs.IPCNamespace, "fs/mqueue/msg_max", "7"},
-	}
+	rows := ownNamesAndSysctls
 	hostValues := func() (values []string) {
 		for _, row := range rows {
 			values = append(values, file.Read(q, "/proc/sys/"+row.file))
@@ -358,6 +346,37 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 
 	q.Answer("The hostname, the domain name and the sysctls that belong to a namespace are the container's own, if config.json has an entry " +
 		"for that namespace. With a path they change for the whole joined namespace. runc refuses all other sysctls.")
+}
+
+// sysctl returns an edit that sets a value of linux.sysctl.
+func sysctl(key, value string) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		if s.Linux.Sysctl == nil {
+			s.Linux.Sysctl = map[string]string{}
+		}
+		s.Linux.Sysctl[key] = value
+	}
+}
+
+// ownValue is a name or a sysctl that belongs to a namespace.
+type ownValue struct {
+	covers lab.Fields
+	edit   func(*specs.Spec)
+	ns     specs.LinuxNamespaceType // to which the value belongs
+	file   string                   // below /proc/sys
+	value  string
+}
+
+// ownNamesAndSysctls has a row for each file of /proc/sys that the question sets: first the names, then the sysctls.
+var ownNamesAndSysctls = []ownValue{
+	{lab.Fields{"hostname"}, func(s *specs.Spec) { s.Hostname = "cdb-name" },
+		specs.UTSNamespace, "kernel/hostname", "cdb-name"},
+	{lab.Fields{"domainname"}, func(s *specs.Spec) { s.Domainname = "cdb.example" },
+		specs.UTSNamespace, "kernel/domainname", "cdb.example"},
+	{lab.Fields{"linux.sysctl"}, sysctl("net.ipv4.ip_default_ttl", "99"),
+		specs.NetworkNamespace, "net/ipv4/ip_default_ttl", "99"},
+	{lab.Fields{"linux.sysctl"}, sysctl("kernel.msgmax", "4321"), specs.IPCNamespace, "kernel/msgmax", "4321"},
+	{lab.Fields{"linux.sysctl"}, sysctl("fs.mqueue.msg_max", "7"), specs.IPCNamespace, "fs/mqueue/msg_max", "7"},
 }
 
 // The runtime moves the device from the network namespace in which it is called into the container's, before the program runs.

@@ -110,18 +110,7 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	q.Fact("runc exec --process: fields with the same effect", followed)
 
 	q.Step("without umask, the specification leaves the caller's: runc gives its own to the first program")
-	// runc sets 0022 when it has finished the rootfs (rootfs_linux.go), which it does not do for exec.
-	const callerChanges, callersUmask = "umask 077", "0077"
-	ofCaller := runc.Variant(q, b, "umask")
-	umasks := []string{
-		proc.Status(q, ofCaller.StartAfter(callerChanges).PID, "Umask"),
-		strings.Fields(ofCaller.ExecAfter(callerChanges, "grep", "Umask", "/proc/self/status"))[1],
-	}
-	if runc.IsRunc(q) {
-		assert.Check(q, cmp.DeepEqual(umasks, []string{"0022", callersUmask}),
-			"umask of the first and of an executed program, whose caller has the umask %s", callersUmask)
-	}
-	q.Fact("umask of the first and of an executed program, with a caller that has "+callersUmask, umasks)
+	assertUmaskOfRunc(q, runc.Variant(q, b, "umask"))
 
 	q.Step("HOME, if env has no value for it, is the directory of the user in the container's own /etc/passwd")
 	q.WriteLine(b.Rootfs("etc", "passwd"), "root:x:0:0:root:"+homeOfRoot+":/bin/sh")
@@ -218,6 +207,22 @@ func knowsProcessField(q *lab.Q, field string) bool {
 		return runc.Knows(q, "unsupported personality flags")
 	}
 	return true
+}
+
+// assertUmaskOfRunc starts a container that has no umask in config.json, and a program in it, by a caller with the umask 077.
+func assertUmaskOfRunc(q *lab.Q, c *runc.Container) {
+	q.Helper()
+	// runc sets 0022 when it has finished the rootfs (rootfs_linux.go), which it does not do for exec.
+	const callerChanges, callersUmask = "umask 077", "0077"
+	umasks := []string{
+		proc.Status(q, c.StartAfter(callerChanges).PID, "Umask"),
+		strings.Fields(c.ExecAfter(callerChanges, "grep", "Umask", "/proc/self/status"))[1],
+	}
+	if runc.IsRunc(q) {
+		assert.Check(q, cmp.DeepEqual(umasks, []string{"0022", callersUmask}),
+			"umask of the first and of an executed program, whose caller has the umask %s", callersUmask)
+	}
+	q.Fact("umask of the first and of an executed program, with a caller that has "+callersUmask, umasks)
 }
 
 const homeOfRoot = "/cdb-home" // in the container's /etc/passwd
@@ -324,20 +329,9 @@ func TestBundle_WhichSchedulerRunsTheProgram(t *testing.T) {
 func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "On which CPUs does an executed program run?")
 	defer q.Recover()
-	var allowed unix.CPUSet // to the lab itself
-	assert.NilError(q, unix.SchedGetaffinity(0, &allowed))
-	var cpus []string
-	for cpu := 0; len(cpus) < 2 && cpu < 1024; cpu++ {
-		if allowed.IsSet(cpu) {
-			cpus = append(cpus, strconv.Itoa(cpu))
-		}
-	}
-	if len(cpus) < 2 {
-		q.Skip("one CPU: an affinity cannot differ from no affinity; to ask this, take a machine with two: make lab CPUS=2")
-	}
+	cpus := twoCPUs(q)
 	b := bundle.Busybox(q, "sleep", "3600")
 	cpusOf := func(pid proc.PID) string { return proc.Status(q, pid, "Cpus_allowed_list") }
-
 	// What the container's cgroup allows. The affinity of the lab itself may be narrower.
 	unbound := runc.Variant(q, b, "unbound")
 	unbound.Create()
@@ -345,15 +339,7 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 	all := group.CPUs()
 
 	q.Step("without runc: a process that is bound to CPU %s is moved into a container's cgroup. Does the kernel keep its affinity?", cpus[0])
-	var moved *lab.Background
-	proc.BoundTo(q, check.Int(q, cpus[0]), func() { moved = q.StartBackground("sleep", "3600") })
-	assert.Check(q, cmp.Equal(cpusOf(moved.PID()), cpus[0]), "CPUs of the bound process before it is moved")
-	group.Add(moved.PID())
-	afterMove := cpusOf(moved.PID())
-	moved.Signal(unix.SIGKILL)
-	moved.ExitCode()
-	assert.Check(q, afterMove == cpus[0] || afterMove == all, "the moved process may use CPU %s: neither its own %s nor all of the cgroup, %s",
-		afterMove, cpus[0], all)
+	afterMove := moveBoundProcess(q, cpus[0], group)
 	q.Fact("CPUs of a bound process that is moved into a cgroup", afterMove)
 
 	// runc has the field since 1.3.0-rc.1. An older one ignores it.
@@ -432,6 +418,38 @@ func TestBundle_OnWhichCPUsDoesAnExecutedProgramRun(t *testing.T) {
 		"into the container's cgroup, and longer if the kernel keeps it. The container's first program has neither.")
 }
 
+// twoCPUs returns the numbers of two CPUs that the lab may use.
+func twoCPUs(q *lab.Q) (cpus []string) {
+	q.Helper()
+	var allowed unix.CPUSet // to the lab itself
+	assert.NilError(q, unix.SchedGetaffinity(0, &allowed))
+	for cpu := 0; len(cpus) < 2 && cpu < 1024; cpu++ {
+		if allowed.IsSet(cpu) {
+			cpus = append(cpus, strconv.Itoa(cpu))
+		}
+	}
+	if len(cpus) < 2 {
+		q.Skip("one CPU: an affinity cannot differ from no affinity; to ask this, take a machine with two: make lab CPUS=2")
+	}
+	return cpus
+}
+
+// moveBoundProcess binds a process to a CPU, moves it into a container's cgroup, and returns the CPUs that it may use then.
+func moveBoundProcess(q *lab.Q, cpu string, group cgroup.Group) string {
+	q.Helper()
+	var moved *lab.Background
+	proc.BoundTo(q, check.Int(q, cpu), func() { moved = q.StartBackground("sleep", "3600") })
+	assert.Check(q, cmp.Equal(proc.Status(q, moved.PID(), "Cpus_allowed_list"), cpu), "CPUs of the bound process before it is moved")
+	group.Add(moved.PID())
+	afterMove := proc.Status(q, moved.PID(), "Cpus_allowed_list")
+	moved.Signal(unix.SIGKILL)
+	moved.ExitCode()
+	all := group.CPUs()
+	assert.Check(q, afterMove == cpu || afterMove == all, "the moved process may use CPU %s: neither its own %s nor all of the cgroup, %s",
+		afterMove, cpu, all)
+	return afterMove
+}
+
 // What root may do is a set of bits, its capabilities. The kernel asks for one of them by name at each privileged act.
 //
 // config.json has five sets. `runc init` has them as they are written; execve(2) then makes the program's own. For root, execve(2) gives
@@ -446,61 +464,21 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "3600")
 
-	sets := map[string][]string{
-		"process.capabilities.bounding":    {"CAP_KILL", "CAP_CHOWN", "CAP_MKNOD", "CAP_NET_RAW", "CAP_FOWNER"},
-		"process.capabilities.permitted":   {"CAP_KILL", "CAP_CHOWN", "CAP_MKNOD", "CAP_NET_RAW"},
-		"process.capabilities.effective":   {"CAP_KILL", "CAP_CHOWN", "CAP_MKNOD"},
-		"process.capabilities.inheritable": {"CAP_KILL", "CAP_CHOWN"},
-		"process.capabilities.ambient":     {"CAP_KILL"},
-	}
-	edit := func(s *specs.Spec) {
-		s.Process.Capabilities = &specs.LinuxCapabilities{
-			Bounding:    sets["process.capabilities.bounding"],
-			Permitted:   sets["process.capabilities.permitted"],
-			Effective:   sets["process.capabilities.effective"],
-			Inheritable: sets["process.capabilities.inheritable"],
-			Ambient:     sets["process.capabilities.ambient"],
-		}
-	}
-	bit := map[string]int{
-		"CAP_CHOWN": unix.CAP_CHOWN, "CAP_FOWNER": unix.CAP_FOWNER, "CAP_KILL": unix.CAP_KILL, "CAP_MKNOD": unix.CAP_MKNOD,
-		"CAP_NET_RAW": unix.CAP_NET_RAW,
-	}
-	// mask returns the set of a field as /proc/PID/status shows it.
-	mask := func(field string) (bits proc.Mask) {
-		for _, capability := range sets[field] {
-			bits |= 1 << bit[capability]
-		}
-		return bits
-	}
-	bounding, ambient := mask("process.capabilities.bounding"), mask("process.capabilities.ambient")
-	permitted, inheritable := mask("process.capabilities.permitted"), mask("process.capabilities.inheritable")
-	lines := []struct {
-		covers                    lab.Fields
-		name                      string    // of the line of /proc/PID/status
-		root, noNewPrivs, another proc.Mask // what execve makes of it, for each of the users below
-	}{
-		{lab.Fields{"process.capabilities.bounding"}, "CapBnd", bounding, bounding, bounding},
-		{lab.Fields{"process.capabilities.permitted"}, "CapPrm", bounding, permitted, ambient},
-		{lab.Fields{"process.capabilities.effective"}, "CapEff", bounding, permitted, ambient},
-		{lab.Fields{"process.capabilities.inheritable"}, "CapInh", inheritable, inheritable, inheritable},
-		{lab.Fields{"process.capabilities.ambient"}, "CapAmb", ambient, ambient, ambient},
-	}
 	for _, user := range []struct {
 		name       string
 		uid        uint32
 		noNewPrivs bool
 	}{{"root", 0, false}, {"promised", 0, true}, {"user", 1000, false}} {
 		q.Step("five different sets, uid %d, noNewPrivileges %t: `runc init` has them as written", user.uid, user.noNewPrivs)
-		c := runc.Variant(q, b, "sets-"+user.name, edit, func(s *specs.Spec) {
+		c := runc.Variant(q, b, "sets-"+user.name, withCapabilitySets, func(s *specs.Spec) {
 			s.Process.User.UID, s.Process.NoNewPrivileges = user.uid, user.noNewPrivs
 		})
 		c.Create()
 		pid := proc.PID(c.State().Pid)
 		subject := fmt.Sprintf("uid %d, noNewPrivileges %t, ", user.uid, user.noNewPrivs)
-		for _, line := range lines {
+		for _, line := range capabilityLines() {
 			field, got := line.covers[0], proc.Bits(q, pid, line.name)
-			assert.Check(q, cmp.Equal(got, mask(field)), "%s → %s of runc init", field, line.name)
+			assert.Check(q, cmp.Equal(got, maskOf(field)), "%s → %s of runc init", field, line.name)
 			q.Covers(line.covers...)
 			q.Fact(subject+"runc init: "+field, line.name+" "+got.String())
 		}
@@ -509,7 +487,7 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 		c.Start()
 		proc.WaitFor(q, proc.Runs(pid, "sleep"))
 		executed := runc.ExecProcess(q, c, c.Bundle.Spec.Process).PID
-		for _, line := range lines {
+		for _, line := range capabilityLines() {
 			want := map[string]proc.Mask{"root": line.root, "promised": line.noNewPrivs, "user": line.another}[user.name]
 			got := proc.Bits(q, pid, line.name)
 			assert.Check(q, cmp.Equal(got, want), "%s → %s of the program, %s", line.covers[0], line.name, user.name)
@@ -526,23 +504,10 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 	// Make the files that the commands below need, as far as that needs no capability. /tmp is world-writable with a sticky bit: where
 	// fs.protected_regular is set, no capability lets root open a file there by O_CREAT that another user owns. So there is /tmp/plain.
 	assert.Equal(q, sh.Run("touch /tmp/mine && mkdir /tmp/dir /tmp/plain").Code, 0)
-	rows := []struct{ capability, act string }{
-		{"CAP_CHOWN", "chown 1 /tmp/mine"},
-		{"CAP_DAC_OVERRIDE", "echo >> /tmp/plain/theirs"},
-		{"CAP_FOWNER", "chmod 600 /tmp/plain/theirs"},
-		{"CAP_MKNOD", "mknod /tmp/null c 1 3"},
-		{"CAP_SYS_ADMIN", "mount -t tmpfs tmpfs /tmp/dir"},
-		{"CAP_SYS_CHROOT", "chroot / true"},
-		{"CAP_SYS_NICE", "renice -n -5 -p $$"},
-		{"CAP_NET_RAW", "ping -c 1 127.0.0.1"},
-		{"CAP_NET_ADMIN", "ip link set dev lo mtu 1400"},
-		{"CAP_NET_BIND_SERVICE", "httpd -p 127.0.0.1:80 -h /tmp"},
-		{"CAP_SETGID", "start-stop-daemon -S -c 0:1000 -x /bin/true"},
-	}
 	// A file that another user owns: only a process with CAP_CHOWN can make one.
 	q.Must("runc", "--root", none.Root, "exec", "--cap", "CAP_CHOWN", none.ID, "sh", "-c",
 		"touch /tmp/plain/theirs && chown 1 /tmp/plain/theirs && chmod 600 /tmp/mine")
-	for _, row := range rows {
+	for _, row := range actsByCapability {
 		r := sh.Run(row.act)
 		assert.Check(q, r.Code != 0, "%q succeeds without %s", row.act, row.capability)
 		assert.Check(q, cmp.Regexp("(?i)permi(tted|ssion)", r.Out), "%q fails for another reason than a missing %s",
@@ -551,7 +516,7 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 	}
 
 	q.Control("the same root with exactly the one capability")
-	for _, row := range rows {
+	for _, row := range actsByCapability {
 		r := q.Exec("runc", "--root", none.Root, "exec", "--cap", row.capability, none.ID, "sh", "-c", row.act)
 		assert.Check(q, cmp.Equal(r.Code, 0), "%q fails with %s:\n%s", row.act, row.capability, r)
 		q.Fact("with "+row.capability, fmt.Sprintf("%s: exit code %d", row.act, r.Code))
@@ -561,6 +526,74 @@ func TestBundle_WhatMayRootDo(t *testing.T) {
 
 	q.Answer("The container's root may do what the capabilities of its bounding set allow; with noNewPrivileges, those of " +
 		"its permitted set. An act that needs another capability fails, although the user is root.")
+}
+
+// capabilitySets has different capabilities in each of the five sets of config.json.
+var capabilitySets = map[string][]string{
+	"process.capabilities.bounding":    {"CAP_KILL", "CAP_CHOWN", "CAP_MKNOD", "CAP_NET_RAW", "CAP_FOWNER"},
+	"process.capabilities.permitted":   {"CAP_KILL", "CAP_CHOWN", "CAP_MKNOD", "CAP_NET_RAW"},
+	"process.capabilities.effective":   {"CAP_KILL", "CAP_CHOWN", "CAP_MKNOD"},
+	"process.capabilities.inheritable": {"CAP_KILL", "CAP_CHOWN"},
+	"process.capabilities.ambient":     {"CAP_KILL"},
+}
+
+// withCapabilitySets is an edit that gives the process capabilitySets.
+func withCapabilitySets(s *specs.Spec) {
+	s.Process.Capabilities = &specs.LinuxCapabilities{
+		Bounding:    capabilitySets["process.capabilities.bounding"],
+		Permitted:   capabilitySets["process.capabilities.permitted"],
+		Effective:   capabilitySets["process.capabilities.effective"],
+		Inheritable: capabilitySets["process.capabilities.inheritable"],
+		Ambient:     capabilitySets["process.capabilities.ambient"],
+	}
+}
+
+// maskOf returns one of capabilitySets as /proc/PID/status shows it.
+func maskOf(field string) (bits proc.Mask) {
+	bit := map[string]int{
+		"CAP_CHOWN": unix.CAP_CHOWN, "CAP_FOWNER": unix.CAP_FOWNER, "CAP_KILL": unix.CAP_KILL, "CAP_MKNOD": unix.CAP_MKNOD,
+		"CAP_NET_RAW": unix.CAP_NET_RAW,
+	}
+	for _, capability := range capabilitySets[field] {
+		bits |= 1 << bit[capability]
+	}
+	return bits
+}
+
+// capabilityLine is a line of /proc/PID/status, and what execve makes of capabilitySets in it: for root, for root with noNewPrivileges, and
+// for another user.
+type capabilityLine struct {
+	covers                    lab.Fields
+	name                      string
+	root, noNewPrivs, another proc.Mask
+}
+
+// capabilityLines returns a line for each of the five sets.
+func capabilityLines() []capabilityLine {
+	bounding, ambient := maskOf("process.capabilities.bounding"), maskOf("process.capabilities.ambient")
+	permitted, inheritable := maskOf("process.capabilities.permitted"), maskOf("process.capabilities.inheritable")
+	return []capabilityLine{
+		{lab.Fields{"process.capabilities.bounding"}, "CapBnd", bounding, bounding, bounding},
+		{lab.Fields{"process.capabilities.permitted"}, "CapPrm", bounding, permitted, ambient},
+		{lab.Fields{"process.capabilities.effective"}, "CapEff", bounding, permitted, ambient},
+		{lab.Fields{"process.capabilities.inheritable"}, "CapInh", inheritable, inheritable, inheritable},
+		{lab.Fields{"process.capabilities.ambient"}, "CapAmb", ambient, ambient, ambient},
+	}
+}
+
+// actsByCapability are acts for which root needs a capability.
+var actsByCapability = []struct{ capability, act string }{
+	{"CAP_CHOWN", "chown 1 /tmp/mine"},
+	{"CAP_DAC_OVERRIDE", "echo >> /tmp/plain/theirs"},
+	{"CAP_FOWNER", "chmod 600 /tmp/plain/theirs"},
+	{"CAP_MKNOD", "mknod /tmp/null c 1 3"},
+	{"CAP_SYS_ADMIN", "mount -t tmpfs tmpfs /tmp/dir"},
+	{"CAP_SYS_CHROOT", "chroot / true"},
+	{"CAP_SYS_NICE", "renice -n -5 -p $$"},
+	{"CAP_NET_RAW", "ping -c 1 127.0.0.1"},
+	{"CAP_NET_ADMIN", "ip link set dev lo mtu 1400"},
+	{"CAP_NET_BIND_SERVICE", "httpd -p 127.0.0.1:80 -h /tmp"},
+	{"CAP_SETGID", "start-stop-daemon -S -c 0:1000 -x /bin/true"},
 }
 
 // executeByCapability starts a program that its user may not execute by its mode: others may, its owner may not. With CAP_DAC_OVERRIDE,
@@ -769,28 +802,7 @@ func TestBundle_WhatHappensAtALimit(t *testing.T) {
 	limit("process.rlimits[].hard", "-Hn 65", "Operation not permitted")
 
 	q.Step("the container's limits are those of config.json, and not those of the caller of runc")
-	const line, callersSoft = "Max open files", 256
-	ownHardest, err := strconv.ParseUint(proc.Limit(q, self, line)[1], 10, 64)
-	assert.NilError(q, err, "the kernel allows no unlimited number of open files")
-	// Go remembers the soft limit that its process began with, and restores it in each program that it starts. With runc 1.1.12
-	// the container got the caller's limit so. The kernel refuses that only if the container's hard limit is below the caller's.
-	high := runc.Variant(q, b, "high", func(s *specs.Spec) {
-		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: ownHardest - 1, Hard: ownHardest}}
-	})
-	callerLowers := fmt.Sprintf("ulimit -Sn %d", callersSoft)
-	first := high.StartAfter(callerLowers)
-	wantHigh := [2]string{fmt.Sprint(ownHardest - 1), fmt.Sprint(ownHardest)}
-	assert.Check(q, cmp.Equal(proc.Limit(q, first.PID, line), wantHigh),
-		"%s of the first program, called by a shell with the soft limit %d", line, callersSoft)
-	executedWith := strings.Fields(high.ExecAfter(callerLowers, "sh", "-c", "ulimit -Sn; ulimit -Hn"))
-	assert.Assert(q, cmp.DeepEqual(executedWith, wantHigh[:]), "soft and hard limit of open files of an executed program, "+
-		"called by a shell with the soft limit %d", callersSoft)
-	// How many files a process may open at most is a setting of this machine: count from there.
-	fromTop := func(limit string) string {
-		return fmt.Sprintf("the hard limit of the lab - %d", ownHardest-uint64(check.Int(q, limit)))
-	}
-	q.Fact("soft limit of open files, with a caller whose soft limit is lower: first program", fromTop(proc.Limit(q, first.PID, line)[0]))
-	q.Fact("soft limit of open files, with a caller whose soft limit is lower: executed program", fromTop(executedWith[0]))
+	startBelowCallersLimit(q, b, self)
 
 	q.Run("many-mounts", func(q *lab.Q) { createBelowLimit(q, b) })
 
@@ -896,6 +908,33 @@ var rlimitLines = []rlimitLine{
 	{"RLIMIT_RTTIME", "Max realtime timeout", 1e6, 2e6},
 	{"RLIMIT_SIGPENDING", "Max pending signals", 101, 102},
 	{"RLIMIT_STACK", "Max stack size", 1 << 20, 1 << 21},
+}
+
+// startBelowCallersLimit starts a container, and a program in it, by a caller whose soft limit of open files is below that of config.json.
+func startBelowCallersLimit(q *lab.Q, b *bundle.Bundle, self proc.PID) {
+	q.Helper()
+	const line, callersSoft = "Max open files", 256
+	ownHardest, err := strconv.ParseUint(proc.Limit(q, self, line)[1], 10, 64)
+	assert.NilError(q, err, "the kernel allows no unlimited number of open files")
+	// Go remembers the soft limit that its process began with, and restores it in each program that it starts. With runc 1.1.12
+	// the container got the caller's limit so. The kernel refuses that only if the container's hard limit is below the caller's.
+	high := runc.Variant(q, b, "high", func(s *specs.Spec) {
+		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: ownHardest - 1, Hard: ownHardest}}
+	})
+	callerLowers := fmt.Sprintf("ulimit -Sn %d", callersSoft)
+	first := high.StartAfter(callerLowers)
+	wantHigh := [2]string{fmt.Sprint(ownHardest - 1), fmt.Sprint(ownHardest)}
+	assert.Check(q, cmp.Equal(proc.Limit(q, first.PID, line), wantHigh),
+		"%s of the first program, called by a shell with the soft limit %d", line, callersSoft)
+	executedWith := strings.Fields(high.ExecAfter(callerLowers, "sh", "-c", "ulimit -Sn; ulimit -Hn"))
+	assert.Assert(q, cmp.DeepEqual(executedWith, wantHigh[:]), "soft and hard limit of open files of an executed program, "+
+		"called by a shell with the soft limit %d", callersSoft)
+	// How many files a process may open at most is a setting of this machine: count from there.
+	fromTop := func(limit string) string {
+		return fmt.Sprintf("the hard limit of the lab - %d", ownHardest-uint64(check.Int(q, limit)))
+	}
+	q.Fact("soft limit of open files, with a caller whose soft limit is lower: first program", fromTop(proc.Limit(q, first.PID, line)[0]))
+	q.Fact("soft limit of open files, with a caller whose soft limit is lower: executed program", fromTop(executedWith[0]))
 }
 
 // limitsThatTheLabMayGive returns the limits of rlimitLines without those that the lab, whose process is self, may not give. It returns

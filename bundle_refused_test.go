@@ -458,24 +458,7 @@ func TestBundle_WhichIDsMayAContainerHave(t *testing.T) {
 
 	q.Step("refused, and nothing is made: neither below the root nor beside it")
 	before := pathsBelowQuestion()
-	for _, row := range []struct{ why, id string }{
-		{"empty", ""},
-		{"a directory and a name", "a/b"},
-		{"a name from the root", "/a"},
-		{"a name beside the root", "../a"},
-		{"the root", "."},
-		{"the root's parent", ".."},
-		{"a slash at the end", "a/"},
-		{"a space", "a b"},
-		{"a line's end", "a\n"},
-		{"a colon", "a:b"},
-		{"an at", "a@b"},
-		{"a wildcard", "*"},
-		{"a letter of two bytes", "ü"},
-		{"a byte that is no letter", "a\xff"},
-		{"256 bytes, one more than a file's name has", strings.Repeat("a", 256)},
-		{"5000 bytes, more than a path has", strings.Repeat("a", 5000)},
-	} {
+	for _, row := range invalidIDs {
 		r := create(row.id)
 		assert.Check(q, r.Code != 0, "%s: %.40q is accepted", row.why, row.id)
 		assert.Check(q, strings.TrimSpace(r.Stderr) != "", "%s: create fails without an error message", row.why)
@@ -548,4 +531,24 @@ func TestBundle_WhichIDsMayAContainerHave(t *testing.T) {
 
 	q.Answer("An id may have ASCII letters, digits, and the characters _ + - and . It has to be the name of one directory, of 255 bytes " +
 		"at most, and no other container below the same --root may have it.")
+}
+
+// invalidIDs are ids that a container may not have, and why.
+var invalidIDs = []struct{ why, id string }{
+	{"empty", ""},
+	{"a directory and a name", "a/b"},
+	{"a name from the root", "/a"},
+	{"a name beside the root", "../a"},
+	{"the root", "."},
+	{"the root's parent", ".."},
+	{"a slash at the end", "a/"},
+	{"a space", "a b"},
+	{"a line's end", "a\n"},
+	{"a colon", "a:b"},
+	{"an at", "a@b"},
+	{"a wildcard", "*"},
+	{"a letter of two bytes", "ü"},
+	{"a byte that is no letter", "a\xff"},
+	{"256 bytes, one more than a file's name has", strings.Repeat("a", 256)},
+	{"5000 bytes, more than a path has", strings.Repeat("a", 5000)},
 }

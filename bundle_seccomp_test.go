@@ -326,27 +326,7 @@ func TestBundle_DoesTheFilterSeeCallsOfAnotherArchitecture(t *testing.T) {
 	}
 
 	q.Step("write programs that call mkdir: by x86_64, by i386 and by x32. Each exits with the errno. One calls by x32 in a second thread")
-	for _, call := range []struct {
-		arch   string
-		number uint32
-		entry  seccomp.Entry
-		make   func(seccomp.Entry, uint32, string) []byte
-	}{
-		{"x86_64", 83, seccomp.Syscall, seccomp.MkdirProgram}, // no SYS_MKDIR: it is the number of the architecture for which the lab is built
-		{"i386", 39, seccomp.Int80, seccomp.MkdirProgram},
-		{"x32", 83 | seccomp.X32, seccomp.Syscall, seccomp.MkdirProgram},
-		{"x32-in-a-thread", 83 | seccomp.X32, seccomp.Syscall, seccomp.MkdirInThreadProgram},
-	} {
-		program := call.make(call.entry, call.number, "/tmp/"+call.arch)
-		assert.NilError(q, os.WriteFile(b.Rootfs("mkdir-"+call.arch), program, 0o755))
-		var octal strings.Builder
-		for _, code := range program {
-			fmt.Fprintf(&octal, `\%03o`, code)
-		}
-		into := "> bundle/rootfs/mkdir-" + call.arch + " && chmod 755 bundle/rootfs/mkdir-" + call.arch
-		q.LogCommandAs(fmt.Sprintf("printf … %s   # number %#x, by the instruction % x", into, call.number, call.entry[:]),
-			"printf '"+octal.String()+"' "+into)
-	}
+	writeMkdirPrograms(q, b)
 
 	q.Control("without a filter the program makes the directory")
 	_, free, _ := runc.StartWithShell(q, b, "unfiltered", bundle.ScratchAtTmp)
@@ -416,4 +396,31 @@ func TestBundle_DoesTheFilterSeeCallsOfAnotherArchitecture(t *testing.T) {
 
 	q.Answer("The filter looks at the architecture of each call. It kills the thread that makes a call of an architecture that " +
 		"linux.seccomp.architectures does not list. For each one that is listed, the rules are about its own numbers.")
+}
+
+// writeMkdirPrograms writes programs into the rootfs that call mkdir, by another architecture each, or in a second thread. Each makes a
+// directory below /tmp, and exits with the errno.
+func writeMkdirPrograms(q *lab.Q, b *bundle.Bundle) {
+	q.Helper()
+	for _, call := range []struct {
+		arch   string
+		number uint32
+		entry  seccomp.Entry
+		make   func(seccomp.Entry, uint32, string) []byte
+	}{
+		{"x86_64", 83, seccomp.Syscall, seccomp.MkdirProgram}, // no SYS_MKDIR: it is the number of the architecture for which the lab is built
+		{"i386", 39, seccomp.Int80, seccomp.MkdirProgram},
+		{"x32", 83 | seccomp.X32, seccomp.Syscall, seccomp.MkdirProgram},
+		{"x32-in-a-thread", 83 | seccomp.X32, seccomp.Syscall, seccomp.MkdirInThreadProgram},
+	} {
+		program := call.make(call.entry, call.number, "/tmp/"+call.arch)
+		assert.NilError(q, os.WriteFile(b.Rootfs("mkdir-"+call.arch), program, 0o755))
+		var octal strings.Builder
+		for _, code := range program {
+			fmt.Fprintf(&octal, `\%03o`, code)
+		}
+		into := "> bundle/rootfs/mkdir-" + call.arch + " && chmod 755 bundle/rootfs/mkdir-" + call.arch
+		q.LogCommandAs(fmt.Sprintf("printf … %s   # number %#x, by the instruction % x", into, call.number, call.entry[:]),
+			"printf '"+octal.String()+"' "+into)
+	}
 }

@@ -109,19 +109,7 @@ func TestBundle_WhatDoesAUserNamespaceChange(t *testing.T) {
 			"%s, with and without the namespace", line)
 		q.Fact(line, proc.Bits(q, mapped.PID, line))
 	}
-	for _, row := range commandsOfRoot {
-		r := mappedShell.Run(row.command)
-		assert.Check(q, cmp.Equal(r.Code == 0, row.refused == ""), "in the user namespace: %q, which takes %s: %s", row.command,
-			row.needs, r.Out)
-		assert.Check(q, cmp.Regexp(row.refused, r.Out), "in the user namespace: error of %q, which takes %s", row.command, row.needs)
-		result := fmt.Sprintf("exit code %d", r.Code)
-		if r.Code != 0 {
-			result = check.LastLine(r.Out)
-		}
-		q.Fact(row.command, result+", it takes "+row.needs)
-		r = plainShell.Run(row.command)
-		assert.Check(q, cmp.Equal(r.Code, 0), "in the host's user namespace: %q: %s", row.command, r.Out)
-	}
+	tryCommandsOfRoot(q, mappedShell, plainShell)
 	assert.Check(q, cmp.Equal(file.Read(q, q.Dir+"/hosts/file"), "before\nafter"),
 		"the host's file: only the host's root may have appended to it")
 
@@ -251,6 +239,24 @@ var commandsOfRoot = []commandOfRoot{
 	{"mount -t devtmpfs none /tmp",
 		"CAP_SYS_ADMIN over the host: a user namespace may not mount devtmpfs, which lacks FS_USERNS_MOUNT",
 		"(?i)permission denied|not permitted"},
+}
+
+// tryCommandsOfRoot runs commandsOfRoot in the user namespace, where the kernel refuses some, and in that of the host, where they succeed.
+func tryCommandsOfRoot(q *lab.Q, mappedShell, plainShell *runc.Shell) {
+	q.Helper()
+	for _, row := range commandsOfRoot {
+		r := mappedShell.Run(row.command)
+		assert.Check(q, cmp.Equal(r.Code == 0, row.refused == ""), "in the user namespace: %q, which takes %s: %s", row.command,
+			row.needs, r.Out)
+		assert.Check(q, cmp.Regexp(row.refused, r.Out), "in the user namespace: error of %q, which takes %s", row.command, row.needs)
+		result := fmt.Sprintf("exit code %d", r.Code)
+		if r.Code != 0 {
+			result = check.LastLine(r.Out)
+		}
+		q.Fact(row.command, result+", it takes "+row.needs)
+		r = plainShell.Run(row.command)
+		assert.Check(q, cmp.Equal(r.Code, 0), "in the host's user namespace: %q: %s", row.command, r.Out)
+	}
 }
 
 // joinUserNamespace runs a container that joins the user namespace of the process by its path.

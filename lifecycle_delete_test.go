@@ -40,22 +40,13 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does delete remove?")
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "3600")
-	neighbour := filepath.Join(q.Cgroup, "neighbour")
-	for _, dir := range cgroup.Of(q, neighbour).Dirs() {
-		assert.NilError(q, os.MkdirAll(dir, 0o755))
-		q.Cleanup(func() { assert.Check(q, os.Remove(dir)) })
-		q.LogCommand("mkdir -p %s", dir)
-	}
+	neighbour := makeNeighbour(q)
 	c := runc.Variant(q, b, "once", bundle.WritableRootfs, bundle.Args("sh", "-c", "echo here > /written; exec sleep 3600"))
 	before := q.TakeInventory()
 	config := file.Read(q, c.Bundle.Config())
 
 	q.Step("create and start a container: the host has its state directory, cgroup, process and namespaces")
-	c.Create()
-	pid := c.PID()
-	c.Start()
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	p := proc.Snapshot(q, pid)
+	p := c.CreateAndStart()
 	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
 	assert.Check(q, file.Exists(c.StateDir()))
 	assertDirsExist(q, g.Dirs(), "no cgroup %s")
@@ -64,7 +55,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	q.Step("delete of a running container is refused, and changes nothing")
 	refused := c.Try("delete")
 	assert.Check(q, refused.Code != 0, "a running container is deleted:\n%s", refused)
-	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, pid).Identity, p.Identity))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, p.PID).Identity, p.Identity))
 	assert.Check(q, cmp.Equal(c.State().Status, specs.StateRunning))
 	q.Fact("delete of a running container: error", runc.LastLogMessage(refused))
 
@@ -85,13 +76,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	q.Fact("leftovers on the host", c.Leftovers(before))
 
 	q.Step("a container whose cgroupsPath has a parent that is missing: create makes both cgroups, and delete removes only the container's")
-	deep, above := belowMissingCgroup(q, b, "deep")
-	assert.Check(q, cmp.Equal(countExisting(above), 0), "cgroups that exist before create: %q", above)
-	deepProcess := deep.CreateAndStart()
-	assert.Check(q, countExisting(above) > 0, "create has made none of %q", above)
-	deep.KillAndDelete(deepProcess)
-	check.NoCgroup(q, deep.Bundle.Spec.Linux.CgroupsPath)
-	undone := countExisting(above) == 0
+	undone := removesMissingParent(q, b)
 	q.Fact("cgroup above the container's: left after delete", !undone)
 	q.Clause("Delete: Deleting a container MUST delete the resources that were created during the create step.",
 		lab.DeviatesUnless(undone, "the cgroup that create has made above the container's stays"))
@@ -101,21 +86,11 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	q.Step("delete keeps the bundle with what the program wrote, and the cgroup beside the container's")
 	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Config()), config))
 	assert.Check(q, cmp.Equal(file.Read(q, c.Bundle.Rootfs("written")), "here"))
-	assertDirsExist(q, cgroup.Of(q, neighbour).Dirs(), "the neighbour's cgroup %s is gone")
+	assertDirsExist(q, neighbour.Dirs(), "the neighbour's cgroup %s is gone")
 	q.Fact("the file that the program wrote, after delete", file.Read(q, c.Bundle.Rootfs("written")))
 
 	q.Step("after delete the id is free: state and delete fail, and create succeeds")
-	for _, operation := range []string{"state", "delete"} {
-		r := c.Try(operation)
-		assert.Check(q, r.Code != 0, "%s of a deleted container succeeds:\n%s", operation, r)
-		runc.AssertMessage(q, r.Stderr, "does not exist")
-	}
-	c.Create()
-	second := c.Process()
-	assert.Check(q, !second.Same(p.Identity))
-	secondStatus := c.State().Status
-	assert.Check(q, cmp.Equal(secondStatus, specs.StateCreated), "status of the second container with the id")
-	q.Fact("a second container with the id is", secondStatus)
+	second := createAgain(q, c, p)
 
 	q.Step("delete of a created container succeeds without --force, although the specification forbids it")
 	deleteCreated := c.TryDelete()
@@ -140,16 +115,7 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 	deleteTooEarly(q, runc.Variant(q, b, "hurried"))
 
 	q.Control("kill and delete of an ordinary container, at once: either may be faster, the end of the process or delete")
-	racing := runc.Variant(q, b, "racing")
-	racer := racing.CreateAndStart()
-	racing.Kill("KILL")
-	atOnce := racing.Try("delete")
-	q.Fact("delete right after kill: exit code", lab.Chance(strconv.Itoa(atOnce.Code)))
-	proc.WaitFor(q, proc.Dead(racer.Identity))
-	if atOnce.Code != 0 {
-		runc.AssertMessage(q, atOnce.Stderr, "not stopped|unable to remove container's cgroup")
-		racing.Delete()
-	}
+	deleteAtOnce(q, runc.Variant(q, b, "racing"))
 
 	q.Step("make an empty cgroup at the container's path before create: delete removes it, as if create had made it")
 	owned := runc.Variant(q, b, "owned")
@@ -168,6 +134,18 @@ func TestLifecycle_WhatDoesDeleteRemove(t *testing.T) {
 
 	q.Answer("Delete removes the state directory and the container's cgroup. The kernel has removed namespaces and mounts with the last " +
 		"process. The bundle stays, and so do the cgroups that create has made above the container's.")
+}
+
+// makeNeighbour makes a cgroup beside the container's. It has to be there until the end of the question.
+func makeNeighbour(q *lab.Q) cgroup.Group {
+	q.Helper()
+	neighbour := cgroup.Of(q, filepath.Join(q.Cgroup, "neighbour"))
+	for _, dir := range neighbour.Dirs() {
+		assert.NilError(q, os.MkdirAll(dir, 0o755))
+		q.Cleanup(func() { assert.Check(q, os.Remove(dir)) })
+		q.LogCommand("mkdir -p %s", dir)
+	}
+	return neighbour
 }
 
 // assertDirsExist asserts that each of the directories exists. The message has a %s for the directory that does not.
@@ -191,6 +169,23 @@ func kindsAdded(q *lab.Q, before host.Inventory) []string {
 	return slices.Sorted(maps.Keys(kinds))
 }
 
+// createAgain asserts that the runtime does not know the deleted container p any more, and creates another container with its id.
+func createAgain(q *lab.Q, c *runc.Container, p proc.Process) (second proc.Process) {
+	q.Helper()
+	for _, operation := range []string{"state", "delete"} {
+		r := c.Try(operation)
+		assert.Check(q, r.Code != 0, "%s of a deleted container succeeds:\n%s", operation, r)
+		runc.AssertMessage(q, r.Stderr, "does not exist")
+	}
+	c.Create()
+	second = c.Process()
+	assert.Check(q, !second.Same(p.Identity))
+	status := c.State().Status
+	assert.Check(q, cmp.Equal(status, specs.StateCreated), "status of the second container with the id")
+	q.Fact("a second container with the id is", status)
+	return second
+}
+
 // deleteTooEarly calls delete after kill, while pid 1 of the container has not ended yet. The kernel ends pid 1 of a pid namespace after
 // the last other process of it. That is an exec here, whose parent has to reap it; and the parent, runc exec, is stopped.
 func deleteTooEarly(q *lab.Q, c *runc.Container) {
@@ -212,6 +207,32 @@ func deleteTooEarly(q *lab.Q, c *runc.Container) {
 	proc.WaitFor(q, proc.Dead(killed.Identity))
 	assert.Check(q, cmp.Equal(exec.ExitCode(), 128+int(unix.SIGKILL)), "exit code of the exec, which the end of pid 1 has killed")
 	c.Delete()
+}
+
+// deleteAtOnce calls delete right after kill, and does not wait until the process has ended. If delete is refused, it is called again then.
+func deleteAtOnce(q *lab.Q, c *runc.Container) {
+	p := c.CreateAndStart()
+	c.Kill("KILL")
+	atOnce := c.Try("delete")
+	q.Fact("delete right after kill: exit code", lab.Chance(strconv.Itoa(atOnce.Code)))
+	proc.WaitFor(q, proc.Dead(p.Identity))
+	if atOnce.Code != 0 {
+		runc.AssertMessage(q, atOnce.Stderr, "not stopped|unable to remove container's cgroup")
+		c.Delete()
+	}
+}
+
+// removesMissingParent creates and deletes a container whose cgroup is in another cgroup, which did not exist. It reports whether delete
+// removes that cgroup, too.
+func removesMissingParent(q *lab.Q, b *bundle.Bundle) bool {
+	q.Helper()
+	deep, above := belowMissingCgroup(q, b, "deep")
+	assert.Check(q, cmp.Equal(countExisting(above), 0), "cgroups that exist before create: %q", above)
+	p := deep.CreateAndStart()
+	assert.Check(q, countExisting(above) > 0, "create has made none of %q", above)
+	deep.KillAndDelete(p)
+	check.NoCgroup(q, deep.Bundle.Spec.Linux.CgroupsPath)
+	return countExisting(above) == 0
 }
 
 // belowMissingCgroup is [runc.Variant] for a container whose cgroup is to be in another one, which does not exist. It also returns the

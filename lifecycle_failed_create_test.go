@@ -39,40 +39,7 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 	b := bundle.Busybox(q, "sleep", "3600")
 	c := runc.Variant(q, b, "failing")
 
-	for _, row := range []struct {
-		cause string // of the failure
-		edit  func(*specs.Spec)
-		error string // regular expression
-	}{
-		{"a namespace that cannot be joined", func(s *specs.Spec) {
-			for i := range s.Linux.Namespaces {
-				if s.Linux.Namespaces[i].Type == specs.NetworkNamespace {
-					s.Linux.Namespaces[i].Path = "/no/such/namespace"
-				}
-			}
-		}, "no such file|does not exist|lstat"},
-		{"a limit that the kernel refuses", func(s *specs.Spec) {
-			s.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4096"}}
-		}, "cpuset|Cpus"},
-		{"a limit that is invalid", func(s *specs.Spec) {
-			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: new(int64(-12))}}
-		}, "memory"},
-		{"a mount whose source is missing", func(s *specs.Spec) {
-			s.Mounts = append(s.Mounts,
-				specs.Mount{Destination: "/data", Type: "bind", Source: "/no/such/source", Options: []string{"bind"}})
-		}, "no such file"},
-		{"a mount of an unknown file system", func(s *specs.Spec) {
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/tmp", Type: "nosuchfs", Source: "none"})
-		}, "no such device|invalid"},
-		{"a hook", func(s *specs.Spec) {
-			s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "exit 5"}}}}
-		}, "exit status 5"},
-		{"a program that is not there", func(s *specs.Spec) { s.Process.Args = []string{"no-such-program"} }, "no-such-program"},
-		{"a program that may not be run", func(s *specs.Spec) { s.Process.Args = []string{"/etc/passwd"} }, "permission denied"},
-		{"a working directory that cannot be entered", func(s *specs.Spec) {
-			s.Process.Cwd = "/etc/passwd/x"
-		}, "(?i)not a directory|chdir|cwd"},
-	} {
+	for _, row := range createFailures {
 		q.Run(row.cause, func(q *lab.Q) {
 			c := c.InSubtest(q)
 			q.Step("create fails for %s", row.cause)
@@ -155,6 +122,45 @@ func TestLifecycle_WhatIsLeftWhenCreateFails(t *testing.T) {
 
 	q.Answer("A create that fails leaves no state, no cgroup of the container, no process and no mount, and its id is free. A create that " +
 		"is killed while it waits for a createRuntime hook leaves a state directory, a cgroup and the hook.")
+}
+
+// createFailure is an edit of config.json that makes create fail, and the error.
+type createFailure struct {
+	cause string // of the failure
+	edit  func(*specs.Spec)
+	error string // regular expression
+}
+
+// createFailures lists failures at each step of create: namespaces, cgroup, mounts, hooks, and the check of the program.
+var createFailures = []createFailure{
+	{"a namespace that cannot be joined", func(s *specs.Spec) {
+		for i := range s.Linux.Namespaces {
+			if s.Linux.Namespaces[i].Type == specs.NetworkNamespace {
+				s.Linux.Namespaces[i].Path = "/no/such/namespace"
+			}
+		}
+	}, "no such file|does not exist|lstat"},
+	{"a limit that the kernel refuses", func(s *specs.Spec) {
+		s.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "4096"}}
+	}, "cpuset|Cpus"},
+	{"a limit that is invalid", func(s *specs.Spec) {
+		s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: new(int64(-12))}}
+	}, "memory"},
+	{"a mount whose source is missing", func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts,
+			specs.Mount{Destination: "/data", Type: "bind", Source: "/no/such/source", Options: []string{"bind"}})
+	}, "no such file"},
+	{"a mount of an unknown file system", func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/tmp", Type: "nosuchfs", Source: "none"})
+	}, "no such device|invalid"},
+	{"a hook", func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "exit 5"}}}}
+	}, "exit status 5"},
+	{"a program that is not there", func(s *specs.Spec) { s.Process.Args = []string{"no-such-program"} }, "no-such-program"},
+	{"a program that may not be run", func(s *specs.Spec) { s.Process.Args = []string{"/etc/passwd"} }, "permission denied"},
+	{"a working directory that cannot be entered", func(s *specs.Spec) {
+		s.Process.Cwd = "/etc/passwd/x"
+	}, "(?i)not a directory|chdir|cwd"},
 }
 
 // removeKilledCreate removes what a killed create has left: its processes, which are in the container's cgroup or still

@@ -600,25 +600,7 @@ func TestLifecycle_WhatDoTwoContainersShareInOnePlace(t *testing.T) {
 				victim = "alive" // runc 1.1 refuses to signal a stopped container, except with --all
 			}
 			q.Step("%s the first container, which has stopped: the process of the second one is %s", row.operation[0], victim)
-			operate := owner.Try
-			if row.operation[0] == "delete" && victim == "dead" {
-				operate = owner.Must // it repeats a delete that meets the dying process in the cgroup
-			}
-			r := operate(row.operation[0], row.operation[1:]...)
-			if victim == "alive" {
-				// runc 1.1 logs the error of delete, and forgets the container nevertheless. Its cgroup stays as long as the second one
-				// runs.
-				assert.Check(q, r.Code != 0 || isOld, "delete reports that it has removed the cgroup of a running container:\n%s", r)
-				runc.AssertMessage(q, r.Stderr, "remove .*(cgroup|paths)|container not running")
-				// The rest of the message lists the directories that the kernel could not remove.
-				message, _, _ := strings.Cut(runc.StableMessage(r.Stderr), "map[")
-				q.Fact(row.name+": operation on the first one: error", message)
-			} else {
-				proc.WaitFor(q, proc.Dead(p.Identity))
-			}
-			assert.Check(q, cmp.Equal(lifeOf(p), victim), "process of the second container after the %s of the first one", row.operation[0])
-			q.Fact(row.name+": operation on the first one: exit code", r.Code)
-			q.Fact(row.name+": operation on the first one: process of the second one", lifeOf(p))
+			row.operateOnFirst(q, owner, p, victim, isOld)
 
 			q.Control("a container in another cgroup: the same operation on the second one does not touch it")
 			apart := runc.Variant(q, b, row.name+"-apart", row.edits...)
@@ -653,6 +635,29 @@ var operationsInOneCgroup = []operationInOneCgroup{
 	{"own-pids", "pid namespaces of their own", nil, []string{"delete"}, "alive"},
 	{"hosts-pids", "the host's pid namespace", inHostsPIDs, []string{"delete"}, "dead"},
 	{"hosts-pids-kill", "the host's pid namespace", inHostsPIDs, []string{"kill", "KILL"}, "dead"},
+}
+
+// operateOnFirst calls the operation for the first container, and looks at the process of the second one. isOld is true for runc 1.1.
+func (o operationInOneCgroup) operateOnFirst(q *lab.Q, first *runc.Container, second proc.Process, victim string, isOld bool) {
+	q.Helper()
+	operate := first.Try
+	if o.operation[0] == "delete" && victim == "dead" {
+		operate = first.Must // it repeats a delete that meets the dying process in the cgroup
+	}
+	r := operate(o.operation[0], o.operation[1:]...)
+	if victim == "alive" {
+		// runc 1.1 logs the error of delete, and forgets the container nevertheless. Its cgroup stays as long as the second one runs.
+		assert.Check(q, r.Code != 0 || isOld, "delete reports that it has removed the cgroup of a running container:\n%s", r)
+		runc.AssertMessage(q, r.Stderr, "remove .*(cgroup|paths)|container not running")
+		// The rest of the message lists the directories that the kernel could not remove.
+		message, _, _ := strings.Cut(runc.StableMessage(r.Stderr), "map[")
+		q.Fact(o.name+": operation on the first one: error", message)
+	} else {
+		proc.WaitFor(q, proc.Dead(second.Identity))
+	}
+	assert.Check(q, cmp.Equal(lifeOf(second), victim), "process of the second container after the %s of the first one", o.operation[0])
+	q.Fact(o.name+": operation on the first one: exit code", r.Code)
+	q.Fact(o.name+": operation on the first one: process of the second one", lifeOf(second))
 }
 
 // assertRefusedInCgroup asserts why the create of a container in the cgroup of a running one has failed, and that it has changed nothing.
@@ -772,47 +777,14 @@ func TestLifecycle_WhichKeysCanTheProgramUse(t *testing.T) {
 		skipWithoutUserNamespaces(q)
 		q.Control("a container with the same id, in a user namespace: it has another keyring of the same name")
 		bundleOfIt := b.InSubtest(q).Variant("same-mapped", c.ID+"-same-mapped", mapRootTo(user+2000))
-		apart := runc.Named(q, bundleOfIt, "root-same-mapped", c.ID)
-		apartShell := apart.UseShell()
-		apart.CreateAndStart()
-		assert.Check(q, cmp.Len(keys.in(apartShell.Run(list).Out), 0),
-			"keys that a program in a container with the same id, in a user namespace, can use")
-		ofIt := keyringsOf(c, apartShell.Run(list).Out)
-		assert.Check(q, cmp.Len(ofIt, 1), "keyrings _ses.%s that the program sees", c.ID)
-		assert.Check(q, !slices.Equal(ofIt, ofHost), "the container in a user namespace has joined the keyring %v", ofHost)
-		q.Fact("same id in a user namespace: keys that the program can use", keys.in(apartShell.Run(list).Out))
-		q.Fact("same id in a user namespace: has the same keyring", slices.Equal(ofIt, ofHost))
-		q.Run("user-keyring", func(q *lab.Q) {
-			skipUnlessAMD64(q)
-			assert.Check(q, cmp.Equal(apartShell.Run(linkUserKeyring).Code, 0), "exit code of a program that links @u into @s")
-			after := keys.in(apartShell.Run(list).Out)
-			assert.Check(q, cmp.Len(after, 0), "keys that a program in a user namespace can use, after it has linked @u")
-			q.Fact("after keyctl link @u @s in a user namespace: keys that the program can use", after)
-		})
+		assertKeyringApart(q, runc.Named(q, bundleOfIt, "root-same-mapped", c.ID), keys, ofHost)
 	})
 
 	q.Run("quota", func(q *lab.Q) {
 		runtime.LockOSThread()
 		skipWithoutUserNamespaces(q)
-		maximum := check.Int(q, file.Read(q, "/proc/sys/kernel/keys/maxkeys"))
 		q.Step("the user that is root in the container's user namespace has as many keys as the kernel allows: create fails")
-		keyring := fillQuota(q, user, maximum)
-		// A long id: the name of its keyring needs more bytes than each of the keys. The quota may also be one of bytes (maxbytes).
-		full := runc.Variant(q, b, "full-"+strings.Repeat("x", 64), mapRootTo(user))
-		r := full.MustRefuse("unable to (join|create) session key.*quota exceeded")
-		q.Fact("quota full: error of create", runc.StableMessage(r.Stderr))
-
-		q.Control("with --no-new-keyring, and for another user: create succeeds")
-		q.Fact("quota full: exit code of create --no-new-keyring", full.Must("create", "--no-new-keyring").Code)
-		full.Delete()
-		free := runc.Variant(q, b, "free", mapRootTo(user+1000))
-		q.Fact("quota of another user: exit code of create", free.Must("create").Code)
-		free.Delete()
-
-		q.Control("clear the keyring: create succeeds")
-		clearKeyring(q, keyring, user)
-		q.Fact("keyring cleared: exit code of create", full.Must("create").Code)
-		full.Delete()
+		createAtQuota(q, b, user)
 	})
 
 	q.Answer("The program can use the keys of the session keyring that `runc init` made for it, _ses.<id>, and those of its user's keyring. " +
@@ -927,6 +899,49 @@ func skipWithoutUserNamespaces(q *lab.Q) {
 	if path := "/proc/sys/user/max_user_namespaces"; file.Exists(path) && file.Read(q, path) == "0" {
 		q.Skip("this kernel allows no user namespace: set user.max_user_namespaces above 0")
 	}
+}
+
+// assertKeyringApart creates and starts a container in a user namespace. The container of this id on the host has the keyrings ofHost.
+func assertKeyringApart(q *lab.Q, c *runc.Container, keys testKeys, ofHost []string) {
+	const list = "cat /proc/keys"
+	sh := c.UseShell()
+	c.CreateAndStart()
+	assert.Check(q, cmp.Len(keys.in(sh.Run(list).Out), 0),
+		"keys that a program in a container with the same id, in a user namespace, can use")
+	ofIt := keyringsOf(c, sh.Run(list).Out)
+	assert.Check(q, cmp.Len(ofIt, 1), "keyrings _ses.%s that the program sees", c.ID)
+	assert.Check(q, !slices.Equal(ofIt, ofHost), "the container in a user namespace has joined the keyring %v", ofHost)
+	q.Fact("same id in a user namespace: keys that the program can use", keys.in(sh.Run(list).Out))
+	q.Fact("same id in a user namespace: has the same keyring", slices.Equal(ofIt, ofHost))
+	q.Run("user-keyring", func(q *lab.Q) {
+		skipUnlessAMD64(q)
+		assert.Check(q, cmp.Equal(sh.Run(linkUserKeyring).Code, 0), "exit code of a program that links @u into @s")
+		after := keys.in(sh.Run(list).Out)
+		assert.Check(q, cmp.Len(after, 0), "keys that a program in a user namespace can use, after it has linked @u")
+		q.Fact("after keyctl link @u @s in a user namespace: keys that the program can use", after)
+	})
+}
+
+// createAtQuota fills the quota of a user, and creates containers whose root is this user, or another one.
+func createAtQuota(q *lab.Q, b *bundle.Bundle, user int) {
+	maximum := check.Int(q, file.Read(q, "/proc/sys/kernel/keys/maxkeys"))
+	keyring := fillQuota(q, user, maximum)
+	// A long id: the name of its keyring needs more bytes than each of the keys. The quota may also be one of bytes (maxbytes).
+	full := runc.Variant(q, b, "full-"+strings.Repeat("x", 64), mapRootTo(uint32(user)))
+	r := full.MustRefuse("unable to (join|create) session key.*quota exceeded")
+	q.Fact("quota full: error of create", runc.StableMessage(r.Stderr))
+
+	q.Control("with --no-new-keyring, and for another user: create succeeds")
+	q.Fact("quota full: exit code of create --no-new-keyring", full.Must("create", "--no-new-keyring").Code)
+	full.Delete()
+	free := runc.Variant(q, b, "free", mapRootTo(uint32(user+1000)))
+	q.Fact("quota of another user: exit code of create", free.Must("create").Code)
+	free.Delete()
+
+	q.Control("clear the keyring: create succeeds")
+	clearKeyring(q, keyring, user)
+	q.Fact("keyring cleared: exit code of create", full.Must("create").Code)
+	full.Delete()
 }
 
 // fillQuota joins a new session keyring, and adds keys of a user to it until the kernel refuses one. It returns the keyring.

@@ -48,16 +48,7 @@ func TestLifecycle_WhatDoesKillDo(t *testing.T) {
 	q.Clause("Kill: This operation MUST send the specified signal to the container process.", lab.Met)
 
 	q.Step("send USR1 three times to the paused container: after resume, the program receives it once")
-	listener.Pause()
-	var whilePaused lab.Result
-	for range 3 {
-		whilePaused = listener.Try("kill", "USR1")
-	}
-	listener.Must("resume")
-	if whilePaused.Code == 0 {
-		listener.expected = append(listener.expected, "USR1")
-	}
-	listener.waitForExpected()
+	whilePaused := listener.killWhilePaused(3, "USR1")
 	listener.killAndReceive("WINCH", "WINCH", unix.SIGWINCH) // and no second USR1 before it
 	q.Fact("signals received of USR1, USR1, USR1, WINCH", listener.expected[5:])
 
@@ -78,9 +69,7 @@ func TestLifecycle_WhatDoesKillDo(t *testing.T) {
 	q.Step("send TERM to a pid 1 that has no handler: the kernel drops it")
 	sleeper := runc.Variant(q, b, "sleeper")
 	sleepAsPID1 := sleeper.CreateAndStart()
-	assert.Check(q, !proc.Bits(q, sleepAsPID1.PID, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
-	assert.Check(q, !proc.Bits(q, sleepAsPID1.PID, "SigIgn").Signal(unix.SIGTERM), "sleep ignores TERM by itself")
-	assert.Check(q, cmp.Equal(proc.InnerPID(q, sleepAsPID1.PID), 1))
+	assertHasNoHandler(q, sleepAsPID1)
 	sleeper.Kill("TERM")
 	assert.Check(q, !proc.Bits(q, sleepAsPID1.PID, "ShdPnd").Signal(unix.SIGTERM), "TERM is pending: it was not dropped")
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, sleepAsPID1.PID).Identity, sleepAsPID1.Identity))
@@ -112,30 +101,17 @@ func TestLifecycle_WhatDoesKillDo(t *testing.T) {
 
 	q.Control("in a created container `runc init` is pid 1, but it has a handler, as each Go program does: TERM ends it")
 	created := runc.Variant(q, b, "created")
-	created.Create()
-	init := created.Process()
-	assert.Check(q, proc.Bits(q, init.PID, "SigCgt").Signal(unix.SIGTERM), "runc init has no handler for TERM")
-	created.Kill("TERM")
-	proc.WaitFor(q, proc.Dead(init.Identity))
-	createdAfterTERM := created.State().Status
-	assert.Check(q, cmp.Equal(createdAfterTERM, specs.StateStopped), "status of a created container after TERM")
-	q.Fact("a created container after TERM", createdAfterTERM)
+	killCreated(q, created)
 
 	q.Step("send KILL to a container that has no pid namespace of its own: all processes of its cgroup end")
 	// In a pid namespace of its own the kernel does that when pid 1 dies. Here the runtime has to.
 	owner := runc.Variant(q, b, "owner")
 	pidNamespace := owner.CreateAndStart()
-	for _, row := range []struct {
-		name, namespace string
-		edit            func(*specs.Spec)
-	}{
-		{"hosts-pids", "shares the host's", bundle.WithoutNamespace(specs.PIDNamespace)},
-		{"joined-pids", "joins that of another one", bundle.NamespacePath(specs.PIDNamespace, fmt.Sprintf("/proc/%d/ns/pid", pidNamespace.PID))},
-	} {
-		// For longer than the lab waits on a slow machine, which is up to ten minutes: so they do not end by themselves.
-		c := runc.Variant(q, b, row.name, row.edit, bundle.Args("sh", "-c", "sleep 3001 & exec sleep 3002"))
-		killBoth(q, c, row.namespace)
-	}
+	joins := bundle.NamespacePath(specs.PIDNamespace, fmt.Sprintf("/proc/%d/ns/pid", pidNamespace.PID))
+	// For longer than the lab waits on a slow machine, which is up to ten minutes: so they do not end by themselves.
+	twoProcesses := bundle.Args("sh", "-c", "sleep 3001 & exec sleep 3002")
+	killBoth(q, runc.Variant(q, b, "hosts-pids", bundle.WithoutNamespace(specs.PIDNamespace), twoProcesses), "shares the host's")
+	killBoth(q, runc.Variant(q, b, "joined-pids", joins, twoProcesses), "joins that of another one")
 	q.Control("the container whose pid namespace was joined has another cgroup, and runs on")
 	// A process that is killed looks alive for a moment. But no process can be made in a pid namespace whose pid 1 has been killed.
 	stillWorks := owner.Exec("true")
@@ -186,10 +162,47 @@ func (l *signalListener) killAndReceive(typed, name string, signal unix.Signal) 
 	l.waitForExpected()
 }
 
+// killWhilePaused pauses the container, sends it the same signal several times, and resumes it. It returns the result of the last kill. If
+// kill succeeds, the program has to receive the signal exactly once.
+func (l *signalListener) killWhilePaused(times int, signal string) (last lab.Result) {
+	l.q.Helper()
+	l.Pause()
+	for range times {
+		last = l.Try("kill", signal)
+	}
+	l.Must("resume")
+	if last.Code == 0 {
+		l.expected = append(l.expected, signal)
+	}
+	l.waitForExpected()
+	return last
+}
+
 // waitForExpected waits until the program has received exactly the expected signals: the file is compared whole.
 func (l *signalListener) waitForExpected() {
 	l.q.Helper()
 	proc.WaitFor(l.q, file.HasContent(l.file, strings.Join(l.expected, "\n")))
+}
+
+// assertHasNoHandler asserts that a program which is pid 1 of its namespace neither handles TERM nor ignores it.
+func assertHasNoHandler(q *lab.Q, p proc.Process) {
+	q.Helper()
+	assert.Check(q, !proc.Bits(q, p.PID, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
+	assert.Check(q, !proc.Bits(q, p.PID, "SigIgn").Signal(unix.SIGTERM), "sleep ignores TERM by itself")
+	assert.Check(q, cmp.Equal(proc.InnerPID(q, p.PID), 1))
+}
+
+// killCreated creates a container, and ends its `runc init` by TERM, for which `runc init` has a handler.
+func killCreated(q *lab.Q, c *runc.Container) {
+	q.Helper()
+	c.Create()
+	init := c.Process()
+	assert.Check(q, proc.Bits(q, init.PID, "SigCgt").Signal(unix.SIGTERM), "runc init has no handler for TERM")
+	c.Kill("TERM")
+	proc.WaitFor(q, proc.Dead(init.Identity))
+	afterTERM := c.State().Status
+	assert.Check(q, cmp.Equal(afterTERM, specs.StateStopped), "status of a created container after TERM")
+	q.Fact("a created container after TERM", afterTERM)
 }
 
 // killBoth sends KILL to a container of two processes, and asserts that both end.

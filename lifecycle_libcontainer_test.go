@@ -129,21 +129,7 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 
 	q.Step("libcontainer loads a container that runc made, and runc sees what libcontainer does to it")
 	both := runc.Variant(q, b, "both")
-	p := both.CreateAndStart()
-	loaded, err := libcontainer.Load(both.Root, both.ID)
-	assert.NilError(q, err, "libcontainer has to read the state.json of each runc since 1.1.12")
-	state, err := loaded.OCIState()
-	assert.NilError(q, err)
-	assert.Check(q, cmp.Equal(state.Pid, int(p.PID)))
-	assert.Check(q, cmp.Equal(state.Status, specs.StateRunning))
-	q.Fact("runc's container, loaded by libcontainer", state.Status)
-	assert.NilError(q, loaded.Signal(unix.SIGKILL))
-	proc.WaitFor(q, proc.Dead(p.Identity))
-	assert.Check(q, cmp.Equal(both.State().Status, specs.StateStopped))
-	assert.NilError(q, loaded.Destroy())
-	destroyed := both.Try("state")
-	assert.Check(q, destroyed.Code != 0, "runc state succeeds after libcontainer's Destroy:\n%s", destroyed)
-	q.Fact("runc state, after libcontainer's Destroy", runc.LastLogMessage(destroyed))
+	destroyWithLibcontainer(q, both)
 
 	q.Answer("To the kernel, no: the containers of runc and of libcontainer are the same. runc adds a command line: it reads and checks " +
 		"config.json, writes a pid file, and runc create exits before the program runs.")
@@ -268,4 +254,24 @@ func runWithLibcontainer(q *lab.Q, c *runc.Container) string {
 	_, _ = process.Wait() // it returns an error, because the process was killed
 	assert.NilError(q, container.Destroy())
 	return cwd
+}
+
+// destroyWithLibcontainer creates and starts a container with runc. It loads the container with libcontainer, kills and destroys it.
+func destroyWithLibcontainer(q *lab.Q, c *runc.Container) {
+	q.Helper()
+	p := c.CreateAndStart()
+	loaded, err := libcontainer.Load(c.Root, c.ID)
+	assert.NilError(q, err, "libcontainer has to read the state.json of each runc since 1.1.12")
+	state, err := loaded.OCIState()
+	assert.NilError(q, err)
+	assert.Check(q, cmp.Equal(state.Pid, int(p.PID)))
+	assert.Check(q, cmp.Equal(state.Status, specs.StateRunning))
+	q.Fact("runc's container, loaded by libcontainer", state.Status)
+	assert.NilError(q, loaded.Signal(unix.SIGKILL))
+	proc.WaitFor(q, proc.Dead(p.Identity))
+	assert.Check(q, cmp.Equal(c.State().Status, specs.StateStopped))
+	assert.NilError(q, loaded.Destroy())
+	destroyed := c.Try("state")
+	assert.Check(q, destroyed.Code != 0, "runc state succeeds after libcontainer's Destroy:\n%s", destroyed)
+	q.Fact("runc state, after libcontainer's Destroy", runc.LastLogMessage(destroyed))
 }

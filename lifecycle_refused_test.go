@@ -44,14 +44,7 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 			c := runc.Variant(q, b, string(state))
 			p := bringInto(q, c, state)
 			for _, row := range transitions {
-				before := observeContainer(q, c, p)
-				result := row.call(c)
-				if result.Code != 0 {
-					assert.Check(q, cmp.Equal(observeContainer(q, c, p), before), "%s was refused, but had an effect", row.operation)
-				}
-				want := slices.Contains(row.allowed, state)
-				assert.Check(q, cmp.Equal(result.Code == 0, want), "%s of a container that is %s:\n%s", row.operation, state, result)
-				if result.Code == 0 {
+				if row.succeeds(q, c, p, state) {
 					allowedIn[row.operation] = append(allowedIn[row.operation], state)
 					p = restoreState(q, c, p, row.operation, state)
 				}
@@ -76,6 +69,7 @@ func TestLifecycle_WhichTransitionsAreRefused(t *testing.T) {
 	}
 	assert.Check(q, !file.Exists(c.StateDir()))
 	q.Clause("Start: This operation MUST generate an error if it is not provided the container ID.", lab.Met)
+
 	q.Step("call create without a path to the bundle, in the directory of a bundle: runc takes this directory")
 	unnamed := runc.Variant(q, b, "unnamed")
 	createUnnamed := q.Exec("sh", "-c", "cd "+unnamed.Bundle.Name+"; exec runc --root "+unnamed.Root+" create "+unnamed.ID)
@@ -191,6 +185,20 @@ func observeContainer(q *lab.Q, c *runc.Container, p *proc.Process) string {
 		description += fmt.Sprintf(", process %d of %v is %s", now.PID, now.Start, now.Comm)
 	}
 	return description
+}
+
+// succeeds calls the operation for a container that is in a state, asserts that it succeeds in this state or is refused without an effect,
+// and reports whether it has succeeded.
+func (t transition) succeeds(q *lab.Q, c *runc.Container, p *proc.Process, state specs.ContainerState) bool {
+	q.Helper()
+	before := observeContainer(q, c, p)
+	result := t.call(c)
+	if result.Code != 0 {
+		assert.Check(q, cmp.Equal(observeContainer(q, c, p), before), "%s was refused, but had an effect", t.operation)
+	}
+	want := slices.Contains(t.allowed, state)
+	assert.Check(q, cmp.Equal(result.Code == 0, want), "%s of a container that is %s:\n%s", t.operation, state, result)
+	return result.Code == 0
 }
 
 // call calls the operation for a container.

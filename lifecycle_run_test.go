@@ -437,12 +437,7 @@ func TestLifecycle_WhenDoesStartReturnForAProgramThatNotifies(t *testing.T) {
 	plain.Start()
 	proc.WaitFor(q, proc.Runs(plainPID, "sleep"))
 	plainProcess := proc.Snapshot(q, plainPID)
-	for _, entry := range plainProcess.Env {
-		assert.Check(q, !strings.HasPrefix(entry, "NOTIFY_SOCKET"), "environment without NOTIFY_SOCKET of runc's caller: %s", entry)
-	}
-	outside := check.MountsOutside(check.Mounts(q, plainProcess), []string{"/proc", "/sys", "/dev"})
-	assert.Check(q, cmp.Len(outside, 0), "mounts without NOTIFY_SOCKET")
-	q.Fact("without NOTIFY_SOCKET: mounts outside of /proc, /sys and /dev", outside)
+	assertHasNoNotifySocket(q, plainProcess)
 	plain.KillAndDelete(plainProcess)
 
 	q.Answer("If runc has NOTIFY_SOCKET in its environment, it makes a socket for the program. Start returns when the program has written " +
@@ -485,6 +480,17 @@ func (m *serviceManager) receive() (message string, descriptor int) {
 		}
 	}
 	return strings.TrimSpace(string(text[:n])), descriptor
+}
+
+// assertHasNoNotifySocket asserts that a program has neither the variable nor the mount of a socket for its messages.
+func assertHasNoNotifySocket(q *lab.Q, p proc.Process) {
+	q.Helper()
+	for _, entry := range p.Env {
+		assert.Check(q, !strings.HasPrefix(entry, "NOTIFY_SOCKET"), "environment without NOTIFY_SOCKET of runc's caller: %s", entry)
+	}
+	outside := check.MountsOutside(check.Mounts(q, p), []string{"/proc", "/sys", "/dev"})
+	assert.Check(q, cmp.Len(outside, 0), "mounts without NOTIFY_SOCKET")
+	q.Fact("without NOTIFY_SOCKET: mounts outside of /proc, /sys and /dev", outside)
 }
 
 // endWithoutReport calls start for a program that writes nothing to its socket, and ends the program: start returns only then.

@@ -103,28 +103,10 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	assertStatsOfCgroup(q, c, g)
 
 	q.Step("with --log, runc writes one line for an operation that fails, and none for an operation that succeeds")
-	lines := c.LogOf("state", "no-such-container")
-	assert.Assert(q, cmp.Len(lines, 1))
-	assert.Check(q, cmp.Equal(lines[0].Level, "error"))
-	assert.Check(q, cmp.Contains(lines[0].Msg, "does not exist"))
-	clock.InOrder(q, "call of create", before.Truncate(time.Second), "line of the log", lines[0].Time)
-	q.Fact("logged of a failure", lines[0].Level+": "+lines[0].Msg)
-	linesOfSuccess := c.LogOf("state", c.ID)
-	assert.Check(q, cmp.Len(linesOfSuccess, 0), "lines of a success")
-	q.Fact("logged of a success: lines", len(linesOfSuccess))
+	assertLogsFailures(q, c, clock, before)
 
 	q.Step("runc features prints what the runtime supports, here beside what the kernel supports")
-	var f features.Features
-	check.DecodeJSON(q, q.Must("runc", "features").Stdout, &f)
-	assert.Check(q, cmp.DeepEqual(f.Hooks,
-		[]string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}))
-	q.Fact("hooks", f.Hooks)
-	assertNamespacesInKernel(q, f, c.Bundle.Spec)
-	assertCapabilitiesOfKernel(q, f)
-	assert.Check(q, cmp.Contains(f.MountOptions, "noexec"))
-	assert.Check(q, !slices.Contains(f.MountOptions, "nonsense"))
-	q.Fact("mount options it knows", len(f.MountOptions))
-	tryUnknownMountOption(q, b)
+	assertFeatures(q, b)
 
 	q.Control("kill the process: state.json stays as it was, and list and ps read the new state from the kernel")
 	c.Kill("KILL")
@@ -149,19 +131,7 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	q.Fact("list after delete", c.List())
 
 	// A subtest, because runc 1.2.0 to 1.5.0-rc.2 have a bug here: testdata/released-bugs.toml.
-	q.Run("without-a-root", func(q *lab.Q) {
-		q.Step("list succeeds and prints no container where no container was ever made: without --root, and without the default root")
-		r := runc.InEmptyRun(q, "sh", "-c", "[ -e /run/runc ] && echo there; exec runc list -q")
-		assert.Check(q, cmp.Equal(r.Code, 0), "exit code of list, while /run/runc does not exist:\n%s", r)
-		assert.Check(q, cmp.Equal(r.Stdout, ""), "what list prints, while /run/runc does not exist")
-		q.Fact("list while /run/runc does not exist: exit code", r.Code)
-		q.Control("with --root, a directory that does not exist is an error: it may be misspelled")
-		root := filepath.Join(q.Dir, "no-such-root")
-		q.Cleanup(func() { _ = os.Remove(root) }) // runc 1.1 makes the directory before it looks into it
-		missing := q.Exec("runc", "--root", root, "list", "-q")
-		assert.Check(q, missing.Code != 0 || q.UnderTest("runc").Precedes("1.2.0-rc.1"), "list with a --root that does not exist:\n%s", missing)
-		q.Fact("list with a --root that does not exist: exit code", missing.Code)
-	})
+	q.Run("without-a-root", listWithoutRoot)
 
 	q.Answer("runc records the first process, its namespaces and cgroups, and the configuration in state.json. It reads what changes, " +
 		"such as the status, from the kernel each time.")
@@ -232,6 +202,35 @@ func assertStatsOfCgroup(q *lab.Q, c *runc.Container, g cgroup.Group) {
 	assert.Check(q, 0 < usage && usage <= limit, "memory.usage.usage %d", usage)
 }
 
+// assertLogsFailures runs an operation that fails and one that succeeds, both with --log, and reads the log of each. before is a time
+// before the call of create.
+func assertLogsFailures(q *lab.Q, c *runc.Container, clock check.Clock, before time.Time) {
+	lines := c.LogOf("state", "no-such-container")
+	assert.Assert(q, cmp.Len(lines, 1))
+	assert.Check(q, cmp.Equal(lines[0].Level, "error"))
+	assert.Check(q, cmp.Contains(lines[0].Msg, "does not exist"))
+	clock.InOrder(q, "call of create", before.Truncate(time.Second), "line of the log", lines[0].Time)
+	q.Fact("logged of a failure", lines[0].Level+": "+lines[0].Msg)
+	linesOfSuccess := c.LogOf("state", c.ID)
+	assert.Check(q, cmp.Len(linesOfSuccess, 0), "lines of a success")
+	q.Fact("logged of a success: lines", len(linesOfSuccess))
+}
+
+// assertFeatures compares what `runc features` lists with what the kernel has, and with what the runtime does.
+func assertFeatures(q *lab.Q, b *bundle.Bundle) {
+	var f features.Features
+	check.DecodeJSON(q, q.Must("runc", "features").Stdout, &f)
+	assert.Check(q, cmp.DeepEqual(f.Hooks,
+		[]string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}))
+	q.Fact("hooks", f.Hooks)
+	assertNamespacesInKernel(q, f, b.Spec)
+	assertCapabilitiesOfKernel(q, f)
+	assert.Check(q, cmp.Contains(f.MountOptions, "noexec"))
+	assert.Check(q, !slices.Contains(f.MountOptions, "nonsense"))
+	q.Fact("mount options it knows", len(f.MountOptions))
+	tryUnknownMountOption(q, b)
+}
+
 // assertNamespacesInKernel asserts that the runtime and the kernel have each type of namespace that config.json names.
 func assertNamespacesInKernel(q *lab.Q, f features.Features, spec *specs.Spec) {
 	kernelNamespaces := proc.Self(q).NS
@@ -269,4 +268,19 @@ func tryUnknownMountOption(q *lab.Q, b *bundle.Bundle) {
 	assert.Check(q, create.Code != 0, "create with an unknown mount option succeeds:\n%s", create)
 	assert.Check(q, cmp.Contains(create.Stderr, "invalid argument"), "create fails, but not with the EINVAL of mount(2)")
 	q.Fact("a mount option that it does not know: create's error", runc.StableMessage(create.Stderr))
+}
+
+// listWithoutRoot calls `runc list` where no container was ever made.
+func listWithoutRoot(q *lab.Q) {
+	q.Step("list succeeds and prints no container where no container was ever made: without --root, and without the default root")
+	r := runc.InEmptyRun(q, "sh", "-c", "[ -e /run/runc ] && echo there; exec runc list -q")
+	assert.Check(q, cmp.Equal(r.Code, 0), "exit code of list, while /run/runc does not exist:\n%s", r)
+	assert.Check(q, cmp.Equal(r.Stdout, ""), "what list prints, while /run/runc does not exist")
+	q.Fact("list while /run/runc does not exist: exit code", r.Code)
+	q.Control("with --root, a directory that does not exist is an error: it may be misspelled")
+	root := filepath.Join(q.Dir, "no-such-root")
+	q.Cleanup(func() { _ = os.Remove(root) }) // runc 1.1 makes the directory before it looks into it
+	missing := q.Exec("runc", "--root", root, "list", "-q")
+	assert.Check(q, missing.Code != 0 || q.UnderTest("runc").Precedes("1.2.0-rc.1"), "list with a --root that does not exist:\n%s", missing)
+	q.Fact("list with a --root that does not exist: exit code", missing.Code)
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
@@ -40,71 +41,50 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 		writeStdin := specs.Hook{Path: "/bin/sh", Args: []string{"sh", "-c", "/bin/cat > " + seen + "/creating"}}
 		s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{writeStdin}}
 	})
-	stateSchema := schema.State(q)
-	g := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
-
-	// What the kernel shows, and from which the status follows.
-	type kernelFacts struct{ Alive, FIFO, Frozen bool }
-	var pid proc.PID // 0 until create has returned
-	var passed []specs.ContainerState
-	checkState := func(document string, want specs.ContainerState) specs.State {
-		q.Helper()
-		var state specs.State
-		assert.NilError(q, json.Unmarshal([]byte(document), &state))
-		assert.Check(q, cmp.Equal(state.Status, want))
-		assert.Check(q, cmp.Equal(state.ID, c.ID))
-		assert.Check(q, cmp.Equal(state.Bundle, c.Bundle.Dir))
-		assert.Check(q, state.Version != "", "the state document has no ociVersion")
-		assert.Check(q, cmp.Equal(state.Annotations["org.example.question"], "states"), "annotations")
-		passed = append(passed, state.Status)
-		return state
-	}
+	observer := &stateObserver{Container: c, q: q, schema: schema.State(q)}
 	checkKernel := func(status string, want kernelFacts) {
 		q.Helper()
-		got := kernelFacts{proc.Alive(pid), file.Exists(c.Fifo()), g.Frozen()}
+		got := observer.kernelFacts()
 		assert.Check(q, cmp.DeepEqual(got, want), "what the kernel shows of a container that is %s", status)
 		q.Fact(status, map[string]bool{"process alive": got.Alive, "exec.fifo": got.FIFO, "frozen": got.Frozen})
-	}
-	checkSchema := func(document string) {
-		q.Helper()
-		assert.Check(q, schema.Validate(q, stateSchema, document), "the state document against the specification's schema")
 	}
 
 	q.Step("creating: a hook of create reads this status from its stdin")
 	c.Create()
 	creating := file.Read(q, filepath.Join(seen, "creating"))
-	pidInHook := checkState(creating, specs.StateCreating).Pid
-	checkSchema(creating)
+	pidInHook := observer.checkState(creating, specs.StateCreating).Pid
+	observer.checkSchema(creating)
 
 	q.Step("created: the process is alive, and the FIFO exists")
-	pid = c.PID()
+	pid := c.PID()
+	observer.pid = pid
 	assert.Check(q, cmp.Equal(proc.PID(pidInHook), pid), "the pid in the state document of the hook")
 	created := c.Must("state").Stdout
-	checkState(created, specs.StateCreated)
+	observer.checkState(created, specs.StateCreated)
 	q.Covers("annotations")
 	checkKernel("created", kernelFacts{Alive: true, FIFO: true})
-	checkSchema(created)
+	observer.checkSchema(created)
 
 	q.Step("running: the process is alive, and the FIFO does not exist")
 	c.Start()
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	running := c.Must("state").Stdout
-	assert.Check(q, cmp.Equal(proc.PID(checkState(running, specs.StateRunning).Pid), pid))
+	assert.Check(q, cmp.Equal(proc.PID(observer.checkState(running, specs.StateRunning).Pid), pid))
 	checkKernel("running", kernelFacts{Alive: true})
-	checkSchema(running)
+	observer.checkSchema(running)
 
 	q.Step("paused: the cgroup is frozen; the specification does not have this status")
 	c.Pause()
 	paused := c.Must("state").Stdout
-	checkState(paused, "paused")
+	observer.checkState(paused, "paused")
 	checkKernel("paused", kernelFacts{Alive: true, Frozen: true})
 	q.Clause("State: When serialized in JSON, the format MUST adhere to the JSON Schema schema/state-schema.json.",
-		lab.DeviatesUnless(schema.Validate(q, stateSchema, paused) == nil,
+		lab.DeviatesUnless(schema.Validate(q, observer.schema, paused) == nil,
 			"it does in creating, created, running and stopped; the schema has no status paused"))
 	q.Clause("State: Additional values MAY be defined by the runtime, however, they MUST be used to "+
 		"represent new runtime states not defined above.", lab.Met)
 	c.Must("resume")
-	checkState(c.Must("state").Stdout, specs.StateRunning)
+	observer.checkState(c.Must("state").Stdout, specs.StateRunning)
 	checkKernel("running after resume", kernelFacts{Alive: true})
 
 	q.Step("stopped: the process has ended")
@@ -112,11 +92,11 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 	c.Kill("KILL")
 	proc.WaitFor(q, proc.Dead(p.Identity))
 	stopped := c.Must("state").Stdout
-	stoppedPID := checkState(stopped, specs.StateStopped).Pid
+	stoppedPID := observer.checkState(stopped, specs.StateStopped).Pid
 	assert.Check(q, cmp.Equal(stoppedPID, 0), "a stopped container has no process, but state reports a pid")
 	checkKernel("stopped", kernelFacts{})
-	checkSchema(stopped)
-	q.Fact("passed", passed)
+	observer.checkSchema(stopped)
+	q.Fact("passed", observer.passed)
 	q.Clause("Query State: This operation MUST return the state of a container as specified in the State section.", lab.Met)
 
 	q.Control("the schema does not accept every document: not one without its id, and not one with an unknown status")
@@ -124,7 +104,7 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 		`{"ociVersion": "1.0.0", "status": "running", "bundle": "/b"}`,
 		`{"ociVersion": "1.0.0", "id": "x", "status": "lost", "bundle": "/b"}`,
 	} {
-		assert.Check(q, schema.Validate(q, stateSchema, bad) != nil, "the schema accepts %s", bad)
+		assert.Check(q, schema.Validate(q, observer.schema, bad) != nil, "the schema accepts %s", bad)
 	}
 
 	if runc.IsRunc(q) {
@@ -143,4 +123,43 @@ func TestLifecycle_WhichStatesDoesAContainerPassThrough(t *testing.T) {
 
 	q.Answer("A container is creating, created, running and stopped, and paused between pause and resume. The runtime derives the status " +
 		"from the process, the FIFO and the freezer.")
+}
+
+// stateObserver compares what the runtime, the kernel and the schema say of a container, from state to state.
+type stateObserver struct {
+	*runc.Container
+	q      *lab.Q
+	schema *jsonschema.Schema
+	pid    proc.PID               // 0 until create has returned
+	passed []specs.ContainerState // as the runtime has reported them
+}
+
+// kernelFacts is what the kernel shows, and from which the status follows.
+type kernelFacts struct{ Alive, FIFO, Frozen bool }
+
+// checkState asserts that a state document is that of the container, and has the status.
+func (o *stateObserver) checkState(document string, want specs.ContainerState) specs.State {
+	o.q.Helper()
+	var state specs.State
+	assert.NilError(o.q, json.Unmarshal([]byte(document), &state))
+	assert.Check(o.q, cmp.Equal(state.Status, want))
+	assert.Check(o.q, cmp.Equal(state.ID, o.ID))
+	assert.Check(o.q, cmp.Equal(state.Bundle, o.Bundle.Dir))
+	assert.Check(o.q, state.Version != "", "the state document has no ociVersion")
+	assert.Check(o.q, cmp.Equal(state.Annotations["org.example.question"], "states"), "annotations")
+	o.passed = append(o.passed, state.Status)
+	return state
+}
+
+// kernelFacts returns what the kernel shows of the container.
+func (o *stateObserver) kernelFacts() kernelFacts {
+	o.q.Helper()
+	group := cgroup.Of(o.q, o.Bundle.Spec.Linux.CgroupsPath)
+	return kernelFacts{proc.Alive(o.pid), file.Exists(o.Fifo()), group.Frozen()}
+}
+
+// checkSchema asserts that a state document follows the specification's schema.
+func (o *stateObserver) checkSchema(document string) {
+	o.q.Helper()
+	assert.Check(o.q, schema.Validate(o.q, o.schema, document), "the state document against the specification's schema")
 }

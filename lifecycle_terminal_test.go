@@ -72,16 +72,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 
 	q.Step("what the program writes to the slave is read from the master, and what is typed at the master is read from the slave")
 	ends := terminalEnds{q, terminal, sh}
-	assert.Check(q, cmp.Equal(sh.Run("echo hello > /dev/tty").Code, 0))
-	written := terminal.ReadUntil("hello\r\n")
-	q.Fact("written: hello\\n; read at the master", strconv.Quote(written))
-	sh.Send("read -r line; echo got $line")
-	terminal.Type("typed\n")
-	readLine := ends.receiveReply().Out
-	assert.Check(q, cmp.Equal(readLine, "got typed"))
-	q.Fact("typed; read by the program", readLine)
-	echo := terminal.ReadUntil("typed\r\n")
-	q.Fact("echoed by the line discipline", strconv.Quote(echo))
+	ends.exchange()
 
 	q.Step("the caller sets another size at the master: the program receives SIGWINCH, and reads the new size")
 	ends.resize()
@@ -125,15 +116,7 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 
 	q.Control("… the same program in the host's pid namespace: SIGHUP ends it")
 	onHost := runc.Variant(q, b, "pid", withTerminal, bundle.WithoutNamespace(specs.PIDNamespace))
-	onHostTerminal := onHost.CreateWithTerminal(filepath.Join(dir, "pid"))
-	onHost.Start()
-	proc.WaitFor(q, proc.Runs(onHost.PID(), "sleep"))
-	onHostProcess := proc.Snapshot(q, onHost.PID())
-	onHostTerminal.HangUp()
-	proc.WaitFor(q, proc.Dead(onHostProcess.Identity))
-	assert.Check(q, cmp.Equal(onHost.State().Status, specs.StateStopped))
-	q.Fact("sleep in the host's pid namespace, after the hangup", onHost.State().Status)
-	onHost.Delete()
+	hangUpOnHost(q, onHost, filepath.Join(dir, "pid"))
 
 	q.Control("without process.terminal the program has no terminal: its descriptors are those of the runtime's caller")
 	plain := runc.Variant(q, b, "plain")
@@ -362,6 +345,20 @@ func (e terminalEnds) receiveReply() runc.Reply {
 	return reply
 }
 
+// exchange writes at the slave and reads at the master, and types at the master and reads at the slave.
+func (e terminalEnds) exchange() {
+	assert.Check(e.q, cmp.Equal(e.sh.Run("echo hello > /dev/tty").Code, 0))
+	written := e.master.ReadUntil("hello\r\n")
+	e.q.Fact("written: hello\\n; read at the master", strconv.Quote(written))
+	e.sh.Send("read -r line; echo got $line")
+	e.master.Type("typed\n")
+	readLine := e.receiveReply().Out
+	assert.Check(e.q, cmp.Equal(readLine, "got typed"))
+	e.q.Fact("typed; read by the program", readLine)
+	echo := e.master.ReadUntil("typed\r\n")
+	e.q.Fact("echoed by the line discipline", strconv.Quote(echo))
+}
+
 // resize sets another size at the master, by ioctl(2).
 func (e terminalEnds) resize() {
 	assert.Check(e.q, cmp.Equal(e.sh.Run("stty size").Out, "33 101"))
@@ -447,6 +444,19 @@ func assertTerminalOfExec(q *lab.Q, executed, before proc.Process) {
 	first := proc.Snapshot(q, before.PID)
 	assert.Check(q, cmp.DeepEqual(first.FDs, before.FDs), "descriptors of the first program, after the exec")
 	q.Fact("exec --tty: descriptors and controlling terminal", []any{executed.FDs, execTTY})
+}
+
+// hangUpOnHost starts a container in the host's pid namespace, whose program has no handler for SIGHUP, and closes the master.
+func hangUpOnHost(q *lab.Q, c *runc.Container, socket string) {
+	terminal := c.CreateWithTerminal(socket)
+	c.Start()
+	proc.WaitFor(q, proc.Runs(c.PID(), "sleep"))
+	p := proc.Snapshot(q, c.PID())
+	terminal.HangUp()
+	proc.WaitFor(q, proc.Dead(p.Identity))
+	assert.Check(q, cmp.Equal(c.State().Status, specs.StateStopped))
+	q.Fact("sleep in the host's pid namespace, after the hangup", c.State().Status)
+	c.Delete()
 }
 
 // assertNoTerminal asserts that a process has no terminal, and has the descriptors that the lab gave to the runtime.

@@ -41,13 +41,11 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	defer q.Recover()
 	runc.SkipUnlessRunc(q, "how `runc init` waits for start")
 	container := runc.New(q, bundle.Busybox(q, "sleep", "3600"))
-	cgroupsPath := container.Bundle.Spec.Linux.CgroupsPath
 
 	q.Step("create the container: runc builds its namespaces, cgroup and mounts, and `runc init` waits in them")
 	container.Create()
 	state := container.State()
-	pid := proc.PID(state.Pid)
-	created := proc.Snapshot(q, pid)
+	created := proc.Snapshot(q, proc.PID(state.Pid))
 	assert.Equal(q, state.Status, specs.StateCreated)
 	q.Fact("status after create", state.Status)
 	q.Fact("pid after create", created.PID)
@@ -60,67 +58,44 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 	q.Fact("namespaces of its own", own)
 	q.Fact("namespaces after create: inodes", created.NS)
 	q.Fact("compared with config.json", container.AssertEnvironment(created))
-	q.Fact("cgroup", cgroupsPath)
-	q.Clause("Lifecycle: The container's runtime environment MUST be created according to the "+
-		"configuration in config.json.", lab.Met)
+	q.Fact("cgroup", container.Bundle.Spec.Linux.CgroupsPath)
+	q.Clause("Lifecycle: The container's runtime environment MUST be created according to the configuration in config.json.", lab.Met)
 	assert.Check(q, !check.SeesHostMounts(created), "a mount of the host is still visible after pivot_root: %q", created.Mounts)
 	q.Fact("mounts it sees", len(created.Mounts))
 
 	q.Step("look at the process: it is `runc init`; the program of config.json does not run yet")
-	assert.Check(q, created.Comm != "sleep", "the process runs sleep before start")
-	q.Fact("comm", created.Comm)
-	assert.Assert(q, len(created.Args) > 0, "the process has no command line: its state is %s", created.State)
-	assert.Check(q, cmp.Equal(created.Args[len(created.Args)-1], "init"))
-	q.Fact("cmdline after create", created.Args)
-	assertRunsCopyOfRunc(q, container.Bundle, created)
-	assert.Check(q, created.Threads > 1, "a Go program has several threads, but runc init has %d", created.Threads)
-	hasProgramEnv := cmp.Contains(strings.Join(created.Env, " "), "TERM=xterm")().Success()
-	assert.Check(q, !hasProgramEnv, "runc init has the program's environment: %q", created.Env)
+	assertIsRuncInit(q, container.Bundle, created)
 
 	q.Step("look where it waits: in open(2) of exec.fifo")
-	fifo, err := os.Lstat(container.Fifo())
-	assert.NilError(q, err, "the created container has no FIFO")
-	assert.Check(q, fifo.Mode()&os.ModeNamedPipe != 0, "%s is no FIFO: %v", container.Fifo(), fifo.Mode())
-	q.Fact("exec.fifo after create", fifo.Mode())
-	opened, mode := runc.BlockedOpen(q, created)
-	assert.Check(q, cmp.Equal(mode, uint64(unix.O_WRONLY)))
-	assert.Check(q, cmp.Equal(filepath.Base(opened), "exec.fifo"), "runc init opens another file; its descriptors: %v", created.FDs)
-	q.Fact("blocked in", "openat("+opened+", O_WRONLY)")
-	q.Fact("kernel function in which it sleeps (0: the kernel does not show it)", proc.WaitChannel(q, pid))
+	assertWaitsAtFIFO(q, container, created)
 
 	q.Step("look at its open files: each has a purpose and is closed by execve; no directory of the host is among them")
 	open, unexpected := container.InitDescriptors(created)
 	assert.Check(q, cmp.Len(unexpected, 0),
 		"descriptors that runc init must not have, because the program could use them to reach the host: %q", unexpected)
 	q.Fact("open files of runc init, besides stdin, stdout and stderr", open)
-	stateFileBefore, err := os.Stat(container.StateFile())
-	assert.NilError(q, err)
+	stateFile := file.VersionOf(q, container.StateFile())
 
 	q.Step("start the container: runc opens the other end of the FIFO, and `runc init` executes the program")
 	container.Start()
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	running := proc.Snapshot(q, pid)
+	proc.WaitFor(q, proc.Runs(created.PID, "sleep"))
+	running := proc.Snapshot(q, created.PID)
 	assert.Equal(q, container.State().Status, specs.StateRunning)
 	q.Fact("status after start", container.State().Status)
-	fifoExists := file.Exists(container.Fifo())
-	assert.Check(q, !fifoExists, "the FIFO still exists after start")
-	q.Fact("exec.fifo after start: exists", fifoExists)
-	stateFileAfter, err := os.Stat(container.StateFile())
-	assert.NilError(q, err)
-	unchanged := os.SameFile(stateFileBefore, stateFileAfter) && stateFileBefore.ModTime().Equal(stateFileAfter.ModTime())
-	assert.Check(q, unchanged, "start wrote state.json again")
+	assert.Check(q, !file.Exists(container.Fifo()), "the FIFO still exists after start")
+	q.Fact("exec.fifo after start: exists", file.Exists(container.Fifo()))
+	assert.Check(q, cmp.DeepEqual(file.VersionOf(q, container.StateFile()), stateFile), "start wrote state.json again")
 
 	q.Step("look at the program: arguments, executable and environment have changed")
 	assert.Check(q, cmp.DeepEqual(running.Args, []string{"sleep", "3600"}))
 	q.Fact("cmdline after start", running.Args)
 	assert.Check(q, cmp.Equal(running.Exe, "/bin/busybox"))
-	assert.Check(q, cmp.Equal(proc.ExeDigest(q, pid), q.UnderTest("busybox").Digest))
+	assert.Check(q, cmp.Equal(proc.ExeDigest(q, created.PID), q.UnderTest("busybox").Digest))
 	q.Fact("exe after start", running.Exe)
 	assert.Check(q, cmp.Contains(running.Env, "TERM=xterm"))
 	q.Fact("environ", running.Env)
 	assert.Check(q, cmp.Equal(running.Threads, 1))
-	hostname := strings.TrimSpace(container.Exec("hostname").Stdout)
-	assert.Check(q, cmp.Equal(hostname, container.Bundle.Spec.Hostname), "hostname in the container")
+	assert.Check(q, cmp.Equal(container.Exec("hostname").Stdout, container.Bundle.Spec.Hostname+"\n"), "hostname in the container")
 
 	q.Step("look at its open files: only stdin, stdout and stderr, as the lab gave them to `runc create`")
 	given := map[int]string{0: "/dev/null", 1: "/memfd:stdout (deleted)", 2: "/memfd:stderr (deleted)"}
@@ -135,37 +110,21 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 
 	q.Control("a program that writes a file: the file does not exist after create, and exists after start")
 	nonce := filepath.Base(q.Dir) + "-was-here"
-	marking := runc.Named(q, bundle.New(q, "mark", "cdb-runc-mark",
-		bundle.Args("sh", "-c", "echo $NONCE > /mark; exec sleep 3600"),
-		func(s *specs.Spec) {
-			s.Root.Readonly = false
-			s.Process.Env = append(s.Process.Env, "NONCE="+nonce)
-		}), "root-mark", "cdb-runc-mark")
-	marking.Create()
-	mark := marking.Bundle.Rootfs("mark")
-	markExists := file.Exists(mark)
-	assert.Assert(q, !markExists, "the program ran before start")
-	q.Fact("the file of the program after create: exists", markExists)
+	marking := runc.Named(q, bundle.New(q, "mark", "cdb-runc-mark", bundle.WritableRootfs,
+		bundle.Args("sh", "-c", "echo "+nonce+" > /mark; exec sleep 3600")), "root-mark", "cdb-runc-mark")
+	assertRunsAfterStart(q, marking, nonce)
 	q.Clause("Lifecycle: While the resources requested in the config.json MUST be created, the "+
 		"user-specified program (from process) MUST NOT be run at this time.", lab.Met)
 	q.Clause("Create: process.args MUST NOT be applied until triggered by the start operation.", lab.Met)
-	marking.Start()
-	markingPID := marking.PID()
-	proc.WaitFor(q, proc.Runs(markingPID, "sleep"))
-	markExists = file.Exists(mark)
-	assert.Assert(q, markExists, "the program did not run after start")
-	assert.Equal(q, file.Read(q, mark), nonce)
-	q.Fact("the file of the program after start: exists", markExists)
 	q.Clause("Start: This operation MUST run the user-specified program as specified by process.", lab.Met)
 	q.Clause("Lifecycle: The runtime MUST run the user-specified program, as specified by process.", lab.Met)
-	marking.KillAndDelete(proc.Snapshot(q, markingPID))
 
 	q.Control("a caller with other open files: the program has none of them, unless the caller passes them, here as LISTEN_FDS")
 	startWithOpenFiles(q, container.Bundle, given)
 
 	q.TearDown("kill and delete the container: nothing of it is left, and state fails", func() {
 		container.KillAndDelete(running)
-		check.NoCgroup(q, cgroupsPath)
+		check.NoCgroup(q, container.Bundle.Spec.Linux.CgroupsPath)
 		assert.Check(q, !file.Exists(container.StateDir()), "the state directory still exists after delete")
 		deleted := container.Try("state")
 		assert.Check(q, deleted.Code != 0, "state of a deleted container succeeds:\n%s", deleted)
@@ -178,9 +137,15 @@ func TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart(t *testing.T) {
 		"Start makes runc init execute the program of config.json: the program changes, the process stays.")
 }
 
-// assertRunsCopyOfRunc asserts that the program file of `runc init` has the bytes of runc, and that no program in the container can write
-// into it.
-func assertRunsCopyOfRunc(q *lab.Q, b *bundle.Bundle, init proc.Process) {
+// assertIsRuncInit asserts that the process is `runc init`: nothing of it is the program's yet. Its own program file has the bytes of runc,
+// and no program in the container can write into it.
+func assertIsRuncInit(q *lab.Q, b *bundle.Bundle, init proc.Process) {
+	q.Helper()
+	assert.Check(q, init.Comm != "sleep", "the process runs sleep before start")
+	q.Fact("comm", init.Comm)
+	assert.Assert(q, len(init.Args) > 0, "the process has no command line: its state is %s", init.State)
+	assert.Check(q, cmp.Equal(init.Args[len(init.Args)-1], "init"))
+	q.Fact("cmdline after create", init.Args)
 	assert.Check(q, !strings.HasPrefix(init.Exe, "/bin/"), "the process runs a program of the rootfs before start: %s", init.Exe)
 	// runc executes itself by another path, or a copy of itself, so compare the bytes and not the path.
 	runc.AssertIsRuntime(q, b, proc.ExeDigest(q, init.PID))
@@ -188,6 +153,40 @@ func assertRunsCopyOfRunc(q *lab.Q, b *bundle.Bundle, init proc.Process) {
 	isProtected := proc.ExeIsProtected(q, init.PID)
 	assert.Check(q, isProtected, "a program in the container could write into %s, from which runc init was started", init.Exe)
 	q.Fact("after create, the file of runc init is sealed or on a read-only mount", isProtected)
+	assert.Check(q, init.Threads > 1, "a Go program has several threads, but runc init has %d", init.Threads)
+	hasProgramEnv := cmp.Contains(strings.Join(init.Env, " "), "TERM=xterm")().Success()
+	assert.Check(q, !hasProgramEnv, "runc init has the program's environment: %q", init.Env)
+}
+
+// assertWaitsAtFIFO asserts that `runc init` waits until another process opens exec.fifo.
+func assertWaitsAtFIFO(q *lab.Q, c *runc.Container, init proc.Process) {
+	q.Helper()
+	fifo, err := os.Lstat(c.Fifo())
+	assert.NilError(q, err, "the created container has no FIFO")
+	assert.Check(q, fifo.Mode()&os.ModeNamedPipe != 0, "%s is no FIFO: %v", c.Fifo(), fifo.Mode())
+	q.Fact("exec.fifo after create", fifo.Mode())
+	opened, mode := runc.BlockedOpen(q, init)
+	assert.Check(q, cmp.Equal(mode, uint64(unix.O_WRONLY)))
+	assert.Check(q, cmp.Equal(filepath.Base(opened), "exec.fifo"), "runc init opens another file; its descriptors: %v", init.FDs)
+	q.Fact("blocked in", "openat("+opened+", O_WRONLY)")
+	q.Fact("kernel function in which it sleeps (0: the kernel does not show it)", proc.WaitChannel(q, init.PID))
+}
+
+// assertRunsAfterStart creates and starts a container whose program writes the nonce into /mark. Only start makes the file appear.
+func assertRunsAfterStart(q *lab.Q, c *runc.Container, nonce string) {
+	q.Helper()
+	c.Create()
+	pid, mark := c.PID(), c.Bundle.Rootfs("mark")
+	markExists := file.Exists(mark)
+	assert.Assert(q, !markExists, "the program ran before start")
+	q.Fact("the file of the program after create: exists", markExists)
+	c.Start()
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	markExists = file.Exists(mark)
+	assert.Assert(q, markExists, "the program did not run after start")
+	assert.Equal(q, file.Read(q, mark), nonce)
+	q.Fact("the file of the program after start: exists", markExists)
+	c.KillAndDelete(proc.Snapshot(q, pid))
 }
 
 // startWithOpenFiles starts two containers. The caller of `runc create` has the descriptors 3 and 9 open, besides the given ones. The first

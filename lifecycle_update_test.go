@@ -3,7 +3,6 @@
 package cdblab
 
 import (
-	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -73,9 +72,8 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 
 	q.Step("instead of flags, --resources takes a document in the form of linux.resources in config.json")
 	document := filepath.Join(q.Dir, "resources.json")
-	assert.NilError(q, os.WriteFile(document, []byte(`{"pids": {"limit": 33}}`), 0o644))
+	q.WriteLine(document, `{"pids": {"limit": 33}}`)
 	q.Cleanup(func() { file.Remove(q, document) })
-	q.LogCommand(`echo '{"pids": {"limit": 33}}' > resources.json`)
 	c.Must("update", "--resources", "resources.json")
 	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "33"), "pids.max after update --resources")
 	q.Fact("pids.max after update --resources", g.Read("pids", "pids.max"))
@@ -83,32 +81,7 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 	if g.Has("memory") {
 		q.Step("set a memory limit below what is used: on cgroup v2 runc refuses it, because the document asks for a check. On v1 the " +
 			"kernel refuses it")
-		assert.NilError(q, os.WriteFile(document, []byte(`{"memory": {"limit": 4096, "checkBeforeUpdate": true}}`), 0o644))
-		q.LogCommand(`echo '{"memory": {"limit": 4096, "checkBeforeUpdate": true}}' > resources.json`)
-		checked := runc.Variant(q, b, "checked")
-		checked.Create()
-		checked.Start()
-		victim := checked.Process() // of the kernel, where the runtime does not know the field
-		limited := checked.Try("update", "--resources", "resources.json")
-		// Not the name of the field: a distribution may build an old runc with a new runtime-spec, which has the name.
-		knowsCheck := runc.Knows(q, "rejecting memory limit") // runc has it since 1.2.0
-		q.Fact("linux.resources.memory.checkBeforeUpdate: the runtime knows it", knowsCheck)
-		if knowsCheck {
-			assert.Check(q, limited.Code != 0, "memory is limited to less than is used:\n%s", limited)
-			assert.Check(q, proc.Alive(victim.PID), "the update has killed the container")
-			q.Fact("memory limit below what is used, with checkBeforeUpdate: error", runc.StableMessage(limited.Stderr))
-		}
-		if knowsCheck && g.V2 { // runc's manager for v1 does not read the field
-			runc.AssertMessage(q, limited.Stderr, "rejecting memory limit")
-			q.Covers("linux.resources.memory.checkBeforeUpdate")
-			q.Control("the same limit without checkBeforeUpdate: the kernel kills the program")
-			assert.NilError(q, os.WriteFile(document, []byte(`{"memory": {"limit": 4096}}`), 0o644))
-			q.LogCommand(`echo '{"memory": {"limit": 4096}}' > resources.json`)
-			checked.Try("update", "--resources", "resources.json")
-			proc.WaitFor(q, proc.Dead(victim.Identity))
-			killed := !victim.Alive()
-			q.Fact("memory limit below what is used, without checkBeforeUpdate: the kernel has killed the program", killed)
-		}
+		limitBelowUse(q, runc.Variant(q, b, "checked"), document, g.V2)
 	}
 
 	q.Step("the process and config.json are the same as before update, and the runtime has written the new limits into state.json")
@@ -152,6 +125,33 @@ func TestLifecycle_WhatCanBeChangedWhileItRuns(t *testing.T) {
 
 	q.Answer("The limits of a running container can be changed: they are files of its cgroup, and they hold at once. Other namespaces, " +
 		"capabilities or another program need a new container.")
+}
+
+// limitBelowUse sets a memory limit below what the container uses, by a document of `runc update --resources`: with checkBeforeUpdate, and
+// then without it, where the runtime and cgroup v2 know the field.
+func limitBelowUse(q *lab.Q, c *runc.Container, document string, isV2 bool) {
+	q.Helper()
+	q.WriteLine(document, `{"memory": {"limit": 4096, "checkBeforeUpdate": true}}`)
+	victim := c.CreateAndStart() // of the kernel, where the runtime does not know the field
+	limited := c.Try("update", "--resources", "resources.json")
+	// Not the name of the field: a distribution may build an old runc with a new runtime-spec, which has the name.
+	knowsCheck := runc.Knows(q, "rejecting memory limit") // runc has it since 1.2.0
+	q.Fact("linux.resources.memory.checkBeforeUpdate: the runtime knows it", knowsCheck)
+	if knowsCheck {
+		assert.Check(q, limited.Code != 0, "memory is limited to less than is used:\n%s", limited)
+		assert.Check(q, proc.Alive(victim.PID), "the update has killed the container")
+		q.Fact("memory limit below what is used, with checkBeforeUpdate: error", runc.StableMessage(limited.Stderr))
+	}
+	if knowsCheck && isV2 { // runc's manager for v1 does not read the field
+		runc.AssertMessage(q, limited.Stderr, "rejecting memory limit")
+		q.Covers("linux.resources.memory.checkBeforeUpdate")
+		q.Control("the same limit without checkBeforeUpdate: the kernel kills the program")
+		q.WriteLine(document, `{"memory": {"limit": 4096}}`)
+		c.Try("update", "--resources", "resources.json")
+		proc.WaitFor(q, proc.Dead(victim.Identity))
+		killed := !victim.Alive()
+		q.Fact("memory limit below what is used, without checkBeforeUpdate: the kernel has killed the program", killed)
+	}
 }
 
 // updateFlag is a flag of runc update, and for each version of cgroups the file that it changes, with its new content.

@@ -3,6 +3,7 @@
 package cdblab
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
 )
 
 // The tests of this file read the sources of the questions, and demand what the compiler does not.
@@ -65,6 +67,66 @@ func TestQuestions_RecordInAFixedOrder(t *testing.T) {
 			return true
 		})
 	}
+}
+
+// maxLines is how many lines a question may have, from func to its closing brace: a screen and a half.
+const maxLines = 100
+
+// notYetShort has the prefixes of files whose questions may still be longer.
+var notYetShort = []string{"task_", "events_", "bundle_mounts_", "lifecycle_exec_", "lifecycle_rootless_", "lifecycle_systemd_"}
+
+// A question is read as one story. So what a step does in detail is a function below the question, with a name.
+func TestQuestions_AreAtMostAScreenAndAHalfLong(t *testing.T) {
+	for _, name := range questionFiles(t) {
+		if slices.ContainsFunc(notYetShort, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+			continue
+		}
+		for _, long := range longQuestions(t, name, nil) {
+			t.Errorf("%s lines, and a question has at most %d: give the steps names, as CONTRIBUTING.md says, or begin the function with "+
+				"the comment \"// Long: the reason\"", long, maxLines)
+		}
+	}
+}
+
+// longQuestions returns the questions of a file that have too many lines and no reason, each with its place and length. If src is not nil,
+// it is the text of the file.
+func longQuestions(t *testing.T, name string, src any) (long []string) {
+	t.Helper()
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, name, src, parser.ParseComments|parser.SkipObjectResolution)
+	assert.NilError(t, err)
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok || !strings.HasPrefix(f.Name.Name, "Test") {
+			continue
+		}
+		lines := fset.Position(f.Body.Rbrace).Line - fset.Position(f.Pos()).Line + 1
+		if lines <= maxLines {
+			continue
+		}
+		hasReason := slices.ContainsFunc(file.Comments, func(c *ast.CommentGroup) bool {
+			return f.Body.Lbrace < c.Pos() && c.End() < f.Body.List[0].Pos() && longReason.MatchString(c.Text())
+		})
+		if !hasReason {
+			long = append(long, fmt.Sprintf("%s: %s has %d", fset.Position(f.Pos()), f.Name.Name, lines))
+		}
+	}
+	return long
+}
+
+// longReason matches the comment of a long question that says why it is long.
+var longReason = regexp.MustCompile(`^Long: \w+ \w+`)
+
+func TestLongQuestions_SayWhyTheyAreLong(t *testing.T) {
+	question := func(comment string, lines int) string {
+		return "package cdblab\n\n// The answer.\nfunc TestTask_A(t *testing.T) {\n" + comment + strings.Repeat("\tq.Step(\"\")\n", lines) + "}\n"
+	}
+	assert.Check(t, cmp.Len(longQuestions(t, "task_a_test.go", question("", maxLines-2)), 0))
+	assert.Check(t, cmp.DeepEqual(longQuestions(t, "task_a_test.go", question("", maxLines-1)),
+		[]string{"task_a_test.go:4:1: TestTask_A has 101"}))
+	assert.Check(t, cmp.Len(longQuestions(t, "task_a_test.go", question("\t// Long: one experiment.\n", maxLines)), 0))
+	assert.Check(t, cmp.Len(longQuestions(t, "task_a_test.go", question("\t// Long:\n", maxLines)), 1))
+	assert.Check(t, cmp.Len(longQuestions(t, "task_a_test.go", question("\tq := 1 // Long: not at the beginning.\n", maxLines)), 1))
 }
 
 // isMap reports whether an expression is a map that is written there.
