@@ -45,17 +45,7 @@ import (
 func TestEvents_WhatHappensWhenManyExecsEndAtOnce(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What happens when many execs end at once?")
 	defer q.Recover()
-	short, long := 30, 10
-	var machine unix.Sysinfo_t
-	assert.NilError(q, unix.Sysinfo(&machine))
-	// runc before 1.2 copies itself into memory for each exec, 13 MB: 30 at once are too many for the lab's VM, which has 1024 MiB.
-	needed := uint64(768 << 20)
-	if runc.IsRunc(q) && q.UnderTest("runc").Precedes("1.2.0-rc.1") {
-		needed = 1 << 30
-	}
-	if uint64(machine.Totalram)*uint64(machine.Unit) < needed {
-		short = 10
-	}
+	short, long := execsAtOnce(q), 10
 	d := ctrd.Shared(q)
 	d.EndShimsIfFailed()
 	id := q.ID(ctrd.ContainerID)
@@ -137,24 +127,43 @@ func TestEvents_WhatHappensWhenManyExecsEndAtOnce(t *testing.T) {
 	q.TearDown("kill the task's process: the kernel ends the other execs with it, and the exit of the task is published last", func() {
 		q.KillProcess(init)
 		proc.WaitFor(q, e.haveEvents("/tasks/exit", short+long+1))
-		order := e.exits()[short+long/2:]
-		last := order[len(order)-1]
-		slices.Sort(order)
-		all := []string{id + " 137"}
-		for _, name := range left {
-			all = append(all, name+" 137")
-		}
-		assert.Check(q, cmp.DeepEqual(order, all), "exits after the death of the task's process")
-		assert.Check(q, cmp.Equal(last, id+" 137"), "the last exit")
+		recordLastExits(q, e.exits()[short+long/2:], id, left)
 		proc.WaitFor(q, d.TaskStopped(id))
 		proc.WaitFor(q, proc.HasNoChildren(shim.PID))
-		q.Fact("task killed: exits", order)
-		q.Fact("task killed: the last exit", last)
 		q.Fact("events: copies received", lab.Chance(fmt.Sprint(len(stream.Again()))))
 	})
 
 	q.Answer("Each exec has exec-added, exec-started and one exit with its own status, in this order. No exit is lost, no zombie stays, " +
 		"and when the task ends as well, its exit is the last one.")
+}
+
+// execsAtOnce returns how many execs this machine can start at once.
+func execsAtOnce(q *lab.Q) int {
+	var machine unix.Sysinfo_t
+	assert.NilError(q, unix.Sysinfo(&machine))
+	// runc before 1.2 copies itself into memory for each exec, 13 MB: 30 at once are too many for the lab's VM, which has 1024 MiB.
+	needed := uint64(768 << 20)
+	if runc.IsRunc(q) && q.UnderTest("runc").Precedes("1.2.0-rc.1") {
+		needed = 1 << 30
+	}
+	if uint64(machine.Totalram)*uint64(machine.Unit) < needed {
+		return 10
+	}
+	return 30
+}
+
+// recordLastExits asserts that the execs that were left and their task have ended by KILL, and that the exit of the task is the last one.
+func recordLastExits(q *lab.Q, order []string, id string, left []string) {
+	last := order[len(order)-1]
+	slices.Sort(order)
+	all := []string{id + " 137"}
+	for _, name := range left {
+		all = append(all, name+" 137")
+	}
+	assert.Check(q, cmp.DeepEqual(order, all), "exits after the death of the task's process")
+	assert.Check(q, cmp.Equal(last, id+" 137"), "the last exit")
+	q.Fact("task killed: exits", order)
+	q.Fact("task killed: the last exit", last)
 }
 
 // execs starts execs in a task, as a program does.

@@ -58,20 +58,7 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 	cat := proc.Snapshot(q, proc.FindChild(q, init.PID, "cat"))
 	shim := proc.Snapshot(q, init.Parent)
 	fifo, stdin := client.config.Stdin, cat.FDs[0]
-	// The shim opens its writing end in a thread of its own, and the client needs only the reading end.
-	proc.WaitFor(q, proc.HasAccessModes(shim.PID, fifo, "read", "write"))
-	shim = proc.Snapshot(q, shim.PID)
-	chain := map[string][]string{
-		"client: FIFO": proc.AccessModes(q, proc.Self(q), fifo), "shim: FIFO": proc.AccessModes(q, shim, fifo),
-		"shim: pipe": proc.AccessModes(q, shim, stdin), "program: pipe": proc.AccessModes(q, cat, stdin),
-	}
-	for name, want := range map[string]string{"client: FIFO": "write", "shim: FIFO": "read write", "program: pipe": "read"} {
-		assert.Check(q, cmp.Equal(strings.Join(chain[name], " "), want), "ends that it holds, of %s", name)
-	}
-	// The shim made the pipe, and up to 2.4.2 it keeps the reading end open as well. Only the writing end matters here.
-	assert.Check(q, slices.Contains(chain["shim: pipe"], "write"), "ends of the pipe that the shim holds: %v", chain["shim: pipe"])
-	assert.Check(q, strings.HasPrefix(stdin, "pipe:"), "the program's stdin is %s", stdin)
-	q.Fact("ends of FIFO and pipe", chain)
+	recordStdinEnds(q, shim, cat, fifo)
 
 	q.Step("close the FIFO in the client, as if the client had died: the program still waits, because the shim holds a writing end")
 	client.close()
@@ -152,6 +139,25 @@ func TestEvents_HowDoesInputReachTheProgramAndWhenDoesItEnd(t *testing.T) {
 		"was called and no client has the FIFO open for writing.")
 }
 
+// recordStdinEnds asserts which ends of the FIFO of stdin and of the program's pipe this process, the shim and the program hold.
+func recordStdinEnds(q *lab.Q, shim, cat proc.Process, fifo string) {
+	stdin := cat.FDs[0]
+	// The shim opens its writing end in a thread of its own, and the client needs only the reading end.
+	proc.WaitFor(q, proc.HasAccessModes(shim.PID, fifo, "read", "write"))
+	shim = proc.Snapshot(q, shim.PID)
+	chain := map[string][]string{
+		"client: FIFO": proc.AccessModes(q, proc.Self(q), fifo), "shim: FIFO": proc.AccessModes(q, shim, fifo),
+		"shim: pipe": proc.AccessModes(q, shim, stdin), "program: pipe": proc.AccessModes(q, cat, stdin),
+	}
+	for name, want := range map[string]string{"client: FIFO": "write", "shim: FIFO": "read write", "program: pipe": "read"} {
+		assert.Check(q, cmp.Equal(strings.Join(chain[name], " "), want), "ends that it holds, of %s", name)
+	}
+	// The shim made the pipe, and up to 2.4.2 it keeps the reading end open as well. Only the writing end matters here.
+	assert.Check(q, slices.Contains(chain["shim: pipe"], "write"), "ends of the pipe that the shim holds: %v", chain["shim: pipe"])
+	assert.Check(q, strings.HasPrefix(stdin, "pipe:"), "the program's stdin is %s", stdin)
+	q.Fact("ends of FIFO and pipe", chain)
+}
+
 // A CloseIO that comes before the exec is started succeeds, but has no effect: the program waits for input until CloseIO is called again.
 // So `ctr tasks exec … cat < /dev/null` mostly does not end. A CloseIO during the start is not lost, if the client has the FIFO open:
 // containerd waits for the start.
@@ -189,30 +195,9 @@ func TestEvents_WhatIfCloseIOComesTooEarly(t *testing.T) {
 		q.LogCommand("# Go client: process.CloseIO(ctx, WithStdinCloser)   # of exec %s", p.ID())
 		return p.CloseIO(ctx, containerd.WithStdinCloser)
 	}
-	// add adds an exec of cat, and does not start it.
-	add := func(exec string) (containerd.Process, *inputClient, <-chan containerd.ExitStatus) {
-		q.Helper()
-		q.LogCommand("# Go client: task.Exec(ctx, %q, cat, …)", exec)
-		spec := *d.Spec(id).Process
-		spec.Args = []string{"cat"}
-		input := newInputClient(q, d)
-		process, err := task.Exec(ctx, exec, &spec, input.makeFIFOs)
-		assert.NilError(q, err)
-		exited, err := process.Wait(ctx)
-		assert.NilError(q, err)
-		return process, input, exited
-	}
-	// assertEnds asserts that the program of an exec ends, and deletes the exec.
-	assertEnds := func(process containerd.Process, exited <-chan containerd.ExitStatus) {
-		q.Helper()
-		got := statuses(q, map[string]<-chan containerd.ExitStatus{process.ID(): exited})
-		assert.Check(q, cmp.DeepEqual(got, map[string]uint32{process.ID(): 0}), "exit status of a cat whose input has ended")
-		_, err := process.Delete(ctx)
-		assert.NilError(q, err)
-	}
 
 	q.Step("add an exec, call CloseIO, and then start the exec: CloseIO succeeds, and the program waits for input")
-	process, input, exited := add("early")
+	process, input, exited := addCat(ctx, q, d, task, "early")
 	pipe.OpenReader(q, input.config.Stdout)
 	pipe.OpenReader(q, input.config.Stderr)
 	err = closeIO(process)
@@ -233,7 +218,7 @@ func TestEvents_WhatIfCloseIOComesTooEarly(t *testing.T) {
 		}
 		return poll.Success()
 	})
-	assertEnds(process, exited)
+	assertCatEnds(ctx, q, process, exited)
 	q.Fact("CloseIO again: the program is alive", cat.Alive())
 
 	q.Step("run `ctr tasks exec` with empty input: it does not end, unless ctr happens to call CloseIO late enough")
@@ -249,7 +234,7 @@ func TestEvents_WhatIfCloseIOComesTooEarly(t *testing.T) {
 	q.Fact("ctr tasks exec … cat < /dev/null: ended by", lab.Chance(by))
 
 	q.Control("call CloseIO while the shim starts the exec, and waits for a reader of stdout: it is not lost, and the program ends")
-	process, input, exited = add("during")
+	process, input, exited = addCat(ctx, q, d, task, "during")
 	// A client like ctr has the FIFO open. Without one, each end that the shim opens waits for the other, and a CloseIO in between ends the
 	// wait of only one.
 	held, err := os.OpenFile(input.config.Stdin, os.O_RDWR, 0)
@@ -272,11 +257,36 @@ func TestEvents_WhatIfCloseIOComesTooEarly(t *testing.T) {
 	assert.NilError(q, <-closed)
 	proc.WaitFor(q, proc.HasAccessModes(shim, input.config.Stdin, "read")) // the shim has closed its writing end
 	assert.NilError(q, held.Close())
-	assertEnds(process, exited)
+	assertCatEnds(ctx, q, process, exited)
 	q.Fact("CloseIO during the start: the program is alive", proc.Alive(proc.PID(process.Pid())))
 
 	q.Answer("A CloseIO that comes before the exec is started has no effect, and the program waits for input until CloseIO is called again. " +
 		"`ctr tasks exec` with empty input mostly calls it too early, or not at all. A CloseIO during the start waits for the start.")
+}
+
+// addCat adds an exec of cat to a task, and does not start it.
+func addCat(ctx context.Context, q *lab.Q, d *ctrd.Daemon, task containerd.Task, exec string) (
+	containerd.Process, *inputClient, <-chan containerd.ExitStatus,
+) {
+	q.Helper()
+	q.LogCommand("# Go client: task.Exec(ctx, %q, cat, …)", exec)
+	spec := *d.Spec(task.ID()).Process
+	spec.Args = []string{"cat"}
+	input := newInputClient(q, d)
+	process, err := task.Exec(ctx, exec, &spec, input.makeFIFOs)
+	assert.NilError(q, err)
+	exited, err := process.Wait(ctx)
+	assert.NilError(q, err)
+	return process, input, exited
+}
+
+// assertCatEnds asserts that the program of an exec ends, and deletes the exec.
+func assertCatEnds(ctx context.Context, q *lab.Q, process containerd.Process, exited <-chan containerd.ExitStatus) {
+	q.Helper()
+	got := statuses(q, map[string]<-chan containerd.ExitStatus{process.ID(): exited})
+	assert.Check(q, cmp.DeepEqual(got, map[string]uint32{process.ID(): 0}), "exit status of a cat whose input has ended")
+	_, err := process.Delete(ctx)
+	assert.NilError(q, err)
 }
 
 // waitForEmptyExec waits until ctr has ended, which runs the exec "empty", or until it has closed its end of the FIFO of stdin and the shim

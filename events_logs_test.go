@@ -123,18 +123,8 @@ func TestEvents_WhatDoDebugLogsAdd(t *testing.T) {
 	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: copyLog}, ref, failing, "no-such-program")
 	r := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, failing)
 	assert.Check(q, r.Code != 0, "a task of a missing program starts:\n%s", r)
-	var reasons []string
-	for _, e := range readRuncLog(q, logCopy) {
-		assert.Check(q, e.Level != "debug", "runc without --debug logs: %s", e.Msg)
-		if e.Level == "error" {
-			reasons = append(reasons, e.Msg)
-		}
-	}
-	assert.Assert(q, cmp.Len(reasons, 1), "errors in log.json")
-	assert.Check(q, cmp.Contains(reasons[0], "no-such-program"))
-	assert.Check(q, cmp.Contains(r.Stderr, reasons[0]), "ctr prints the reason that is in log.json")
+	recordRuncReason(q, readRuncLog(q, logCopy), r)
 	assert.Check(q, !file.Exists(d.Bundle(failing)), "the bundle is still there: %s", d.Bundle(failing))
-	q.Fact("the reason", reasons[0])
 
 	q.Answer("Debug logs add what the daemon and the shim do, with pids, in one file. runc's log is another file, and it has only " +
 		"the reason of a failure.")
@@ -193,6 +183,21 @@ func readStagesInRuncLog(q *lab.Q, d *ctrd.Daemon, ref, debugRunc string) {
 	alive := slices.DeleteFunc([]string{stage0, stage1}, func(stage string) bool { return !proc.Alive(proc.PID(check.Int(q, stage))) })
 	assert.Check(q, cmp.Len(alive, 0), "processes of stage 0 and 1 that are alive")
 	q.Fact("processes of stage 0 and 1 that are alive", alive)
+}
+
+// recordRuncReason asserts that runc's log has one error, which names the program, and that ctr prints it.
+func recordRuncReason(q *lab.Q, log []runcLogEntry, r lab.Result) {
+	var reasons []string
+	for _, e := range log {
+		assert.Check(q, e.Level != "debug", "runc without --debug logs: %s", e.Msg)
+		if e.Level == "error" {
+			reasons = append(reasons, e.Msg)
+		}
+	}
+	assert.Assert(q, cmp.Len(reasons, 1), "errors in log.json")
+	assert.Check(q, cmp.Contains(reasons[0], "no-such-program"))
+	assert.Check(q, cmp.Contains(r.Stderr, reasons[0]), "ctr prints the reason that is in log.json")
+	q.Fact("the reason", reasons[0])
 }
 
 // logMessages returns the messages of the log lines that the shim wrote, or of those that the daemon wrote. Of the same

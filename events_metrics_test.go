@@ -46,10 +46,7 @@ func TestEvents_DoTheMetricsAgreeWithTheCgroup(t *testing.T) {
 	idle, busy := q.ID("cdb-idle"), q.ID("cdb-busy")
 	const limit = 64 << 20 // bytes
 	d.CreateContainer(ref, idle, "sleep", "3600")
-	// It waits for a line; then it fills 8 MiB, starts two more processes, and loops without end.
-	d.CreateContainerWith([]string{"--memory-limit", strconv.Itoa(limit)}, ref, busy, "sh", "-c",
-		`mkfifo /told; exec 3<>/told; read -r work <&3
-dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 3601 & sleep 3602 & while :; do :; done`)
+	d.CreateContainerWith([]string{"--memory-limit", strconv.Itoa(limit)}, ref, busy, "sh", "-c", worksOnDemand)
 	d.StartTask(idle)
 	d.StartTask(busy)
 	pid := d.TaskPID(busy)
@@ -139,6 +136,10 @@ dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 3601 & sleep 3602 & whil
 	q.Answer("Yes, the metrics are the numbers in the cgroup's files, which the shim reads when a client asks. Names, units and the " +
 		"value for no limit depend on the cgroup version.")
 }
+
+// worksOnDemand is a shell script that waits for a line. Then it fills 8 MiB, starts two more processes, and loops without end.
+const worksOnDemand = `mkfifo /told; exec 3<>/told; read -r work <&3
+dd if=/dev/zero of=/dev/shm/filled bs=1M count=8; sleep 3601 & sleep 3602 & while :; do :; done`
 
 // metricValues are the metrics "pids", "pids limit", "memory" and "memory limit" in bytes, and "cpu" in nanoseconds.
 // The names and units are the same for both cgroup versions.

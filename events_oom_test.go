@@ -161,13 +161,6 @@ func TestEvents_WhatIfOnlyAChildRunsOutOfMemory(t *testing.T) {
 		assert.Check(q, cmp.Equal(oomKillsIn(g), uint64(0)), "OOM kills of %s at its start", id)
 		return proc.Snapshot(q, pid), g
 	}
-	// topicsOf returns the topics of a task's events; of equal neighbours only the first, because on v1 an oom event may come twice.
-	topicsOf := func(id string) []string {
-		return slices.Compact(ctrd.Topics(slices.DeleteFunc(stream.Events(), func(e ctrd.Event) bool {
-			of, _ := e.Field([]string{"event", "container_id"})
-			return of != id || !ctrd.IsTaskTopic(e.Topic)
-		})))
-	}
 
 	q.Step("let a child take 64 MiB under a limit of 32: the kernel kills it, and its parent, the task's process, runs on")
 	id := q.ID(ctrd.ContainerID)
@@ -182,7 +175,7 @@ func TestEvents_WhatIfOnlyAChildRunsOutOfMemory(t *testing.T) {
 
 	q.Step("look at the task: it is running, in the same process, although containerd has published an oom event of it")
 	stream.TakeEvents()
-	published := topicsOf(id)
+	published := taskTopicsOf(stream, id)
 	assert.Check(q, cmp.DeepEqual(published, []string{"/tasks/create", "/tasks/start", "/tasks/oom"}), "events of %s", id)
 	assert.Check(q, proc.Snapshot(q, p.PID).Same(p.Identity), "the task's process is another one")
 	assert.Check(q, cmp.Equal(d.TaskStatus(id).Status, containerd.Running))
@@ -204,7 +197,7 @@ func TestEvents_WhatIfOnlyAChildRunsOutOfMemory(t *testing.T) {
 	assert.Check(q, cmp.Equal(oomKillsIn(g), uint64(0)))
 	d.Ctr("tasks", "kill", "-s", "SIGKILL", enough)
 	proc.WaitFor(q, stream.ReceivedExit(enough)) // an event of the shim before it would have been received by then
-	published = topicsOf(enough)
+	published = taskTopicsOf(stream, enough)
 	assert.Check(q, cmp.DeepEqual(published, []string{"/tasks/create", "/tasks/start", "/tasks/exit"}), "events of %s", enough)
 	q.Fact("enough memory: oom_kill", oomKillsIn(g))
 	q.Fact("enough memory, killed at the end: events", published)
@@ -217,13 +210,7 @@ func TestEvents_WhatIfOnlyAChildRunsOutOfMemory(t *testing.T) {
 		q.Step("set memory.oom.group, and let a child take too much: all processes are killed, and the task ends")
 		assert.Check(q, cmp.Equal(g.Read("memory", "memory.oom.group"), "0"), "memory.oom.group by default")
 		group := q.ID(ctrd.ContainerID + "-3")
-		p, g = start(group, 32*MiB, func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
-			if s.Linux.Resources == nil {
-				s.Linux.Resources = &specs.LinuxResources{}
-			}
-			s.Linux.Resources.Unified = map[string]string{"memory.oom.group": "1"}
-			return nil
-		})
+		p, g = start(group, 32*MiB, withOOMGroup)
 		assert.Check(q, cmp.Equal(g.Read("memory", "memory.oom.group"), "1"))
 		proc.WaitFor(q, g.HasProcesses(2))
 		sleeper := proc.Snapshot(q, proc.FirstExcept(p.PID, g.Procs()))
@@ -233,7 +220,7 @@ func TestEvents_WhatIfOnlyAChildRunsOutOfMemory(t *testing.T) {
 		assert.Check(q, oomKillsIn(g) > 1, "processes that the OOM killer has ended: %d, want more than the child", oomKillsIn(g))
 		assert.Check(q, cmp.Equal(d.TaskStatus(group).ExitStatus, uint32(128+9)))
 		proc.WaitFor(q, func(poll.LogT) poll.Result {
-			if topics := topicsOf(group); !slices.Contains(topics, "/tasks/oom") {
+			if topics := taskTopicsOf(stream, group); !slices.Contains(topics, "/tasks/oom") {
 				return poll.Continue("received no oom event of %s, but %v", group, topics)
 			}
 			return poll.Success()
@@ -245,6 +232,23 @@ func TestEvents_WhatIfOnlyAChildRunsOutOfMemory(t *testing.T) {
 
 	q.Answer("If only a child runs out of memory, the kernel kills only the child, and the task runs on. containerd publishes an oom event, " +
 		"as for the task's own process, but no exit event. With memory.oom.group, on v2, all processes are killed, and the task ends.")
+}
+
+// withOOMGroup sets memory.oom.group in the configuration of a container.
+func withOOMGroup(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+	if s.Linux.Resources == nil {
+		s.Linux.Resources = &specs.LinuxResources{}
+	}
+	s.Linux.Resources.Unified = map[string]string{"memory.oom.group": "1"}
+	return nil
+}
+
+// taskTopicsOf returns the topics of a task's events; of equal neighbours only the first, because on v1 an oom event may come twice.
+func taskTopicsOf(stream *ctrd.Stream, id string) []string {
+	return slices.Compact(ctrd.Topics(slices.DeleteFunc(stream.Events(), func(e ctrd.Event) bool {
+		of, _ := e.Field([]string{"event", "container_id"})
+		return of != id || !ctrd.IsTaskTopic(e.Topic)
+	})))
 }
 
 // oomKillsIn returns how many processes of a cgroup the OOM killer has ended.

@@ -42,29 +42,18 @@ func TestEvents_WhatDoesStraceSee(t *testing.T) {
 	defer q.Recover()
 	strace.Require(q)
 	dir, hostNetDir := q.Mkdir("trace"), q.Mkdir("trace-hostnet")
-	// strace would hold the caller's pipes as long as the container lives. So strace gets no pipe, and the program that it
-	// runs gets the caller's pipes back.
-	shimWrapper := q.WriteWrapper("strace-shim", `case " $* " in *" start "*) exec `+strace.CommandLine(dir, "openat,mount,pivot_root,execve")+` sh -c 'exec "$@" 2>&1' sh "$SHIM" "$@" 2>/dev/null;; esac
-exec "$SHIM" "$@"`)
-
-	runcWrapper := q.WriteWrapper("strace-runc", `case " $* " in *" create "*) exec `+strace.CommandLine(hostNetDir, "execve")+` "$RUNC" "$@";; esac
-exec "$RUNC" "$@"`)
-
 	d := ctrd.Shared(q)
 	ref := d.PullImage()
 	id := q.ID(ctrd.ContainerID)
 
 	q.Step("start a task whose shim is called through strace: strace traces the program, too")
-	d.CreateContainerByClient(ctrd.ClientOptions{Runtime: shimWrapper}, ref, id, "sleep", "3600")
+	d.CreateContainerByClient(ctrd.ClientOptions{Runtime: traceShim(q, dir)}, ref, id, "sleep", "3600")
 	d.StartTask(id)
 	pid := d.TaskPID(id)
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	proc.WaitFor(q, file.Contains(strace.File(dir, pid), `["sleep", "3600"]`)) // strace writes when execve has returned
 	task, self := proc.Snapshot(q, pid), proc.Self(q)
-	tracers := strace.Tracers(q, dir)
-	assert.Assert(q, cmp.Len(tracers, 1), "processes of strace")
-	assert.Check(q, cmp.Equal(proc.Status(q, pid, "TracerPid"), fmt.Sprint(tracers[0])))
-	q.Fact("TracerPid of the program", tracers[0])
+	recordTracer(q, dir, pid)
 
 	tr := strace.Read(q, dir)
 	q.Step("look at the shim's helper: it starts the shim, and ends")
@@ -110,10 +99,8 @@ exec "$RUNC" "$@"`)
 	q.Step("look at the mounts of stage 2: it mounts what config.json lists, in that order, and changes the root")
 	firstMount := tr.Next("stage 2's first mount", pid, `^mount\(`)
 	pivot := tr.Next("stage 2's pivot_root", pid, `^pivot_root\(.*= 0$`)
-	fileSystems := newFileSystems(tr, pid, pivot)
-	assertMounted(q, task, bundle.Read(q, d.Bundle(id)), fileSystems)
+	recordFileSystems(q, task, bundle.Read(q, d.Bundle(id)), newFileSystems(tr, pid, pivot))
 	assert.Check(q, firstMount.Time < pivot.Time)
-	q.Fact("new file systems, and those in mountinfo", fileSystems)
 
 	q.Step("look at runc start: stage 2 waits at exec.fifo, runc start opens the other end, and the last call of stage 2 is execve")
 	openFIFO := tr.Next("stage 2's open of exec.fifo", pid, `^openat\(.*O_WRONLY.*exec\.fifo>?`)
@@ -128,21 +115,15 @@ exec "$RUNC" "$@"`)
 
 	q.Control("start a container in the host's network namespace: it makes the same calls, but CLONE_NEWNET is in none of them")
 	hostNet := q.ID("cdb-hostnet")
-	options := ctrd.ClientOptions{BinaryName: runcWrapper, Spec: []oci.SpecOpts{oci.WithHostNamespace(specs.NetworkNamespace)}}
+	options := ctrd.ClientOptions{BinaryName: traceRunc(q, hostNetDir), Spec: []oci.SpecOpts{oci.WithHostNamespace(specs.NetworkNamespace)}}
 	d.CreateContainerByClient(options, ref, hostNet, "sleep", "3600")
 	d.StartTask(hostNet)
 	hostNetTask := proc.Snapshot(q, d.TaskPID(hostNet))
-	tr = strace.Read(q, hostNetDir)
-	assert.Check(q, cmp.DeepEqual(tr.NewNamespaces(), hostNetTask.OwnNamespaces(self.Identity)))
-	assert.Check(q, !slices.Contains(tr.NewNamespaces(), "net"), "unshared: %v", tr.NewNamespaces())
-	assert.Check(q, cmp.Contains(tr.NewNamespaces(), "mnt"))
-	q.Fact("with the host's network: namespaces unshared, and its own", tr.NewNamespaces())
+	recordUnshared(q, strace.Read(q, hostNetDir), hostNetTask)
 
 	q.TearDown("delete the tasks: their shims end, and then strace ends, because no process is left to trace", func() {
 		for _, id := range []string{id, hostNet} {
-			d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
-			proc.WaitFor(q, d.TaskStopped(id))
-			d.DeleteTask(id)
+			d.KillAndDeleteTask(id)
 		}
 		proc.WaitFor(q, d.HasShims(0))
 		for _, dir := range []string{dir, hostNetDir} {
@@ -152,6 +133,37 @@ exec "$RUNC" "$@"`)
 
 	q.Answer("strace sees the shim's helper, the shim, runc create, and three stages of runc init. These call unshare, mount and " +
 		"pivot_root, wait at the FIFO, and call execve, in this order.")
+}
+
+// traceShim writes a shim that is called through strace where it starts. strace writes the trace into the directory.
+func traceShim(q *lab.Q, dir string) string {
+	// strace would hold the caller's pipes as long as the container lives. So strace gets no pipe, and the program that it
+	// runs gets the caller's pipes back.
+	return q.WriteWrapper("strace-shim", `case " $* " in *" start "*)
+	exec `+strace.CommandLine(dir, "openat,mount,pivot_root,execve")+` sh -c 'exec "$@" 2>&1' sh "$SHIM" "$@" 2>/dev/null;; esac
+exec "$SHIM" "$@"`)
+}
+
+// traceRunc writes a runtime whose create is called through strace. strace writes the trace into the directory.
+func traceRunc(q *lab.Q, dir string) string {
+	return q.WriteWrapper("strace-runc", `case " $* " in *" create "*) exec `+strace.CommandLine(dir, "execve")+` "$RUNC" "$@";; esac
+exec "$RUNC" "$@"`)
+}
+
+// recordTracer asserts that one strace traces, and that it traces the program.
+func recordTracer(q *lab.Q, dir string, pid proc.PID) {
+	tracers := strace.Tracers(q, dir)
+	assert.Assert(q, cmp.Len(tracers, 1), "processes of strace")
+	assert.Check(q, cmp.Equal(proc.Status(q, pid, "TracerPid"), fmt.Sprint(tracers[0])))
+	q.Fact("TracerPid of the program", tracers[0])
+}
+
+// recordUnshared asserts that the calls of a container in the host's network namespace unshare all namespaces of its own, and no network.
+func recordUnshared(q *lab.Q, tr *strace.Trace, hostNetTask proc.Process) {
+	assert.Check(q, cmp.DeepEqual(tr.NewNamespaces(), hostNetTask.OwnNamespaces(proc.Self(q).Identity)))
+	assert.Check(q, !slices.Contains(tr.NewNamespaces(), "net"), "unshared: %v", tr.NewNamespaces())
+	assert.Check(q, cmp.Contains(tr.NewNamespaces(), "mnt"))
+	q.Fact("with the host's network: namespaces unshared, and its own", tr.NewNamespaces())
 }
 
 // newFileSystems returns the types of the file systems that a process has mounted before it called pivot_root, in order.
@@ -168,8 +180,8 @@ func newFileSystems(tr *strace.Trace, pid proc.PID, pivot strace.Call) []string 
 	return types
 }
 
-// assertMounted asserts that the attempted file systems are those of config.json, and that they are mounted in the task.
-func assertMounted(q *lab.Q, task proc.Process, config *specs.Spec, attempted []string) {
+// recordFileSystems asserts that the attempted file systems are those of config.json, and that they are mounted in the task.
+func recordFileSystems(q *lab.Q, task proc.Process, config *specs.Spec, attempted []string) {
 	q.Helper()
 	var configured, mounted []string
 	taskMounts := check.Mounts(q, task)
@@ -179,6 +191,7 @@ func assertMounted(q *lab.Q, task proc.Process, config *specs.Spec, attempted []
 	}
 	assert.Check(q, cmp.DeepEqual(attempted, configured), "new file systems in the trace, mounts in config.json")
 	assert.Check(q, cmp.DeepEqual(attempted, mounted), "new file systems in the trace, at their places in mountinfo")
+	q.Fact("new file systems, and those in mountinfo", attempted)
 }
 
 // hasNoTracers returns a check that succeeds when no strace runs any more that writes into the directory.

@@ -56,29 +56,10 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 	blobs := strings.Fields(d.Ctr("content", "ls", "-q").Stdout)
 	assert.Assert(q, len(blobs) > 0, "the pull has fetched no blob")
 	assertBlobsPublished(q, d, pulled, blobs)
-	topics := ctrd.Topics(pulled)
-	slices.Sort(topics) // layers are fetched and unpacked at once
-	topics = slices.Compact(topics)
-	for _, want := range []string{"/images/create", "/snapshot/commit", "/snapshot/prepare"} {
-		assert.Check(q, cmp.Contains(topics, want))
-	}
-	q.Fact("pull", topics)
+	recordPulled(q, ctrd.Topics(pulled))
 
 	q.Step("make one change after the other: some are published, and some are not")
-	for _, row := range []struct {
-		change    string
-		argv      []string // of ctr; nil: create the container
-		published []string
-	}{
-		{"a container", nil, []string{"/snapshot/prepare", "/containers/create"}},
-		{"its label", []string{"containers", "label", id, "lesson=events"}, []string{"/containers/update"}},
-		{"an image's label", []string{"images", "label", ref, "lesson=events"}, []string{"/images/update"}},
-		{"a namespace's label", []string{"namespaces", "label", d.Namespace, "lesson=events"}, []string{"/namespaces/update"}},
-		{"a blob's label", []string{"content", "label", blobs[0], "lesson=events"}, []string{}},
-		{"a snapshot's label", []string{"snapshots", "label", id, "lesson=events"}, []string{}},
-		{"a lease", []string{"leases", "create", "--id", "lesson"}, []string{}},
-		{"reading a blob", []string{"content", "get", blobs[0]}, []string{}},
-	} {
+	for _, row := range changesOfRecords(d, ref, id, blobs[0]) {
 		if row.argv == nil {
 			d.CreateContainerWith(nil, ref, id, "sh", "-c", forkOnSignal)
 		} else {
@@ -146,6 +127,37 @@ func TestEvents_IsTheStreamEmptyWithoutATask(t *testing.T) {
 
 	q.Answer("Without a task the stream has no events about tasks, but it has those about changes of containerd's own records. Reading " +
 		"publishes no event, and neither does what a task's program does.")
+}
+
+// recordPulled asserts that a pull has published the image's record, and the snapshots of its layers.
+func recordPulled(q *lab.Q, topics []string) {
+	slices.Sort(topics) // layers are fetched and unpacked at once
+	topics = slices.Compact(topics)
+	for _, want := range []string{"/images/create", "/snapshot/commit", "/snapshot/prepare"} {
+		assert.Check(q, cmp.Contains(topics, want))
+	}
+	q.Fact("pull", topics)
+}
+
+// recordChange is a change of containerd's records, and the topics of the events that it publishes.
+type recordChange struct {
+	change    string
+	argv      []string // of ctr; nil: create the container
+	published []string
+}
+
+// changesOfRecords returns one change of each kind, in the order in which they are made.
+func changesOfRecords(d *ctrd.Daemon, ref, id, blob string) []recordChange {
+	return []recordChange{
+		{"a container", nil, []string{"/snapshot/prepare", "/containers/create"}},
+		{"its label", []string{"containers", "label", id, "lesson=events"}, []string{"/containers/update"}},
+		{"an image's label", []string{"images", "label", ref, "lesson=events"}, []string{"/images/update"}},
+		{"a namespace's label", []string{"namespaces", "label", d.Namespace, "lesson=events"}, []string{"/namespaces/update"}},
+		{"a blob's label", []string{"content", "label", blob, "lesson=events"}, []string{}},
+		{"a snapshot's label", []string{"snapshots", "label", id, "lesson=events"}, []string{}},
+		{"a lease", []string{"leases", "create", "--id", "lesson"}, []string{}},
+		{"reading a blob", []string{"content", "get", blob}, []string{}},
+	}
 }
 
 // forkOnSignal is a shell script that, at each SIGUSR1, starts a child and prints "forked".

@@ -70,40 +70,7 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 	check.OnlyProcessInCgroup(q, taskApart.Identity, "/"+d.Namespace+"/"+apart)
 	shimApart := proc.Snapshot(q, taskApart.Parent)
 	assert.Check(q, shimApart.PID != shim.PID)
-	var moved, stayed []string
-	for _, h := range hs {
-		key := h.Name
-		if h.V2 {
-			key = ""
-		}
-		if shimApart.Cgroups[key] != shimCgroup {
-			assert.Check(q, cmp.Equal(shimApart.Cgroups[key], daemon.Cgroups[key]), "the shim's cgroup in hierarchy %s", h.Name)
-			stayed = append(stayed, h.Name)
-			continue
-		}
-		members := file.Read(q, filepath.Join(h.Path(shimCgroup), "cgroup.procs"))
-		assert.Check(q, cmp.Equal(members, fmt.Sprint(shimApart.PID)), "members in hierarchy %s", h.Name)
-		moved = append(moved, h.Name)
-	}
-	// The shim's library knows v2 alone or v1 alone, and of v1 the controllers of its day.
-	group := cgroup.Of(q, shimCgroup)
-	for _, controller := range []string{"cpu", "memory", "pids"} {
-		if group.Has(controller) {
-			members := file.Read(q, filepath.Join(group.Dir(controller), "cgroup.procs"))
-			assert.Check(q, cmp.Equal(members, fmt.Sprint(shimApart.PID)), "members in the hierarchy of controller %s", controller)
-		}
-	}
-	// A thread of a process can be in another cgroup of v1.
-	threads := fmt.Sprintf("/proc/%d/task", shimApart.PID)
-	ofProcess := proc.File(q, shimApart.PID, "cgroup")
-	for _, thread := range file.Names(q, threads) {
-		if cgroups, err := file.TryRead(filepath.Join(threads, thread, "cgroup")); err == nil { // else the thread has ended
-			assert.Check(q, cmp.Equal(strings.TrimSpace(cgroups), strings.TrimSpace(ofProcess)), "cgroups of the shim's thread %s", thread)
-		}
-	}
-	assert.Check(q, len(moved) > 0, "the shim is in %s in no hierarchy: %v", shimCgroup, shimApart.Cgroups)
-	q.Fact("hierarchies in which the shim is in its ShimCgroup", len(moved))
-	q.Fact("hierarchies in which it stayed with containerd", stayed)
+	recordShimCgroup(q, hs, shimCgroup, shimApart, daemon)
 
 	q.Control("start a task with a ShimCgroup that does not exist: it is not made, and the task is refused")
 	missing := q.ID(ctrd.ContainerID + "-missing")
@@ -136,4 +103,43 @@ func TestTask_WhichCgroupIsItInAndTheShim(t *testing.T) {
 
 	q.Answer("By default, the task is in a cgroup of its own, /<containerd namespace>/<container id>. The shim is in containerd's " +
 		"cgroup, so the task's limits do not apply to it.")
+}
+
+// recordShimCgroup asserts that a shim, with all of its threads, is alone in its ShimCgroup in some hierarchies, and in the others in
+// containerd's cgroup.
+func recordShimCgroup(q *lab.Q, hs []cgroup.Hierarchy, shimCgroup string, shim, daemon proc.Process) {
+	var moved, stayed []string
+	for _, h := range hs {
+		key := h.Name
+		if h.V2 {
+			key = ""
+		}
+		if shim.Cgroups[key] != shimCgroup {
+			assert.Check(q, cmp.Equal(shim.Cgroups[key], daemon.Cgroups[key]), "the shim's cgroup in hierarchy %s", h.Name)
+			stayed = append(stayed, h.Name)
+			continue
+		}
+		members := file.Read(q, filepath.Join(h.Path(shimCgroup), "cgroup.procs"))
+		assert.Check(q, cmp.Equal(members, fmt.Sprint(shim.PID)), "members in hierarchy %s", h.Name)
+		moved = append(moved, h.Name)
+	}
+	// The shim's library knows v2 alone or v1 alone, and of v1 the controllers of its day.
+	group := cgroup.Of(q, shimCgroup)
+	for _, controller := range []string{"cpu", "memory", "pids"} {
+		if group.Has(controller) {
+			members := file.Read(q, filepath.Join(group.Dir(controller), "cgroup.procs"))
+			assert.Check(q, cmp.Equal(members, fmt.Sprint(shim.PID)), "members in the hierarchy of controller %s", controller)
+		}
+	}
+	// A thread of a process can be in another cgroup of v1.
+	threads := fmt.Sprintf("/proc/%d/task", shim.PID)
+	ofProcess := proc.File(q, shim.PID, "cgroup")
+	for _, thread := range file.Names(q, threads) {
+		if cgroups, err := file.TryRead(filepath.Join(threads, thread, "cgroup")); err == nil { // else the thread has ended
+			assert.Check(q, cmp.Equal(strings.TrimSpace(cgroups), strings.TrimSpace(ofProcess)), "cgroups of the shim's thread %s", thread)
+		}
+	}
+	assert.Check(q, len(moved) > 0, "the shim is in %s in no hierarchy: %v", shimCgroup, shim.Cgroups)
+	q.Fact("hierarchies in which the shim is in its ShimCgroup", len(moved))
+	q.Fact("hierarchies in which it stayed with containerd", stayed)
 }

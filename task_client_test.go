@@ -113,23 +113,6 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 	q.Fact("labels that ctr adds", labels)
 
 	q.Step("compare the calls: each command has made at least those that its work needs, in this order")
-	// The ctr commands of the chapter, and the calls that each has to make at least, in this order.
-	commands := []struct {
-		name     string
-		required []string
-	}{
-		{"images pull", []string{
-			"Content/Write", "Diff/Apply", "Images/Create", "Leases/Create", "Snapshots/Commit", "Snapshots/Prepare",
-		}},
-		{"containers create", []string{"Images/Get", "Snapshots/Prepare", "Containers/Create"}},
-		{"tasks start", []string{"Containers/Get", "Snapshots/Mounts", "Tasks/Create", "Tasks/Start"}},
-		{"tasks ls", []string{"Tasks/List"}},
-		{"tasks exec", []string{"Tasks/Exec", "Tasks/Start", "Tasks/DeleteProcess"}},
-		{"tasks kill", []string{"Tasks/Kill"}},
-		{"tasks delete", []string{"Tasks/Get", "Tasks/Delete"}},
-		{"containers delete", []string{"Snapshots/Remove", "Containers/Delete"}},
-		{"events", []string{"Events/Subscribe"}},
-	}
 	// The daemon's transfer service pulls for ctr, where ctr asks it. Otherwise ctr itself makes about as many calls as the Go client.
 	byTransfer := slices.Contains(c.calls["images pull"]["ctr"], "Transfer/Transfer")
 	if byTransfer {
@@ -137,7 +120,7 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 			[]string{"Introspection/Server", "Leases/Create", "Leases/Delete", "Streaming/Stream", "Transfer/Transfer"}), "images pull by ctr")
 	}
 	var table strings.Builder
-	for _, command := range commands {
+	for _, command := range chapterCommands {
 		fmt.Fprintln(&table, command.name)
 		for _, client := range []string{"ctr", "Go"} {
 			calls := c.calls[command.name][client]
@@ -162,6 +145,24 @@ func TestTask_WhichCtrCommandIsWhichClientCall(t *testing.T) {
 
 	q.Answer("Each ctr command makes a few calls of the client library that a Go program uses, too. Some prepare, one acts, " +
 		"and before a delete some look at what there is.")
+}
+
+// chapterCommands are the ctr commands of the chapter, and the calls that each has to make at least, in this order.
+var chapterCommands = []struct {
+	name     string
+	required []string
+}{
+	{"images pull", []string{
+		"Content/Write", "Diff/Apply", "Images/Create", "Leases/Create", "Snapshots/Commit", "Snapshots/Prepare",
+	}},
+	{"containers create", []string{"Images/Get", "Snapshots/Prepare", "Containers/Create"}},
+	{"tasks start", []string{"Containers/Get", "Snapshots/Mounts", "Tasks/Create", "Tasks/Start"}},
+	{"tasks ls", []string{"Tasks/List"}},
+	{"tasks exec", []string{"Tasks/Exec", "Tasks/Start", "Tasks/DeleteProcess"}},
+	{"tasks kill", []string{"Tasks/Kill"}},
+	{"tasks delete", []string{"Tasks/Get", "Tasks/Delete"}},
+	{"containers delete", []string{"Snapshots/Remove", "Containers/Delete"}},
+	{"events", []string{"Events/Subscribe"}},
 }
 
 // containsInOrder reports whether calls has the required ones in their order, with others between them or not.

@@ -191,20 +191,10 @@ func TestTask_WhatDoesATaskHoldThatWasNeverStarted(t *testing.T) {
 	ref := d.PullImage()
 	stream := d.Listen()
 	heldWhileCreated := ctrd.HeldWhileRunning.Except("what it wrote", "FIFOs") // this client asks for no FIFOs
-	create := func(id string) ctrd.Holdings {
-		q.Helper()
-		d.CreateContainer(ref, id, "sleep", "3600")
-		q.LogCommand("# container.NewTask(ctx, cio.NullIO) of the Go client, container %s", id)
-		container, err := d.Client().LoadContainer(ctx, id)
-		assert.NilError(q, err)
-		_, err = container.NewTask(ctx, cio.NullIO)
-		assert.NilError(q, err)
-		return d.HoldingsOf(id)
-	}
 
 	q.Step("create a task by the Go client, and do not start it: it holds everything, but its process is runc init")
 	id := q.ID(ctrd.ContainerID)
-	task := create(id)
+	task := createUnstartedTask(q, d, ref, id)
 	init := task.Program
 	stream.WaitFor("/tasks/create")
 	assert.Check(q, cmp.DeepEqual(task.Held(), heldWhileCreated), "what the created task holds")
@@ -278,7 +268,7 @@ func TestTask_WhatDoesATaskHoldThatWasNeverStarted(t *testing.T) {
 	} {
 		q.Step("end a created task by %s: nothing of it is left except the container and its snapshot", way.name)
 		id := q.ID(fmt.Sprintf("%s-%d", ctrd.ContainerID, i+2))
-		task := create(id)
+		task := createUnstartedTask(q, d, ref, id)
 		way.end(id, task.Program)
 		proc.WaitFor(q, proc.Dead(task.Program.Identity))
 		proc.WaitFor(q, proc.Dead(task.Shim.Identity))
@@ -289,4 +279,16 @@ func TestTask_WhatDoesATaskHoldThatWasNeverStarted(t *testing.T) {
 	q.Answer("A created task holds everything that a running task holds, except the program: its process is runc init, which waits, even " +
 		"while containerd restarts. ctr cannot start it, and `ctr tasks delete` refuses it. `ctr tasks delete --force` kills it and then " +
 		"deletes it.")
+}
+
+// createUnstartedTask creates a container and its task by the Go client, and does not start the task.
+func createUnstartedTask(q *lab.Q, d *ctrd.Daemon, ref, id string) ctrd.Holdings {
+	q.Helper()
+	d.CreateContainer(ref, id, "sleep", "3600")
+	q.LogCommand("# container.NewTask(ctx, cio.NullIO) of the Go client, container %s", id)
+	container, err := d.Client().LoadContainer(context.Background(), id)
+	assert.NilError(q, err)
+	_, err = container.NewTask(context.Background(), cio.NullIO)
+	assert.NilError(q, err)
+	return d.HoldingsOf(id)
 }

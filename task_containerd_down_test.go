@@ -89,19 +89,11 @@ func TestTask_WhatIfTheTaskEndsWhileContainerdIsDown(t *testing.T) {
 	}
 
 	q.Step("wait for the late events: a shim tries to publish them until containerd receives them")
-	expected := map[*failure.Victim][]string{}
-	expectedCount := 0
-	for _, victim := range victims {
-		expected[victim] = victim.ExpectedExits()
-		expectedCount += len(expected[victim])
-	}
+	expected, expectedCount := expectedExits(victims)
 	assert.Check(q, cmp.Equal(expectedCount, len(ofExec)), "processes that a client finds stopped, and execs that have died")
-	proc.WaitFor(q, func(poll.LogT) poll.Result {
-		if n := countForwardedExits(d.Log()[logBefore:]); n < expectedCount && !gaveUp {
-			return poll.Continue("containerd's log has %d exits that shims have published, of %d", n, expectedCount)
-		}
-		return poll.Success()
-	})
+	if !gaveUp {
+		proc.WaitFor(q, hasForwardedExits(d, logBefore, expectedCount))
+	}
 	streamAfter.TakeEvents()
 	// The log does not name the container. But if it has as many exits as execs have died, each of them was published.
 	// A shim that has no answer for five seconds publishes an exit again, so there may be more.
@@ -152,6 +144,26 @@ func assertOrphaned(q *lab.Q, victim *failure.Victim, adopter proc.PID) {
 	assert.Check(q, file.Exists(victim.Bundle) && victim.HasCgroup(), "%s: bundle or cgroup is gone", victim)
 	assert.Check(q, cmp.Equal(file.Exists(victim.Socket), victim.Signal == unix.SIGKILL), "%s: the socket's file is there", victim)
 	q.Fact(victim.String()+": alive while it is down", victim.Living())
+}
+
+// expectedExits returns the exits that the shims of the victims have to publish, and how many these are.
+func expectedExits(victims []*failure.Victim) (expected map[*failure.Victim][]string, count int) {
+	expected = map[*failure.Victim][]string{}
+	for _, victim := range victims {
+		expected[victim] = victim.ExpectedExits()
+		count += len(expected[victim])
+	}
+	return expected, count
+}
+
+// hasForwardedExits returns a check that succeeds when shims have published so many exits, by containerd's log from an offset on.
+func hasForwardedExits(d *ctrd.Daemon, offset, want int) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if n := countForwardedExits(d.Log()[offset:]); n < want {
+			return poll.Continue("containerd's log has %d exits that shims have published, of %d", n, want)
+		}
+		return poll.Success()
+	}
 }
 
 // countForwardedExits counts the exits that shims have published, by containerd's log.

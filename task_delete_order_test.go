@@ -61,16 +61,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 	q.Step("delete what something else needs: each command is refused, and has no effect")
 	held, contents := task.Held(), d.CountContents()
 	q.Fact("there is", contents)
-	for _, r := range []struct {
-		what  string
-		argv  []string
-		words string
-	}{
-		{"a task that runs", []string{"tasks", "delete", id}, "must be stopped before deletion"},
-		{"a container whose task runs", []string{"containers", "delete", id}, "cannot delete a non stopped container"},
-		{"a snapshot with a child", []string{"snapshots", "rm", snapshot.Parent}, "cannot remove snapshot with child"},
-		{"a namespace with contents", []string{"namespaces", "remove", d.Namespace}, "must be empty"},
-	} {
+	for _, r := range neededThings(d, id, snapshot.Parent) {
 		refused := d.Refused(r.words, r.argv...)
 		assert.Check(q, cmp.DeepEqual(task.Held(), held), "after %s was not deleted", r.what)
 		assert.Check(q, cmp.DeepEqual(d.CountContents(), contents), "after %s was not deleted", r.what)
@@ -145,6 +136,23 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 
 	q.Answer("The task is deleted first, then the container, the image, the garbage and the containerd namespace. Only the client guards " +
 		"the record of a running container, and nothing guards an image.")
+}
+
+// neededThing is something that cannot be deleted now, because something else needs it.
+type neededThing struct {
+	what  string
+	argv  []string // of ctr: the command that would delete it
+	words string   // of the refusal
+}
+
+// neededThings returns one thing of each kind, from the task to the namespace.
+func neededThings(d *ctrd.Daemon, id, parent string) []neededThing {
+	return []neededThing{
+		{"a task that runs", []string{"tasks", "delete", id}, "must be stopped before deletion"},
+		{"a container whose task runs", []string{"containers", "delete", id}, "cannot delete a non stopped container"},
+		{"a snapshot with a child", []string{"snapshots", "rm", parent}, "cannot remove snapshot with child"},
+		{"a namespace with contents", []string{"namespaces", "remove", d.Namespace}, "must be empty"},
+	}
 }
 
 // deleteInOrder makes and deletes what a namespace can have, by the chapter's commands; each has to succeed.

@@ -54,20 +54,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	ctr := q.StartBackground("ctr", "-n", d.Namespace, "tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "long", id, "sleep", "3601")
 	exec := waitForSleep(q, d, id, "3601")
 	proc.WaitFor(q, proc.IsChildOf(exec.Identity, shim)) // and not of runc any more
-	assert.Check(q, cmp.DeepEqual(exec.NS, task.NS))
-	assert.Check(q, cmp.DeepEqual(exec.Cgroups, task.Cgroups))
-	assert.Check(q, cmp.DeepEqual(membersOf(q, d, id), check.Sorted(task.PID, exec.PID)), "members of the cgroup")
-	assert.Check(q, cmp.Equal(proc.InnerPID(q, task.PID), 1))
-	assert.Check(q, proc.InnerPID(q, exec.PID) > 1, "the exec is pid 1 of a pid namespace")
-	q.Fact("namespaces in common", exec.SharedNamespaces(task.Identity))
-	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, shim).NS, proc.Self(q).NS), "the shim's namespaces, against the host's")
-	q.Fact("shim, on the host: namespaces", proc.Snapshot(q, shim).NS)
-	q.Fact("task: namespaces", task.NS)
-	q.Fact("exec: namespaces", exec.NS)
-	q.Fact("parent of both", shim)
-	// Which pid it gets depends on the number of threads that the runtime has just had in the namespace.
-	inner := lab.VolatileNames("inner pid", strconv.Itoa(proc.InnerPID(q, exec.PID)))
-	q.Fact("pids in the namespace", []any{proc.InnerPID(q, task.PID), inner})
+	recordExecMembership(q, d, id, task, exec)
 
 	q.Step("run an exec that ends with 9: ctr ends with 9, too, and the task runs on")
 	exit9 := d.TryCtr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "nine", id, "sh", "-c", "exit 9")
@@ -119,26 +106,9 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	q.Step("send STOP by `ctr tasks kill`, without and with --all: the shim passes --all on, but runc signals the first process only")
 	processes := []proc.Process{taskWithoutPIDNS, first, second}
 	for _, options := range [][]string{nil, {"--all"}} {
-		// runc before 1.2 signals all processes of the cgroup with --all. The option is obsolete since then.
-		all := runc.IsRunc(q) && q.UnderTest("runc").Precedes("1.2.0-rc.1") && len(options) > 0
 		before := len(recorder.Calls(q))
 		d.Ctr(slices.Concat([]string{"tasks", "kill"}, options, []string{"-s", "SIGSTOP", idWithoutPIDNS})...)
-		calls := recorder.Calls(q)[before:]
-		assert.Assert(q, cmp.DeepEqual(runc.Commands(calls), []string{"kill"}), "commands with which the shim called runc")
-		assert.Check(q, cmp.Equal(slices.Contains(calls[0].Args, "--all"), len(options) > 0), "the shim's call: %v", calls[0].Args)
-		received := []bool{}
-		for i, p := range processes {
-			if i == 0 || all {
-				proc.WaitFor(q, proc.IsInState(p.PID, "T"))
-			}
-			// A process that has got the signal is stopped, or the signal is still pending.
-			pending := proc.Bits(q, p.PID, "ShdPnd").Signal(unix.SIGSTOP)
-			received = append(received, pending || proc.Stat(q, p.PID).State == "T")
-		}
-		assert.Check(q, cmp.DeepEqual(received, []bool{true, all, all}), "processes that received STOP by ctr tasks kill %v", options)
-		command := strings.TrimSpace("ctr tasks kill " + strings.Join(options, " "))
-		q.Fact(command+": the shim calls runc", calls[0])
-		q.Fact(command+": first process and orphans received STOP", received)
+		recordStopSignal(q, recorder.Calls(q)[before:], options, processes)
 		d.Ctr(slices.Concat([]string{"tasks", "kill"}, options, []string{"-s", "SIGCONT", idWithoutPIDNS})...)
 		proc.WaitFor(q, proc.IsInState(taskWithoutPIDNS.PID, "S"))
 	}
@@ -165,6 +135,47 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 
 	q.Answer("An exec goes into the task's namespaces and cgroup, as a child of the shim. " +
 		"Orphans go to the container's pid 1, or, without one, to the shim.")
+}
+
+// recordExecMembership asserts that an exec is in the namespaces and in the cgroup of its task, with a pid of its own.
+func recordExecMembership(q *lab.Q, d *ctrd.Daemon, id string, task, exec proc.Process) {
+	shim := task.Parent
+	assert.Check(q, cmp.DeepEqual(exec.NS, task.NS))
+	assert.Check(q, cmp.DeepEqual(exec.Cgroups, task.Cgroups))
+	assert.Check(q, cmp.DeepEqual(membersOf(q, d, id), check.Sorted(task.PID, exec.PID)), "members of the cgroup")
+	assert.Check(q, cmp.Equal(proc.InnerPID(q, task.PID), 1))
+	assert.Check(q, proc.InnerPID(q, exec.PID) > 1, "the exec is pid 1 of a pid namespace")
+	q.Fact("namespaces in common", exec.SharedNamespaces(task.Identity))
+	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, shim).NS, proc.Self(q).NS), "the shim's namespaces, against the host's")
+	q.Fact("shim, on the host: namespaces", proc.Snapshot(q, shim).NS)
+	q.Fact("task: namespaces", task.NS)
+	q.Fact("exec: namespaces", exec.NS)
+	q.Fact("parent of both", shim)
+	// Which pid it gets depends on the number of threads that the runtime has just had in the namespace.
+	inner := lab.VolatileNames("inner pid", strconv.Itoa(proc.InnerPID(q, exec.PID)))
+	q.Fact("pids in the namespace", []any{proc.InnerPID(q, task.PID), inner})
+}
+
+// recordStopSignal asserts that the shim has called runc kill once and passed --all on, and that the first of the processes, which is the
+// task's own, has received STOP by it.
+func recordStopSignal(q *lab.Q, calls []runc.Call, options []string, processes []proc.Process) {
+	// runc before 1.2 signals all processes of the cgroup with --all. The option is obsolete since then.
+	all := runc.IsRunc(q) && q.UnderTest("runc").Precedes("1.2.0-rc.1") && len(options) > 0
+	assert.Assert(q, cmp.DeepEqual(runc.Commands(calls), []string{"kill"}), "commands with which the shim called runc")
+	assert.Check(q, cmp.Equal(slices.Contains(calls[0].Args, "--all"), len(options) > 0), "the shim's call: %v", calls[0].Args)
+	received := []bool{}
+	for i, p := range processes {
+		if i == 0 || all {
+			proc.WaitFor(q, proc.IsInState(p.PID, "T"))
+		}
+		// A process that has got the signal is stopped, or the signal is still pending.
+		pending := proc.Bits(q, p.PID, "ShdPnd").Signal(unix.SIGSTOP)
+		received = append(received, pending || proc.Stat(q, p.PID).State == "T")
+	}
+	assert.Check(q, cmp.DeepEqual(received, []bool{true, all, all}), "processes that received STOP by ctr tasks kill %v", options)
+	command := strings.TrimSpace("ctr tasks kill " + strings.Join(options, " "))
+	q.Fact(command+": the shim calls runc", calls[0])
+	q.Fact(command+": first process and orphans received STOP", received)
 }
 
 // membersOf returns the processes of a task's cgroup.

@@ -62,16 +62,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	q.Fact("config", lab.VolatileNames("digest", manifest.Config.Digest))
 
 	q.Step("uncompress the layers: the digest of a layer's uncompressed bytes is its DiffID, and the config lists it")
-	var layers []image.Tree
-	var diffIDs []digest.Digest
-	for i, l := range manifest.Layers {
-		uncompressed := image.Uncompress(q, d.ReadBlob(l.Digest))
-		diffID := digest.FromBytes(uncompressed)
-		layers = append(layers, image.LayerTree(q, uncompressed))
-		diffIDs = append(diffIDs, diffID)
-		q.Fact(fmt.Sprintf("layer %d: digest of the compressed bytes", i+1), lab.VolatileNames("digest", l.Digest))
-		q.Fact(fmt.Sprintf("layer %d: DiffID", i+1), lab.VolatileNames("digest", diffID))
-	}
+	layers, diffIDs := uncompressLayers(q, d, manifest.Layers)
 	assert.DeepEqual(q, config.RootFS.DiffIDs, diffIDs)
 
 	q.Step("compute the chain IDs from the DiffIDs: they are the names of committed snapshots")
@@ -94,13 +85,7 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 	first := d.SnapshotOverlay(overFirst)
 	d.Ctr("snapshots", "rm", overFirst)
 	assert.Check(q, cmp.DeepEqual(first.Lower, prepared.Lower[1:]), "the lowest directory is the first layer's")
-	for i, dir := range prepared.Lower {
-		n := len(layers) - 1 - i
-		assert.Check(q, cmp.Equal(filepath.Dir(filepath.Dir(filepath.Dir(dir))), d.SnapshotterDir("overlayfs")))
-		assert.Check(q, cmp.DeepEqual(image.DirTree(q, dir), layers[n]), "%s against layer %d, file by file", dir, n+1)
-		q.Fact(fmt.Sprintf("layer %d: directory", n+1), lab.VolatileNames("directory", dir))
-		q.Fact(fmt.Sprintf("layer %d: files in it", n+1), len(layers[n]))
-	}
+	recordLayerDirs(q, d, prepared.Lower, layers)
 	assert.Check(q, cmp.Equal(layers[1][image.Deleted], image.TreeWhiteout))
 
 	q.Step("start a task: the kernel's mount has just these directories, in this order")
@@ -147,6 +132,30 @@ func TestTask_WhereDoTheFilesComeFrom(t *testing.T) {
 
 	q.Answer("A container's files come from the directories of the image's layers. All containers of the image share these directories, and " +
 		"none changes them. What a container writes is in a directory of its own.")
+}
+
+// uncompressLayers returns the files of each layer, and the digest of its uncompressed bytes.
+func uncompressLayers(q *lab.Q, d *ctrd.Daemon, compressed []v1.Descriptor) (layers []image.Tree, diffIDs []digest.Digest) {
+	for i, l := range compressed {
+		uncompressed := image.Uncompress(q, d.ReadBlob(l.Digest))
+		diffID := digest.FromBytes(uncompressed)
+		layers = append(layers, image.LayerTree(q, uncompressed))
+		diffIDs = append(diffIDs, diffID)
+		q.Fact(fmt.Sprintf("layer %d: digest of the compressed bytes", i+1), lab.VolatileNames("digest", l.Digest))
+		q.Fact(fmt.Sprintf("layer %d: DiffID", i+1), lab.VolatileNames("digest", diffID))
+	}
+	return layers, diffIDs
+}
+
+// recordLayerDirs asserts that the lower directories, the uppermost first, are the snapshotter's and have the files of the layers.
+func recordLayerDirs(q *lab.Q, d *ctrd.Daemon, dirs []string, layers []image.Tree) {
+	for i, dir := range dirs {
+		n := len(layers) - 1 - i
+		assert.Check(q, cmp.Equal(filepath.Dir(filepath.Dir(filepath.Dir(dir))), d.SnapshotterDir("overlayfs")))
+		assert.Check(q, cmp.DeepEqual(image.DirTree(q, dir), layers[n]), "%s against layer %d, file by file", dir, n+1)
+		q.Fact(fmt.Sprintf("layer %d: directory", n+1), lab.VolatileNames("directory", dir))
+		q.Fact(fmt.Sprintf("layer %d: files in it", n+1), len(layers[n]))
+	}
 }
 
 // unpackAtOnce has another daemon unpack both layers at the same time. The second layer is then unpacked without the first one below it,

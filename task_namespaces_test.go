@@ -69,24 +69,7 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	otherInit, otherShim := startTask(other)
 	assert.Check(q, !init.Same(otherInit.Identity), "one process %d for both", init.PID)
 	assert.Check(q, cmp.DeepEqual(d.Shims(), check.Sorted(shim.PID, otherShim.PID)))
-	places := map[string][2]string{
-		"bundle": {d.Bundle(id), other.Bundle(id)},
-		"socket": {d.ShimSocket(id), other.ShimSocket(id)},
-		"state":  {filepath.Join(d.RuncRoot, d.Namespace, id), filepath.Join(other.RuncRoot, other.Namespace, id)},
-		"upper":  {d.RootOverlay(id).Upper, other.RootOverlay(id).Upper},
-	}
-	for _, what := range slices.Sorted(maps.Keys(places)) {
-		paths := places[what]
-		assert.Check(q, paths[0] != paths[1], "%s: both have %s", what, paths[0])
-		assert.Check(q, file.Exists(paths[0]) && file.Exists(paths[1]), "%s: expected that both exist: %v", what, paths)
-		q.Fact(what, lab.VolatileNames(what, paths[:]...))
-	}
-	cgroups := []string{d.Spec(id).Linux.CgroupsPath, other.Spec(id).Linux.CgroupsPath}
-	want := []string{"/" + d.Namespace + "/" + id, "/" + other.Namespace + "/" + id}
-	assert.Check(q, cmp.DeepEqual(cgroups, want), "linux.cgroupsPath of both")
-	check.OnlyProcessInCgroup(q, init.Identity, cgroups[0])
-	check.OnlyProcessInCgroup(q, otherInit.Identity, cgroups[1])
-	q.Fact("cgroups", cgroups)
+	recordOwnPlaces(q, id, d, init, other, otherInit)
 
 	q.Step("ask in each namespace: containerd answers with what is in that namespace")
 	assert.Check(q, cmp.Equal(check.TableCell(q, d.Ctr("tasks", "ls").Stdout, id, 1), fmt.Sprint(init.PID)))
@@ -96,18 +79,12 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 	assert.Check(q, cmp.Contains(strings.Fields(d.Ctr("containers", "ls", "-q").Stdout), only))
 	assert.Check(q, cmp.DeepEqual(strings.Fields(other.Ctr("containers", "ls", "-q").Stdout), []string{id}))
 	unknown := other.Refused("not found", "containers", "info", only)
-	// cause returns what follows the last colon of an error.
-	cause := func(stderr string) string {
-		const separator = ": "
-		stderr = strings.TrimSpace(stderr)
-		return stderr[strings.LastIndex(stderr, separator)+len(separator):]
-	}
-	q.Fact("error of ctr in the other namespace", cause(strings.ReplaceAll(unknown.Stderr, only, "ID")))
+	q.Fact("error of ctr in the other namespace", errorCause(strings.ReplaceAll(unknown.Stderr, only, "ID")))
 
 	q.Control("create the same id twice in one namespace: ctr is refused the second snapshot, and the Go client the second record")
 	twice := d.Refused("already exists", "containers", "create", ref, id)
 	assert.Check(q, cmp.Contains(twice.Stderr, "snapshot"), "ctr makes the snapshot before the record")
-	q.Fact("second container with the id: error of ctr, of the snapshot", cause(twice.Stderr))
+	q.Fact("second container with the id: error of ctr, of the snapshot", errorCause(twice.Stderr))
 	record, err := d.Client().ContainerService().Get(ctx, id)
 	assert.NilError(q, err)
 	record.CreatedAt, record.UpdatedAt = time.Time{}, time.Time{}
@@ -143,8 +120,8 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 		d.KillAndDeleteTask(id)
 		proc.WaitFor(q, proc.Dead(init.Identity))
 		proc.WaitFor(q, proc.Dead(shim.Identity))
-		assert.Check(q, !file.Exists(places["bundle"][0]), "the bundle is still there")
-		assert.Check(q, file.Exists(places["bundle"][1]), "the other one's bundle has gone")
+		assert.Check(q, !file.Exists(d.Bundle(id)), "the bundle is still there")
+		assert.Check(q, file.Exists(other.Bundle(id)), "the other one's bundle has gone")
 		assert.Check(q, proc.Snapshot(q, otherInit.PID).Same(otherInit.Identity))
 		status := check.TableCell(q, other.Ctr("tasks", "ls").Stdout, id, 2)
 		assert.Check(q, cmp.Equal(status, "RUNNING"), "status of the task in the other namespace")
@@ -153,4 +130,34 @@ func TestTask_WhatDoContainerdNamespacesIsolate(t *testing.T) {
 
 	q.Answer("containerd namespaces isolate names: the same id in two of them is two containers, two tasks and two snapshots. They share the " +
 		"blobs, and the kernel knows nothing of them.")
+}
+
+// recordOwnPlaces asserts that two tasks with the same id, in different containerd namespaces, have a bundle, a socket, a state directory
+// of runc, a directory to write to and a cgroup of their own.
+func recordOwnPlaces(q *lab.Q, id string, d *ctrd.Daemon, init proc.Process, other *ctrd.Daemon, otherInit proc.Process) {
+	places := map[string][2]string{
+		"bundle": {d.Bundle(id), other.Bundle(id)},
+		"socket": {d.ShimSocket(id), other.ShimSocket(id)},
+		"state":  {filepath.Join(d.RuncRoot, d.Namespace, id), filepath.Join(other.RuncRoot, other.Namespace, id)},
+		"upper":  {d.RootOverlay(id).Upper, other.RootOverlay(id).Upper},
+	}
+	for _, what := range slices.Sorted(maps.Keys(places)) {
+		paths := places[what]
+		assert.Check(q, paths[0] != paths[1], "%s: both have %s", what, paths[0])
+		assert.Check(q, file.Exists(paths[0]) && file.Exists(paths[1]), "%s: expected that both exist: %v", what, paths)
+		q.Fact(what, lab.VolatileNames(what, paths[:]...))
+	}
+	cgroups := []string{d.Spec(id).Linux.CgroupsPath, other.Spec(id).Linux.CgroupsPath}
+	want := []string{"/" + d.Namespace + "/" + id, "/" + other.Namespace + "/" + id}
+	assert.Check(q, cmp.DeepEqual(cgroups, want), "linux.cgroupsPath of both")
+	check.OnlyProcessInCgroup(q, init.Identity, cgroups[0])
+	check.OnlyProcessInCgroup(q, otherInit.Identity, cgroups[1])
+	q.Fact("cgroups", cgroups)
+}
+
+// errorCause returns what follows the last colon of an error.
+func errorCause(stderr string) string {
+	const separator = ": "
+	stderr = strings.TrimSpace(stderr)
+	return stderr[strings.LastIndex(stderr, separator)+len(separator):]
 }

@@ -66,16 +66,9 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 
 	q.Step("look for containerd: it is not among them, and no child of containerd belongs to the task")
 	assert.Check(q, !slices.Contains(ancestors, d.PID()), "containerd (%d) is among %v", d.PID(), ancestors)
-	childrenOfTask := proc.Find(q, func(pid proc.PID, _ string, args []string) bool {
-		p, err := procfs.NewProc(int(pid))
-		if err != nil {
-			return false
-		}
-		now, err := p.Stat()
-		return err == nil && proc.PID(now.PPID) == d.PID() && (pid == init || slices.Contains(args, d.Namespace))
-	})
-	assert.Check(q, cmp.Len(childrenOfTask, 0), "children of containerd that belong to the task")
-	q.Fact("containerd's children of the task", len(childrenOfTask))
+	ofTask := childrenOfTask(q, d, init)
+	assert.Check(q, cmp.Len(ofTask, 0), "children of containerd that belong to the task")
+	q.Fact("containerd's children of the task", len(ofTask))
 
 	q.Step("start an exec: its parent is the shim, too")
 	d.ExecDetached(id, "second", "sleep", "3601")
@@ -142,4 +135,17 @@ func TestTask_WhoIsWhoseParent(t *testing.T) {
 
 	q.Answer("The shim is the parent of init and of the execs, and pid 1 or the nearest subreaper is the parent of the shim. " +
 		"containerd is the parent of none of them.")
+}
+
+// childrenOfTask returns the children of containerd that belong to the task: its process, and processes whose arguments name the
+// containerd namespace.
+func childrenOfTask(q *lab.Q, d *ctrd.Daemon, init proc.PID) []proc.PID {
+	return proc.Find(q, func(pid proc.PID, _ string, args []string) bool {
+		p, err := procfs.NewProc(int(pid))
+		if err != nil {
+			return false
+		}
+		now, err := p.Stat()
+		return err == nil && proc.PID(now.PPID) == d.PID() && (pid == init || slices.Contains(args, d.Namespace))
+	})
 }

@@ -43,14 +43,6 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	d := ctrd.Start(q)
 	registry := image.Serve(q)
 	p := &platformPulls{q: q, d: d, registry: registry, hosts: registry.HostsDir(q)}
-	// names returns the names of the blobs' files, sorted.
-	names := func(blobs ...digest.Digest) (out []string) {
-		for _, blob := range blobs {
-			out = append(out, blob.Encoded())
-		}
-		slices.Sort(out)
-		return out
-	}
 	files := func() []string { return file.Names(q, d.BlobDir()) }
 
 	q.Step("pull the image for two platforms: of the layers, only that of this machine is fetched")
@@ -89,11 +81,11 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	second := foreign.Layers[1].Digest
 	metadata := []digest.Digest{index.Manifests[1].Digest, foreign.Config.Digest}
 	all := slices.Concat(ofNative, metadata, []digest.Digest{second})
-	assert.Check(q, cmp.DeepEqual(files(), names(all...)), "files in blobs/sha256")
+	assert.Check(q, cmp.DeepEqual(files(), ctrd.BlobFiles(all)), "files in blobs/sha256")
 	if withMetadata {
-		assert.Check(q, cmp.DeepEqual(before, names(slices.Concat(ofNative, metadata)...)), "files in blobs/sha256 after the first pull")
+		assert.Check(q, cmp.DeepEqual(before, ctrd.BlobFiles(slices.Concat(ofNative, metadata))), "files in blobs/sha256 after the first pull")
 	} else {
-		assert.Check(q, cmp.DeepEqual(before, names(ofNative...)), "files in blobs/sha256 after the first pull")
+		assert.Check(q, cmp.DeepEqual(before, ctrd.BlobFiles(ofNative)), "files in blobs/sha256 after the first pull")
 	}
 	q.Fact("pull for the other platform: new blobs", len(files())-len(before))
 	listed = check.TableCell(q, d.Ctr("images", "ls").Stdout, image.Platforms, 5)
@@ -116,9 +108,9 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	q.Control("pull once more, with the other choice of metadata: a flag decides whether manifests and configs of other platforms are fetched")
 	d.Ctr("images", "rm", "--sync", image.Platforms)
 	assert.Check(q, cmp.Len(files(), 0), "blobs after images rm --sync")
-	flag, want := "--skip-metadata", names(ofNative...)
+	flag, want := "--skip-metadata", ctrd.BlobFiles(ofNative)
 	if !withMetadata {
-		flag, want = "--all-metadata", names(slices.Concat(ofNative, metadata)...)
+		flag, want = "--all-metadata", ctrd.BlobFiles(slices.Concat(ofNative, metadata))
 	}
 	_, fetched = p.pull(flag)
 	assert.Check(q, cmp.DeepEqual(files(), want), "files in blobs/sha256")
@@ -130,16 +122,7 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	index.Manifests = index.Manifests[1:]
 	p.substituteIndex(index)
 	unmatched := d.TryCtr("images", "pull", "--hosts-dir", p.hosts, image.Platforms)
-	// The transfer service, by which ctr pulls since 2.0, reports no error. ctr 1.7 unpacks by itself, and finds nothing to unpack.
-	byTransfer := strings.Contains(d.Ctr("images", "pull", "--help").Stdout, "--skip-metadata")
-	assert.Check(q, cmp.Equal(unmatched.Code == 0, byTransfer), "the pull succeeds, and ctr pulls by the transfer service:\n%s", unmatched)
-	if unmatched.Code != 0 {
-		assert.Check(q, cmp.Contains(unmatched.Stderr, "no match for platform"), "the error of the pull")
-	}
-	for _, layer := range foreign.Layers {
-		assert.Check(q, !file.Exists(d.BlobPath(layer.Digest)), "a layer for another platform was fetched: %s", layer.Digest)
-	}
-	assert.Check(q, cmp.Equal(d.CountContents()["snapshots"], 0))
+	assertNothingUnpacked(q, d, unmatched, foreign.Layers)
 	unusable := d.Refused("no match for platform", slices.Concat(run, []string{image.Platforms}, command)...)
 	q.Fact("pull of an image for another platform only: exit code", unmatched.Code)
 	q.Fact("pull of an image for another platform only: blobs", len(files()))
@@ -148,6 +131,20 @@ func TestTask_WhatIsPulledOfAnImageForSeveralPlatforms(t *testing.T) {
 	q.Answer("ctr pulls the layers for one platform, by default that of the machine. Since 2.0, it also pulls the manifests and " +
 		"configs for all platforms. containerd believes the platform that an image declares: only the kernel sees whether " +
 		"its programs fit the processor.")
+}
+
+// assertNothingUnpacked asserts that a pull of an image for another platform only has fetched no layer and made no snapshot.
+func assertNothingUnpacked(q *lab.Q, d *ctrd.Daemon, unmatched lab.Result, layers []v1.Descriptor) {
+	// The transfer service, by which ctr pulls since 2.0, reports no error. ctr 1.7 unpacks by itself, and finds nothing to unpack.
+	byTransfer := strings.Contains(d.Ctr("images", "pull", "--help").Stdout, "--skip-metadata")
+	assert.Check(q, cmp.Equal(unmatched.Code == 0, byTransfer), "the pull succeeds, and ctr pulls by the transfer service:\n%s", unmatched)
+	if unmatched.Code != 0 {
+		assert.Check(q, cmp.Contains(unmatched.Stderr, "no match for platform"), "the error of the pull")
+	}
+	for _, layer := range layers {
+		assert.Check(q, !file.Exists(d.BlobPath(layer.Digest)), "a layer for another platform was fetched: %s", layer.Digest)
+	}
+	assert.Check(q, cmp.Equal(d.CountContents()["snapshots"], 0))
 }
 
 // platformPulls pulls an image for several platforms, and runs containers of it.

@@ -233,12 +233,7 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 	alwaysStopped, unlessStopped := rows[3], rows[4]
 	m.waitForTask(alwaysStopped.id, alwaysStopped.first)
 	listed := d.Ctr("tasks", "ls").Stdout
-	isRunning := func(r *restartRow) bool {
-		return slices.ContainsFunc(strings.Split(listed, "\n"), func(line string) bool {
-			f := strings.Fields(line)
-			return len(f) == 3 && f[0] == r.id && f[2] == "RUNNING"
-		})
-	}
+	isRunning := func(r *restartRow) bool { return listsAsRunning(listed, r.id) }
 	assert.Check(q, isRunning(alwaysStopped), "the task of the policy %s is not running after a restart of containerd", alwaysStopped.name)
 	assert.Check(q, !isRunning(unlessStopped), "the task of the policy %s is running after a restart of containerd", unlessStopped.name)
 	q.Fact("policy always, explicitly stopped: running after a restart of containerd", isRunning(alwaysStopped))
@@ -250,6 +245,14 @@ func TestTask_WhoRestartsATaskThatEnded(t *testing.T) {
 
 	q.Answer("containerd's restart monitor restarts a task, if its container has the label containerd.io/restart.status=running and its " +
 		"policy agrees. The container and its snapshot stay the same, and get a new task. While containerd is down, no task is restarted.")
+}
+
+// listsAsRunning reports whether the output of `ctr tasks ls` has a task that runs, with this id.
+func listsAsRunning(listed, id string) bool {
+	return slices.ContainsFunc(strings.Split(listed, "\n"), func(line string) bool {
+		f := strings.Fields(line)
+		return len(f) == 3 && f[0] == id && f[2] == "RUNNING"
+	})
 }
 
 // restartLabels is the prefix of the labels that the restart monitor reads.

@@ -50,24 +50,16 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 	q.Step("pull an image of two layers: the registry is asked for the tag once, and for all else by its digest")
 	asked := p.pull(d)
 	head := "HEAD " + busyboxRepository + "manifests/layered"
-	assert.Assert(q, len(asked) > 0, "the registry was asked for nothing")
-	assert.Check(q, cmp.Equal(asked[0], head))
 	byTransfer := slices.Contains(p.proxy.TakeCalls(), "Transfer/Transfer")
 	q.Fact("pulled by containerd's transfer service", byTransfer)
-	first, fetched := withoutRepeats(q, asked)
-	assert.Assert(q, cmp.Len(fetched, 5), "%q", asked)
-	for i, kind := range []string{"manifests/", "manifests/", "blobs/", "blobs/", "blobs/"} {
-		request := "GET " + busyboxRepository + kind + fetched[i].String()
-		assert.Check(q, cmp.Contains(asked, request), "number %d of what was fetched", i+1)
-	}
-	q.Fact("asked", withoutDigests(first))
+	fetched := recordAsked(q, asked, head)
 
 	q.Step("look at the content store: each answer is a file, whose name is its digest, and no other file and no ingest is there")
 	contentOf := map[digest.Digest]string{}
 	for _, blob := range fetched {
 		contentOf[blob] = string(d.ReadBlob(blob))
 	}
-	blobs := blobFileNames(fetched)
+	blobs := ctrd.BlobFiles(fetched)
 	assert.Check(q, cmp.DeepEqual(file.Names(q, d.BlobDir()), blobs))
 	ingests := file.Names(q, d.IngestDir())
 	assert.Check(q, cmp.Len(ingests, 0), "ingests after the pull")
@@ -77,12 +69,7 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 
 	q.Step("read the labels: they lead from blob to blob, and from the config to the snapshots")
 	img := parseLayered(q, fetched, contentOf)
-	want := img.labels()
-	assertLabels(q, d, want)
-	q.Fact("labels of the index", slices.Sorted(maps.Keys(want[img.index])))
-	q.Fact("labels of the manifest", slices.Sorted(maps.Keys(want[img.manifest])))
-	q.Fact("labels of the config", slices.Sorted(maps.Keys(want[img.config])))
-	q.Fact("labels of a layer", slices.Sorted(maps.Keys(want[img.layers[0]])))
+	recordBlobLabels(q, d, img)
 
 	q.Step("look at the snapshots: each layer has a committed one, and each snapshot has a directory")
 	recordSnapshotLabels(q, d, img.chainIDs, byTransfer)
@@ -167,6 +154,20 @@ func (p *layeredPulls) pull(d *ctrd.Daemon) []string {
 	return requests
 }
 
+// recordAsked asserts that a pull has asked for the tag first, and then for five blobs by digest. It returns their digests.
+func recordAsked(q *lab.Q, asked []string, head string) []digest.Digest {
+	assert.Assert(q, len(asked) > 0, "the registry was asked for nothing")
+	assert.Check(q, cmp.Equal(asked[0], head))
+	first, fetched := withoutRepeats(q, asked)
+	assert.Assert(q, cmp.Len(fetched, 5), "%q", asked)
+	for i, kind := range []string{"manifests/", "manifests/", "blobs/", "blobs/", "blobs/"} {
+		request := "GET " + busyboxRepository + kind + fetched[i].String()
+		assert.Check(q, cmp.Contains(asked, request), "number %d of what was fetched", i+1)
+	}
+	q.Fact("asked", withoutDigests(first))
+	return fetched
+}
+
 // withoutRepeats returns the requests of a pull, without those that were made again, and the digests of what was fetched: index and
 // manifest in order, then config and layers as they come.
 func withoutRepeats(q *lab.Q, asked []string) (first []string, fetched []digest.Digest) {
@@ -188,16 +189,6 @@ func withoutDigests(requests []string) []string {
 		before, _, _ := strings.Cut(request, "sha256:")
 		out = append(out, strings.Replace(before, busyboxRepository, "", 1))
 	}
-	return out
-}
-
-// blobFileNames returns the names of the blobs' files, sorted.
-func blobFileNames(blobs []digest.Digest) []string {
-	var out []string
-	for _, blob := range blobs {
-		out = append(out, blob.Encoded())
-	}
-	slices.Sort(out)
 	return out
 }
 
@@ -241,8 +232,9 @@ func (img layeredImage) labels() map[digest.Digest]map[string]string {
 	return want
 }
 
-// assertLabels asserts that each blob has these labels and no others.
-func assertLabels(q *lab.Q, d *ctrd.Daemon, want map[digest.Digest]map[string]string) {
+// recordBlobLabels asserts that each blob of the image has the labels that it must have, and no others.
+func recordBlobLabels(q *lab.Q, d *ctrd.Daemon, img layeredImage) {
+	want := img.labels()
 	for blob, labels := range want {
 		info, err := d.Client().ContentStore().Info(context.Background(), blob)
 		assert.NilError(q, err)
@@ -252,6 +244,10 @@ func assertLabels(q *lab.Q, d *ctrd.Daemon, want map[digest.Digest]map[string]st
 		}
 		assert.Check(q, cmp.DeepEqual(got, labels), "labels of %s", blob)
 	}
+	q.Fact("labels of the index", slices.Sorted(maps.Keys(want[img.index])))
+	q.Fact("labels of the manifest", slices.Sorted(maps.Keys(want[img.manifest])))
+	q.Fact("labels of the config", slices.Sorted(maps.Keys(want[img.config])))
+	q.Fact("labels of a layer", slices.Sorted(maps.Keys(want[img.layers[0]])))
 }
 
 // recordSnapshotLabels records the labels of the snapshot of each layer.

@@ -91,20 +91,9 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 	q.Fact("runc processes now", len(running))
 
 	q.Step("call runc by hand, with the same --root: it reports what the kernel shows of the task")
-	var state specs.State
-	check.DecodeJSON(q, q.Must("runc", "--root", root, "state", id).Stdout, &state)
-	assert.Check(q, cmp.Equal(state.Status, specs.StateRunning))
-	assert.Check(q, cmp.Equal(proc.PID(state.Pid), pid))
-	assert.Check(q, cmp.Equal(state.Bundle, d.Bundle(id)))
-	var stored struct {
-		Pid   int        `json:"init_process_pid"`
-		Start proc.Ticks `json:"init_process_start"`
-	}
-	check.DecodeJSON(q, file.Read(q, filepath.Join(root, id, "state.json")), &stored)
 	task := proc.Snapshot(q, pid)
-	assert.Check(q, cmp.Equal(proc.PID(stored.Pid), task.PID))
-	assert.Check(q, cmp.Equal(stored.Start, task.Start))
-	q.Fact("runc state: status and pid", []any{state.Status, proc.PID(state.Pid)})
+	byHand := q.Must("runc", "--root", root, "state", id).Stdout
+	recordRuncState(q, byHand, file.Read(q, filepath.Join(root, id, "state.json")), task, d.Bundle(id))
 	q.Fact("runc's --root", root)
 
 	q.Control("start a task of the plain runtime: the script is not called at all")
@@ -131,17 +120,39 @@ func TestTask_WhereIsRuncInAllThis(t *testing.T) {
 
 		q.Step("wait until the shim has ended: containerd starts a cleanup in any case, and this call of runc is not the shim's")
 		proc.WaitFor(q, d.HasShims(1))
-		// The cleanup comes a moment later. The bundle, which names the runtime, may be there then, or may not.
-		secondDelete := "not seen"
-		for _, c := range recorder.Calls(q)[before+1:] {
-			secondDelete = c.String()
-			assert.Check(q, cmp.Equal(c.Command(), "delete"))
-			assert.Check(q, cmp.Contains(c.Args, "--force"))
-			assert.Check(q, c.Parent != shims[0], "the shim deletes twice")
-		}
-		q.Fact("delete by the cleanup", lab.Chance(secondDelete))
+		recordShimCleanup(q, recorder.Calls(q)[before+1:], shims[0])
 	})
 
 	q.Answer("The shim calls runc as a command: create, start, exec, ps, pause, resume, kill and delete. While the task runs, " +
 		"no runc does.")
+}
+
+// recordRuncState asserts that what runc prints as the state, and what it has stored in state.json, is what the kernel shows of the task.
+func recordRuncState(q *lab.Q, printed, stateJSON string, task proc.Process, bundle string) {
+	var state specs.State
+	check.DecodeJSON(q, printed, &state)
+	assert.Check(q, cmp.Equal(state.Status, specs.StateRunning))
+	assert.Check(q, cmp.Equal(proc.PID(state.Pid), task.PID))
+	assert.Check(q, cmp.Equal(state.Bundle, bundle))
+	var stored struct {
+		Pid   int        `json:"init_process_pid"`
+		Start proc.Ticks `json:"init_process_start"`
+	}
+	check.DecodeJSON(q, stateJSON, &stored)
+	assert.Check(q, cmp.Equal(proc.PID(stored.Pid), task.PID))
+	assert.Check(q, cmp.Equal(stored.Start, task.Start))
+	q.Fact("runc state: status and pid", []any{state.Status, proc.PID(state.Pid)})
+}
+
+// recordShimCleanup asserts that the calls of runc after the shim's last one delete, with --force, and that the shim made none of them.
+func recordShimCleanup(q *lab.Q, calls []runc.Call, shim proc.PID) {
+	// The cleanup comes a moment later. The bundle, which names the runtime, may be there then, or may not.
+	secondDelete := "not seen"
+	for _, c := range calls {
+		secondDelete = c.String()
+		assert.Check(q, cmp.Equal(c.Command(), "delete"))
+		assert.Check(q, cmp.Contains(c.Args, "--force"))
+		assert.Check(q, c.Parent != shim, "the shim deletes twice")
+	}
+	q.Fact("delete by the cleanup", lab.Chance(secondDelete))
 }

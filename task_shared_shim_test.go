@@ -73,20 +73,10 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	assert.Assert(q, cmp.Len(shims, 1), "shims of two tasks of a group")
 	shim := proc.Snapshot(q, shims[0])
 	assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), check.Sorted(tasks[0].PID, tasks[1].PID)))
-	named := 0 // bundles that name the group's socket
-	for i, id := range ids[:2] {
-		assert.Check(q, cmp.Equal(tasks[i].Parent, shim.PID), "the parent of %s", id)
-		assert.Check(q, cmp.Equal(d.ShimSocket(id), socket), "the socket that the bundle of %s names", id)
-		if d.ShimSocket(id) == socket {
-			named++
-		}
-		assert.Check(q, !file.Exists(filepath.Join(d.SocketDir, d.SocketName(id))), "%s has a socket of its own", id)
-	}
-	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on the group's socket")
+	recordGroupSocket(q, d, ids[:2], tasks, shim, socket)
 	assert.Check(q, cmp.Equal(proc.Cwd(q, shim.PID), d.Bundle(ids[0])), "the shim's working directory, the bundle of the first task")
 	q.Fact("tasks of a group: shims", len(shims))
 	q.Fact("the group's shim: children", []proc.PID{tasks[0].PID, tasks[1].PID})
-	q.Fact("socket sha256 of address/namespace/group: bundles that name it", named)
 
 	q.Step("compare the tasks: they share the shim, and neither namespaces nor cgroup")
 	for _, ns := range []string{"mnt", "net", "pid"} {
@@ -147,6 +137,21 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 
 	q.Answer("Two tasks share a shim if their config.json has the same annotation io.containerd.runc.v2.group. They have one shim and one " +
 		"socket then, and the shim lives as long as the last of the tasks.")
+}
+
+// recordGroupSocket asserts that the tasks are children of the shim, and that their bundles name the one socket on which it listens.
+func recordGroupSocket(q *lab.Q, d *ctrd.Daemon, ids []string, tasks []proc.Process, shim proc.Process, socket string) {
+	named := 0 // bundles that name the group's socket
+	for i, id := range ids {
+		assert.Check(q, cmp.Equal(tasks[i].Parent, shim.PID), "the parent of %s", id)
+		assert.Check(q, cmp.Equal(d.ShimSocket(id), socket), "the socket that the bundle of %s names", id)
+		if d.ShimSocket(id) == socket {
+			named++
+		}
+		assert.Check(q, !file.Exists(filepath.Join(d.SocketDir, d.SocketName(id))), "%s has a socket of its own", id)
+	}
+	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on the group's socket")
+	q.Fact("socket sha256 of address/namespace/group: bundles that name it", named)
 }
 
 // shimGroup is the annotation by which tasks share a shim. It is also the name of a label, which has no effect.
@@ -275,18 +280,8 @@ func TestTask_WhatIsAPodMadeOf(t *testing.T) {
 	shims := d.Shims()
 	assert.Assert(q, cmp.Len(shims, 1), "shims of the pod")
 	shim := proc.Snapshot(q, shims[0])
-	named := map[string]bool{}
-	for i, id := range ids {
-		assert.Check(q, cmp.Equal(members[i].Parent, shim.PID), "the parent of %s, and the pod's shim", id)
-		named[filepath.Base(d.ShimSocket(id))] = true
-		check.OnlyProcessInCgroup(q, members[i].Identity, p.parent+"/"+id)
-	}
-	assert.Check(q, cmp.DeepEqual(named, map[string]bool{d.SocketName(pod): true}), "sockets that the bundles name")
-	below := cgroupsBelow(q, p.parent)
-	assert.Check(q, cmp.DeepEqual(below, slices.Sorted(slices.Values(ids))), "cgroups below the pod's")
 	q.Fact("pod: shims", len(shims))
-	q.Fact("pod: sockets", len(named))
-	q.Fact("pod: cgroups below its own", len(below))
+	p.recordParts(pod, ids, members, shim)
 
 	q.Step("compare the namespaces: network, IPC and UTS are the sandbox's, mount and pid are each container's own")
 	inPod := slices.DeleteFunc(members[1].SharedNamespaces(pause.Identity), func(ns string) bool { return pause.NS[ns] == host.NS[ns] })
@@ -389,6 +384,22 @@ func (p *podMaker) start(
 		p.unpins = append(p.unpins, d.PinSocket(socket))
 	}
 	return id, task
+}
+
+// recordParts asserts that all tasks of a pod are children of its shim, name its one socket, and have cgroups of their own below the pod's.
+func (p *podMaker) recordParts(pod string, ids []string, members []proc.Process, shim proc.Process) {
+	q, d := p.q, p.d
+	named := map[string]bool{}
+	for i, id := range ids {
+		assert.Check(q, cmp.Equal(members[i].Parent, shim.PID), "the parent of %s, and the pod's shim", id)
+		named[filepath.Base(d.ShimSocket(id))] = true
+		check.OnlyProcessInCgroup(q, members[i].Identity, p.parent+"/"+id)
+	}
+	assert.Check(q, cmp.DeepEqual(named, map[string]bool{d.SocketName(pod): true}), "sockets that the bundles name")
+	below := cgroupsBelow(q, p.parent)
+	assert.Check(q, cmp.DeepEqual(below, slices.Sorted(slices.Values(ids))), "cgroups below the pod's")
+	q.Fact("pod: sockets", len(named))
+	q.Fact("pod: cgroups below its own", len(below))
 }
 
 // spec returns what the CRI plugin writes into config.json: annotations, the cgroup below the pod's, and the namespaces to join.

@@ -61,17 +61,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	ofRunning[0].RecordParents("before")
 
 	q.Step("kill each shim by its pid: containerd does the cleanup")
-	// A shim finds its socket by a link in its bundle, which containerd removes: containerd is stopped until the shims have ended.
-	daemon := d.PID()
-	q.TB.Cleanup(func() { _ = unix.Kill(int(daemon), unix.SIGCONT) })
-	q.LogCommand("kill -STOP %d   # containerd", daemon)
-	assert.NilError(q, unix.Kill(int(daemon), unix.SIGSTOP))
-	proc.WaitFor(q, proc.IsInState(daemon, "T"))
-	for _, victim := range victims {
-		victim.Kill()
-	}
-	q.LogCommand("kill -CONT %d   # containerd", daemon)
-	assert.NilError(q, unix.Kill(int(daemon), unix.SIGCONT))
+	killTogether(q, d.PID(), victims)
 	for _, victim := range victims {
 		victim.WaitUntilReported()
 		victim.WaitForEvent("delete ")
@@ -90,18 +80,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 	}
 	observed := failure.Tabulate(q, d, table, victims)
 	for _, victim := range victims {
-		seen := observed[victim]
-		for _, process := range []string{"init", "shim"} {
-			assert.Check(q, cmp.Equal(seen[process], "dead"), "%s: the %s", victim, process)
-		}
-		for _, thing := range []string{"bundle", "rootfs mount", "cgroup", "runtime's state"} {
-			assert.Check(q, cmp.Equal(seen[thing], "gone"), "%s: the %s", victim, thing)
-		}
-		assert.Check(q, cmp.Equal(seen["container"], "there"), "%s: the container's record", victim)
-		assert.Check(q, cmp.Equal(seen["new client: task"], "no task"), victim)
-		assert.Check(q, cmp.Equal(seen["a new task"], "possible"), "%s: the container can be started again", victim)
-		socket := map[unix.Signal]string{unix.SIGKILL: "there", unix.SIGTERM: "gone"}[victim.Signal]
-		assert.Check(q, cmp.Equal(seen["shim's socket"], socket), "%s: the shim removes its socket if it is asked to end", victim)
+		assertOnlyRecordLeft(q, victim, observed[victim])
 	}
 
 	q.Step("look at the tasks that ran: their processes are killed, an exit with 137 is published, and no event of the exec")
@@ -109,14 +88,7 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 		seen := observed[victim]
 		assert.Check(q, cmp.Equal(seen["exec"], "dead"), "%s: the exec, in the namespace of a pid 1 that was killed", victim)
 		assert.Check(q, cmp.DeepEqual(victim.Events(), []string{"exit init 137", "delete 137"}), victim)
-		for _, wait := range []struct {
-			process string
-			*failure.PendingWait
-		}{{failure.Init, victim.TaskWait}, {failure.Exec, victim.ExecWait}} {
-			assert.Check(q, wait.Err() != nil,
-				"%s: the old client's Wait for %s returned %s, and no error", victim, wait.process, wait.Result())
-			q.Fact(victim.String()+": error of the old Wait for "+wait.process, lab.Chance(fmt.Sprint(wait.Err())))
-		}
+		recordFailedWaits(q, victim)
 	}
 
 	q.Step("look at the tasks that had stopped: their exit is published once more")
@@ -156,4 +128,45 @@ func TestTask_WhatHappensWhenTheShimDies(t *testing.T) {
 
 	q.Answer("containerd kills and removes what is left of the task, and publishes an exit and a delete. The container stays, " +
 		"and a new task of it can be started.")
+}
+
+// killTogether kills the victims' shims while containerd is stopped. A shim finds its socket by a link in its bundle, which containerd
+// removes. So containerd may go on only when all shims have ended.
+func killTogether(q *lab.Q, daemon proc.PID, victims []*failure.Victim) {
+	q.TB.Cleanup(func() { _ = unix.Kill(int(daemon), unix.SIGCONT) })
+	q.LogCommand("kill -STOP %d   # containerd", daemon)
+	assert.NilError(q, unix.Kill(int(daemon), unix.SIGSTOP))
+	proc.WaitFor(q, proc.IsInState(daemon, "T"))
+	for _, victim := range victims {
+		victim.Kill()
+	}
+	q.LogCommand("kill -CONT %d   # containerd", daemon)
+	assert.NilError(q, unix.Kill(int(daemon), unix.SIGCONT))
+}
+
+// assertOnlyRecordLeft asserts that of a task whose shim has died only the container's record remains, and that a new task can be made.
+func assertOnlyRecordLeft(q *lab.Q, victim *failure.Victim, seen failure.Observation) {
+	for _, process := range []string{"init", "shim"} {
+		assert.Check(q, cmp.Equal(seen[process], "dead"), "%s: the %s", victim, process)
+	}
+	for _, thing := range []string{"bundle", "rootfs mount", "cgroup", "runtime's state"} {
+		assert.Check(q, cmp.Equal(seen[thing], "gone"), "%s: the %s", victim, thing)
+	}
+	assert.Check(q, cmp.Equal(seen["container"], "there"), "%s: the container's record", victim)
+	assert.Check(q, cmp.Equal(seen["new client: task"], "no task"), victim)
+	assert.Check(q, cmp.Equal(seen["a new task"], "possible"), "%s: the container can be started again", victim)
+	socket := map[unix.Signal]string{unix.SIGKILL: "there", unix.SIGTERM: "gone"}[victim.Signal]
+	assert.Check(q, cmp.Equal(seen["shim's socket"], socket), "%s: the shim removes its socket if it is asked to end", victim)
+}
+
+// recordFailedWaits asserts that the calls of Wait that a client had made before the shim died ended with an error.
+func recordFailedWaits(q *lab.Q, victim *failure.Victim) {
+	for _, wait := range []struct {
+		process string
+		*failure.PendingWait
+	}{{failure.Init, victim.TaskWait}, {failure.Exec, victim.ExecWait}} {
+		assert.Check(q, wait.Err() != nil,
+			"%s: the old client's Wait for %s returned %s, and no error", victim, wait.process, wait.Result())
+		q.Fact(victim.String()+": error of the old Wait for "+wait.process, lab.Chance(fmt.Sprint(wait.Err())))
+	}
 }

@@ -124,20 +124,25 @@ func TestTask_WhatDoesAnotherSnapshotterChange(t *testing.T) {
 					d.KillAndDeleteTask(id)
 					d.Ctr("containers", "delete", id)
 				}
-				mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(filepath.Dir(d.Root)))
-				assert.NilError(q, err)
-				for _, m := range mounts {
-					q.Errorf("%s (%s) is still mounted after the tasks were deleted", m.Mountpoint, m.FSType)
-				}
+				recordMountsLeft(q, d, s.name)
 				d.CollectGarbage() // which removes the directories of snapshots that were deleted
 				assert.Check(q, !file.Exists(first.writable), "%s stays after its container", first.writable)
-				q.Fact(s.name+": mounts left", len(mounts))
 			})
 		})
 	}
 
 	q.Answer("Another snapshotter changes the mounts and the bytes on disk: overlayfs lays an overlay over directories, native copies the " +
 		"tree for each container, and erofs lays an overlay over image files. What the program sees does not change.")
+}
+
+// recordMountsLeft asserts that nothing of the daemon's is mounted any more.
+func recordMountsLeft(q *lab.Q, d *ctrd.Daemon, snapshotter string) {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(filepath.Dir(d.Root)))
+	assert.NilError(q, err)
+	for _, m := range mounts {
+		q.Errorf("%s (%s) is still mounted after the tasks were deleted", m.Mountpoint, m.FSType)
+	}
+	q.Fact(snapshotter+": mounts left", len(mounts))
 }
 
 // describeTree has a shell print a digest over names, kinds, modes, owners and link targets, and one over what is in the

@@ -60,15 +60,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	assert.Check(q, named, "the bundle names %s, and the sha256 of address/namespace/id gives %s", bootstrap.Address, socket)
 	q.Fact("file of the bundle that has the address", bootstrap.File)
 	q.Fact("socket: its name is the sha256 of address/namespace/id", named)
-	if bootstrap.File == "bootstrap.json" {
-		assert.Check(q, cmp.Equal(bootstrap.Protocol, "ttrpc"))
-		assert.Check(q, bootstrap.Version == 2 || bootstrap.Version == 3, "version of the protocol: %d", bootstrap.Version)
-		q.Fact("protocol", bootstrap.Protocol)
-		q.Fact("version", bootstrap.Version)
-	} else { // the file is the address, and no more
-		q.Fact("protocol", "not in the bundle")
-		q.Fact("version", "not in the bundle")
-	}
+	recordProtocol(q, bootstrap)
 
 	q.Step("look at the socket: the shim listens there, and only root may connect")
 	assert.Check(q, proc.Listens(q, shim, socket), "the shim does not listen on %s", socket)
@@ -80,26 +72,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	recordAccess(q, d, id)
 
 	q.Step("connect and cut the connection, also before the answer is read: the shim has as many descriptors of each kind as before")
-	before := proc.DescriptorKinds(q, shim.PID)
-	const cut = 20
-	q.LogCommand("# TTRPC client, %d times: connect and close; connect, call Connect, and close without reading the answer", cut)
-	for range cut {
-		assert.NilError(q, check.Dial(socket)) // which closes the connection
-		resetConnection(q, socket, d.Namespace, bootstrap.Version, id)
-	}
-	// The kernel completes a connection before the shim has accepted it. The shim accepts in order: once it answers a later connection, it
-	// has accepted all of them.
-	later, err := net.Dial("unix", socket)
-	assert.NilError(q, err)
-	afterCut := newShimClient(q, later, d.Namespace, bootstrap.Version)
-	afterCut.call("Connect", &shimapi.ConnectRequest{ID: id}, &shimapi.ConnectResponse{})
-	assert.NilError(q, afterCut.ttrpc.Close())
-	// One socket more may be the shim's own connection to containerd, which it makes again when a dial took too long.
-	proc.WaitFor(q, proc.HasNoMoreDescriptors(shim.PID, before, 1))
-	// Go makes threads as it needs them, and keeps them. How many it needs depends on the machine, and not on the number of connections.
-	started := proc.Snapshot(q, shim.PID).Threads - shim.Threads
-	assert.Check(q, started < cut, "the shim has %d threads more after %d connections that were cut", started, 2*cut)
-	q.Fact(fmt.Sprintf("threads of the shim after %d connections that were cut: fewer than %d more", 2*cut, cut), started < cut)
+	recordCutConnections(q, d, id, socket, shim, bootstrap.Version)
 
 	q.Step("look at the files of the bundle and at containerd's root: only root may write the ones, such as the address, and enter the other")
 	recordClosedToOthers(q, d, id)
@@ -143,11 +116,7 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 	q.Fact("exit status of the exec", waited.ExitStatus)
 
 	q.Step("ask for SO_PEERCRED: it names the process that called listen, which is the helper that started the shim and has ended")
-	assert.Check(q, cmp.DeepEqual([]uint32{creds.Uid, creds.Gid}, []uint32{0, 0}))
-	assert.Check(q, proc.PID(creds.Pid) != shim.PID, "the shim itself called listen")
-	helper, err := proc.Read(proc.PID(creds.Pid))
-	assert.Check(q, err != nil || helper.Start > shim.Start, "process %d, which called listen, lives: %v", creds.Pid, helper.Args)
-	q.Fact("process that called listen", proc.PID(creds.Pid))
+	recordListenCaller(q, creds, shim)
 
 	q.Control("call the other version of the protocol: the shim answers that it has no such service")
 	other := shimService(5 - bootstrap.Version)
@@ -162,16 +131,67 @@ func TestTask_HowIsTheShimReached(t *testing.T) {
 		d.KillAndDeleteTask(id)
 		proc.WaitFor(q, proc.Dead(shim.Identity))
 		assert.Check(q, check.Dial(socket) != nil, "after tasks delete, the socket %s accepts a connection", socket)
-		// The shim removes it. A shim that is slow does not find it: containerd has removed the bundle, which has the way to it.
-		for tries := 1; file.Exists(socket) && tries < 5; tries++ {
-			d.StartTaskAndWait(id)
-			d.KillAndDeleteTask(id)
-		}
-		assert.Check(q, !file.Exists(socket), "after tasks delete, each of five times: %s is still there", socket)
+		assertSocketRemoved(q, d, id, socket)
 	})
 
 	q.Answer("The shim listens on a unix socket that is named sha256(address/namespace/id), and speaks TTRPC. containerd and " +
 		"any other process of root can call it there.")
+}
+
+// recordProtocol asserts that bootstrap.json names a protocol and its version that the lab knows.
+func recordProtocol(q *lab.Q, bootstrap ctrd.Bootstrap) {
+	if bootstrap.File == "bootstrap.json" {
+		assert.Check(q, cmp.Equal(bootstrap.Protocol, "ttrpc"))
+		assert.Check(q, bootstrap.Version == 2 || bootstrap.Version == 3, "version of the protocol: %d", bootstrap.Version)
+		q.Fact("protocol", bootstrap.Protocol)
+		q.Fact("version", bootstrap.Version)
+	} else { // the file is the address, and no more
+		q.Fact("protocol", "not in the bundle")
+		q.Fact("version", "not in the bundle")
+	}
+}
+
+// recordCutConnections asserts that connections that were cut cost the shim neither descriptors nor threads.
+func recordCutConnections(q *lab.Q, d *ctrd.Daemon, id, socket string, shim proc.Process, version int) {
+	before := proc.DescriptorKinds(q, shim.PID)
+	const cut = 20
+	q.LogCommand("# TTRPC client, %d times: connect and close; connect, call Connect, and close without reading the answer", cut)
+	for range cut {
+		assert.NilError(q, check.Dial(socket)) // which closes the connection
+		resetConnection(q, socket, d.Namespace, version, id)
+	}
+	// The kernel completes a connection before the shim has accepted it. The shim accepts in order: once it answers a later connection, it
+	// has accepted all of them.
+	later, err := net.Dial("unix", socket)
+	assert.NilError(q, err)
+	afterCut := newShimClient(q, later, d.Namespace, version)
+	afterCut.call("Connect", &shimapi.ConnectRequest{ID: id}, &shimapi.ConnectResponse{})
+	assert.NilError(q, afterCut.ttrpc.Close())
+	// One socket more may be the shim's own connection to containerd, which it makes again when a dial took too long.
+	proc.WaitFor(q, proc.HasNoMoreDescriptors(shim.PID, before, 1))
+	// Go makes threads as it needs them, and keeps them. How many it needs depends on the machine, and not on the number of connections.
+	started := proc.Snapshot(q, shim.PID).Threads - shim.Threads
+	assert.Check(q, started < cut, "the shim has %d threads more after %d connections that were cut", started, 2*cut)
+	q.Fact(fmt.Sprintf("threads of the shim after %d connections that were cut: fewer than %d more", 2*cut, cut), started < cut)
+}
+
+// recordListenCaller asserts that root has called listen, in a process other than the shim, which has ended.
+func recordListenCaller(q *lab.Q, creds *unix.Ucred, shim proc.Process) {
+	assert.Check(q, cmp.DeepEqual([]uint32{creds.Uid, creds.Gid}, []uint32{0, 0}))
+	assert.Check(q, proc.PID(creds.Pid) != shim.PID, "the shim itself called listen")
+	helper, err := proc.Read(proc.PID(creds.Pid))
+	assert.Check(q, err != nil || helper.Start > shim.Start, "process %d, which called listen, lives: %v", creds.Pid, helper.Args)
+	q.Fact("process that called listen", proc.PID(creds.Pid))
+}
+
+// assertSocketRemoved asserts that the shim has removed its socket, if not at once, then when the task is started and deleted again.
+func assertSocketRemoved(q *lab.Q, d *ctrd.Daemon, id, socket string) {
+	// The shim removes it. A shim that is slow does not find it: containerd has removed the bundle, which has the way to it.
+	for tries := 1; file.Exists(socket) && tries < 5; tries++ {
+		d.StartTaskAndWait(id)
+		d.KillAndDeleteTask(id)
+	}
+	assert.Check(q, !file.Exists(socket), "after tasks delete, each of five times: %s is still there", socket)
 }
 
 // shimSocketPath returns the path of the socket that a shim of a container makes.

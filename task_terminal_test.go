@@ -39,11 +39,9 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	defer q.Recover()
 	d := ctrd.Shared(q)
 	ref, id := d.PullImage(), q.ID(ctrd.ContainerID)
-	// The program writes the size when it gets SIGWINCH, and executes what is typed.
-	const script = `trap 'stty size' WINCH; trap 'exit 8' HUP; echo ready; while :; do read -r line && eval "$line"; done`
 
 	q.Step("start a task with --tty on a terminal of 31 rows and 91 columns: the program has its own terminal of this size")
-	d.CreateContainerWith([]string{"--tty"}, ref, id, "sh", "-c", script)
+	d.CreateContainerWith([]string{"--tty"}, ref, id, "sh", "-c", obeysTerminal)
 	terminal, slave := runc.NewTerminal(q)
 	terminal.SetSize(31, 91)
 	ctr := q.StartOnTerminal(slave, "ctr", "-n", d.Namespace, "tasks", "start", "--fifo-dir", d.FifoDir, id)
@@ -61,15 +59,8 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	recordMasters(q, "shim", shim.PID, devpts, "0")
 	recordMasters(q, "ctr", ctr.PID(), devpts)
 	recordMasters(q, "containerd", d.PID(), devpts)
-	fifos, err := filepath.Glob(filepath.Join(d.FifoDir, "*", id+"-std*"))
-	assert.NilError(q, err)
-	streams := []string{}
-	for _, fifo := range fifos {
-		proc.WaitFor(q, proc.HasAccessModes(shim.PID, fifo, "read", "write")) // the shim opens its ends in the background
-		streams = append(streams, strings.TrimPrefix(filepath.Base(fifo), id+"-"))
-	}
-	assert.Assert(q, cmp.DeepEqual(streams, []string{"stdin", "stdout"}), "FIFOs between ctr and the shim")
-	q.Fact("FIFOs between ctr and the shim", streams)
+	fifos := taskFIFOs(q, d, id)
+	recordTerminalFIFOs(q, id, shim, fifos)
 
 	q.Step("type and read at ctr's terminal: stderr arrives there as well, through the FIFO of stdout")
 	terminal.Type("echo $((6*7)) >&2\r")
@@ -96,12 +87,7 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	q.LogCommand("# Go client: task.Resize(ctx, 93, 33)")
 	assert.NilError(q, d.Task(id).Resize(context.Background(), 93, 33))
 	assert.Check(q, cmp.Equal(proc.TerminalSize(init.PID), "33 93"), "size after Resize")
-	unread := pipe.OpenReader(q, fifos[1])
-	proc.WaitFor(q, pipe.HasText(unread, "33 93\r\n"))
-	waiting, err := pipe.Peek(unread)
-	assert.NilError(q, err)
-	q.Fact("written while no client is there: in the FIFO", strings.TrimSpace(string(waiting)))
-	assert.NilError(q, unread.Close())
+	recordUnread(q, fifos[1])
 
 	q.Step("attach another ctr, on a terminal of 41 rows and 101 columns: it prints what has waited, and its terminal gives the size")
 	terminal, slave = runc.NewTerminal(q)
@@ -135,8 +121,7 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 	assert.Check(q, cmp.Equal(proc.TTYNumber(q, plainInit.PID), "0:0"), "controlling terminal without --tty")
 	devpts = check.StatInRoot(q, plainInit.PID, "/dev/pts").Dev
 	assert.Check(q, cmp.Len(proc.Masters(q, plainInit.Parent, devpts), 0), "masters of the shim without --tty")
-	fifos, err = filepath.Glob(filepath.Join(d.FifoDir, "*", plain+"-std*"))
-	assert.NilError(q, err)
+	fifos = taskFIFOs(q, d, plain)
 	assert.Check(q, cmp.Len(fifos, 3), "FIFOs without --tty")
 	q.Fact("without --tty: device number of the controlling terminal", proc.TTYNumber(q, plainInit.PID))
 	q.Fact("without --tty: FIFOs", len(fifos))
@@ -144,6 +129,37 @@ func TestTask_WhoHoldsTheTasksTerminal(t *testing.T) {
 
 	q.Answer("The shim holds the master of the task's terminal, and the program the slave. A client has only FIFOs to the shim, so it may " +
 		"end, and another one may attach. A new size reaches the program by a call to containerd.")
+}
+
+// recordUnread asserts that the new size waits in the FIFO of stdout, and leaves it there.
+func recordUnread(q *lab.Q, fifo string) {
+	unread := pipe.OpenReader(q, fifo)
+	proc.WaitFor(q, pipe.HasText(unread, "33 93\r\n"))
+	waiting, err := pipe.Peek(unread)
+	assert.NilError(q, err)
+	q.Fact("written while no client is there: in the FIFO", strings.TrimSpace(string(waiting)))
+	assert.NilError(q, unread.Close())
+}
+
+// obeysTerminal is a shell script that prints the size when it gets SIGWINCH, and executes what is typed.
+const obeysTerminal = `trap 'stty size' WINCH; trap 'exit 8' HUP; echo ready; while :; do read -r line && eval "$line"; done`
+
+// taskFIFOs returns the FIFOs between a task's client and its shim.
+func taskFIFOs(q *lab.Q, d *ctrd.Daemon, id string) []string {
+	fifos, err := filepath.Glob(filepath.Join(d.FifoDir, "*", id+"-std*"))
+	assert.NilError(q, err)
+	return fifos
+}
+
+// recordTerminalFIFOs asserts that the FIFOs are those of stdin and stdout, and that the shim holds both ends of each.
+func recordTerminalFIFOs(q *lab.Q, id string, shim proc.Process, fifos []string) {
+	streams := []string{}
+	for _, fifo := range fifos {
+		proc.WaitFor(q, proc.HasAccessModes(shim.PID, fifo, "read", "write")) // the shim opens its ends in the background
+		streams = append(streams, strings.TrimPrefix(filepath.Base(fifo), id+"-"))
+	}
+	assert.Assert(q, cmp.DeepEqual(streams, []string{"stdin", "stdout"}), "FIFOs between ctr and the shim")
+	q.Fact("FIFOs between ctr and the shim", streams)
 }
 
 // recordMasters asserts of which terminals in the task's devpts a process has the master, by their numbers.

@@ -80,20 +80,13 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q.Fact("process that adopts orphans", adopter)
 
 	q.Step("its working directory is the task's bundle, and its socket is named in it")
-	cwd := proc.Cwd(q, shim.PID)
-	assert.Check(q, cmp.Equal(cwd, bundle))
-	q.Fact("bundle", cwd)
-	q.Fact("bundle: files", file.Names(q, bundle))
-	pidFile, err := os.ReadFile(filepath.Join(bundle, "init.pid"))
-	assert.NilError(q, err)
-	assert.Check(q, cmp.Equal(string(pidFile), strconv.Itoa(int(init.PID))))
+	recordTaskBundle(q, bundle, shim, init)
 	socket := d.ShimSocket(id)
 	recordListener(q, d, id, shim, socket)
 	proc.WaitFor(q, proc.HasNoChildren(d.PID())) // it has waited for the helper that started the shim
 
 	q.Step("ctr agrees with the kernel")
-	row := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
-	assert.Check(q, cmp.DeepEqual(row, []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
+	row := listedAsRunning(q, d, id, init)
 	q.Fact("ctr tasks ls", row[len(row)-1])
 	ps := strings.Fields(d.Ctr("tasks", "ps", id).Stdout) // a line of headings, then a pid and what is known about it
 	assert.Check(q, cmp.DeepEqual(ps, []string{"PID", "INFO", strconv.Itoa(int(init.PID)), "-"}), "ctr tasks ps")
@@ -104,19 +97,13 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	assert.Check(q, proc.Snapshot(q, shim.PID).Same(shim.Identity), "another process is now %d", shim.PID)
 	failed := d.TryCtr("--connect-timeout", "1s", "tasks", "ls")
 	assert.Check(q, failed.Code != 0, "ctr reached a daemon that is dead:\n%s", failed)
-	dialed := check.Dial(d.Address)
-	assert.Check(q, cmp.ErrorIs(dialed, unix.ECONNREFUSED), "a stale socket, at which no process listens")
-	q.Fact("while containerd is dead: the shims", d.Shims())
-	q.Fact("while containerd is dead: the program is alive", init.Alive())
-	q.Fact("while containerd is dead: exit code of ctr tasks ls", failed.Code)
-	q.Fact("while containerd is dead: connecting to its socket", fmt.Sprint(dialed))
+	recordDeadDaemon(q, d, init, failed)
 
 	q.Step("containerd is back: it finds the same shim, and the same task")
 	d.Start()
 	assert.Check(q, cmp.DeepEqual(d.Shims(), shims))
 	assert.Check(q, cmp.DeepEqual(proc.Snapshot(q, init.PID).Identity, init.Identity))
-	row = check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
-	assert.Check(q, cmp.DeepEqual(row, []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
+	row = listedAsRunning(q, d, id, init)
 	exec := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "again", id, "echo", "still here")
 	assert.Check(q, cmp.Equal(strings.TrimSpace(exec.Stdout), "still here"))
 	q.Fact("after the restart: the shims", d.Shims())
@@ -124,15 +111,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q.Fact("after the restart: output of an exec", strings.TrimSpace(exec.Stdout))
 
 	q.Step("a second task gets a shim of its own")
-	second := q.ID(ctrd.ContainerID + "-2")
-	d.CreateContainer(ref, second, "sleep", "3600")
-	d.StartTask(second)
-	assert.Check(q, cmp.Len(d.Shims(), 2))
-	q.Fact("shims with two tasks", len(d.Shims()))
-	d.KillAndDeleteTask(second)
-	d.Ctr("containers", "delete", second)
-	proc.WaitFor(q, d.HasShims(1))
-	assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "the shims, after the second task was deleted")
+	recordSecondTask(q, d, ref, shims)
 
 	q.TearDown("the chapter's tasks kill sends TERM, for which sleep has no handler: the kernel drops it, and the task runs on", func() {
 		assert.Check(q, !proc.Bits(q, init.PID, "SigCgt").Signal(unix.SIGTERM), "sleep has a handler for TERM")
@@ -147,12 +126,7 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 		assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "a task that has ended keeps its shim, which keeps the exit status")
 		d.DeleteTask(id)
 		proc.WaitFor(q, proc.Dead(shim.Identity))
-		assert.Check(q, cmp.Len(d.Shims(), 0))
-		assert.Check(q, !file.Exists(bundle), "the bundle is still there: %s", bundle)
-		assert.Check(q, !proc.HasListener(q, socket), "a process listens on the socket %s", socket)
-		assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
-		q.Fact("shims after tasks delete", len(d.Shims()))
-		proc.WaitFor(q, proc.HasNoChildren(d.PID())) // its cleanup runs the shim's program once more
+		recordShimGone(q, d, id, bundle, socket)
 	})
 
 	q.TearDown("cleanup, and its verification", func() { cleanUpAndVerify(q, d, id, ref) })
@@ -160,6 +134,58 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 	q.Answer("The shim appears with the task, and not before: containerd starts one shim for each task (the tasks of a pod share one). The " +
 		"shim's parent is pid 1 or the nearest subreaper, so the shim and the task live on when containerd dies. To end the task, send KILL: " +
 		"pid 1 does not get a TERM for which it has no handler.")
+}
+
+// recordTaskBundle asserts that the shim's working directory is the bundle, which has the pid of the task's process in a file.
+func recordTaskBundle(q *lab.Q, bundle string, shim, init proc.Process) {
+	cwd := proc.Cwd(q, shim.PID)
+	assert.Check(q, cmp.Equal(cwd, bundle))
+	q.Fact("bundle", cwd)
+	q.Fact("bundle: files", file.Names(q, bundle))
+	pidFile, err := os.ReadFile(filepath.Join(bundle, "init.pid"))
+	assert.NilError(q, err)
+	assert.Check(q, cmp.Equal(string(pidFile), strconv.Itoa(int(init.PID))))
+}
+
+// listedAsRunning asserts that the line of the task in `ctr tasks ls` has its id, the pid of this process and RUNNING. It returns the line.
+func listedAsRunning(q *lab.Q, d *ctrd.Daemon, id string, init proc.Process) []string {
+	q.Helper()
+	row := check.TableRow(q, d.Ctr("tasks", "ls").Stdout, id)
+	assert.Check(q, cmp.DeepEqual(row, []string{id, strconv.Itoa(int(init.PID)), "RUNNING"}))
+	return row
+}
+
+// recordDeadDaemon asserts that no process listens on containerd's socket, and records what there is without containerd.
+func recordDeadDaemon(q *lab.Q, d *ctrd.Daemon, init proc.Process, failed lab.Result) {
+	dialed := check.Dial(d.Address)
+	assert.Check(q, cmp.ErrorIs(dialed, unix.ECONNREFUSED), "a stale socket, at which no process listens")
+	q.Fact("while containerd is dead: the shims", d.Shims())
+	q.Fact("while containerd is dead: the program is alive", init.Alive())
+	q.Fact("while containerd is dead: exit code of ctr tasks ls", failed.Code)
+	q.Fact("while containerd is dead: connecting to its socket", fmt.Sprint(dialed))
+}
+
+// recordSecondTask asserts that a second task has a second shim, which ends when the task is deleted.
+func recordSecondTask(q *lab.Q, d *ctrd.Daemon, ref string, shims []proc.PID) {
+	second := q.ID(ctrd.ContainerID + "-2")
+	d.CreateContainer(ref, second, "sleep", "3600")
+	d.StartTask(second)
+	assert.Check(q, cmp.Len(d.Shims(), 2))
+	q.Fact("shims with two tasks", len(d.Shims()))
+	d.KillAndDeleteTask(second)
+	d.Ctr("containers", "delete", second)
+	proc.WaitFor(q, d.HasShims(1))
+	assert.Check(q, cmp.DeepEqual(d.Shims(), shims), "the shims, after the second task was deleted")
+}
+
+// recordShimGone asserts that of a deleted task neither shim nor bundle nor socket is left, and that its container is still there.
+func recordShimGone(q *lab.Q, d *ctrd.Daemon, id, bundle, socket string) {
+	assert.Check(q, cmp.Len(d.Shims(), 0))
+	assert.Check(q, !file.Exists(bundle), "the bundle is still there: %s", bundle)
+	assert.Check(q, !proc.HasListener(q, socket), "a process listens on the socket %s", socket)
+	assert.Check(q, cmp.Contains(d.Ctr("containers", "ls", "-q").Stdout, id))
+	q.Fact("shims after tasks delete", len(d.Shims()))
+	proc.WaitFor(q, proc.HasNoChildren(d.PID())) // its cleanup runs the shim's program once more
 }
 
 // recordListener asserts that the shim listens on its socket, which is named after the daemon, the namespace and the container.

@@ -5,6 +5,7 @@ package ctrd
 import (
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -52,6 +53,16 @@ func BlobDigests(files []string) []string {
 	for _, f := range files {
 		out = append(out, digest.NewDigestFromEncoded(digest.SHA256, f).String())
 	}
+	return out
+}
+
+// BlobFiles returns the names of the blobs' files, sorted.
+func BlobFiles(blobs []digest.Digest) []string {
+	var out []string
+	for _, blob := range blobs {
+		out = append(out, blob.Encoded())
+	}
+	slices.Sort(out)
 	return out
 }
 
