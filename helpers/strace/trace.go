@@ -108,15 +108,31 @@ func (tr *Trace) Has(pattern string) bool {
 	return slices.ContainsFunc(tr.Calls, func(c Call) bool { return re.MatchString(c.Text) })
 }
 
-// AnyProcess stands for any process in [Trace.Next].
+// AnyProcess stands for any process in [Trace.Next] and [Trace.First].
 const AnyProcess proc.PID = 0
+
+// First returns the first call of the process pid in the whole trace whose text matches the pattern. It is for a call that may come
+// before or after the one that [Trace.Next] returned. If there is none, the test fails; what names the call in the failure.
+func (tr *Trace) First(what string, pid proc.PID, pattern string) Call {
+	tr.tb.Helper()
+	i := slices.IndexFunc(tr.Calls, matcher(pid, pattern))
+	if i < 0 {
+		tr.tb.Fatalf("the trace does not have %s\nlast calls of process %d:\n%s", what, pid, tr.lastCalls(pid))
+	}
+	return tr.Calls[i]
+}
+
+// matcher returns whether a call is one of the process, and its text matches.
+func matcher(pid proc.PID, pattern string) func(Call) bool {
+	re := regexp.MustCompile(pattern)
+	return func(c Call) bool { return (pid == AnyProcess || c.PID == pid) && re.MatchString(c.Text) }
+}
 
 // Next returns the first call of the process pid whose text matches the pattern, after the call that Next returned
 // before. If there is none, the test fails; what names the call in the failure.
 func (tr *Trace) Next(what string, pid proc.PID, pattern string) Call {
 	tr.tb.Helper()
-	re := regexp.MustCompile(pattern)
-	matches := func(c Call) bool { return (pid == AnyProcess || c.PID == pid) && re.MatchString(c.Text) }
+	matches := matcher(pid, pattern)
 	for i := tr.next; i < len(tr.Calls); i++ {
 		if c := tr.Calls[i]; matches(c) {
 			tr.next = i + 1

@@ -37,6 +37,8 @@ func TestTrace(t *testing.T) {
 	assert.Equal(t, clone.Result(), 12)
 	child := tr.Next("the child's execve", proc.PID(clone.Result()), `^execve`)
 	assert.Equal(t, tr.Parent(child.PID), parent.PID)
+	earlier := tr.First("a call of another process, before the one that was found last", parent.PID, `^unshare`)
+	assert.Check(t, earlier.Time < child.Time)
 	assert.DeepEqual(t, tr.Found(), []string{"execve", "clone", "execve"})
 	assert.DeepEqual(t, tr.NewNamespaces(), []string{"mnt", "pid"})
 	assert.Check(t, tr.Has(`EPERM`) && !tr.Has(`pivot_root`))
