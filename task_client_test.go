@@ -836,6 +836,7 @@ func dumpAndMigrate(q *lab.Q, d *ctrd.Daemon) {
 			}
 			return poll.Success()
 		})
+		proc.WaitFor(q, ctrd.Serves(dir+"/sock"))
 		daemon.Signal(unix.SIGTERM)
 		assert.Check(q, cmp.Equal(daemon.ExitCode(), 0), "exit code of the daemon: %s", check.LastLine(daemon.Stderr()))
 		assert.Check(q, !proc.HasListener(q, dir+"/sock"), "after the daemon's end a process listens at %s/sock", dir)
