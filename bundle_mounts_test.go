@@ -60,45 +60,33 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.Covers("mounts[].destination")
 	q.Fact("mounts[].destination", found)
 	assertTmpfsAsConfigured(q, check.TopMount(q, mounts, "/cdb"), outer)
-	assert.Check(q, cmp.Equal(sh.Run("cat /cdb/in/mark").Out, "the shelf"), "the file in the source of the bind mount")
-	// The kernel ignores the type of a bind mount, which is usually written "none" or "bind": the mount has the type of its source.
-	assert.Check(q, cmp.Equal(check.TopMount(q, mounts, "/cdb/in").FSType, check.TopMount(q, mounts, "/cdb/relative").FSType),
-		"file system types of two bind mounts of one directory, to which config.json gives the types %q and %q", inner.Type, relative.Type)
-	q.Fact("mounts[].source of /cdb/in", sh.Run("cat /cdb/in/mark").Out)
-	inRelative := sh.Run("cat /cdb/relative/mark").Out
-	assert.Check(q, cmp.Equal(inRelative, "the shelf"), "the file in the source ../shelf of a bind mount, relative to the bundle")
-	q.Fact("mounts[].source of /cdb/relative", inRelative)
+	assertBindMountsOfShelf(q, sh, mounts, inner, relative)
 
 	q.Step("each mount has the type, the flags and the mode that config.json gives it, and no other flag")
 	assertMountsAsConfigured(q, p, mounts, c.Bundle.Spec.Mounts)
 
 	q.Step("the container has the default file systems of the specification")
-	// https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-filesystems
-	for path, want := range map[string]string{"/proc": "proc", "/sys": "sysfs", "/dev/pts": "devpts", "/dev/shm": "tmpfs"} {
-		assert.Check(q, cmp.Equal(check.TopMount(q, mounts, path).FSType, want), "file system at %s", path)
-	}
+	assertDefaultFileSystems(q, mounts)
 
 	q.Step("in /dev, runc makes the links to the program's descriptors")
-	wantLinks := []string{"/dev/fd → /proc/self/fd", "/dev/stdin → /proc/self/fd/0", "/dev/stdout → /proc/self/fd/1",
-		"/dev/stderr → /proc/self/fd/2"}
-	assert.Check(q, cmp.DeepEqual(devLinks(p), wantLinks), "links in a /dev that is a tmpfs")
+	assert.Check(q, cmp.DeepEqual(devLinks(p), linksOfSpecification), "links in a /dev that is a tmpfs")
 	q.Fact("links in /dev", devLinks(p))
 	inBoundDev := startWithBoundDev(q, b)
 	q.Fact("links in a /dev that is a bind mount of a directory of the host", devLinks(inBoundDev))
 	q.Clause("Dev symbolic links: While creating the container (step 2 in the lifecycle), runtimes MUST create the following symlinks "+
-		"if the source file exists after processing mounts:", lab.DeviatesUnless(slices.Equal(devLinks(inBoundDev), wantLinks),
+		"if the source file exists after processing mounts:", lab.DeviatesUnless(slices.Equal(devLinks(inBoundDev), linksOfSpecification),
 		"runc makes no links in a /dev that is a bind mount"))
 
 	q.Step("in /dev, runc makes the devices that the specification demands of every container")
 	assertDefaultDevices(q, p)
 
 	q.Step("root.path is what they are mounted in")
-	assert.Check(q, file.Same(fmt.Sprintf("/proc/%d/root/", p.PID), b.Rootfs()),
-		"the container's / is not the directory that root.path names")
+	isRoot := file.Same(fmt.Sprintf("/proc/%d/root/", p.PID), b.Rootfs())
+	assert.Check(q, isRoot, "the container's / is not the directory that root.path names")
 	assert.Check(q, cmp.Equal(mounts[0].Mountpoint, "/"), "the first mount")
 	assert.Check(q, cmp.Equal(sh.Run("cat /mark").Out, "the bundle's rootfs"))
 	q.Covers("root.path")
-	q.Fact("root.path is the container's /", file.Same(fmt.Sprintf("/proc/%d/root/", p.PID), b.Rootfs()))
+	q.Fact("root.path is the container's /", isRoot)
 
 	q.Step("nothing else is mounted: pivot_root has left no mount of the host")
 	assert.Check(q, cmp.Len(check.MountsOutside(mounts, configured), 0), "mounts that config.json does not ask for")
@@ -107,9 +95,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 	q.Fact("mounts that config.json does not name", check.MountsOutside(mounts, configured))
 
 	q.Control("in the reverse order, the outer mount hides the inner one, which is still in the table")
-	q.WriteLine(b.Rootfs("mark"), "read again")
-	q.MountTmpfs(b.Rootfs("cdb-below"))
-	q.WriteLine(b.Rootfs("cdb-below", "mark"), "the host's mount")
+	changeRootfsOnHost(q, b) // for the next control
 	_, sh, p = runc.StartWithShell(q, b, "reversed", withMounts(inner, outer))
 	mounts = check.Mounts(q, p)
 	assert.Check(q, strings.HasSuffix(check.TopMount(q, mounts, "/cdb/in").Root, "/shelf"), "the mount at /cdb/in is not that of the shelf")
@@ -126,11 +112,7 @@ func TestBundle_WhichMountsDoesTheContainerSee(t *testing.T) {
 
 	q.Control("another root.path, another root")
 	other := writeOtherRootfs(q)
-	elsewhere := runc.Variant(q, b, "elsewhere", func(s *specs.Spec) {
-		s.Root.Path = "../other" // relative to the bundle
-		s.Process.Args = []string{"sleep", "3601"}
-	})
-	p = elsewhere.StartAfter("exec 7< bundle/config.json")
+	p = runc.Variant(q, b, "elsewhere", inOther, bundle.Args("sleep", "3601")).StartAfter("exec 7< bundle/config.json")
 	mark := file.Read(q, fmt.Sprintf("/proc/%d/root/mark", p.PID))
 	assert.Check(q, cmp.Equal(mark, "another rootfs"))
 	q.Fact("root.path ../other", mark)
@@ -199,6 +181,20 @@ func assertTmpfsAsConfigured(q *lab.Q, tmpfs *mountinfo.Info, configured specs.M
 	}
 }
 
+// assertBindMountsOfShelf asserts that both bind mounts show the directory shelf, by its path or by its path relative to the bundle.
+func assertBindMountsOfShelf(q *lab.Q, sh *runc.Shell, mounts []*mountinfo.Info, absolute, relative specs.Mount) {
+	q.Helper()
+	for _, m := range []specs.Mount{absolute, relative} {
+		mark := sh.Run("cat " + m.Destination + "/mark").Out
+		assert.Check(q, cmp.Equal(mark, "the shelf"), "the file in the source %s of a bind mount", m.Source)
+		q.Fact("mounts[].source of "+m.Destination, mark)
+	}
+	// The kernel ignores the type of a bind mount, which is usually written "none" or "bind": the mount has the type of its source.
+	fsType := func(m specs.Mount) string { return check.TopMount(q, mounts, m.Destination).FSType }
+	assert.Check(q, cmp.Equal(fsType(absolute), fsType(relative)), "file system types of two bind mounts of one directory, to which "+
+		"config.json gives the types %q and %q", absolute.Type, relative.Type)
+}
+
 // assertMountsAsConfigured asserts that each mount has the type and the flags that config.json gives it.
 func assertMountsAsConfigured(q *lab.Q, p proc.Process, mounts []*mountinfo.Info, configured []specs.Mount) {
 	q.Helper()
@@ -212,6 +208,19 @@ func assertMountsAsConfigured(q *lab.Q, p proc.Process, mounts []*mountinfo.Info
 		}
 	}
 }
+
+// assertDefaultFileSystems asserts that the container has the file systems of
+// https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-filesystems.
+func assertDefaultFileSystems(q *lab.Q, mounts []*mountinfo.Info) {
+	q.Helper()
+	for path, want := range map[string]string{"/proc": "proc", "/sys": "sysfs", "/dev/pts": "devpts", "/dev/shm": "tmpfs"} {
+		assert.Check(q, cmp.Equal(check.TopMount(q, mounts, path).FSType, want), "file system at %s", path)
+	}
+}
+
+// linksOfSpecification are the links that the specification demands in /dev, as devLinks returns them.
+var linksOfSpecification = []string{"/dev/fd → /proc/self/fd", "/dev/stdin → /proc/self/fd/0", "/dev/stdout → /proc/self/fd/1",
+	"/dev/stderr → /proc/self/fd/2"}
 
 // devLinks returns the links in the container's /dev to the program's descriptors.
 func devLinks(p proc.Process) (links []string) {
@@ -250,11 +259,19 @@ func startWithBoundDev(q *lab.Q, b *bundle.Bundle) proc.Process {
 	hostsDev := q.MountTmpfs(q.Mkdir("dev"))
 	assert.NilError(q, unix.Mknod(filepath.Join(hostsDev, "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3)))) // to mask paths
 	q.LogCommand("mknod -m 666 dev/null c 1 3")
-	return runc.Variant(q, b, "bound-dev", func(s *specs.Spec) {
-		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/dev") })
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dev", Type: "none", Source: hostsDev, Options: []string{"bind"}})
-	}).CreateAndStart()
+	return runc.Variant(q, b, "bound-dev", atDev(hostsDev)).CreateAndStart()
 }
+
+// changeRootfsOnHost writes another text into the file mark of the rootfs, and mounts a tmpfs below the rootfs.
+func changeRootfsOnHost(q *lab.Q, b *bundle.Bundle) {
+	q.Helper()
+	q.WriteLine(b.Rootfs("mark"), "read again")
+	q.MountTmpfs(b.Rootfs("cdb-below"))
+	q.WriteLine(b.Rootfs("cdb-below", "mark"), "the host's mount")
+}
+
+// inOther sets root.path to the directory of [writeOtherRootfs], relative to the bundle.
+func inOther(s *specs.Spec) { s.Root.Path = "../other" }
 
 // writeOtherRootfs writes a copy of the rootfs with another mark, and returns its directory.
 func writeOtherRootfs(q *lab.Q) string {
@@ -283,11 +300,9 @@ func copyUp(q *lab.Q, b *bundle.Bundle, other, callerChanges string) (want, got 
 	q.Must("sh", "-c", "cd other && mkdir -p copied/open/deep && echo told > copied/open/deep/file && ln -s deep copied/open/link && "+
 		"chmod 1777 copied/open/deep && chmod 604 copied/open/deep/file && chmod 755 copied copied/open")
 	want = file.Tree(q, copied)
-	copying := runc.Variant(q, b, "copying", func(s *specs.Spec) {
-		s.Root.Path = "../other"
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/copied", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}})
-	})
-	p := copying.StartAfter(callerChanges)
+	p := runc.Variant(q, b, "copying", inOther, withMounts(
+		specs.Mount{Destination: "/copied", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup"}},
+	)).StartAfter(callerChanges)
 	return want, file.Tree(q, fmt.Sprintf("/proc/%d/root/copied", p.PID))
 }
 
@@ -344,13 +359,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	shelf := q.MountTmpfs(q.Mkdir("shelf"))
 	fillMount(q, shelf)
 	fillMount(q, q.MountTmpfs(filepath.Join(shelf, "below")))
-	for _, dir := range []string{"kept", "secrets"} {
-		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
-		q.LogCommand("mkdir bundle/rootfs/%s", dir)
-		q.WriteLine(b.Rootfs(dir, "file"), "told")
-	}
-	q.WriteLine(b.Rootfs("secret"), "told")
-
+	makePathsToHide(q, b)
 	bind := func(destination string, options ...string) specs.Mount {
 		return specs.Mount{Destination: destination, Type: "none", Source: shelf, Options: append(options, "rbind")}
 	}
@@ -420,17 +429,7 @@ func TestBundle_WhichMountsMayTheContainerWriteTo(t *testing.T) {
 	q.Fact("commands that succeed without the option or the field", succeed)
 
 	q.Step("what a field does not reach")
-	for _, row := range []struct {
-		what string
-		sh   *runc.Shell
-		act  string
-	}{
-		{"a read-only root reaches no mount", root, "touch /dev/shm/file"},
-		{"a read-only path can be read", closed, "grep told /kept/file"},
-		{"the rest of the root is writable", closed, "touch /new"},
-		{"a path that is not there is no error", closed, "[ ! -e /not ]"},
-		{"a masked file is /dev/null", closed, "[ $(stat -c %t:%T /secret) = 1:3 ]"},
-	} {
+	for _, row := range actsBeyondFields(root, closed) {
 		r := row.sh.Run(row.act)
 		assert.Check(q, cmp.Equal(r.Code, 0), "%s: %s: %s", row.what, row.act, r.Out)
 		q.Fact(row.what+": exit code of "+row.act, r.Code)
@@ -464,6 +463,17 @@ func fillMount(q *lab.Q, dir string) {
 	assert.NilError(q, os.Chmod(suid, os.ModeSetuid|0o755))
 	q.LogCommand("cd %s; chmod 755 script; ln -s file link; mknod -m 666 null c 1 3; cp %s busybox; chown 1000:1000 busybox; "+
 		"chmod 4755 busybox; cd %s", dir, shellescape.Quote(q.UnderTest("busybox").Path), q.Dir)
+}
+
+// makePathsToHide makes what linux.readonlyPaths and linux.maskedPaths name: directories with a file, and a file.
+func makePathsToHide(q *lab.Q, b *bundle.Bundle) {
+	q.Helper()
+	for _, dir := range []string{"kept", "secrets"} {
+		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
+		q.LogCommand("mkdir bundle/rootfs/%s", dir)
+		q.WriteLine(b.Rootfs(dir, "file"), "told")
+	}
+	q.WriteLine(b.Rootfs("secret"), "told")
 }
 
 // optionAct is an act that an option of a mount forbids.
@@ -542,6 +552,24 @@ func fieldActs(root, closed *runc.Shell) []fieldAct {
 		{lab.Fields{"linux.maskedPaths"}, closed, "grep told /secret", ""},
 		{lab.Fields{"linux.maskedPaths"}, closed, "cat /secrets/file", "No such file"},
 		{lab.Fields{"linux.maskedPaths"}, closed, "touch /secrets", "Read-only file system"},
+	}
+}
+
+// actBeyondField is an act that succeeds although a field of config.json forbids a similar one.
+type actBeyondField struct {
+	what string
+	sh   *runc.Shell // of the container that has the field
+	act  string
+}
+
+// actsBeyondFields returns the acts. root and closed are those of [fieldActs].
+func actsBeyondFields(root, closed *runc.Shell) []actBeyondField {
+	return []actBeyondField{
+		{"a read-only root reaches no mount", root, "touch /dev/shm/file"},
+		{"a read-only path can be read", closed, "grep told /kept/file"},
+		{"the rest of the root is writable", closed, "touch /new"},
+		{"a path that is not there is no error", closed, "[ ! -e /not ]"},
+		{"a masked file is /dev/null", closed, "[ $(stat -c %t:%T /secret) = 1:3 ]"},
 	}
 }
 
@@ -644,7 +672,7 @@ func volumeAtDev(q *lab.Q, name, command string) string {
 func atDev(dir string) func(*specs.Spec) {
 	return func(s *specs.Spec) {
 		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return strings.HasPrefix(m.Destination, "/dev") })
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/dev", Type: "none", Source: dir, Options: []string{"bind"}})
+		s.Mounts = append(s.Mounts, bindMount("/dev", dir))
 	}
 }
 
@@ -1087,32 +1115,9 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which mistakes in mounts go unnoticed?")
 	defer q.Recover()
 	b := bundle.Busybox(q, "sleep", "3600")
-	source := q.MountTmpfs(q.Mkdir("source")) // a bind mount has the flags of its source: those of the lab's directory depend on the machine
-	q.WriteLine(filepath.Join(source, "from-host"), "the host's")
-	for _, dir := range []string{"data", "target"} {
-		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
-		q.LogCommand("mkdir bundle/rootfs/%s", dir)
-		q.WriteLine(b.Rootfs(dir, "from-rootfs"), "the rootfs's")
-	}
-	assert.NilError(q, os.Symlink("/target", b.Rootfs("link")))
-	q.LogCommand("ln -s /target bundle/rootfs/link")
-	bind := func(destination, from string, options ...string) specs.Mount {
-		return specs.Mount{Destination: destination, Type: "none", Source: from, Options: append([]string{"bind"}, options...)}
-	}
+	source := makeSourceAndDestinations(q, b)
 
-	for _, row := range []struct {
-		name         string
-		wrong, right specs.Mount
-		wantError    string
-	}{
-		{"type-bind", specs.Mount{Destination: "/data", Type: "bind", Source: source}, specs.Mount{Destination: "/data", Type: "bind",
-			Source: source, Options: []string{"bind"}}, "no such device"},
-		{"no-option", specs.Mount{Destination: "/data", Type: "none", Source: source, Options: []string{"ro"}},
-			specs.Mount{Destination: "/data", Type: "none", Source: source, Options: []string{"rbind", "ro"}}, "no such device"},
-		{"file-on-directory", bind("/data", source+"/from-host"), bind("/data/from-rootfs", source+"/from-host"), "not a directory"},
-		{"directory-on-file", bind("/data/from-rootfs", source), bind("/data", source), "not a directory"},
-		{"missing-source", bind("/data", source+"/missing"), bind("/data", source), "no such file"}, // docker -v makes it
-	} {
+	for _, row := range refusedMounts(source) {
 		q.Step("%s: mount %s of type %s on %s with the options %q: create fails", row.name, row.wrong.Source, row.wrong.Type,
 			row.wrong.Destination, row.wrong.Options)
 		r := runc.Variant(q, b, row.name, withMounts(row.wrong)).MustRefuseWithoutLeftovers(row.wantError)
@@ -1129,12 +1134,12 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 	q.Step("one container with mistakes that go unnoticed: each mistake makes a mount, but a wrong one")
 	c, sh, p := runc.StartWithShell(q, b, "unnoticed", withMounts(
 		specs.Mount{Destination: "/tmpfs", Type: "tmpfs", Source: source},
-		bind("/last", source, "ro", "rw"),
-		bind("/first", source, "rw", "ro"),
-		bind("/link", source),
-		bind("/data", source),
-		bind("/missing/directory", source),
-		bind("/missing/file", filepath.Join(source, "from-host")),
+		bindMount("/last", source, "ro", "rw"),
+		bindMount("/first", source, "rw", "ro"),
+		bindMount("/link", source),
+		bindMount("/data", source),
+		bindMount("/missing/directory", source),
+		bindMount("/missing/file", filepath.Join(source, "from-host")),
 	))
 	mounts := check.Mounts(q, p)
 	tmpfs := check.TopMount(q, mounts, "/tmpfs")
@@ -1152,12 +1157,7 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 	assert.Check(q, cmp.Contains(first.Out, "Read-only file system"), "write to a mount with the options rw and ro: exit code %d", first.Code)
 	q.Fact("options rw, ro: error of a write", first.Failure())
 
-	var linkMounts []string
-	for _, m := range mounts {
-		if m.Mountpoint == "/link" || m.Mountpoint == "/target" {
-			linkMounts = append(linkMounts, m.Mountpoint)
-		}
-	}
+	linkMounts := mountPointsAmong(mounts, []string{"/link", "/target"})
 	assert.Check(q, cmp.DeepEqual(linkMounts, []string{"/target"}), "mount points, where /link is a link to /target")
 	q.Fact("destination /link, which is a link to /target: mount points", linkMounts)
 
@@ -1188,7 +1188,7 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 	}
 
 	q.Step("misspell an option of a bind mount (Ro): runc refuses it since 1.2, and runc 1.1 mounts without it")
-	misspelled := runc.Variant(q, b, "misspelled", withMounts(bind("/data", source, "Ro")))
+	misspelled := runc.Variant(q, b, "misspelled", withMounts(bindMount("/data", source, "Ro")))
 	if r := misspelled.Try("create"); r.Code != 0 {
 		runc.AssertMessage(q, r.Stderr, "bind mounts cannot have any filesystem-specific options")
 		q.Fact("option Ro: error of create", runc.StableMessage(r.Stderr))
@@ -1203,4 +1203,45 @@ func TestBundle_WhichMistakesInMountsGoUnnoticed(t *testing.T) {
 	q.Answer("A mistake goes unnoticed if the kernel can make a mount from it, such as a tmpfs whose source is a directory, or a " +
 		"destination that is a symlink. The type \"bind\" without the option bind or rbind fails: the kernel has no file system of this name, " +
 		"and reports \"no such device\".")
+}
+
+// makeSourceAndDestinations makes the directory source of the host, which has the file from-host, and returns its path. In the rootfs it
+// makes the directories /data and /target, each with the file from-rootfs, and /link, which is a link to /target.
+func makeSourceAndDestinations(q *lab.Q, b *bundle.Bundle) (source string) {
+	q.Helper()
+	source = q.MountTmpfs(q.Mkdir("source")) // a bind mount has the flags of its source: those of the lab's directory depend on the machine
+	q.WriteLine(filepath.Join(source, "from-host"), "the host's")
+	for _, dir := range []string{"data", "target"} {
+		assert.NilError(q, os.Mkdir(b.Rootfs(dir), 0o755))
+		q.LogCommand("mkdir bundle/rootfs/%s", dir)
+		q.WriteLine(b.Rootfs(dir, "from-rootfs"), "the rootfs's")
+	}
+	assert.NilError(q, os.Symlink("/target", b.Rootfs("link")))
+	q.LogCommand("ln -s /target bundle/rootfs/link")
+	return source
+}
+
+// bindMount returns a mount with the option bind.
+func bindMount(destination, source string, options ...string) specs.Mount {
+	return specs.Mount{Destination: destination, Type: "none", Source: source, Options: append([]string{"bind"}, options...)}
+}
+
+// refusedMount is a mount with a mistake, the mount without it, and the error of create.
+type refusedMount struct {
+	name         string
+	wrong, right specs.Mount
+	wantError    string
+}
+
+// refusedMounts returns mounts for the directories of [makeSourceAndDestinations].
+func refusedMounts(source string) []refusedMount {
+	return []refusedMount{
+		{"type-bind", specs.Mount{Destination: "/data", Type: "bind", Source: source}, specs.Mount{Destination: "/data", Type: "bind",
+			Source: source, Options: []string{"bind"}}, "no such device"},
+		{"no-option", specs.Mount{Destination: "/data", Type: "none", Source: source, Options: []string{"ro"}},
+			specs.Mount{Destination: "/data", Type: "none", Source: source, Options: []string{"rbind", "ro"}}, "no such device"},
+		{"file-on-directory", bindMount("/data", source+"/from-host"), bindMount("/data/from-rootfs", source+"/from-host"), "not a directory"},
+		{"directory-on-file", bindMount("/data/from-rootfs", source), bindMount("/data", source), "not a directory"},
+		{"missing-source", bindMount("/data", source+"/missing"), bindMount("/data", source), "no such file"}, // docker -v makes it
+	}
 }

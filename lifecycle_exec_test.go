@@ -64,10 +64,7 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 		delete(fromConfig, "Umask")
 		ofExec["Umask"] = ofInit["Umask"]
 	}
-	for _, key := range slices.Sorted(maps.Keys(fromConfig)) {
-		assert.Check(q, cmp.Equal(ofExec[key], fromConfig[key]), "%s of the executed program; config.json decides it", key)
-		q.Fact("exec: "+key, ofExec[key])
-	}
+	assertSettingsOfConfig(q, ofExec, fromConfig)
 	assert.Check(q, cmp.Contains(joined.Env, "LESSON=exec"))
 	allCPUs := cgroup.Of(q, b.Spec.Linux.CgroupsPath).CPUs()
 	assert.Check(q, cmp.Equal(ofExec["Cpus_allowed_list"], allCPUs), "CPUs of the executed program, and those of the cgroup")
@@ -107,15 +104,8 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q.Fact("exit code", exits9.Code)
 
 	q.Control("flags of exec set other values, for this one process: even a capability that the container does not have")
-	other := runc.ExecSleep(q, c, "other", "--env", "LESSON=other", "--cwd", "/root", "--user", "0:0", "--cap", "CAP_SYS_TIME")
-	assert.Check(q, slices.Contains(other.Env, "LESSON=other"), "environ: %q", other.Env)
-	assert.Check(q, cmp.Equal(proc.Cwd(q, other.PID), "/root"))
-	assert.Check(q, cmp.Equal(other.UID, 0))
-	bounding := proc.Bits(q, other.PID, "CapBnd")
-	assert.Check(q, cmp.Equal(bounding, proc.Mask(killBit|chownBit|bindBit|sysTimeBit)), "CapBnd after exec --cap CAP_SYS_TIME")
+	other := execWithFlags(q, c)
 	assert.Check(q, cmp.DeepEqual(proc.Settings(q, init.PID), ofInit), "settings of the first program, before and after")
-	q.Fact("exec with flags: uid and cwd", []string{fmt.Sprint(other.UID), proc.Cwd(q, other.PID)})
-	q.Fact("exec with flags: CapBnd", bounding)
 
 	q.Control("exec --preserve-fds 1 passes descriptor 3 of the caller on, and no other one")
 	preserved := runc.ExecSleepAfter(q, c, "preserved", "exec 3< bundle/config.json 9< /", "--preserve-fds", "1")
@@ -140,12 +130,7 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q.Fact("exec, after the end of pid 1: alive", proc.Alive(joined.PID))
 
 	q.Step("exec in a stopped container is refused")
-	stopped := runc.Variant(q, b, "stopped", bundle.Args("true"))
-	stopped.Create()
-	p := stopped.Process()
-	stopped.Start()
-	proc.WaitFor(q, proc.Dead(p.Identity))
-	refused := stopped.Exec("true")
+	refused := execInStopped(q, b)
 	assert.Check(q, refused.Code != 0, "exec in a stopped container succeeds:\n%s", refused)
 	q.Fact("exec in a stopped container: error", runc.LastLogMessage(refused))
 
@@ -187,6 +172,41 @@ func settingsOfConfig() map[string]string {
 	}
 }
 
+// assertSettingsOfConfig asserts that an executed program has the settings that config.json decides.
+func assertSettingsOfConfig(q *lab.Q, ofExec, fromConfig map[string]string) {
+	q.Helper()
+	for _, key := range slices.Sorted(maps.Keys(fromConfig)) {
+		assert.Check(q, cmp.Equal(ofExec[key], fromConfig[key]), "%s of the executed program; config.json decides it", key)
+		q.Fact("exec: "+key, ofExec[key])
+	}
+}
+
+// execWithFlags executes a program with flags that set what config.json sets to other values, and returns its process.
+func execWithFlags(q *lab.Q, c *runc.Container) proc.Process {
+	q.Helper()
+	p := runc.ExecSleep(q, c, "other", "--env", "LESSON=other", "--cwd", "/root", "--user", "0:0", "--cap", "CAP_SYS_TIME")
+	assert.Check(q, slices.Contains(p.Env, "LESSON=other"), "environ: %q", p.Env)
+	cwd := proc.Cwd(q, p.PID)
+	assert.Check(q, cmp.Equal(cwd, "/root"))
+	assert.Check(q, cmp.Equal(p.UID, 0))
+	q.Fact("exec with flags: uid and cwd", []string{fmt.Sprint(p.UID), cwd})
+	bounding := proc.Bits(q, p.PID, "CapBnd")
+	assert.Check(q, cmp.Equal(bounding, proc.Mask(killBit|chownBit|bindBit|sysTimeBit)), "CapBnd after exec --cap CAP_SYS_TIME")
+	q.Fact("exec with flags: CapBnd", bounding)
+	return p
+}
+
+// execInStopped waits until the program of a container has ended, and executes another one in it.
+func execInStopped(q *lab.Q, b *bundle.Bundle) lab.Result {
+	q.Helper()
+	stopped := runc.Variant(q, b, "stopped", bundle.Args("true"))
+	stopped.Create()
+	p := stopped.Process()
+	stopped.Start()
+	proc.WaitFor(q, proc.Dead(p.Identity))
+	return stopped.Exec("true")
+}
+
 // execInCgroupBelow makes a cgroup below that of the container, and executes a program in it.
 func execInCgroupBelow(q *lab.Q, c *runc.Container, init proc.Process) {
 	group := cgroup.Of(q, c.Bundle.Spec.Linux.CgroupsPath)
@@ -220,26 +240,14 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What can the flags of `exec` change?")
 	defer q.Recover()
 	runc.SkipUnlessRunc(q, "the flags of exec")
-	kill := []string{"CAP_KILL"}
-	b := bundle.Busybox(q, "sleep", "3600").Edit(func(s *specs.Spec) {
-		s.Process.Env = []string{"PATH=/bin", "LESSON=config"}
-		s.Process.User = specs.User{GID: 2000, AdditionalGids: []uint32{3000}}
-		s.Process.NoNewPrivileges = true
-		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: kill, Permitted: kill, Effective: kill}
-	})
+	b := bundle.Busybox(q, "sleep", "3600").Edit(setFieldsForFlags)
 	c := runc.New(q, b)
 	init := c.CreateAndStart()
 	ofInit, config := proc.Settings(q, init.PID), file.Read(q, b.Config())
-	// The runtime may write the variables in any order.
-	settings := func(p proc.Process) map[string]string {
-		settings := proc.Settings(q, p.PID)
-		settings["environ"] = strings.Join(slices.Compact(slices.Sorted(strings.FieldsSeq(settings["environ"]))), " ")
-		return settings
-	}
 
 	q.Control("an exec without a flag: its settings are those of config.json")
 	plain := runc.ExecSleep(q, c, "plain")
-	ofPlain := settings(plain)
+	ofPlain := sortedSettings(q, plain)
 	assert.Check(q, cmp.Equal(ofPlain["environ"], "HOME=/root LESSON=config PATH=/bin"))
 	assert.Check(q, cmp.Equal(ofPlain["CapEff"], proc.Mask(killBit).String()))
 	q.Fact("without a flag: user, groups and capabilities",
@@ -250,7 +258,7 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 	for i, row := range flagsOfExec() {
 		flags := strings.Join(row.flags, " ")
 		p := runc.ExecSleep(q, c, fmt.Sprintf("flags-%d", i), row.flags...)
-		changed := settings(p)
+		changed := sortedSettings(q, p)
 		maps.DeleteFunc(changed, func(key, value string) bool { return value == ofPlain[key] })
 		// runc may set the group twice: the flag has two names, and the parser of flags copies its value from one to the other.
 		if twice := map[string]string{"Groups": "3000 4000 4000"}; flags == "--additional-gids 4000" && maps.Equal(changed, twice) {
@@ -275,14 +283,11 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 	q.Step("exec --process: runc takes process from the file, and ignores the flags that set fields of process")
 	process := *b.Spec.Process
 	process.Args = []string{"sleep", "3601"}
-	data, err := json.Marshal(process)
-	assert.NilError(q, err)
-	q.WriteLine(filepath.Join(b.Dir, "process.json"), string(data))
-	fromFile := runc.ExecSleep(q, c, "from-file", "--process", filepath.Join(b.Name, "process.json"),
+	fromFile := runc.ExecSleep(q, c, "from-file", "--process", writeProcess(q, b, process),
 		"--user", "1001", "--env", "MORE=yes", "--cwd", "/etc")
-	assert.Check(q, cmp.DeepEqual(settings(fromFile), ofPlain), "settings of exec --process with other flags, and of an exec without flags")
-	q.Fact("exec --process with --user, --env and --cwd: Uid, cwd and environ",
-		[]string{settings(fromFile)["Uid"], settings(fromFile)["cwd"], settings(fromFile)["environ"]})
+	ofFile := sortedSettings(q, fromFile)
+	assert.Check(q, cmp.DeepEqual(ofFile, ofPlain), "settings of exec --process with other flags, and of an exec without flags")
+	q.Fact("exec --process with --user, --env and --cwd: Uid, cwd and environ", []string{ofFile["Uid"], ofFile["cwd"], ofFile["environ"]})
 	q.KillProcess(fromFile)
 	proc.WaitFor(q, proc.Dead(fromFile.Identity))
 
@@ -318,11 +323,37 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 	q.Step("LISTEN_FDS is for run and create: an executed program gets neither the descriptor nor the variable")
 	listening := runc.ExecSleepAfter(q, c, "listening", "exec 3< bundle/config.json; export LISTEN_FDS=1 LISTEN_PID=$$")
 	assert.Check(q, cmp.DeepEqual(listening.FDs, plain.FDs), "descriptors of an exec whose caller passes one as LISTEN_FDS")
-	assert.Check(q, cmp.DeepEqual(settings(listening), ofPlain), "settings of an exec whose caller has LISTEN_FDS")
+	assert.Check(q, cmp.DeepEqual(sortedSettings(q, listening), ofPlain), "settings of an exec whose caller has LISTEN_FDS")
 	q.Fact("exec with LISTEN_FDS=1: descriptors", slices.Sorted(maps.Keys(listening.FDs)))
 
 	q.Answer("A flag of exec changes the field of process that it names, and the settings that follow from it, only for the executed " +
 		"program. It can also give more than config.json does: another user, a capability, or a program without no_new_privs.")
+}
+
+// setFieldsForFlags sets fields of process that flags of exec can change.
+func setFieldsForFlags(s *specs.Spec) {
+	kill := []string{"CAP_KILL"}
+	s.Process.Env = []string{"PATH=/bin", "LESSON=config"}
+	s.Process.User = specs.User{GID: 2000, AdditionalGids: []uint32{3000}}
+	s.Process.NoNewPrivileges = true
+	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: kill, Permitted: kill, Effective: kill}
+}
+
+// sortedSettings returns the settings of a process with its variables sorted: the runtime may write them in any order.
+func sortedSettings(q *lab.Q, p proc.Process) map[string]string {
+	q.Helper()
+	settings := proc.Settings(q, p.PID)
+	settings["environ"] = strings.Join(slices.Compact(slices.Sorted(strings.FieldsSeq(settings["environ"]))), " ")
+	return settings
+}
+
+// writeProcess writes the file of exec --process into the bundle's directory, and returns its path.
+func writeProcess(q *lab.Q, b *bundle.Bundle, process specs.Process) string {
+	q.Helper()
+	data, err := json.Marshal(process)
+	assert.NilError(q, err)
+	q.WriteLine(filepath.Join(b.Dir, "process.json"), string(data))
+	return filepath.Join(b.Name, "process.json")
 }
 
 // flagOfExec is one flag of exec or several, and which settings of the program they change, with the new values.
@@ -503,18 +534,7 @@ func TestLifecycle_IsAnExecConfinedLikeInit(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Is an exec confined like init?")
 	defer q.Recover()
 	runc.SkipUnlessRunc(q, "exec, which the specification does not describe")
-	b := bundle.Busybox(q, "sleep", "3600").Edit(func(s *specs.Spec) {
-		caps := []string{"CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN"}
-		s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Permitted: caps, Effective: caps}
-		s.Process.NoNewPrivileges = false
-		s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 500, Hard: 600}}
-		// An error that mkdir(2) does not return by itself.
-		s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccomp.NativeArch(),
-			Syscalls: []specs.LinuxSyscall{
-				{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: new(uint(unix.EXDEV))},
-			}}
-		bundle.ScratchAtTmp(s)
-	})
+	b := bundle.Busybox(q, "sleep", "3600").Edit(confineInit)
 
 	q.Control("a program that gives nothing up: an exec has the same settings as init")
 	idle := runc.Variant(q, b, "idle")
@@ -602,6 +622,20 @@ func TestLifecycle_IsAnExecConfinedLikeInit(t *testing.T) {
 		"put on itself after its start, such as dropped capabilities: an exec has those of config.json or of its flags.")
 }
 
+// confineInit sets what the program of a container can drop, and a filter, which it cannot drop.
+func confineInit(s *specs.Spec) {
+	caps := []string{"CAP_SETUID", "CAP_SETGID", "CAP_SYS_ADMIN"}
+	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Permitted: caps, Effective: caps}
+	s.Process.NoNewPrivileges = false
+	s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 500, Hard: 600}}
+	// An error that mkdir(2) does not return by itself.
+	s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccomp.NativeArch(),
+		Syscalls: []specs.LinuxSyscall{
+			{Names: []string{"mkdir", "mkdirat"}, Action: specs.ActErrno, ErrnoRet: new(uint(unix.EXDEV))},
+		}}
+	bundle.ScratchAtTmp(s)
+}
+
 // privilegedAct is a command that an exec executes, which needs a capability.
 type privilegedAct struct {
 	name, command string
@@ -619,10 +653,7 @@ var privilegedActs = []privilegedAct{
 func execPrivileged(q *lab.Q, c *runc.Container, container string, process specs.Process, confined bool) {
 	for _, act := range privilegedActs {
 		process.Args = []string{"sh", "-c", act.command}
-		data, err := json.Marshal(process)
-		assert.NilError(q, err)
-		q.WriteLine(filepath.Join(c.Bundle.Dir, "process.json"), string(data))
-		r := q.Exec("runc", "--root", c.Root, "exec", "--process", filepath.Join(c.Bundle.Name, "process.json"), c.ID)
+		r := q.Exec("runc", "--root", c.Root, "exec", "--process", writeProcess(q, c.Bundle, process), c.ID)
 		if refused := confined && act.refused != ""; refused {
 			assert.Check(q, r.Code != 0 && strings.Contains(r.Stderr, act.refused), "%s: in the %s container it must fail with %q:\n%s",
 				act.name, container, act.refused, r)

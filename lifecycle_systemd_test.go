@@ -43,27 +43,15 @@ func TestLifecycle_WhereDoesAContainerGoWithTheSystemdCgroupDriver(t *testing.T)
 		lab.Alone("systemctl daemon-reload takes controllers from the cgroups of other questions"))
 	defer q.Recover()
 	systemd.Require(q)
-	const memoryLimit = "67108864"
 	b := bundle.Busybox(q, "sleep", "3600")
 	scope := systemd.Scope(q, "by-systemd")
 	g := cgroup.Of(q, scope.Cgroup())
-	limits := bundle.Resources(func(r *specs.LinuxResources) {
-		if g.Has("memory") {
-			bundle.Memory(r).Limit = new(int64(64 << 20))
-		}
-		r.Pids = &specs.LinuxPids{Limit: new(int64(50))}
-	})
+	limits := limitsOfScope(g)
 	c := runc.Variant(q, b, "by-systemd", limits, scope.Container)
 
 	q.Step("runc --systemd-cgroup create: systemd has a scope, and the container's process is in its cgroup")
 	assert.Assert(q, !scope.Loaded(), "systemd has the scope before create")
-	pidFile := filepath.Join(c.Root, "pid")
-	q.Must("runc", "--systemd-cgroup", "--root", c.Root, "create", "--bundle", c.Bundle.Name, "--pid-file", pidFile, c.ID)
-	pid := proc.PID(check.Int(q, file.Read(q, pidFile)))
-	file.Remove(q, pidFile)
-	c.Start()
-	proc.WaitFor(q, proc.Runs(pid, "sleep"))
-	p := proc.Snapshot(q, pid)
+	p := startBySystemd(q, c)
 	check.OnlyProcessInCgroup(q, p.Identity, scope.Cgroup())
 	assert.Check(q, cmp.Equal(scope.Property("ControlGroup"), scope.Cgroup()), "the cgroup of the scope")
 	assert.Check(q, scope.Delegated(), "systemd has not marked the scope's cgroup as delegated")
@@ -75,24 +63,10 @@ func TestLifecycle_WhereDoesAContainerGoWithTheSystemdCgroupDriver(t *testing.T)
 	}
 
 	q.Step("compare the scope's properties with the files of the cgroup: both have the limits of config.json")
-	memory, memoryFile := "MemoryLimit", "memory.limit_in_bytes"
-	if g.V2 {
-		memory, memoryFile = "MemoryMax", "memory.max"
-	}
-	// agree asserts that systemd and the kernel have the same limits. After set-property and daemon-reload systemd writes them, a moment
-	// later.
-	agree := func(after, pids string) {
-		proc.WaitFor(q, file.HasContent(filepath.Join(g.Dir("pids"), "pids.max"), pids))
-		tasksMax := scope.Property("TasksMax")
-		assert.Check(q, cmp.Equal(tasksMax, pids), "TasksMax after %s", after)
-		if g.Has("memory") {
-			assert.Check(q, cmp.Equal(g.Read("memory", memoryFile), memoryLimit), "%s after %s", memoryFile, after)
-			assert.Check(q, cmp.Equal(scope.Property(memory), memoryLimit), "%s after %s", memory, after)
-		}
-		q.Fact("TasksMax and pids.max after "+after, tasksMax)
-	}
+	agree := func(after, pids string) { assertSameLimits(q, scope, g, after, pids) }
 	agree("create", "50")
 	if g.Has("memory") {
+		memory, memoryFile := memoryNames(g)
 		q.Fact(memory+" and "+memoryFile, scope.Property(memory))
 	} else {
 		q.Fact("memory limit", "no controller memory here")
@@ -103,16 +77,9 @@ func TestLifecycle_WhereDoesAContainerGoWithTheSystemdCgroupDriver(t *testing.T)
 	q.Step("systemctl set-property: the kernel has the new limit, and the runtime's state.json has the old one")
 	scope.Do("set-property", "--runtime", "TasksMax=70")
 	agree("systemctl set-property", "70")
-	var state struct {
-		Config struct {
-			Cgroups struct {
-				PidsLimit int64 `json:"pids_limit"`
-			}
-		}
-	}
-	check.DecodeJSON(q, file.Read(q, c.StateFile()), &state)
-	assert.Check(q, cmp.Equal(state.Config.Cgroups.PidsLimit, int64(60)), "pids_limit in state.json")
-	q.Fact("pids_limit in state.json after systemctl set-property", state.Config.Cgroups.PidsLimit)
+	inState := pidsLimitInState(q, c)
+	assert.Check(q, cmp.Equal(inState, int64(60)), "pids_limit in state.json")
+	q.Fact("pids_limit in state.json after systemctl set-property", inState)
 
 	q.Step("systemctl daemon-reload: the limits stay, except one that was written into the cgroup's file")
 	q.Must("systemctl", "daemon-reload")
@@ -166,6 +133,66 @@ func TestLifecycle_WhereDoesAContainerGoWithTheSystemdCgroupDriver(t *testing.T)
 	})
 	q.Answer("With the systemd cgroup driver, the container is in the cgroup of a scope of systemd, whose properties are those limits that " +
 		"systemd knows. systemd removes the scope with the last process. At daemon-reload it writes again the limits that it has stored.")
+}
+
+// limitsOfScope sets the limits that [assertSameLimits] compares, of the controllers that the cgroup has.
+func limitsOfScope(g cgroup.Group) func(*specs.Spec) {
+	return bundle.Resources(func(r *specs.LinuxResources) {
+		if g.Has("memory") {
+			bundle.Memory(r).Limit = new(int64(64 << 20))
+		}
+		r.Pids = &specs.LinuxPids{Limit: new(int64(50))}
+	})
+}
+
+// startBySystemd creates and starts a container with the systemd cgroup driver, and returns its process.
+func startBySystemd(q *lab.Q, c *runc.Container) proc.Process {
+	q.Helper()
+	pidFile := filepath.Join(c.Root, "pid")
+	q.Must("runc", "--systemd-cgroup", "--root", c.Root, "create", "--bundle", c.Bundle.Name, "--pid-file", pidFile, c.ID)
+	pid := proc.PID(check.Int(q, file.Read(q, pidFile)))
+	file.Remove(q, pidFile)
+	c.Start()
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	return proc.Snapshot(q, pid)
+}
+
+// memoryNames returns the names that systemd and the kernel have for the limit of memory.
+func memoryNames(g cgroup.Group) (property, fileName string) {
+	if g.V2 {
+		return "MemoryMax", "memory.max"
+	}
+	return "MemoryLimit", "memory.limit_in_bytes"
+}
+
+// assertSameLimits asserts that systemd and the kernel have the same limits. After set-property and daemon-reload systemd writes them, a
+// moment later.
+func assertSameLimits(q *lab.Q, scope *systemd.Unit, g cgroup.Group, after, pids string) {
+	q.Helper()
+	const memoryLimit = "67108864" // that of limitsOfScope
+	proc.WaitFor(q, file.HasContent(filepath.Join(g.Dir("pids"), "pids.max"), pids))
+	tasksMax := scope.Property("TasksMax")
+	assert.Check(q, cmp.Equal(tasksMax, pids), "TasksMax after %s", after)
+	if g.Has("memory") {
+		memory, memoryFile := memoryNames(g)
+		assert.Check(q, cmp.Equal(g.Read("memory", memoryFile), memoryLimit), "%s after %s", memoryFile, after)
+		assert.Check(q, cmp.Equal(scope.Property(memory), memoryLimit), "%s after %s", memory, after)
+	}
+	q.Fact("TasksMax and pids.max after "+after, tasksMax)
+}
+
+// pidsLimitInState returns the limit of pids in the container's state.json.
+func pidsLimitInState(q *lab.Q, c *runc.Container) int64 {
+	q.Helper()
+	var state struct {
+		Config struct {
+			Cgroups struct {
+				PidsLimit int64 `json:"pids_limit"`
+			}
+		}
+	}
+	check.DecodeJSON(q, file.Read(q, c.StateFile()), &state)
+	return state.Config.Cgroups.PidsLimit
 }
 
 // With the systemd cgroup driver, linux.cgroupsPath is slice:prefix:name, and the container gets the scope prefix-name.scope in this slice.
