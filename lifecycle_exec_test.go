@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -413,6 +415,9 @@ func refusedFlagsOfExec(q *lab.Q) []refusedFlagOfExec {
 // namespace the program has another pid, and a program that compares LISTEN_PID with its own (sd_listen_fds) takes no socket. runc does not
 // pass LISTEN_FDNAMES on. If LISTEN_PID is another pid, --preserve-fds 1 passes descriptor 3 on, and not the one after the sockets.
 //
+// stdin, stdout and stderr are passed on as well. Where one of them is the host's /dev/null, runc opens the container's in its place, but
+// not for exec.
+//
 // Hint: give the caller of runc some open files, and compare /proc/PID/fd and /proc/PID/environ of the program.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime-linux.md#file-descriptors
 // Kernel: https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html, https://man7.org/linux/man-pages/man5/proc_pid_fd.5.html
@@ -467,16 +472,37 @@ func TestLifecycle_WhichOpenFilesOfItsCallerDoesRuncPassOn(t *testing.T) {
 	q.Step("exec with LISTEN_FDS=1: no variable for the program. --preserve-fds counts from descriptor 3: 1 passes on only this one, 2 both")
 	c := runc.New(q, b)
 	init := c.CreateAndStart()
+	var execs []proc.Process
 	for _, preserve := range []int{0, 1, 2} {
 		name := fmt.Sprintf("exec --preserve-fds %d", preserve)
 		p := runc.ExecSleepAfter(q, c, fmt.Sprintf("exec-%d", preserve), caller.opens+own, "--preserve-fds", strconv.Itoa(preserve))
 		caller.assertPassed(q, name, p, []int{3, 4}[:preserve], nil)
+		execs = append(execs, p)
 	}
+
+	q.Step("look at stdin, which is /dev/null for runc: the program has the container's /dev/null in its place, and a program of exec the host's")
+	nulls := []string{nullOfStdin(q, init.PID), nullOfStdin(q, execs[0].PID)}
+	assert.Check(q, cmp.DeepEqual(nulls, []string{"the container's", "the host's"}), "/dev/null of the container's program, and of exec")
+	q.Fact("/dev/null of the container's program, and of exec", nulls)
 
 	q.TearDown("kill and delete the container", func() { c.KillAndDelete(init) })
 	q.Answer("`runc run` passes on the open files that LISTEN_FDS announces for it, and after them as many as --preserve-fds says. The " +
 		"program gets LISTEN_FDS and LISTEN_PID=1. `runc exec` ignores LISTEN_FDS, and passes on only what --preserve-fds counts from " +
 		"descriptor 3.")
+}
+
+// nullOfStdin says whose /dev/null a process in a container has as its stdin: the host's, or the container's.
+func nullOfStdin(q *lab.Q, pid proc.PID) string {
+	q.Helper()
+	info, err := os.Stat(fmt.Sprintf("/proc/%d/fd/0", pid))
+	assert.NilError(q, err)
+	stdin := info.Sys().(*syscall.Stat_t)
+	for root, whose := range map[proc.PID]string{proc.PID(os.Getpid()): "the host's", pid: "the container's"} {
+		if null := check.StatInRoot(q, root, "/dev/null"); null.Dev == stdin.Dev && null.Ino == stdin.Ino {
+			return whose
+		}
+	}
+	return fmt.Sprintf("no /dev/null: device %#x, inode %d", stdin.Dev, stdin.Ino)
 }
 
 // callersFiles are the files that a caller of runc has open as the descriptors 3 to 5. The name of each is its number.
