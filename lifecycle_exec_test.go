@@ -480,7 +480,7 @@ func TestLifecycle_WhichOpenFilesOfItsCallerDoesRuncPassOn(t *testing.T) {
 		execs = append(execs, p)
 	}
 
-	q.Step("look at stdin, which is /dev/null for runc: the program has the container's /dev/null in its place, and a program of exec the host's")
+	q.Step("look at stdin, which runc has as /dev/null: the program has the container's /dev/null in its place, a program of exec the host's")
 	nulls := []string{nullOfStdin(q, init.PID), nullOfStdin(q, execs[0].PID)}
 	assert.Check(q, cmp.DeepEqual(nulls, []string{"the container's", "the host's"}), "/dev/null of the container's program, and of exec")
 	q.Fact("/dev/null of the container's program, and of exec", nulls)
