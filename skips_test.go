@@ -12,7 +12,8 @@ var maySkip = []lab.MaySkip{
 		Reason: "crun does not support hybrid cgroups",
 	},
 	{
-		Test: "TestBundle_WhatDoesAnAppArmorProfileRefuse", Says: "this kernel has no AppArmor, or it is off",
+		Test:   "TestBundle_WhatDoesAnAppArmorProfileRefuse|TestTask_WhichAppArmorProfileDoesCtrGiveATask",
+		Says:   "this kernel has no AppArmor, or it is off",
 		Reason: "the kernel has no AppArmor; the VM has it",
 	},
 	{

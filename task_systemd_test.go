@@ -4,8 +4,12 @@ package cdblab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/containers"
@@ -20,6 +24,7 @@ import (
 	"cdblab/helpers/file"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/runc"
 	"cdblab/helpers/systemd"
 )
 
@@ -30,9 +35,8 @@ import (
 // finds it. The task is in a cgroup of its own, so even by default systemd does not end the task itself. But no program can
 // report its exit any more, and containerd, as it starts, kills a task without a shim.
 //
-// Delegate=yes keeps no task alive. With it, systemd enables all controllers for the unit's cgroup, and leaves the cgroups below it alone.
-// An extended attribute of the cgroup shows that to other programs. Delegate=yes also makes OOMPolicy=continue the default. Without it,
-// OOMPolicy=stop is the default: when the kernel's OOM killer kills a shim, systemd stops the whole unit (systemd.service(5)).
+// Delegate=yes keeps no task alive: TestTask_WhatDoesDelegateGiveContainerdsUnit asks what it does. An extended attribute of the cgroup
+// shows it to other programs.
 //
 // Hint: systemd-cgls -u containerd; systemctl restart containerd; look at the pids of the shims before and after.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/ops.md#systemd
@@ -120,16 +124,20 @@ func TestTask_WhatKeepsTasksAliveWhenSystemdStopsContainerd(t *testing.T) {
 }
 
 // A task inherits from containerd's unit what neither config.json nor the runtime sets: the nice value, the I/O priority, no_new_privs, and
-// limits that config.json does not name. Its oom_score_adj is the unit's plus one. The unit's environment, umask and cgroup limits do not
-// reach it.
+// limits that config.json does not name. Its oom_score_adj is the unit's plus one. The unit's environment, umask, cgroup limits and log do
+// not reach it.
 //
 // systemd sets these for the daemon. Each child inherits them: the shim, runc, and the program. What runc sets replaces them. ctr's
 // config.json names a limit of 1024 open files, and no limit of processes or of core files. The helper that starts a shim gives it a
 // score one above containerd's. So if a shim and the daemon use the same memory, the OOM killer chooses the shim.
 //
-// Hint: systemctl show containerd; /proc/PID/limits, /proc/PID/status and /proc/PID/oom_score_adj of the daemon, a shim and a task.
+// By default, standard output and standard error of a unit are a socket of systemd-journald. So containerd's own log, with the messages
+// of the shims, is in the journal of the unit. The output of a task is not: it goes where the client has said.
+//
+// Hint: systemctl show containerd; /proc/PID/limits, /proc/PID/status and /proc/PID/oom_score_adj of the daemon, a shim and a task;
+// journalctl -u containerd.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-process
-// Kernel: https://man7.org/linux/man-pages/man5/systemd.exec.5.html
+// Kernel: https://man7.org/linux/man-pages/man5/systemd.exec.5.html, "Logging and Standard Input/Output"
 func TestTask_WhatDoTasksInheritFromContainerdsUnit(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What do tasks inherit from containerd's unit?",
 		lab.Alone("systemd takes controllers from the cgroups of other questions when a unit starts or stops"))
@@ -161,8 +169,10 @@ func TestTask_WhatDoTasksInheritFromContainerdsUnit(t *testing.T) {
 		proc.WaitFor(q, d.HasShims(0))
 		return seen
 	}
-	q.Control("start two tasks of a containerd whose unit has no settings")
+	q.Control("start two tasks of a containerd whose unit has no settings, and whose log is a file")
 	without := observe()
+	logged := strings.Contains(unit.Journal(), "containerd successfully booted")
+	assert.Check(q, !logged, "the journal has the log of a unit that logs into a file")
 	assert.NilError(q, d.Stop())
 	proc.WaitFor(q, unit.Gone())
 
@@ -183,7 +193,7 @@ func TestTask_WhatDoTasksInheritFromContainerdsUnit(t *testing.T) {
 		{"TasksMax=333", "pids.max", [4]string{"333", "333", "max", "max"}},
 	}
 	q.Step("start the same tasks of a containerd whose unit has settings: compare each setting in /proc with the control")
-	properties := []string{"KillMode=process"}
+	properties := []string{"KillMode=process", "StandardOutput=journal", "StandardError=journal"}
 	for _, row := range rows {
 		properties = append(properties, row.property)
 	}
@@ -203,11 +213,262 @@ func TestTask_WhatDoTasksInheritFromContainerdsUnit(t *testing.T) {
 		assert.Check(q, slices.Contains(reached, "shim"), "%s makes no difference for the shim: %s", row.property, without[1][row.setting])
 		q.Fact(row.property+": reaches", reached)
 	}
+	assertLogInJournal(q, d, unit, ref)
 
 	q.TearDown("stop containerd: systemd unloads the unit", func() {
 		assert.NilError(q, d.Stop())
 		proc.WaitFor(q, unit.Gone())
 	})
 	q.Answer("A task inherits the nice value, the I/O priority, no_new_privs and the limits that config.json does not name. Its " +
-		"oom_score_adj is that of containerd's unit plus one. The environment, the umask and the cgroup limits of the unit do not reach it.")
+		"oom_score_adj is that of containerd's unit plus one. The environment, the umask, the cgroup limits and the log of the unit do not " +
+		"reach it.")
+}
+
+// assertLogInJournal asserts that the journal has the log of a containerd whose unit has StandardError=journal, and not the output of a
+// task.
+func assertLogInJournal(q *lab.Q, d *ctrd.Daemon, unit *systemd.Unit, ref string) {
+	q.Helper()
+	q.Step("StandardError=journal: the journal has the log of containerd and of the shim. It does not have the output of a task")
+	const words = "cdb-words-of-a-task"
+	id, output := q.ID(ctrd.ContainerID+"-prints"), filepath.Join(q.Mkdir("output"), "task")
+	init, shim := startScript(q, d, ref, id, "echo "+words+"; sleep 3600 & wait", "--log-uri", "file://"+output)
+	proc.WaitFor(q, file.Contains(output, words))
+	var writers []string
+	for _, p := range []struct {
+		name string
+		pid  proc.PID
+	}{{"containerd", d.PID()}, {"shim", shim.PID}, {"task", init.PID}} {
+		if out, err := unit.WritesToJournal(p.pid, 1), unit.WritesToJournal(p.pid, 2); out || err {
+			assert.Check(q, out && err, "only one of descriptors 1 and 2 of %s is the socket of the journal", p.name)
+			writers = append(writers, p.name)
+		}
+	}
+	assert.Check(q, cmp.DeepEqual(writers, []string{"containerd"}), "processes whose descriptors 1 and 2 are the socket of the journal")
+	journal := unit.Journal()
+	assert.Check(q, cmp.Contains(journal, "containerd successfully booted"), "messages of containerd")
+	assert.Check(q, cmp.Contains(journal, id), "messages about the shim")
+	assert.Check(q, !strings.Contains(journal, words), "the journal of containerd's unit has the output of a task")
+	q.Fact("StandardError=journal: processes that write into the journal", writers)
+	q.Fact("StandardError=journal: the journal has the output of a task", strings.Contains(journal, words))
+	d.KillAndDeleteTask(id)
+	proc.WaitFor(q, d.HasShims(0))
+}
+
+// A task goes into a scope of systemd only if two settings agree: SystemdCgroup=true in the options of the runtime, and a cgroupsPath of
+// the form slice:prefix:name in config.json. systemd makes the scope. The task and its execs are in its cgroup, and the shim is not.
+//
+// The option is in the record of the container, and the shim calls the runtime with --systemd-cgroup for it. The client writes both
+// settings. containerd's plugin for the kubelet does, and ctr does with the two flags of the hint. With the option and the default of
+// containerd's client, the path /namespace/id, the runtime refuses to create the task. Without the option, slice:prefix:name is the name
+// of a directory, and systemd knows nothing of the task. A scope is a unit of its own, beside that of containerd.
+//
+// Hint: ctr run --runc-systemd-cgroup --cgroup system.slice:cdb:task …; systemd-cgls; systemctl status of the scope.
+// Spec: https://github.com/containerd/containerd/blob/main/docs/cri/config.md#cgroup-driver,
+// https://github.com/opencontainers/runc/blob/main/docs/systemd.md#systemd-unit-name-and-placement
+// Kernel: https://man7.org/linux/man-pages/man5/systemd.scope.5.html
+func TestTask_WhereDoesATaskGoWithTheSystemdCgroupDriver(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "Where does a task go with the systemd cgroup driver?",
+		lab.Alone("systemd takes controllers from the cgroups of other questions when a unit starts or stops"))
+	defer q.Recover()
+	systemd.Require(q)
+	d := ctrd.Shared(q)
+	ref, id := d.PullImage(), q.ID(ctrd.ContainerID)
+	scope := systemd.Scope(q, "by-shim")
+	inScope := func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+		scope.Container(s)
+		return nil
+	}
+	limit := oci.WithPidsLimit(50)
+	g := cgroup.Of(q, scope.Cgroup())
+
+	q.Step("SystemdCgroup=true and slice:prefix:name: systemd has a scope, and the task is the only process in its cgroup")
+	assert.Assert(q, !scope.Loaded(), "systemd has the scope before the task")
+	d.CreateContainerByClient(ctrd.ClientOptions{SystemdCgroup: true, Spec: []oci.SpecOpts{limit, inScope}}, ref, id, "sleep", "3600")
+	task := d.StartTaskAndWait(id)
+	shim := proc.Snapshot(q, task.Parent)
+	check.OnlyProcessInCgroup(q, task.Identity, scope.Cgroup())
+	assert.Check(q, cmp.Equal(scope.Property("ControlGroup"), scope.Cgroup()), "the cgroup of the scope")
+	assert.Check(q, cmp.Equal(scope.Property("ActiveState"), "active"), "state of the scope")
+	assert.Check(q, cmp.Equal(scope.Property("Slice"), "system.slice"), "slice of the scope")
+	assert.Check(q, cmp.DeepEqual(shim.Cgroups, proc.Snapshot(q, d.PID()).Cgroups), "cgroups of the shim, and of containerd")
+	q.Fact("scope: processes in its cgroup", len(scope.Processes()))
+	q.Fact("scope: state by systemctl show", scope.Property("ActiveState"))
+
+	q.Step("compare the limit in config.json, of the scope, in the cgroup and in the metrics: they are the same")
+	assert.Check(q, cmp.Equal(g.Read("pids", "pids.max"), "50"), "pids.max of the scope's cgroup")
+	assert.Check(q, cmp.Equal(scope.Property("TasksMax"), "50"), "TasksMax of the scope")
+	metrics := parseMetricsTable(q, d.Ctr("tasks", "metrics", id).Stdout)
+	assert.Check(q, cmp.Equal(fmt.Sprint(metrics["pids limit"]), "50"), "limit of processes in the metrics")
+	assert.Check(q, cmp.Equal(fmt.Sprint(metrics["pids"]), g.Read("pids", "pids.current")), "processes in the metrics")
+	q.Fact("scope: TasksMax and pids.max", scope.Property("TasksMax"))
+
+	q.Step("execute a program in the task: it is in the cgroup of the scope, too")
+	d.ExecDetached(id, "second", "sleep", "3601")
+	proc.WaitFor(q, g.HasProcesses(2))
+	assert.Check(q, cmp.Len(scope.Processes(), 2), "processes of the scope, with an exec")
+	q.Fact("scope: processes in its cgroup, with an exec", len(scope.Processes()))
+
+	q.Control("the same cgroupsPath without SystemdCgroup: it is the name of a directory, and systemd has no scope")
+	plain, plainID := systemd.Scope(q, "plain"), q.ID(ctrd.ContainerID+"-plain")
+	name := "system.slice:cdb:" + strings.TrimSuffix(strings.TrimPrefix(plain.Name, "cdb-"), ".scope")
+	d.CreateContainerByClient(ctrd.ClientOptions{Spec: []oci.SpecOpts{oci.WithCgroup(name)}}, ref, plainID, "sleep", "3600")
+	other := d.StartTaskAndWait(plainID)
+	for hierarchy, path := range other.Cgroups {
+		assert.Check(q, cmp.Equal(filepath.Base(path), name), "cgroup of the task, hierarchy %q: %s", hierarchy, path)
+	}
+	assert.Check(q, !plain.Loaded(), "systemd has the scope of a task without SystemdCgroup")
+	q.Fact("without SystemdCgroup: systemd has a scope", plain.Loaded())
+	d.KillAndDeleteTask(plainID)
+
+	q.Step("SystemdCgroup=true and containerd's own default, a path: the task is refused")
+	byPath := q.ID(ctrd.ContainerID + "-path")
+	d.CreateContainerByClient(ctrd.ClientOptions{SystemdCgroup: true}, ref, byPath, "sleep", "3600")
+	refused := d.TryStartTask(byPath)
+	assert.Check(q, refused.Code != 0, "a task starts by the systemd driver with cgroupsPath %s", d.Spec(byPath).Linux.CgroupsPath)
+	runc.AssertMessage(q, refused.Stderr, "slice:prefix:name")
+	assert.Check(q, !file.Exists(d.Bundle(byPath)), "a refused task left its bundle")
+	message, _, _ := strings.Cut(runc.StableMessage(refused.Stderr), ", got")
+	q.Fact("SystemdCgroup with a path: error", message)
+	d.RemoveFIFOs(byPath)
+	proc.WaitFor(q, d.HasShims(1)) // that of the task in the scope
+
+	q.TearDown("kill the task: systemd removes the scope with the last process. Delete the task: no cgroup is left", func() {
+		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
+		proc.WaitFor(q, proc.Dead(task.Identity))
+		proc.WaitFor(q, scope.Gone())
+		proc.WaitFor(q, d.TaskStopped(id))
+		q.Fact("after the kill, before delete: systemd has the scope", scope.Loaded())
+		d.DeleteTask(id)
+		assert.Check(q, !scope.Loaded(), "systemd has the scope after delete")
+		check.NoCgroup(q, scope.Cgroup())
+		q.Fact("after delete: systemd has the scope", scope.Loaded())
+	})
+	q.Answer("With SystemdCgroup=true in the options of the runtime and slice:prefix:name in config.json, a task and its execs are in a " +
+		"scope of systemd, and the shim is not. systemd removes the scope with the last process. One of the two settings alone gives a " +
+		"directory of that name, or a refused task.")
+}
+
+// Delegate=yes says that the cgroups below the unit's own belong to the unit: systemd gives the unit all controllers, and changes nothing
+// below it. A task has its cgroup there only if the client puts it there. By default it is elsewhere, and systemd does not touch it.
+//
+// The default is /namespace/id, at the root of the hierarchy. So Delegate=yes makes no difference for such a task, and a daemon-reload none
+// either. A cgroupsPath below the unit's cgroup is another matter, as where containerd runs in a unit of a user or inside another
+// manager, such as k3s. Without Delegate, systemd takes the unit's cgroup for its own. At a daemon-reload it sets up its cgroups again. On
+// cgroup v2 it then takes the controllers from the cgroups below, and the limits are gone with them. On v1 it moves the processes into the
+// unit's own cgroup. No command reports that. On v2 the daemon itself has to be in a cgroup below, too: a cgroup that has processes cannot
+// give controllers to others. With Delegate=yes, OOMPolicy=continue is the default: when the kernel's OOM killer kills a shim, the unit
+// goes on. Otherwise the default is OOMPolicy=stop, and systemd stops the unit.
+//
+// Hint: systemctl show -p Delegate,DelegateControllers,OOMPolicy containerd; cgroup.controllers and cgroup.subtree_control of its cgroup.
+// Spec: https://systemd.io/CGROUP_DELEGATION/, https://github.com/containerd/containerd/blob/main/docs/ops.md#systemd
+// Kernel: https://docs.kernel.org/admin-guide/cgroup-v2.html#no-internal-process-constraint,
+// https://man7.org/linux/man-pages/man5/systemd.resource-control.5.html
+func TestTask_WhatDoesDelegateGiveContainerdsUnit(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "What does Delegate=yes give containerd's unit?",
+		lab.Alone("systemctl daemon-reload takes controllers from the cgroups of other questions"))
+	defer q.Recover()
+	systemd.Require(q)
+
+	q.Step("Delegate=yes: the unit's cgroup has all controllers that systemd delegates")
+	unit := delegatedUnit(q, "yes")
+	d := ctrd.StartAsService(q, unit, []string{"KillMode=process", "Delegate=yes"})
+	ref, usual := d.PullImage(), q.ID(ctrd.ContainerID)
+	d.CreateContainerByClient(ctrd.ClientOptions{Spec: []oci.SpecOpts{oci.WithPidsLimit(50)}}, ref, usual, "sleep", "3600")
+	group := cgroup.Of(q, unit.Cgroup())
+	delegated := strings.Fields(unit.Property("DelegateControllers"))
+	assert.Check(q, cmp.Contains(delegated, "pids"), "DelegateControllers")
+	if group.V2 {
+		given := strings.Fields(group.Read("", "cgroup.controllers"))
+		for _, controller := range delegated {
+			assert.Check(q, !group.Has(controller) || slices.Contains(given, controller), "the unit's cgroup has %q, and not %s", given, controller)
+		}
+		q.Fact("Delegate=yes: controllers of the unit's cgroup", given)
+	}
+	assert.Check(q, cmp.Equal(unit.Property("OOMPolicy"), "continue"), "OOMPolicy of a unit with Delegate=yes")
+	q.Fact("Delegate=yes: OOMPolicy", unit.Property("OOMPolicy"))
+
+	q.Step("start a task in its usual place and one below the unit's cgroup, both with a limit, and daemon-reload: both limits stay")
+	kept := reloadSystemd(q, d, unit, ref, usual)
+	assert.Check(q, cmp.DeepEqual(kept, reloaded{Usual: "50", Below: "50"}), "limits after daemon-reload, with Delegate=yes")
+	q.Fact("Delegate=yes, daemon-reload: limit of a task in the usual place", kept.Usual)
+	q.Fact("Delegate=yes, daemon-reload: limit of a task below the unit's cgroup", kept.Below)
+
+	q.Control("Delegate=no: the task below the unit's cgroup loses its limit, and the other one does not")
+	unit = delegatedUnit(q, "no")
+	d.RunBy(unit, "KillMode=process", "Delegate=no")
+	d.Start()
+	assert.Check(q, cmp.Equal(unit.Property("DelegateControllers"), ""), "DelegateControllers of a unit with Delegate=no")
+	q.Fact("Delegate=no: OOMPolicy", unit.Property("OOMPolicy"))
+	lost := reloadSystemd(q, d, unit, ref, usual)
+	want := map[bool]string{true: "no pids.max", false: "another cgroup"}[group.V2]
+	assert.Check(q, cmp.DeepEqual(lost, reloaded{Usual: "50", Below: want}), "limits after daemon-reload, with Delegate=no")
+	q.Fact("Delegate=no, daemon-reload: limit of a task in the usual place", lost.Usual)
+	q.Fact("Delegate=no, daemon-reload: limit of a task below the unit's cgroup", lost.Below)
+
+	q.Answer("With Delegate=yes, systemd gives containerd's unit all controllers, and does not change the cgroups below it. Without it, a " +
+		"task whose cgroup is below the unit's loses its limits at a daemon-reload. A task in containerd's usual place, which is not below the " +
+		"unit, loses nothing.")
+}
+
+// delegatedUnit returns a service for containerd. Its cgroup has the cgroup "daemon" below, for the daemon itself.
+func delegatedUnit(q *lab.Q, name string) *systemd.Unit {
+	q.Helper()
+	unit := systemd.Service(q, "delegate-"+name)
+	// On v1, systemd removes the unit's cgroup only from the hierarchies that it manages.
+	cgroup.Of(q, unit.Cgroup()).Make()
+	cgroup.Of(q, unit.Cgroup()+"/daemon").Make()
+	return unit
+}
+
+// reloaded has the limits of processes that hold for tasks after a daemon-reload: see limitOf.
+type reloaded struct{ Usual, Below string }
+
+// reloadSystemd moves the daemon into a cgroup of its own below the unit's, starts a task in the usual place and another one below the
+// unit's cgroup, and has systemd read its configuration again. It returns the limits of both tasks, then deletes them and stops the unit.
+func reloadSystemd(q *lab.Q, d *ctrd.Daemon, unit *systemd.Unit, ref, usual string) reloaded {
+	q.Helper()
+	below := usual + "-below-" + unit.Property("Delegate")
+	ids, places := []string{usual, below}, []string{"/" + d.Namespace + "/" + usual, unit.Cgroup() + "/" + below}
+	before := d.PID()
+	q.LogCommand("echo %d > /sys/fs/cgroup%s/daemon/cgroup.procs   # containerd", before, unit.Cgroup())
+	cgroup.Of(q, unit.Cgroup()+"/daemon").Add(before)
+	options := ctrd.ClientOptions{Spec: []oci.SpecOpts{oci.WithPidsLimit(50), oci.WithCgroup(places[1])}}
+	d.CreateContainerByClient(options, ref, below, "sleep", "3600")
+	var tasks []proc.Process
+	for i, id := range ids {
+		tasks = append(tasks, d.StartTaskAndWait(id))
+		check.OnlyProcessInCgroup(q, tasks[i].Identity, places[i])
+		assert.Check(q, cmp.Equal(limitOf(q, tasks[i].PID, places[i]), "50"), "limit of the task %s, before daemon-reload", id)
+	}
+	q.Must("systemctl", "daemon-reload")
+	unit.Property("ActiveState") // systemd sets up the cgroups before it answers the next call
+	for i, id := range ids {
+		assert.Check(q, tasks[i].Alive(), "the task %s is dead after daemon-reload", id)
+		assert.Check(q, cmp.Contains(d.ExecShell(id, "echo it works"), "it works"))
+	}
+	assert.Check(q, cmp.Equal(d.PID(), before), "daemon-reload has restarted containerd")
+	seen := reloaded{Usual: limitOf(q, tasks[0].PID, places[0]), Below: limitOf(q, tasks[1].PID, places[1])}
+	for _, id := range ids {
+		d.KillAndDeleteTask(id)
+	}
+	proc.WaitFor(q, d.HasShims(0))
+	assert.NilError(q, d.Stop())
+	proc.WaitFor(q, unit.Gone())
+	return seen
+}
+
+// limitOf returns the limit of processes that a cgroup gives to a process: "50". It returns "another cgroup" if the process is not in this
+// cgroup, and "no pids.max" if the cgroup has no controller pids.
+func limitOf(q *lab.Q, pid proc.PID, path string) string {
+	q.Helper()
+	controller := map[string]string{"v1": "pids", "v2": ""}[cgroup.Version(q)]
+	limit, err := cgroup.Of(q, path).Try("pids", "pids.max")
+	switch {
+	case proc.Snapshot(q, pid).Cgroups[controller] != path:
+		return "another cgroup"
+	case errors.Is(err, fs.ErrNotExist):
+		return "no pids.max"
+	}
+	assert.NilError(q, err)
+	return limit
 }

@@ -15,11 +15,14 @@ import (
 	"cdblab/helpers/proc"
 )
 
+// policy is where the kernel shows which profiles it has.
+const policy = "/sys/kernel/security/apparmor"
+
 // Require skips the question unless the kernel has AppArmor, and the program that loads a profile is installed. A profile that is
 // still loaded when the question ends is removed.
 func Require(q *lab.Q) {
 	q.Helper()
-	const enabled, policy = "/sys/module/apparmor/parameters/enabled", "/sys/kernel/security/apparmor"
+	const enabled = "/sys/module/apparmor/parameters/enabled"
 	const elsewhere = "to ask this, boot Debian's kernel, which has it: make lab"
 	if on, err := file.TryRead(enabled); err != nil || strings.TrimSpace(on) != "Y" {
 		q.Skipf("this kernel has no AppArmor, or it is off (%s is %q, %v); %s", enabled, on, err, elsewhere)
@@ -83,4 +86,15 @@ func Of(q *lab.Q, pid proc.PID) string {
 		path = fmt.Sprintf("/proc/%d/attr/current", pid)
 	}
 	return strings.TrimSpace(file.Read(q, path))
+}
+
+// Loaded returns the mode of a profile that the kernel has, "enforce", or "" if it has none of this name.
+func Loaded(q *lab.Q, name string) string {
+	q.Helper()
+	for line := range strings.Lines(file.Read(q, policy+"/profiles")) {
+		if mode, ok := strings.CutPrefix(line, name+" ("); ok {
+			return strings.TrimRight(mode, ")\n")
+		}
+	}
+	return ""
 }

@@ -52,6 +52,8 @@ type ClientOptions struct {
 	Runtime    string            // absolute path of the shim's program; with ctr's --runtime, ctr ignores --runc-root
 	ShimCgroup string            // runtime option: the shim's cgroup, which exists
 	BinaryName string            // runtime option: the program that the shim calls instead of runc
+
+	SystemdCgroup bool // runtime option: the shim calls the runtime with --systemd-cgroup
 }
 
 func (o ClientOptions) String() string {
@@ -71,6 +73,9 @@ func (o ClientOptions) String() string {
 	if o.BinaryName != "" {
 		out = append(out, "BinaryName "+o.BinaryName)
 	}
+	if o.SystemdCgroup {
+		out = append(out, "SystemdCgroup")
+	}
 	return strings.Join(out, ", ")
 }
 
@@ -84,7 +89,7 @@ func (d *Daemon) CreateContainerByClient(o ClientOptions, ref, id string, args .
 	if err != nil {
 		d.q.Fatalf("find image %s: %v", ref, err)
 	}
-	runtime := &options.Options{ShimCgroup: o.ShimCgroup, BinaryName: o.BinaryName}
+	runtime := &options.Options{ShimCgroup: o.ShimCgroup, BinaryName: o.BinaryName, SystemdCgroup: o.SystemdCgroup}
 	if d.CanSetRuncRoot() {
 		runtime.Root = d.RuncRoot
 	}

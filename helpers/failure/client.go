@@ -116,11 +116,16 @@ func (v *Victim) tryExec() string {
 }
 
 // tryNewTask makes a new task of the container. It returns what had to be done before: "possible" for nothing, "after
-// delete" or "after kill, delete" of the old task; or "refused".
+// delete" or "after kill, delete" of the old task, "after the shim's end" for a shim that is lost; or "refused".
 func (v *Victim) tryNewTask() string {
 	v.q.Helper()
 	ctx := context.Background()
 	result := "possible"
+	if v.Lost {
+		result = "after the shim's end"
+		v.q.KillProcess(v.Shim)
+		proc.WaitFor(v.q, proc.Dead(v.Shim.Identity))
+	}
 	if task, err := v.Task(); err == nil {
 		result = "after delete"
 		if v.Init.Alive() {

@@ -64,6 +64,12 @@ func (v *Victim) observe(tasks string) Observation {
 
 	for i := range maxEvents {
 		o[eventRow(i)] = "-"
+		if v.Lost {
+			o[eventRow(i)] = "by chance"
+		}
+	}
+	if v.Lost {
+		return o
 	}
 	events := v.Events()
 	if len(events) > maxEvents {

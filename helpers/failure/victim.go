@@ -45,6 +45,10 @@ type Victim struct {
 	TaskWait *PendingWait // for the task, by a client that is there before the death
 	ExecWait *PendingWait // for the exec, by that client; nil in a stopped task
 
+	// Lost is set if the shim lives, and containerd does not know it any more, as after a downgrade. It has to be killed before a new task
+	// can start. It may still publish the exits, as long as its retries last.
+	Lost bool
+
 	// Missed are events, as [Victim.Events] writes them, that are known to have been published before a stream
 	// listened. They are listed after the received ones.
 	Missed []string

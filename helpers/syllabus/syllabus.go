@@ -35,7 +35,7 @@ var Sections = []Section{
 		"container_created", "parents", "socket", "runc", "containerd_dies", "shim_dies", "process_dies",
 		"containerd_down", "upgrade", "stopped", "files", "pull", "platforms", "snapshotter", "garbage", "namespaces",
 		"shared_shim", "slow_runtime",
-		"cgroup", "exec", "terminal", "delete_order", "client", "checkpoint", "cost", "systemd",
+		"cgroup", "exec", "terminal", "delete_order", "client", "apparmor", "checkpoint", "cost", "systemd",
 	}},
 	{"Events", "what containerd reports by itself, and what an operator has to ask for", []string{
 		"without_task", "listeners", "replay", "twice", "slow_listener", "exec", "execs", "oom", "failure", "logs", "strace",

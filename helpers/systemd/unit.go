@@ -4,6 +4,7 @@
 package systemd
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -165,6 +166,24 @@ func (u *Unit) dir() string {
 
 // Processes lists the processes in the unit's cgroup, not those below it.
 func (u *Unit) Processes() []proc.PID { u.q.Helper(); return cgroup.ProcsIn(u.dir()) }
+
+// Journal returns the messages that systemd-journald has of the unit, and of systemd about the unit.
+func (u *Unit) Journal() string {
+	u.q.Helper()
+	u.q.Must("journalctl", "--sync") // what was written before is in the journal now
+	return u.q.Must("journalctl", "--no-pager", "--quiet", "--output=cat", "--unit="+u.Name).Stdout
+}
+
+// WritesToJournal reports whether a descriptor of a process is the socket by which the journal gets what the main process of the unit
+// writes. systemd tells the main process which socket that is: https://man7.org/linux/man-pages/man5/systemd.exec.5.html, $JOURNAL_STREAM.
+func (u *Unit) WritesToJournal(pid proc.PID, fd int) bool {
+	u.q.Helper()
+	var stat unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), &stat); err != nil {
+		u.q.Fatalf("look at descriptor %d of process %d: %v", fd, pid, err)
+	}
+	return slices.Contains(proc.Snapshot(u.q, u.PID()).Env, fmt.Sprintf("JOURNAL_STREAM=%d:%d", stat.Dev, stat.Ino))
+}
 
 // Loaded reports whether systemd has the unit, active or not.
 func (u *Unit) Loaded() bool { return host.HasUnit(u.Name) }
