@@ -72,15 +72,9 @@ func TestQuestions_RecordInAFixedOrder(t *testing.T) {
 // maxLines is how many lines a question may have, from func to its closing brace: a screen and a half.
 const maxLines = 100
 
-// notYetShort has the prefixes of files whose questions may still be longer.
-var notYetShort = []string{"task_", "events_"}
-
 // A question is read as one story. So what a step does in detail is a function below the question, with a name.
 func TestQuestions_AreAtMostAScreenAndAHalfLong(t *testing.T) {
 	for _, name := range questionFiles(t) {
-		if slices.ContainsFunc(notYetShort, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
-			continue
-		}
 		for _, long := range longQuestions(t, name, nil) {
 			t.Errorf("%s lines, and a question has at most %d: give the steps names, as CONTRIBUTING.md says, or begin the function with "+
 				"the comment \"// Long: the reason\"", long, maxLines)
