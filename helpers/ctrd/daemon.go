@@ -230,12 +230,18 @@ func (d *Daemon) TryCtr(args ...string) (result lab.Result) {
 	d.q.Helper()
 	for range slowness.Factor() + 2 {
 		result = d.q.Exec(d.ctrCommand(args)...)
-		if result.Code == 0 || !strings.Contains(result.Stderr, "connection error: desc") || !d.runs() {
+		if result.Code == 0 || !hasNotConnected(result.Stderr) || !d.runs() {
 			break
 		}
 		d.q.Logf("containerd runs, and has not answered ctr: %s", strings.TrimSpace(result.Stderr))
 	}
 	return result
+}
+
+// hasNotConnected reports whether ctr's message says that the daemon has not answered its connection. That of 1.7 ends with the first text
+// and the error of a context; newer ones have the second text, too.
+func hasNotConnected(stderr string) bool {
+	return strings.Contains(stderr, `ctr: failed to dial "`) || strings.Contains(stderr, "connection error: desc")
 }
 
 func (d *Daemon) ctrCommand(args []string) []string {
