@@ -112,7 +112,7 @@ func (tr *Trace) Has(pattern string) bool {
 const AnyProcess proc.PID = 0
 
 // First returns the first call of the process pid in the whole trace whose text matches the pattern. It is for a call that may come
-// before or after the one that [Trace.Next] returned. If there is none, the test fails; what names the call in the failure.
+// before or after the one that [Trace.Next] returned. Without such a call the test fails; what names it in the failure.
 func (tr *Trace) First(what string, pid proc.PID, pattern string) Call {
 	tr.tb.Helper()
 	i := slices.IndexFunc(tr.Calls, matcher(pid, pattern))
