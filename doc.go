@@ -12,8 +12,8 @@
 //     state_json, features, terminal, checkpoint, rootless, systemd.
 //   - Task (task_test.go): what containerd adds, and which process holds what, also when something dies.
 //     Topics: container_created, parents, socket, runc, containerd_dies, shim_dies, process_dies, containerd_down,
-//     upgrade, stopped, files, pull, platforms, snapshotter, garbage, namespaces, shared_shim, slow_runtime, cgroup,
-//     exec, terminal, delete_order, client, apparmor, checkpoint, cost, systemd.
+//     upgrade, node_config, stopped, files, pull, platforms, snapshotter, garbage, namespaces, shared_shim,
+//     slow_runtime, cgroup, exec, terminal, delete_order, client, apparmor, checkpoint, cost, systemd.
 //   - Events (events_test.go): what containerd reports by itself, and what an operator has to ask for.
 //     Topics: without_task, listeners, replay, twice, slow_listener, exec, execs, oom, failure, logs, strace,
 //     metrics, output, last_bytes, input.

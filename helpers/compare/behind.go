@@ -12,6 +12,9 @@ import (
 // withoutContainerd are the questions that containerd, ctr and the shim have no part in.
 var withoutContainerd = regexp.MustCompile(`^Test(Bundle|Lifecycle)_`)
 
+// readsNodeConfig is in the names of the questions whose containerd reads the machine's own configuration.
+const readsNodeConfig = "ConfigTOML"
+
 // Behind says what can be the reason for the differences of a question: each part of the stack that is not the same in the two runs, and
 // that the question depends on.
 func (c *Comparison) Behind(q Question) string {
@@ -23,7 +26,8 @@ func (c *Comparison) Behind(q Question) string {
 	}
 	for _, r := range c.Stacks() {
 		switch {
-		case r.Same, r.Name == verdictsRow, strings.HasPrefix(r.Name, host.ContainerdConfig):
+		case r.Same, r.Name == verdictsRow:
+		case strings.HasPrefix(r.Name, host.ContainerdConfig) && !strings.Contains(q.Test, readsNodeConfig):
 			// The lab's containerd does not read the machine's configuration.
 		case ofRunc && slices.Contains([]string{"containerd", "ctr", "containerd-shim-runc-v2"}, r.Name):
 		default:

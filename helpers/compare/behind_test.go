@@ -6,6 +6,7 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/host"
 	"cdblab/helpers/results"
 )
 
@@ -31,6 +32,11 @@ func TestBehind_NamesOnlyWhatTheQuestionDependsOn(t *testing.T) {
 		"What can lie behind it: containerd, system")
 	assert.Equal(t, of(old, stack("1.1.5", "1.7.24", "Debian 12"), "TestBundle_HowDoesContainerdsBundleDiffer"),
 		"What lies behind it is containerd: 1.6.20 → 1.7.24")
+	key := host.ContainerdConfig + " plugins.X.SystemdCgroup"
+	systemd, cgroupfs := stack("1.1.5", "1.6.20", "Debian 12"), stack("1.1.5", "1.6.20", "Debian 12")
+	systemd.Stack.Node = append(systemd.Stack.Node, results.Property{Name: key, Value: "true"})
+	cgroupfs.Stack.Node = append(cgroupfs.Stack.Node, results.Property{Name: key, Value: "false"})
+	assert.Equal(t, of(systemd, cgroupfs, "TestTask_WhatDoesConfigTOMLDecideForAPod"), "What lies behind it is "+key+": true → false")
 	assert.Equal(t, of(old, old, "TestTask_X"),
 		"Nothing that the lab records of the two machines is different. Run both again: a fact that changes by chance is a mistake of the lab.")
 

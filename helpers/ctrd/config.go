@@ -3,10 +3,13 @@
 package ctrd
 
 import (
+	"bytes"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"text/template"
+
+	"github.com/pelletier/go-toml/v2"
 )
 
 // config is the whole configuration of a private containerd. Root, state and address are not enough to make it private:
@@ -60,6 +63,26 @@ type settings struct {
 	DisabledPlugins []string
 	Features        features
 	Tables          []string // tables to append
+}
+
+// configuration is what a private containerd has beside its [settings].
+type configuration struct {
+	tables []string    // to append
+	node   *NodeConfig // in place of the lab's configuration, if not nil
+}
+
+// toml returns the text of the whole configuration.
+func (c configuration) toml(s settings) (string, error) {
+	var out bytes.Buffer
+	if c.node == nil {
+		s.Tables = c.tables
+		err := config.Execute(&out, s)
+		return out.String(), err
+	}
+	private := c.node.Clone()
+	private.privateTo(s)
+	err := toml.NewEncoder(&out).Encode(private.tree)
+	return out.String(), err
 }
 
 // newSettings returns the settings of a containerd whose own directory is dir.

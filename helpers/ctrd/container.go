@@ -135,3 +135,16 @@ func (d *Daemon) MountSnapshot(id, at string) {
 	assert.NilError(d.q, mount.All(mounts, at))
 	d.q.Cleanup(func() { assert.Check(d.q, mount.UnmountAll(at, 0)) })
 }
+
+// RuntimeName returns the name of the runtime in a container's record, which names the shim.
+func (d *Daemon) RuntimeName(id string) string {
+	d.q.Helper()
+	ctx := context.Background()
+	c, err := d.client.LoadContainer(ctx, id)
+	if err != nil {
+		d.q.Fatalf("find container %s: %v", id, err)
+	}
+	record, err := c.Info(ctx)
+	assert.NilError(d.q, err)
+	return record.Runtime.Name
+}

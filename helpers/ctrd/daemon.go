@@ -39,13 +39,16 @@ type Daemon struct {
 	client *containerd.Client
 }
 
-// Option changes the configuration of a private containerd. It gets the tables to append.
-type Option func(tables *[]string)
+// Option changes the configuration of a private containerd.
+type Option func(*configuration)
 
 // WithConfig returns an option that appends a table to the configuration: "[debug]\n  level = \"debug\"".
 func WithConfig(table string) Option {
-	return func(tables *[]string) { *tables = append(*tables, table) }
+	return func(c *configuration) { c.tables = append(c.tables, table) }
 }
+
+// WithNodeConfig returns an option that gives containerd the configuration of a node, with the places of a private containerd.
+func WithNodeConfig(node *NodeConfig) Option { return func(c *configuration) { c.node = node } }
 
 // Start starts a containerd for this question alone and waits until it answers. When the question ends, its containers
 // are deleted, the daemon is stopped, and its directories are removed.
@@ -65,11 +68,11 @@ func start(q *lab.Q, name string, service *service, options []Option) *Daemon {
 	q.Helper()
 	dir := q.Mkdir("containerd")
 	q.Mkdir("s")
-	var tables []string
+	var c configuration
 	for _, o := range options {
-		o(&tables)
+		o(&c)
 	}
-	s, err := newServer(q.Session(), q, dir, tables, func(argv ...string) (*exec.Cmd, error) {
+	s, err := newServer(q.Session(), q, dir, c, func(argv ...string) (*exec.Cmd, error) {
 		return q.Cmd(context.Background(), argv...), nil
 	})
 	if err != nil {

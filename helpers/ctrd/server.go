@@ -3,7 +3,6 @@
 package ctrd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -41,9 +40,8 @@ type server struct {
 	answered []tools.Program // the daemon, the shim and the ctr that were used when the daemon answered last; nil before
 }
 
-// newServer writes the configuration of a containerd whose own directory is dir, which exists. The tables are appended
-// to the configuration.
-func newServer(session *lab.Session, programs underTest, dir string, tables []string,
+// newServer writes the configuration of a containerd whose own directory is dir, which exists.
+func newServer(session *lab.Session, programs underTest, dir string, c configuration,
 	command func(argv ...string) (*exec.Cmd, error),
 ) (*server, error) {
 	f, err := featuresOf(session, programs)
@@ -54,22 +52,21 @@ func newServer(session *lab.Session, programs underTest, dir string, tables []st
 	if err != nil {
 		return nil, err
 	}
-	settings.Tables = tables
-	var toml bytes.Buffer
-	if err := config.Execute(&toml, settings); err != nil {
-		return nil, fmt.Errorf("write containerd's configuration: %w", err)
+	s := &server{
+		Address: settings.Address, Root: settings.Root, State: settings.State,
+		SocketDir: settings.SocketDir, RuncRoot: settings.RuncRoot,
+		dir: dir, command: command,
 	}
-	if err := os.WriteFile(filepath.Join(dir, "config.toml"), toml.Bytes(), 0o644); err != nil {
+	if s.toml, err = c.toml(settings); err == nil {
+		err = os.WriteFile(filepath.Join(dir, "config.toml"), []byte(s.toml), 0o644)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("write containerd's configuration: %w", err)
 	}
 	if f.SocketDir {
 		err = os.MkdirAll(settings.SocketDir, 0o755)
 	}
-	return &server{
-		Address: settings.Address, Root: settings.Root, State: settings.State,
-		SocketDir: settings.SocketDir, RuncRoot: settings.RuncRoot,
-		dir: dir, toml: toml.String(), command: command,
-	}, err
+	return s, err
 }
 
 // argv returns the command line of the daemon, which is started from the directory above its own. It has the flag

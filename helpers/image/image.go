@@ -28,6 +28,20 @@ var Config = v1.Config{
 	Cmd: []string{"sh"},
 }
 
+// Pause is the name of an image whose program only waits, for the sandboxes of pods. It has the same layer.
+const Pause = "docker.io/library/busybox:pause"
+
+// PauseIndex returns the image [Pause], as [Index] returns the lab's image.
+func PauseIndex(fs *rootfs.FS) (v1.ImageIndex, error) {
+	var layer bytes.Buffer
+	if err := fs.WriteTar(&layer); err != nil {
+		return nil, err
+	}
+	config := Config
+	config.Cmd = []string{"sleep", "86400"}
+	return addImageOf(emptyIndex(), native(), config, layer.Bytes())
+}
+
 // Index returns the image: an index with one manifest, for the platform that this program was built for.
 func Index(fs *rootfs.FS) (v1.ImageIndex, error) {
 	var layer bytes.Buffer
@@ -55,6 +69,10 @@ func native() v1.Platform {
 
 // addImage returns an index with one more image, which is for this platform and has these uncompressed layers, the lowest first.
 func addImage(index v1.ImageIndex, platform v1.Platform, layers ...[]byte) (v1.ImageIndex, error) {
+	return addImageOf(index, platform, Config, layers...)
+}
+
+func addImageOf(index v1.ImageIndex, platform v1.Platform, of v1.Config, layers ...[]byte) (v1.ImageIndex, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	for _, layer := range layers {
 		l, err := tarball.LayerFromOpener(
@@ -73,7 +91,7 @@ func addImage(index v1.ImageIndex, platform v1.Platform, layers ...[]byte) (v1.I
 		return nil, err
 	}
 	config = config.DeepCopy()
-	config.Config = Config
+	config.Config = of
 	config.OS, config.Architecture, config.Variant = platform.OS, platform.Architecture, platform.Variant
 	config.Created = v1.Time{Time: time.Unix(0, 0).UTC()} // constant, so that the same busybox gives the same digests
 	if img, err = mutate.ConfigFile(img, config); err != nil {

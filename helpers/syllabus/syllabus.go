@@ -33,7 +33,7 @@ var Sections = []Section{
 	}},
 	{"Task", "what containerd adds, and which process holds what, also when something dies", []string{
 		"container_created", "parents", "socket", "runc", "containerd_dies", "shim_dies", "process_dies",
-		"containerd_down", "upgrade", "stopped", "files", "pull", "platforms", "snapshotter", "garbage", "namespaces",
+		"containerd_down", "upgrade", "node_config", "stopped", "files", "pull", "platforms", "snapshotter", "garbage", "namespaces",
 		"shared_shim", "slow_runtime",
 		"cgroup", "exec", "terminal", "delete_order", "client", "apparmor", "checkpoint", "cost", "systemd",
 	}},
