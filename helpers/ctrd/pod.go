@@ -22,8 +22,9 @@ const KubeletNamespace = "k8s.io"
 type Pod struct {
 	Sandbox string // id of the sandbox's container
 
-	d      *Daemon
-	config *cri.PodSandboxConfig
+	d       *Daemon
+	config  *cri.PodSandboxConfig
+	removed bool
 }
 
 // DescriptionAnnotation is an annotation by which runc gives a scope of systemd a description. A sweep finds a scope of the lab by it.
@@ -51,6 +52,11 @@ func (d *Daemon) TryRunPod(name, cgroupParent string) (*Pod, error) {
 		return nil, err
 	}
 	p.Sandbox = r.PodSandboxId
+	d.q.Cleanup(func() { // after a failure: a pod has a mount that only the plugin knows of
+		if !p.removed {
+			p.Remove()
+		}
+	})
 	return p, nil
 }
 
@@ -95,6 +101,7 @@ func (p *Pod) RunContainer(name, ref string, args ...string) string {
 // Remove has the CRI plugin stop and remove the pod with its containers.
 func (p *Pod) Remove() {
 	p.d.q.Helper()
+	p.removed = true
 	p.d.q.LogCommand("# as the kubelet: StopPodSandbox and RemovePodSandbox of %s", p.config.Metadata.Name)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*proc.Patience)
 	defer cancel()
