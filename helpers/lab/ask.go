@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"cdblab/helpers/host"
+	"cdblab/helpers/syllabus"
 	"cdblab/helpers/tools"
 )
 
@@ -32,16 +34,17 @@ type options struct{ alone string }
 // disturb.
 func Alone(reason string) Option { return func(o *options) { o.alone = reason } }
 
-// Question begins a question. It is asked at the same time as others, unless it is [Alone]. When it has ended and its
-// cleanups have run, nothing that it made may be left. A leftover fails the question, by name, and is then swept, so that the
-// next question finds the host in the same state as this one did.
+// Question begins a question. It is asked at the same time as others, unless it is [Alone]. Those that the chapter itself asks are asked
+// one by one and before the others: go test runs what is not parallel first. When a question has ended and its cleanups have run, nothing
+// that it made may be left. A leftover fails the question, by name, and is then swept, so that the next question finds the host in the
+// same state as this one did.
 func (s *Session) Question(t *testing.T, scope Scope, text string, opts ...Option) *Q {
 	t.Helper()
 	var o options
 	for _, option := range opts {
 		option(&o)
 	}
-	if o.alone == "" {
+	if o.alone == "" && !slices.Contains(syllabus.Chapter, t.Name()) {
 		t.Parallel()
 	}
 	if s.stepping.hasEnded() {
