@@ -44,7 +44,7 @@ func TestTask_WhatDoesConfigTOMLDecideForAPod(t *testing.T) {
 	defer q.Recover()
 	node := ctrd.ReadNodeConfig(q)
 	if !node.HasCRI() {
-		q.Skipf("this containerd has no CRI plugin, or config.toml disables it; to ask this of Debian's: "+
+		q.Skipf("this containerd has no CRI plugin, or config.toml disables it; to ask this of Debian's: " +
 			"make lab DISK=\"$(make -s disk)\"")
 	}
 	if node.RuntimeType() != "io.containerd.runc.v2" {

@@ -7,22 +7,27 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
+	"gotest.tools/v3/poll"
 
 	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/file"
 	"cdblab/helpers/image"
 	"cdblab/helpers/lab"
+	"cdblab/helpers/proc"
 )
 
 // A pull leaves a file for each blob that it fetched, a directory for each layer that it unpacked, and records and labels that protect them
@@ -132,6 +137,111 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 
 	q.Answer("A pull leaves blobs, which are named by their digest, snapshots, which are named by their chain ID, a name for the " +
 		"image, and labels that hold them together. What is there is not fetched again.")
+}
+
+// The transfer service of containerd unpacks a layer as soon as this layer is fetched. A client that pulls by itself fetches all layers first.
+//
+// Since containerd 2.0, ctr asks the transfer service by default, and `ctr images pull --local` fetches and unpacks as ctr of older releases
+// does: each blob and each snapshot by a call of its own. Unpacking is mostly work of the disk and of one processor, and fetching mostly
+// waits for the network, so both at once take less time. The layers are always unpacked one upon the other, the lowest first: a snapshot is
+// prepared on its parent. (containerd 2.2 can unpack them at once, with max_concurrent_unpacks.)
+//
+// The registry of this question holds the second layer back, until the question lets it go.
+//
+// Hint: `ctr snapshots ls` and `ctr content active` during a pull of a large image.
+// Spec: https://github.com/containerd/containerd/blob/main/docs/transfer.md#transfer-operations,
+// https://github.com/opencontainers/image-spec/blob/main/layer.md#applying-changesets
+func TestTask_WhenIsALayerUnpacked(t *testing.T) {
+	q := session.Question(t, lab.MutatesVM, "When is a layer of an image unpacked?")
+	defer q.Recover()
+	if _, ours := q.Image(); !ours {
+		q.Skipf("only the lab's own registry can hold a layer back: unset CDB_IMAGE")
+	}
+	d := ctrd.Start(q)
+	registry := image.Serve(q)
+	p := &heldPulls{verifiedPulls{q, d, registry}, registry.HostsDir(q), d.StartProxy(), nil}
+	d.Ctr("images", "pull", "--hosts-dir", p.hosts, image.Layered)
+	p.layers = d.LayerDigests(image.Layered)
+	assert.Assert(q, cmp.Len(p.layers, 2))
+	p.forget()
+
+	mayPullItself := strings.Contains(q.Exec("ctr", "images", "pull", "--help").Stdout, "--local")
+	if mayPullItself {
+		q.Step("pull by the transfer service: the first layer is unpacked while the second is not fetched")
+		pulling, release := p.begin()
+		proc.WaitFor(q, d.HasCommittedSnapshots(1))
+		assert.Check(q, !file.Exists(d.BlobPath(p.layers[1])), "the second layer is in the content store, and the registry holds it back")
+		assert.Check(q, !pulling.Ended(), "ctr has ended, and the registry holds the second layer back: %s", pulling.Stderr())
+		q.Fact("transfer service, second layer held back: committed snapshots", 1)
+		release()
+		assert.Assert(q, cmp.Equal(pulling.ExitCode(), 0), "%s", pulling.Stderr())
+		assert.Check(q, slices.Contains(p.proxy.TakeCalls(), "Transfer/Transfer"), "ctr has not called the transfer service")
+		assert.Check(q, p.unpackedFirst(), "the directory of the first snapshot is not older than the second layer's blob")
+		q.Fact("transfer service: the first layer is unpacked before the second is fetched", p.unpackedFirst())
+		p.forget()
+	}
+
+	q.Control("pull by ctr itself: it has fetched both layers when it unpacks the first")
+	flags := map[bool][]string{true: {"--local"}}[mayPullItself]
+	pulling, release := p.begin(flags...)
+	proc.WaitFor(q, file.DirHas(d.BlobDir(), p.layers[0].Encoded()))
+	assert.Check(q, cmp.Equal(d.CountContents()["snapshots"], 0), "snapshots while the registry holds the second layer back")
+	q.Fact("ctr itself, second layer held back: snapshots", d.CountContents()["snapshots"])
+	release()
+	assert.Assert(q, cmp.Equal(pulling.ExitCode(), 0), "%s", pulling.Stderr())
+	assert.Check(q, !slices.Contains(p.proxy.TakeCalls(), "Transfer/Transfer"), "ctr has called the transfer service")
+	assert.Check(q, !p.unpackedFirst(), "the directory of the first snapshot is older than the second layer's blob")
+	q.Fact("ctr itself: the first layer is unpacked before the second is fetched", p.unpackedFirst())
+
+	q.Answer("A layer is unpacked as soon as it is fetched, while the next one is on its way, if containerd's transfer service pulls the " +
+		"image. A client that pulls by itself, as ctr does with --local, fetches all layers first.")
+}
+
+// heldPulls pull the image of two layers from a registry that holds the second layer back.
+type heldPulls struct {
+	verifiedPulls
+	hosts  string
+	proxy  *ctrd.Proxy // it shows whether the daemon's transfer service pulls, or ctr itself
+	layers []digest.Digest
+}
+
+// begin begins a pull, and waits until the registry was asked for the second layer. It sends the layer after release.
+func (p *heldPulls) begin(flags ...string) (pulling *lab.Background, release func()) {
+	q, d := p.q, p.d
+	q.Helper()
+	blob := "blobs/" + p.layers[1].String()
+	send := p.registry.Hold(blob)
+	asked := len(p.registry.Requests())
+	argv := append([]string{"ctr", "--address", p.proxy.Address, "-n", d.Namespace, "images", "pull", "--hosts-dir", p.hosts}, flags...)
+	pulling = q.StartBackground(append(argv, image.Layered)...)
+	proc.WaitFor(q, func(poll.LogT) poll.Result {
+		requests := p.registry.Requests()[asked:]
+		switch {
+		case slices.Contains(requests, "GET "+busyboxRepository+blob):
+			return poll.Success()
+		case pulling.Ended():
+			return poll.Error(fmt.Errorf("ctr has ended: %s", pulling.Stderr()))
+		}
+		return poll.Continue("the registry was not asked for the second layer: %q", requests)
+	})
+	return pulling, func() {
+		time.Sleep(20 * time.Millisecond) // the kernel's clock for the times of files ticks every 1 to 10 ms
+		send()
+	}
+}
+
+// unpackedFirst reports whether the directory of the first snapshot is older than the file of the second layer.
+func (p *heldPulls) unpackedFirst() bool {
+	q, d := p.q, p.d
+	q.Helper()
+	dirs := file.Names(q, d.SnapshotsDir())
+	slices.SortFunc(dirs, func(a, b string) int { return check.Int(q, a) - check.Int(q, b) })
+	assert.Assert(q, cmp.Len(dirs, 2), "directories of snapshots")
+	snapshot, err := os.Stat(filepath.Join(d.SnapshotsDir(), dirs[0]))
+	assert.NilError(q, err)
+	blob, err := os.Stat(d.BlobPath(p.layers[1]))
+	assert.NilError(q, err)
+	return snapshot.ModTime().Before(blob.ModTime())
 }
 
 // busyboxRepository is the path of the image's repository in the registry.

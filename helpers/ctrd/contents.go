@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"gotest.tools/v3/assert"
+	"gotest.tools/v3/poll"
 )
 
 // CountContents returns how many containers, images, blobs and snapshots the question's containerd namespace has, by
@@ -26,4 +27,25 @@ func (d *Daemon) CountContents() map[string]int {
 		return nil
 	}))
 	return n
+}
+
+// HasCommittedSnapshots returns a check that succeeds when the question's containerd namespace has n committed snapshots: a layer's
+// snapshot is committed when the layer is unpacked.
+func (d *Daemon) HasCommittedSnapshots(n int) poll.Check {
+	return func(poll.LogT) poll.Result {
+		committed := 0
+		err := d.client.SnapshotService("").Walk(context.Background(), func(_ context.Context, info snapshots.Info) error {
+			if info.Kind == snapshots.KindCommitted {
+				committed++
+			}
+			return nil
+		})
+		if err != nil {
+			return poll.Error(err)
+		}
+		if committed != n {
+			return poll.Continue("%d snapshots are committed, want %d", committed, n)
+		}
+		return poll.Success()
+	}
 }

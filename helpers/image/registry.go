@@ -34,6 +34,7 @@ type Registry struct {
 	requests    []string
 	ranges      []string              // of requests that ask for a range of bytes
 	substitutes map[string]Substitute // by the path of the request
+	held        map[string]chan struct{}
 }
 
 // handlerOf returns the handler that all registries of a session serve. Its images are made once.
@@ -150,7 +151,14 @@ func (r *Registry) record(next http.Handler) http.Handler {
 			r.ranges = append(r.ranges, asked)
 		}
 		substitute, substituted := r.substitutes[req.URL.Path]
+		held := r.held[req.URL.Path]
 		r.mu.Unlock()
+		if held != nil && req.Method == http.MethodGet {
+			select {
+			case <-held:
+			case <-req.Context().Done():
+			}
+		}
 		if substituted {
 			readOnly(substitute).ServeHTTP(w, req)
 			return

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -29,6 +30,23 @@ func (r *Registry) Substitute(path string, s Substitute) {
 		r.substitutes = map[string]Substitute{}
 	}
 	r.substitutes["/v2/library/busybox/"+path] = s
+}
+
+// Hold has the registry answer no GET request for a path of the image's repository, until it is released.
+func (r *Registry) Hold(path string) (release func()) {
+	held := make(chan struct{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held == nil {
+		r.held = map[string]chan struct{}{}
+	}
+	r.held["/v2/library/busybox/"+path] = held
+	return sync.OnceFunc(func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.held, "/v2/library/busybox/"+path)
+		close(held)
+	})
 }
 
 // BeHonest has the registry send what it has, for each path.
