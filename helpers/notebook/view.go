@@ -340,7 +340,9 @@ func newCommand(c *results.Command) *command {
 	if more {
 		line += " …"
 	}
-	return &command{Shown: line, Script: onFewerLines(c.Script), Folded: line != c.Script}
+	// What only keeps a command off the reader's terminal has room on the line: hundreds of commands have it.
+	folded := line != c.Script && line+" </dev/null" != c.Script
+	return &command{Shown: line, Script: onFewerLines(c.Script), Folded: folded}
 }
 
 // The lines of a value of a config.json that is indented: the first and the last, and between them the members of an object, the elements
