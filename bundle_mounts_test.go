@@ -578,10 +578,10 @@ func actsBeyondFields(root, closed *runc.Shell) []actBeyondField {
 //
 // Usually runc makes /dev/null itself, in a tmpfs. If a volume is mounted at /dev, the volume has this file, and an earlier program may
 // have put it there. In an attack, a program in another container exchanges the file at the right moment. mount(2) follows a link, and the
-// source of the bind mount is then the file that the link points to. So a link to one masked file shows this file at the path of each
-// masked file, and also at its own: there it is mounted onto itself. A link to a setting of the kernel is worse, if the program may write
-// to it. Without /dev/null, runc 1.1 covered nothing, and failed only at a later step, which needs the device, too. Since 1.2.8, 1.3.3
-// and 1.4.0-rc.3, runc opens /dev/null once, and looks at its device number.
+// source of the bind mount is then the file that the link points to. If the link leads to one masked file, this file is mounted at the
+// path of each masked file, and onto itself: it stays readable. A link to a file such as /proc/sys/kernel/core_pattern is worse, because
+// the program may write to it. Without /dev/null, runc 1.1 covered nothing, and failed only at a later step, which needs the device, too.
+// Since 1.2.8, 1.3.3 and 1.4.0-rc.3, runc opens /dev/null once, and looks at its device number.
 //
 // Hint: which device is a masked file, by stat? In /proc/PID/mountinfo, the fourth column names the file that is mounted at it.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#masked-paths,
@@ -594,7 +594,7 @@ func TestBundle_WhatCoversAMaskedFile(t *testing.T) {
 	b := bundle.Busybox(q, "sleep", "3600")
 	q.WriteLine(b.Rootfs("masked"), "a file of the rootfs")
 
-	q.Step("a container whose /dev runc makes: both masked files are its /dev/null, and they have no content")
+	q.Step("create a container that masks /masked and /proc/timer_list, whose /dev runc makes: both files are the container's /dev/null, and empty")
 	_, sh, p := runc.StartWithShell(q, b, "own-dev", maskFiles)
 	assertCoveredByNull(q, "/dev of runc", sh, p)
 
@@ -639,7 +639,7 @@ func TestBundle_WhatCoversAMaskedFile(t *testing.T) {
 	})
 
 	q.Answer("The container's /dev/null covers a masked file. If /dev/null is a link or another file, or is missing, runc refuses to create " +
-		"the container. runc 1.1.11 mounted what was there instead, so that a program could read masked files.")
+		"the container. runc 1.1.11 mounted the target of the link, or the other file: with a link to a masked file, a program could read this file.")
 }
 
 // The masked files: one of the rootfs, and one of procfs that shows the host's timers to root.
@@ -1001,10 +1001,10 @@ func supportsIDMappedMounts(q *lab.Q, dir string) error {
 
 // With the option idmap, the mapping belongs to one mount. With ridmap it belongs to each mount below the source as well.
 //
-// A mapping is an attribute of a mount, as ro is. The options bind and rbind copy mounts, and mount_setattr(2) then gives the copy its
-// mapping: with AT_RECURSIVE, which stands for ridmap, also to each mount below. A mount with mappings and with neither option is mapped as
-// with idmap. So with rbind and idmap, files of a file system that is mounted below the source keep their owners. With ridmap, each file
-// system below has to support id-mapped mounts, or create fails. runc knows both options since 1.2.0.
+// uidMappings and gidMappings of a mount are its mapping, which is an attribute of the mount, as ro is. runc copies the mount, and
+// mount_setattr(2) gives the mapping to the copy. For ridmap, runc adds AT_RECURSIVE, and each mount below gets the mapping, too. Without
+// either option, runc does as with idmap. So with rbind and idmap, files of a file system that is mounted below the source keep their
+// owners. With ridmap, each file system below has to support id-mapped mounts, or create fails. runc knows both options since 1.2.0.
 //
 // Hint: which mounts of /proc/PID/mountinfo have the flag idmapped?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-mount-options
@@ -1028,7 +1028,7 @@ func TestBundle_DoesTheMappingOfAMountReachTheMountsBelow(t *testing.T) {
 	}
 	plain := specs.Mount{Destination: "/plain", Type: "none", Source: source, Options: []string{"rbind"}}
 
-	q.Step("bind a mount, and another one below it, with mappings of root to 1000:2000 and different options. Which mounts have the mapping?")
+	q.Step("bind a mount with another one below it, and map root to 1000:2000: only with ridmap does the mount below have the mapping")
 	c := runc.Variant(q, b, "mapped", withMounts(plain, mapped("mapping"), mapped("idmap", "idmap"), mapped("ridmap", "ridmap")))
 	p := c.CreateAndStart()
 	mounts := check.Mounts(q, p)
@@ -1055,7 +1055,7 @@ func TestBundle_DoesTheMappingOfAMountReachTheMountsBelow(t *testing.T) {
 	assert.Check(q, cmp.Equal(file.Owner(q, source), "0:0"), "owner of the source on the host")
 	c.KillAndDelete(p)
 
-	q.Step("an option without a mapping, in a container without a user namespace: create fails, because there is no mapping to take")
+	q.Step("ridmap without uidMappings, in a container without a user namespace: create fails, because runc has no mapping to use")
 	without := mapped("ridmap", "ridmap")
 	without.UIDMappings, without.GIDMappings = nil, nil
 	r := runc.Variant(q, b, "without", withMounts(without)).MustRefuseWithoutLeftovers("id-?map")
@@ -1073,7 +1073,7 @@ func TestBundle_DoesTheMappingOfAMountReachTheMountsBelow(t *testing.T) {
 		bindBelow(q, source, "other", other)
 		r := runc.Variant(q, b, "refused", withMounts(mapped("ridmap", "ridmap"))).MustRefuseWithoutLeftovers("invalid argument")
 		q.Fact("ridmap with a ramfs below: error of create", runc.StableMessage(r.Stderr))
-		q.Control("with idmap the same mounts are no mistake: the ramfs is bound, without the mapping")
+		q.Control("the same mounts with idmap: create succeeds, and the ramfs does not have the mapping")
 		c := runc.Variant(q, b, "accepted", withMounts(mapped("idmap", "idmap")))
 		p := c.CreateAndStart()
 		below := check.TopMount(q, check.Mounts(q, p), "/idmap/other")
@@ -1084,7 +1084,7 @@ func TestBundle_DoesTheMappingOfAMountReachTheMountsBelow(t *testing.T) {
 	})
 
 	q.Answer("With idmap, the mapping reaches one mount, and files of the mounts below keep their owners. With ridmap it reaches the mounts " +
-		"below as well, and each of their file systems has to support it.")
+		"below as well, and each of their file systems has to support id-mapped mounts.")
 }
 
 // bindBelow binds a directory of the host in the directory name of the source, until the question or subtest ends.

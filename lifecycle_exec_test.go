@@ -406,17 +406,17 @@ func refusedFlagsOfExec(q *lab.Q) []refusedFlagOfExec {
 	}
 }
 
-// `runc run` passes on the open files of its caller that LISTEN_FDS announces, and after them as many as --preserve-fds says. Each keeps
-// its number. `runc exec` ignores LISTEN_FDS: there --preserve-fds counts from descriptor 3.
+// `runc run` and `runc create` pass on the open files of their caller that LISTEN_FDS announces, and after them as many as --preserve-fds
+// says. Each keeps its number. `runc exec` ignores LISTEN_FDS: there --preserve-fds counts from descriptor 3.
 //
 // A service manager such as systemd opens the sockets of a service, and passes them from descriptor 3 on. LISTEN_FDS is their number, and
 // LISTEN_PID is the pid of the process that they are for. runc takes the files only if LISTEN_PID is its own pid. It gives the program
 // LISTEN_FDS and LISTEN_PID=1, because a container's first process has this pid in its pid namespace. In a container without a pid
 // namespace the program has another pid, and a program that compares LISTEN_PID with its own (sd_listen_fds) takes no socket. runc does not
-// pass LISTEN_FDNAMES on. If LISTEN_PID is another pid, --preserve-fds 1 passes descriptor 3 on, and not the one after the sockets.
+// pass LISTEN_FDNAMES on. If LISTEN_PID is another pid, runc ignores LISTEN_FDS, and --preserve-fds counts from descriptor 3.
 //
-// stdin, stdout and stderr are passed on as well. Where one of them is the host's /dev/null, runc opens the container's in its place, but
-// not for exec.
+// With --detach, and without a terminal, stdin, stdout and stderr are passed on as well. In the foreground the program gets pipes instead.
+// Where one of the three is the host's /dev/null, runc opens the container's in its place, but not for exec.
 //
 // Hint: give the caller of runc some open files, and compare /proc/PID/fd and /proc/PID/environ of the program.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime-linux.md#file-descriptors
@@ -432,44 +432,50 @@ func TestLifecycle_WhichOpenFilesOfItsCallerDoesRuncPassOn(t *testing.T) {
 
 	for _, row := range []struct {
 		name, step, exports string
-		preserve            int
+		argv                []string
 		edit                func(*specs.Spec)
 		passed              []int
 		env                 []string
 	}{
-		{"both", "run with LISTEN_FDS=1 and --preserve-fds 1: the program has descriptor 3, which the variables announce, and 4", own, 1, nil,
-			[]int{3, 4}, announced},
-		{"listen", "the same without --preserve-fds: the program has descriptor 3", own, 0, nil, []int{3}, announced},
-		{"no-pid-namespace", "the same without a pid namespace: LISTEN_PID is 1, and the program has another pid", own, 0,
-			bundle.WithoutNamespace(specs.PIDNamespace), []int{3}, announced},
-		{"preserve", "run without LISTEN_FDS: --preserve-fds 1 counts from descriptor 3", "", 1, nil, []int{3}, nil},
-		{"for-another", "run with LISTEN_FDS for another process: the program gets no variable, and --preserve-fds 1 counts from descriptor 3",
-			others, 1, nil, []int{3}, nil},
-		{"neither", "run with neither: the program has none of the files", "", 0, nil, nil, nil},
+		{"run with LISTEN_FDS and --preserve-fds", "open descriptors 3, 4 and 5, and run with LISTEN_FDS=1 and --preserve-fds 1: the program has " +
+			"descriptor 3, which the variables announce, and 4", own, []string{"run", "--detach", "--preserve-fds", "1"}, nil, []int{3, 4}, announced},
+		{"create with LISTEN_FDS and --preserve-fds", "create and start in place of run: the same", own,
+			[]string{"create", "--preserve-fds", "1"}, nil, []int{3, 4}, announced},
+		{"run with LISTEN_FDS", "run without --preserve-fds: the program has descriptor 3", own, []string{"run", "--detach"}, nil, []int{3}, announced},
+		{"run without a pid namespace", "the same without a pid namespace: LISTEN_PID is 1, and the program has another pid", own,
+			[]string{"run", "--detach"}, bundle.WithoutNamespace(specs.PIDNamespace), []int{3}, announced},
+		{"run with --preserve-fds", "run without LISTEN_FDS: --preserve-fds 1 counts from descriptor 3", "",
+			[]string{"run", "--detach", "--preserve-fds", "1"}, nil, []int{3}, nil},
+		{"run with another LISTEN_PID", "run with LISTEN_FDS for another process: the program gets no variable, and --preserve-fds 1 counts from " +
+			"descriptor 3", others, []string{"run", "--detach", "--preserve-fds", "1"}, nil, []int{3}, nil},
+		{"run with neither", "run with neither: the program has none of the descriptors 3 to 5", "", []string{"run", "--detach"}, nil, nil, nil},
 	} {
 		if row.exports == own {
 			q.Step("%s", row.step)
 		} else {
 			q.Control("%s", row.step)
 		}
-		c := runc.Variant(q, b, row.name, func(s *specs.Spec) {
+		c := runc.Variant(q, b, strings.ReplaceAll(row.name, " ", "-"), func(s *specs.Spec) {
 			if row.edit != nil {
 				row.edit(s)
 			}
 		})
-		c.MustAfter(caller.opens+row.exports, "run", "--detach", "--preserve-fds", strconv.Itoa(row.preserve))
+		c.MustAfter(caller.opens+row.exports, row.argv[0], row.argv[1:]...)
+		if row.argv[0] == "create" {
+			c.Must("start")
+		}
 		pid := c.PID()
 		proc.WaitFor(q, proc.Runs(pid, "sleep"))
 		p := proc.Snapshot(q, pid)
-		caller.assertPassed(q, "run, "+row.name, p, row.passed, row.env)
+		caller.assertPassed(q, row.name, p, row.passed, row.env)
 		isOwn := slices.Contains(p.Env, fmt.Sprintf("LISTEN_PID=%d", proc.InnerPID(q, pid)))
-		assert.Check(q, cmp.Equal(isOwn, row.env != nil && row.edit == nil), "run, %s: LISTEN_PID is the pid of the program, which is %d: %q",
+		assert.Check(q, cmp.Equal(isOwn, row.env != nil && row.edit == nil), "%s: LISTEN_PID is the pid of the program, which is %d: %q",
 			row.name, proc.InnerPID(q, pid), p.Env)
-		q.Fact("run, "+row.name+": LISTEN_PID is the program's own pid", isOwn)
+		q.Fact(row.name+": LISTEN_PID is the program's own pid", isOwn)
 		c.KillAndDelete(p)
 	}
 
-	q.Step("exec with LISTEN_FDS=1: no variable for the program. --preserve-fds counts from descriptor 3: 1 passes on only this one, 2 both")
+	q.Step("exec with LISTEN_FDS=1: the program gets no variable. --preserve-fds 1 passes on descriptor 3, and --preserve-fds 2 passes on 3 and 4")
 	c := runc.New(q, b)
 	init := c.CreateAndStart()
 	var execs []proc.Process
@@ -480,18 +486,18 @@ func TestLifecycle_WhichOpenFilesOfItsCallerDoesRuncPassOn(t *testing.T) {
 		execs = append(execs, p)
 	}
 
-	q.Step("look at stdin, which runc has as /dev/null: the program has the container's /dev/null in its place, a program of exec the host's")
+	q.Step("look at stdin, which is the host's /dev/null for runc: the program has the container's /dev/null, and a program of exec has the host's")
 	nulls := []string{nullOfStdin(q, init.PID), nullOfStdin(q, execs[0].PID)}
 	assert.Check(q, cmp.DeepEqual(nulls, []string{"the container's", "the host's"}), "/dev/null of the container's program, and of exec")
 	q.Fact("/dev/null of the container's program, and of exec", nulls)
 
 	q.TearDown("kill and delete the container", func() { c.KillAndDelete(init) })
-	q.Answer("`runc run` passes on the open files that LISTEN_FDS announces for it, and after them as many as --preserve-fds says. The " +
+	q.Answer("`runc run` and create pass on the open files that LISTEN_FDS announces for runc, and after them as many as --preserve-fds says. The " +
 		"program gets LISTEN_FDS and LISTEN_PID=1. `runc exec` ignores LISTEN_FDS, and passes on only what --preserve-fds counts from " +
 		"descriptor 3.")
 }
 
-// nullOfStdin says whose /dev/null a process in a container has as its stdin: the host's, or the container's.
+// nullOfStdin returns which /dev/null a process in a container has as its stdin: "the host's", or "the container's".
 func nullOfStdin(q *lab.Q, pid proc.PID) string {
 	q.Helper()
 	info, err := os.Stat(fmt.Sprintf("/proc/%d/fd/0", pid))
@@ -531,7 +537,7 @@ func (f callersFiles) assertPassed(q *lab.Q, name string, p proc.Process, descri
 		want[fd] = filepath.Join(f.dir, strconv.Itoa(fd))
 	}
 	maps.DeleteFunc(got, func(fd int, _ string) bool { return fd <= 2 })
-	assert.Check(q, cmp.DeepEqual(got, want), "%s: descriptors of the program above 2", name)
+	assert.Check(q, cmp.DeepEqual(got, want), "%s: descriptors above 2", name)
 	var env []string
 	for _, variable := range p.Env {
 		if strings.HasPrefix(variable, "LISTEN_") {
@@ -539,7 +545,7 @@ func (f callersFiles) assertPassed(q *lab.Q, name string, p proc.Process, descri
 		}
 	}
 	assert.Check(q, cmp.DeepEqual(slices.Sorted(slices.Values(env)), variables), "%s: environment of the program", name)
-	q.Fact(name+": descriptors of the program above 2", slices.Sorted(maps.Keys(got)))
+	q.Fact(name+": descriptors above 2", slices.Sorted(maps.Keys(got)))
 	q.Fact(name+": variables of the program", env)
 }
 

@@ -26,12 +26,12 @@ import (
 // `runc features` lists what this build of runc knows of config.json. It does not ask what the machine can do: an entry may be true, and
 // create fails with it, because the kernel or the host lacks something.
 //
-// runc translates the words of the lists. A word that is in no list is an error, or it goes to the kernel as it is. So a mount option of
-// the list does not reach the file system as data, and an unknown option does: the file system refuses it. One option of the list is
-// treated like an unknown one: defaults, with which a tmpfs cannot be mounted. Each action of seccomp is one of the kernel's. The list of
-// architectures is the same on each machine, but a filter cannot have those of the other byte order. The cgroup entries v1, v2 and systemd
-// are always true, although a machine has one kind of hierarchy for its controllers, and may have no systemd. Options that are no flags of
-// a mount, such as idmap, have entries of their own.
+// runc translates the words of the lists. It refuses a seccomp action that it does not know, warns of an unknown capability, and gives an
+// unknown mount option to the file system as data. A file system takes its own options, such as size, and refuses others. One option of the
+// list is treated like an unknown one: defaults, with which a tmpfs cannot be mounted. Each action of seccomp is one of the kernel's. The
+// list of architectures is the same on each machine, but a filter cannot have those of the other byte order. The cgroup entries v1, v2 and
+// systemd are always true, although a machine has one kind of hierarchy for its controllers, and may have no systemd. The options idmap and
+// ridmap are not in mountOptions: linux.mountExtensions has an entry for them.
 //
 // Hint: use an entry that your machine cannot have, such as cgroup.systemd where process 1 is not systemd.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/features.md#mount-options,
@@ -47,7 +47,7 @@ func TestLifecycle_WhatDoesRuncFeaturesPromise(t *testing.T) {
 	isComplete := f.Linux != nil && f.Linux.Seccomp != nil && f.Linux.Cgroup != nil
 	assert.Assert(q, isComplete, "`runc features` has no linux.seccomp or no linux.cgroup: %+v", f)
 
-	q.Step("mountOptions: mount a tmpfs with each option of the list. runc translates each, so create succeeds")
+	q.Step("mountOptions: mount a tmpfs with each option of the list that a new tmpfs can have: create succeeds")
 	options := optionsOfTmpfs(f.MountOptions)
 	withTmpfs := func(options ...string) func(*specs.Spec) {
 		return func(s *specs.Spec) {
@@ -83,7 +83,7 @@ func TestLifecycle_WhatDoesRuncFeaturesPromise(t *testing.T) {
 		q.Fact("option defaults of a tmpfs: error of create", runc.StableMessage(r.Stderr))
 	}
 
-	q.Step("seccomp.actions: make a filter with each action of the list. The kernel has each, and acts as its name says")
+	q.Step("seccomp.actions: call a system call with each action of the list but SCMP_ACT_NOTIFY: the program gets the error or the signal, or goes on")
 	actionsAct(q, b, f.Linux.Seccomp.Actions)
 
 	q.Step("seccomp.archs: make a filter with an architecture that this machine does not have. Only one with the same byte order is possible")
@@ -104,9 +104,9 @@ func TestLifecycle_WhatDoesRuncFeaturesPromise(t *testing.T) {
 	inCgroup.KillAndDelete(p)
 	q.Run("systemd", func(q *lab.Q) { systemdIsRefused(q, b) })
 
-	q.Answer("`runc features` lists what this build of runc knows. What is not in a list is refused by runc or by the kernel. An entry does " +
-		"not promise that the machine can do it: cgroup.systemd is true where no systemd runs, and seccomp.archs names architectures of the " +
-		"other byte order.")
+	q.Answer("`runc features` lists what this build of runc knows. A mount option that is in no list goes to the file system, which may refuse " +
+		"it. An entry does not promise that the machine can do it: cgroup.systemd is true where no systemd runs, and seccomp.archs names " +
+		"architectures of the other byte order.")
 }
 
 // optionsOfTmpfs returns those of the listed mount options that a new tmpfs can have.

@@ -278,9 +278,12 @@ func settingsOfRoot(q *lab.Q) []settingOfRoot {
 //
 // The kernel lets a process without privileges write a map of one line, with its own id. For anything else the writer needs CAP_SETUID or
 // CAP_SETGID. The two programs have them, by their set-user-ID bit or by a file capability, and compare the map with the files. runc looks
-// for them on PATH, and calls them only if the kernel refuses to write the map. Then root of the container may become another user in
-// it, and give files away: on the host, these belong to the user's subordinate ids. The map of groups is then not written by the user, so
-// setgroups(2) stays allowed in the namespace.
+// for them on PATH, and calls them only if the kernel refuses to write the map. Root of the container can then become another mapped user,
+// and give files to this user. On the host, such processes and files have subordinate ids. The kernel lets an ordinary user write a map of
+// groups only where setgroups(2) is denied. newgidmap is no ordinary user, so setgroups stays allowed.
+//
+// The question mounts passwd, group, subuid and subgid of its own over /etc, in a mount namespace for runc, and uses copies of the two
+// programs.
 //
 // Hint: compare /proc/PID/uid_map of a rootless container with the lines of /etc/subuid.
 // Spec: https://github.com/opencontainers/runc#rootless-containers
@@ -289,24 +292,24 @@ func settingsOfRoot(q *lab.Q) []settingOfRoot {
 func TestLifecycle_WhichIDsCanAnOrdinaryUserMap(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "Which ids can an ordinary user map?")
 	defer q.Recover()
-	runc.SkipUnlessRunc(q, "newuidmap, and its state below XDG_RUNTIME_DIR")
+	runc.SkipUnlessRunc(q, "newuidmap, and the state of runc below XDG_RUNTIME_DIR")
 	const uid, gid, firstUID, firstGID, ids = 64341, 64342, 210000, 310000, 1000 // ids that the host need not know
 	tools := copyMappingTools(q, "tools", 0o4755)
 	user := newOrdinaryUser(q, uid, gid)
 	b := bundle.Busybox(q, "sleep", "3600")
 	rootless := rootlessAs(bundle.Read(q, runc.SpecAs(q, uid, gid, "spec", "--rootless")))
-	withMaps := func(hostUID, size uint32) func(*specs.Spec) {
+	withMaps := func(hostUID, users, groups uint32) func(*specs.Spec) {
 		return func(s *specs.Spec) {
 			rootless(s)
-			s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: 1}, {ContainerID: 1, HostID: hostUID, Size: size}}
-			s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: gid, Size: 1}, {ContainerID: 1, HostID: firstGID, Size: ids}}
+			s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: uid, Size: 1}, {ContainerID: 1, HostID: hostUID, Size: users}}
+			s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: gid, Size: 1}, {ContainerID: 1, HostID: firstGID, Size: groups}}
 		}
 	}
 	account := subordinateIDs{name: "cdb-user", uid: uid, gid: gid, firstUID: firstUID, firstGID: firstGID, ids: ids}
 
 	q.Step("the user runs a container with %d more ids, which /etc/subuid and /etc/subgid give to the user: the maps have two lines", ids)
 	etc := account.writeEtc(q, "etc", account.name)
-	dir, id := user.makeBundle(b, "mapped", withMaps(firstUID, ids))
+	dir, id := user.makeBundle(b, "mapped", withMaps(firstUID, ids, ids))
 	user.deleteAtEnd(id)
 	pidFile := filepath.Join(user.state, "pid")
 	ran := account.run(q, etc, tools, "--detach", "--pid-file", pidFile, "--bundle", dir, id)
@@ -320,13 +323,14 @@ func TestLifecycle_WhichIDsCanAnOrdinaryUserMap(t *testing.T) {
 		got := proc.IDMap(q, p.PID, row.name)
 		want := [][]string{{"0", fmt.Sprint(row.own), "1"}, {"1", fmt.Sprint(row.further), fmt.Sprint(ids)}}
 		assert.Check(q, cmp.DeepEqual(got, want), "%s of the container's process", row.name)
-		q.Fact(row.name, got)
+		q.Fact("container's process: "+row.name, got)
 	}
 	setgroups := proc.File(q, p.PID, "setgroups")
 	assert.Check(q, cmp.Equal(setgroups, "allow"), "setgroups of the container's process, whose map newgidmap has written")
-	q.Fact("setgroups", setgroups)
+	q.Fact("container's process: setgroups", setgroups)
 
-	q.Step("a program of another user in the container, and a file of this user: on the host both belong to subordinate ids of the caller")
+	q.Step("run a program as 5:5 in the container, and give a file to 5:5: on the host both have the ids %d:%d, because id 1 is the first subordinate id",
+		firstUID+4, firstGID+4)
 	execPIDFile := filepath.Join(user.state, "exec-pid")
 	executed := user.runc("exec", "--detach", "--pid-file", execPIDFile, "--user", "5:5", id, "sleep", "3601")
 	assert.Assert(q, cmp.Equal(executed.Code, 0), "exec --user 5:5 in the user's container:\n%s", executed)
@@ -346,17 +350,18 @@ func TestLifecycle_WhichIDsCanAnOrdinaryUserMap(t *testing.T) {
 		etc, tools string
 		edit       func(*specs.Spec)
 	}{
-		{"no-entry", "the files give the ids to another user", account.writeEtc(q, "etc-of-another", "another"), tools, withMaps(firstUID, ids)},
-		{"one-id-more", "the map has one id more than the files give", etc, tools, withMaps(firstUID, ids+1)},
-		{"root-of-the-host", "the map has the host's root", etc, tools, withMaps(0, 1)},
-		{"no-privilege", "newuidmap and newgidmap have no privileges", etc, copyMappingTools(q, "plain-tools", 0o755), withMaps(firstUID, ids)},
+		{"no-entry", "the files give the ids to another user", account.writeEtc(q, "etc-of-another", "another"), tools, withMaps(firstUID, ids, ids)},
+		{"one-user-more", "the map of users has one id more than /etc/subuid gives", etc, tools, withMaps(firstUID, ids+1, ids)},
+		{"one-group-more", "the map of groups has one id more than /etc/subgid gives", etc, tools, withMaps(firstUID, ids, ids+1)},
+		{"root-of-the-host", "the map has the host's root", etc, tools, withMaps(0, 1, ids)},
+		{"no-privilege", "newuidmap and newgidmap have no privileges", etc, copyMappingTools(q, "plain-tools", 0o755), withMaps(firstUID, ids, ids)},
 	} {
 		q.Control("%s: run fails", row.step)
 		dir, id := user.makeBundle(b, row.name, row.edit)
 		user.deleteAtEnd(id)
 		r := account.run(q, row.etc, row.tools, "--detach", "--bundle", dir, id)
-		assert.Check(q, r.Code != 0, "run of an ordinary user, where %s, succeeds:\n%s", row.step, r)
-		runc.AssertMessage(q, r.Stderr, "uid.?map|mapping|final child")
+		assert.Check(q, r.Code != 0, "runc run of an ordinary user must fail where %s:\n%s", row.step, r)
+		runc.AssertMessage(q, r.Stderr, "[ug]id.?map|mapping|final child")
 		assert.Check(q, !file.Exists(user.stateDir(id)), "run of an ordinary user, where %s, left its state", row.step)
 		q.Fact("run, "+row.name+": error", runc.StableMessage(r.Stderr))
 	}

@@ -196,7 +196,7 @@ func pidsLimitInState(q *lab.Q, c *runc.Container) int64 {
 }
 
 // With the systemd cgroup driver, linux.cgroupsPath is slice:prefix:name, and the container gets the scope prefix-name.scope in this slice.
-// If cgroupsPath is empty, the scope is runc-<id>.scope in system.slice.
+// If cgroupsPath is empty, the scope of a container of root is runc-<id>.scope in system.slice.
 //
 // A slice is a unit that groups other units, and its limits count for all of them. The kubelet has one for pods, and a slice below it for
 // each class of pods. systemd starts a slice when the first unit in it starts. A name without .slice is no slice, and runc refuses it.
@@ -205,7 +205,8 @@ func pidsLimitInState(q *lab.Q, c *runc.Container) int64 {
 // Spec: https://github.com/opencontainers/runc/blob/main/docs/systemd.md#systemd-unit-name-and-placement
 // Kernel: https://man7.org/linux/man-pages/man5/systemd.slice.5.html
 func TestLifecycle_WhichSystemdScopeDoesTheCgroupsPathName(t *testing.T) {
-	q := session.Question(t, lab.MutatesVM, "Which systemd scope does linux.cgroupsPath name?")
+	q := session.Question(t, lab.MutatesVM, "Which systemd scope does linux.cgroupsPath name?",
+		lab.Alone("systemd takes controllers from the cgroups of other questions when a unit starts or stops"))
 	defer q.Recover()
 	systemd.Require(q)
 	b := bundle.Busybox(q, "sleep", "3600")
@@ -214,8 +215,9 @@ func TestLifecycle_WhichSystemdScopeDoesTheCgroupsPathName(t *testing.T) {
 		c := runc.Variant(q, b, name, marked, func(s *specs.Spec) { s.Linux.CgroupsPath = cgroupsPath })
 		return c, q.Exec("runc", "--systemd-cgroup", "--root", c.Root, "create", "--bundle", c.Bundle.Name, c.ID)
 	}
-	for _, row := range []struct{ name, slice string }{{"system", "system.slice"}, {"user", "user.slice"}, {"empty", ""}} {
-		id := q.ID("path-" + row.name)
+	for _, row := range []struct{ name, slice string }{{"in system.slice", "system.slice"}, {"in user.slice", "user.slice"}, {"empty", ""}} {
+		name := strings.TrimSuffix(strings.TrimPrefix(row.name, "in "), ".slice")
+		id := q.ID("path-" + name)
 		cgroupsPath, slice, scope := row.slice+":cdb:"+id, row.slice, "cdb-"+id+".scope"
 		if row.slice == "" {
 			cgroupsPath, slice = "", "system.slice"
@@ -223,7 +225,7 @@ func TestLifecycle_WhichSystemdScopeDoesTheCgroupsPathName(t *testing.T) {
 		} else {
 			q.Step("create with a cgroupsPath in %s: the scope is in this slice", slice)
 		}
-		c, r := create("in-"+row.name, cgroupsPath)
+		c, r := create("in-"+name, cgroupsPath)
 		assert.Assert(q, cmp.Equal(r.Code, 0), "create by the systemd driver with the cgroupsPath %q:\n%s", cgroupsPath, r)
 		if row.slice == "" {
 			scope = "runc-" + c.ID + ".scope"
@@ -232,7 +234,7 @@ func TestLifecycle_WhichSystemdScopeDoesTheCgroupsPathName(t *testing.T) {
 		check.OnlyProcessInCgroup(q, p.Identity, filepath.Join("/", slice, scope))
 		property := strings.TrimSpace(q.Must("systemctl", "show", "--property=Slice", "--value", scope).Stdout)
 		assert.Check(q, cmp.Equal(property, slice), "Slice of %s, with the cgroupsPath %q", scope, cgroupsPath)
-		q.Fact(row.name+": Slice of the scope, which systemd and the kernel agree on", property)
+		q.Fact("cgroupsPath "+row.name+": slice of the scope", property)
 		c.Delete()
 		gone := retry.Until(proc.Patience, func() bool { return !host.HasUnit(scope) })
 		assert.Check(q, gone, "systemd has %s after delete", scope)
@@ -245,6 +247,6 @@ func TestLifecycle_WhichSystemdScopeDoesTheCgroupsPathName(t *testing.T) {
 	assert.Check(q, !file.Exists(c.StateDir()), "a refused create left its state: %s", c.StateDir())
 	q.Fact("slice named system: error of create", runc.StableMessage(r.Stderr))
 
-	q.Answer("With the systemd cgroup driver, slice:prefix:name in linux.cgroupsPath names the scope prefix-name.scope in this slice. An " +
-		"empty linux.cgroupsPath names the scope runc-<id>.scope in system.slice.")
+	q.Answer("With the systemd cgroup driver, slice:prefix:name in linux.cgroupsPath names the scope prefix-name.scope in this slice. With " +
+		"an empty linux.cgroupsPath, a container of root is in the scope runc-<id>.scope of system.slice.")
 }

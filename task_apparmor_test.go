@@ -16,12 +16,13 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// ctr gives a task no AppArmor profile unless a flag names one. --apparmor-profile names a profile that is loaded. For
-// --apparmor-default-profile, ctr itself loads containerd's default profile under this name. It stays loaded after the task.
+// ctr gives a task no AppArmor profile unless a flag names one. --apparmor-profile names a profile that is loaded. With
+// --apparmor-default-profile NAME, ctr itself loads containerd's default profile under the name NAME. It stays loaded after the task.
 //
 // config.json has only the name of a profile, and neither containerd nor the runtime loads one. So the flag --apparmor-default-profile
-// works only where ctr runs on the node itself. The default profile is the one that CRI and Docker give to their containers. It refuses
-// mounts, and writes to most files below /proc and /sys, whatever capabilities the program has. An exec is under the task's profile,
+// works only where ctr runs on the node itself. The CRI plugin gives its containers a profile of the same template, and that of Docker is
+// similar. The profile refuses mounts. It also refuses to let a program write to most files below /proc and /sys. Capabilities do not change
+// this. An exec is under the task's profile,
 // because ctr copies the settings of the process. If the kernel has a profile of the name already, ctr does not load it again: after an
 // upgrade the old rules hold until the node starts again.
 //
@@ -73,7 +74,7 @@ func TestTask_WhichAppArmorProfileDoesCtrGiveATask(t *testing.T) {
 	assert.Check(q, cmp.Equal(apparmor.Loaded(q, byDefault), "enforce"), "mode of the default profile, before the task")
 	q.Fact("--apparmor-default-profile: mode of the profile, before the task", apparmor.Loaded(q, byDefault))
 
-	q.Step("start the task: it is under the default profile, which refuses a mount that its capabilities allow, and not the other write")
+	q.Step("start the task: it is under the default profile, which refuses the mount although the task has CAP_SYS_ADMIN, and allows the write")
 	assertProfile(q, d, id, "--apparmor-default-profile", byDefault)
 	try("--apparmor-default-profile", id, mount, "Permission denied")
 	try("--apparmor-default-profile", id, write, "")
@@ -85,6 +86,7 @@ func TestTask_WhichAppArmorProfileDoesCtrGiveATask(t *testing.T) {
 	runc.AssertMessage(q, refused.Stderr, "apparmor")
 	q.Fact("profile that is not loaded: error of the start", runc.StableMessage(refused.Stderr))
 	d.RemoveFIFOs(missing)
+	q.Step("give both flags: ctr refuses to create the container")
 	both := d.Refused("conflicts with", "containers", "create", "--apparmor-profile", own.Name, "--apparmor-default-profile", byDefault,
 		ref, q.ID("cdb-both-profiles"), "true")
 	q.Fact("both flags: error", ctrd.CtrError(both))

@@ -5,6 +5,7 @@ package cdblab
 import (
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,16 +24,18 @@ import (
 	"cdblab/helpers/systemd"
 )
 
-// config.toml decides for the pods of the kubelet: which runtime they have, which cgroup driver that runtime uses, and which snapshotter
-// makes their root file system. It decides none of it for ctr and other clients.
+// config.toml decides which cgroup driver the runtime of a pod uses, and which snapshotter makes its root file system. For the tasks of ctr
+// it decides neither.
 //
-// The kubelet calls the CRI plugin, which is a client inside of containerd. Like ctr, that client chooses runtime, options, snapshotter and
-// config.json for each container, and it takes them from its table in config.toml. The kubelet chooses one part: the parent of the pod's
-// cgroup, by a cgroup driver in its own configuration. The two drivers have to agree. If the kubelet names a slice and SystemdCgroup is
-// false, the pod starts, and its cgroup is not a scope of systemd. It is a directory with the name that a scope would be made of.
+// The kubelet calls the CRI plugin, which is a client inside of containerd. The plugin takes runtime, runtime options and snapshotter from
+// its tables in config.toml, and writes config.json itself. default_runtime_name is the runtime of a pod that names none. The kubelet
+// names the parent of the pod's cgroup, by a cgroup driver of its own. (Since containerd 2.0, a kubelet can ask the plugin for the
+// driver.) If the kubelet names a slice and SystemdCgroup is false, the pod starts in a plain cgroup directory with the name
+// slice:prefix:id, and systemd does not know it. If the kubelet names a path and SystemdCgroup is true, the runtime refuses the pod.
 //
-// The lab starts containerd with a copy of this machine's file in which only the places are changed, so the machine's own containerd and
-// its pods are not touched. A machine without the file has containerd's defaults.
+// The lab starts a private containerd, and takes from this machine's file only the default runtime, its options BinaryName and SystemdCgroup,
+// and the snapshotter. So the machine's directories, sockets, devices and plugins are not touched. A machine without the file has
+// containerd's defaults.
 //
 // Hint: containerd config dump; crictl info; /proc/PID/cgroup and /proc/PID/mountinfo of the process of a pod.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/cri/config.md#snapshotter,
@@ -42,80 +45,86 @@ func TestTask_WhatDoesConfigTOMLDecideForAPod(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "What does config.toml decide for a pod?",
 		lab.Alone("systemd takes controllers from the cgroups of other questions when a unit starts or stops"))
 	defer q.Recover()
-	node := ctrd.ReadNodeConfig(q)
-	if !node.HasCRI() {
-		q.Skipf("this containerd has no CRI plugin, or config.toml disables it; to ask this of Debian's: " +
-			"make lab DISK=\"$(make -s disk)\"")
+	node, err := ctrd.ReadNodeConfig(q)
+	if err != nil {
+		q.Skipf("%v; to ask this of Debian's containerd and its config.toml: make lab DISK=\"$(make -s disk)\"", err)
 	}
-	if node.RuntimeType() != "io.containerd.runc.v2" {
-		q.Skipf("the default runtime of pods in %s is %s, and the lab has only a shim for runc; to ask this of Debian's "+
-			"configuration: make lab DISK=\"$(make -s disk)\"", node.File, node.RuntimeType())
+	if node.RuntimeType != "io.containerd.runc.v2" || !slices.Contains([]string{"overlayfs", "native"}, node.Snapshotter) {
+		q.Skipf("the pods of this machine have the runtime %s and the snapshotter %s, and the lab can make only pods with runc, and overlayfs or "+
+			"native; to ask this of Debian's config.toml: make lab DISK=\"$(make -s disk)\"", node.RuntimeType, node.Snapshotter)
 	}
 	bySystemd := file.Exists("/run/systemd/system") // https://man7.org/linux/man-pages/man3/sd_booted.3.html
 	if bySystemd {
 		systemd.Require(q)
 	}
-	cgroup.Of(q, q.Cgroup+"/pods").Make() // first, because it is removed last: the pods' cgroups are below it
-	node.SetSandboxImage(image.Pause)
-	node.PassAnnotations(ctrd.DescriptionAnnotation)
-	if !proc.Bits(q, proc.Self(q).PID, "CapEff").Has(unix.CAP_SYS_RESOURCE) {
-		node.KeepOOMScores()
-	}
+	cgroup.Of(q, q.Cgroup+"/pods").Make() // both first, because they are removed last
+	cgroup.Of(q, q.Cgroup+"/daemon").Make()
+	node.SandboxImage = image.Pause
+	node.KeepOOMScores = !proc.Bits(q, proc.Self(q).PID, "CapEff").Has(unix.CAP_SYS_RESOURCE)
 
-	q.Step("start containerd with this machine's config.toml, and read it as containerd does")
+	q.Step("start a private containerd with what this machine's config.toml decides for pods")
 	d := ctrd.Start(q, ctrd.WithNodeConfig(node))
+	moveIntoOwnCgroup(q, d)
 	hosts := image.Serve(q).HostsDir(q)
-	kubelet := d.ForKubelet()
-	kubelet.Ctr("images", "pull", "--snapshotter", node.Snapshotter(), "--hosts-dir", hosts, image.Pause)
-	d.Ctr("images", "pull", "--hosts-dir", hosts, image.Pause)
-	q.Fact("config.toml: default runtime", node.Runtime())
-	q.Fact("config.toml: SystemdCgroup of the default runtime", node.SystemdCgroup())
-	q.Fact("config.toml: snapshotter", node.Snapshotter())
+	for _, in := range []*ctrd.Daemon{d, d.ForKubelet()} {
+		in.Ctr("images", "pull", "--hosts-dir", hosts, image.Pause)
+	}
+	q.Fact("config.toml: default runtime", node.Runtime)
+	q.Fact("config.toml: BinaryName of the default runtime", node.BinaryName)
+	q.Fact("config.toml: SystemdCgroup of the default runtime", node.SystemdCgroup)
+	q.Fact("config.toml: snapshotter", node.Snapshotter)
 
-	q.Step("start a pod as the kubelet does: cgroup and root file system are as config.toml says")
-	observePod(q, kubelet, node, "as configured")
-	observeOtherParent(q, kubelet, node, "as configured")
+	q.Step("start a pod as the kubelet does: its cgroup and its root file system are as config.toml says")
+	observePod(q, d.ForKubelet(), node, "as configured")
+	observeTaskOfCtr(q, d, "as configured")
 
-	q.Step("start a task by ctr in the same containerd: its cgroup and its snapshotter are those of ctr")
-	id := q.ID(ctrd.ContainerID)
-	d.CreateContainer(image.Pause, id, "sleep", "3600")
-	task := d.StartTaskAndWait(id)
-	check.OnlyProcessInCgroup(q, task.Identity, "/"+d.Namespace+"/"+id)
-	assert.Check(q, cmp.Equal(snapshotterOf(q, task), "overlayfs"), "snapshotter of a task that ctr has started")
-	q.Fact("ctr: cgroup", "/<namespace>/<id>")
-	q.Fact("ctr: snapshotter of the root file system", snapshotterOf(q, task))
-	d.KillAndDeleteTask(id)
-	proc.WaitFor(q, d.HasShims(0))
+	q.Step("start a pod whose parent is that of the other cgroup driver: without SystemdCgroup it starts, and with it the pod is refused")
+	observeOtherParent(q, d.ForKubelet(), node, "as configured")
 
-	q.Control("change the snapshotter in config.toml: the next pod has the other one")
-	other := node.Clone()
-	other.SetSnapshotter(map[bool]string{true: "overlayfs", false: "native"}[node.Snapshotter() == "native"])
+	q.Control("change the snapshotter in config.toml: the changed one makes the root file system of the next pod, and not that of ctr's task")
+	other := node
+	other.Snapshotter = map[bool]string{true: "overlayfs", false: "native"}[node.Snapshotter == "native"]
 	restartAs(q, d, other)
 	observePod(q, d.ForKubelet(), other, "other snapshotter")
+	observeTaskOfCtr(q, d, "other snapshotter")
 
-	q.Control("change SystemdCgroup in config.toml: the next pod has the other cgroup driver")
-	other = node.Clone()
-	other.SetSystemdCgroup(!node.SystemdCgroup())
+	q.Control("change SystemdCgroup in config.toml: the other driver makes the cgroup of the next pod, or refuses it without systemd; ctr's task is as before")
+	other = node
+	other.SystemdCgroup = !node.SystemdCgroup
 	restartAs(q, d, other)
-	kubelet = d.ForKubelet()
-	if other.SystemdCgroup() && !bySystemd {
+	if other.SystemdCgroup && !bySystemd {
+		kubelet := d.ForKubelet()
 		proc.WaitFor(q, kubelet.HasPodImage(image.Pause))
 		_, err := kubelet.TryRunPod("cdb-no-systemd", "system.slice")
 		assert.Check(q, cmp.ErrorContains(err, "systemd"), "a pod with SystemdCgroup=true, where process 1 is not systemd")
 		q.Fact("other driver, without systemd: a pod starts", err == nil)
 	} else {
-		observePod(q, kubelet, other, "other driver")
-		observeOtherParent(q, kubelet, other, "other driver")
+		observePod(q, d.ForKubelet(), other, "other driver")
+		observeOtherParent(q, d.ForKubelet(), other, "other driver")
 	}
-	q.Answer("config.toml decides for a pod which runtime it has, whether systemd makes its cgroup, and which snapshotter makes its root file " +
-		"system. The kubelet has to use the same cgroup driver. For ctr, config.toml decides none of this.")
+	observeTaskOfCtr(q, d, "other driver")
+	q.Answer("config.toml decides whether systemd makes the cgroup of a pod, and which snapshotter makes its root file system. A kubelet with " +
+		"the other cgroup driver gets a cgroup that is outside of the slice, or no pod. For ctr's tasks, config.toml decides neither.")
+}
+
+// observeTaskOfCtr starts a task as the reader does, and asserts that its cgroup and its snapshotter are ctr's own.
+func observeTaskOfCtr(q *lab.Q, d *ctrd.Daemon, name string) {
+	q.Helper()
+	id := q.ID(ctrd.ContainerID + "-" + strings.ReplaceAll(name, " ", "-"))
+	d.CreateContainer(image.Pause, id, "sleep", "3600")
+	task := d.StartTaskAndWait(id)
+	check.OnlyProcessInCgroup(q, task.Identity, "/"+d.Namespace+"/"+id)
+	assert.Check(q, cmp.Equal(snapshotterOf(q, task), "overlayfs"), "%s: snapshotter of a task that ctr has started", name)
+	q.Fact(name+": snapshotter of ctr's task", snapshotterOf(q, task))
+	d.KillAndDeleteTask(id)
+	proc.WaitFor(q, d.HasShims(0))
 }
 
 // observePod starts a pod with a container, asserts that the configuration decides about both, and removes the pod.
-func observePod(q *lab.Q, d *ctrd.Daemon, node *ctrd.NodeConfig, name string) {
+func observePod(q *lab.Q, d *ctrd.Daemon, node ctrd.NodeConfig, name string) {
 	q.Helper()
 	driver, parent := "cgroupfs", q.Cgroup+"/pods"
-	if node.SystemdCgroup() {
+	if node.SystemdCgroup {
 		driver, parent = "systemd", "system.slice"
 	}
 	proc.WaitFor(q, d.HasPodImage(image.Pause))
@@ -129,17 +138,17 @@ func observePod(q *lab.Q, d *ctrd.Daemon, node *ctrd.NodeConfig, name string) {
 		proc.WaitFor(q, proc.Runs(pid, "sleep"))
 		p := proc.Snapshot(q, pid)
 		place := parent + "/" + id
-		if node.SystemdCgroup() {
+		if node.SystemdCgroup {
 			place = "/system.slice/cri-containerd-" + id + ".scope"
 			assert.Check(q, host.HasUnit(filepath.Base(place)), "systemd does not have the scope of the %s", part)
 		}
 		check.OnlyProcessInCgroup(q, p.Identity, place)
 		places = append(places, place)
-		assert.Check(q, cmp.Equal(snapshotterOf(q, p), node.Snapshotter()), "snapshotter of the root file system of the %s", part)
-		assert.Check(q, cmp.Equal(d.RuntimeName(id), node.RuntimeType()), "runtime in the record of the %s", part)
+		assert.Check(q, cmp.Equal(snapshotterOf(q, p), node.Snapshotter), "snapshotter of the root file system of the %s", part)
+		assert.Check(q, cmp.Equal(d.RuntimeName(id), node.RuntimeType), "runtime in the record of the %s", part)
 	}
 	q.Fact(name+": cgroup driver", driver)
-	q.Fact(name+": snapshotter of the root file system", node.Snapshotter())
+	q.Fact(name+": snapshotter of the root file system", node.Snapshotter)
 	pod.Remove()
 	proc.WaitFor(q, d.HasShims(0))
 	for _, place := range places {
@@ -148,9 +157,9 @@ func observePod(q *lab.Q, d *ctrd.Daemon, node *ctrd.NodeConfig, name string) {
 }
 
 // observeOtherParent starts a pod whose parent is that of the other cgroup driver.
-func observeOtherParent(q *lab.Q, d *ctrd.Daemon, node *ctrd.NodeConfig, name string) {
+func observeOtherParent(q *lab.Q, d *ctrd.Daemon, node ctrd.NodeConfig, name string) {
 	q.Helper()
-	if node.SystemdCgroup() {
+	if node.SystemdCgroup {
 		_, err := d.TryRunPod("cdb-path", q.Cgroup+"/pods")
 		assert.Check(q, cmp.ErrorContains(err, "slice:prefix:name"), "a pod with SystemdCgroup=true, for which the kubelet names a path")
 		q.Fact(name+", and the kubelet names a path: the pod starts", err == nil)
@@ -158,12 +167,20 @@ func observeOtherParent(q *lab.Q, d *ctrd.Daemon, node *ctrd.NodeConfig, name st
 	}
 	pod, err := d.TryRunPod("cdb-slice", "system.slice")
 	assert.NilError(q, err)
-	place := "system.slice:cri-containerd:" + pod.Sandbox
-	for hierarchy, path := range proc.Snapshot(q, d.TaskPID(pod.Sandbox)).Cgroups {
-		assert.Check(q, cmp.Equal(filepath.Base(path), place), "cgroup of the sandbox in hierarchy %q: %s", hierarchy, path)
+	directory := "system.slice:cri-containerd:" + pod.Sandbox
+	hs, err := cgroup.Hierarchies()
+	assert.NilError(q, err)
+	sandbox := proc.Snapshot(q, d.TaskPID(pod.Sandbox))
+	for _, h := range hs {
+		key := map[bool]string{true: "", false: h.Name}[h.V2]
+		path := sandbox.Cgroups[key] // on v1 below the cgroup of the runtime's caller, and on v2 beside it
+		assert.Check(q, cmp.Equal(filepath.Base(path), directory), "cgroup of the sandbox in hierarchy %s: %s", h.Name, path)
+		if isHybrid := h.V2 && len(hs) > 1; !isHybrid { // there runc makes it below the root
+			assert.Check(q, strings.HasPrefix(path, q.Cgroup+"/"), "cgroup of the sandbox in hierarchy %s, not below that of its caller: %s", h.Name, path)
+		}
 	}
 	assert.Check(q, !host.HasUnit("cri-containerd-"+pod.Sandbox+".scope"), "systemd has a scope of the pod, with SystemdCgroup=false")
-	q.Fact(name+", and the kubelet names a slice: cgroup", strings.ReplaceAll(place, pod.Sandbox, "<id>"))
+	q.Fact(name+", and the kubelet names system.slice: name of the cgroup, which is not in this slice", strings.ReplaceAll(directory, pod.Sandbox, "<id>"))
 	pod.Remove()
 	proc.WaitFor(q, d.HasShims(0))
 }
@@ -182,9 +199,17 @@ func snapshotterOf(q *lab.Q, p proc.Process) string {
 }
 
 // restartAs starts containerd anew with another configuration.
-func restartAs(q *lab.Q, d *ctrd.Daemon, node *ctrd.NodeConfig) {
+func restartAs(q *lab.Q, d *ctrd.Daemon, node ctrd.NodeConfig) {
 	q.Helper()
 	assert.NilError(q, d.Stop())
 	d.Reconfigure(node)
 	d.Start()
+	moveIntoOwnCgroup(q, d)
+}
+
+// moveIntoOwnCgroup moves containerd into a cgroup of the question. A runtime that takes a cgroupsPath for a relative one makes the cgroup
+// below or beside it, and a sweep finds it there.
+func moveIntoOwnCgroup(q *lab.Q, d *ctrd.Daemon) {
+	q.Helper()
+	cgroup.Of(q, q.Cgroup+"/daemon").Add(d.PID())
 }

@@ -139,14 +139,15 @@ func TestTask_WhatDoesAPullLeaveBehind(t *testing.T) {
 		"image, and labels that hold them together. What is there is not fetched again.")
 }
 
-// The transfer service of containerd unpacks a layer as soon as this layer is fetched. A client that pulls by itself fetches all layers first.
+// containerd's transfer service unpacks a layer as soon as this layer is fetched, while the next one is on its way. `ctr images pull --local`
+// fetches all layers first, and then unpacks them.
 //
-// Since containerd 2.0, ctr asks the transfer service by default, and `ctr images pull --local` fetches and unpacks as ctr of older releases
-// does: each blob and each snapshot by a call of its own. Unpacking is mostly work of the disk and of one processor, and fetching mostly
-// waits for the network, so both at once take less time. The layers are always unpacked one upon the other, the lowest first: a snapshot is
-// prepared on its parent. (containerd 2.2 can unpack them at once, with max_concurrent_unpacks.)
+// Since containerd 2.0, ctr asks the transfer service by default. With --local, and by default in older releases, ctr makes a call of its own
+// for each blob and each snapshot. A client may do as the transfer service does: Pull of the Go client, with WithPullUnpack, unpacks while it
+// fetches. By default, one layer is unpacked after the other, the lowest first, because each snapshot has the one below it as its parent.
+// Since containerd 2.2, the setting max_concurrent_unpacks allows more at once.
 //
-// The registry of this question holds the second layer back, until the question lets it go.
+// The registry of this question holds the second layer back, until the question releases it.
 //
 // Hint: `ctr snapshots ls` and `ctr content active` during a pull of a large image.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/transfer.md#transfer-operations,
@@ -160,19 +161,20 @@ func TestTask_WhenIsALayerUnpacked(t *testing.T) {
 	d := ctrd.Start(q)
 	registry := image.Serve(q)
 	p := &heldPulls{verifiedPulls{q, d, registry}, registry.HostsDir(q), d.StartProxy(), nil}
-	d.Ctr("images", "pull", "--hosts-dir", p.hosts, image.Layered)
+	d.Ctr("--address", p.proxy.Address, "images", "pull", "--hosts-dir", p.hosts, image.Layered)
+	byTransfer := slices.Contains(p.proxy.TakeCalls(), "Transfer/Transfer")
+	q.Fact("pulled by containerd's transfer service", byTransfer)
 	p.layers = d.LayerDigests(image.Layered)
 	assert.Assert(q, cmp.Len(p.layers, 2))
 	p.forget()
 
-	mayPullItself := strings.Contains(q.Exec("ctr", "images", "pull", "--help").Stdout, "--local")
-	if mayPullItself {
-		q.Step("pull by the transfer service: the first layer is unpacked while the second is not fetched")
+	if byTransfer {
+		q.Step("pull by the transfer service: the first layer is unpacked while the registry holds the second back")
 		pulling, release := p.begin()
 		proc.WaitFor(q, d.HasCommittedSnapshots(1))
-		assert.Check(q, !file.Exists(d.BlobPath(p.layers[1])), "the second layer is in the content store, and the registry holds it back")
-		assert.Check(q, !pulling.Ended(), "ctr has ended, and the registry holds the second layer back: %s", pulling.Stderr())
-		q.Fact("transfer service, second layer held back: committed snapshots", 1)
+		assert.Check(q, !file.Exists(d.BlobPath(p.layers[1])), "the second layer is in the content store, although the registry holds it back")
+		assert.Check(q, !pulling.Ended(), "ctr has ended, although the registry holds the second layer back: %s", pulling.Stderr())
+		q.Fact("transfer service, second layer held back: committed snapshots", d.CommittedSnapshots())
 		release()
 		assert.Assert(q, cmp.Equal(pulling.ExitCode(), 0), "%s", pulling.Stderr())
 		assert.Check(q, slices.Contains(p.proxy.TakeCalls(), "Transfer/Transfer"), "ctr has not called the transfer service")
@@ -181,9 +183,8 @@ func TestTask_WhenIsALayerUnpacked(t *testing.T) {
 		p.forget()
 	}
 
-	q.Control("pull by ctr itself: it has fetched both layers when it unpacks the first")
-	flags := map[bool][]string{true: {"--local"}}[mayPullItself]
-	pulling, release := p.begin(flags...)
+	q.Control("pull by ctr itself: nothing is unpacked while the registry holds the second layer back")
+	pulling, release := p.begin(map[bool][]string{true: {"--local"}}[byTransfer]...)
 	proc.WaitFor(q, file.DirHas(d.BlobDir(), p.layers[0].Encoded()))
 	assert.Check(q, cmp.Equal(d.CountContents()["snapshots"], 0), "snapshots while the registry holds the second layer back")
 	q.Fact("ctr itself, second layer held back: snapshots", d.CountContents()["snapshots"])
@@ -193,8 +194,8 @@ func TestTask_WhenIsALayerUnpacked(t *testing.T) {
 	assert.Check(q, !p.unpackedFirst(), "the directory of the first snapshot is older than the second layer's blob")
 	q.Fact("ctr itself: the first layer is unpacked before the second is fetched", p.unpackedFirst())
 
-	q.Answer("A layer is unpacked as soon as it is fetched, while the next one is on its way, if containerd's transfer service pulls the " +
-		"image. A client that pulls by itself, as ctr does with --local, fetches all layers first.")
+	q.Answer("containerd's transfer service unpacks a layer as soon as it is fetched, while the next one is on its way. ctr by itself, as with " +
+		"--local, fetches all layers before it unpacks the first.")
 }
 
 // heldPulls pull the image of two layers from a registry that holds the second layer back.

@@ -345,21 +345,24 @@ func TestTask_WhereDoesATaskGoWithTheSystemdCgroupDriver(t *testing.T) {
 		q.Fact("after delete: systemd has the scope", scope.Loaded())
 	})
 	q.Answer("With SystemdCgroup=true in the options of the runtime and slice:prefix:name in config.json, a task and its execs are in a " +
-		"scope of systemd, and the shim is not. systemd removes the scope with the last process. One of the two settings alone gives a " +
-		"directory of that name, or a refused task.")
+		"scope of systemd, and the shim is not. systemd removes the scope with the last process. Without SystemdCgroup, " +
+		"slice:prefix:name is the name of a cgroup directory. With SystemdCgroup and a path, the task is refused.")
 }
 
-// Delegate=yes says that the cgroups below the unit's own belong to the unit: systemd gives the unit all controllers, and changes nothing
-// below it. A task has its cgroup there only if the client puts it there. By default it is elsewhere, and systemd does not touch it.
+// Delegate=yes says that the cgroups below the unit's own belong to the unit: on cgroup v2, systemd gives the unit all controllers, and it
+// changes nothing below the unit. A task has its cgroup there only if the client puts it there. By default it is elsewhere, and systemd
+// does not touch it.
 //
-// The default is /namespace/id, at the root of the hierarchy. So Delegate=yes makes no difference for such a task, and a daemon-reload none
-// either. A cgroupsPath below the unit's cgroup is another matter, as where containerd runs in a unit of an ordinary user. Without
-// Delegate, systemd takes the unit's cgroup for its own. At a daemon-reload it sets up its cgroups again. On cgroup v2 it then takes the
-// controllers from the cgroups below, and the limits are gone with them. No command reports that. On v1 the limits stay. On v2 the daemon
-// itself has to be in a cgroup below, too: a cgroup that has processes cannot give controllers to others.
+// The default is /namespace/id, at the root of the hierarchy. So Delegate=yes makes no difference for such a task, and a daemon-reload
+// none either. A task can also have its cgroup below the unit's, for example where the systemd of an ordinary user runs containerd.
+// Without Delegate, systemd manages all that is below the unit's cgroup. At a daemon-reload, systemd sets its cgroups up again. On cgroup
+// v2 it then takes the controllers from the cgroups below, and the limits are gone with them. No command reports that. On v1 the limits
+// stay.
+//
+// On v2, the question moves the daemon into a cgroup below the unit's, too: a cgroup that has processes cannot give controllers to others.
 //
 // With Delegate=yes, OOMPolicy=continue is the default: when the kernel's OOM killer kills a shim, the unit goes on. Otherwise the default
-// is OOMPolicy=stop, and systemd stops the unit.
+// is systemd's DefaultOOMPolicy, usually stop, and systemd stops the unit. This question reads only the property.
 //
 // Hint: systemctl show -p Delegate,DelegateControllers,OOMPolicy containerd; cgroup.controllers and cgroup.subtree_control of its cgroup.
 // Spec: https://systemd.io/CGROUP_DELEGATION/, https://github.com/containerd/containerd/blob/main/docs/ops.md#systemd
@@ -371,7 +374,7 @@ func TestTask_WhatDoesDelegateGiveContainerdsUnit(t *testing.T) {
 	defer q.Recover()
 	systemd.Require(q)
 
-	q.Step("Delegate=yes: the unit's cgroup has all controllers that systemd delegates")
+	q.Step("Delegate=yes: on cgroup v2, the unit's cgroup has all controllers that systemd delegates")
 	unit, without := delegatedUnit(q, "yes"), delegatedUnit(q, "no")
 	d := ctrd.StartAsService(q, unit, []string{"KillMode=process", "Delegate=yes"})
 	ref, usual := d.PullImage(), q.ID(ctrd.ContainerID)
@@ -391,7 +394,7 @@ func TestTask_WhatDoesDelegateGiveContainerdsUnit(t *testing.T) {
 	assert.Check(q, cmp.Equal(unit.Property("OOMPolicy"), "continue"), "OOMPolicy of a unit with Delegate=yes")
 	q.Fact("Delegate=yes: OOMPolicy", unit.Property("OOMPolicy"))
 
-	q.Step("start a task in its usual place and one below the unit's cgroup, both with a limit, and daemon-reload: both limits stay")
+	q.Step("start a task in /<namespace>/<id> and one below the unit's cgroup, each with a limit of 50 processes, and daemon-reload: both limits stay")
 	kept := reloadSystemd(q, d, unit, ref, usual)
 	assert.Check(q, cmp.DeepEqual(kept, reloaded{Usual: "50", Below: "50"}), "limits after daemon-reload, with Delegate=yes")
 	q.Fact("Delegate=yes, daemon-reload: limit of a task in the usual place", kept.Usual)
@@ -402,6 +405,8 @@ func TestTask_WhatDoesDelegateGiveContainerdsUnit(t *testing.T) {
 	d.RunBy(unit, "KillMode=process", "Delegate=no")
 	d.Start()
 	assert.Check(q, cmp.Equal(unit.Property("DelegateControllers"), ""), "DelegateControllers of a unit with Delegate=no")
+	byDefault := strings.TrimSpace(q.Must("systemctl", "show", "--property=DefaultOOMPolicy", "--value").Stdout)
+	assert.Check(q, cmp.Equal(unit.Property("OOMPolicy"), byDefault), "OOMPolicy of a unit with Delegate=no, and systemd's DefaultOOMPolicy")
 	q.Fact("Delegate=no: OOMPolicy", unit.Property("OOMPolicy"))
 	lost := reloadSystemd(q, d, unit, ref, usual)
 	want := map[bool]string{true: "no pids.max", false: "50"}[group.V2]
@@ -409,9 +414,9 @@ func TestTask_WhatDoesDelegateGiveContainerdsUnit(t *testing.T) {
 	q.Fact("Delegate=no, daemon-reload: limit of a task in the usual place", lost.Usual)
 	q.Fact("Delegate=no, daemon-reload: limit of a task below the unit's cgroup", lost.Below)
 
-	q.Answer("With Delegate=yes, systemd gives containerd's unit all controllers, and does not change the cgroups below it. Without it, on " +
-		"cgroup v2, a task whose cgroup is below the unit's loses its limits at a daemon-reload. A task in containerd's usual place, which is " +
-		"not below the unit, loses nothing.")
+	q.Answer("With Delegate=yes, systemd does not change the cgroups below containerd's unit, and on cgroup v2 gives it all controllers. Without " +
+		"it, on cgroup v2, a task whose cgroup is below the unit's loses its limit at a daemon-reload. A task in containerd's usual place, " +
+		"which is not below the unit, loses nothing.")
 }
 
 // delegatedUnit returns a service for containerd, below whose cgroup a task may have its own.

@@ -8,13 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 	"text/template"
-
-	"github.com/pelletier/go-toml/v2"
 )
 
 // config is the whole configuration of a private containerd. Root, state and address are not enough to make it private:
 // socket_dir moves the shims' sockets, which are otherwise in /run/containerd/s. The disabled plugins make directories
-// of their own (/opt/containerd, /run/nri) or read those of the host (/etc/cni), and the lab has no use for them.
+// of their own (/opt/containerd, /run/nri) or read those of the host (/etc/cni, /opt/containerd/image-verifier/bin), and the lab has no use
+// for them.
 //
 // The timeouts, which are 5 s or less by default, are the only other setting that is changed. What containerd cannot
 // clean up in time after a shim's death stays behind, and it publishes an exit with status 255. That was seen on a busy
@@ -49,7 +48,11 @@ var disabledPlugins = []string{
 	"io.containerd.podsandbox.controller.v1.podsandbox",
 	"io.containerd.nri.v1.nri",
 	"io.containerd.internal.v1.opt",
+	imageVerifier,
 }
+
+// imageVerifier executes the programs of a directory of the host for each pull.
+const imageVerifier = "io.containerd.image-verifier.v1.bindir"
 
 // maxSocketDir is the length of the longest socket_dir that containerd accepts, in bytes. sun_path of unix(7) has 108
 // bytes, and the rest is needed for a separator and a sha256 in hexadecimal, among others.
@@ -73,15 +76,13 @@ type configuration struct {
 
 // toml returns the text of the whole configuration.
 func (c configuration) toml(s settings) (string, error) {
-	var out bytes.Buffer
-	if c.node == nil {
-		s.Tables = c.tables
-		err := config.Execute(&out, s)
-		return out.String(), err
+	if c.node != nil {
+		text, err := c.node.toml(s)
+		return string(text), err
 	}
-	private := c.node.Clone()
-	private.privateTo(s)
-	err := toml.NewEncoder(&out).Encode(private.tree)
+	var out bytes.Buffer
+	s.Tables = c.tables
+	err := config.Execute(&out, s)
 	return out.String(), err
 }
 

@@ -29,17 +29,29 @@ func (d *Daemon) CountContents() map[string]int {
 	return n
 }
 
-// HasCommittedSnapshots returns a check that succeeds when the question's containerd namespace has n committed snapshots: a layer's
-// snapshot is committed when the layer is unpacked.
+// CommittedSnapshots returns how many committed snapshots the question's containerd namespace has. A layer's snapshot is committed when the
+// layer is unpacked.
+func (d *Daemon) CommittedSnapshots() int {
+	d.q.Helper()
+	n, err := d.committedSnapshots()
+	assert.NilError(d.q, err)
+	return n
+}
+
+func (d *Daemon) committedSnapshots() (n int, err error) {
+	err = d.client.SnapshotService("").Walk(context.Background(), func(_ context.Context, info snapshots.Info) error {
+		if info.Kind == snapshots.KindCommitted {
+			n++
+		}
+		return nil
+	})
+	return n, err
+}
+
+// HasCommittedSnapshots returns a check that succeeds when there are n committed snapshots.
 func (d *Daemon) HasCommittedSnapshots(n int) poll.Check {
 	return func(poll.LogT) poll.Result {
-		committed := 0
-		err := d.client.SnapshotService("").Walk(context.Background(), func(_ context.Context, info snapshots.Info) error {
-			if info.Kind == snapshots.KindCommitted {
-				committed++
-			}
-			return nil
-		})
+		committed, err := d.committedSnapshots()
 		if err != nil {
 			return poll.Error(err)
 		}

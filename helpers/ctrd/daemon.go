@@ -47,8 +47,8 @@ func WithConfig(table string) Option {
 	return func(c *configuration) { c.tables = append(c.tables, table) }
 }
 
-// WithNodeConfig returns an option that gives containerd the configuration of a node, with the places of a private containerd.
-func WithNodeConfig(node *NodeConfig) Option { return func(c *configuration) { c.node = node } }
+// WithNodeConfig returns an option that gives containerd the CRI plugin, with what the configuration of a node decides for pods.
+func WithNodeConfig(node NodeConfig) Option { return func(c *configuration) { c.node = &node } }
 
 // Start starts a containerd for this question alone and waits until it answers. When the question ends, its containers
 // are deleted, the daemon is stopped, and its directories are removed.

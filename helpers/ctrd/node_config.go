@@ -4,12 +4,11 @@ package ctrd
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -17,43 +16,22 @@ import (
 	"cdblab/helpers/lab"
 )
 
-// NodeConfig is the whole configuration of this machine's own containerd, with the default of each key that its file leaves out, as the
-// containerd under test reads it. It has the format of that containerd: an older one is converted.
+// NodeConfig is what the configuration of this machine's own containerd decides for pods, as the containerd under test reads it. A private
+// containerd gets it by [WithNodeConfig]. It gets nothing else of that configuration, which names directories, sockets, devices and programs
+// of the machine.
 type NodeConfig struct {
-	File string // host.ContainerdConfig, or "" if the machine has none: the configuration is then containerd's default
+	File          string // host.ContainerdConfig, or "" if the machine has none: the values are then containerd's defaults
+	Runtime       string // default_runtime_name: the runtime of a pod that names none
+	RuntimeType   string // runtime_type of that runtime, which names the shim: "io.containerd.runc.v2"
+	BinaryName    string // an option of that runtime: the program that the shim calls; "" is the first runc on PATH
+	SystemdCgroup bool   // an option of that runtime: it uses the systemd cgroup driver
+	Snapshotter   string // for the root file systems of pods
 
-	tree table
-}
+	SandboxImage  string // of each pod's sandbox
+	KeepOOMScores bool   // the processes of a pod do not get a lower oom_score_adj than containerd, which only CAP_SYS_RESOURCE allows
 
-// table is a table of TOML. Names with dots are one key.
-type table map[string]any
-
-// ReadNodeConfig has the containerd under test print its configuration of this machine.
-func ReadNodeConfig(q *lab.Q) *NodeConfig {
-	q.Helper()
-	c := &NodeConfig{File: host.ContainerdConfig}
-	argv := []string{"containerd", "--config", c.File, "config", "dump"}
-	if _, err := os.Stat(c.File); errors.Is(err, fs.ErrNotExist) {
-		c.File, argv = "", []string{"containerd", "config", "default"}
-	}
-	if err := toml.Unmarshal([]byte(q.Must(argv...).Stdout), &c.tree); err != nil {
-		q.Fatalf("read what %s has printed: %v", strings.Join(argv, " "), err)
-	}
-	return c
-}
-
-// Clone returns a copy that can be changed without the original.
-func (c *NodeConfig) Clone() *NodeConfig { return &NodeConfig{c.File, clone(c.tree)} }
-
-func clone(t table) table {
-	out := table{}
-	for key, value := range t {
-		if inner, ok := value.(map[string]any); ok {
-			value = map[string]any(clone(inner))
-		}
-		out[key] = value
-	}
-	return out
+	isSplit    bool // the CRI plugin is two plugins, as since containerd 2.0
+	hasBinDirs bool // the directories of CNI's plugins are a list, as since containerd 2.1
 }
 
 // The names of the CRI plugin: one up to containerd 1.7, and two since 2.0, for the containers and for the images.
@@ -63,166 +41,130 @@ const (
 	criImages  = "io.containerd.cri.v1.images"
 )
 
-// plugin returns the first of the plugins that the configuration has a table of. Without one it is nil.
-func (c *NodeConfig) plugin(names ...string) table {
-	plugins := c.tree.table("plugins")
-	for _, name := range names {
-		if t := plugins.table(name); t != nil {
-			return t
-		}
+// ErrNoCRI says that containerd serves no kubelet, so its configuration decides nothing for pods.
+var ErrNoCRI = errors.New("this containerd has no CRI plugin, or its configuration disables it")
+
+// ReadNodeConfig has the containerd under test print its configuration of this machine, with each default and with what the file imports, in
+// the format of this containerd. It returns [ErrNoCRI], or containerd's message if it cannot read the file.
+func ReadNodeConfig(q *lab.Q) (NodeConfig, error) {
+	q.Helper()
+	file, argv := host.ContainerdConfig, []string{"containerd", "--config", host.ContainerdConfig, "config", "dump"}
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		file, argv = "", []string{"containerd", "config", "default"}
 	}
-	return nil
+	r := q.Exec(argv...)
+	if r.Code != 0 {
+		return NodeConfig{}, fmt.Errorf("containerd cannot read %s: %s", file, r.Stderr)
+	}
+	c, err := parseNodeConfig([]byte(r.Stdout))
+	c.File = file
+	return c, err
 }
 
-// table returns the table at a path, or nil.
-func (t table) table(path ...string) table {
-	for _, key := range path {
-		inner, ok := t[key].(map[string]any)
-		if !ok {
-			return nil
+// nodeToml is the part of the configuration that [NodeConfig] has.
+type nodeToml struct {
+	Disabled []string `toml:"disabled_plugins"`
+	Plugins  map[string]struct {
+		Snapshotter string // since containerd 2.0
+		CNI         struct {
+			BinDirs []string `toml:"bin_dirs"`
 		}
-		t = inner
+		Containerd *struct {
+			Runtime     string `toml:"default_runtime_name"`
+			Snapshotter string // up to containerd 1.7
+			Runtimes    map[string]struct {
+				Type        string `toml:"runtime_type"`
+				Snapshotter string
+				Options     struct {
+					BinaryName    string
+					SystemdCgroup bool
+				}
+			}
+		}
 	}
-	return t
 }
 
-// HasCRI reports whether the containerd under test has the CRI plugin, and the configuration does not disable it. Without it, containerd
-// serves no kubelet.
-func (c *NodeConfig) HasCRI() bool {
-	if c.plugin(criRuntime, oldCRI).table("containerd") == nil {
-		return false
+func parseNodeConfig(text []byte) (NodeConfig, error) {
+	var all nodeToml
+	if err := toml.Unmarshal(text, &all); err != nil {
+		return NodeConfig{}, fmt.Errorf("read the configuration that containerd has printed: %w", err)
 	}
-	disabled, _ := c.tree["disabled_plugins"].([]any)
-	return !slices.ContainsFunc(disabled, func(name any) bool {
-		return slices.Contains([]any{"cri", oldCRI, criRuntime, criImages}, name)
+	plugin, isSplit := all.Plugins[criRuntime], true
+	if plugin.Containerd == nil {
+		plugin, isSplit = all.Plugins[oldCRI], false
+	}
+	isOff := slices.ContainsFunc(all.Disabled, func(name string) bool {
+		return slices.Contains([]string{"cri", oldCRI, criRuntime, criImages}, name)
+	})
+	if plugin.Containerd == nil || isOff {
+		return NodeConfig{}, ErrNoCRI
+	}
+	runtime := plugin.Containerd.Runtimes[plugin.Containerd.Runtime]
+	c := NodeConfig{
+		Runtime: plugin.Containerd.Runtime, RuntimeType: runtime.Type,
+		BinaryName: runtime.Options.BinaryName, SystemdCgroup: runtime.Options.SystemdCgroup,
+		isSplit: isSplit, hasBinDirs: plugin.CNI.BinDirs != nil,
+	}
+	for _, name := range []string{plugin.Containerd.Snapshotter, all.Plugins[criImages].Snapshotter, runtime.Snapshotter} {
+		if name != "" {
+			c.Snapshotter = name // that of the runtime takes precedence
+		}
+	}
+	return c, nil
+}
+
+// table is a table of TOML.
+type table map[string]any
+
+// toml returns the whole configuration of a private containerd with the CRI plugin.
+func (c NodeConfig) toml(s settings) ([]byte, error) {
+	empty := filepath.Join(filepath.Dir(s.Root), "empty")
+	const anyDescription = "org.systemd.property.*" // the mark of a scope: see Pod
+	runtime := table{
+		"runtime_type": c.RuntimeType, "pod_annotations": []string{anyDescription}, "container_annotations": []string{anyDescription},
+		"options": table{
+			"BinaryName": c.BinaryName, "SystemdCgroup": c.SystemdCgroup,
+			"Root": filepath.Join(filepath.Dir(s.Root), "runc"),
+		},
+	}
+	cri := table{
+		"containerd":             table{"default_runtime_name": c.Runtime, "runtimes": table{c.Runtime: runtime}},
+		"cni":                    table{"bin_dir": empty, "conf_dir": empty},
+		"restrict_oom_score_adj": c.KeepOOMScores,
+		"disable_apparmor":       true, // else the plugin loads a profile into the kernel, where it stays
+	}
+	if c.hasBinDirs {
+		cri["cni"] = table{"bin_dirs": []string{empty}, "bin_dir": "", "conf_dir": empty}
+	}
+	plugins := table{"io.containerd.nri.v1.nri": table{"disable": true}}
+	if c.isSplit {
+		plugins[criRuntime] = cri
+		plugins[criImages] = table{"snapshotter": c.Snapshotter, "pinned_images": table{"sandbox": c.SandboxImage}}
+	} else {
+		cri["containerd"].(table)["snapshotter"] = c.Snapshotter
+		cri["sandbox_image"] = c.SandboxImage
+		cri["disable_tcp_service"], cri["stream_server_port"] = true, "0"
+		plugins[oldCRI] = cri
+	}
+	if s.Features.SocketDir {
+		plugins["io.containerd.shim.v1.manager"] = table{"socket_dir": s.SocketDir}
+	}
+	timeouts := table{}
+	for _, name := range []string{"shim.cleanup", "shim.load", "shim.shutdown", "task.state"} {
+		timeouts["io.containerd.timeout."+name] = "2m" // see config
+	}
+	return toml.Marshal(table{
+		"version": s.Features.Version, "root": s.Root, "state": s.State, "grpc": table{"address": s.Address},
+		"disabled_plugins": slices.DeleteFunc(DisabledPlugins(), func(name string) bool { return !slices.Contains(notForCRI, name) }),
+		"timeouts":         timeouts, "plugins": plugins,
 	})
 }
 
-// Runtime returns the name of the runtime of pods that ask for none.
-func (c *NodeConfig) Runtime() string {
-	name, _ := c.plugin(criRuntime, oldCRI).table("containerd")["default_runtime_name"].(string)
-	return name
-}
-
-// RuntimeType returns the type of that runtime, which names the shim: "io.containerd.runc.v2".
-func (c *NodeConfig) RuntimeType() string {
-	value, _ := c.runtime()["runtime_type"].(string)
-	return value
-}
-
-func (c *NodeConfig) runtime() table {
-	return c.plugin(criRuntime, oldCRI).table("containerd", "runtimes", c.Runtime())
-}
-
-// SystemdCgroup reports whether that runtime uses the systemd cgroup driver.
-func (c *NodeConfig) SystemdCgroup() bool {
-	value, _ := c.runtime().table("options")["SystemdCgroup"].(bool)
-	return value
-}
-
-// SetSystemdCgroup changes what [NodeConfig.SystemdCgroup] returns.
-func (c *NodeConfig) SetSystemdCgroup(value bool) { c.setOption(c.runtime(), "SystemdCgroup", value) }
-
-func (*NodeConfig) setOption(runtime table, key string, value any) {
-	if runtime.table("options") == nil {
-		runtime["options"] = map[string]any{}
-	}
-	runtime.table("options")[key] = value
-}
-
-// Snapshotter returns the name of the snapshotter for pods: that of the runtime, if it has one.
-func (c *NodeConfig) Snapshotter() string {
-	value, _ := c.snapshotterTable()["snapshotter"].(string)
-	return value
-}
-
-// SetSnapshotter changes what [NodeConfig.Snapshotter] returns.
-func (c *NodeConfig) SetSnapshotter(name string) { c.snapshotterTable()["snapshotter"] = name }
-
-func (c *NodeConfig) snapshotterTable() table {
-	if name, _ := c.runtime()["snapshotter"].(string); name != "" {
-		return c.runtime()
-	}
-	if images := c.plugin(criImages); images != nil {
-		return images
-	}
-	return c.plugin(oldCRI).table("containerd")
-}
-
-// SetSandboxImage changes the image of each pod's sandbox.
-func (c *NodeConfig) SetSandboxImage(ref string) {
-	if images := c.plugin(criImages); images != nil {
-		images["pinned_images"] = map[string]any{"sandbox": ref}
-		return
-	}
-	c.plugin(oldCRI)["sandbox_image"] = ref
-}
-
-// KeepOOMScores has a pod's processes keep containerd's oom_score_adj, where they would get a lower one. Only a process with
-// CAP_SYS_RESOURCE may lower it.
-func (c *NodeConfig) KeepOOMScores() { c.plugin(criRuntime, oldCRI)["restrict_oom_score_adj"] = true }
-
-// PassAnnotations has the annotations of pods with this prefix passed on to the runtime.
-func (c *NodeConfig) PassAnnotations(prefix string) {
-	for _, key := range []string{"pod_annotations", "container_annotations"} {
-		c.runtime()[key] = []any{prefix + "*"}
-	}
-}
-
-// privateTo changes all places to those of a private containerd: directories, sockets and addresses, and what containerd reads from other
-// directories of the machine.
-func (c *NodeConfig) privateTo(s settings) {
-	t, empty := c.tree, filepath.Join(filepath.Dir(s.Root), "empty")
-	maps.Copy(t, table{"root": s.Root, "state": s.State, "temp": "", "imports": []any{}})
-	set := func(value any, path ...string) {
-		if inner := t.table(path[:len(path)-1]...); inner != nil && inner[path[len(path)-1]] != nil {
-			inner[path[len(path)-1]] = value
-		}
-	}
-	for _, server := range [][]string{{}, {"plugins"}} { // since 2.3 the servers are plugins
-		name := func(old, plugin string) []string {
-			if len(server) == 0 {
-				return []string{old}
-			}
-			return []string{"plugins", "io.containerd.server.v1." + plugin}
-		}
-		set(s.Address, append(name("grpc", "grpc"), "address")...)
-		set("", append(name("grpc", "grpc"), "tcp_address")...)
-		set("", append(name("grpc", "grpc-tcp"), "address")...)
-		set(s.Address+".ttrpc", append(name("ttrpc", "ttrpc"), "address")...)
-		set("", append(name("debug", "debug"), "address")...)
-		set("", append(name("metrics", "metrics"), "address")...)
-	}
-	set("", "cgroup", "path")
-	set(s.SocketDir, "plugins", "io.containerd.shim.v1.manager", "socket_dir")
-	set(empty, "plugins", "io.containerd.internal.v1.opt", "path")
-	set(true, "plugins", "io.containerd.nri.v1.nri", "disable")
-	for name := range t.table("plugins") {
-		set("", "plugins", name, "root_path") // of a snapshotter
-	}
-	delete(t, "proxy_plugins") // programs of the machine
-	timeouts := t.table("timeouts")
-	for name := range timeouts {
-		if slices.Contains([]string{"cleanup", "load", "shutdown", "state"}, name[strings.LastIndex(name, ".")+1:]) {
-			timeouts[name] = "2m" // see config
-		}
-	}
-	if cri := c.plugin(criRuntime, oldCRI); cri != nil {
-		for key, value := range map[string]any{"bin_dir": empty, "bin_dirs": []any{empty}, "conf_dir": empty} {
-			if cni := cri.table("cni"); cni[key] != nil {
-				cni[key] = value
-			}
-		}
-		for _, runtime := range cri.table("containerd", "runtimes") {
-			if inner, ok := runtime.(map[string]any); ok && inner["runtime_type"] == "io.containerd.runc.v2" {
-				c.setOption(inner, "Root", filepath.Join(filepath.Dir(s.Root), "runc"))
-			}
-		}
-	}
-}
+// notForCRI are those of the disabled plugins that the CRI plugin does not need.
+var notForCRI = []string{"io.containerd.internal.v1.opt", imageVerifier}
 
 // Reconfigure has the next [Daemon.Start] start the daemon with another configuration of a node.
-func (d *Daemon) Reconfigure(node *NodeConfig) {
+func (d *Daemon) Reconfigure(node NodeConfig) {
 	d.q.Helper()
 	d.requirePrivate()
 	f, err := featuresOf(d.q.Session(), d.q)
@@ -231,13 +173,13 @@ func (d *Daemon) Reconfigure(node *NodeConfig) {
 	}
 	s, err := newSettings(d.dir, f)
 	if err == nil {
-		d.toml, err = configuration{node: node}.toml(s)
+		d.toml, err = configuration{node: &node}.toml(s)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(d.dir, "config.toml"), []byte(d.toml), 0o644)
 	}
 	if err != nil {
 		d.q.Fatalf("write containerd's configuration: %v", err)
 	}
 	d.q.LogCommandAs("cat > containerd/config.toml   # changed", "cat > containerd/config.toml <<'END'\n"+d.toml+"END")
-	if err := os.WriteFile(filepath.Join(d.dir, "config.toml"), []byte(d.toml), 0o644); err != nil {
-		d.q.Fatalf("write containerd's configuration: %v", err)
-	}
 }

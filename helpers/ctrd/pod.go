@@ -22,13 +22,9 @@ const KubeletNamespace = "k8s.io"
 type Pod struct {
 	Sandbox string // id of the sandbox's container
 
-	d       *Daemon
-	config  *cri.PodSandboxConfig
-	removed bool
+	d      *Daemon
+	config *cri.PodSandboxConfig
 }
-
-// DescriptionAnnotation is an annotation by which runc gives a scope of systemd a description. A sweep finds a scope of the lab by it.
-const DescriptionAnnotation = "org.systemd.property.Description"
 
 // TryRunPod has the CRI plugin start the sandbox of a pod. CgroupParent is as the kubelet gives it: the path of a cgroup, or the name
 // of a slice with the systemd cgroup driver. The image of the sandbox is that of the configuration.
@@ -45,28 +41,51 @@ func (d *Daemon) TryRunPod(name, cgroupParent string) (*Pod, error) {
 			SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: onHostNetwork()},
 		},
 	}}
-	ctx, cancel := context.WithTimeout(context.Background(), proc.Patience)
+	d.q.Cleanup(d.removePods) // after a failure: a pod has a mount that only the plugin knows of
+	ctx, cancel := context.WithTimeout(context.Background(), 2*proc.Patience)
 	defer cancel()
 	r, err := cri.NewRuntimeServiceClient(d.conn()).RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: p.config})
 	if err != nil {
 		return nil, err
 	}
 	p.Sandbox = r.PodSandboxId
-	d.q.Cleanup(func() { // after a failure: a pod has a mount that only the plugin knows of
-		if !p.removed {
-			p.Remove()
-		}
-	})
 	return p, nil
+}
+
+// removePods removes all pods of the daemon.
+func (d *Daemon) removePods() {
+	if !d.runs() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*proc.Patience)
+	defer cancel()
+	runtime := cri.NewRuntimeServiceClient(d.conn())
+	pods, err := runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
+	if err != nil {
+		d.q.Errorf("list the pods: %v", err)
+	}
+	for _, pod := range pods.GetItems() {
+		if err := removePod(ctx, runtime, pod.Id); err != nil {
+			d.q.Errorf("remove the pod %s: %v", pod.Id, err)
+		}
+	}
+}
+
+func removePod(ctx context.Context, runtime cri.RuntimeServiceClient, id string) error {
+	_, err := runtime.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: id})
+	if err == nil {
+		_, err = runtime.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: id})
+	}
+	return err
 }
 
 func onHostNetwork() *cri.NamespaceOption {
 	return &cri.NamespaceOption{Network: cri.NamespaceMode_NODE, Pid: cri.NamespaceMode_CONTAINER, Ipc: cri.NamespaceMode_POD}
 }
 
-// mark returns an annotation that puts the mark of the question on a scope.
+// mark returns an annotation by which runc gives a scope of systemd the mark of the question, by which a sweep finds the scope.
 func (d *Daemon) mark() map[string]string {
-	return map[string]string{DescriptionAnnotation: "'" + host.OwnerEnv + "=" + d.q.Owner.Mark() + "'"}
+	return map[string]string{"org.systemd.property.Description": "'" + host.OwnerEnv + "=" + d.q.Owner.Mark() + "'"}
 }
 
 func (d *Daemon) conn() grpc.ClientConnInterface { return d.client.Conn().(grpc.ClientConnInterface) }
@@ -101,16 +120,10 @@ func (p *Pod) RunContainer(name, ref string, args ...string) string {
 // Remove has the CRI plugin stop and remove the pod with its containers.
 func (p *Pod) Remove() {
 	p.d.q.Helper()
-	p.removed = true
 	p.d.q.LogCommand("# as the kubelet: StopPodSandbox and RemovePodSandbox of %s", p.config.Metadata.Name)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*proc.Patience)
 	defer cancel()
-	runtime := cri.NewRuntimeServiceClient(p.d.conn())
-	_, err := runtime.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: p.Sandbox})
-	if err == nil {
-		_, err = runtime.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: p.Sandbox})
-	}
-	if err != nil {
+	if err := removePod(ctx, cri.NewRuntimeServiceClient(p.d.conn()), p.Sandbox); err != nil {
 		p.d.q.Errorf("remove the pod %s: %v", p.Sandbox, err)
 	}
 }

@@ -87,6 +87,20 @@ func madeByARun(dir string) bool {
 	})
 }
 
+// usedByARun reports whether a run that is in progress uses a directory of [DefaultPlaces], which may have been there before.
+func usedByARun(place string) bool {
+	notes, _ := filepath.Glob(filepath.Join(Dir, "*", madeFile+"*"))
+	return slices.ContainsFunc(notes, func(note string) bool {
+		data, _ := os.ReadFile(note)
+		return namesPlace(string(data), place)
+	})
+}
+
+// namesPlace reports whether a note has the place, or a directory in it.
+func namesPlace(note, place string) bool {
+	return slices.ContainsFunc(strings.Fields(note), func(dir string) bool { return pathBegins(dir, place) })
+}
+
 // leaveDefaultPlaces removes the directories that a run has made in default places, the entries whose name shows that the
 // run owns them, and the sockets at which no process listens any more. A directory stays if other programs have entries in
 // it by now. In a directory that was there before, it removes only what has the run's name.

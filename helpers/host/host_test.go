@@ -251,7 +251,7 @@ func TestOwnedBy_AMountOfDevThatIsGone(t *testing.T) {
 }
 
 func TestOwnedBy_DefaultPlacesAndTheNullDevice(t *testing.T) {
-	skip.If(t, madeByARun("/run/containerd"), "a run of the lab has made /run/containerd: run this when it has ended")
+	skip.If(t, usedByARun("/run/containerd"), "a run of the lab uses /run/containerd: run this when it has ended")
 	owner := NewOwner("1", "")
 	root := Change{"directory", "/run/crun", "d---------", false}
 	socket := Change{"socket file", "/run/containerd/s/0123", "S---------", false}
@@ -269,6 +269,13 @@ func TestOwnedBy_DefaultPlacesAndTheNullDevice(t *testing.T) {
 	gone := root
 	gone.Gone = true
 	assert.DeepEqual(t, Unnamed([]Change{root, gone, socket, bundle, null}), []Change{root})
+}
+
+// Where /run/containerd was there before, a run notes only what it has made in it.
+func TestNamesPlace_AlsoByADirectoryInIt(t *testing.T) {
+	assert.Check(t, namesPlace("/run/containerd/s\n/run/containerd/runc/cdb-lab", "/run/containerd"))
+	assert.Check(t, !namesPlace("/run/containerd-other/s", "/run/containerd"))
+	assert.Check(t, !namesPlace("", "/run/containerd"))
 }
 
 func TestTakeInventory_NeedsNoRoot(t *testing.T) {

@@ -229,7 +229,7 @@ func isOwnedBy(c Change, owner Owner) bool {
 	}
 	for _, place := range DefaultPlaces {
 		if pathBegins(c.Name, place) {
-			if usedPlaces.has(place) || madeByARun(place) || hasOwner.MatchString(c.Name) {
+			if usedPlaces.has(place) || usedByARun(place) || hasOwner.MatchString(c.Name) {
 				return false // what this run and other runs make there is recognised by its suffix
 			}
 			return isNamed(c)
