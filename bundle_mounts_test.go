@@ -573,8 +573,8 @@ func actsBeyondFields(root, closed *runc.Shell) []actBeyondField {
 	}
 }
 
-// runc covers a masked file with the container's /dev/null, by a bind mount. If /dev/null is another file, a link or is missing, then
-// runc refuses to create the container. Earlier releases bound what was there (CVE-2025-31133).
+// runc covers a masked file with the container's /dev/null, by a bind mount. If /dev/null leads to another file than the null
+// device, or is missing, then runc refuses to create the container. Earlier releases bound what was there (CVE-2025-31133).
 //
 // Usually runc makes /dev/null itself, in a tmpfs. If a volume is mounted at /dev, the volume has this file, and an earlier program may
 // have put it there. In an attack, a program in another container exchanges the file at the right moment. mount(2) follows a link, and the
@@ -594,7 +594,7 @@ func TestBundle_WhatCoversAMaskedFile(t *testing.T) {
 	b := bundle.Busybox(q, "sleep", "3600")
 	q.WriteLine(b.Rootfs("masked"), "a file of the rootfs")
 
-	q.Step("create a container that masks /masked and /proc/timer_list, whose /dev runc makes: both files are the container's /dev/null, and empty")
+	q.Step("mask /masked and /proc/timer_list in a container whose /dev runc makes: both files are the container's /dev/null, and empty")
 	_, sh, p := runc.StartWithShell(q, b, "own-dev", maskFiles)
 	assertCoveredByNull(q, "/dev of runc", sh, p)
 
@@ -605,10 +605,14 @@ func TestBundle_WhatCoversAMaskedFile(t *testing.T) {
 		q.Fact("/dev/null is "+row.name+": error of create", runc.StableMessage(r.Stderr))
 	}
 
-	q.Control("a volume at /dev with the device: create succeeds, and both files are covered")
-	volume := volumeAtDev(q, "device", "mknod -m 666 null c 1 3")
-	_, sh, p = runc.StartWithShell(q, b, "device", maskFiles, atDev(volume))
-	assertCoveredByNull(q, "/dev with the device", sh, p)
+	q.Control("a volume at /dev with the device, or with a link to the device: create succeeds, and both files are covered")
+	for _, row := range []struct{ name, command string }{
+		{"device", "mknod -m 666 null c 1 3"},
+		{"link-to-device", "mknod -m 666 other c 1 3; ln -s other null"},
+	} {
+		_, sh, p = runc.StartWithShell(q, b, row.name, maskFiles, atDev(volumeAtDev(q, row.name, row.command)))
+		assertCoveredByNull(q, "/dev with the "+row.name, sh, p)
+	}
 
 	q.Control("without maskedPaths, both files can be read")
 	_, sh, _ = runc.StartWithShell(q, b, "unmasked", func(s *specs.Spec) { s.Linux.MaskedPaths = nil })
@@ -638,8 +642,9 @@ func TestBundle_WhatCoversAMaskedFile(t *testing.T) {
 		}
 	})
 
-	q.Answer("The container's /dev/null covers a masked file. If /dev/null is a link or another file, or is missing, runc refuses to create " +
-		"the container. runc 1.1.11 mounted the target of the link, or the other file: with a link to a masked file, a program could read this file.")
+	q.Answer("The container's /dev/null covers a masked file. If it is not the null device, or is missing, runc refuses to create the " +
+		"container. runc 1.1.11 mounted the target of a link, or the other file: with a link to a masked file, a program could read " +
+		"this file.")
 }
 
 // The masked files: one of the rootfs, and one of procfs that shows the host's timers to root.

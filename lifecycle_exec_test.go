@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -227,13 +228,13 @@ func execInCgroupBelow(q *lab.Q, c *runc.Container, init proc.Process) {
 // A flag of exec changes the field of process that it names, and the settings that follow from this field. It does so only for the
 // executed program. A flag can also give more than config.json does: another user, a capability, or a program without no_new_privs.
 //
-// `runc exec` takes process from config.json. --cwd, --user and --no-new-privs overwrite a field of it. --env, --cap and --additional-gids
-// add to what is there. What no flag names stays: --user 1001 keeps the group and the additional groups of config.json. The effective
-// capabilities follow from the user, and so does HOME if env does not set it. So, where config.json has no inheritable capabilities,
-// --user 1001 --cap CAP_NET_RAW gives a capability that the program cannot use. With --process, runc takes process from the file, and
-// ignores these flags. runc ignores an unknown capability, with a warning. Any other value that it cannot apply is an error: no program
-// runs. With --preserve-fds N the caller has to have the descriptors 3 to N+2 open. exec ignores LISTEN_FDS. Where config.json has no
-// process.capabilities, exec --cap crashes (runc 1.1.3 to 1.5.2).
+// `runc exec` takes process from config.json. --cwd, --user and --no-new-privs overwrite a field of it. --env, --cap and
+// --additional-gids add to what is there. What no flag names stays: --user 1001 keeps the group and the additional groups of
+// config.json. The effective capabilities follow from the user, and so does HOME if env does not set it. So, where config.json has no
+// inheritable capabilities, --user 1001 --cap CAP_NET_RAW gives a capability that the program cannot use. With --process, runc takes
+// process from the file, and ignores these flags. runc ignores an unknown capability, with a warning. Any other value that it cannot
+// apply is an error: no program runs. With --preserve-fds N the caller has to have the descriptors 3 to N+2 open. exec ignores
+// LISTEN_FDS. Where config.json has no process.capabilities, exec --cap crashes (runc 1.1.3 to 1.5.2).
 //
 // Hint: compare /proc/PID/{status,limits,environ,cwd,fd} of an exec with a flag, and of an exec without it.
 // Spec: https://github.com/opencontainers/runc/blob/main/man/runc-exec.8.md (exec is runc's own operation)
@@ -406,17 +407,21 @@ func refusedFlagsOfExec(q *lab.Q) []refusedFlagOfExec {
 	}
 }
 
-// `runc run` and `runc create` pass on the open files of their caller that LISTEN_FDS announces, and after them as many as --preserve-fds
-// says. Each keeps its number. `runc exec` ignores LISTEN_FDS: there --preserve-fds counts from descriptor 3.
+// `runc run` and `runc create` pass on the open files of their caller that LISTEN_FDS announces, and after them as many as
+// --preserve-fds says. Each keeps its number. `runc exec` ignores LISTEN_FDS: there --preserve-fds counts from descriptor 3.
 //
-// A service manager such as systemd opens the sockets of a service, and passes them from descriptor 3 on. LISTEN_FDS is their number, and
-// LISTEN_PID is the pid of the process that they are for. runc takes the files only if LISTEN_PID is its own pid. It gives the program
-// LISTEN_FDS and LISTEN_PID=1, because a container's first process has this pid in its pid namespace. In a container without a pid
-// namespace the program has another pid, and a program that compares LISTEN_PID with its own (sd_listen_fds) takes no socket. runc does not
-// pass LISTEN_FDNAMES on. If LISTEN_PID is another pid, runc ignores LISTEN_FDS, and --preserve-fds counts from descriptor 3.
+// A service manager such as systemd opens the sockets of a service, and passes them from descriptor 3 on. LISTEN_FDS is their number,
+// and LISTEN_PID is the pid of the process that they are for. runc takes the files only if LISTEN_PID is its own pid. It gives the
+// program LISTEN_FDS and LISTEN_PID=1, because a container's first process has this pid in its pid namespace. In a container without a
+// pid namespace the program has another pid, and a program that compares LISTEN_PID with its own (sd_listen_fds) takes no socket. runc
+// does not pass LISTEN_FDNAMES on. If LISTEN_PID is another pid, runc ignores LISTEN_FDS, and --preserve-fds counts from descriptor 3.
 //
-// With --detach, and without a terminal, stdin, stdout and stderr are passed on as well. In the foreground the program gets pipes instead.
-// Where one of the three is the host's /dev/null, runc opens the container's in its place, but not for exec.
+// With --detach, and without a terminal, stdin, stdout and stderr are passed on as well. In the foreground the program gets pipes
+// instead. Where one of the three is the host's /dev/null, runc opens the container's in its place, but not for exec.
+//
+// runc does not know which open files are its caller's, and which are its own. With a number that is too large, releases up to 1.5.2
+// pass on their own: among them is the host's /sys/fs/cgroup, through which a program can leave its rootfs. Only a number without a
+// file is refused. (runc 1.5.2 then leaves an empty state directory.)
 //
 // Hint: give the caller of runc some open files, and compare /proc/PID/fd and /proc/PID/environ of the program.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime-linux.md#file-descriptors
@@ -432,23 +437,23 @@ func TestLifecycle_WhichOpenFilesOfItsCallerDoesRuncPassOn(t *testing.T) {
 
 	for _, row := range []struct {
 		name, step, exports string
-		argv                []string
+		operation           string
 		edit                func(*specs.Spec)
 		passed              []int
 		env                 []string
 	}{
-		{"run with LISTEN_FDS and --preserve-fds", "open descriptors 3, 4 and 5, and run with LISTEN_FDS=1 and --preserve-fds 1: the program has " +
-			"descriptor 3, which the variables announce, and 4", own, []string{"run", "--detach", "--preserve-fds", "1"}, nil, []int{3, 4}, announced},
-		{"create with LISTEN_FDS and --preserve-fds", "create and start in place of run: the same", own,
-			[]string{"create", "--preserve-fds", "1"}, nil, []int{3, 4}, announced},
-		{"run with LISTEN_FDS", "run without --preserve-fds: the program has descriptor 3", own, []string{"run", "--detach"}, nil, []int{3}, announced},
+		{"run with LISTEN_FDS and --preserve-fds", "open descriptors 3, 4 and 5, and run with LISTEN_FDS=1 and --preserve-fds 1: the program " +
+			"has descriptor 3, which the variables announce, and 4", own, "run --detach --preserve-fds 1", nil, []int{3, 4}, announced},
+		{"create with LISTEN_FDS and --preserve-fds", "create and start in place of run: the same", own, "create --preserve-fds 1", nil,
+			[]int{3, 4}, announced},
+		{"run with LISTEN_FDS", "run without --preserve-fds: the program has descriptor 3", own, "run --detach", nil, []int{3}, announced},
 		{"run without a pid namespace", "the same without a pid namespace: LISTEN_PID is 1, and the program has another pid", own,
-			[]string{"run", "--detach"}, bundle.WithoutNamespace(specs.PIDNamespace), []int{3}, announced},
-		{"run with --preserve-fds", "run without LISTEN_FDS: --preserve-fds 1 counts from descriptor 3", "",
-			[]string{"run", "--detach", "--preserve-fds", "1"}, nil, []int{3}, nil},
-		{"run with another LISTEN_PID", "run with LISTEN_FDS for another process: the program gets no variable, and --preserve-fds 1 counts from " +
-			"descriptor 3", others, []string{"run", "--detach", "--preserve-fds", "1"}, nil, []int{3}, nil},
-		{"run with neither", "run with neither: the program has none of the descriptors 3 to 5", "", []string{"run", "--detach"}, nil, nil, nil},
+			"run --detach", bundle.WithoutNamespace(specs.PIDNamespace), []int{3}, announced},
+		{"run with --preserve-fds", "run without LISTEN_FDS: --preserve-fds 1 counts from descriptor 3", "", "run --detach --preserve-fds 1", nil,
+			[]int{3}, nil},
+		{"run with another LISTEN_PID", "run with LISTEN_FDS for another process: the program gets no variable, and --preserve-fds 1 counts " +
+			"from descriptor 3", others, "run --detach --preserve-fds 1", nil, []int{3}, nil},
+		{"run with neither", "run with neither: the program has none of the descriptors 3 to 5", "", "run --detach", nil, nil, nil},
 	} {
 		if row.exports == own {
 			q.Step("%s", row.step)
@@ -460,8 +465,9 @@ func TestLifecycle_WhichOpenFilesOfItsCallerDoesRuncPassOn(t *testing.T) {
 				row.edit(s)
 			}
 		})
-		c.MustAfter(caller.opens+row.exports, row.argv[0], row.argv[1:]...)
-		if row.argv[0] == "create" {
+		argv := strings.Fields(row.operation)
+		c.MustAfter(caller.opens+row.exports, argv[0], argv[1:]...)
+		if argv[0] == "create" {
 			c.Must("start")
 		}
 		pid := c.PID()
@@ -475,7 +481,12 @@ func TestLifecycle_WhichOpenFilesOfItsCallerDoesRuncPassOn(t *testing.T) {
 		c.KillAndDelete(p)
 	}
 
-	q.Step("exec with LISTEN_FDS=1: the program gets no variable. --preserve-fds 1 passes on descriptor 3, and --preserve-fds 2 passes on 3 and 4")
+	q.Step("say --preserve-fds 4 and more, and the caller has three files: runc up to 1.5.2 passes on files that it has itself open")
+	ofRunc := caller.filesOfRunc(q, b)
+	q.Fact("more files than the caller has: the program has files of runc", len(ofRunc) > 0)
+	q.Fact("more files than the caller has: the program has the host's /sys/fs/cgroup", slices.Contains(ofRunc, "/sys/fs/cgroup"))
+
+	q.Step("exec with LISTEN_FDS=1: the program gets no variable. --preserve-fds 1 passes on descriptor 3, and --preserve-fds 2 both")
 	c := runc.New(q, b)
 	init := c.CreateAndStart()
 	var execs []proc.Process
@@ -486,14 +497,14 @@ func TestLifecycle_WhichOpenFilesOfItsCallerDoesRuncPassOn(t *testing.T) {
 		execs = append(execs, p)
 	}
 
-	q.Step("look at stdin, which is the host's /dev/null for runc: the program has the container's /dev/null, and a program of exec has the host's")
+	q.Step("look at stdin, which for runc is the host's /dev/null: the program has the container's, and a program of exec has the host's")
 	nulls := []string{nullOfStdin(q, init.PID), nullOfStdin(q, execs[0].PID)}
 	assert.Check(q, cmp.DeepEqual(nulls, []string{"the container's", "the host's"}), "/dev/null of the container's program, and of exec")
 	q.Fact("/dev/null of the container's program, and of exec", nulls)
 
 	q.TearDown("kill and delete the container", func() { c.KillAndDelete(init) })
-	q.Answer("`runc run` and create pass on the open files that LISTEN_FDS announces for runc, and after them as many as --preserve-fds says. The " +
-		"program gets LISTEN_FDS and LISTEN_PID=1. `runc exec` ignores LISTEN_FDS, and passes on only what --preserve-fds counts from " +
+	q.Answer("`runc run` and create pass on the open files that LISTEN_FDS announces for runc, and after them as many as --preserve-fds says. " +
+		"The program gets LISTEN_FDS and LISTEN_PID=1. `runc exec` ignores LISTEN_FDS, and passes on only what --preserve-fds counts from " +
 		"descriptor 3.")
 }
 
@@ -503,9 +514,12 @@ func nullOfStdin(q *lab.Q, pid proc.PID) string {
 	info, err := os.Stat(fmt.Sprintf("/proc/%d/fd/0", pid))
 	assert.NilError(q, err)
 	stdin := info.Sys().(*syscall.Stat_t)
-	for root, whose := range map[proc.PID]string{proc.PID(os.Getpid()): "the host's", pid: "the container's"} {
-		if null := check.StatInRoot(q, root, "/dev/null"); null.Dev == stdin.Dev && null.Ino == stdin.Ino {
-			return whose
+	for _, of := range []struct {
+		root proc.PID
+		name string
+	}{{pid, "the container's"}, {proc.PID(os.Getpid()), "the host's"}} {
+		if null := check.StatInRoot(q, of.root, "/dev/null"); null.Dev == stdin.Dev && null.Ino == stdin.Ino {
+			return of.name
 		}
 	}
 	return fmt.Sprintf("no /dev/null: device %#x, inode %d", stdin.Dev, stdin.Ino)
@@ -526,6 +540,29 @@ func openFilesOfCaller(q *lab.Q) callersFiles {
 		files.opens += fmt.Sprintf(" %[1]d< caller/%[1]d", fd)
 	}
 	return files
+}
+
+// filesOfRunc runs containers with one descriptor more each time than the caller has, until runc refuses one. It returns what these
+// descriptors lead to.
+func (f callersFiles) filesOfRunc(q *lab.Q, b *bundle.Bundle) (targets []string) {
+	q.Helper()
+	for n := 4; ; n++ {
+		c := runc.Variant(q, b, fmt.Sprintf("preserve-%d", n))
+		r := c.TryAfter(f.opens, "run", "--detach", "--preserve-fds", strconv.Itoa(n))
+		if r.Code != 0 {
+			runc.AssertMessage(q, r.Stderr, "preserved-fd")
+			assert.Check(q, !file.Exists(c.StateFile()), "a refused run left its state: %s", c.StateFile())
+			q.Fact("number without a file: error of run", regexp.MustCompile(`\d+`).ReplaceAllString(runc.StableMessage(r.Stderr), "N"))
+			q.Fact("number without a file: the state directory stays", file.Exists(c.StateDir()))
+			return targets
+		}
+		proc.WaitFor(q, proc.Runs(c.PID(), "sleep"))
+		p := proc.Snapshot(q, c.PID())
+		assert.Check(q, cmp.Equal(p.FDs[5], filepath.Join(f.dir, "5")), "--preserve-fds %d: the last descriptor of the caller", n)
+		targets = append(targets, p.FDs[n+2])
+		assert.Assert(q, n < 100, "runc accepts --preserve-fds %d of a caller that has three files", n)
+		c.KillAndDelete(p)
+	}
 }
 
 // assertPassed asserts that the process has these descriptors of the caller besides stdin, stdout and stderr, each with the caller's
@@ -549,8 +586,8 @@ func (f callersFiles) assertPassed(q *lab.Q, name string, p proc.Process, descri
 	q.Fact(name+": variables of the program", env)
 }
 
-// An exec has the namespaces, the cgroup and the seccomp filter of the container. It does not have the restrictions that init put on itself
-// after its start: an exec still has the capabilities that init dropped. They come from config.json, or from the flags of exec.
+// An exec has the namespaces, the cgroup and the seccomp filter of the container. It does not have the restrictions that init put on
+// itself after its start: an exec still has the capabilities that init dropped. They come from config.json, or from the flags of exec.
 //
 // Many programs begin as root, and then take another user, lower their limits, set no_new_privs or call chroot. An exec is not a child
 // of init, and does not inherit these restrictions. It gets process from config.json, or from the file of --process, which may even name

@@ -26,12 +26,12 @@ import (
 // `runc features` lists what this build of runc knows of config.json. It does not ask what the machine can do: an entry may be true, and
 // create fails with it, because the kernel or the host lacks something.
 //
-// runc translates the words of the lists. It refuses a seccomp action that it does not know, warns of an unknown capability, and gives an
-// unknown mount option to the file system as data. A file system takes its own options, such as size, and refuses others. One option of the
-// list is treated like an unknown one: defaults, with which a tmpfs cannot be mounted. Each action of seccomp is one of the kernel's. The
-// list of architectures is the same on each machine, but a filter cannot have those of the other byte order. The cgroup entries v1, v2 and
-// systemd are always true, although a machine has one kind of hierarchy for its controllers, and may have no systemd. The options idmap and
-// ridmap are not in mountOptions: linux.mountExtensions has an entry for them.
+// runc translates the words of the lists. It refuses a seccomp action that it does not know, warns of an unknown capability, and gives
+// an unknown mount option to the file system as data. A file system takes its own options, such as size, and refuses others. One option
+// of the list is treated like an unknown one: defaults, with which runc up to 1.5.2 cannot mount a tmpfs. Each action of seccomp is one
+// of the kernel's. The list of architectures is the same on each machine, but a filter cannot have those of the other byte order. The
+// cgroup entries v1, v2 and systemd are always true, although a machine has one kind of hierarchy for its controllers, and may have no
+// systemd. The options idmap and ridmap are not in mountOptions: linux.mountExtensions has an entry for them.
 //
 // Hint: use an entry that your machine cannot have, such as cgroup.systemd where process 1 is not systemd.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/features.md#mount-options,
@@ -83,7 +83,7 @@ func TestLifecycle_WhatDoesRuncFeaturesPromise(t *testing.T) {
 		q.Fact("option defaults of a tmpfs: error of create", runc.StableMessage(r.Stderr))
 	}
 
-	q.Step("seccomp.actions: call a system call with each action of the list but SCMP_ACT_NOTIFY: the program gets the error or the signal, or goes on")
+	q.Step("seccomp.actions: make a call with each action of the list but SCMP_ACT_NOTIFY: the program gets the error or the signal, or goes on")
 	actionsAct(q, b, f.Linux.Seccomp.Actions)
 
 	q.Step("seccomp.archs: make a filter with an architecture that this machine does not have. Only one with the same byte order is possible")
@@ -104,8 +104,8 @@ func TestLifecycle_WhatDoesRuncFeaturesPromise(t *testing.T) {
 	inCgroup.KillAndDelete(p)
 	q.Run("systemd", func(q *lab.Q) { systemdIsRefused(q, b) })
 
-	q.Answer("`runc features` lists what this build of runc knows. A mount option that is in no list goes to the file system, which may refuse " +
-		"it. An entry does not promise that the machine can do it: cgroup.systemd is true where no systemd runs, and seccomp.archs names " +
+	q.Answer("`runc features` lists what this build of runc knows. A mount option that is in no list goes to the file system, which may " +
+		"refuse it. An entry does not promise that the machine can do it: cgroup.systemd is true where no systemd runs, and seccomp.archs names " +
 		"architectures of the other byte order.")
 }
 

@@ -329,7 +329,7 @@ func TestLifecycle_WhichIDsCanAnOrdinaryUserMap(t *testing.T) {
 	assert.Check(q, cmp.Equal(setgroups, "allow"), "setgroups of the container's process, whose map newgidmap has written")
 	q.Fact("container's process: setgroups", setgroups)
 
-	q.Step("run a program as 5:5 in the container, and give a file to 5:5: on the host both have the ids %d:%d, because id 1 is the first subordinate id",
+	q.Step("run a program as 5:5 in the container, and give a file to 5:5: on the host both have the ids %d:%d. Id 1 is the first subordinate id",
 		firstUID+4, firstGID+4)
 	execPIDFile := filepath.Join(user.state, "exec-pid")
 	executed := user.runc("exec", "--detach", "--pid-file", execPIDFile, "--user", "5:5", id, "sleep", "3601")
@@ -350,11 +350,13 @@ func TestLifecycle_WhichIDsCanAnOrdinaryUserMap(t *testing.T) {
 		etc, tools string
 		edit       func(*specs.Spec)
 	}{
-		{"no-entry", "the files give the ids to another user", account.writeEtc(q, "etc-of-another", "another"), tools, withMaps(firstUID, ids, ids)},
+		{"no-entry", "the files give the ids to another user", account.writeEtc(q, "etc-of-another", "another"), tools,
+			withMaps(firstUID, ids, ids)},
 		{"one-user-more", "the map of users has one id more than /etc/subuid gives", etc, tools, withMaps(firstUID, ids+1, ids)},
 		{"one-group-more", "the map of groups has one id more than /etc/subgid gives", etc, tools, withMaps(firstUID, ids, ids+1)},
 		{"root-of-the-host", "the map has the host's root", etc, tools, withMaps(0, 1, ids)},
-		{"no-privilege", "newuidmap and newgidmap have no privileges", etc, copyMappingTools(q, "plain-tools", 0o755), withMaps(firstUID, ids, ids)},
+		{"no-privilege", "newuidmap and newgidmap have no privileges", etc, copyMappingTools(q, "plain-tools", 0o755),
+			withMaps(firstUID, ids, ids)},
 	} {
 		q.Control("%s: run fails", row.step)
 		dir, id := user.makeBundle(b, row.name, row.edit)

@@ -198,8 +198,8 @@ func pidsLimitInState(q *lab.Q, c *runc.Container) int64 {
 // With the systemd cgroup driver, linux.cgroupsPath is slice:prefix:name, and the container gets the scope prefix-name.scope in this slice.
 // If cgroupsPath is empty, the scope of a container of root is runc-<id>.scope in system.slice.
 //
-// A slice is a unit that groups other units, and its limits count for all of them. The kubelet has one for pods, and a slice below it for
-// each class of pods. systemd starts a slice when the first unit in it starts. A name without .slice is no slice, and runc refuses it.
+// A slice is a unit that groups other units, and its limits count for all of them. The kubelet has one for pods, and slices below it for
+// two classes of pods. systemd starts a slice when the first unit in it starts. A name without .slice is no slice, and runc refuses it.
 //
 // Hint: compare /proc/PID/cgroup with the property Slice of the scope.
 // Spec: https://github.com/opencontainers/runc/blob/main/docs/systemd.md#systemd-unit-name-and-placement
@@ -238,6 +238,7 @@ func TestLifecycle_WhichSystemdScopeDoesTheCgroupsPathName(t *testing.T) {
 		c.Delete()
 		gone := retry.Until(proc.Patience, func() bool { return !host.HasUnit(scope) })
 		assert.Check(q, gone, "systemd has %s after delete", scope)
+		check.NoCgroup(q, filepath.Join("/", slice, scope))
 	}
 
 	q.Control("a name that is no slice: create fails")

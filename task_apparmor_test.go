@@ -19,12 +19,12 @@ import (
 // ctr gives a task no AppArmor profile unless a flag names one. --apparmor-profile names a profile that is loaded. With
 // --apparmor-default-profile NAME, ctr itself loads containerd's default profile under the name NAME. It stays loaded after the task.
 //
-// config.json has only the name of a profile, and neither containerd nor the runtime loads one. So the flag --apparmor-default-profile
-// works only where ctr runs on the node itself. The CRI plugin gives its containers a profile of the same template, and that of Docker is
-// similar. The profile refuses mounts. It also refuses to let a program write to most files below /proc and /sys. Capabilities do not change
-// this. An exec is under the task's profile,
-// because ctr copies the settings of the process. If the kernel has a profile of the name already, ctr does not load it again: after an
-// upgrade the old rules hold until the node starts again.
+// config.json has only the name of a profile, and neither containerd's task service nor the runtime loads one. So the flag
+// --apparmor-default-profile works only where ctr runs on the node itself. containerd's CRI plugin loads a profile of the same template
+// for its containers, and that of Docker is similar. The profile refuses mounts. It also refuses to let a program write to most files
+// below /proc and /sys. Capabilities do not change this. An exec is under the task's profile, because ctr copies the settings of the
+// process. If the kernel has a profile of the name already, ctr does not load it again: after an upgrade the old rules hold until the
+// node starts again.
 //
 // Hint: cat /proc/PID/attr/apparmor/current; grep the name in /sys/kernel/security/apparmor/profiles, after `ctr containers create`.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process,
@@ -74,7 +74,7 @@ func TestTask_WhichAppArmorProfileDoesCtrGiveATask(t *testing.T) {
 	assert.Check(q, cmp.Equal(apparmor.Loaded(q, byDefault), "enforce"), "mode of the default profile, before the task")
 	q.Fact("--apparmor-default-profile: mode of the profile, before the task", apparmor.Loaded(q, byDefault))
 
-	q.Step("start the task: it is under the default profile, which refuses the mount although the task has CAP_SYS_ADMIN, and allows the write")
+	q.Step("start the task: the default profile refuses the mount, although the task has CAP_SYS_ADMIN, and allows the write")
 	assertProfile(q, d, id, "--apparmor-default-profile", byDefault)
 	try("--apparmor-default-profile", id, mount, "Permission denied")
 	try("--apparmor-default-profile", id, write, "")

@@ -24,18 +24,18 @@ import (
 	"cdblab/helpers/systemd"
 )
 
-// config.toml decides which cgroup driver the runtime of a pod uses, and which snapshotter makes its root file system. For the tasks of ctr
-// it decides neither.
+// config.toml decides which cgroup driver the runtime of a pod uses, and which snapshotter makes its root file system. For the tasks of
+// ctr it decides neither.
 //
-// The kubelet calls the CRI plugin, which is a client inside of containerd. The plugin takes runtime, runtime options and snapshotter from
-// its tables in config.toml, and writes config.json itself. default_runtime_name is the runtime of a pod that names none. The kubelet
-// names the parent of the pod's cgroup, by a cgroup driver of its own. (Since containerd 2.0, a kubelet can ask the plugin for the
-// driver.) If the kubelet names a slice and SystemdCgroup is false, the pod starts in a plain cgroup directory with the name
+// The kubelet calls the CRI plugin, which is a client inside of containerd. The plugin takes runtime, runtime options and snapshotter
+// from its tables in config.toml, and writes config.json itself. default_runtime_name is the runtime of a pod that names none. The
+// kubelet names the parent of the pod's cgroup, by a cgroup driver of its own. (Since containerd 2.0, a kubelet can ask the plugin for
+// the driver.) If the kubelet names a slice and SystemdCgroup is false, the pod starts in a plain cgroup directory with the name
 // slice:prefix:id, and systemd does not know it. If the kubelet names a path and SystemdCgroup is true, the runtime refuses the pod.
 //
-// The lab starts a private containerd, and takes from this machine's file only the default runtime, its options BinaryName and SystemdCgroup,
-// and the snapshotter. So the machine's directories, sockets, devices and plugins are not touched. A machine without the file has
-// containerd's defaults.
+// The lab starts a private containerd, and takes from this machine's file only the default runtime, its options BinaryName and
+// SystemdCgroup, and the snapshotter. So the machine's directories, sockets, devices and plugins are not touched. A machine without the
+// file has containerd's defaults.
 //
 // Hint: containerd config dump; crictl info; /proc/PID/cgroup and /proc/PID/mountinfo of the process of a pod.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/cri/config.md#snapshotter,
@@ -50,8 +50,8 @@ func TestTask_WhatDoesConfigTOMLDecideForAPod(t *testing.T) {
 		q.Skipf("%v; to ask this of Debian's containerd and its config.toml: make lab DISK=\"$(make -s disk)\"", err)
 	}
 	if node.RuntimeType != "io.containerd.runc.v2" || !slices.Contains([]string{"overlayfs", "native"}, node.Snapshotter) {
-		q.Skipf("the pods of this machine have the runtime %s and the snapshotter %s, and the lab can make only pods with runc, and overlayfs or "+
-			"native; to ask this of Debian's config.toml: make lab DISK=\"$(make -s disk)\"", node.RuntimeType, node.Snapshotter)
+		q.Skipf("the pods of this machine have the runtime %s and the snapshotter %s, and the lab can make only pods with runc, and overlayfs "+
+			"or native; to ask this of Debian's config.toml: make lab DISK=\"$(make -s disk)\"", node.RuntimeType, node.Snapshotter)
 	}
 	bySystemd := file.Exists("/run/systemd/system") // https://man7.org/linux/man-pages/man3/sd_booted.3.html
 	if bySystemd {
@@ -88,7 +88,7 @@ func TestTask_WhatDoesConfigTOMLDecideForAPod(t *testing.T) {
 	observePod(q, d.ForKubelet(), other, "other snapshotter")
 	observeTaskOfCtr(q, d, "other snapshotter")
 
-	q.Control("change SystemdCgroup in config.toml: the other driver makes the cgroup of the next pod, or refuses it without systemd; ctr's task is as before")
+	q.Control("change SystemdCgroup in config.toml: the other driver makes the cgroup of the next pod, or refuses it without systemd")
 	other = node
 	other.SystemdCgroup = !node.SystemdCgroup
 	restartAs(q, d, other)
@@ -103,8 +103,8 @@ func TestTask_WhatDoesConfigTOMLDecideForAPod(t *testing.T) {
 		observeOtherParent(q, d.ForKubelet(), other, "other driver")
 	}
 	observeTaskOfCtr(q, d, "other driver")
-	q.Answer("config.toml decides whether systemd makes the cgroup of a pod, and which snapshotter makes its root file system. A kubelet with " +
-		"the other cgroup driver gets a cgroup that is outside of the slice, or no pod. For ctr's tasks, config.toml decides neither.")
+	q.Answer("config.toml decides whether systemd makes the cgroup of a pod, and which snapshotter makes its root file system. A kubelet " +
+		"with the other cgroup driver gets a cgroup that is outside of the slice, or no pod. For ctr's tasks, config.toml decides neither.")
 }
 
 // observeTaskOfCtr starts a task as the reader does, and asserts that its cgroup and its snapshotter are ctr's own.
@@ -176,11 +176,11 @@ func observeOtherParent(q *lab.Q, d *ctrd.Daemon, node ctrd.NodeConfig, name str
 		path := sandbox.Cgroups[key] // on v1 below the cgroup of the runtime's caller, and on v2 beside it
 		assert.Check(q, cmp.Equal(filepath.Base(path), directory), "cgroup of the sandbox in hierarchy %s: %s", h.Name, path)
 		if isHybrid := h.V2 && len(hs) > 1; !isHybrid { // there runc makes it below the root
-			assert.Check(q, strings.HasPrefix(path, q.Cgroup+"/"), "cgroup of the sandbox in hierarchy %s, not below that of its caller: %s", h.Name, path)
+			assert.Check(q, strings.HasPrefix(path, q.Cgroup+"/"), "cgroup of the sandbox in hierarchy %s: %s", h.Name, path)
 		}
 	}
 	assert.Check(q, !host.HasUnit("cri-containerd-"+pod.Sandbox+".scope"), "systemd has a scope of the pod, with SystemdCgroup=false")
-	q.Fact(name+", and the kubelet names system.slice: name of the cgroup, which is not in this slice", strings.ReplaceAll(directory, pod.Sandbox, "<id>"))
+	q.Fact(name+", and the kubelet names system.slice: cgroup, which is not in this slice", strings.ReplaceAll(directory, pod.Sandbox, "<id>"))
 	pod.Remove()
 	proc.WaitFor(q, d.HasShims(0))
 }
@@ -207,8 +207,8 @@ func restartAs(q *lab.Q, d *ctrd.Daemon, node ctrd.NodeConfig) {
 	moveIntoOwnCgroup(q, d)
 }
 
-// moveIntoOwnCgroup moves containerd into a cgroup of the question. A runtime that takes a cgroupsPath for a relative one makes the cgroup
-// below or beside it, and a sweep finds it there.
+// moveIntoOwnCgroup moves containerd into a cgroup of the question. A runtime that takes a cgroupsPath for a relative one makes the
+// cgroup below or beside it, and a sweep finds it there.
 func moveIntoOwnCgroup(q *lab.Q, d *ctrd.Daemon) {
 	q.Helper()
 	cgroup.Of(q, q.Cgroup+"/daemon").Add(d.PID())

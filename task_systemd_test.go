@@ -124,9 +124,9 @@ func TestTask_WhatKeepsTasksAliveWhenSystemdStopsContainerd(t *testing.T) {
 		"ends the shims with containerd, and no task survives the next start.")
 }
 
-// A task inherits from containerd's unit what neither config.json nor the runtime sets: the nice value, the I/O priority, no_new_privs, and
-// limits that config.json does not name. Its oom_score_adj is the unit's plus one. The unit's environment, umask, cgroup limits and log do
-// not reach it.
+// A task inherits from containerd's unit what neither config.json nor the runtime sets: the nice value, the I/O priority, no_new_privs,
+// and limits that config.json does not name. Its oom_score_adj is the unit's plus one. The unit's environment, umask, cgroup limits and
+// log do not reach it.
 //
 // systemd sets these for the daemon. Each child inherits them: the shim, runc, and the program. What runc sets replaces them. ctr's
 // config.json names a limit of 1024 open files, and no limit of processes or of core files. The helper that starts a shim gives it a
@@ -255,8 +255,9 @@ func assertLogInJournal(q *lab.Q, d *ctrd.Daemon, unit *systemd.Unit, ref string
 	proc.WaitFor(q, d.HasShims(0))
 }
 
-// A task goes into a scope of systemd only if two settings agree: SystemdCgroup=true in the options of the runtime, and a cgroupsPath of
-// the form slice:prefix:name in config.json. systemd makes the scope. The task and its execs are in its cgroup, and the shim is not.
+// A task goes into a scope of systemd only if two settings agree: SystemdCgroup=true in the options of the runtime, and in config.json
+// a cgroupsPath of the form slice:prefix:name, or an empty one. systemd makes the scope. The task and its execs are in its cgroup, and
+// the shim is not.
 //
 // The option is in the record of the container, and the shim calls the runtime with --systemd-cgroup for it. The client writes both
 // settings. containerd's plugin for the kubelet does, and ctr does with the two flags of the hint. With the option and the default of
@@ -349,20 +350,22 @@ func TestTask_WhereDoesATaskGoWithTheSystemdCgroupDriver(t *testing.T) {
 		"slice:prefix:name is the name of a cgroup directory. With SystemdCgroup and a path, the task is refused.")
 }
 
-// Delegate=yes says that the cgroups below the unit's own belong to the unit: on cgroup v2, systemd gives the unit all controllers, and it
-// changes nothing below the unit. A task has its cgroup there only if the client puts it there. By default it is elsewhere, and systemd
-// does not touch it.
+// Delegate=yes says that the cgroups below the unit's own belong to the unit: on cgroup v2, systemd gives the unit all controllers, and
+// it changes nothing below the unit. A task has its cgroup there only if the client puts it there. By default it is elsewhere, and
+// systemd does not touch it.
 //
-// The default is /namespace/id, at the root of the hierarchy. So Delegate=yes makes no difference for such a task, and a daemon-reload
-// none either. A task can also have its cgroup below the unit's, for example where the systemd of an ordinary user runs containerd.
-// Without Delegate, systemd manages all that is below the unit's cgroup. At a daemon-reload, systemd sets its cgroups up again. On cgroup
-// v2 it then takes the controllers from the cgroups below, and the limits are gone with them. No command reports that. On v1 the limits
-// stay.
+// The default is /namespace/id, at the root of the hierarchy. So Delegate=yes makes no difference for such a task, and its limit of
+// processes stays at a daemon-reload. (systemd may take away controllers that none of its own units needs, such as cpuset.) A task can
+// also have its cgroup below the unit's, for example where the systemd of an ordinary user runs containerd. Without Delegate, systemd
+// manages all that is below the unit's cgroup. At a daemon-reload, systemd sets its cgroups up again. On cgroup v2 it then takes the
+// controllers from the cgroups below, and the limits are gone with them. No command reports that. On v1 the limits stay.
 //
-// On v2, the question moves the daemon into a cgroup below the unit's, too: a cgroup that has processes cannot give controllers to others.
+// On v2, the question moves the daemon into a cgroup below the unit's, too: a cgroup that has processes cannot give controllers to
+// others.
 //
-// With Delegate=yes, OOMPolicy=continue is the default: when the kernel's OOM killer kills a shim, the unit goes on. Otherwise the default
-// is systemd's DefaultOOMPolicy, usually stop, and systemd stops the unit. This question reads only the property.
+// With Delegate=yes, OOMPolicy=continue is the default: when the kernel's OOM killer kills a shim, the unit goes on. Otherwise the
+// default is systemd's DefaultOOMPolicy, usually stop: on cgroup v2, systemd then stops the unit. This question reads only the
+// property.
 //
 // Hint: systemctl show -p Delegate,DelegateControllers,OOMPolicy containerd; cgroup.controllers and cgroup.subtree_control of its cgroup.
 // Spec: https://systemd.io/CGROUP_DELEGATION/, https://github.com/containerd/containerd/blob/main/docs/ops.md#systemd
@@ -394,7 +397,7 @@ func TestTask_WhatDoesDelegateGiveContainerdsUnit(t *testing.T) {
 	assert.Check(q, cmp.Equal(unit.Property("OOMPolicy"), "continue"), "OOMPolicy of a unit with Delegate=yes")
 	q.Fact("Delegate=yes: OOMPolicy", unit.Property("OOMPolicy"))
 
-	q.Step("start a task in /<namespace>/<id> and one below the unit's cgroup, each with a limit of 50 processes, and daemon-reload: both limits stay")
+	q.Step("start a task in its usual place and one below the unit's cgroup, each with a limit of 50 processes. daemon-reload: both limits stay")
 	kept := reloadSystemd(q, d, unit, ref, usual)
 	assert.Check(q, cmp.DeepEqual(kept, reloaded{Usual: "50", Below: "50"}), "limits after daemon-reload, with Delegate=yes")
 	q.Fact("Delegate=yes, daemon-reload: limit of a task in the usual place", kept.Usual)
@@ -414,9 +417,9 @@ func TestTask_WhatDoesDelegateGiveContainerdsUnit(t *testing.T) {
 	q.Fact("Delegate=no, daemon-reload: limit of a task in the usual place", lost.Usual)
 	q.Fact("Delegate=no, daemon-reload: limit of a task below the unit's cgroup", lost.Below)
 
-	q.Answer("With Delegate=yes, systemd does not change the cgroups below containerd's unit, and on cgroup v2 gives it all controllers. Without " +
-		"it, on cgroup v2, a task whose cgroup is below the unit's loses its limit at a daemon-reload. A task in containerd's usual place, " +
-		"which is not below the unit, loses nothing.")
+	q.Answer("With Delegate=yes, systemd does not change the cgroups below containerd's unit, and on cgroup v2 gives it all controllers. " +
+		"Without it, on cgroup v2, a task whose cgroup is below the unit's loses its limit of processes at a daemon-reload. A task in containerd's " +
+		"usual place, which is not below the unit, keeps it.")
 }
 
 // delegatedUnit returns a service for containerd, below whose cgroup a task may have its own.
@@ -431,8 +434,9 @@ func delegatedUnit(q *lab.Q, name string) *systemd.Unit {
 // reloaded has the limits of processes that hold for tasks after a daemon-reload: see limitOf.
 type reloaded struct{ Usual, Below string }
 
-// reloadSystemd starts a task in the usual place and another one below the unit's cgroup, and has systemd read its configuration again. It
-// returns the limits of both tasks, then deletes them and stops the unit. On cgroup v2 the daemon moves into a cgroup below the unit's.
+// reloadSystemd starts a task in the usual place and another one below the unit's cgroup, and has systemd read its configuration again.
+// It returns the limits of both tasks, then deletes them and stops the unit. On cgroup v2 the daemon moves into a cgroup below the
+// unit's.
 func reloadSystemd(q *lab.Q, d *ctrd.Daemon, unit *systemd.Unit, ref, usual string) reloaded {
 	q.Helper()
 	below := usual + "-below-" + unit.Property("Delegate")
@@ -470,8 +474,8 @@ func reloadSystemd(q *lab.Q, d *ctrd.Daemon, unit *systemd.Unit, ref, usual stri
 	return seen
 }
 
-// limitOf returns the limit of processes that a cgroup gives to a process: "50". It returns "another cgroup" if the process is not in this
-// cgroup, and "no pids.max" if the cgroup has no controller pids.
+// limitOf returns the limit of processes that a cgroup gives to a process: "50". It returns "another cgroup" if the process is not in
+// this cgroup, and "no pids.max" if the cgroup has no controller pids.
 func limitOf(q *lab.Q, pid proc.PID, path string) string {
 	q.Helper()
 	controller := map[string]string{"v1": "pids", "v2": ""}[cgroup.Version(q)]

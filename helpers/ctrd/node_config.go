@@ -16,9 +16,9 @@ import (
 	"cdblab/helpers/lab"
 )
 
-// NodeConfig is what the configuration of this machine's own containerd decides for pods, as the containerd under test reads it. A private
-// containerd gets it by [WithNodeConfig]. It gets nothing else of that configuration, which names directories, sockets, devices and programs
-// of the machine.
+// NodeConfig is what the configuration of this machine's own containerd decides for pods, as the containerd under test reads it. A
+// private containerd gets it by [WithNodeConfig]. It gets nothing else of that configuration, which names directories, sockets, devices
+// and programs of the machine.
 type NodeConfig struct {
 	File          string // host.ContainerdConfig, or "" if the machine has none: the values are then containerd's defaults
 	Runtime       string // default_runtime_name: the runtime of a pod that names none
@@ -44,8 +44,8 @@ const (
 // ErrNoCRI says that containerd serves no kubelet, so its configuration decides nothing for pods.
 var ErrNoCRI = errors.New("this containerd has no CRI plugin, or its configuration disables it")
 
-// ReadNodeConfig has the containerd under test print its configuration of this machine, with each default and with what the file imports, in
-// the format of this containerd. It returns [ErrNoCRI], or containerd's message if it cannot read the file.
+// ReadNodeConfig has the containerd under test print its configuration of this machine, with each default and with what the file
+// imports, in the format of this containerd. It returns [ErrNoCRI], or containerd's message if it cannot read the file.
 func ReadNodeConfig(q *lab.Q) (NodeConfig, error) {
 	q.Helper()
 	file, argv := host.ContainerdConfig, []string{"containerd", "--config", host.ContainerdConfig, "config", "dump"}

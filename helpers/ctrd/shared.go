@@ -22,7 +22,9 @@ func startSharedServer(session *lab.Session) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := newServer(session, session, dir, configuration{}, func(argv ...string) (*exec.Cmd, error) { return session.Cmd(filepath.Dir(dir), argv...) })
+	s, err := newServer(session, session, dir, configuration{}, func(argv ...string) (*exec.Cmd, error) {
+		return session.Cmd(filepath.Dir(dir), argv...)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,7 @@ func (s *Session) Question(t *testing.T, scope Scope, text string, opts ...Optio
 	if s.stepping.hasEnded() {
 		t.Skip("the reader has ended the run")
 	}
+	openLastRun()
 	s.counts.count(t) // first, so that its cleanup is the last one and counts what fails in the others
 	q := s.newQ(t)
 	q.notes.question(string(scope), text, s.stack)

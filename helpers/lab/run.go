@@ -104,6 +104,7 @@ func (s *Session) ask(m *testing.M) (code int, err error) {
 	// The lab's own heap is small, and under emulation processor time is scarce.
 	debug.SetGCPercent(400)
 	code = m.Run()
+	touchLastRun()
 	if s.signalled.Load() {
 		select {} // closeOnSignal ends the process: the questions failed because it sweeps
 	}

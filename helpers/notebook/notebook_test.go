@@ -247,7 +247,7 @@ func TestNewCommand_FoldsWhatIsLong(t *testing.T) {
 	}{
 		{results.Command{Script: "runc state x"}, command{Shown: "runc state x", Script: "runc state x"}},
 		{results.Command{Script: "cat <<END\nEND"}, command{Shown: "cat <<END …", Script: "cat <<END\nEND", Folded: true}},
-		{results.Command{Shown: "runc start c", Script: "runc start c </dev/null"}, command{Shown: "runc start c", Script: "runc start c </dev/null"}},
+		{results.Command{Shown: "runc start", Script: "runc start </dev/null"}, command{Shown: "runc start", Script: "runc start </dev/null"}},
 		{results.Command{Shown: "cd q1", Script: "cd /run/q1"}, command{Shown: "cd q1", Script: "cd /run/q1", Folded: true}},
 	} {
 		assert.DeepEqual(t, *newCommand(&c.recorded), c.want)

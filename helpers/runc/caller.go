@@ -17,6 +17,12 @@ func (c *Container) MustAfter(change, operation string, args ...string) lab.Resu
 	return c.q.Must("sh", "-c", change+"; exec "+shellescape.QuoteCommand(c.argv(operation, args)))
 }
 
+// TryAfter is [Container.MustAfter], and returns the result whatever the exit code is.
+func (c *Container) TryAfter(change, operation string, args ...string) lab.Result {
+	c.q.Helper()
+	return c.q.Exec("sh", "-c", change+"; exec "+shellescape.QuoteCommand(c.argv(operation, args)))
+}
+
 // StartAfter creates and starts the container by a caller that has changed itself before. It waits until the program runs.
 func (c *Container) StartAfter(change string) proc.Process {
 	c.q.Helper()
