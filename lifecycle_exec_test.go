@@ -482,9 +482,10 @@ func TestLifecycle_WhichOpenFilesOfItsCallerDoesRuncPassOn(t *testing.T) {
 	}
 
 	q.Step("say --preserve-fds 4 and more, and the caller has three files: runc up to 1.5.2 passes on files that it has itself open")
-	ofRunc := caller.filesOfRunc(q, b)
+	ofRunc, leaves := caller.filesOfRunc(q, b)
 	q.Fact("more files than the caller has: the program has files of runc", len(ofRunc) > 0)
-	q.Fact("more files than the caller has: the program has the host's /sys/fs/cgroup", slices.Contains(ofRunc, "/sys/fs/cgroup"))
+	q.Fact("more files than the caller has: the program has a directory named /sys/fs/cgroup", slices.Contains(ofRunc, "/sys/fs/cgroup"))
+	q.Fact("more files than the caller has: files of the host can be reached from there", leaves)
 
 	q.Step("exec with LISTEN_FDS=1: the program gets no variable. --preserve-fds 1 passes on descriptor 3, and --preserve-fds 2 both")
 	c := runc.New(q, b)
@@ -543,8 +544,8 @@ func openFilesOfCaller(q *lab.Q) callersFiles {
 }
 
 // filesOfRunc runs containers with one descriptor more each time than the caller has, until runc refuses one. It returns what these
-// descriptors lead to.
-func (f callersFiles) filesOfRunc(q *lab.Q, b *bundle.Bundle) (targets []string) {
+// descriptors lead to, and whether the question's directory, which no container has, can be reached from one of them.
+func (f callersFiles) filesOfRunc(q *lab.Q, b *bundle.Bundle) (targets []string, leaves bool) {
 	q.Helper()
 	for n := 4; ; n++ {
 		c := runc.Variant(q, b, fmt.Sprintf("preserve-%d", n))
@@ -554,12 +555,17 @@ func (f callersFiles) filesOfRunc(q *lab.Q, b *bundle.Bundle) (targets []string)
 			assert.Check(q, !file.Exists(c.StateFile()), "a refused run left its state: %s", c.StateFile())
 			q.Fact("number without a file: error of run", regexp.MustCompile(`\d+`).ReplaceAllString(runc.StableMessage(r.Stderr), "N"))
 			q.Fact("number without a file: the state directory stays", file.Exists(c.StateDir()))
-			return targets
+			return targets, leaves
 		}
 		proc.WaitFor(q, proc.Runs(c.PID(), "sleep"))
 		p := proc.Snapshot(q, c.PID())
 		assert.Check(q, cmp.Equal(p.FDs[5], filepath.Join(f.dir, "5")), "--preserve-fds %d: the last descriptor of the caller", n)
 		targets = append(targets, p.FDs[n+2])
+		assert.Check(q, !strings.HasPrefix(p.FDs[n+2], f.dir), "--preserve-fds %d: a file of the caller, which has three: %s", n, p.FDs[n+2])
+		if p.FDs[n+2] == "/sys/fs/cgroup" {
+			_, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%d/../../..%s", p.PID, n+2, q.Dir))
+			leaves = err == nil
+		}
 		assert.Assert(q, n < 100, "runc accepts --preserve-fds %d of a caller that has three files", n)
 		c.KillAndDelete(p)
 	}
