@@ -138,7 +138,8 @@ func TestKillAll_EndsBesideALoopOfProcessesWithoutEnvironment(t *testing.T) {
 	pid := proc.PID(1000)
 	hidden := Process{PID: 7, Comm: "hidden", NoEnvironment: true, Start: proc.Ticks(begin / tick)}
 	looks := 0
-	k := killer{now: sinceBoot, kill: func(Process) error { return nil }, list: func() ([]Process, error) {
+	thawed := 0 // not the cgroups of a run that has the number, which this test would disturb
+	k := killer{now: sinceBoot, kill: func(Process) error { return nil }, thaw: func(Owner) { thawed++ }, list: func() ([]Process, error) {
 		pid++
 		looks++
 		all := []Process{{PID: pid, Comm: "loop", NoEnvironment: true, Start: proc.Ticks(sinceBoot() / tick)}}
@@ -154,6 +155,7 @@ func TestKillAll_EndsBesideALoopOfProcessesWithoutEnvironment(t *testing.T) {
 	}}
 	assert.NilError(t, k.killAll(owner))
 	assert.DeepEqual(t, k.killed, []string{"7 (hidden)"})
+	assert.Equal(t, thawed, 1)
 	assert.Check(t, sinceBoot()-begin < 8*time.Second, "it took %v", sinceBoot()-begin)
 }
 

@@ -15,6 +15,7 @@ import (
 type killer struct {
 	list   func() ([]Process, error)
 	kill   func(Process) error
+	thaw   func(Owner)
 	now    func() time.Duration // since boot
 	killed []string
 
@@ -23,7 +24,7 @@ type killer struct {
 
 // killAll kills every process of the owner, until there is none. It also returns the sockets that they had in default places.
 func killAll(owner Owner) (killed, sockets []string, err error) {
-	k := killer{list: Processes, kill: Process.kill, now: sinceBoot}
+	k := killer{list: Processes, kill: Process.kill, thaw: thaw, now: sinceBoot}
 	err = k.killAll(owner)
 	return k.killed, k.sockets, err
 }
@@ -51,7 +52,7 @@ func (k *killer) killAll(owner Owner) error {
 		found := slices.DeleteFunc(slices.Clone(all), func(p Process) bool { return int(p.PID) == os.Getpid() || !p.OwnedBy(owner) })
 		if len(found) > 0 {
 			lastAlive = now
-			thaw(owner)
+			k.thaw(owner)
 		}
 		cleanLooks++
 		if len(found) > 0 || slices.ContainsFunc(all, func(p Process) bool {
