@@ -12,8 +12,8 @@ import (
 
 // config is the whole configuration of a private containerd. Root, state and address are not enough to make it private:
 // socket_dir moves the shims' sockets, which are otherwise in /run/containerd/s. The disabled plugins make directories
-// of their own (/opt/containerd, /run/nri) or read those of the host (/etc/cni, /opt/containerd/image-verifier/bin), and the lab has no use
-// for them.
+// of their own (/opt/containerd, /run/nri) or read those of the host (/etc/cni), and the lab has no use for them. The image verifier executes
+// the programs of a directory for each pull, and the transfer service of some releases needs it, so it gets a directory that is not there.
 //
 // The timeouts, which are 5 s or less by default, are the only other setting that is changed. What containerd cannot
 // clean up in time after a shim's death stays behind, and it publishes an exit with status 255. That was seen on a busy
@@ -34,6 +34,9 @@ disabled_plugins = [{{range $i, $plugin := .DisabledPlugins}}{{if $i}},{{end}}
   "io.containerd.timeout.shim.load" = "2m"
   "io.containerd.timeout.shim.shutdown" = "2m"
   "io.containerd.timeout.task.state" = "2m"
+
+[plugins."io.containerd.image-verifier.v1.bindir"]
+  bin_dir = "{{.Empty}}"
 {{if .Features.SocketDir}}
 [plugins."io.containerd.shim.v1.manager"]
   socket_dir = "{{.SocketDir}}"
@@ -48,11 +51,7 @@ var disabledPlugins = []string{
 	"io.containerd.podsandbox.controller.v1.podsandbox",
 	"io.containerd.nri.v1.nri",
 	"io.containerd.internal.v1.opt",
-	imageVerifier,
 }
-
-// imageVerifier executes the programs of a directory of the host for each pull.
-const imageVerifier = "io.containerd.image-verifier.v1.bindir"
 
 // maxSocketDir is the length of the longest socket_dir that containerd accepts, in bytes. sun_path of unix(7) has 108
 // bytes, and the rest is needed for a separator and a sha256 in hexadecimal, among others.
@@ -62,6 +61,7 @@ const maxSocketDir = 42
 // below the run's directory if the daemon is shared.
 type settings struct {
 	Root, State, Address, SocketDir, RuncRoot string
+	Empty                                     string // a directory that does not exist
 
 	DisabledPlugins []string
 	Features        features
@@ -94,6 +94,7 @@ func newSettings(dir string, f features) (settings, error) {
 		Address:         filepath.Join(dir, "containerd.sock"),
 		SocketDir:       filepath.Join(filepath.Dir(dir), "s"),
 		RuncRoot:        filepath.Join(dir, "runc"),
+		Empty:           filepath.Join(dir, "empty"),
 		DisabledPlugins: disabledPlugins,
 		Features:        f,
 	}

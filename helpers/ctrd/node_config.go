@@ -118,7 +118,6 @@ type table map[string]any
 
 // toml returns the whole configuration of a private containerd with the CRI plugin.
 func (c NodeConfig) toml(s settings) ([]byte, error) {
-	empty := filepath.Join(filepath.Dir(s.Root), "empty")
 	const anyDescription = "org.systemd.property.*" // the mark of a scope: see Pod
 	runtime := table{
 		"runtime_type": c.RuntimeType, "pod_annotations": []string{anyDescription}, "container_annotations": []string{anyDescription},
@@ -129,14 +128,17 @@ func (c NodeConfig) toml(s settings) ([]byte, error) {
 	}
 	cri := table{
 		"containerd":             table{"default_runtime_name": c.Runtime, "runtimes": table{c.Runtime: runtime}},
-		"cni":                    table{"bin_dir": empty, "conf_dir": empty},
+		"cni":                    table{"bin_dir": s.Empty, "conf_dir": s.Empty},
 		"restrict_oom_score_adj": c.KeepOOMScores,
 		"disable_apparmor":       true, // else the plugin loads a profile into the kernel, where it stays
 	}
 	if c.hasBinDirs {
-		cri["cni"] = table{"bin_dirs": []string{empty}, "bin_dir": "", "conf_dir": empty}
+		cri["cni"] = table{"bin_dirs": []string{s.Empty}, "bin_dir": "", "conf_dir": s.Empty}
 	}
-	plugins := table{"io.containerd.nri.v1.nri": table{"disable": true}}
+	plugins := table{
+		"io.containerd.nri.v1.nri":               table{"disable": true},
+		"io.containerd.image-verifier.v1.bindir": table{"bin_dir": s.Empty},
+	}
 	if c.isSplit {
 		plugins[criRuntime] = cri
 		plugins[criImages] = table{"snapshotter": c.Snapshotter, "pinned_images": table{"sandbox": c.SandboxImage}}
@@ -155,13 +157,9 @@ func (c NodeConfig) toml(s settings) ([]byte, error) {
 	}
 	return toml.Marshal(table{
 		"version": s.Features.Version, "root": s.Root, "state": s.State, "grpc": table{"address": s.Address},
-		"disabled_plugins": slices.DeleteFunc(DisabledPlugins(), func(name string) bool { return !slices.Contains(notForCRI, name) }),
-		"timeouts":         timeouts, "plugins": plugins,
+		"disabled_plugins": []string{"io.containerd.internal.v1.opt"}, "timeouts": timeouts, "plugins": plugins,
 	})
 }
-
-// notForCRI are those of the disabled plugins that the CRI plugin does not need.
-var notForCRI = []string{"io.containerd.internal.v1.opt", imageVerifier}
 
 // Reconfigure has the next [Daemon.Start] start the daemon with another configuration of a node.
 func (d *Daemon) Reconfigure(node NodeConfig) {
