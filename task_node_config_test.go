@@ -31,7 +31,8 @@ import (
 // from its tables in config.toml, and writes config.json itself. default_runtime_name is the runtime of a pod that names none. The
 // kubelet names the parent of the pod's cgroup, by a cgroup driver of its own. (Since containerd 2.0, a kubelet can ask the plugin for
 // the driver.) If the kubelet names a slice and SystemdCgroup is false, the pod starts in a plain cgroup directory with the name
-// slice:prefix:id, and systemd does not know it. If the kubelet names a path and SystemdCgroup is true, the runtime refuses the pod.
+// slice:prefix:id. It is not in the slice, so the limits of the slice do not hold for it. If the kubelet names a path and SystemdCgroup
+// is true, the runtime refuses the pod.
 //
 // The lab starts a private containerd, and takes from this machine's file only the default runtime, its options BinaryName and
 // SystemdCgroup, and the snapshotter. So the machine's directories, sockets, devices and plugins are not touched. A machine without the
@@ -123,32 +124,34 @@ func observeTaskOfCtr(q *lab.Q, d *ctrd.Daemon, name string) {
 // observePod starts a pod with a container, asserts that the configuration decides about both, and removes the pod.
 func observePod(q *lab.Q, d *ctrd.Daemon, node ctrd.NodeConfig, name string) {
 	q.Helper()
-	driver, parent := "cgroupfs", q.Cgroup+"/pods"
+	parent := q.Cgroup + "/pods"
 	if node.SystemdCgroup {
-		driver, parent = "systemd", "system.slice"
+		parent = "system.slice"
 	}
 	proc.WaitFor(q, d.HasPodImage(image.Pause))
 	pod, err := d.TryRunPod("cdb-"+strings.ReplaceAll(name, " ", "-"), parent)
 	assert.NilError(q, err)
-	ids := map[string]string{"sandbox": pod.Sandbox, "container": pod.RunContainer("waits", image.Pause, "sleep", "3600")}
+	ids := []string{pod.Sandbox, pod.RunContainer("waits", image.Pause, "sleep", "3600")}
 	assert.Check(q, cmp.Len(d.Shims(), 1), "shims of a pod")
 	var places []string
-	for part, id := range ids {
+	for i, part := range []string{"sandbox", "container"} {
+		id := ids[i]
 		pid := d.TaskPID(id)
 		proc.WaitFor(q, proc.Runs(pid, "sleep"))
 		p := proc.Snapshot(q, pid)
 		place := parent + "/" + id
 		if node.SystemdCgroup {
 			place = "/system.slice/cri-containerd-" + id + ".scope"
-			assert.Check(q, host.HasUnit(filepath.Base(place)), "systemd does not have the scope of the %s", part)
 		}
+		hasScope := host.HasUnit("cri-containerd-" + id + ".scope")
+		assert.Check(q, cmp.Equal(hasScope, node.SystemdCgroup), "systemd has a scope of the %s", part)
 		check.OnlyProcessInCgroup(q, p.Identity, place)
 		places = append(places, place)
 		assert.Check(q, cmp.Equal(snapshotterOf(q, p), node.Snapshotter), "snapshotter of the root file system of the %s", part)
 		assert.Check(q, cmp.Equal(d.RuntimeName(id), node.RuntimeType), "runtime in the record of the %s", part)
+		q.Fact(name+", "+part+": systemd has a scope", hasScope)
+		q.Fact(name+", "+part+": snapshotter of the root file system", snapshotterOf(q, p))
 	}
-	q.Fact(name+": cgroup driver", driver)
-	q.Fact(name+": snapshotter of the root file system", node.Snapshotter)
 	pod.Remove()
 	proc.WaitFor(q, d.HasShims(0))
 	for _, place := range places {

@@ -12,8 +12,11 @@ import (
 // withoutContainerd are the questions that containerd, ctr and the shim have no part in.
 var withoutContainerd = regexp.MustCompile(`^Test(Bundle|Lifecycle)_`)
 
-// readsNodeConfig is in the names of the questions whose containerd reads the machine's own configuration.
+// readsNodeConfig is in the name of the question that takes keys from the machine's own configuration of containerd.
 const readsNodeConfig = "ConfigTOML"
+
+// nodeConfigKeys matches the keys that it takes, and what decides whether it can.
+var nodeConfigKeys = regexp.MustCompile(`(default_runtime_name|runtime_type|BinaryName|SystemdCgroup|snapshotter|disabled_plugins|imports|version)$`)
 
 // Behind says what can be the reason for the differences of a question: each part of the stack that is not the same in the two runs, and
 // that the question depends on.
@@ -27,7 +30,7 @@ func (c *Comparison) Behind(q Question) string {
 	for _, r := range c.Stacks() {
 		switch {
 		case r.Same, r.Name == verdictsRow:
-		case strings.HasPrefix(r.Name, host.ContainerdConfig) && !strings.Contains(q.Test, readsNodeConfig):
+		case strings.HasPrefix(r.Name, host.ContainerdConfig) && !(strings.Contains(q.Test, readsNodeConfig) && nodeConfigKeys.MatchString(r.Name)):
 			// The lab's containerd does not read the machine's configuration.
 		case ofRunc && slices.Contains([]string{"containerd", "ctr", "containerd-shim-runc-v2"}, r.Name):
 		default:

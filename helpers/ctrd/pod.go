@@ -10,8 +10,8 @@ import (
 	"gotest.tools/v3/poll"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"cdblab/helpers/host"
 	"cdblab/helpers/proc"
+	"cdblab/helpers/systemd"
 )
 
 // KubeletNamespace is the containerd namespace of the CRI plugin, which serves the kubelet.
@@ -35,7 +35,7 @@ func (d *Daemon) TryRunPod(name, cgroupParent string) (*Pod, error) {
 		Metadata:     &cri.PodSandboxMetadata{Name: name, Uid: name, Namespace: "cdb-lab"},
 		LogDirectory: d.q.Mkdir(name + "-logs"),
 		DnsConfig:    &cri.DNSConfig{Servers: []string{"127.0.0.1"}},
-		Annotations:  d.mark(),
+		Annotations:  systemd.Mark(d.q),
 		Linux: &cri.LinuxPodSandboxConfig{
 			CgroupParent:    cgroupParent,
 			SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: onHostNetwork()},
@@ -83,11 +83,6 @@ func onHostNetwork() *cri.NamespaceOption {
 	return &cri.NamespaceOption{Network: cri.NamespaceMode_NODE, Pid: cri.NamespaceMode_CONTAINER, Ipc: cri.NamespaceMode_POD}
 }
 
-// mark returns an annotation by which runc gives a scope of systemd the mark of the question, by which a sweep finds the scope.
-func (d *Daemon) mark() map[string]string {
-	return map[string]string{"org.systemd.property.Description": "'" + host.OwnerEnv + "=" + d.q.Owner.Mark() + "'"}
-}
-
 func (d *Daemon) conn() grpc.ClientConnInterface { return d.client.Conn().(grpc.ClientConnInterface) }
 
 // RunContainer creates and starts a container in the pod, and returns its id.
@@ -101,7 +96,7 @@ func (p *Pod) RunContainer(name, ref string, args ...string) string {
 		PodSandboxId: p.Sandbox, SandboxConfig: p.config,
 		Config: &cri.ContainerConfig{
 			Metadata: &cri.ContainerMetadata{Name: name}, Image: &cri.ImageSpec{Image: ref}, Command: args, LogPath: name + ".log",
-			Annotations: p.d.mark(),
+			Annotations: systemd.Mark(p.d.q),
 			Linux: &cri.LinuxContainerConfig{
 				Resources:       &cri.LinuxContainerResources{},
 				SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: onHostNetwork()},

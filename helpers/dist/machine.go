@@ -150,7 +150,7 @@ func Describe(version string, choices []Choice) string {
 		fmt.Fprintf(&b, "  %-24s %s (%s)\n", c.Tool.Name, c.Path, from)
 	}
 	if info, err := os.Stat(host.ContainerdConfig); err == nil {
-		fmt.Fprintf(&b, "  %-24s %s of %s is read for one question only; the others start containerd with a configuration of the lab\n",
+		fmt.Fprintf(&b, "  %-24s %s of %s is read by one question, about pods; the lab starts containerd with a configuration of its own\n",
 			"configuration", host.ContainerdConfig, info.ModTime().Format(time.DateOnly))
 	}
 	return b.String()

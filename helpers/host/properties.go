@@ -36,7 +36,7 @@ var kernelParameters = []string{
 	"apparmor=", "selinux=", "psi=", "user_namespace.enable",
 }
 
-// ContainerdConfig is the configuration of the machine's own containerd. Only one question starts containerd with it.
+// ContainerdConfig is the configuration of the machine's own containerd. One question takes from it what it decides for pods.
 const ContainerdConfig = "/etc/containerd/config.toml"
 
 // Properties returns what this machine is, beside its kernel and the programs under test.

@@ -74,7 +74,12 @@ const prefix = "cdb-"
 // https://github.com/opencontainers/runc/blob/main/docs/systemd.md#auxiliary-properties
 func (u *Unit) Container(s *specs.Spec) {
 	s.Linux.CgroupsPath = "system.slice:cdb:" + strings.TrimSuffix(strings.TrimPrefix(u.Name, prefix), ".scope")
-	s.Annotations = map[string]string{"org.systemd.property.Description": "'" + host.OwnerEnv + "=" + u.q.Owner.Mark() + "'"}
+	s.Annotations = Mark(u.q)
+}
+
+// Mark returns an annotation by which runc gives a scope the mark of the question as its description. A sweep finds the scope by it.
+func Mark(q *lab.Q) map[string]string {
+	return map[string]string{"org.systemd.property.Description": "'" + host.OwnerEnv + "=" + q.Owner.Mark() + "'"}
 }
 
 // Run starts the unit, a service, with properties such as "KillMode=process": systemd runs the program in the question's directory,
