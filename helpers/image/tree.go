@@ -59,6 +59,8 @@ func LayerTree(tb testing.TB, layer []byte) Tree {
 			out[name] = TreeDirectory
 		case h.Typeflag == tar.TypeSymlink:
 			out[name] = "link to " + h.Linkname
+		case h.Typeflag == tar.TypeLink:
+			out[name] = out[path.Clean(h.Linkname)]
 		default:
 			sum, err := digest.FromReader(tr)
 			assert.NilError(tb, err)

@@ -96,9 +96,6 @@ func (s *Session) runCleanups() error {
 // binDir has each program under test under the name that the chapter types.
 func (s *Session) binDir() string { return filepath.Join(s.run.Dir(), "bin") }
 
-// linksDir has the symbolic links that all root filesystems of the run share.
-func (s *Session) linksDir() string { return filepath.Join(s.run.Dir(), "links") }
-
 // tmpDir has the temporary files of the commands. ctr mounts a snapshot there: a sweep finds the mount if ctr was killed.
 func (s *Session) tmpDir() string { return filepath.Join(s.run.Dir(), "tmp") }
 

@@ -28,7 +28,6 @@ import (
 type FS struct {
 	entries []tar.Header
 	content map[string][]byte // name → content of a regular file
-	links   string            // a directory that has the symbolic links, or ""; see ShareLinks
 }
 
 // directories are the directories of the rootfs and their modes.
@@ -69,17 +68,25 @@ func Busybox(busybox string) (*FS, error) {
 	fs.addFile("bin/busybox", 0o755, program)
 	applets := strings.Fields(string(list))
 	slices.Sort(applets)
-	for _, a := range applets {
-		if a != "busybox" {
-			fs.entries = append(fs.entries, tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + a, Linkname: "busybox", Mode: 0o777})
-		}
-	}
+	fs.addLinks("bin/", "busybox", slices.DeleteFunc(applets, func(a string) bool { return a == "busybox" }))
 	return fs, nil
 }
 
 func (fs *FS) addFile(name string, mode int64, content []byte) {
 	fs.entries = append(fs.entries, tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(content))})
 	fs.content[name] = content
+}
+
+// addLinks adds symbolic links to a file of the same directory. Each but the first is a hard link to the first. It looks like a symbolic
+// link of its own, but has no inode of its own: on ext4, making 400 inodes takes eight times as long, for each bundle and each layer.
+func (fs *FS) addLinks(dir, to string, names []string) {
+	for i, name := range names {
+		link := tar.Header{Typeflag: tar.TypeSymlink, Name: dir + name, Linkname: to, Mode: 0o777}
+		if i > 0 {
+			link.Typeflag, link.Linkname = tar.TypeLink, dir+names[0]
+		}
+		fs.entries = append(fs.entries, link)
+	}
 }
 
 // ErrNotStatic is the error for a program that needs a dynamic linker, which the rootfs does not have.
@@ -104,32 +111,6 @@ func CheckStatic(program string) error {
 	return nil
 }
 
-// ShareLinks makes the symbolic links once, in a directory of their own. After that, WriteDir makes a hard link to each of them
-// instead of a new symbolic link, which takes an eighth of the time on ext4. There is no visible difference, because a symbolic
-// link cannot be changed.
-func (fs *FS) ShareLinks(dir string) error {
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	for _, e := range fs.entries {
-		if e.Typeflag == tar.TypeSymlink {
-			if err := os.Symlink(e.Linkname, filepath.Join(dir, filepath.Base(e.Name))); err != nil {
-				return err
-			}
-		}
-	}
-	fs.links = dir
-	return nil
-}
-
-// symlink makes a symbolic link, or a hard link to the shared one.
-func (fs *FS) symlink(e tar.Header, path string) error {
-	if fs.links != "" && os.Link(filepath.Join(fs.links, filepath.Base(e.Name)), path) == nil {
-		return nil
-	}
-	return os.Symlink(e.Linkname, path)
-}
-
 // WriteDir writes the root filesystem into an existing directory.
 func (fs *FS) WriteDir(dir string) error {
 	for _, e := range fs.entries {
@@ -142,7 +123,9 @@ func (fs *FS) WriteDir(dir string) error {
 				err = os.Chmod(path, e.FileInfo().Mode())
 			}
 		case tar.TypeSymlink:
-			err = fs.symlink(e, path)
+			err = os.Symlink(e.Linkname, path)
+		case tar.TypeLink:
+			err = os.Link(filepath.Join(dir, e.Linkname), path)
 		case tar.TypeReg:
 			if err = os.WriteFile(path, fs.content[e.Name], e.FileInfo().Mode()); err == nil {
 				err = os.Chmod(path, e.FileInfo().Mode()) // whatever the umask is

@@ -169,12 +169,12 @@ func TestCopier_WaitsForEveryByte(t *testing.T) {
 	assert.ErrorContains(t, c.waitFor(t.Context(), 6, time.Second), "only 5 of 6 bytes arrived")
 }
 
-// On one emulated CPU the tests run one at a time, and the caller's own flag comes later, so it counts.
-func TestJob_OneEmulatedCPUAsksOneByOne(t *testing.T) {
-	p := &guestProgram{args: []string{"/cdblab.test", "-test.parallel=4"}}
+// Under emulation fewer tests run at a time, on one CPU one by one. The caller's own flag comes later, so it counts.
+func TestJob_AnEmulatedCPUAsksFewAtATime(t *testing.T) {
+	p := &guestProgram{args: []string{"/cdblab.test", "-test.parallel=5"}}
 	args := func(conf Config) []string { return newJob(p, conf, nil, false).Args }
-	assert.DeepEqual(t, args(Config{Accel: "tcg", CPUs: 1}), []string{"/cdblab.test", "-test.parallel=1", "-test.parallel=4"})
-	assert.DeepEqual(t, args(Config{Accel: "tcg", CPUs: 2}), p.args)
+	assert.DeepEqual(t, args(Config{Accel: "tcg", CPUs: 1}), []string{"/cdblab.test", "-test.parallel=1", "-test.parallel=5"})
+	assert.DeepEqual(t, args(Config{Accel: "tcg", CPUs: 2}), []string{"/cdblab.test", "-test.parallel=4", "-test.parallel=5"})
 	assert.DeepEqual(t, args(Config{Accel: "kvm", CPUs: 1}), p.args)
 	p.terminal = true
 	assert.DeepEqual(t, args(Config{Accel: "tcg", CPUs: 1}), p.args)
