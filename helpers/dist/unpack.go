@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -26,7 +27,7 @@ func Unpack(to, from string) error {
 	} else {
 		err = extract(to, from)
 	}
-	if err != nil {
+	if err = errors.Join(err, openDirs(to)); err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
 	if err := Tree(to).Verify(); err != nil {
@@ -108,6 +109,16 @@ func extract(to, tarball string) error {
 			return err
 		}
 	}
+}
+
+// openDirs lets every user enter the directories, whatever the umask is: some questions run programs of the tarball as an ordinary user.
+func openDirs(root string) error {
+	return filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return err
+		}
+		return os.Chmod(path, 0o755)
+	})
 }
 
 func writeFile(name string, mode os.FileMode, content io.Reader) error {

@@ -24,8 +24,9 @@ func writeTarball(t *testing.T, files map[string]File) string {
 }
 
 func TestUnpack_ATarballOrItsDirectory(t *testing.T) {
+	const nested = "bin/tool"
 	tarball := writeTarball(t, map[string]File{
-		Program: {0o755, []byte("#!/bin/sh\n")}, VersionFile: {0o644, []byte("cdblab 1 of today, linux/" + runtime.GOARCH + ", go1\n")},
+		Program: {0o755, []byte("#!/bin/sh\n")}, nested: {0o755, nil}, VersionFile: {0o644, []byte("cdblab 1 of today, linux/" + runtime.GOARCH + ", go1\n")},
 	})
 	defer unix.Umask(unix.Umask(0o077))
 	first := filepath.Join(t.TempDir(), "tree")
@@ -34,9 +35,11 @@ func TestUnpack_ATarballOrItsDirectory(t *testing.T) {
 	second := filepath.Join(t.TempDir(), "tree")
 	assert.NilError(t, Unpack(second, first))
 	for _, dir := range []string{first, second} {
-		info, err := os.Stat(filepath.Join(dir, Program))
-		assert.NilError(t, err)
-		assert.Equal(t, info.Mode().Perm(), os.FileMode(0o755))
+		for _, name := range []string{".", Program, filepath.Dir(nested)} {
+			info, err := os.Stat(filepath.Join(dir, name))
+			assert.NilError(t, err)
+			assert.Equal(t, info.Mode().Perm(), os.FileMode(0o755), name)
+		}
 	}
 	_, err := os.Stat(filepath.Join(second, "results"))
 	assert.Check(t, os.IsNotExist(err))
