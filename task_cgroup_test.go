@@ -23,9 +23,9 @@ import (
 // By default, the task is in a cgroup of its own, /<containerd namespace>/<container id>. The shim is where containerd is, unless the
 // runtime option ShimCgroup says otherwise.
 //
-// The path is in config.json, written by the client that created the container, and runc makes the cgroup, in each
-// hierarchy. The shim inherits the daemon's: its memory counts as containerd's, and a limit on containerd's service is one
-// on all shims. No limit of the task applies to its shim, and where an OOM kills the task, the shim lives on.
+// The path is in config.json, written by the client that created the container, and runc makes the cgroup, in each hierarchy. The shim
+// inherits the daemon's cgroup. So the shim's memory counts as containerd's, and a limit on containerd's service is one on all shims.
+// No limit of the task applies to its shim, and where an OOM kills the task, the shim lives on.
 //
 // Hint: /proc/PID/cgroup of both; `ctr containers info` and linux.cgroupsPath.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#cgroups-path

@@ -49,10 +49,11 @@ import (
 
 // One command of ctr makes a few calls, and the same that a program makes: ctr is a Go client with flags.
 //
-// Both leave the same container, snapshot, task and process; ctr only adds labels. The calls show which side does the work. The client has
-// the snapshot prepared and composes the configuration, before it asks for a container that names both. containerd writes the
-// configuration as config.json when a task is created. The client also looks before it deletes. A pull is one call to a daemon that can
-// transfer by itself, and a long series of calls where the client fetches.
+// Both leave the same container, snapshot, task and process; ctr only adds labels. The calls show which side does the work. The client
+// has the snapshot prepared and composes the configuration, before it asks for a container that names both. containerd writes the
+// configuration as config.json when a task is created. The client also looks before it deletes. Where the daemon can pull by itself,
+// one call (Transfer) does all the work, beside a few calls, such as those for a lease. Where the client fetches, a pull is a long
+// series of calls.
 //
 // Hint: put a proxy before containerd's socket, ctr --address; the method's name is in each request.
 // Spec: https://github.com/containerd/containerd/tree/main/api/services

@@ -25,8 +25,8 @@ import (
 // While containerd is down the shim does what it always does: it takes the exit status and keeps it, and for 15 s it
 // tries to publish the exit. But containerd, as it comes back, asks each shim for its processes, and takes a shim that has
 // none for a leftover: the task is deleted before any client can ask how it ended, and the shim ends with its unpublished
-// events. Where the task itself lives on and only an exec has died, nothing is lost: its exit status can be asked for,
-// and its exit is published, late, to the clients that listen by then.
+// events. Where the task itself lives on and only an exec has died, its exit status is not lost: any client can ask for it. Its exit is
+// published late, to the clients that listen by then, unless containerd comes back more than 15 s after it.
 //
 // A shim that dies meanwhile leaves its processes behind, and they run on as orphans. It is containerd's return that
 // kills them, and since it knows of no task yet, it publishes no event.

@@ -99,7 +99,7 @@ func assertFewThreads(q *lab.Q, d *ctrd.Daemon, withOneTask int) {
 	for _, shim := range d.Shims() {
 		most = max(most, proc.Snapshot(q, shim).Threads)
 	}
-	const few = 32 // measured: 12, because a shim sets GOMAXPROCS to 2
+	const few = 32 // measured: 12; the helper starts the shim with GOMAXPROCS=4
 	assert.Check(q, most < few, "a shim of one task has %d threads, expected a dozen", most)
 	q.Fact(fmt.Sprintf("16: each shim has fewer than %d threads", few), most < few)
 	grown := proc.Snapshot(q, d.PID()).Threads - withOneTask

@@ -31,8 +31,8 @@ import (
 // there once: a blob that one namespace has fetched is a file that another may refer to, unless content_sharing_policy is "isolated".
 // Unpacked snapshots go by key, and are unpacked for each.
 //
-// It is no boundary: a client that reaches the socket may name any namespace, and no process is in one as it is in a
-// namespace of the kernel's. A container may join a kernel namespace of a container in another containerd namespace.
+// A containerd namespace is no boundary: a client that reaches the socket may name any of them. A process is in kernel namespaces, and
+// the kernel knows no containerd namespace. So a container may join a kernel namespace of a container in another containerd namespace.
 //
 // Hint: `ctr -n` one or the other, then the same ls; /proc/PID/ns of both shims.
 // Spec: https://github.com/containerd/containerd/blob/main/docs/namespaces.md#how-low-level-is-the-implementation

@@ -29,10 +29,11 @@ import (
 //	    ├── the task's process
 //	    └── exec
 //
-// Each of them was made by a process that has ended since. containerd started the shim's program, which started the shim and ended.
-// The shim started runc, which made the task's process and ended. The kernel gives an orphan to its nearest ancestor that has asked
-// for orphans with PR_SET_CHILD_SUBREAPER (a subreaper), else to pid 1. The shim has asked, so it learns how its task ends.
-// containerd has not, so the shim outlives it.
+// Each of them was made by a process that has ended since. containerd started the shim's program, which started the shim and ended. The
+// shim started runc, which made the task's process and ended. The kernel gives an orphan to its nearest ancestor that has asked for
+// orphans with PR_SET_CHILD_SUBREAPER (a subreaper), else to pid 1. The shim has asked, so it learns how its task ends. containerd has
+// not, so it is never the parent of a shim. The shim would outlive containerd in any case: the kernel ends a process with its parent
+// only if the process has asked for that with PR_SET_PDEATHSIG.
 //
 // The shim still shows where it comes from: its session is containerd's. Its oom_score_adj is one above containerd's: if both use the
 // same memory, the kernel's OOM killer chooses the shim. The task inherits that.

@@ -135,7 +135,7 @@ func TestTask_WhatHappensWhenItsProcessDies(t *testing.T) {
 }
 
 // containerd's restart monitor restarts a task if the record of its container has the label containerd.io/restart.status=running. The label
-// containerd.io/restart.policy decides after which exits.
+// containerd.io/restart.policy decides after which exit statuses the monitor restarts the task.
 //
 // The monitor is a plugin of the daemon; the kubelet does not use it. Every 10 s by default, it looks at all containers that have the first
 // label. If a container has no running task (since 2.0: neither a running nor a paused one), the monitor deletes the ended task,

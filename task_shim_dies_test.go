@@ -21,11 +21,12 @@ import (
 // When the shim dies, its task ends: containerd kills the task's processes and removes what is left of it. The container stays, which
 // for containerd is a record, and a new task of it can be started.
 //
-// Without its parent the container's process would run on, and no process would learn how it ends. So containerd, which
-// holds a connection to the shim, cleans up as soon as that connection breaks: it runs the shim's program once more, as `shim delete`,
-// and that runs `runc delete --force`. containerd publishes an exit with 137, which is 128 and KILL's number, and a delete. It
-// publishes nothing of execs. If the process had ended before, the shim has saved its status in the bundle (exit.json; the shims of
-// containerd 2.3.4 and before save nothing). containerd then publishes that exit a second time.
+// Without its parent the container's process would run on, and the kernel would report its end to the process that adopts orphans,
+// which tells containerd nothing. So containerd, which holds a connection to the shim, cleans up as soon as that connection breaks: it
+// runs the shim's program once more, as `shim delete`, and that runs `runc delete --force`. containerd publishes an exit with 137,
+// which is 128 and KILL's number, and a delete. It publishes nothing of execs. If the process had ended before, the shim has saved its
+// status in the bundle (exit.json; the shims of containerd 2.3.4 and before save nothing). containerd then publishes that exit a second
+// time.
 //
 // The cleanup has a timeout, by default 5 s (io.containerd.timeout.shim.cleanup). Where that is too short, an exit with 255 is
 // published, and the process may be alive. That is not shown here: the lab's containerd has a longer timeout.

@@ -131,9 +131,9 @@ func TestTask_WhereDoesTheShimAppearWhenContainerdStartsATask(t *testing.T) {
 
 	q.TearDown("cleanup, and its verification", func() { cleanUpAndVerify(q, d, id, ref) })
 
-	q.Answer("The shim appears with the task, and not before: containerd starts one shim for each task (the tasks of a pod share one). The " +
-		"shim's parent is pid 1 or the nearest subreaper, so the shim and the task live on when containerd dies. To end the task, send KILL: " +
-		"pid 1 does not get a TERM for which it has no handler.")
+	q.Answer("The shim appears with the task, and not before: containerd starts one shim for each task (the tasks of a pod share one). " +
+		"The shim, a child of pid 1 or the nearest subreaper, has the task's streams and exit status, so both live on when containerd dies. " +
+		"To end the task, send KILL: pid 1 does not get a TERM for which it has no handler.")
 }
 
 // recordTaskBundle asserts that the shim's working directory is the bundle, which has the pid of the task's process in a file.
