@@ -60,7 +60,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 
 	q.Step("delete what something else needs: each command is refused, and has no effect")
 	held, contents := task.Held(), d.CountContents()
-	q.Fact("there is", contents)
+	q.Fact("namespace: contents", contents)
 	for _, r := range neededThings(d, id, snapshot.Parent) {
 		refused := d.Refused(r.words, r.argv...)
 		assert.Check(q, cmp.DeepEqual(task.Held(), held), "after %s was not deleted", r.what)
@@ -107,7 +107,7 @@ func TestTask_WhatCanBeDeletedInWhichOrder(t *testing.T) {
 		}
 	})
 	assert.Check(q, cmp.DeepEqual(task.Held(), ctrd.HeldWhileRunning.Except("what it wrote", "container")))
-	q.Fact("after the raw call it holds", task.Held())
+	q.Fact("after the raw delete of the record: task holds", task.Held())
 	lost := d.Refused("not found", "tasks", "kill", "-s", "SIGKILL", id)
 	assert.Check(q, task.Program.Alive(), "the program of a task whose container was deleted is dead")
 	q.Fact("tasks kill", ctrd.CtrError(lost))

@@ -21,8 +21,8 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// A stopped task holds all but its process until it is deleted: shim, socket, mount, cgroup, bundle, FIFOs, runtime state, exit status
-// and id.
+// A stopped task holds everything except its process until it is deleted: shim, socket, mount, cgroup, bundle, FIFOs, runtime state,
+// exit status and id.
 //
 // An exit status must wait somewhere until a client asks. It waits in the shim, which therefore does not end with the program. `tasks
 // delete` frees all of it: the shim calls `runc delete` and ends, and containerd removes the bundle and forgets the task. What the program
@@ -47,7 +47,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	proc.WaitFor(q, file.HasContent(filepath.Join(first.Upper, "written"), "mine"))
 	running := first.Held()
 	assert.DeepEqual(q, running, ctrd.HeldWhileRunning)
-	q.Fact("a running one holds", running)
+	q.Fact("running task: holds", running)
 
 	q.Step("send TERM: the program ends, and of all that the task holds only the process is gone")
 	d.Ctr("tasks", "kill", id) // TERM
@@ -56,7 +56,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	stopped := first.Held()
 	assert.Check(q, cmp.DeepEqual(stopped, ctrd.HeldWhileRunning.Except("process")))
 	assert.Check(q, cmp.Len(cgroup.Of(q, first.Cgroup).Procs(), 0), "processes in the cgroup of a stopped task")
-	q.Fact("a stopped one holds", stopped)
+	q.Fact("stopped task: holds", stopped)
 	q.Fact("processes in its cgroup", len(cgroup.Of(q, first.Cgroup).Procs()))
 
 	q.Step("start it again, and ask for the exit status: the id is taken, and the status is kept")
@@ -94,7 +94,7 @@ func TestTask_WhatDoesAStoppedTaskStillHold(t *testing.T) {
 	assert.Check(q, cmp.Equal(second.Upper, first.Upper), "the upper directory of the second task")
 	assert.Check(q, !second.Shim.Same(first.Shim.Identity), "the second task has the shim of the first")
 	proc.WaitFor(q, file.HasContent(filepath.Join(second.Upper, "written"), "mine\nmine"))
-	q.Fact("its file reads", file.Read(q, filepath.Join(second.Upper, "written")))
+	q.Fact("second task: content of /written", file.Read(q, filepath.Join(second.Upper, "written")))
 
 	q.Step("run an exec in the background, and delete the task: the FIFOs of the exec stay, because no process removes them")
 	before := file.Names(q, d.FifoDir)
@@ -140,5 +140,5 @@ func recordLeftovers(q *lab.Q, d *ctrd.Daemon, id string, task ctrd.Holdings, of
 		}
 	}
 	assert.Check(q, cmp.Len(leftovers, 4), "leftovers of a task that was deleted: %v", leftovers)
-	q.Fact("what stays of it all the same", leftovers)
+	q.Fact("after tasks delete: leftovers", leftovers)
 }
