@@ -78,10 +78,9 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	q.Fact("tasks of a group: shims", len(shims))
 	q.Fact("the group's shim: children", []proc.PID{tasks[0].PID, tasks[1].PID})
 
-	q.Step("compare the tasks: they share the shim, and neither namespaces nor cgroup")
-	for _, ns := range []string{"mnt", "net", "pid"} {
-		assert.Check(q, tasks[0].NS[ns] != tasks[1].NS[ns], "both are in one %s namespace", ns)
-	}
+	q.Step("compare the tasks: they share the shim. Each has its own mount, network, pid, IPC and UTS namespace, and its own cgroup")
+	own := tasks[0].OwnNamespaces(tasks[1].Identity)
+	assert.Check(q, cmp.DeepEqual(own, []string{"ipc", "mnt", "net", "pid", "uts"}), "namespaces of a task in which the other one is not")
 	for i, id := range ids[:2] {
 		check.OnlyProcessInCgroup(q, tasks[i].Identity, "/"+d.Namespace+"/"+id)
 	}
