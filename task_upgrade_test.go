@@ -393,7 +393,8 @@ func (g *downgrade) downgrade() {
 	waitForOldClients(q, g.victims()...)
 	g.schema = append(g.schema, d.SchemaVersion())
 	atLeast := map[bool]int64{true: 3, false: 4}[q.UnderTest("containerd").Precedes("2.0.0")] // a later release may have a newer one
-	assert.Check(q, g.schema[1] >= atLeast, "version of the schema, after the upgrade from containerd %s: %d, not %d or later", to, g.schema[1], atLeast)
+	assert.Check(q, g.schema[1] >= atLeast, "version of the schema, after the upgrade from containerd %s: %d, not %d or later",
+		to, g.schema[1], atLeast)
 	ctrd.UseEarlier(q, to)
 	for _, v := range g.victims() {
 		files := ctrd.AddressFiles(q, v.Bundle)
