@@ -103,6 +103,7 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 	assert.Check(q, cmp.Equal(idMap, fmt.Sprintf("0 %d 1", os.Geteuid())), "uid_map of the container's process")
 	q.Fact("namespaces of its own", own)
 	q.Fact("uid_map", idMap)
+	assertNoDefaults(q, b, example, rootlessContainer, p)
 
 	q.Step("runc spec refuses to overwrite a config.json")
 	assert.NilError(q, os.WriteFile(filepath.Join(q.Dir, "spec", "config.json"), []byte("mine"), 0o644))
@@ -119,6 +120,44 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 
 	q.Answer("`runc spec` writes an example to begin with, which is compiled into runc. It is no default: runc does not take from it what " +
 		"another config.json leaves out.")
+}
+
+// assertNoDefaults runs a container whose config.json lacks fields that the example has, and asserts that the program does not have
+// their values. The container with has the example's values, and the process p.
+func assertNoDefaults(q *lab.Q, b *bundle.Bundle, example *specs.Spec, with *runc.Container, p proc.Process) {
+	q.Helper()
+	q.Control("config.json has no capabilities, limits, masked paths, hostname and noNewPrivileges: the program does not have the example's")
+	without := runc.Variant(q, b, "without", func(s *specs.Spec) {
+		s.Process.Capabilities, s.Process.Rlimits, s.Process.NoNewPrivileges = nil, nil, false
+		s.Linux.MaskedPaths, s.Hostname = nil, ""
+	})
+	lacking := without.StartAfter("ulimit -n 1000") // the example has 1024
+	masked := func(p proc.Process) string {
+		points := check.MountPoints(p)
+		return fmt.Sprint(slices.ContainsFunc(example.Linux.MaskedPaths, func(path string) bool { return slices.Contains(points, path) }))
+	}
+	for _, row := range []struct {
+		what string
+		read func(proc.Process) string
+		want string
+	}{
+		{"CapEff", func(p proc.Process) string { return proc.Bits(q, p.PID, "CapEff").String() }, proc.Mask(0).String()},
+		{"limit of open files", func(p proc.Process) string { return fmt.Sprint(proc.Limit(q, p.PID, "Max open files")) }, "[1000 1000]"},
+		{"a path of the example's maskedPaths is a mount point", masked, "false"},
+		{"NoNewPrivs", func(p proc.Process) string { return proc.Status(q, p.PID, "NoNewPrivs") }, "0"},
+	} {
+		got, ofExample := row.read(lacking), row.read(p)
+		assert.Check(q, cmp.Equal(got, row.want), "%s of a program whose config.json lacks the field", row.what)
+		assert.Check(q, ofExample != row.want, "%s of a program whose config.json has the example's value is also %s", row.what, ofExample)
+		q.Fact("without the field: "+row.what, got)
+		q.Fact("with the example's value: "+row.what, ofExample)
+	}
+	hostname := func(c *runc.Container) string { return strings.TrimSpace(c.Exec("hostname").Stdout) }
+	own := file.Read(q, "/proc/sys/kernel/hostname")
+	assert.Check(q, cmp.Equal(hostname(without), own), "hostname of a container whose config.json lacks it, and the host's")
+	assert.Check(q, cmp.Equal(hostname(with), example.Hostname), "hostname of a container whose config.json has the example's")
+	q.Fact("without the field: hostname is the host's", hostname(without) == own)
+	q.Fact("with the example's value: hostname", hostname(with))
 }
 
 // Path, args, env, namespaces and mounts decide what will run. A reader finds each in config.json before anything runs, and in /proc
