@@ -552,11 +552,12 @@ func assertFlagsOfSource(q *lab.Q, b *bundle.Bundle, writable string) {
 		readOnly bool
 	}{{"/of-read-only", true}, {"/of-writable", false}} {
 		flags := check.FlagsOf(check.TopMount(q, mounts, row.at))
-		assert.Check(q, cmp.Equal(slices.Contains(flags, "ro"), row.readOnly), "the mount at %s has the flag ro: %v", row.at, flags)
-		r := sh.Run("touch " + row.at + "/new")
-		assert.Check(q, cmp.Equal(r.Code != 0, row.readOnly), "a write to the mount at %s fails: %s", row.at, r.Out)
-		if row.readOnly {
-			assert.Check(q, cmp.Contains(r.Out, "Read-only file system"), "write to a bind mount whose source is read-only")
+		if runc.IsRunc(q) { // the specification says nothing about it: with crun 1.8, the mount has no flag of its source
+			assert.Check(q, cmp.Equal(slices.Contains(flags, "ro"), row.readOnly), "the mount at %s has the flag ro: %v", row.at, flags)
+			r := sh.Run("touch " + row.at + "/new")
+			assert.Check(q, cmp.Equal(r.Code != 0, row.readOnly), "a write to the mount at %s fails: %s", row.at, r.Out)
+			assert.Check(q, cmp.Equal(strings.Contains(r.Out, "Read-only file system"), row.readOnly), "error of a write to the mount at %s: %s",
+				row.at, r.Out)
 		}
 		q.Fact("bind mount without an option for a flag at "+row.at+": flags", flags)
 	}
