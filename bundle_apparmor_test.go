@@ -21,10 +21,11 @@ import (
 // An AppArmor profile can refuse root what root's capabilities and the modes of the files allow. It applies from the program's execve on,
 // to the program and its children. The host can replace or remove the profile while they run.
 //
-// process.apparmorProfile is only a name: the host has to load the profile before create. `runc init` asks the kernel to apply the profile
-// at execve. So the profile does not apply to runc's own work in the container, such as its mounts. An exec is under the profile of
-// config.json, and the flag --apparmor names another one. With exec --process the file decides: if it names no profile, the program is
-// unconfined. Seccomp decides by the number of a call. AppArmor decides by what the call is about: this path, this capability, a mount.
+// process.apparmorProfile is only a name: the host has to load the profile before create. `runc init` asks the kernel to apply the
+// profile at execve. So the profile does not apply to runc's own work in the container, such as its mounts. An exec is under the
+// profile of config.json, and the flag --apparmor names another one. With exec --process the file decides: if it names no profile, the
+// program keeps that of runc, which usually has none. Seccomp decides by the number and the arguments of a call, and cannot read a
+// path. AppArmor decides by what the call is about: this path, this capability, a mount.
 //
 // Hint: read /proc/PID/attr/apparmor/current, and /sys/kernel/security/apparmor/profiles.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process
@@ -50,7 +51,8 @@ func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
 	sh := c.UseShell()
 	c.Create()
 	created := c.Process()
-	assert.Check(q, apparmor.Of(q, created.PID) != enforced(locked), "runc init is under the profile before start")
+	ofInit := apparmor.Of(q, created.PID)
+	assert.Check(q, ofInit != enforced(locked), "runc init is under the profile before start")
 
 	q.Step("start the container: execve puts the program under the profile, and its children inherit the profile")
 	c.Start()
@@ -90,12 +92,12 @@ func TestBundle_WhatDoesAnAppArmorProfileRefuse(t *testing.T) {
 			q.Fact(row.what+": is under the profile of config.json", apparmor.Of(q, executed.PID) == enforced(locked))
 		}
 
-		q.Step("execute a program by --process, with a file that names no profile: the program is unconfined")
+		q.Step("execute a program by --process, with a file that names no profile: the program keeps that of runc init, usually none")
 		silent := *c.Bundle.Spec.Process
 		silent.Args = []string{"sleep", "3601"} // a second shell would take commands of the first one
 		silent.ApparmorProfile = ""
 		executed := runc.ExecProcess(q, c, &silent)
-		assert.Check(q, cmp.Equal(apparmor.Of(q, executed.PID), "unconfined"), "profile of exec --process, whose file names none")
+		assert.Check(q, cmp.Equal(apparmor.Of(q, executed.PID), ofInit), "profile of exec --process, whose file names none, and of runc init")
 		q.Fact("exec --process without a profile in the file: profile", apparmor.Of(q, executed.PID))
 	})
 

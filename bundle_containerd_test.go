@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -89,6 +90,7 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 			"the hand-built bundle has the image's environment")
 	}
 	q.Fact("process.env", generated.Process.Env)
+	assertCwdOfImage(q, d, generated, task)
 
 	q.Step("snapshot mounts: rootfs is a mount point, and no field of config.json says of what")
 	mounted := check.MountAt(q, filepath.Join(dir, "rootfs"))
@@ -132,6 +134,39 @@ func TestBundle_HowDoesContainerdsGeneratedBundleRelateToTheHandBuiltOne(t *test
 
 	q.Answer("containerd's bundle has the same parts as a bundle built by hand. containerd writes config.json from the image's config and " +
 		"from the client's arguments, and it mounts a snapshot of the image at rootfs.")
+}
+
+// assertCwdOfImage asserts that process.cwd is the WorkingDir of the image's config, unless the client gives another one. An image
+// without it gives /, as the bundle generated does, which has the process task.
+func assertCwdOfImage(q *lab.Q, d *ctrd.Daemon, generated *specs.Spec, task proc.Process) {
+	q.Helper()
+	if _, labImage := q.Image(); !labImage {
+		return
+	}
+	q.Step("image config: its WorkingDir is process.cwd, unless the client gives another directory")
+	d.PullImageAgain(image.InEtc)
+	id := q.ID("cdb-cwd")
+	d.CreateContainer(image.InEtc, id, "sleep", "3600")
+	d.StartTask(id)
+	pid := d.TaskPID(id)
+	proc.WaitFor(q, proc.Runs(pid, "sleep"))
+	for _, row := range []struct {
+		what string
+		spec *specs.Spec
+		pid  proc.PID
+		want string
+	}{{"with WorkingDir " + image.EtcDir, d.Spec(id), pid, image.EtcDir}, {"without WorkingDir", generated, task.PID, "/"}} {
+		cwd := proc.Cwd(q, row.pid)
+		assert.Check(q, cmp.Equal(row.spec.Process.Cwd, row.want), "process.cwd of an image %s", row.what)
+		assert.Check(q, cmp.Equal(cwd, row.want), "working directory of the program of an image %s", row.what)
+		q.Fact("working directory of the program of an image "+row.what, cwd)
+	}
+	q.Covers("process.cwd")
+	d.CreateContainerWith([]string{"--cwd", "/tmp"}, image.InEtc, q.ID("cdb-cwd-of-client"), "sleep", "3600")
+	ofClient := d.Spec(q.ID("cdb-cwd-of-client")).Process.Cwd
+	assert.Check(q, cmp.Equal(ofClient, "/tmp"), "process.cwd, with `ctr containers create --cwd /tmp`")
+	q.Fact("process.cwd with --cwd", ofClient)
+	d.KillAndDeleteTask(id)
 }
 
 // assertSameNamespaces asserts that both bundles ask for the same types of namespaces, except for the cgroup namespace. It returns the
@@ -194,9 +229,9 @@ func recordDifference(q *lab.Q, d *ctrd.Daemon, id string, handBuilt, generated 
 // runc can run containerd's bundle by itself, because a runtime needs the bundle only: the same config.json over the same snapshot
 // gives the program the same settings.
 //
-// Two things are in no bundle: which process is the parent, and where the output goes. With containerd, the shim is the parent and
-// holds the FIFOs. Without it, the program is an orphan: pid 1, or a subreaper, is its parent, and its descriptors are those of the
-// process that called runc.
+// Some things are in no bundle: which process is the parent, where the output goes, and what the program inherits from the caller, such
+// as an OOM score and limits that config.json does not name. With containerd, the shim is the parent and holds the FIFOs. Without it,
+// the program is an orphan: pid 1, or a subreaper, is its parent, and its output goes where that of the process that called runc goes.
 //
 // Hint: which facts of the process come from config.json, and which from its caller?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/bundle.md
@@ -240,8 +275,10 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 					runc.MustDelete(q, program, "--root", root, "delete", "--force", id)
 				}
 			})
+			output := filepath.Join(dir, "output")
 			create := func() lab.Result {
-				return q.Exec(program, "--root", root, "create", "--bundle", name, "--pid-file", filepath.Join(dir, "pid"), id)
+				argv := []string{program, "--root", root, "create", "--bundle", name, "--pid-file", filepath.Join(dir, "pid"), id}
+				return q.Exec("sh", "-c", "exec "+shellescape.QuoteCommand(argv)+" > "+shellescape.Quote(output))
 			}
 			created := create()
 			if strings.Contains(created.Stderr, "unknown version") {
@@ -269,6 +306,10 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 			assert.Check(q, cmp.Equal(alone.Parent, proc.OrphanReaper(q)))
 			assert.Check(q, alone.Parent != task.Parent, "the shim is its parent here, too")
 			q.Fact("parent of "+name+"'s container", alone.Parent)
+			q.Control("what is its caller's, not config.json's: the output")
+			assert.Check(q, cmp.Equal(alone.FDs[1], output), "stdout of the program, and that of the caller of %s", name)
+			assert.Check(q, task.FDs[1] != output, "stdout of containerd's task is this file, too")
+			q.Fact("stdout of "+name+"'s container is its caller's", alone.FDs[1] == output)
 			q.Must(program, "--root", root, "kill", id, "KILL")
 			proc.WaitFor(q, proc.Dead(alone.Identity))
 			runc.MustDelete(q, program, "--root", root, "delete", "--force", id)
@@ -291,8 +332,8 @@ func TestBundle_CanRuncRunContainerdsBundleByItself(t *testing.T) {
 	assert.Check(q, !slices.Equal(otherMounts, mounts), "the hand-built container has the mounts of containerd's task: %q", mounts)
 	q.Fact("settings in which the hand-built container differs", differ)
 
-	q.Answer("Yes, runc can run containerd's bundle by itself: runc needs config.json and the rootfs, and no more. The parent " +
-		"of the program and its output are its caller's choice, and in no bundle.")
+	q.Answer("Yes, runc can run containerd's bundle by itself: runc needs config.json and the rootfs, and no more. In no bundle are the " +
+		"parent of the program, its output, and what it inherits from the caller, such as limits that config.json does not name.")
 }
 
 // assertSameAsTask asserts that a container has all settings and mounts that containerd's task of the same bundle had.

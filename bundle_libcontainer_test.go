@@ -35,10 +35,10 @@ import (
 // One function of runc, specconv.CreateLibcontainerConfig, makes libcontainer's configuration of config.json: names become numbers,
 // and options become flags.
 //
-// libcontainer does not read config.json. It takes a structure of its own, in which the pid namespace is NEWPID and nosuid is a bit.
-// An option without a bit is data for the file system. The devices that the specification demands of every container, such as
-// /dev/null, are in the structure too. What concerns the first process alone (args, env, cwd, user) is not in it: it goes into
-// another structure, which runc does not record.
+// libcontainer does not read config.json. It takes a structure of its own, in which the pid namespace is NEWPID and nosuid is a bit. An
+// option without a bit is data for the file system. The devices that the specification demands of every container, such as /dev/null,
+// are in the structure too. What only the first process needs (args, env, cwd, uid and groups) is not in it: it goes into another
+// structure, which runc does not record.
 //
 // Hint: "config" in state.json beside config.json.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-mount-options,
@@ -102,16 +102,16 @@ func TestBundle_HowDoesAnOciFieldBecomeLibcontainersConfiguration(t *testing.T) 
 	differing := differingSections(converted, recorded)
 	// A release that follows another version of the specification has other fields, and records the version that it follows.
 	if recorded["version"] == converted["version"] {
-		// The bundle is the runtime's working directory, and the conversion notes where that is: here it is not.
+		// The conversion records its working directory as a label. For runc that is the bundle, and here it is the directory of the test.
 		assert.Check(q, cmp.DeepEqual(differing, []string{"labels"}), "sections that differ between the conversion and state.json")
 	}
 	q.Fact("sections that are others in state.json", differing)
 	q.Fact("sections that are the same", len(converted)-len(differing))
 
-	q.Step("state.json has nothing of the process: args, env, cwd, user")
+	q.Step("state.json has neither args, env, cwd nor uid of the process")
 	assert.Check(q, cmp.Contains(full.Env, nonce), "the program lacks a variable of process.env")
 	assert.Check(q, !strings.Contains(full.state, nonce), "state.json has the program's environment")
-	for _, key := range []string{"args", "env", "cwd", "user"} {
+	for _, key := range []string{"args", "env", "cwd", "user", "uid", "gid"} {
 		_, inState := recorded[key]
 		_, inConversion := converted[key]
 		assert.Check(q, !inState && !inConversion, "libcontainer's configuration has %q: in state.json %t, in the library's conversion %t",

@@ -122,8 +122,8 @@ func TestBundle_WhereDoesEachLimitGo(t *testing.T) {
 		lab.DeviatesUnless(len(wrong)+len(ignored) == 0,
 			"create accepts limits that it cannot apply, such as memory.swappiness on cgroup v2, and they have no effect"))
 
-	q.Answer("Each limit goes into a file of the container's cgroup. On v2 the file has another name, and sometimes " +
-		"another number.")
+	q.Answer("Each limit goes into a file of the container's cgroup. On v2 most of these files have another name, and some have another " +
+		"number. Some fields have a file on one version of cgroups alone.")
 }
 
 // isRefused creates a container with a limit for which this version of cgroups has no file, and reports whether the runtime refuses it. If
@@ -363,10 +363,12 @@ func TestBundle_WhatLimitsTheNumberOfProcesses(t *testing.T) {
 		"no process is killed.")
 }
 
-// memory.max (v1: memory.limit_in_bytes) limits the memory of the cgroup. The kernel kills a process that would go over it.
+// memory.max (v1: memory.limit_in_bytes) limits the memory of the cgroup. If the cgroup needs more, and the kernel cannot take enough
+// back, the OOM killer ends a process of the cgroup.
 //
-// The kernel first takes back what it can (caches), and swaps where it may; then the OOM killer ends the process of the
-// cgroup that would free most. The container need not end: here it is a child of pid 1 that dies.
+// The kernel first takes back what it can (caches), and swaps where it may; then the OOM killer ends the process of the cgroup that
+// would free most. That need not be the process that has asked for more. The container need not end: here it is a child of pid 1 that
+// dies.
 //
 // Hint: memory.events on v2, memory.oom_control on v1; the exit code of the killed process.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#memory
@@ -410,8 +412,8 @@ func TestBundle_WhatLimitsItsMemory(t *testing.T) {
 	assert.Check(q, cmp.Equal(kills(cgroup.Of(q, free.Bundle.Spec.Linux.CgroupsPath)), uint64(0)))
 	q.Fact("dd without the limit: exit code", r.Code)
 
-	q.Answer("memory.max of the cgroup (v1: memory.limit_in_bytes) limits its memory. The kernel kills a process that " +
-		"goes over it. The container runs on if that was not its pid 1.")
+	q.Answer("memory.max of the cgroup (v1: memory.limit_in_bytes) limits its memory. If the cgroup needs more, and the kernel cannot take " +
+		"enough back, the OOM killer ends a process of the cgroup. The container runs on if that was not its pid 1.")
 }
 
 // cpu.max (v1: cpu.cfs_quota_us and cpu.cfs_period_us) limits the processor time of the cgroup. The program runs for so many microseconds
@@ -459,19 +461,18 @@ func TestBundle_WhatLimitsItsProcessorTime(t *testing.T) {
 		"quota the program waits for the next period, and cpu.stat counts how often.")
 }
 
-// unusedMajor returns the major number of character devices for local use (Documentation/admin-guide/devices.txt) that no
-// driver has. The kernel gives a driver that asks for any number one of these, from above.
+// unusedMajor returns a major number for local use (Documentation/admin-guide/devices.txt) that no driver has, neither of character
+// devices nor of block devices. The kernel gives a driver that asks for any number one of these, from above.
 func unusedMajor(q *lab.Q) int {
 	q.Helper()
-	list := file.Read(q, "/proc/devices") // "Character devices:", then a line for each with its number and name
-	characters, _, _ := strings.Cut(list, "Block devices:")
-	taken := strings.Fields(characters)
+	list := file.Read(q, "/proc/devices") // after a title for each of both types, a line for each driver with its number and name
+	taken := strings.Fields(list)
 	for major := 240; major <= 254; major++ {
 		if !slices.Contains(taken, strconv.Itoa(major)) {
 			return major
 		}
 	}
-	q.Skipf("each number for local use, 240 to 254, has a driver: unload a module that /proc/devices lists:\n%s", characters)
+	q.Skipf("each number for local use, 240 to 254, has a driver: unload a module that /proc/devices lists:\n%s", list)
 	return 0
 }
 
@@ -490,9 +491,11 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 	b := bundle.Busybox(q, "sleep", "3600")
 	const minor = 77
 	major := unusedMajor(q)
+	others := otherDevices(int64(major), minor)
 	node := func(s *specs.Spec) {
 		s.Linux.Devices = append(s.Linux.Devices, specs.LinuxDevice{Path: "/dev/lab", Type: "c", Major: int64(major), Minor: minor,
 			FileMode: new(os.FileMode(0o640)), UID: new(uint32(12)), GID: new(uint32(34))})
+		s.Linux.Devices = append(s.Linux.Devices, others...)
 		for _, set := range []*[]string{
 			&s.Process.Capabilities.Bounding, &s.Process.Capabilities.Permitted, &s.Process.Capabilities.Effective,
 		} {
@@ -500,10 +503,7 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 		}
 	}
 	rule := func(access string) func(*specs.Spec) {
-		return bundle.Resources(func(r *specs.LinuxResources) {
-			r.Devices = append(r.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "c",
-				Major: new(int64(major)), Minor: new(int64(minor)), Access: access})
-		})
+		return allowDevice(specs.LinuxDevice{Type: "c", Major: int64(major), Minor: minor}, access)
 	}
 	const noRule, noDriver = "Operation not permitted", "No such device or address"
 
@@ -527,6 +527,21 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 	q.Fact("read with a rule for rw", check.LastLine(r.Out))
 	r = sh.Run("echo > /dev/lab")
 	assert.Check(q, cmp.Contains(r.Out, noDriver), "write with a rule for rw")
+
+	q.Step("the rule is for this device alone: a device with another number, or of another type, needs a rule of its own")
+	for _, other := range others {
+		r = sh.Run("cat " + other.Path)
+		assert.Check(q, cmp.Contains(r.Out, noRule), "read of %s %d:%d, where a rule allows c %d:%d", other.Type, other.Major, other.Minor,
+			major, minor)
+		q.Fact("read of "+other.Path+" with the rule for /dev/lab", check.LastLine(r.Out))
+	}
+	_, sh, _ = runc.StartWithShell(q, b, "all-allowed", node, allowDevice(others[0], "r"), allowDevice(others[1], "r"),
+		allowDevice(others[2], "r"))
+	for _, other := range others {
+		r = sh.Run("cat " + other.Path)
+		assert.Check(q, cmp.Contains(r.Out, noDriver), "read of %s %d:%d with a rule of its own", other.Type, other.Major, other.Minor)
+		q.Fact("read of "+other.Path+" with a rule of its own", check.LastLine(r.Out))
+	}
 	q.Covers("linux.resources.devices[].allow", "linux.resources.devices[].type", "linux.resources.devices[].major",
 		"linux.resources.devices[].minor")
 
@@ -548,15 +563,36 @@ func TestBundle_WhichDevicesMayItOpen(t *testing.T) {
 		"adds, such as /dev/null. linux.devices only makes a file.")
 }
 
-// linux.memoryPolicy sets the NUMA policy of the container's processes. With MPOL_BIND and MPOL_INTERLEAVE their memory comes from the
-// nodes that it names. With MPOL_PREFERRED it comes from them if it can.
+// otherDevices returns devices that differ from the character device major:minor in one number or in the type. If no driver has that
+// major number, no driver has them: none has the major number 0.
+func otherDevices(major, minor int64) []specs.LinuxDevice {
+	mode := new(os.FileMode(0o640))
+	return []specs.LinuxDevice{
+		{Path: "/dev/other-minor", Type: "c", Major: major, Minor: minor + 1, FileMode: mode},
+		{Path: "/dev/other-major", Type: "c", Major: 0, Minor: minor, FileMode: mode},
+		{Path: "/dev/other-type", Type: "b", Major: major, Minor: minor, FileMode: mode},
+	}
+}
+
+// allowDevice adds a rule that allows a kind of access to this device.
+func allowDevice(d specs.LinuxDevice, access string) func(*specs.Spec) {
+	return bundle.Resources(func(r *specs.LinuxResources) {
+		r.Devices = append(r.Devices,
+			specs.LinuxDeviceCgroup{Allow: true, Type: d.Type, Major: new(d.Major), Minor: new(d.Minor), Access: access})
+	})
+}
+
+// linux.memoryPolicy sets the NUMA policy of the container's processes. With MPOL_BIND, their memory comes only from the nodes that it
+// names. With MPOL_INTERLEAVE and MPOL_PREFERRED, the kernel tries these nodes first, and takes another node if they have no free
+// memory.
 //
 // Unlike a limit, the policy is not in a file of the cgroup: `runc init` calls set_mempolicy(2), and the kernel shows the policy
 // with each mapping of the process. execve(2) keeps it.
 //
 // Hint: the second word of each line of /proc/PID/numa_maps.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#memory-policy
-// Kernel: https://man7.org/linux/man-pages/man2/set_mempolicy.2.html, https://man7.org/linux/man-pages/man5/proc_pid_numa_maps.5.html
+// Kernel: https://man7.org/linux/man-pages/man2/set_mempolicy.2.html, https://man7.org/linux/man-pages/man5/proc_pid_numa_maps.5.html,
+// https://docs.kernel.org/admin-guide/mm/numa_memory_policy.html#components-of-memory-policies
 func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
 	q := session.Question(t, lab.MutatesVM, "From which nodes does its memory come?")
 	defer q.Recover()
@@ -572,19 +608,24 @@ func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
 	q.Fact("without", proc.MemoryPolicies(q, p.PID))
 
 	for _, row := range []struct {
+		name   string // of the container
+		fact   string
 		covers lab.Fields
 		policy specs.LinuxMemoryPolicy
 		want   string
 	}{
-		{lab.Fields{"linux.memoryPolicy.mode"}, specs.LinuxMemoryPolicy{Mode: "MPOL_INTERLEAVE", Nodes: "0"}, "interleave:0"},
-		{lab.Fields{"linux.memoryPolicy.nodes"}, specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "0"}, "bind:0"},
-		{lab.Fields{"linux.memoryPolicy.flags"}, specs.LinuxMemoryPolicy{Mode: "MPOL_BIND", Nodes: "0",
-			Flags: []specs.MemoryPolicyFlagType{"MPOL_F_STATIC_NODES"}}, "bind=static:0"},
+		{"mode", "linux.memoryPolicy.mode", lab.Fields{"linux.memoryPolicy.mode"},
+			specs.LinuxMemoryPolicy{Mode: specs.MpolInterleave, Nodes: "0"}, "interleave:0"},
+		{"preferred", "linux.memoryPolicy.mode, MPOL_PREFERRED", lab.Fields{"linux.memoryPolicy.mode"},
+			specs.LinuxMemoryPolicy{Mode: specs.MpolPreferred, Nodes: "0"}, "prefer:0"},
+		{"nodes", "linux.memoryPolicy.nodes", lab.Fields{"linux.memoryPolicy.nodes"},
+			specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0"}, "bind:0"},
+		{"flags", "linux.memoryPolicy.flags", lab.Fields{"linux.memoryPolicy.flags"}, specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0",
+			Flags: []specs.MemoryPolicyFlagType{specs.MpolFStaticNodes}}, "bind=static:0"},
 	} {
-		field := row.covers[0]
+		field := row.fact
 		q.Step("%s: the kernel shows it for each mapping of the first program, and of an executed one", field)
-		name := strings.TrimPrefix(field, "linux.memoryPolicy.")
-		c := runc.Variant(q, b, name, func(s *specs.Spec) { s.Linux.MemoryPolicy = &row.policy })
+		c := runc.Variant(q, b, row.name, func(s *specs.Spec) { s.Linux.MemoryPolicy = &row.policy })
 		p := c.CreateAndStart()
 		got := proc.MemoryPolicies(q, p.PID)
 		if slices.Equal(got, []string{"default"}) && !runc.KnowsSince(q, "memoryPolicy", "1.4.0-rc.2") {
@@ -598,6 +639,7 @@ func TestBundle_FromWhichNodesDoesItsMemoryCome(t *testing.T) {
 		q.Fact(field, got)
 	}
 
-	q.Answer("With MPOL_BIND and MPOL_INTERLEAVE a container's memory comes from the nodes that linux.memoryPolicy names, and with " +
-		"MPOL_PREFERRED if it can. The policy is an attribute of the process, which execve keeps, and not a file of the cgroup.")
+	q.Answer("With MPOL_BIND, a container's memory comes only from the nodes that linux.memoryPolicy names. With MPOL_INTERLEAVE and " +
+		"MPOL_PREFERRED, the kernel tries them first. The policy is an attribute of the process, which execve keeps, and not a file of the " +
+		"cgroup.")
 }

@@ -246,12 +246,14 @@ func namespaceRefusals(questionDir, links string, hasTime bool) []namespaceRefus
 	return refusals
 }
 
-// The hostname, the domain name, and those sysctls that belong to a namespace can be set for one container.
+// The hostname, the domain name, and the sysctls that are in a list of runc can be set for one container. Each belongs to a namespace.
 //
 // runc writes the values in the container's namespaces, and config.json has to have the entry of the namespace: without it the host's
-// value would change, and runc refuses. An entry with a path is enough: the value then changes for each process in the joined namespace,
-// such as those of another container. runc refuses a net sysctl if the path is its own network namespace. It always refuses a sysctl that
-// belongs to no namespace, because it is the whole machine's.
+// value would change, and runc refuses. An entry with a path is enough: the value then changes for each process in the joined
+// namespace, such as those of another container. runc refuses a net sysctl if the path is its own network namespace. The list has
+// net.*, fs.mqueue.*, eight of kernel.*, such as kernel.msgmax, kernel.domainname, and since runc 1.4 user.*. runc refuses each other
+// sysctl. Most of them belong to no namespace, and are the whole machine's. But runc also refuses kernel.hostname, for which there is
+// the field hostname, and kernel.msg_next_id, which belongs to the IPC namespace.
 //
 // Hint: read the same file of /proc/sys in the container and on the host.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#sysctl
@@ -342,10 +344,17 @@ func TestBundle_WhichNamesAndSysctlsAreTheContainersOwn(t *testing.T) {
 		r := runc.Variant(q, b, "no-namespace", sysctl("vm.swappiness", "1")).MustRefuse("vm.swappiness.*namespace")
 		q.Fact("create with vm/swappiness, which belongs to no namespace: error", runc.MaskPIDs(runc.LastLogMessage(r)))
 	})
+	if runc.IsRunc(q) {
+		for _, key := range []string{"kernel.hostname", "kernel.msg_next_id"} {
+			r := runc.Variant(q, b, key, sysctl(key, "1")).MustRefuse("sysctl.*" + key)
+			q.Fact("create with "+key+", which belongs to a namespace, and is not in runc's list: error", runc.LastLogMessage(r))
+		}
+	}
 	assert.Check(q, cmp.DeepEqual(hostValues(), before), "the host's values at the end")
 
 	q.Answer("The hostname, the domain name and the sysctls that belong to a namespace are the container's own, if config.json has an entry " +
-		"for that namespace. With a path they change for the whole joined namespace. runc refuses all other sysctls.")
+		"for that namespace. With a path they change for the whole joined namespace. runc sets only the sysctls of its list, such as net.* and " +
+		"kernel.msgmax, and refuses all others.")
 }
 
 // sysctl returns an edit that sets a value of linux.sysctl.

@@ -30,8 +30,9 @@ import (
 // Each field of process becomes an attribute of the container's process, and /proc/PID shows nearly all of them.
 //
 // `runc init` sets most of them in itself, one by one: OOM score, umask, priorities, groups, user, directory. Its parent, runc, sets
-// the limits from outside, by prlimit(2). The arguments and the environment come with execve(2), which keeps all that was set
-// before. A runtime ignores a field that it does not know, without an error, and the process is as it is without the field.
+// the limits from outside, by prlimit(2). The arguments and the environment come with execve(2). It keeps the fields that were set
+// before, except for the capabilities, which it computes again. An AppArmor profile applies from it on. A runtime ignores a field that
+// it does not know, without an error, and the process is as it is without the field.
 //
 // Hint: read status, stat, limits, environ, cwd and personality of /proc/PID beside config.json, line by line.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process
@@ -127,7 +128,8 @@ func TestBundle_WhereDoesTheKernelShowWhatProcessSays(t *testing.T) {
 	}
 
 	q.Answer("The kernel shows each field in /proc/PID of the container's process, or by a system call. A program that " +
-		"exec adds has its fields from its own process. runc takes its umask and its OOM score from config.json, or else from the caller.")
+		"exec adds has the fields of the process that exec is given, except for the umask and the OOM score. runc takes these two from the " +
+		"configuration that it recorded at create, or else from its caller.")
 }
 
 // processField is a field of process: what config.json says, where the kernel shows it, and what has to stand there.
@@ -194,8 +196,8 @@ func processFields(q *lab.Q) []processField {
 
 // knowsProcessField reports whether the runtime knows the field of a row of processFields.
 //
-// A runtime ignores a field that is newer than itself. runc 1.1.12 ignores those named here, and runc 1.2.0 applies them. The words in
-// the program show whether it knows the field, because each runc has read the personality and not every runc has applied it.
+// A runtime ignores a field that is newer than itself. runc 1.1.12 ignores those named here, and runc 1.2.0 applies them. For the
+// personality, the text of a warning shows it: runc 1.1 also has the field's name, but does not apply the field.
 func knowsProcessField(q *lab.Q, field string) bool {
 	q.Helper()
 	switch {
@@ -733,9 +735,10 @@ func TestBundle_WhatDoesNoNewPrivilegesPrevent(t *testing.T) {
 
 // A limit is two numbers: the kernel enforces the soft one, and the process itself may raise it as far as the hard one.
 //
-// rlimits become lines of /proc/PID/limits. A call that goes over a limit fails with an error of its own (EMFILE), or a signal ends
-// the process (SIGXFSZ). Every process may lower its limits; only a process with CAP_SYS_RESOURCE may go above the hard limit. runc has the
-// limits of its caller, and may have few files open. It needs no more of them for a container with many mounts.
+// rlimits become lines of /proc/PID/limits. A call that goes over a limit fails with an error of its own (EMFILE), or a signal ends the
+// process (SIGXFSZ). Every process may lower its limits; only a process with CAP_SYS_RESOURCE may go above the hard limit. runc itself
+// runs with the limits of its caller, which may allow only few open files. That is enough for a container with many mounts, because
+// runc closes the source of each mount before the next.
 //
 // Hint: read /proc/PID/limits, then open too many files, and write too long a one.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-process

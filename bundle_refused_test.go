@@ -247,12 +247,14 @@ func readBadBundles(q *lab.Q) []badBundle {
 	return out
 }
 
-// runc never checks some values: relative paths, limits given twice, unknown flags, and mappings without a user namespace.
+// runc accepts some values that the specification forbids: relative paths of hooks, maskedPaths and readonlyPaths, limits given twice,
+// unknown flags of personality, and mappings without a user namespace.
 //
 // The specification wants an error for each of them, except for HOSTNAME: a runtime has to ignore an unknown property. runc sets the
-// hostname by it, because Go's JSON reader ignores the case of names. runc ignores some values. Of an unknown flag in personality.flags it
-// warns. Of the others no message says so: with uidMappings, but without a user namespace, the program is root on the host. Others have an
-// effect: of two limits of a type the last one counts. A hook with a relative path is looked up in the bundle, and runs on the host.
+// hostname by it, because Go's JSON reader ignores the case of names. runc ignores some of the values, and warns only of
+// personality.flags (since 1.2). So with uidMappings, but without a user namespace, the program is root on the host, and no message
+// says so. Other values have an effect: of two limits of a type the last one counts. A hook with a relative path is looked up in the
+// bundle, and runs on the host.
 //
 // Hint: compare the container with one that lacks the values. Which of them make a difference?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#valid-values
@@ -280,7 +282,8 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 	q.Step("a configuration with %d invalid values: one container has them all", len(values))
 	accepted := values
 	writeConfigWith(accepted...)
-	if r := c.Try("create"); r.Code != 0 {
+	created := c.Try("create")
+	if created.Code != 0 {
 		// This runtime checks more, as the specification demands. Find out which of the values it refuses.
 		accepted = nil
 		for _, v := range values {
@@ -296,9 +299,9 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 		}
 		assert.Assert(q, len(accepted) > 0, "this runtime refuses each of the values, as the specification demands. The question's "+
 			"answer is not true of it: drop the question")
-		assert.Assert(q, len(accepted) < len(values), "create fails with all of the values, and accepts each of them alone:\n%s", r)
+		assert.Assert(q, len(accepted) < len(values), "create fails with all of the values, and accepts each of them alone:\n%s", created)
 		writeConfigWith(accepted...)
-		c.Create()
+		created = c.Must("create")
 	}
 	pid := proc.PID(c.State().Pid)
 	c.Start()
@@ -322,7 +325,12 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 	}
 
 	q.Control("a container without the invalid values")
-	plain, plainShell, p := runc.StartWithShell(q, b, "plain")
+	plain := runc.Variant(q, b, "plain")
+	plainShell := plain.UseShell()
+	assertWarnings(q, created, plain.Must("create"))
+	p := plain.Process()
+	plain.Start()
+	proc.WaitFor(q, proc.Runs(p.PID, "sh"))
 	for _, v := range accepted {
 		got := v.observe(runningContainer{plain, plainShell, p.PID})
 		if v.hasEffect {
@@ -342,9 +350,33 @@ func TestBundle_WhatDoesRuncAcceptThoughTheSpecificationForbidsIt(t *testing.T) 
 			strings.Join(fields, ", "))
 		return
 	}
-	q.Answer("runc accepts relative paths, limits given twice, unknown flags and more, which the specification forbids. Some values are " +
-		"ignored without a message: mappings without a user namespace leave the program root on the host. Others have an effect: a hook with " +
-		"a relative path runs on the host.")
+	q.Answer("runc accepts values that the specification forbids, such as relative paths of hooks, maskedPaths and readonlyPaths, limits " +
+		"given twice, and unknown flags of personality. Some values are ignored without a message: mappings without a user namespace leave the " +
+		"program root on the host. Others have an effect: a hook with a relative path runs on the host.")
+}
+
+// assertWarnings asserts which of the invalid values runc warns of: of personality.flags alone, and before 1.2.0 of none. It does not
+// count a warning that create prints for the container without the values, too.
+func assertWarnings(q *lab.Q, invalid, plain lab.Result) {
+	q.Helper()
+	messages := func(r lab.Result) (messages []string) {
+		for line := range strings.Lines(r.Stderr) {
+			messages = append(messages, runc.LogMessage(strings.TrimSpace(line)))
+		}
+		return messages
+	}
+	ofBoth := messages(plain)
+	warnings := slices.DeleteFunc(messages(invalid), func(message string) bool { return slices.Contains(ofBoth, message) })
+	q.Fact("messages of create about the values", warnings)
+	if !runc.IsRunc(q) {
+		return
+	}
+	if !runc.Knows(q, "unsupported personality flags") { // the text of the warning
+		assert.Check(q, cmp.Len(warnings, 0), "messages of create, which does not know the warning")
+		return
+	}
+	assert.Assert(q, cmp.Len(warnings, 1), "messages of create about the values: one is about personality.flags")
+	assert.Check(q, cmp.Contains(warnings[0], "personality"), "the only message of create about the values")
 }
 
 // runningContainer is a container whose program runs: the process pid, with a shell in the container.
@@ -427,8 +459,9 @@ func forbiddenValues(q *lab.Q) []forbiddenValue {
 
 // An id consists of ASCII letters, digits, and the characters _ + - and . It is the name of one directory, of 255 bytes at most.
 //
-// runc makes a directory with this name below its root (--root), and the rules follow from that: no slash, and neither "." nor
-// "..". The specification demands that an id is unique on the host. runc compares ids only within one --root.
+// runc makes a directory with this name below its root (--root). From that follow some of the rules: no slash, neither "." nor "..",
+// and at most 255 bytes. Which characters are allowed is runc's own choice. The specification demands that an id is unique on the host.
+// runc compares ids only within one --root.
 //
 // Hint: which directory does runc make for an id?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#create

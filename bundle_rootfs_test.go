@@ -83,6 +83,7 @@ func TestBundle_WhereDoesTheRootfsComeFrom(t *testing.T) {
 	q.Fact("execve of the dynamic program: error", runc.StableMessage(r.Stderr))
 	static := runc.Variant(q, b, "static")
 	running := static.CreateAndStart()
+	assert.Check(q, cmp.Equal(running.Exe, "/bin/busybox"), "the static program in the same rootfs, which runs: executed file")
 	q.Fact("static program: executed file", running.Exe)
 	static.KillAndDelete(running)
 

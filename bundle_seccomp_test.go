@@ -288,8 +288,8 @@ func TestBundle_WhoDecidesWhenSeccompAsks(t *testing.T) {
 		"agent's response: an errno, a value, or that the kernel may go on.")
 }
 
-// The filter looks at the architecture of each call. It kills the thread whose call belongs to an architecture that is not in
-// linux.seccomp.architectures, and so a program of one thread. It does so even if its rules allow all other calls.
+// The filter looks at the architecture of each call. It kills the thread whose call belongs to an architecture that is neither the
+// machine's own nor in linux.seccomp.architectures, and so a program of one thread. It does so even if its rules allow all other calls.
 //
 // The kernel of one machine may offer several tables of system calls. The table belongs to the architecture of the call. Number 39 is
 // getpid on x86_64, and mkdir on i386. A program of 64 bits may make the calls of i386 by `int 0x80`, which is the old entry for calls of
@@ -394,8 +394,8 @@ func TestBundle_DoesTheFilterSeeCallsOfAnotherArchitecture(t *testing.T) {
 		})
 	}
 
-	q.Answer("The filter looks at the architecture of each call. It kills the thread that makes a call of an architecture that " +
-		"linux.seccomp.architectures does not list. For each one that is listed, the rules are about its own numbers.")
+	q.Answer("The filter looks at the architecture of each call. It kills the thread that makes a call of an architecture that is neither " +
+		"the machine's own nor in linux.seccomp.architectures. For each one that is listed, the rules are about its own numbers.")
 }
 
 // writeMkdirPrograms writes programs into the rootfs that call mkdir, by another architecture each, or in a second thread. Each makes a

@@ -26,9 +26,10 @@ import (
 // `runc spec` writes an example that is compiled into runc: the library's specconv.Example, and with --rootless what specconv.ToRootless
 // makes of it.
 //
-// It is a configuration to begin with, and not a default: runc takes nothing from it that config.json does not say. It
-// asks for a shell with a terminal over a read-only rootfs, in namespaces of its own, with three capabilities. With --rootless it adds
-// a user namespace, whose root is the user that calls runc. runc spec never overwrites a config.json.
+// It is a configuration to begin with, and not a default: runc takes nothing from it that config.json does not say. It asks for a shell
+// with a terminal over a read-only rootfs, in namespaces of its own, with three capabilities. With --rootless it adds a user namespace,
+// whose root is the user that calls runc. runc spec never overwrites a config.json. If config.json has no process.capabilities, the
+// program has none with runc 1.2 and earlier. Since runc 1.3 it has all capabilities of the caller of runc.
 //
 // Hint: marshal the library's example as runc does, and compare the bytes.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#configuration-schema-example
@@ -103,6 +104,7 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 	assert.Check(q, cmp.Equal(idMap, fmt.Sprintf("0 %d 1", os.Geteuid())), "uid_map of the container's process")
 	q.Fact("namespaces of its own", own)
 	q.Fact("uid_map", idMap)
+	assertNoDefaults(q, b, example, rootlessContainer, p)
 
 	q.Step("runc spec refuses to overwrite a config.json")
 	assert.NilError(q, os.WriteFile(filepath.Join(q.Dir, "spec", "config.json"), []byte("mine"), 0o644))
@@ -119,6 +121,57 @@ func TestBundle_WhatDoesRuncSpecWrite(t *testing.T) {
 
 	q.Answer("`runc spec` writes an example to begin with, which is compiled into runc. It is no default: runc does not take from it what " +
 		"another config.json leaves out.")
+}
+
+// assertNoDefaults runs a container whose config.json lacks fields that the example has, and asserts that the program does not have
+// their values. The container with has the example's values, and the process p.
+func assertNoDefaults(q *lab.Q, b *bundle.Bundle, example *specs.Spec, with *runc.Container, p proc.Process) {
+	q.Helper()
+	q.Control("config.json has no capabilities, limits, masked paths, hostname and noNewPrivileges: the program does not have the example's")
+	without := runc.Variant(q, b, "without", func(s *specs.Spec) {
+		s.Process.Capabilities, s.Process.Rlimits, s.Process.NoNewPrivileges = nil, nil, false
+		s.Linux.MaskedPaths, s.Hostname = nil, ""
+	})
+	lacking := without.StartAfter("ulimit -n 1000") // the example has 1024
+	masked := func(p proc.Process) string {
+		points := check.MountPoints(p)
+		return fmt.Sprint(slices.ContainsFunc(example.Linux.MaskedPaths, func(path string) bool { return slices.Contains(points, path) }))
+	}
+	openFiles := func(p proc.Process) string { return fmt.Sprint(proc.Limit(q, p.PID, "Max open files")) }
+	const none, ofCaller = "none", "those of the caller of runc"
+	capabilities := func(p proc.Process) string {
+		switch caps := proc.Bits(q, p.PID, "CapEff"); caps {
+		case 0:
+			return none
+		case proc.Bits(q, proc.PID(os.Getpid()), "CapEff"):
+			return ofCaller
+		default:
+			return caps.String()
+		}
+	}
+	for _, row := range []struct {
+		what string
+		read func(proc.Process) string
+		want []string // one of these
+	}{
+		{"CapEff", capabilities, []string{none, ofCaller}}, // runc 1.2.9 takes all capabilities away, and runc 1.3.0 leaves them
+		{"limit of open files", openFiles, []string{"[1000 1000]"}},
+		{"a path of the example's maskedPaths is a mount point", masked, []string{"false"}},
+		{"NoNewPrivs", func(p proc.Process) string { return proc.Status(q, p.PID, "NoNewPrivs") }, []string{"0"}},
+	} {
+		got, ofExample := row.read(lacking), row.read(p)
+		assert.Check(q, cmp.Contains(row.want, got), "%s of a program whose config.json lacks the field", row.what)
+		assert.Check(q, !slices.Contains(row.want, ofExample), "%s of a program whose config.json has the example's value is also %s", row.what,
+			ofExample)
+		q.Fact("without the field: "+row.what, got)
+		q.Fact("with the example's value: "+row.what, ofExample)
+	}
+	hostname := func(c *runc.Container) string { return strings.TrimSpace(c.Exec("hostname").Stdout) }
+	own := file.Read(q, "/proc/sys/kernel/hostname")
+	assert.Check(q, cmp.Equal(hostname(without), own), "hostname of a container whose config.json lacks it, and the host's")
+	assert.Check(q, cmp.Equal(hostname(with), example.Hostname), "hostname of a container whose config.json has the example's")
+	q.Fact("without the field: hostname is the host's", hostname(without) == own)
+	q.Fact("with the example's value: hostname", hostname(with))
 }
 
 // Path, args, env, namespaces and mounts decide what will run. A reader finds each in config.json before anything runs, and in /proc

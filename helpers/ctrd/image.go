@@ -33,7 +33,7 @@ func (d *Daemon) PullImage() string {
 	return ref
 }
 
-// PullImageAgain pulls, in another containerd namespace, an image that [Daemon.PullImage] has pulled.
+// PullImageAgain pulls from the registry of [Daemon.PullImage]: the same image in another containerd namespace, or another image.
 func (d *Daemon) PullImageAgain(ref string) {
 	d.q.Helper()
 	argv := []string{"images", "pull"}

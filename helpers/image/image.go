@@ -42,6 +42,20 @@ func PauseIndex(fs *rootfs.FS) (v1.ImageIndex, error) {
 	return addImageOf(emptyIndex(), native(), config, layer.Bytes())
 }
 
+// InEtc is the name of an image whose config has a WorkingDir, [EtcDir]. It has the same layer.
+const InEtc, EtcDir = "docker.io/library/busybox:in-etc", "/etc"
+
+// InEtcIndex returns the image [InEtc], as [Index] returns the lab's image.
+func InEtcIndex(fs *rootfs.FS) (v1.ImageIndex, error) {
+	var layer bytes.Buffer
+	if err := fs.WriteTar(&layer); err != nil {
+		return nil, err
+	}
+	config := Config
+	config.WorkingDir = EtcDir
+	return addImageOf(emptyIndex(), native(), config, layer.Bytes())
+}
+
 // Index returns the image: an index with one manifest, for the platform that this program was built for.
 func Index(fs *rootfs.FS) (v1.ImageIndex, error) {
 	var layer bytes.Buffer

@@ -46,7 +46,7 @@ func handlerOf(session *lab.Session) (http.Handler, error) {
 func newHandler(fs *rootfs.FS) (http.Handler, error) {
 	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	for tag, newIndex := range map[string]func(*rootfs.FS) (v1.ImageIndex, error){
-		"latest": Index, "layered": LayeredIndex, "platforms": PlatformsIndex, "pause": PauseIndex,
+		"latest": Index, "layered": LayeredIndex, "platforms": PlatformsIndex, "pause": PauseIndex, "in-etc": InEtcIndex,
 	} {
 		index, err := newIndex(fs)
 		if err != nil {
