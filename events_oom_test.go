@@ -94,7 +94,8 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 	}
 	if g.V2 && ctrd.Knows(q, "containerd-shim-runc-v2", "failed to stop oom event watcher") { // since containerd 2.3.0
 		topics := taskTopicsOf(stream, over)
-		assert.Check(q, cmp.DeepEqual(topics, []string{"/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"}), "as published")
+		assert.Check(q, cmp.DeepEqual(topics, []string{"/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"}),
+			"events of %s, as published", over)
 	}
 	q.Fact("received first", lab.Chance(first))
 	q.Fact("/tasks/oom: number received", lab.Chance(fmt.Sprint(len(ctrd.FilterTopics(events, "/tasks/oom")))))
