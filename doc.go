@@ -24,9 +24,9 @@
 //
 // # How to read a question
 //
-// A question acts, observes and concludes, in steps. A fact is read from the kernel or the file system. What the program
-// under test reports is only compared with that. Most facts have a control: the same act without the cause, and the effect
-// is gone.
+// A question acts, observes and concludes, in steps. Most facts are read from the kernel or the file system. What the program
+// under test reports is compared with them. Some facts are reports: the events of a daemon, the message of an error. Most facts
+// have a control: the same act without the cause, and the effect is gone.
 //
 // `go test -v` reads as lab notes, whose commands can be pasted. In `go test -json` questions, steps, commands, facts,
 // controls and answers are attr events. A fact has the number of the step in which it was observed. Values on which no two
@@ -107,7 +107,8 @@
 //   - The shims' sockets are in /run/containerd/s, unless socket_dir names another directory.
 //   - The runtime's state is in /run/containerd/runc, unless the container's runtime options have a Root (ctr --runc-root).
 //   - The FIFOs of tasks are in /run/containerd/fifo, unless the client that starts the task names a directory (ctr --fifo-dir).
-//   - Shims report on the socket of the default daemon, unless the daemon is given its address as a flag as well.
+//   - The daemon listens, and shims report, on the default sockets, if a configuration of version 4 (since containerd 2.3) names the
+//     address only in [grpc]: that table is ignored then. The flag --address names both sockets with each version.
 //
 // The lab sets all of these (helpers/ctrd). A question that kills, restarts or configures the daemon has one of its own. The
 // other questions share one daemon, in which each has a containerd namespace. The namespace is emptied and removed when the

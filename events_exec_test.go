@@ -20,13 +20,15 @@ import (
 	"cdblab/helpers/proc"
 )
 
-// An exec adds three events: that it was added, that it was started, as which process, and that it has ended, with its
-// status. A pause and a resume add one each.
+// An exec adds three events: exec-added, exec-started with the pid, and exit with the status. A pause and a resume add one each.
 //
 // The exit of an exec has the same topic as the task's own. Its id tells them apart: an exec's exit has the exec's id, the task's has the
-// container's id. A client that counts exits and does not look at the id takes the end of a health check for the end of the task. Paused
-// means frozen: a SIGSTOP is no pause, and no event is published for it. When the task's process dies, the kernel kills its execs with
-// it, and the exit of the task is the last one that is published, also if an exec is only just starting.
+// container's id. A client that counts exits and does not look at the id takes the end of a health check for the end of the task.
+// Paused means frozen: a SIGSTOP is no pause, and no event is published for it.
+//
+// When the task's process dies, the kernel kills its execs with it, because it is pid 1 of their pid namespace. Without a pid
+// namespace of the task's own, the shim has the runtime kill them. The exit of the task is the last one that is published, also if
+// an exec is only just starting.
 //
 // Hint: `ctr events`, `ctr tasks exec -d`, and field 4 of /proc/PID/stat.
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
@@ -152,8 +154,9 @@ func killWhileExecsStart(q *lab.Q, d *ctrd.Daemon, held ctrd.HeldExec, ref strin
 	held.Release("second")
 	assert.Check(q, second.ExitCode() != 0, "an exec in a task whose process is dead succeeds")
 	proc.WaitFor(q, ofDying.ReceivedExit(dying))
+	proc.WaitFor(q, ofDying.Received("/tasks/exit", 2))
 	exits := []string{}
-	for _, e := range ofDying.TakeEvents() {
+	for _, e := range ctrd.InOrder(ofDying.TakeEvents()) {
 		if exit, ok := e.Body.(*eventsapi.TaskExit); ok {
 			exits = append(exits, fmt.Sprintf("%s %d", exit.ID, exit.ExitStatus))
 		}

@@ -14,6 +14,7 @@ import (
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/check"
 	"cdblab/helpers/ctrd"
 	"cdblab/helpers/lab"
 	"cdblab/helpers/proc"
@@ -22,14 +23,16 @@ import (
 
 // A failure before there is a task is reported to the caller alone, and no event is published. If the task's process dies between create
 // and start, the command fails, and the exit is published as well. A failure of the task's own program after that is published as an exit,
-// and the caller gets no error. A failure of an exec is reported to the caller, and of its events only the one that it was added is
-// published.
+// and the caller gets no error. A failure of an exec is reported to the caller. Only the first event of the exec, exec-added, is published.
 //
 // A program that is missing fails create, so `tasks start` fails and names it, and there are no leftovers. A program
 // that the kernel cannot execute shows only at start, in the container's process: the command succeeds, and an exit
 // follows, as with a program that ends by itself. Such a task keeps shim, bundle, mount and cgroup until it is deleted.
-// An exec that fails is added, and then never started. A task that is restored from a checkpoint, and whose process is gone before the shim
-// could look for its cgroup, has no metrics; its shim serves it until it is deleted.
+// An exec that fails is added, and then never started.
+//
+// A task whose process is gone before the shim could look for its cgroup has no metrics. Its shim serves it until it is deleted. Since
+// containerd 2.2 no task that is restored from a checkpoint has metrics: the shim looks for the cgroup only after create. Older shims look
+// after restore as well.
 //
 // Hint: the exit code of `ctr tasks start`, against `ctr events`; what is below the bundle's directory?
 // Spec: https://github.com/containerd/containerd/blob/main/api/events/task.proto
@@ -70,6 +73,7 @@ exit $code`)
 	r = d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, early)
 	assert.Check(q, r.Code != 0, "a task whose process is dead starts:\n%s", r)
 	proc.WaitFor(q, stream.ReceivedExit(early))
+	proc.WaitFor(q, stream.Received("/tasks/create", 1))
 	ofEarly := withoutDeleteEvent(stream.TakeEvents())
 	wanted := []string{"/tasks/create", "/tasks/exit"}
 	assert.Assert(q, cmp.DeepEqual(ctrd.Topics(ofEarly), wanted), "events of a process that dies during create")
@@ -82,7 +86,10 @@ exit $code`)
 	q.Fact("dies during create: message", runc.LastLogMessage(r))
 	d.DeleteTask(early)
 	proc.WaitFor(q, d.NoTaskLeftovers(early))
-	q.Run("dies-during-restore", func(q *lab.Q) { dieDuringRestore(q, d.InSubtest(q), stream, ref) })
+	q.Run("dies-during-restore", func(q *lab.Q) {
+		d := d.InSubtest(q)
+		liveOnAfterRestore(q, d, stream, ref, dieDuringRestore(q, d, stream, ref))
+	})
 	exited := len(ctrd.FilterTopics(stream.Events(), "/tasks/exit"))
 
 	for _, row := range failingPrograms {
@@ -110,9 +117,10 @@ exit $code`)
 	q.Control("exec a program that exists: it is added, started and ended")
 	r = d.TryCtr(append(exec, "there", id, "false")...)
 	assert.Check(q, cmp.Equal(r.Code, 1), "%s", r)
+	proc.WaitFor(q, stream.Received("/tasks/exec-added", 2))
 	proc.WaitFor(q, stream.Received("/tasks/exec-started", 1))
+	// The shim publishes its events in order: once the last one of the second exec is received, there is no more of the first.
 	proc.WaitFor(q, stream.Received("/tasks/exit", exited+3))
-	// The shim publishes its events in order: once those of the second exec are received, all of the first are.
 	byExec := topicsByExec(withoutDeleteEvent(stream.TakeEvents()))
 	assert.Check(q, cmp.DeepEqual(byExec, map[string][]string{
 		"missing": {"/tasks/exec-added"},
@@ -123,19 +131,22 @@ exit $code`)
 
 	q.Answer("A failure before there is a task is an error of the command, and publishes no event. If the task's process dies " +
 		"between create and start, the command fails, and the exit is published as well. After that, a failure of the program is only " +
-		"an exit, and a failed exec is an error that publishes that it was added.")
+		"an exit, and a failed exec is an error of the command; only its exec-added is published.")
 }
 
-// dieDuringRestore starts a task by restoring it. The process of the task has ended, and is gone, when the runtime returns. The shim
-// looks for the cgroup of a created task after create. It looks for that of a restored task after restore, and finds none here.
-func dieDuringRestore(q *lab.Q, d *ctrd.Daemon, stream *ctrd.Stream, ref string) {
-	q.Step("start a task whose process dies before the runtime's restore returns: the shim finds no cgroup of it, and lives on")
-	// The runtime runs the program instead of restoring it, because CRIU may be missing. It kills the program, and returns when the shim
-	// has taken the exit status.
-	killer := q.WriteWrapper("restorer", `case " $* " in *" restore "*) ;; *) exec "$RUNC" "$@";; esac
+// restoring is the script of a runtime that runs the program instead of restoring it, because CRIU may be missing.
+const restoring = `case " $* " in *" restore "*) ;; *) exec "$RUNC" "$@";; esac
 for a; do case $before in --root) root=$a;; --bundle) bundle=$a;; --pid-file) file=$a;; esac; before=$a; done
 "$RUNC" --root "$root" run --detach --bundle "$bundle" --pid-file "$file" "$before" || exit
-pid=$(cat "$file"); kill -KILL "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done`)
+`
+
+// dieDuringRestore starts a task by restoring it. The process of the task has ended, and is gone, when the runtime returns. So a shim that
+// looks for the cgroup of a restored task, as those before containerd 2.2 do, finds none. It returns the error of the task's metrics.
+func dieDuringRestore(q *lab.Q, d *ctrd.Daemon, stream *ctrd.Stream, ref string) (noMetrics string) {
+	q.Step("start a task whose process dies before the runtime's restore returns: the shim has no cgroup of it, and lives on")
+	// The runtime kills the program, and returns when the shim has taken the exit status.
+	killer := q.WriteWrapper("restorer-kills", restoring+
+		`pid=$(cat "$file"); kill -KILL "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done`)
 	id := q.ID("cdb-restored")
 	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: killer}, ref, id, "sleep", "3600")
 	task := d.CreateTaskToRestore(id, killer)
@@ -150,13 +161,14 @@ pid=$(cat "$file"); kill -KILL "$pid"; while kill -0 "$pid" 2>/dev/null; do slee
 	status := d.TaskStatus(id).ExitStatus
 	assert.Check(q, cmp.Equal(status, uint32(128+9)), "exit status of a process that dies during restore")
 	proc.WaitFor(q, stream.ReceivedExit(id))
+	proc.WaitFor(q, receivedStart(stream, id))
 	topics := ctrd.Topics(withoutDeleteEvent(stream.TakeEvents()))
 	assert.Check(q, cmp.DeepEqual(topics, []string{"/tasks/create", "/tasks/start", "/tasks/exit"}),
 		"events of a process that dies during restore")
 	q.Fact("dies during restore: events", topics)
 	q.Fact("dies during restore: exit status", status)
 
-	q.Step("ask for the metrics of this task: it has no cgroup, so this is an error, and the shim lives on")
+	q.Step("ask for the metrics of this task: the shim has no cgroup of it, so this is an error, and the shim lives on")
 	metrics := d.TryCtr("tasks", "metrics", id)
 	assert.Check(q, metrics.Code != 0, "metrics of a task without a cgroup:\n%s", metrics)
 	assert.Check(q, cmp.Equal(d.TaskStatus(id).Status, containerd.Stopped), "status of the task after the metrics")
@@ -165,6 +177,48 @@ pid=$(cat "$file"); kill -KILL "$pid"; while kill -0 "$pid" 2>/dev/null; do slee
 	q.Fact("dies during restore: the shim lives after the metrics", shim.Alive())
 	d.DeleteTask(id)
 	proc.WaitFor(q, d.NoTaskLeftovers(id))
+	stream.TakeEvents()
+	return ctrd.CtrError(metrics)
+}
+
+// liveOnAfterRestore restores a task that lives on, and creates the same one. Only where the shim looks for the cgroup after restore as
+// well, the restored one has metrics. Elsewhere the error of its metrics is noMetrics, as if it had died.
+func liveOnAfterRestore(q *lab.Q, d *ctrd.Daemon, stream *ctrd.Stream, ref, noMetrics string) {
+	restorer := q.WriteWrapper("restorer", restoring)
+	id := q.ID("cdb-lives-on")
+	d.CreateContainerByClient(ctrd.ClientOptions{BinaryName: restorer}, ref, id, "sleep", "3600")
+	// pidsInMetrics returns the number of processes in the metrics of the task, or ctr's error.
+	pidsInMetrics := func(started string) any {
+		pid := d.TaskPID(id)
+		proc.WaitFor(q, proc.Runs(pid, "sleep"))
+		check.OnlyProcessInCgroup(q, proc.Snapshot(q, pid).Identity, "/"+d.Namespace+"/"+id)
+		r := d.TryCtr("tasks", "metrics", id)
+		if r.Code != 0 {
+			assert.Check(q, cmp.Equal(ctrd.CtrError(r), noMetrics), "metrics of a task that was %s, and of one whose process is gone", started)
+			return ctrd.CtrError(r)
+		}
+		pids := parseMetricsTable(q, r.Stdout)["pids"]
+		assert.Check(q, cmp.Equal(pids, uint64(1)), "processes in the metrics of a task that was %s, and in its cgroup", started)
+		return pids
+	}
+	end := func() {
+		exits := len(ctrd.FilterTopics(stream.Events(), "/tasks/exit"))
+		d.KillAndDeleteTask(id)
+		proc.WaitFor(q, stream.Received("/tasks/exit", exits+1))
+		proc.WaitFor(q, d.NoTaskLeftovers(id))
+	}
+
+	q.Control("restore a task that lives on: it has metrics if the shim looks for the cgroup after restore")
+	assert.NilError(q, d.CreateTaskToRestore(id, restorer).Start(context.Background()))
+	q.Fact("lives on after restore: processes in the metrics", pidsInMetrics("restored"))
+	end()
+
+	q.Control("create this task, instead of restoring it: it has metrics")
+	d.StartTask(id)
+	created := pidsInMetrics("created")
+	assert.Check(q, cmp.Equal(created, any(uint64(1))), "processes in the metrics of a task that was created")
+	q.Fact("created: processes in the metrics", created)
+	end()
 	stream.TakeEvents()
 }
 
@@ -181,10 +235,12 @@ var failingPrograms = []failingProgram{
 
 // startFailing starts the task, whose program fails, and deletes it.
 func startFailing(q *lab.Q, d *ctrd.Daemon, stream *ctrd.Stream, id string, program failingProgram) {
-	exits := len(ctrd.FilterTopics(stream.Events(), "/tasks/exit"))
+	before := stream.Events()
 	r := d.TryCtr("tasks", "start", "-d", "--fifo-dir", d.FifoDir, id)
 	assert.Check(q, cmp.Equal(r.Code, 0), "%s", r)
-	proc.WaitFor(q, stream.Received("/tasks/exit", exits+1))
+	for _, topic := range []string{"/tasks/create", "/tasks/start", "/tasks/exit"} {
+		proc.WaitFor(q, stream.Received(topic, len(ctrd.FilterTopics(before, topic))+1))
+	}
 	events := withoutDeleteEvent(stream.TakeEvents())
 	assert.DeepEqual(q, ctrd.Topics(events), []string{"/tasks/create", "/tasks/start", "/tasks/exit"})
 	exit := events[2].Body.(*eventsapi.TaskExit)
@@ -223,7 +279,8 @@ func topicsByExec(events []ctrd.Event) map[string][]string {
 	return byExec
 }
 
-// withoutDeleteEvent returns the events about tasks without the delete event, which may come late, or not at all.
+// withoutDeleteEvent returns the events about tasks in the order in which they were published, without the delete event, which may come
+// late, or not at all.
 func withoutDeleteEvent(events []ctrd.Event) []ctrd.Event {
-	return slices.DeleteFunc(events, func(e ctrd.Event) bool { return !ctrd.IsTaskTopic(e.Topic) || e.Topic == "/tasks/delete" })
+	return slices.DeleteFunc(ctrd.InOrder(events), func(e ctrd.Event) bool { return !ctrd.IsTaskTopic(e.Topic) || e.Topic == "/tasks/delete" })
 }

@@ -119,7 +119,9 @@ func TestEvents_WhatBecomesOfTheLastBytesBeforeTheExit(t *testing.T) {
 	w.assertAll("logger that ignores SIGTERM: bytes written", kept, w.stdout[:few])
 
 	q.Step("read the output of ctr itself late: `ctr tasks start` deletes the task before it has read all; the FIFO keeps the rest")
-	printed, rest := w.readCtrLate()
+	printed, rest, closed := w.readCtrLate()
+	assert.Check(q, closed || !q.Pinned(), "this ctr did not close the FIFO after the exit, but waited until its own output was read")
+	assert.Check(q, !closed || len(rest) > 0, "ctr closed the FIFO and had read all; %d bytes do not fit into ctr and its pipe", len(w.stdout))
 	w.assertAll("ctr tasks start, read late: bytes printed, and left in the FIFO", append(printed, rest...), w.stdout)
 	q.Fact("ctr tasks start, read late: prints all", len(rest) == 0)
 
@@ -391,8 +393,8 @@ func (w *lastWriter) deleteUnread(logger string) {
 }
 
 // readCtrLate starts a task by ctr, without -d, and reads the output of ctr only when ctr does not read the task's output any more, or has
-// read all of it. It returns what ctr has printed, and what was left in the FIFO.
-func (w *lastWriter) readCtrLate() (printed, rest []byte) {
+// read all of it. It returns what ctr has printed, what was left in the FIFO, and whether ctr had closed the FIFO by then.
+func (w *lastWriter) readCtrLate() (printed, rest []byte, closed bool) {
 	q, d := w.q, w.d
 	q.Helper()
 	id := q.ID("cdb-ctr")
@@ -417,7 +419,7 @@ func (w *lastWriter) readCtrLate() (printed, rest []byte) {
 	proc.WaitFor(q, w.stream.ReceivedExit(id))
 	ctr := proc.FindChild(q, shell.PID(), "ctr")
 	// No release up to 2.4.2 waits for the output. Of one that does, no state would show that it will not close the FIFO later.
-	closed := retry.Until(proc.Patience, func() bool {
+	closed = retry.Until(proc.Patience, func() bool {
 		p, err := proc.Read(ctr)
 		return err != nil || !slices.Contains(check.FDTargets(p), fifo)
 	})
@@ -428,5 +430,5 @@ func (w *lastWriter) readCtrLate() (printed, rest []byte) {
 	assert.Check(q, cmp.Equal(shell.ExitCode(), 0), "ctr tasks start: %s", shell.Stderr())
 	printed, err := os.ReadFile(output)
 	assert.NilError(q, err)
-	return printed, rest
+	return printed, rest, closed
 }

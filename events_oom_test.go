@@ -58,6 +58,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 		d.CreateContainerWith([]string{"--memory-limit", fmt.Sprint(32 * (1 << 20))}, ref, id, "sh", "-c",
 			`trap "exec dd if=/dev/zero of=/dev/null bs=64M count=1" USR1; sleep 3600 & while :; do wait; done`)
 		d.StartTask(id)
+		proc.WaitFor(q, receivedStart(stream, id)) // the shim publishes an OOM kill beside its other events, and sooner if they wait
 		pid := d.TaskPID(id)
 		proc.WaitFor(q, proc.Catches(pid, "sh", unix.SIGUSR1))
 		g := cgroup.Of(q, "/"+d.Namespace+"/"+id)
@@ -92,8 +93,9 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 		first = "/tasks/exit"
 	}
 	if g.V2 && ctrd.Knows(q, "containerd-shim-runc-v2", "failed to stop oom event watcher") { // since containerd 2.3.0
-		topics := ctrd.TaskTopics(ctrd.Topics(events))
-		assert.Check(q, cmp.DeepEqual(topics, []string{"/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"}))
+		topics := taskTopicsOf(stream, over)
+		assert.Check(q, cmp.DeepEqual(topics, []string{"/tasks/create", "/tasks/start", "/tasks/oom", "/tasks/exit"}),
+			"events of %s, as published", over)
 	}
 	q.Fact("received first", lab.Chance(first))
 	q.Fact("/tasks/oom: number received", lab.Chance(fmt.Sprint(len(ctrd.FilterTopics(events, "/tasks/oom")))))
@@ -112,7 +114,7 @@ func TestEvents_WhatDoesAnOOMTell(t *testing.T) {
 		oom, ok := e.Body.(*eventsapi.TaskOOM)
 		return ok && oom.ContainerID != killed // on v1 the second notification of the first OOM may come late
 	})
-	topics := ctrd.TaskTopics(ctrd.Topics(events))
+	topics := ctrd.TaskTopics(ctrd.Topics(ctrd.InOrder(events)))
 	assert.Check(q, cmp.DeepEqual(topics, []string{"/tasks/create", "/tasks/start", "/tasks/exit"}))
 	q.Fact("after SIGKILL: exit status", exit.ExitStatus)
 	q.Fact("after SIGKILL: oom_kill", oomKillsIn(g))
@@ -155,6 +157,7 @@ func TestEvents_WhatIfOnlyAChildRunsOutOfMemory(t *testing.T) {
 		d.CreateContainerByClient(ctrd.ClientOptions{Spec: append(more, oci.WithMemoryLimit(limit))}, ref, id, "sh", "-c",
 			`trap "dd if=/dev/zero of=/dev/null bs=64M count=1; echo child: \$? > /status" USR1; sleep 3600 & while :; do wait; done`)
 		d.StartTask(id)
+		proc.WaitFor(q, receivedStart(stream, id))
 		pid := d.TaskPID(id)
 		proc.WaitFor(q, proc.Catches(pid, "sh", unix.SIGUSR1))
 		g := cgroup.Of(q, "/"+d.Namespace+"/"+id)
@@ -176,11 +179,11 @@ func TestEvents_WhatIfOnlyAChildRunsOutOfMemory(t *testing.T) {
 	q.Step("look at the task: it is running, in the same process, although containerd has published an oom event of it")
 	stream.TakeEvents()
 	published := taskTopicsOf(stream, id)
-	assert.Check(q, cmp.DeepEqual(published, []string{"/tasks/create", "/tasks/start", "/tasks/oom"}), "events of %s", id)
+	toOOM := []string{"/tasks/create", "/tasks/start", "/tasks/oom"}
+	assert.Check(q, cmp.DeepEqual(published, toOOM), "events of %s", id)
 	assert.Check(q, proc.Snapshot(q, p.PID).Same(p.Identity), "the task's process is another one")
 	assert.Check(q, cmp.Equal(d.TaskStatus(id).Status, containerd.Running))
-	still := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "still", id, "echo", "still here")
-	assert.Check(q, cmp.Equal(strings.TrimSpace(still.Stdout), "still here"))
+	recordExecAfterOOM(q, d, stream, id, toOOM)
 	q.Fact("OOM of a child: status of the task", d.TaskStatus(id).Status)
 	q.Fact("task after the OOM of a child: events", published)
 
@@ -243,12 +246,46 @@ func withOOMGroup(_ context.Context, _ oci.Client, _ *containers.Container, s *o
 	return nil
 }
 
-// taskTopicsOf returns the topics of a task's events; of equal neighbours only the first, because on v1 an oom event may come twice.
+// recordExecAfterOOM asserts that a task can execute a program, and that its events are then those before and those of the exec. An oom
+// event may overtake what is in the shim's queue. An exit of the task would be in the queue before that of the exec.
+func recordExecAfterOOM(q *lab.Q, d *ctrd.Daemon, stream *ctrd.Stream, id string, before []string) {
+	q.Helper()
+	still := d.Ctr("tasks", "exec", "--fifo-dir", d.FifoDir, "--exec-id", "still", id, "echo", "still here")
+	assert.Check(q, cmp.Equal(strings.TrimSpace(still.Stdout), "still here"))
+	proc.WaitFor(q, stream.Received("/tasks/exit", 1))
+	stream.TakeEvents()
+	published := taskTopicsOf(stream, id)
+	ofExec := []string{"/tasks/exec-added", "/tasks/exec-started", "/tasks/exit of still"}
+	assert.Check(q, cmp.DeepEqual(published, slices.Concat(before, ofExec)), "events of %s, after an exec", id)
+	q.Fact("task after the OOM of a child, and an exec: events", published)
+}
+
+// receivedStart returns a check that succeeds when a stream has the start of a task.
+func receivedStart(stream *ctrd.Stream, id string) poll.Check {
+	return func(poll.LogT) poll.Result {
+		if topics := taskTopicsOf(stream, id); !slices.Contains(topics, "/tasks/start") {
+			return poll.Continue("received no start of %s, but %v", id, topics)
+		}
+		return poll.Success()
+	}
+}
+
+// taskTopicsOf returns the topics of a task's events in the order in which they were published. To the topic of an exec's exit it adds the
+// exec's id. Of several oom events it returns the first, because on v1 one may come twice.
 func taskTopicsOf(stream *ctrd.Stream, id string) []string {
-	return slices.Compact(ctrd.Topics(slices.DeleteFunc(stream.Events(), func(e ctrd.Event) bool {
+	topics := []string{}
+	for _, e := range ctrd.InOrder(stream.Events()) {
 		of, _ := e.Field([]string{"event", "container_id"})
-		return of != id || !ctrd.IsTaskTopic(e.Topic)
-	})))
+		if of != id || !ctrd.IsTaskTopic(e.Topic) || e.Topic == "/tasks/oom" && slices.Contains(topics, e.Topic) {
+			continue
+		}
+		topic := e.Topic
+		if exit, ok := e.Body.(*eventsapi.TaskExit); ok && exit.ID != id {
+			topic += " of " + exit.ID
+		}
+		topics = append(topics, topic)
+	}
+	return topics
 }
 
 // oomKillsIn returns how many processes of a cgroup the OOM killer has ended.

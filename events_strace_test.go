@@ -26,7 +26,8 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// strace sees six processes, one after the other, from the shim's helper to the program: clone and execve lead from each one to the next.
+// From the shim's helper to the program, clone and execve lead through six processes: helper, shim, runc create, and three stages of runc
+// init. A seventh, runc start, only opens the FIFO.
 //
 // The helper starts the shim and ends. The shim mounts the snapshot and calls runc create, which calls itself as `runc
 // init`. That process (stage 0) clones stage 1, which unshares the namespaces. But a pid namespace is only for

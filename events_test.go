@@ -120,8 +120,9 @@ func TestEvents_WhatCanContainerdTellUsWhileTheTaskIsRunning(t *testing.T) {
 	})
 	q.Fact("seen by both", ctrd.Topics(stream.Events())[:2])
 
-	q.Answer("containerd publishes when a task is created, started, ended and deleted, and as which process. While the program only runs, it " +
-		"publishes nothing: a client has to ask. An exec, a pause, a resume and an out-of-memory kill publish events of their own.")
+	q.Answer("For each task, containerd publishes that it was created, started, ended and deleted. Each event names the process by its pid. " +
+		"While the program only runs, containerd publishes nothing: a client has to ask. An exec, a pause, a resume and an out-of-memory " +
+		"kill publish events of their own.")
 }
 
 // recordDeleteEvent asserts that the delete event has the pid, the status and the time of the exit event. It may be missing.

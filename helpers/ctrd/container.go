@@ -40,9 +40,9 @@ func (d *Daemon) CreateContainerWith(options []string, ref, id string, args ...s
 	return d.Ctr(append(argv, args...)...)
 }
 
-// CanSetRuncRoot reports whether the ctr under test has an option for the runtime's state directory. An older one has
-// none. The runtime then uses its default, below /run/containerd/runc. RuncRoot of the [Daemon] names that directory,
-// and the lab cleans it.
+// CanSetRuncRoot reports whether `ctr containers create` of the ctr under test has an option for the runtime's state directory. That of
+// containerd 1.7 has none; only its `ctr run` has one. The runtime then uses its default, below /run/containerd/runc. RuncRoot of the
+// [Daemon] names that directory, and the lab cleans it.
 func (d *Daemon) CanSetRuncRoot() bool { return d.RuncRoot != defaultRuncRoot }
 
 // ClientOptions are options of a container that the Go client has, and that ctr, or an older ctr, does not have.

@@ -42,6 +42,12 @@ func FilterTopics(events []Event, topics ...string) []string {
 	return slices.DeleteFunc(Topics(events), func(t string) bool { return !slices.Contains(topics, t) })
 }
 
+// InOrder returns the events in the order in which they were published, by their times. They may be received in another one: where a
+// machine stands still, a shim sends an event again, and its next one may be there first.
+func InOrder(events []Event) []Event {
+	return slices.SortedStableFunc(slices.Values(events), func(a, b Event) int { return a.Timestamp.Compare(b.Timestamp) })
+}
+
 // IsTaskTopic reports whether a topic is about tasks.
 func IsTaskTopic(topic string) bool { return strings.HasPrefix(topic, "/tasks/") }
 

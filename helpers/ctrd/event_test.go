@@ -4,8 +4,10 @@ package ctrd
 
 import (
 	"testing"
+	"time"
 
 	eventsapi "github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/v2/core/events"
 	"gotest.tools/v3/assert"
 )
 
@@ -29,4 +31,13 @@ func TestTaskTopic_IsThatOfTheType(t *testing.T) {
 	} {
 		assert.Equal(t, Event{Body: body}.taskTopic(), want)
 	}
+}
+
+func TestInOrder_SortsByTime(t *testing.T) {
+	at := func(topic string, seconds int64) Event {
+		return Event{Envelope: &events.Envelope{Topic: topic, Timestamp: time.Unix(seconds, 0)}}
+	}
+	received := []Event{at("start", 2), at("create", 1), at("exit", 3), at("again", 1)}
+	assert.DeepEqual(t, Topics(InOrder(received)), []string{"create", "again", "start", "exit"})
+	assert.DeepEqual(t, Topics(received), []string{"start", "create", "exit", "again"})
 }

@@ -69,8 +69,9 @@ func newServer(session *lab.Session, programs underTest, dir string, c configura
 	return s, err
 }
 
-// argv returns the command line of the daemon, which is started from the directory above its own. It has the flag
-// --address although the configuration has the address, too: the address of the shims' callbacks comes from the flag.
+// argv returns the command line of the daemon, which is started from the directory above its own. It has the flag --address although the
+// configuration has the address, too: containerd ignores the table [grpc] of a configuration of version 4. Then only the flag names the
+// socket of the daemon, and with it the TTRPC socket on which shims report.
 func (s *server) argv() []string {
 	return []string{"containerd", "--config", filepath.Base(s.dir) + "/config.toml", "--address", s.Address}
 }

@@ -120,7 +120,7 @@ func (d *Daemon) TaskStopped(id string) poll.Check {
 		if err == nil {
 			status, err = task.Status(ctx)
 		}
-		if errdefs.IsDeadlineExceeded(err) { // containerd gives a shim 2 s to answer, and a shim on a very busy machine may need longer
+		if errdefs.IsDeadlineExceeded(err) { // containerd gives a shim a limited time to answer: 2 s by default, 2 minutes here
 			return poll.Continue("ask containerd for the status of the task of %s: %v", id, err)
 		}
 		if err != nil {
