@@ -381,10 +381,10 @@ func TestLifecycle_WhatCanAProgramReachThroughAnOpenDirectory(t *testing.T) {
 		waiting.Delete()
 		c.KillAndDelete(init)
 	})
-	q.Answer("Through an open directory of the host, a program can reach each file of the host: with /proc/self/fd/N as its working directory " +
-		"it begins there, and `..` leads to the host's root. runc up to 1.1.11 left /sys/fs/cgroup open. Later releases leave no directory of " +
-		"the host open in `runc init`, unless --preserve-fds counts more files than the caller has. They refuse a working directory outside " +
-		"of the container's root.")
+	q.Answer("Through an open directory of the host, a program can reach each file of the host: with /proc/self/fd/N as its working " +
+		"directory it begins there, and `..` leads to the host's root. runc up to 1.1.11 left /sys/fs/cgroup open. Later releases leave " +
+		"no directory of the host open in `runc init`, unless --preserve-fds counts more files than the caller has. They refuse a working " +
+		"directory outside of the container's root.")
 }
 
 // escape tries to begin a program in a directory of the host.
@@ -466,6 +466,43 @@ func (e *escape) tryDescriptors(q *lab.Q, running *runc.Container, name string, 
 	return begun
 }
 
+// beginIn begins programs as tryDescriptors does, until one of create and one of exec is in this directory of the host. It returns both
+// programs and their descriptors, by operation. That of exec may be another one than that of create: it has opened other files before.
+// And it may be another one in the next run, because the threads of runc open files in any order.
+func (e *escape) beginIn(q *lab.Q, running *runc.Container, dir string, first int) (map[string]int, map[string]proc.Process) {
+	q.Helper()
+	fds, programs, others := map[string]int{}, map[string]proc.Process{}, []string{}
+	for attempt := 1; attempt <= 10 && len(programs) < 2; attempt++ {
+		for operation, begun := range e.tryDescriptors(q, running, fmt.Sprintf("vulnerable-%d", attempt), first) {
+			for fd, p := range begun {
+				if file.Same(fmt.Sprintf("/proc/%d/cwd", p.PID), dir) {
+					fds[operation], programs[operation] = fd, p
+				} else {
+					others = append(others, fmt.Sprintf("%s by %d: %s", operation, fd, proc.Cwd(q, p.PID)))
+				}
+			}
+		}
+	}
+	assert.Assert(q, cmp.Len(programs, 2), "operations of which a program begins in the host's %s; other programs: %v", dir, others)
+	return fds, programs
+}
+
+// untilItReads runs a program that reads a file below the directory of a descriptor, first with the likely one, and then with the seven
+// that tryDescriptors tries, until the program has read something.
+func untilItReads(first, likely int, run func(fd int) lab.Result) (result lab.Result) {
+	fds := []int{likely}
+	for fd := first; fd < first+7; fd++ {
+		fds = append(fds, fd)
+	}
+	retry.Until(proc.Patience, func() bool {
+		return slices.ContainsFunc(fds, func(fd int) bool {
+			result = run(fd)
+			return result.Stdout != ""
+		})
+	})
+	return result
+}
+
 // withOpenDirectory runs a command that inherits the directory of the host as descriptor 3.
 func (e *escape) withOpenDirectory(q *lab.Q, argv []string) lab.Result {
 	q.Helper()
@@ -486,25 +523,22 @@ func (e *escape) reachHost(q *lab.Q) {
 	proc.WaitFor(q, proc.Runs(pid, "sleep"))
 	init := proc.Snapshot(q, pid)
 
-	begun := e.tryDescriptors(q, c, "vulnerable", max(3, leaked-4))
+	first := max(3, leaked-4)
+	reader := runc.Variant(q, e.b, "reads", bundle.Args("cat", e.fromAnywhere()))
+	fds, programs := e.beginIn(q, c, cgroups, first)
 	for _, operation := range []string{"create", "exec"} {
-		fds := slices.Collect(maps.Keys(begun[operation]))
-		i := slices.IndexFunc(fds, func(fd int) bool {
-			return file.Same(fmt.Sprintf("/proc/%d/cwd", begun[operation][fd].PID), cgroups)
-		})
-		assert.Assert(q, i >= 0, "%s: no program begins in the host's %s. Descriptors with which one begins: %v", operation, cgroups, fds)
-		fd := fds[i] // that of exec may be another one than that of create: it has opened other files before
-		p := begun[operation][fd]
+		p := programs[operation]
 		assert.Check(q, file.Same(fmt.Sprintf("/proc/%d/root", p.PID), e.b.Rootfs()), "%s: the root is not the rootfs", operation)
 		assert.Check(q, p.NS["mnt"] != proc.Self(q).NS["mnt"], "%s: the program is in the host's mount namespace", operation)
 		q.Fact("runc 1.1.11, "+operation+" with /proc/self/fd/N: cwd", proc.Cwd(q, p.PID))
 		q.Fact("runc 1.1.11, "+operation+" with /proc/self/fd/N: namespaces of its own", p.OwnNamespaces(proc.Self(q).Identity))
-		var reads lab.Result
-		if operation == "create" {
-			reads = e.byBusyCaller(q, runc.Variant(q, e.b, "reads", inDescriptor(fd), bundle.Args("cat", e.fromAnywhere())).Argv("run"))
-		} else {
-			reads = e.byBusyCaller(q, append(c.Argv("exec", "--cwd", fmt.Sprintf("/proc/self/fd/%d", fd)), "cat", e.fromAnywhere()))
-		}
+		reads := untilItReads(first, fds[operation], func(fd int) lab.Result {
+			if operation == "create" {
+				reader.Bundle.Edit(inDescriptor(fd))
+				return e.byBusyCaller(q, reader.Argv("run"))
+			}
+			return e.byBusyCaller(q, append(c.Argv("exec", "--cwd", fmt.Sprintf("/proc/self/fd/%d", fd)), "cat", e.fromAnywhere()))
+		})
 		assert.Check(q, cmp.Equal(reads.Stdout, e.text+"\n"), "what the program reads by `..`: %s", reads)
 		q.Fact("runc 1.1.11, "+operation+" with /proc/self/fd/N: the program reads", strings.TrimSpace(reads.Stdout))
 	}
