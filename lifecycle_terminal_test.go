@@ -256,7 +256,7 @@ func TestLifecycle_WhatDoesRunDoWithItsOwnTerminal(t *testing.T) {
 func assertHasPipes(q *lab.Q, pid proc.PID) {
 	q.Helper()
 	open := proc.Snapshot(q, pid).FDs
-	assert.Check(q, cmp.DeepEqual(slices.Sorted(maps.Keys(open)), []int{0, 1, 2}), "descriptors without process.terminal: %q", open)
+	assert.Check(q, cmp.DeepEqual(slices.Sorted(maps.Keys(open)), []int{0, 1, 2}), "descriptors without process.terminal: %v", open)
 	for fd, target := range open {
 		assert.Check(q, strings.HasPrefix(target, "pipe:"), "descriptor %d without process.terminal is %s", fd, target)
 	}
