@@ -158,7 +158,7 @@
 //   - Lifecycle: The startContainer hooks MUST be invoked by the runtime.
 //     TestLifecycle_WhenAndWhereDoHooksRun
 //   - Lifecycle: If any startContainer hook fails, the runtime MUST generate an error, stop the container, and continue the lifecycle at step 12.
-//     Known deviation: start has returned 0 by then: the container is stopped and poststop hooks run, but no command reports an error.
+//     Known deviation: start has returned 0 by then: the container is stopped, no command reports an error, and poststop hooks run only at delete.
 //     TestLifecycle_WhatHappensWhenAHookFails
 //   - Lifecycle: The runtime MUST run the user-specified program, as specified by process.
 //     TestLifecycle_WhatIsTheDifferenceBetweenCreateAndStart

@@ -81,7 +81,8 @@ func TestLifecycle_WhatDoesExecJoin(t *testing.T) {
 	q.Fact("exec: descriptors", slices.Sorted(maps.Keys(joined.FDs)))
 
 	q.Step("its stdin is the host's /dev/null: the file stays root's, though a program of another user has it open")
-	assert.Check(q, cmp.Equal(joined.FDs[0], "/dev/null"), "stdin of the executed program")
+	// The container's /dev/null has the same path, so compare the file as well.
+	assert.Check(q, cmp.Equal(joined.FDs[0]+", "+nullOfStdin(q, joined.PID), "/dev/null, the host's"), "stdin of the executed program")
 	// runc gives files that it gets as stdin, stdout and stderr to the user, so that the program can open them again. runc 1.1.4
 	// did that with the null device of the host.
 	owner := file.Owner(q, "/dev/null")
@@ -228,13 +229,16 @@ func execInCgroupBelow(q *lab.Q, c *runc.Container, init proc.Process) {
 // A flag of exec changes the field of process that it names, and the settings that follow from this field. It does so only for the
 // executed program. A flag can also give more than config.json does: another user, a capability, or a program without no_new_privs.
 //
-// `runc exec` takes process from config.json. --cwd, --user and --no-new-privs overwrite a field of it. --env, --cap and
-// --additional-gids add to what is there. What no flag names stays: --user 1001 keeps the group and the additional groups of
-// config.json. The effective capabilities follow from the user, and so does HOME if env does not set it. So, where config.json has no
-// inheritable capabilities, --user 1001 --cap CAP_NET_RAW gives a capability that the program cannot use. With --process, runc takes
-// process from the file, and ignores these flags. runc ignores an unknown capability, with a warning. Any other value that it cannot
-// apply is an error: no program runs. With --preserve-fds N the caller has to have the descriptors 3 to N+2 open. exec ignores
-// LISTEN_FDS. Where config.json has no process.capabilities, exec --cap crashes (runc 1.1.3 to 1.5.2).
+// `runc exec` takes process from config.json. --cwd, --user and --no-new-privs overwrite a field of it. --cap and --additional-gids add
+// to what is there. --env adds a variable, or replaces the one of this name. What no flag names stays: --user 1001 keeps the group and
+// the additional groups of config.json. The effective capabilities follow from the user, and so does HOME if env does not set it. So,
+// where config.json has no inheritable capabilities, --user 1001 --cap CAP_NET_RAW gives a capability that the program cannot use. With
+// --process, runc takes process from the file, and ignores these flags. oomScoreAdj and, since 1.2.0, the umask come from state.json in
+// each case, and so do the capabilities if the file has none. If it has no limits, those of runc's caller stay; if it names no AppArmor
+// profile, the program is under none. runc ignores an unknown capability, with a warning. Any other value that it cannot apply is an
+// error: no program runs. With --preserve-fds N the caller should have the descriptors 3 to N+2 open: for one that it lacks, runc up to
+// 1.5.2 passes on a file of its own, or fails. exec ignores LISTEN_FDS. Where config.json has no process.capabilities, exec --cap crashes
+// (runc 1.1.3 to 1.5.2).
 //
 // Hint: compare /proc/PID/{status,limits,environ,cwd,fd} of an exec with a flag, and of an exec without it.
 // Spec: https://github.com/opencontainers/runc/blob/main/man/runc-exec.8.md (exec is runc's own operation)
@@ -284,15 +288,10 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 	assert.Check(q, cmp.Equal(file.Read(q, b.Config()), config), "config.json, before and after the execs")
 
 	q.Step("exec --process: runc takes process from the file, and ignores the flags that set fields of process")
-	process := *b.Spec.Process
-	process.Args = []string{"sleep", "3601"}
-	fromFile := runc.ExecSleep(q, c, "from-file", "--process", writeProcess(q, b, process),
-		"--user", "1001", "--env", "MORE=yes", "--cwd", "/etc")
-	ofFile := sortedSettings(q, fromFile)
+	ofFile := settingsOfExecProcess(q, c, "from-file", *b.Spec.Process, "--user", "1001", "--env", "MORE=yes", "--cwd", "/etc")
 	assert.Check(q, cmp.DeepEqual(ofFile, ofPlain), "settings of exec --process with other flags, and of an exec without flags")
 	q.Fact("exec --process with --user, --env and --cwd: Uid, cwd and environ", []string{ofFile["Uid"], ofFile["cwd"], ofFile["environ"]})
-	q.KillProcess(fromFile)
-	proc.WaitFor(q, proc.Dead(fromFile.Identity))
+	takenFromState(q, c, ofPlain)
 
 	q.Step("config.json without process.capabilities: exec --cap gives the capability, or it fails")
 	without := runc.Variant(q, b, "no-capabilities", func(s *specs.Spec) { s.Process.Capabilities = nil })
@@ -301,7 +300,9 @@ func TestLifecycle_WhatCanTheFlagsOfExecChange(t *testing.T) {
 	hasKill := strings.Contains(given.Stdout, proc.Mask(killBit).String())
 	assert.Check(q, cmp.Equal(hasKill, given.Code == 0), "exec --cap CAP_KILL: the program has only CAP_KILL, and exec succeeds:\n%s", given)
 	q.Fact("no process.capabilities: exec --cap gives the capability", hasKill)
-	// runc 1.1.3 to 1.5.2: exec appends to the lists of a structure that is missing.
+	if !hasKill { // runc 1.1.3 to 1.5.2: exec appends to the lists of a structure that is missing
+		runc.AssertMessage(q, given.Stderr, "nil pointer dereference")
+	}
 	q.Fact("no process.capabilities: runc panics", strings.Contains(given.Stderr, "nil pointer dereference"))
 
 	q.Control("touch in the container, by an exec without a flag: it makes a file")
@@ -340,6 +341,55 @@ func setFieldsForFlags(s *specs.Spec) {
 	s.Process.User = specs.User{GID: 2000, AdditionalGids: []uint32{3000}}
 	s.Process.NoNewPrivileges = true
 	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: kill, Permitted: kill, Effective: kill}
+	s.Process.User.Umask, s.Process.OOMScoreAdj = new(uint32(0o27)), new(321)
+	s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 500, Hard: 600}}
+}
+
+// takenFromState asserts what exec --process takes from state.json: always the umask and oomScoreAdj, and capabilities if the file has
+// none. Limits it takes from the file only: without an entry, those of runc's caller stay. ofPlain are the settings of an exec without
+// flags.
+func takenFromState(q *lab.Q, c *runc.Container, ofPlain map[string]string) {
+	q.Helper()
+	const openFiles = "Max open files"
+	assert.Check(q, cmp.Equal(ofPlain["oom_score_adj"], "321"), "oom_score_adj of an exec without flags; config.json decides it")
+	assert.Check(q, cmp.Equal(ofPlain[openFiles], "500 600 files"), "limit of an exec without flags; config.json decides it")
+
+	q.Step("the file has no capabilities and no limits, and another umask and oomScoreAdj: the capabilities and both values are those of " +
+		"state.json, and the limits those of runc's caller")
+	process := *c.Bundle.Spec.Process
+	process.User.Umask, process.OOMScoreAdj = new(uint32(0o77)), new(500)
+	process.Capabilities, process.Rlimits = nil, nil
+	without := settingsOfExecProcess(q, c, "without", process)
+	hard := strings.Fields(without[openFiles])[1] // the lab has raised its soft limit, as each program in Go does
+	ofCaller := proc.Limit(q, proc.Self(q).PID, openFiles)[1]
+	assert.Check(q, cmp.Equal(hard, ofCaller), "hard limit of open files of exec --process, whose file has no limits, and of runc's caller")
+	q.Fact("file without capabilities and limits: hard limit of open files is that of runc's caller", hard == ofCaller)
+	without[openFiles] = ofPlain[openFiles]
+	assert.Check(q, cmp.DeepEqual(without, ofPlain), "settings of exec --process, whose file has no capabilities and limits")
+	q.Fact("file without capabilities and limits: umask, oom_score_adj and CapEff",
+		[]string{without["Umask"], without["oom_score_adj"], without["CapEff"]})
+
+	q.Control("a file that has other capabilities and limits: the program has them, but the umask and oomScoreAdj of state.json")
+	raw := []string{"CAP_NET_RAW"}
+	process.Capabilities = &specs.LinuxCapabilities{Bounding: raw, Permitted: raw, Effective: raw}
+	process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 50, Hard: 60}}
+	with := settingsOfExecProcess(q, c, "with", process)
+	shown := []string{with["Umask"], with["oom_score_adj"], with["CapEff"], with[openFiles]}
+	assert.Check(q, cmp.DeepEqual(shown, []string{ofPlain["Umask"], "321", proc.Mask(rawBit).String(), "50 60 files"}),
+		"umask, oom_score_adj, CapEff and limit of open files of exec --process, whose file has other ones")
+	q.Fact("file with other capabilities and limits: umask, oom_score_adj, CapEff and open files", shown)
+}
+
+// settingsOfExecProcess executes sleep by exec --process with this process in the file, and with these flags. It ends the program, and
+// returns the settings that it had. The pid file is <name>.pid.
+func settingsOfExecProcess(q *lab.Q, c *runc.Container, name string, process specs.Process, flags ...string) map[string]string {
+	q.Helper()
+	process.Args = []string{"sleep", "3601"}
+	p := runc.ExecSleep(q, c, name, append([]string{"--process", writeProcess(q, c.Bundle, process)}, flags...)...)
+	settings := sortedSettings(q, p)
+	q.KillProcess(p)
+	proc.WaitFor(q, proc.Dead(p.Identity))
+	return settings
 }
 
 // sortedSettings returns the settings of a process with its variables sorted: the runtime may write them in any order.
@@ -416,8 +466,8 @@ func refusedFlagsOfExec(q *lab.Q) []refusedFlagOfExec {
 // pid namespace the program has another pid, and a program that compares LISTEN_PID with its own (sd_listen_fds) takes no socket. runc
 // does not pass LISTEN_FDNAMES on. If LISTEN_PID is another pid, runc ignores LISTEN_FDS, and --preserve-fds counts from descriptor 3.
 //
-// With --detach, and without a terminal, stdin, stdout and stderr are passed on as well. In the foreground the program gets pipes
-// instead. Where one of the three is the host's /dev/null, runc opens the container's in its place, but not for exec.
+// With create and with --detach, and without a terminal, stdin, stdout and stderr are passed on as well. In the foreground the program
+// gets pipes instead. Where one of the three is the host's /dev/null, runc opens the container's in its place, but not for exec.
 //
 // runc does not know which open files are its caller's, and which are its own. With a number that is too large, releases up to 1.5.2
 // pass on their own: among them is the host's /sys/fs/cgroup, through which a program can leave its rootfs. Only a number without a
@@ -598,8 +648,9 @@ func (f callersFiles) assertPassed(q *lab.Q, name string, p proc.Process, descri
 // Many programs begin as root, and then take another user, lower their limits, set no_new_privs or call chroot. An exec is not a child
 // of init, and does not inherit these restrictions. It gets process from config.json, or from the file of --process, which may even name
 // more capabilities. The seccomp filter, the cgroup and its device rules come from state.json, which create wrote: no flag and no file
-// takes them away. The namespaces are those in which init is now, of the types that config.json lists. An exec does not join a namespace
-// of another type that init has made for itself. The root directory is that of the mount namespace.
+// takes them away. The umask and oomScoreAdj come from there, too. The namespaces are those in which init is now, of the types that
+// config.json lists. An exec does not join a namespace of another type that init has made for itself. The root directory is that of the
+// mount namespace.
 //
 // Hint: let the container's program drop its rights, and compare /proc/PID/status of pid 1 and of an exec.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process (exec itself is runc's own operation)

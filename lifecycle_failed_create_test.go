@@ -25,10 +25,10 @@ import (
 // When create fails, it leaves no state, no cgroup of the container, no process and no mount, and the id can be used again.
 //
 // Create builds a container step by step: process, cgroup, namespaces, mounts, hooks, the check of the program. It can fail at each
-// step. The error names the step, and create takes down what it has built until then. If the runtime itself is killed, no process
-// takes anything down. Killed while a createRuntime hook runs, it leaves a state directory without state.json, a cgroup, and the hook.
-// Killed after it has written state.json, which is after all hooks of createRuntime and createContainer, it leaves this file as well, and
-// perhaps `runc init`.
+// step. The error names the step, and create takes down what it has built until then. (runc 1.5.2 leaves an empty state directory if
+// --preserve-fds counts a descriptor that is not open.) If the runtime itself is killed, no process takes anything down. Killed while a
+// createRuntime hook runs, it leaves a state directory without state.json, a cgroup, and the hook. Killed after it has written
+// state.json, which is after all hooks of createRuntime and createContainer, it leaves this file as well, and perhaps `runc init`.
 //
 // Hint: compare the host before and after. Which leftovers would a monitor see?
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#create

@@ -128,54 +128,70 @@ type actionAct struct {
 	calls   []string
 	command string
 	outcome string // what the shell prints
+	passes  bool   // the call goes on: the filter's default action has to refuse it, so that the rule makes a difference
 }
 
 var killed = fmt.Sprintf("status %d", 128+int(unix.SIGSYS))
 
-// actionActs are the actions of the specification, without SCMP_ACT_NOTIFY, which needs an agent.
+// actionActs are the actions of the specification, without SCMP_ACT_NOTIFY, which needs an agent. The four that kill look the same to a
+// program of one thread, and LOG looks like ALLOW.
 var actionActs = []actionAct{
-	{specs.ActErrno, "errno", []string{"chmod", "fchmodat", "fchmodat2"}, "chmod 700 /tmp", "Operation not permitted"},
-	{specs.ActTrace, "trace", []string{"mknod", "mknodat"}, "mkfifo /tmp/fifo", "Function not implemented"}, // no tracer is there
-	{specs.ActTrap, "trap", []string{"symlink", "symlinkat"}, "ln -s file /tmp/link", killed},
-	{specs.ActKill, "kill_thread", []string{"sethostname"}, "hostname filtered", killed},
-	{specs.ActKillThread, "kill_thread", []string{"sync"}, "sync", killed},
-	{specs.ActKillProcess, "kill_process", []string{"mkdir", "mkdirat"}, "mkdir /tmp/dir", killed},
-	{specs.ActLog, "log", []string{"link", "linkat"}, "ln /tmp/file /tmp/other", "status 0"},
-	{specs.ActAllow, "allow", []string{"rename", "renameat", "renameat2"}, "mv /tmp/file /tmp/moved", "status 0"},
+	{specs.ActErrno, "errno", []string{"chmod", "fchmodat", "fchmodat2"}, "chmod 700 /tmp", "Operation not permitted", false},
+	{specs.ActTrace, "trace", []string{"mknod", "mknodat"}, "mkfifo /tmp/fifo", "Function not implemented", false}, // no tracer is there
+	{specs.ActTrap, "trap", []string{"symlink", "symlinkat"}, "ln -s file /tmp/link", killed, false},
+	{specs.ActKill, "kill_thread", []string{"sethostname"}, "hostname filtered", killed, false},
+	{specs.ActKillThread, "kill_thread", []string{"sync"}, "sync", killed, false},
+	{specs.ActKillProcess, "kill_process", []string{"mkdir", "mkdirat"}, "mkdir /tmp/dir", killed, false},
+	{specs.ActLog, "log", []string{"link", "linkat"}, "ln /tmp/file /tmp/other", "status 0", true},
+	{specs.ActAllow, "allow", []string{"rename", "renameat", "renameat2"}, "mv /tmp/file /tmp/moved", "status 0", true},
 }
 
 // actionsAct asserts that a filter can have each of the listed actions, that the kernel has it, and that it does what its name says.
 func actionsAct(q *lab.Q, b *bundle.Bundle, listed []string) {
 	q.Helper()
-	filter := func(rules ...specs.LinuxSyscall) func(*specs.Spec) {
+	filter := func(defaultAction specs.LinuxSeccompAction, rules ...specs.LinuxSyscall) func(*specs.Spec) {
 		return func(s *specs.Spec) {
-			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: seccomp.NativeArch(), Syscalls: rules}
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: defaultAction, Architectures: seccomp.NativeArch(), Syscalls: rules}
 		}
 	}
 	var acts []actionAct
-	var rules []specs.LinuxSyscall
+	stopping, passing := []specs.LinuxSyscall{}, []specs.LinuxSyscall{{Names: seccomp.ShellSyscalls, Action: specs.ActAllow}}
 	for _, act := range actionActs {
-		if slices.Contains(listed, string(act.action)) {
-			acts = append(acts, act)
-			rules = append(rules, specs.LinuxSyscall{Names: act.calls, Action: act.action})
+		if !slices.Contains(listed, string(act.action)) {
+			continue
+		}
+		acts = append(acts, act)
+		rule := specs.LinuxSyscall{Names: act.calls, Action: act.action}
+		if act.passes {
+			passing = append(passing, rule)
+		} else {
+			stopping = append(stopping, rule)
 		}
 	}
 	assert.Assert(q, len(acts) > 0, "seccomp.actions has none of the actions that the specification names: %v", listed)
 	kernel := strings.Fields(file.Read(q, "/proc/sys/kernel/seccomp/actions_avail"))
-	_, sh, _ := runc.StartWithShell(q, b, "actions", bundle.ScratchAtTmp, filter(rules...))
-	sh.Run("true > /tmp/file")
+	_, ofStopping, _ := runc.StartWithShell(q, b, "actions", bundle.ScratchAtTmp, filter(specs.ActAllow, stopping...))
+	_, ofPassing, _ := runc.StartWithShell(q, b, "passing", bundle.ScratchAtTmp, filter(specs.ActErrno, passing...))
 	for _, act := range acts {
 		assert.Check(q, slices.Contains(kernel, act.kernel), "the kernel has no action for %s: %v", act.action, kernel)
+		sh := ofStopping
+		if act.passes {
+			sh = ofPassing
+		}
+		sh.Run("true > /tmp/file")
 		lines := strings.Split(sh.Run("("+act.command+"); echo status $?").Out, "\n")
 		i := slices.IndexFunc(lines, func(line string) bool { return strings.Contains(line, act.outcome) })
 		if assert.Check(q, i >= 0, "%s of %v: %q prints %q, and not %q", act.action, act.calls, act.command, lines, act.outcome) {
 			q.Fact(fmt.Sprintf("seccomp.actions, %s: %s", act.action, act.command), lines[i])
 		}
 	}
+	refused := ofPassing.Run("mkdir /tmp/dir") // of the default action
+	assert.Check(q, cmp.Contains(refused.Out, "Operation not permitted"), "a call without a rule, where the default action is an error")
+	q.Fact("seccomp: a call without a rule, where the default action is SCMP_ACT_ERRNO", check.LastLine(refused.Out))
 	const unknown = specs.LinuxSeccompAction("SCMP_ACT_NONE")
 	assert.Check(q, !slices.Contains(listed, string(unknown)), "seccomp.actions: %v", listed)
 	rule := specs.LinuxSyscall{Names: []string{"mkdir"}, Action: unknown}
-	r := runc.Variant(q, b, "unknown-action", filter(rule)).MustRefuse("not a valid action")
+	r := runc.Variant(q, b, "unknown-action", filter(specs.ActAllow, rule)).MustRefuse("not a valid action")
 	q.Fact("action that is not listed: error of create", runc.StableMessage(r.Stderr))
 }
 

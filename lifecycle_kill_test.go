@@ -21,7 +21,7 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// Kill sends one signal to the first process of the container, and the kernel does the rest. It does not wait for an effect.
+// Kill sends one signal to the first process of the container, and the kernel does the rest. `runc kill` does not wait for the effect.
 //
 // A program with handlers receives the signal. A standard signal that is already pending is not counted twice; a real-time signal is
 // queued (signal(7)). The first process of a pid namespace (pid 1) is special: the kernel drops a signal for which it has no handler. So

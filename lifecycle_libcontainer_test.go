@@ -33,8 +33,9 @@ import (
 //
 // The names are a trap: libcontainer's Start is the specification's create, and its Exec is start. The init process that waits at
 // exec.fifo is the calling program itself, executed again with the argument "init": runc, or this test. runc adds what a command
-// line needs: it reads and checks config.json, prints the state document, writes a pid file and a log, and exits. A caller of the
-// library stays. It is the parent, so it has to wait for the container's process.
+// line needs: it reads config.json and checks its process (an absolute cwd, for instance), prints the state document, writes a pid file
+// and a log, and exits. libcontainer checks the rest of config.json. A caller of the library stays. It is the parent, so it has to wait
+// for the container's process.
 //
 // Hint: compare /proc/PID/exe and the parent of a created container's process; read libcontainer's state with runc state.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
@@ -120,7 +121,7 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	q.Fact("pid file", byCommand.pid)
 	assert.NilError(q, os.Remove(pidFile))
 
-	q.Step("… and checks of config.json: runc refuses a relative cwd, and libcontainer accepts it")
+	q.Step("… and checks of process in config.json: runc refuses a relative cwd, and libcontainer accepts it")
 	relativeCwd := func(s *specs.Spec) { s.Process.Cwd = "tmp" }
 	runc.AssertCreateRefused(q, runc.Variant(q, b, "cwd-command", relativeCwd), "absolute path")
 	cwd := runWithLibcontainer(q, runc.Variant(q, b, "cwd-library", relativeCwd))
@@ -131,8 +132,8 @@ func TestLifecycle_IsRuncMoreThanLibcontainer(t *testing.T) {
 	both := runc.Variant(q, b, "both")
 	destroyWithLibcontainer(q, both)
 
-	q.Answer("To the kernel, no: the containers of runc and of libcontainer are the same. runc adds a command line: it reads and checks " +
-		"config.json, writes a pid file, and runc create exits before the program runs.")
+	q.Answer("To the kernel, no: the containers of runc and of libcontainer are the same. runc adds a command line: it reads config.json " +
+		"and checks its process, writes a pid file, and runc create exits before the program runs.")
 }
 
 // operations are the operations of the specification, by the command line or by the library.

@@ -32,8 +32,8 @@ import (
 //
 // The pid is recorded with its start time, so that runc does not take another process with the same pid for the container. What
 // changes by itself while the container runs is not in the file: runc reads the status, the processes and the statistics from the kernel
-// each time. Only `runc update` writes the file again, with the new limits. So the file is the same before and after the end of the
-// container. It has no errors: runc writes these to stderr and into the log of --log.
+// each time. Only `runc update` writes the file again, with the limits of this update. So the file is the same before and after the end
+// of the container. It has no errors: runc writes these to stderr and into the log of --log.
 //
 // Hint: read <root>/<id>/state.json before and after kill, and follow each path in it.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state
@@ -81,7 +81,9 @@ func TestLifecycle_WhatDoesRuncRecordOfIt(t *testing.T) {
 	assert.Check(q, cmp.Equal(state.Bundle, c.Bundle.Dir))
 	q.Covers("annotations")
 	q.Fact("annotations, as runc state prints them", state.Annotations)
-	q.Fact("modes of the file and its directory", []os.FileMode{fileMode(q, c.StateFile()), fileMode(q, c.StateDir())})
+	modes := []os.FileMode{fileMode(q, c.StateFile()), fileMode(q, c.StateDir())}
+	assert.Check(q, (modes[0]|modes[1]).Perm()&0o022 == 0, "other users than the owner can write to state.json or its directory: %v", modes)
+	q.Fact("modes of the file and its directory", modes)
 
 	q.Step("runc list prints each container below --root: what its state.json says, and its status at this moment")
 	listed := c.List()

@@ -27,12 +27,13 @@ import (
 // With the systemd cgroup driver, runc asks systemd for the container's cgroup. systemd makes a scope, which is a unit for processes that
 // systemd did not start, and the container is in the cgroup of this scope. systemd removes the scope when the last process ends.
 //
-// The flag is `runc --systemd-cgroup`; Docker and the kubelet set it by options of their own. linux.cgroupsPath is then
-// slice:prefix:name. An empty one is allowed, and names the scope runc-<id>.scope. A path is refused. Without the flag, runc takes
-// slice:prefix:name as the name of a directory. The unit's properties are those limits of config.json that systemd has properties
-// for. runc also writes all limits into the cgroup by itself. systemd stores each limit that was set by runc update or by systemctl
-// set-property. At systemctl daemon-reload it writes the stored limits again. So a limit that was written directly into a file of the
-// cgroup is lost. On cgroup v1, runc also makes cgroups in the hierarchies that systemd does not manage, and delete removes them.
+// The flag is `runc --systemd-cgroup`. Docker and containerd (SystemdCgroup) have an option for it, and the kubelet has to use the same
+// driver. linux.cgroupsPath is then slice:prefix:name. An empty one is allowed, and names the scope runc-<id>.scope. A path is refused.
+// Without the flag, runc takes slice:prefix:name as the name of a directory. The unit's properties are those limits of config.json that
+// systemd has properties for. runc also writes all limits into the cgroup by itself. systemd stores each limit that was set by runc
+// update or by systemctl set-property. At systemctl daemon-reload it writes the stored limits again. So a limit that was written
+// directly into a file of the cgroup is lost. On cgroup v1, runc also makes cgroups in the hierarchies that systemd does not manage,
+// and delete removes them.
 //
 // Hint: systemctl status of the scope; compare its properties with the files of the cgroup.
 // Spec: https://github.com/opencontainers/runc/blob/main/docs/systemd.md#systemd-unit-name-and-placement,

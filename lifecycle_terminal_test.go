@@ -4,8 +4,10 @@ package cdblab
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,14 +27,15 @@ import (
 	"cdblab/helpers/runc"
 )
 
-// `runc init` makes a pseudo terminal in the container. The slave stays there, and runc sends the master to the caller: as a file
-// descriptor, over a socket of the caller.
+// `runc init` makes a pseudo terminal in the container. The slave stays there, and `runc init` sends the master to the caller: as a
+// file descriptor, over a socket of the caller.
 //
 // The pseudo terminal is in the container's own devpts. The slave becomes the program's descriptors 0 to 2, its controlling terminal
-// and /dev/console. runc sends the master by SCM_RIGHTS. After that there is no runtime between the caller and the program. What is
-// typed, ^C and a hangup go through the kernel alone. That holds for create, and for run and exec with --detach. In the foreground runc
-// keeps the master itself, and copies between it and its own terminal. When the master is closed, the kernel sends SIGHUP to the session
-// leader, which is the program. The kernel drops the signal if the program is pid 1 and has no handler.
+// and /dev/console. runc connects to the caller's socket and passes the connection on, and `runc init` sends the master over it
+// (SCM_RIGHTS). After that there is no runtime between the caller and the program. What is typed, ^C and a hangup go through the kernel
+// alone. That holds for create, and for run and exec with --detach. In the foreground runc keeps the master itself, and copies between
+// it and its own terminal. When the master is closed, the kernel sends SIGHUP to the session leader, which is the program. The kernel
+// drops the signal if the program is pid 1 and has no handler.
 //
 // Hint: compare fields 6 to 8 of /proc/PID/stat and the links in /proc/PID/fd with and without process.terminal.
 // Spec: https://github.com/opencontainers/runtime-spec/blob/main/config.md#process
@@ -131,8 +134,8 @@ func TestLifecycle_HowDoesTheTerminalReachTheCaller(t *testing.T) {
 	assert.Check(q, cmp.Contains(runc.LastLogMessage(create), "console socket"))
 	q.Fact("create with a console socket and no terminal: error", runc.LastLogMessage(create))
 
-	q.Answer("With create or --detach, runc sends the master of the terminal to the caller, as a file descriptor over the caller's socket. " +
-		"The slave stays in the container, and between the two there is only the kernel.")
+	q.Answer("With create or --detach, `runc init` sends the master of the terminal to the caller, as a file descriptor over the caller's " +
+		"socket. The slave stays in the container, and between the two there is only the kernel.")
 }
 
 // `runc run` in the foreground holds the master of the container's terminal, and copies between it and its own terminal. It makes its
@@ -232,9 +235,7 @@ func TestLifecycle_WhatDoesRunDoWithItsOwnTerminal(t *testing.T) {
 	plainProcess := plain.Process()
 	proc.WaitFor(q, proc.Runs(plainProcess.PID, "sleep"))
 	assert.Check(q, cmp.Equal(proc.TTYNumber(q, plainProcess.PID), "0:0"), "controlling terminal without process.terminal")
-	for fd, target := range proc.Snapshot(q, plainProcess.PID).FDs {
-		assert.Check(q, strings.HasPrefix(target, "pipe:"), "descriptor %d without process.terminal is %s", fd, target)
-	}
+	assertHasPipes(q, plainProcess.PID)
 	devpts = check.StatInRoot(q, plainProcess.PID, "/dev/pts").Dev
 	masters = proc.Masters(q, run.PID(), devpts)
 	assert.Check(q, cmp.Len(masters, 0), "masters of runc without process.terminal")
@@ -249,6 +250,16 @@ func TestLifecycle_WhatDoesRunDoWithItsOwnTerminal(t *testing.T) {
 	q.Answer("In the foreground, `runc run` holds the master of the container's terminal, and copies between it and its own terminal, which " +
 		"it makes raw. So ^C becomes a signal in the container only. It passes a new size on, ends with the program's exit code, and " +
 		"restores its terminal.")
+}
+
+// assertHasPipes asserts that the open files of a process are its stdin, stdout and stderr, and that each is a pipe.
+func assertHasPipes(q *lab.Q, pid proc.PID) {
+	q.Helper()
+	open := proc.Snapshot(q, pid).FDs
+	assert.Check(q, cmp.DeepEqual(slices.Sorted(maps.Keys(open)), []int{0, 1, 2}), "descriptors without process.terminal: %v", open)
+	for fd, target := range open {
+		assert.Check(q, strings.HasPrefix(target, "pipe:"), "descriptor %d without process.terminal is %s", fd, target)
+	}
 }
 
 // flagsOfTerminal returns which of three flags of a terminal are set: it echoes, it collects lines, and it turns keys into signals

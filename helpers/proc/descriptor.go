@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/poll"
@@ -21,6 +23,7 @@ type Descriptor struct {
 	FD          int
 	Target      string // what the link in /proc/PID/fd says
 	FileSystem  int64  // the type of the file's file system, such as unix.PROC_SUPER_MAGIC (statfs(2))
+	Device      uint64 // the device of the file's file system (st_dev of stat(2))
 	Directory   bool
 	CloseOnExec bool
 }
@@ -37,11 +40,24 @@ func Descriptors(tb testing.TB, pid PID) []Descriptor {
 		assert.NilError(tb, unix.Statfs(link, &fs), "statfs of %s, which is %s", link, target)
 		info, err := os.Stat(link)
 		assert.NilError(tb, err)
-		out = append(out, Descriptor{FD: fd, Target: target, FileSystem: int64(fs.Type), Directory: info.IsDir(),
-			CloseOnExec: fdFlags(tb, pid, fd)&unix.O_CLOEXEC != 0})
+		out = append(out, Descriptor{FD: fd, Target: target, FileSystem: int64(fs.Type), Device: info.Sys().(*syscall.Stat_t).Dev,
+			Directory: info.IsDir(), CloseOnExec: fdFlags(tb, pid, fd)&unix.O_CLOEXEC != 0})
 	}
 	slices.SortFunc(out, func(a, b Descriptor) int { return a.FD - b.FD })
 	return out
+}
+
+// OnOwnProcfs reports whether a descriptor leads to a procfs that is not the host's: no mount of the host has its device. runc opens a
+// procfs that is mounted nowhere, or that of the container. Through the host's, a process would reach /proc/1/root. The mount alone
+// would not show it: a mount namespace begins with copies of the host's mounts, and a copy has another number, but the same device.
+func (d Descriptor) OnOwnProcfs(tb testing.TB) bool {
+	tb.Helper()
+	if d.FileSystem != unix.PROC_SUPER_MAGIC {
+		return false
+	}
+	ofHost, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("proc"))
+	assert.NilError(tb, err)
+	return !slices.ContainsFunc(ofHost, func(m *mountinfo.Info) bool { return unix.Mkdev(uint32(m.Major), uint32(m.Minor)) == d.Device })
 }
 
 // DescriptorKinds returns how many descriptors of each kind a process has: socket, pipe, pidfd, eventpoll and the like, and "file" for

@@ -82,6 +82,26 @@ func Dead(id Identity) poll.Check {
 	}
 }
 
+// LeftProcessor returns a check that succeeds when a process that is frozen or stopped has left its processor: from then on it uses no
+// processor time. A process has the state, and the freezer counts it, a moment before. That moment is long where the host takes the
+// processor away just then. /proc/PID/syscall reads "running" until the scheduler has switched to another process (wait_task_inactive).
+func LeftProcessor(pid PID) poll.Check {
+	return func(poll.LogT) poll.Result {
+		data, err := os.ReadFile(path(pid, "syscall"))
+		if err != nil {
+			return poll.Error(err)
+		}
+		_, left, err := parseSyscall(string(data))
+		if err != nil {
+			return poll.Error(err)
+		}
+		if !left {
+			return poll.Continue("process %d still has a processor: /proc/%[1]d/syscall reads %q", pid, data)
+		}
+		return poll.Success()
+	}
+}
+
 // Patience is how long [WaitFor] waits. A run of the lab sets it to the deadline of a command, which is longer on a slow machine.
 var Patience = time.Minute
 

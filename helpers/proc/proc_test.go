@@ -178,6 +178,41 @@ func TestWaitChannel_LooksForLongerOnASlowMachine(t *testing.T) {
 	assert.Check(t, took >= 500*time.Millisecond, "it has looked for %v only", took)
 }
 
+func TestLeftProcessor_OnlyAfterAStop(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "while :; do :; done") // it never sleeps
+	assert.NilError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	pid := PID(cmd.Process.Pid)
+	WaitFor(t, HasUsed(pid, 5)) // it has loaded its program, and waits for no file
+	assert.Check(t, !LeftProcessor(pid)(t).Done(), "a process that runs has left its processor")
+	assert.NilError(t, cmd.Process.Signal(syscall.SIGSTOP))
+	WaitFor(t, LeftProcessor(pid))
+	used := UsedTicks(t, pid)
+	assert.Check(t, LeftProcessor(pid)(t).Done())
+	assert.Check(t, cmp.Equal(UsedTicks(t, pid), used))
+}
+
+func TestOnOwnProcfs_NotOfTheHosts(t *testing.T) {
+	host, err := os.Open("/proc")
+	assert.NilError(t, err)
+	t.Cleanup(func() { _ = host.Close() })
+	own := -1
+	if fs, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC); err == nil { // of root only
+		assert.NilError(t, unix.FsconfigCreate(fs))
+		own, err = unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+		assert.NilError(t, err)
+		t.Cleanup(func() { _ = unix.Close(own); _ = unix.Close(fs) })
+	}
+	found := 0
+	for _, d := range Descriptors(t, PID(os.Getpid())) {
+		if d.FD == int(host.Fd()) || d.FD == own {
+			assert.Check(t, cmp.Equal(d.OnOwnProcfs(t), d.FD == own), "descriptor %d → %s", d.FD, d.Target)
+			found++
+		}
+	}
+	assert.Check(t, found > 0, "this process has no descriptor of /proc")
+}
+
 func TestOrphanReaper_IsAnAncestorAndNotTheTest(t *testing.T) {
 	parent := OrphanReaper(t)
 	assert.Check(t, parent > 0)

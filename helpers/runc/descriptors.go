@@ -55,7 +55,7 @@ func (c *Container) purpose(init proc.Process, d proc.Descriptor) string {
 		return "epoll and eventfd, of Go's runtime"
 	case strings.HasPrefix(d.Target, "socket:"), strings.HasPrefix(d.Target, "pipe:"):
 		return "sockets and pipes, to talk with runc create"
-	case d.FileSystem == unix.PROC_SUPER_MAGIC:
+	case d.OnOwnProcfs(c.q):
 		return "procfs"
 	// Go's runtime reads the CPU limit of its own cgroup, for GOMAXPROCS.
 	case isCgroupFileSystem(d.FileSystem) && !d.Directory && strings.HasPrefix(filepath.Base(d.Target), "cpu."):

@@ -112,7 +112,7 @@ func (l HookLog) Report(name string) HookReport {
 // returns this operation and its result.
 //
 // A startContainer hook takes the place of the program. Start may return before such a hook has failed, so its exit code may be
-// 0. The container is stopped then, and RunUntilHookFails deletes it.
+// 0. RunUntilHookFails waits until the container is stopped then. The caller deletes it.
 func (c *Container) RunUntilHookFails(point HookPoint) (operation string, result lab.Result) {
 	c.q.Helper()
 	if result = c.Try("create"); result.Code != 0 {
@@ -123,7 +123,6 @@ func (c *Container) RunUntilHookFails(point HookPoint) (operation string, result
 	if point.Field == "hooks.startContainer[]" {
 		proc.WaitFor(c.q, proc.Dead(p.Identity))
 		assert.Check(c.q, cmp.Equal(c.State().Status, specs.StateStopped), "status after the failure of %s", point.Field)
-		c.Must("delete")
 	}
 	if point.Field == "hooks.startContainer[]" || result.Code != 0 {
 		return "start", result
