@@ -118,7 +118,7 @@ func TestTask_WhereDoesAnExecGoAndWhereDoOrphansGo(t *testing.T) {
 	proc.WaitFor(q, proc.Reaped(first.Identity))
 	assert.Check(q, proc.Alive(second.PID))
 	children := proc.Children(q, first.Parent)
-	assert.Check(q, cmp.DeepEqual(children, check.Sorted(taskWithoutPIDNS.PID, second.PID)), "children of the shim after the orphan's end")
+	assert.Check(q, cmp.DeepEqual(children, []proc.PID{taskWithoutPIDNS.PID, second.PID}), "children of the shim after the orphan's end")
 	q.Fact("children of the shim after the orphan's end", children)
 
 	q.Step("kill the task's process: the shim has runc kill what is left in the cgroup")

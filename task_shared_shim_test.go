@@ -72,7 +72,7 @@ func TestTask_CanTwoTasksShareAShim(t *testing.T) {
 	shims := d.Shims()
 	assert.Assert(q, cmp.Len(shims, 1), "shims of two tasks of a group")
 	shim := proc.Snapshot(q, shims[0])
-	assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), check.Sorted(tasks[0].PID, tasks[1].PID)))
+	assert.Check(q, cmp.DeepEqual(proc.Children(q, shim.PID), []proc.PID{tasks[0].PID, tasks[1].PID}))
 	recordGroupSocket(q, d, ids[:2], tasks, shim, socket)
 	assert.Check(q, cmp.Equal(proc.Cwd(q, shim.PID), d.Bundle(ids[0])), "the shim's working directory, the bundle of the first task")
 	q.Fact("tasks of a group: shims", len(shims))

@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"cmp"
 	"slices"
 	"testing"
 
@@ -10,7 +11,8 @@ import (
 	"gotest.tools/v3/poll"
 )
 
-// Children lists the direct children of a process that have not ended, sorted.
+// Children lists the direct children of a process that have not ended, in the order in which they began. That is not always the order of
+// their pids, which begin at a low number again when the highest one was used.
 func Children(tb testing.TB, pid PID) []PID {
 	tb.Helper()
 	all, err := procfs.AllProcs()
@@ -18,12 +20,14 @@ func Children(tb testing.TB, pid PID) []PID {
 		tb.Fatalf("list processes: %v", err)
 	}
 	var out []PID
+	begin := map[PID]uint64{}
 	for _, p := range all {
 		if stat, err := p.Stat(); err == nil && PID(stat.PPID) == pid && !hasEnded(stat) {
 			out = append(out, PID(p.PID))
+			begin[PID(p.PID)] = stat.Starttime
 		}
 	}
-	slices.Sort(out)
+	slices.SortFunc(out, func(a, b PID) int { return cmp.Or(cmp.Compare(begin[a], begin[b]), cmp.Compare(a, b)) })
 	return out
 }
 
