@@ -33,13 +33,9 @@ const Pause = "docker.io/library/busybox:pause"
 
 // PauseIndex returns the image [Pause], as [Index] returns the lab's image.
 func PauseIndex(fs *rootfs.FS) (v1.ImageIndex, error) {
-	var layer bytes.Buffer
-	if err := fs.WriteTar(&layer); err != nil {
-		return nil, err
-	}
 	config := Config
 	config.Cmd = []string{"sleep", "86400"}
-	return addImageOf(emptyIndex(), native(), config, layer.Bytes())
+	return indexWith(config, fs)
 }
 
 // InEtc is the name of an image whose config has a WorkingDir, [EtcDir]. It has the same layer.
@@ -47,22 +43,21 @@ const InEtc, EtcDir = "docker.io/library/busybox:in-etc", "/etc"
 
 // InEtcIndex returns the image [InEtc], as [Index] returns the lab's image.
 func InEtcIndex(fs *rootfs.FS) (v1.ImageIndex, error) {
-	var layer bytes.Buffer
-	if err := fs.WriteTar(&layer); err != nil {
-		return nil, err
-	}
 	config := Config
 	config.WorkingDir = EtcDir
-	return addImageOf(emptyIndex(), native(), config, layer.Bytes())
+	return indexWith(config, fs)
 }
 
 // Index returns the image: an index with one manifest, for the platform that this program was built for.
-func Index(fs *rootfs.FS) (v1.ImageIndex, error) {
+func Index(fs *rootfs.FS) (v1.ImageIndex, error) { return indexWith(Config, fs) }
+
+// indexWith returns an index with an image that has this configuration, and the root filesystem as its one layer.
+func indexWith(config v1.Config, fs *rootfs.FS) (v1.ImageIndex, error) {
 	var layer bytes.Buffer
 	if err := fs.WriteTar(&layer); err != nil {
 		return nil, err
 	}
-	return newIndex(layer.Bytes())
+	return addImageOf(emptyIndex(), native(), config, layer.Bytes())
 }
 
 // newIndex returns an index with an image of these uncompressed layers, the lowest first.

@@ -60,15 +60,15 @@ func newJob(p *guestProgram, conf Config, toolEnv []string, mergeOutput bool) *p
 	}
 }
 
-// guestArgs returns the command line of the program in the guest. Under emulation fewer tests run at a time than the lab's own number,
-// unless the caller's own -parallel says otherwise: each switch between processes costs the emulator dearly. All questions of two
-// sections took 212 s with -parallel 1 on one CPU, 303 s with 2 and 384 s with 8.
+// guestArgs returns the command line of the program in the guest. There, fewer tests run at a time than the lab's own number, unless the
+// caller's own -parallel says otherwise: the guest has little memory, and under emulation each switch between processes costs dearly. All
+// questions of two sections took 212 s with -parallel 1 on one emulated CPU, 303 s with 2 and 384 s with 8.
 func guestArgs(p *guestProgram, conf Config) []string {
-	if conf.Accel != "tcg" || p.terminal || len(p.args) == 0 {
+	if p.terminal || len(p.args) == 0 {
 		return p.args
 	}
 	parallel := 2 * conf.CPUs
-	if conf.CPUs == 1 {
+	if conf.Accel == "tcg" && conf.CPUs == 1 {
 		parallel = 1
 	}
 	first := max(1, slices.Index(p.args, "--")+1) // of the test binary's arguments
