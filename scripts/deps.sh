@@ -20,6 +20,7 @@ fi
 
 arch=$(uname -m)
 missing=
+optional=
 
 # package MANAGER NAME: prints the packages that MANAGER has for NAME.
 package() {
@@ -114,8 +115,8 @@ fresh_lists() {
 }
 
 # helpers/tools has the table of the programs that the tests use. `lab deps` prints the missing ones, for example
-# "required busybox" or "optional crun". An optional program is installed only if apt has a package of it; without the
-# program, a part of a question is skipped. The flags are those of the Makefile, so that both share one build.
+# "required busybox" or "optional crun". An optional program is installed only if apt has a package of it, and if sudo asks for no
+# password; without the program, a part of a question is skipped. The flags are those of the Makefile, so that both share one build.
 programs=$(CGO_ENABLED=0 "$go" run -trimpath ./cmd/lab deps)
 if [ -n "$missing$programs" ] && command -v apt-get >/dev/null; then
 	fresh_lists
@@ -124,9 +125,8 @@ while read -r level name; do
 	case $level in
 	'') ;;
 	optional)
-		name=$(package apt "$name")
-		if apt-cache show "$name" >/dev/null 2>&1; then
-			missing="$missing $name"
+		if apt-cache show "$(package apt "$name")" >/dev/null 2>&1; then
+			optional="$optional $name"
 		fi
 		;;
 	*) missing="$missing $name" ;;
@@ -135,40 +135,54 @@ done <<EOT
 $programs
 EOT
 
-if [ -z "$missing" ]; then
+if [ -z "$missing$optional" ]; then
 	echo "deps: nothing is missing"
 	exit 0
 fi
-echo "deps: missing:$missing"
+echo "deps: missing:$missing$optional"
 
+# packages MANAGER NAME...: prints the packages that MANAGER has for the names.
 packages() {
-	for n in $missing; do package "$1" "$n"; done | tr ' ' '\n' | sort -u | tr '\n' ' '
+	of=$1
+	shift
+	for n in "$@"; do package "$of" "$n"; done | tr ' ' '\n' | sort -u | tr '\n' ' '
 }
 
 for manager in apt-get dnf apk pacman zypper; do
 	command -v $manager >/dev/null || continue
 	case $manager in
 	apt-get)
-		list=$(packages apt)
-		echo "+ ${sudo}apt-get install -y --no-install-recommends $list"
-		install="env DEBIAN_FRONTEND=noninteractive apt-get $limits install -y -q --no-install-recommends $list"
-		# If the package lists have become old within the week, the first try fails.
-		# shellcheck disable=SC2086 # the commands must be split into words
-		${sudo}$install </dev/null || { ${sudo}apt-get $limits update -q </dev/null && ${sudo}$install </dev/null; } || {
-			echo "deps: apt-get could not install $list
+		install="env DEBIAN_FRONTEND=noninteractive apt-get $limits install -y -q --no-install-recommends"
+		if [ -n "$missing" ]; then
+			list=$(packages apt $missing)
+			echo "+ ${sudo}apt-get install -y --no-install-recommends $list"
+			# If the package lists have become old within the week, the first try fails.
+			# shellcheck disable=SC2086 # the commands must be split into words
+			${sudo}$install $list </dev/null || { ${sudo}apt-get $limits update -q </dev/null && ${sudo}$install $list </dev/null; } || {
+				echo "deps: apt-get could not install $list
   If a mirror did not answer: check the network, the proxy, and the mirrors in /etc/apt, and run this again.
   If another apt holds the lock: wait until it has ended, and run this again.
   Or install the packages yourself: this installs nothing that is already there." >&2
-			exit 1
-		}
-		exit
+				exit 1
+			}
+		fi
+		if [ -n "$optional" ]; then
+			list=$(packages apt $optional)
+			how="${sudo}apt-get install -y --no-install-recommends $list"
+			echo "+ $how"
+			# shellcheck disable=SC2086 # the command must be split into words
+			${sudo:+sudo -n }$install $list </dev/null ||
+				echo "deps: not installed, and the questions that need it are skipped: $list
+  To install it: $how" >&2
+		fi
+		exit 0
 		;;
 	dnf) how="dnf install -y" ;;
 	apk) how="apk add" ;;
 	pacman) how="pacman -S --needed" ;;
 	zypper) how="zypper install -y" ;;
 	esac
-	echo "deps: please run: $sudo$how $(packages $manager)" >&2
+	echo "deps: please run: $sudo$how $(packages $manager $missing)" >&2
 	exit 1
 done
 echo "deps: this script does not know the package manager of this machine. Please install:$missing" >&2

@@ -90,7 +90,8 @@ func TestDeps_FetchesOldListsOnceAWeek(t *testing.T) {
 	assert.NilError(t, os.WriteFile(m.list+"/main_Packages", nil, 0o644))
 	_, calls := m.run()
 	assert.Assert(t, !strings.Contains(calls, "update"), calls)
-	assert.Assert(t, cmp.Contains(calls, "criu strace"))
+	assert.Assert(t, cmp.Contains(calls, "recommends strace\n"))
+	assert.Assert(t, cmp.Contains(calls, "recommends criu\n"))
 
 	old := time.Now().Add(-9 * 24 * time.Hour)
 	assert.NilError(t, os.Chtimes(m.list, old, old))
@@ -130,6 +131,24 @@ func TestDeps_OptionalProgramsAskForNoPassword(t *testing.T) {
 	m.fake("sudo", `test "$1" = -n`)
 	out, _ := m.run()
 	assert.Assert(t, cmp.Contains(out, "+ sudo -n apt-get -o"))
+
+	m.fake("sudo", `[ "$1" != -n ]`) // it would ask for a password
+	assert.NilError(t, os.WriteFile(m.list+"/main_Packages", nil, 0o644))
+	out, _ = m.run()
+	assert.Assert(t, cmp.Contains(out, "the questions that need it are skipped: criu \n  To install it: sudo apt-get install"))
+}
+
+// A run without an optional program answers nearly all questions. A machine without a network must be able to run.
+func TestDeps_GoesOnWithoutAnOptionalProgramThatAptCannotInstall(t *testing.T) {
+	m := newDepsMachine(t, "optional criu")
+	assert.NilError(t, os.WriteFile(m.list+"/main_Packages", nil, 0o644))
+	m.fake("apt-get", "exit 100")
+	out, _ := m.run()
+	assert.Check(t, cmp.Contains(out, "the questions that need it are skipped: criu \n  To install it: apt-get install"))
+	m.fake("go", `printf 'required busybox\noptional criu\n'`)
+	out, _, err := m.try()
+	assert.Check(t, err != nil)
+	assert.Check(t, cmp.Contains(out, "deps: apt-get could not install busybox-static"))
 }
 
 // A mirror that does not answer, and a lock that another apt holds, end apt with an error.
