@@ -26,4 +26,13 @@ func TestAsRoot_PassesVariablesThroughASudoThatDropsThem(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	assert.NilError(t, err, "%s", out)
 	assert.Equal(t, string(out), "yes|"+value+"|1|an 'argument'")
+
+	// A checkout may lie in a directory a=b, and env takes leading words with a = for variables.
+	script := filepath.Join(t.TempDir(), "a=b")
+	assert.NilError(t, os.WriteFile(script, []byte("#!/bin/sh\necho \"$CDB_KEEP $1\"\n"), 0o755))
+	cmd = exec.Command("../../scripts/as-root.sh", script, "c=d")
+	cmd.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "CDB_KEEP=1"}
+	out, err = cmd.CombinedOutput()
+	assert.NilError(t, err, "%s", out)
+	assert.Equal(t, string(out), "1 c=d\n")
 }
