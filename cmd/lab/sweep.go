@@ -25,14 +25,17 @@ const (
 // sweepMain removes every run that is not in progress, also the runs that were kept, the results of all but the newest runs, and
 // releases that were not used for a month.
 func sweepMain([]string) int {
+	code := 0
 	if n, err := results.Prune(resultsDir(), keptResults); err != nil {
 		logf("remove old results: %v", err)
+		code = 1
 	} else if n > 0 {
 		fmt.Printf("removed the results of %d runs from %s; the newest %d stay\n", n, resultsDir(), keptResults)
 	}
 	if _, ok := dist.Find(); !ok { // the program of the tarball builds no release, and has no checkout that keeps one
 		if removed, err := release.Prune(keptReleases); err != nil {
 			logf("remove releases that were not used for a month: %v", err)
+			code = 1
 		} else if len(removed) > 0 {
 			fmt.Printf("removed releases that were not used for a month: %s\n", strings.Join(removed, ", "))
 		}
@@ -53,7 +56,7 @@ func sweepMain([]string) int {
 	if len(swept) == 0 {
 		fmt.Println("nothing to sweep")
 	}
-	return 0
+	return code
 }
 
 // measureSlowness measures how slow this machine is, as a run does: the deadlines of a sweep depend on it. The program is the pinned
