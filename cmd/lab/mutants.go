@@ -41,6 +41,10 @@ func mutantsMain(args []string) int {
 		set.Usage()
 		return 2
 	}
+	if err := checkSettings(); err != nil {
+		logf("%v", err)
+		return 1
+	}
 	if err := prepareMutants(&c, *target, *asRoot); err != nil {
 		logf("%v", err)
 		return 1

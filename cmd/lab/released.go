@@ -52,6 +52,10 @@ func releasedMain(args []string) int {
 		set.Usage()
 		return 2
 	}
+	if err := checkSettings(); err != nil {
+		logf("%v", err)
+		return 1
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
 	rows, wanted, err := r.check(ctx, strings.Fields(*words))

@@ -40,8 +40,10 @@ func runMain(args []string) int {
 		set.Usage()
 		return 2
 	}
-	err := checkSettings()
-	if err == nil {
+	var ofVM vm.Config
+	ofVM.Flags(flag.NewFlagSet("", flag.ContinueOnError)) // those of the environment; go test starts lab exec minutes later
+	_, err := ofVM.CheckSettings()
+	if err = errors.Join(checkSettings(), err); err == nil {
 		err = resolve()
 	}
 	if err != nil {
@@ -155,7 +157,10 @@ func flagOf(argv []string, name string) string {
 // kind tells apart runs whose questions take different times.
 func (r *labRun) kind() string {
 	kind := []string{"exec=" + flagOf(r.argv, "exec")}
-	for _, name := range []string{"CDB_KERNEL", "CDB_CGROUP", "CDB_CPUS", "CDB_ACCEL", "CDB_DISK"} {
+	if disk := flagOf(r.argv, "disk"); disk != "" {
+		kind = append(kind, "disk="+disk)
+	}
+	for _, name := range []string{"CDB_KERNEL", "CDB_CGROUP", "CDB_CPUS", "CDB_ACCEL"} {
 		if value := os.Getenv(name); value != "" {
 			kind = append(kind, name+"="+value)
 		}

@@ -38,6 +38,10 @@ func sabotageMain(args []string) int {
 		set.Usage()
 		return 2
 	}
+	if err := checkSettings(); err != nil {
+		logf("%v", err)
+		return 1
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), signals.Stop()...)
 	defer stop()
 	lies, err := readLies(*table, strings.Fields(*names), *questions)
