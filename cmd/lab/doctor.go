@@ -10,6 +10,7 @@ import (
 	"os/signal"
 
 	"cdblab/helpers/doctor"
+	"cdblab/helpers/release"
 	"cdblab/helpers/signals"
 	"cdblab/helpers/vm"
 )
@@ -40,7 +41,10 @@ func doctorMain(args []string) int {
 		return 1
 	}
 	print := func(g doctor.Group) map[doctor.Level]int { return doctor.Print(os.Stdout, g.Title, g.Run(ctx)) }
-	both := print(doctor.Both(cache.Module))
+	every := doctor.Both(cache.Module)
+	every.Checks = append(every.Checks, doctor.Check{Name: "RUNC, CONTAINERD", Else: doctor.Missing,
+		Run: func(context.Context) (string, error) { return checkNamed(conf.Disk) }})
+	both := print(every)
 	inVM := print(doctor.InVM(conf, cache, cacheErr, logf))
 	onHost := print(doctor.Here())
 	if ctx.Err() != nil {
@@ -62,4 +66,18 @@ func doctorMain(args []string) int {
 		fmt.Printf("%-14s %s; warnings: %d\n", run.name, verdict, both[doctor.Warning]+run.count[doctor.Warning])
 	}
 	return code
+}
+
+// checkNamed checks what RUNC, CONTAINERD, CTR and SHIM name. Whether there is such a release shows when a run builds it.
+func checkNamed(disk string) (string, error) {
+	if disk != "" {
+		if err := checkNoProgram(os.Getenv); err != nil {
+			return "", err
+		}
+	}
+	spec, err := release.FromEnvironment()
+	if spec.String() == "pinned" {
+		return "not set", err
+	}
+	return spec.String() + "; a run builds a release that is not there", err
 }

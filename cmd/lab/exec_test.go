@@ -5,6 +5,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"gotest.tools/v3/assert"
@@ -53,13 +54,19 @@ func TestSettings_AreCheckedBeforeAnythingStarts(t *testing.T) {
 		{"CDB_KEPE", "1", diskMain, []string{"-disk", "node.qcow2", "-tarball", dir, "-test2json", binary}, vm.FaultCode},
 		{"CDB_KEEP", "flase", steadyMain, []string{binary}, 1},
 		{"CDB_KEEP", "flase", runMain, []string{binary, "test"}, 1},
+		{"CDB_KEEP", "flase", mutantsMain, []string{"-test2json", binary}, 1},
+		{"CDB_KEEP", "flase", sabotageMain, []string{"-test2json", binary}, 1},
+		{"CDB_KEEP", "flase", releasedMain, []string{"-test2json", binary, binary}, 1},
+		{"CDB_MEM", "512M", runMain, []string{binary, "test"}, 1},
+		{"CDB_FIRMWARE", "UEFI", diskMain, []string{"-disk", "node.qcow2", "-tarball", dir, "-test2json", binary}, vm.FaultCode},
 	} {
 		t.Run(row.variable, func(t *testing.T) {
 			t.Setenv(row.variable, row.value)
 			var code int
 			out := captureStderr(t, func() { code = row.run(row.args) })
 			assert.Check(t, cmp.Equal(code, row.want))
-			assert.Check(t, cmp.Contains(out, row.variable+"="+row.value+" has no meaning"))
+			ofQuestions, ofVM := row.variable+"="+row.value+" has no meaning", strings.TrimPrefix(row.variable, "CDB_")+` is "`+row.value+`"`
+			assert.Check(t, strings.Contains(out, ofQuestions) || strings.Contains(out, ofVM), out)
 			left, err := os.ReadDir(dir)
 			assert.NilError(t, err)
 			assert.Check(t, cmp.Len(left, 0), "what was begun")

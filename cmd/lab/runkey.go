@@ -118,6 +118,9 @@ func (k *runKey) ofDisk(ctx context.Context, where string, get func(name string)
 	if where == "here" {
 		return errors.New("DISK is an image for a VM, and the run is to be made on this machine\n  what to do: leave out WHERE=here")
 	}
+	if err := checkNoProgram(get); err != nil {
+		return err
+	}
 	files, err := vm.DiskFiles(ctx, get("CDB_DISK"))
 	if err != nil {
 		return err

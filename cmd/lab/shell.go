@@ -28,6 +28,12 @@ func shellMain(args []string) int {
 		flags.PrintDefaults()
 	}
 	_ = flags.Parse(args)
+	if command.Disk != "" {
+		if err := checkNoProgram(os.Getenv); err != nil {
+			logf("%v", err)
+			return vm.FaultCode
+		}
+	}
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		logf("lab shell needs a terminal, but its standard input is none. To run a command without a terminal, write a test: go test -exec 'lab exec'")
 		return 2

@@ -82,7 +82,7 @@ func split(err error) (seen string, do []string) {
 		if detail, ok := strings.CutPrefix(line, "    "); ok {
 			seen += ": " + strings.TrimSpace(detail)
 		} else {
-			do = append(do, strings.TrimSpace(line))
+			do = append(do, strings.TrimPrefix(strings.TrimSpace(line), "what to do: "))
 		}
 	}
 	return seen, do

@@ -19,14 +19,7 @@ import (
 // It builds what is not built yet. The words, such as RUNC=1.2.5 or CGROUP=v1, replace variables of the environment. If nothing
 // is named, Resolve does nothing.
 func Resolve(ctx context.Context, words ...string) error {
-	words = slices.Clone(words) // the caller's may be the begin of a longer slice
-	for _, v := range programVariables {
-		value, ok := os.LookupEnv(v.name)
-		if ok && !slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, v.name+"=") }) {
-			words = append(words, v.name+"="+value)
-		}
-	}
-	spec, err := Parse(words)
+	spec, err := FromEnvironment(words...)
 	if err != nil {
 		return err
 	}
@@ -44,6 +37,19 @@ func Resolve(ctx context.Context, words ...string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// FromEnvironment returns the [Spec] that RUNC, CONTAINERD, CTR and SHIM in the environment of this process describe, with words that
+// replace them. Like [Parse], it starts no program.
+func FromEnvironment(words ...string) (Spec, error) {
+	words = slices.Clone(words) // the caller's may be the begin of a longer slice
+	for _, v := range programVariables {
+		value, ok := os.LookupEnv(v.name)
+		if ok && !slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, v.name+"=") }) {
+			words = append(words, v.name+"="+value)
+		}
+	}
+	return Parse(words)
 }
 
 // An Error says which value was given, what is wrong with it, and what the reader can do.
