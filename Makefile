@@ -91,6 +91,7 @@ endif
 steady_flags = -n $(N) -where $(WHERE) $(if $(filter-out 0,$(value FRESH)),-fresh)
 .PHONY: steady
 steady: deps tools earlier $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed or differed
+	@mkdir -p .lab/steady # lab steady may run as root, and your next series has to remove its files
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
 	test2json=$$($(GO) tool -n test2json) && $(if $(filter vm,$(WHERE)),\
 		$(VM) $(RELEASE) $(BIN)/lab steady $(steady_flags) -test2json "$$test2json" $(BIN)/lab exec .lab/lab.test -test.timeout=$(LIMIT),\

@@ -85,6 +85,9 @@ func removeRuns() error {
 			err = errors.Join(err, e)
 		}
 	}
+	if err != nil {
+		err = fmt.Errorf("%w\n  what to do: make %s writable for you (a run as root may have created it)", err, steadyDir)
+	}
 	return err
 }
 
