@@ -78,6 +78,9 @@ func tarballRun(tree dist.Tree, args []string) int {
 		f.conf.Disk, f.conf.Tarball, f.conf.Pinned = *disk, string(tree), *pinned
 		return f.run(tree.Test2JSON(), tree.Program(), *out)
 	}
+	if os.Getenv("CDB_STEP") == "1" { // the reader at the terminal talks to the questions themselves
+		return askMain(tree, []string{fmt.Sprintf("-pinned=%v", *pinned), "--", "-test.v", "-test.timeout=0", "-test.run=" + f.questions})
+	}
 	choose(tree, *pinned)
 	r, err := newLabRun(*out, func(dir string) ([]string, error) {
 		dir, err := filepath.Abs(dir)
