@@ -19,11 +19,11 @@ q = '$(subst ','\'',$(value $1))'
 Q ?=
 RUN := $(if $(value Q),-run $(call q,Q))
 
-# STEP=1 stops at each step of a question, for a reader at a terminal. No deadline ends a run that waits.
-STEP ?=
-ifneq ($(value STEP),)
-export CDB_STEP := $(value STEP)
-endif
+# STEP=1, or CDB_STEP=1 in the environment, stops at each step of a question, for a reader at a terminal. No deadline ends a run that
+# waits. 0 means that it does not stop.
+STEP ?= $(CDB_STEP)
+override STEP := $(filter-out 0,$(STEP))
+export CDB_STEP := $(STEP)
 
 # V=1 shows the notes of all questions. JUNIT=file writes the JUnit report there as well. ARTIFACTS=dir stores there what go test
 # -artifacts stores.
@@ -50,7 +50,7 @@ RELEASE := $(BIN)/lab release
 .PHONY: help
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' vm.mk Makefile | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
-	@echo 'Q=Lifecycle selects questions for lab, lab-here, steady and selftest. README.md has the other variables.'
+	@echo 'Q=Lifecycle selects questions, and for selftest, test-vm and test-disk tests of the lab. README.md has the other variables.'
 
 .PHONY: deps
 deps: ## install what is missing: compiler, libseccomp, pkg-config, busybox, QEMU, strace, crun, criu, mkfs.erofs, apparmor_parser, newuidmap
@@ -88,6 +88,32 @@ WHERE ?= here
 ifneq ($(words $(value WHERE))$(filter-out vm here,$(value WHERE)),1)
 $(error WHERE is "$(value WHERE)", expected vm or here)
 endif
+
+# Nor may a setting be dropped without a word: the user would believe that it holds.
+here_only := $(filter lab-here mutants sabotage selftest,$(MAKECMDGOALS))
+ifneq ($(and $(here_only),$(filter vm,$(WHERE))),)
+$(error make $(here_only) asks on this machine only, as root: leave out WHERE=vm)
+endif
+here   := $(here_only) $(if $(filter here,$(WHERE)),$(filter steady watch released,$(MAKECMDGOALS)))
+for_vm := $(strip $(foreach v,$(VM_SETTINGS),$(if $(filter command,$(firstword $(origin $v))),$v) $(if $(value CDB_$v),CDB_$v)))
+ifneq ($(and $(strip $(here)),$(for_vm)),)
+$(error make $(strip $(here)) asks on this machine, and only a VM has $(for_vm): leave it out, or use make lab)
+endif
+programs := $(strip $(foreach v,RUNC CONTAINERD CTR SHIM,$(if $(value $v),$v) $(if $(value CDB_$v),CDB_$v)))
+ifneq ($(and $(filter mutants sabotage selftest,$(MAKECMDGOALS)),$(programs)),)
+$(error make $(MAKECMDGOALS) is about the pinned programs, and $(programs) names another one: leave it out, or unset it)
+endif
+ifneq ($(and $(filter released,$(MAKECMDGOALS)),$(value Q)),)
+$(error make released asks the questions of its table, and not those of Q: select bugs with ID= or RUNC=)
+endif
+# go test is green with a Q that selects no test.
+tests_in := $(patsubst test-vm,helpers/vm,$(patsubst test-disk,helpers/node,$(filter selftest test-vm test-disk,$(MAKECMDGOALS))))
+ifneq ($(and $(value Q),$(tests_in)),)
+ifeq ($(shell q=$(call q,Q); cat $(tests_in:=/*_test.go) | sed -n 's/^func Test\([A-Za-z0-9_]*\).*/Test\1/p' | grep -E -e "$${q%%/*}"),)
+$(error make $(MAKECMDGOALS) asks no question, it tests the lab itself. No test in $(tests_in) matches Q=$(value Q))
+endif
+endif
+
 steady_flags = -n $(N) -where $(WHERE) $(if $(filter-out 0,$(value FRESH)),-fresh)
 .PHONY: steady
 steady: deps tools earlier $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed or differed
@@ -143,11 +169,12 @@ RESULTS ?=
 .PHONY: matrix
 matrix: $(BIN)/lab ## make a table of what differs between many runs: make matrix RUNC='1.2.5 1.3.4' CGROUP='v1 v2'
 	@MAKE=$(call q,MAKE_COMMAND) $(BIN)/lab matrix $(compare_flags) \
-		$(foreach v,RUNC CONTAINERD CTR SHIM KERNEL CGROUP MEM CPUS ACCEL DISK,$(if $(value $(v)),$(v)=$(call q,$(v)))) $(value RESULTS)
+		$(foreach v,RUNC CONTAINERD CTR SHIM $(VM_SETTINGS),$(if $(value $(v)),$(v)=$(call q,$(v)))) $(value RESULTS)
 
-# ARCH=arm64 makes it for another architecture.
+# ARCH=arm64 makes it for another architecture, and counts for these two targets only: what other targets do with the tarball happens
+# on this machine.
 ARCH ?=
-DIST = GO=$(call q,GO) $(BIN)/lab dist $(if $(value ARCH),-arch $(call q,ARCH))
+DIST = GO=$(call q,GO) $(BIN)/lab dist $(if $(filter dist dist-twice,$(MAKECMDGOALS)),$(if $(value ARCH),-arch $(call q,ARCH)))
 .PHONY: dist
 dist: deps $(BIN)/lab ## make the tarball for a machine without Go and without a network: .lab/dist/cdblab-linux-amd64.tar.gz
 	@$(DIST)
@@ -238,4 +265,4 @@ lint-deploy: ## check the workflows of .github and the manifests of deploy/kuber
 .PHONY: selftest
 selftest: deps tools earlier dist ## test the lab itself: killed runs, two runs at once, the host's own containerd, bad input
 	$(GO) test -c -tags vmlab -o .lab/lab.test .
-	$(RELEASE) $(GO) test -exec ../$(AS_ROOT) -tags 'vmlab selftest' -count=1 -v -timeout 40m $(RUN) ./selftest
+	$(GO) test -exec ../$(AS_ROOT) -tags 'vmlab selftest' -count=1 -v -timeout 40m $(RUN) ./selftest

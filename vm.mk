@@ -3,13 +3,19 @@
 # The settings of the VM, on make's command line: KERNEL=6.12 CGROUP=v1 MEM=2048 CPUS=1 ACCEL=tcg. The defaults are the
 # distribution's kernel, v2, 1024 MiB, two CPUs, and KVM if a probe boot shows that it works. On a busy host, CPUS=1 is
 # faster under emulation.
-VM := $(foreach v,KERNEL CGROUP MEM CPUS ACCEL DISK FIRMWARE USER_DATA DISK_PINNED,$(if $(value $(v)),CDB_$(v)=$(call q,$(v))))
+VM_SETTINGS := KERNEL CGROUP MEM CPUS ACCEL DISK FIRMWARE USER_DATA DISK_PINNED
+VM := $(foreach v,$(VM_SETTINGS),$(if $(value $(v)),CDB_$(v)=$(call q,$(v))))
+# CGROUP=$C is empty in a script that does not set C, and the run would be of the default.
+without_value := $(strip $(foreach v,$(VM_SETTINGS),$(if $(value $v),,$(if $(filter command,$(firstword $(origin $v))),$v=))))
+ifneq ($(without_value),)
+$(error $(without_value) has no value: name one, or leave it out)
+endif
 
 # DISK=node.qcow2 boots a disk image instead, with its own kernel and init; nothing is written to it. The questions come as the
 # tarball, and are asked about the programs of the disk, or with DISK_PINNED=1 about those of go.mod. FIRMWARE=bios or uefi chooses what
 # boots it, if it boots both ways. USER_DATA=file is for its cloud-init.
-ifeq ($(origin DISK)$(value DISK),command line)
-$(error DISK= is empty: name a disk image, or leave DISK out to boot the lab's own VM)
+ifneq ($(and $(value DISK),$(value ARTIFACTS)),)
+$(error ARTIFACTS= cannot be combined with DISK=: the transcripts are in .lab/results/latest/transcripts)
 endif
 DISK      ?=
 FIRMWARE  ?=
@@ -22,10 +28,15 @@ TARBALL   := .lab/dist/cdblab-linux-$(shell $(GO) env GOARCH).tar.gz
 $(BIN)/lab:
 	@CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/lab
 
+# Before the tarball is made, which takes minutes.
+.PHONY: image
+image:
+	@test -e $(call q,DISK) || { echo DISK=$(call q,DISK)': there is no such file' >&2; exit 1; }
+
 # go test runs the wrapper in the directory of the package. The path is relative, because -exec can't quote all characters
 # that the directory of the checkout may have.
 .PHONY: lab
-lab: $(if $(value STEP),terminal) deps $(if $(value DISK),dist,tools earlier) $(BIN)/lab ## run the questions in a throw-away VM; needs no root and no KVM
+lab: $(if $(value STEP),terminal) $(if $(value DISK),image) deps $(if $(value DISK),dist,tools earlier) $(BIN)/lab ## run the questions in a throw-away VM; needs no root and no KVM
 ifneq ($(value DISK),)
 	@test2json=$$($(GO) tool -n test2json) && $(VM) CDB_TARBALL=$(TARBALL) $(BIN)/lab disk -test2json "$$test2json" $(RUN) \
 		$(if $(filter-out 0,$(value V)),-v) $(if $(value JUNIT),-junit $(call q,JUNIT))
@@ -34,7 +45,7 @@ else
 endif
 
 .PHONY: shell
-shell: deps $(if $(value DISK),dist,tools) $(BIN)/lab ## run a shell in a throw-away VM that has the tools and the chapter's bundle
+shell: $(if $(value DISK),image) deps $(if $(value DISK),dist,tools) $(BIN)/lab ## run a shell in a throw-away VM that has the tools and the chapter's bundle
 	@$(VM) $(if $(value DISK),CDB_TARBALL=$(TARBALL)) $(BIN)/lab shell
 
 # SUITE=trixie CGROUP=v1 SYSTEMD_CGROUP=1 are variants; the defaults are bookworm, v2, and runc's own cgroups. MIRROR= is the address of
