@@ -91,16 +91,29 @@ func TestSkippedSubtest_IsNoAnswer(t *testing.T) {
 // ownRun gives a shell in a mount namespace of its own a /run of its own.
 const ownRun = "mount -t tmpfs -o mode=755 tmpfs /run"
 
-// Debian's initramfs mounts /run with noexec. The lab mounts a file system of its own on the run's directory then.
+// Debian's initramfs mounts /run with noexec. The lab mounts a file system of its own on the run's directory then. A confined run does
+// not: no other run would see its lock there.
 func TestRunMountedNoexec_IsNoObstacle(t *testing.T) {
 	before := takeInventory(t)
+	dir := t.TempDir()
+	hangs := "#!/bin/sh\ncase \"$*\" in *\" create \"*) exec sleep 1000;; esac\nexec " + tool(t, "runc") + " \"$@\"\n"
+	assert.NilError(t, os.WriteFile(filepath.Join(dir, "runc"), []byte(hangs), 0o755))
 	for name, script := range map[string]string{
-		"a run":        `"$LAB" -test.run=Lifecycle_WhatIsTheDifference`,
-		"a killed run": `"$LAB" -test.timeout=300ms -test.run=Lifecycle_WhatIsTheDifference; for i in $(seq 60); do ls -d /run/cdb-lab/[0-9]* || break; sleep 1; done`,
+		"a run": `"$LAB" -test.run=Lifecycle_WhatIsTheDifference`,
+		"a killed run": `CDB_RUNC="$DIR/runc" "$LAB" -test.timeout=1s -test.run=Lifecycle_WhatIsTheDifference >"$DIR/out" 2>&1
+			cat "$DIR/out"; grep -q "panic: test timed out" "$DIR/out" &&
+			for i in $(seq 60); do ls -d /run/cdb-lab/[0-9]* || break; sleep 1; done`,
+		// The second run begins, and sweeps, while the first one is in progress. lab confine ends when its standard input does.
+		"two confined runs": `mkfifo "$DIR/in" && exec 3<>"$DIR/in" && confine="` + labCommand + ` confine -jobs 2 --" &&
+			{ $confine "$LAB" '` + chapterQuestions + `' <&3 & first=$!
+			until ls -d /run/cdb-lab/[0-9]* || ! kill -0 $first; do sleep 0.1; done
+			$confine "$LAB" -test.run=Lifecycle_WhatDoesKillDo <&3; second=$?
+			wait $first && [ $second = 0 ]; }`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := shell(t, ownRun+" && mount -o remount,noexec /run && { "+script+"; } && "+
 				"! ls -d /run/cdb-lab/[0-9]* && ! grep '^cdb-lab ' /proc/mounts")
+			cmd.Env = append(cmd.Env, "DIR="+dir)
 			cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
 			out, err := cmd.CombinedOutput()
 			assert.Check(t, err, "%s", out)

@@ -87,6 +87,21 @@ func systemMounts(all []*mountinfo.Info) (out []string) {
 	return out
 }
 
+// Process 1 of the host is systemd, and its initramfs has mounted /run with noexec. A runtime would send systemd pids of another
+// namespace, and a run that mounts a file system of its own below /run would hide its lock there.
+func TestCommand_FindsNoSystemdAndMayExecuteBelowRun(t *testing.T) {
+	self, err := os.Executable()
+	assert.NilError(t, err)
+	const debian = `mount --make-rslave / && mount -t tmpfs -o noexec cdb-test /run && mkdir -p /run/systemd/system /run/dbus &&
+		touch /run/dbus/system_bus_socket && exec "$@"`
+	code, cutOff := confined(t, `set -e
+		[ ! -e /run/systemd/system ] && [ ! -e /run/dbus/system_bus_socket ] || exit 3
+		mkdir -p `+host.Dir+` && cp /bin/true `+host.Dir+`/true && `+host.Dir+`/true || exit 4
+		rm -r `+host.Dir, func(c *Command) { c.Inner = []string{"/bin/sh", "-c", debian, "sh", self, "inner"} })
+	assert.Equal(t, cutOff, "")
+	assert.Equal(t, code, 0, "3: systemd is there; 4: a program below /run cannot be executed")
+}
+
 func TestCommand_IsCutOff(t *testing.T) {
 	for name, row := range map[string]struct {
 		script string
