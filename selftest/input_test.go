@@ -132,6 +132,7 @@ func TestCheckout_OddNameAndReadOnly(t *testing.T) {
 	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
 	assert.Check(t, err, "%s", out)
+	assert.Check(t, cmp.Contains(string(out), "3 questions asked: 3 answered"))
 	assertHostUnchanged(t, before)
 }
 
@@ -210,20 +211,30 @@ func TestCallersEnvironment_ChangesNothing(t *testing.T) {
 	before := takeInventory(t)
 	// The question about mounts asks for runc features.
 	cmd := shell(t, `umask 077 && unset HOME && exec "$LAB" '`+chapterQuestions+"|WhichMountsMayTheContainerWriteTo' 2>&1")
-	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET=/run/no-such-socket", "CONTAINERD_NAMESPACE=other", "CONTAINERD_SNAPSHOTTER=none",
-		"CONTAINERD_ADDRESS=/run/none", "XDG_RUNTIME_DIR=/none", "LISTEN_FDS=1", "LISTEN_PID=1", "RUNC_DEBUG=1")
-	// No call has them, also not the one for the version.
-	leaks := filepath.Join(t.TempDir(), "leaks")
-	for variable, name := range map[string]string{"CDB_RUNC": "runc", "CDB_CONTAINERD": "containerd", "CDB_CTR": "ctr"} {
-		wrapper := filepath.Join(t.TempDir(), name)
-		script := fmt.Sprintf("#!/bin/sh\n! env | grep -q no-such-socket || echo %s \"$@\" >> %s\nexec %s \"$@\"\n", name, leaks, tool(t, name))
+	callers := []string{
+		"NOTIFY_SOCKET=/run/no-such-socket", "CONTAINERD_NAMESPACE=other", "CONTAINERD_SNAPSHOTTER=none",
+		"CONTAINERD_ADDRESS=/run/none", "XDG_RUNTIME_DIR=/none", "LISTEN_FDS=1", "LISTEN_PID=1", "RUNC_DEBUG=1",
+	}
+	cmd.Env = append(cmd.Env, callers...)
+	// No call has them, also not the one for the version. The shim has what containerd has.
+	dir := t.TempDir()
+	programs := map[string]string{"CDB_RUNC": "runc", "CDB_CONTAINERD": "containerd", "CDB_CTR": "ctr"}
+	for variable, name := range programs {
+		wrapper := filepath.Join(dir, name)
+		script := fmt.Sprintf("#!/bin/sh\nenv >> %s.env\nexec %s \"$@\"\n", wrapper, tool(t, name))
 		assert.NilError(t, os.WriteFile(wrapper, []byte(script), 0o755))
 		cmd.Env = append(cmd.Env, variable+"="+wrapper)
 	}
 	out, err := cmd.CombinedOutput()
 	assert.Check(t, err, "%s", out)
-	leaked, err := os.ReadFile(leaks)
-	assert.ErrorIs(t, err, os.ErrNotExist, "the caller's environment has reached:\n%s", leaked)
+	for _, name := range programs {
+		seen, err := os.ReadFile(filepath.Join(dir, name+".env"))
+		assert.NilError(t, err)
+		assert.Check(t, strings.Contains("\n"+string(seen), "\nPATH="), "no environment of %s was seen", name)
+		for _, variable := range callers {
+			assert.Check(t, !strings.Contains("\n"+string(seen), "\n"+variable+"\n"), "the caller's %s has reached %s", variable, name)
+		}
+	}
 	assertHostUnchanged(t, before)
 }
 
