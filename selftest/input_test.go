@@ -91,16 +91,29 @@ func TestSkippedSubtest_IsNoAnswer(t *testing.T) {
 // ownRun gives a shell in a mount namespace of its own a /run of its own.
 const ownRun = "mount -t tmpfs -o mode=755 tmpfs /run"
 
-// Debian's initramfs mounts /run with noexec. The lab mounts a file system of its own on the run's directory then.
+// Debian's initramfs mounts /run with noexec. The lab mounts a file system of its own on the run's directory then. A confined run does
+// not: no other run would see its lock there.
 func TestRunMountedNoexec_IsNoObstacle(t *testing.T) {
 	before := takeInventory(t)
+	dir := t.TempDir()
+	hangs := "#!/bin/sh\ncase \"$*\" in *\" create \"*) exec sleep 1000;; esac\nexec " + tool(t, "runc") + " \"$@\"\n"
+	assert.NilError(t, os.WriteFile(filepath.Join(dir, "runc"), []byte(hangs), 0o755))
 	for name, script := range map[string]string{
-		"a run":        `"$LAB" -test.run=Lifecycle_WhatIsTheDifference`,
-		"a killed run": `"$LAB" -test.timeout=300ms -test.run=Lifecycle_WhatIsTheDifference; for i in $(seq 60); do ls -d /run/cdb-lab/[0-9]* || break; sleep 1; done`,
+		"a run": `"$LAB" -test.run=Lifecycle_WhatIsTheDifference`,
+		"a killed run": `CDB_RUNC="$DIR/runc" "$LAB" -test.timeout=1s -test.run=Lifecycle_WhatIsTheDifference >"$DIR/out" 2>&1
+			cat "$DIR/out"; grep -q "panic: test timed out" "$DIR/out" &&
+			for i in $(seq 60); do ls -d /run/cdb-lab/[0-9]* || break; sleep 1; done`,
+		// The second run begins, and sweeps, while the first one is in progress. lab confine ends when its standard input does.
+		"two confined runs": `mkfifo "$DIR/in" && exec 3<>"$DIR/in" && confine="` + labCommand + ` confine -jobs 2 --" &&
+			{ $confine "$LAB" '` + chapterQuestions + `' <&3 & first=$!
+			until ls -d /run/cdb-lab/[0-9]* || ! kill -0 $first; do sleep 0.1; done
+			$confine "$LAB" -test.run=Lifecycle_WhatDoesKillDo <&3; second=$?
+			wait $first && [ $second = 0 ]; }`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := shell(t, ownRun+" && mount -o remount,noexec /run && { "+script+"; } && "+
 				"! ls -d /run/cdb-lab/[0-9]* && ! grep '^cdb-lab ' /proc/mounts")
+			cmd.Env = append(cmd.Env, "DIR="+dir)
 			cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
 			out, err := cmd.CombinedOutput()
 			assert.Check(t, err, "%s", out)
@@ -119,6 +132,7 @@ func TestCheckout_OddNameAndReadOnly(t *testing.T) {
 	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWNS, Unshareflags: unix.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
 	assert.Check(t, err, "%s", out)
+	assert.Check(t, cmp.Contains(string(out), "3 questions asked: 3 answered"))
 	assertHostUnchanged(t, before)
 }
 
@@ -197,20 +211,30 @@ func TestCallersEnvironment_ChangesNothing(t *testing.T) {
 	before := takeInventory(t)
 	// The question about mounts asks for runc features.
 	cmd := shell(t, `umask 077 && unset HOME && exec "$LAB" '`+chapterQuestions+"|WhichMountsMayTheContainerWriteTo' 2>&1")
-	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET=/run/no-such-socket", "CONTAINERD_NAMESPACE=other", "CONTAINERD_SNAPSHOTTER=none",
-		"CONTAINERD_ADDRESS=/run/none", "XDG_RUNTIME_DIR=/none", "LISTEN_FDS=1", "LISTEN_PID=1", "RUNC_DEBUG=1")
-	// No call has them, also not the one for the version.
-	leaks := filepath.Join(t.TempDir(), "leaks")
-	for variable, name := range map[string]string{"CDB_RUNC": "runc", "CDB_CONTAINERD": "containerd", "CDB_CTR": "ctr"} {
-		wrapper := filepath.Join(t.TempDir(), name)
-		script := fmt.Sprintf("#!/bin/sh\n! env | grep -q no-such-socket || echo %s \"$@\" >> %s\nexec %s \"$@\"\n", name, leaks, tool(t, name))
+	callers := []string{
+		"NOTIFY_SOCKET=/run/no-such-socket", "CONTAINERD_NAMESPACE=other", "CONTAINERD_SNAPSHOTTER=none",
+		"CONTAINERD_ADDRESS=/run/none", "XDG_RUNTIME_DIR=/none", "LISTEN_FDS=1", "LISTEN_PID=1", "RUNC_DEBUG=1",
+	}
+	cmd.Env = append(cmd.Env, callers...)
+	// No call has them, also not the one for the version. The shim has what containerd has.
+	dir := t.TempDir()
+	programs := map[string]string{"CDB_RUNC": "runc", "CDB_CONTAINERD": "containerd", "CDB_CTR": "ctr"}
+	for variable, name := range programs {
+		wrapper := filepath.Join(dir, name)
+		script := fmt.Sprintf("#!/bin/sh\nenv >> %s.env\nexec %s \"$@\"\n", wrapper, tool(t, name))
 		assert.NilError(t, os.WriteFile(wrapper, []byte(script), 0o755))
 		cmd.Env = append(cmd.Env, variable+"="+wrapper)
 	}
 	out, err := cmd.CombinedOutput()
 	assert.Check(t, err, "%s", out)
-	leaked, err := os.ReadFile(leaks)
-	assert.ErrorIs(t, err, os.ErrNotExist, "the caller's environment has reached:\n%s", leaked)
+	for _, name := range programs {
+		seen, err := os.ReadFile(filepath.Join(dir, name+".env"))
+		assert.NilError(t, err)
+		assert.Check(t, strings.Contains("\n"+string(seen), "\nPATH="), "no environment of %s was seen", name)
+		for _, variable := range callers {
+			assert.Check(t, !strings.Contains("\n"+string(seen), "\n"+variable+"\n"), "the caller's %s has reached %s", variable, name)
+		}
+	}
 	assertHostUnchanged(t, before)
 }
 

@@ -75,8 +75,11 @@ func TestKilled_SignalsSweepTheRunBeforeItEnds(t *testing.T) {
 			l := newLab(chapterQuestions)
 			l.startUntil(t, "tasks metrics", 1)
 			kill(t, l.Process.Pid, sig)
+			out := <-l.rest
 			_ = l.Wait()
 			assert.Check(t, cmp.Equal(l.ProcessState.ExitCode(), code))
+			// The janitor sweeps a run that has only ended, so the host alone does not show this.
+			assert.Check(t, cmp.Regexp(`cdblab: `+sig.String()+`: swept /run/cdb-lab/\d+: [1-9]\d* processes`, out))
 			assertHostUnchanged(t, before)
 		})
 	}

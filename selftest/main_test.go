@@ -44,8 +44,22 @@ func TestMain(m *testing.M) {
 		fmt.Println("selftest: needs root, as the lab does.\n  run: make selftest")
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	bystander := exec.Command("sleep", "3600")
+	if err := bystander.Start(); err != nil {
+		fmt.Println("selftest:", err)
+		os.Exit(1)
+	}
+	go func() {
+		_ = bystander.Wait()
+		close(bystanderEnded)
+	}()
+	code := m.Run()
+	_ = bystander.Process.Kill()
+	os.Exit(code)
 }
+
+// bystanderEnded is closed when a process has ended that is in the cgroup of the test, as the runs are, and that is not the lab's.
+var bystanderEnded = make(chan struct{})
 
 // chapterQuestions selects the five questions of the chapter itself. Together they make every kind of thing that can be left
 // behind.
@@ -58,7 +72,8 @@ var testMark = fmt.Sprintf("CDB_SELFTEST=%d.%d", os.Getpid(), time.Now().UnixNan
 // lab is a run of the lab, in a process of its own.
 type lab struct {
 	*exec.Cmd
-	out bytes.Buffer
+	out  bytes.Buffer
+	rest chan string // what it prints after startUntil, until nothing has its output open
 }
 
 // newLab prepares a run of the lab with flags of the test binary ("-test.run=Task") and environment variables ("CDB_KEEP=1").
@@ -117,7 +132,11 @@ func (l *lab) startUntil(t *testing.T, text string, nth int) {
 	for lines.Scan() {
 		if strings.HasPrefix(lines.Text(), "         $ ") && strings.Contains(lines.Text(), text) {
 			if nth--; nth <= 0 {
-				go io.Copy(io.Discard, out)
+				l.rest = make(chan string, 1)
+				go func() {
+					rest, _ := io.ReadAll(out)
+					l.rest <- string(rest)
+				}()
 				return
 			}
 		}
@@ -166,12 +185,17 @@ func assertHostUnchanged(t *testing.T, before host.Inventory) {
 	for _, c := range changes {
 		t.Errorf("the host is not as it was: %s", c)
 	}
+	select {
+	case <-bystanderEnded:
+		t.Error("the host is not as it was: a process that is not the lab's was ended")
+	default:
+	}
 }
 
 // isOfAnyRun reports whether a change is of what all runs of the lab share while one is in progress, or of a cgroup around one.
 func isOfAnyRun(c host.Change) bool {
 	return c.Name == host.Dir || strings.HasSuffix(c.Name, ":"+host.Cgroup) ||
-		strings.Contains(c.Name, ":"+host.Cgroup+"/confined-") || // make sabotage, mutants and released
+		strings.Contains(c.Name, ":"+host.Cgroup+"/confined-") || // make sabotage and mutants
 		c.Kind == "cgroup controller" || c.Name == filepath.Join(host.Dir, "cgroup.subtree_control")
 }
 

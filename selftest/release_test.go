@@ -4,6 +4,7 @@ package selftest
 
 import (
 	"os/exec"
+	"strings"
 	"testing"
 
 	"gotest.tools/v3/assert"
@@ -41,6 +42,7 @@ func TestRelease_WrongNumberStopsTheRun(t *testing.T) {
 			assert.Check(t, code != 0)
 			assert.Check(t, cmp.Contains(out, "lab: "+word+": "))
 			assert.Check(t, cmp.Contains(out, want))
+			assert.Check(t, !strings.Contains(out, "questions asked"), "%s", out)
 		})
 	}
 }

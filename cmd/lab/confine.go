@@ -44,8 +44,8 @@ func confineMain(args []string) int {
 		return 125
 	}
 	c.Args, c.Inner = set.Args(), []string{self, "confine", "-inner"}
-	code, cutOff, err := c.Run()
 	measureSlowness()
+	code, cutOff, err := c.Run()
 	// The lab of the command has cleaned up, unless it was killed.
 	swept, sweepErr := host.Sweep(false)
 	for _, s := range swept {

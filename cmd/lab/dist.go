@@ -34,7 +34,13 @@ func distMain(args []string) int {
 	b := &dist.Build{Module: ".", Go: os.Getenv("GO"), Arch: *arch, Log: logf, Stderr: os.Stderr, Earlier: release.BuildStripped}
 	var tarball bytes.Buffer
 	path := filepath.Join(distDir, b.Name())
-	err := b.Write(ctx, &tarball)
+	var err error
+	if *twice {
+		err = b.Committed(ctx)
+	}
+	if err == nil {
+		err = b.Write(ctx, &tarball)
+	}
 	if err == nil {
 		err = os.MkdirAll(distDir, 0o755)
 	}

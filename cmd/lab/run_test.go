@@ -106,6 +106,14 @@ func TestRun_TheExitCode(t *testing.T) {
 	}
 }
 
+// A go that compiles has a child all the time. If only the children were ended, it would start others.
+func TestRun_StopsAGoThatCompiles(t *testing.T) {
+	fakeGo(t, "trap 'touch interrupted; exit 1' INT; (sleep 0.2; kill -TERM $PPID) & for i in 1 2 3 4 5 6 7 8; do sleep 1; done")
+	assert.Equal(t, runMain([]string{"./go", "test", "."}), 143)
+	_, err := os.Stat("interrupted")
+	assert.NilError(t, err, "go went on")
+}
+
 func TestRun_SaysThatItWasStopped(t *testing.T) {
 	fakeGo(t, "kill -INT $PPID; sleep 0.2; cat $STREAM; exit 1")
 	assert.Equal(t, runMain([]string{"./go", "test", "."}), 130)

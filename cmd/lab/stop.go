@@ -13,13 +13,16 @@ import (
 )
 
 // forward forwards signals to the test binary, or to the VM. They clean up, and then go test ends by itself: go test does not
-// forward signals. At a second signal, go test is killed.
+// forward signals. It also gets the signal of a Ctrl-C: it ends if it still compiles, and waits for a test that runs. At a second
+// signal, go test is killed.
 func (r *labRun) forward(signals <-chan os.Signal, goTest *os.Process) {
 	for s := range signals {
 		n := s.(syscall.Signal)
 		if r.stopped.Swap(int32(n)) != 0 {
 			_ = goTest.Kill()
-		} else if !signalChildren(goTest.Pid, n) {
+		} else if signalChildren(goTest.Pid, n) {
+			_ = goTest.Signal(os.Interrupt)
+		} else {
 			_ = goTest.Signal(n) // it still compiles
 		}
 	}

@@ -77,10 +77,15 @@ func buildTool(ctx context.Context, t tools.Tool) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
+	work, err := os.MkdirTemp("", "cdblab-tools-*") // go leaves its files when it is stopped while it compiles
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
 	out := filepath.Join(tmp, name)
 	env, args := t.Build.Command(out)
 	c := exec.CommandContext(ctx, cmp.Or(os.Getenv("GO"), "go"), args...)
-	c.Env, c.Stdout, c.Stderr = append(os.Environ(), env), os.Stderr, os.Stderr
+	c.Env, c.Stdout, c.Stderr = append(os.Environ(), env, "TMPDIR="+work), os.Stderr, os.Stderr
 	_, shown := t.Build.Command(t.Search[0])
 	logf("%s go %s", env, shellescape.QuoteCommand(shown))
 	if err := c.Run(); err != nil {

@@ -71,7 +71,7 @@ func (c Command) wait(ended <-chan error, group *group, signal func(os.Signal)) 
 		select {
 		case <-ended:
 			if cutOff == "" {
-				cutOff = watch.exceeded(group) // it may have ended since the last tick, because of a limit
+				cutOff = group.exceeded() // it may have ended since the last tick, because of a limit of its own
 			}
 			return cutOff
 		case <-kill:

@@ -87,6 +87,49 @@ func systemMounts(all []*mountinfo.Info) (out []string) {
 	return out
 }
 
+// Process 1 of the host is systemd, and its initramfs has mounted /run with noexec. A runtime would send systemd pids of another
+// namespace, and a run that mounts a file system of its own below /run would hide its lock there.
+func TestCommand_FindsNoSystemdAndMayExecuteBelowRun(t *testing.T) {
+	self, err := os.Executable()
+	assert.NilError(t, err)
+	const debian = `mount --make-rslave / && mount -t tmpfs -o noexec cdb-test /run && mkdir -p /run/systemd/system /run/dbus &&
+		touch /run/dbus/system_bus_socket && exec "$@"`
+	code, cutOff := confined(t, `set -e
+		[ ! -e /run/systemd/system ] && [ ! -e /run/dbus/system_bus_socket ] || exit 3
+		mkdir -p `+host.Dir+` && cp /bin/true `+host.Dir+`/true && `+host.Dir+`/true || exit 4
+		rm -r `+host.Dir, func(c *Command) { c.Inner = []string{"/bin/sh", "-c", debian, "sh", self, "inner"} })
+	assert.Equal(t, cutOff, "")
+	assert.Equal(t, code, 0, "3: systemd is there; 4: a program below /run cannot be executed")
+}
+
+// A container whose cgroupsPath is relative has its cgroup below the group of the limits.
+func TestCommand_LeavesNoCgroupBelowItsOwn(t *testing.T) {
+	code, cutOff := confined(t, `made=false
+		for group in /sys/fs/cgroup/cdb-lab/`+groupName()+` /sys/fs/cgroup/*/cdb-lab/`+groupName()+`; do
+			[ ! -d $group ] || { mkdir -p $group/container/below && made=true; }
+		done; $made`, nil)
+	assert.Equal(t, cutOff, "")
+	assert.Equal(t, code, 0, "the command has found no cgroup of its limits")
+}
+
+func TestRmdir_RemovesWhatIsBelowFirst(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "confined-1")
+	assert.NilError(t, os.MkdirAll(filepath.Join(dir, "a", "b"), 0o755))
+	assert.NilError(t, rmdir(dir))
+	_, err := os.Stat(dir)
+	assert.ErrorIs(t, err, os.ErrNotExist)
+	assert.NilError(t, rmdir(dir))
+}
+
+// Other programs may have taken the memory and the processes of the machine. That says nothing of a command that has ended by itself.
+func TestWait_TheMachineCutsOffNoCommandThatHasEnded(t *testing.T) {
+	c := Command{Deadline: time.Minute, Limits: Limits{Threads: -1 << 30}}
+	assert.Check(t, cmp.Contains(newWatch(c.Limits).exceeded(&group{}), ThisMachine), "this machine has few threads")
+	ended := make(chan error, 1)
+	ended <- nil
+	assert.Equal(t, c.wait(ended, &group{}, func(os.Signal) {}), "")
+}
+
 func TestCommand_IsCutOff(t *testing.T) {
 	for name, row := range map[string]struct {
 		script string

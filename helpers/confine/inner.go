@@ -12,6 +12,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"cdblab/helpers/host"
 )
 
 // Inner is what process 1 of the PID namespace does: it enters the cgroups, makes the mounts its own, runs the command, and returns
@@ -71,6 +73,12 @@ func ownMounts() error {
 	if err := ownNullDevice(); err != nil {
 		return fmt.Errorf("mount a null device: %w", err)
 	}
+	if err := hideSystemd(); err != nil {
+		return fmt.Errorf("hide systemd: %w", err)
+	}
+	if err := allowExec(); err != nil {
+		return fmt.Errorf("allow to execute programs below /run: %w", err)
+	}
 	if slices.ContainsFunc(root, func(m *mountinfo.Info) bool { return len(m.Optional) > 0 }) {
 		if err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
 			return fmt.Errorf("share the mounts within the namespace: %w", err)
@@ -98,6 +106,34 @@ func ownNullDevice() error {
 		err = unix.Mount(null, os.DevNull, "", unix.MS_BIND, "")
 	}
 	return errors.Join(err, unix.Unmount(place, unix.MNT_DETACH))
+}
+
+// hideSystemd covers the sockets of systemd and of its bus. A runtime that asks systemd for a scope sends a pid of this namespace.
+// systemd would take it for a pid of the host, and move another process, which the sweep of the scope would kill. Without
+// /run/systemd/system the questions about systemd are skipped: https://man7.org/linux/man-pages/man3/sd_booted.3.html
+func hideSystemd() error {
+	for _, dir := range []string{"/run/systemd", "/run/dbus"} {
+		err := unix.Mount("cdb-none", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755")
+		if err != nil && err != unix.ENOENT {
+			return &os.PathError{Op: "mount", Path: dir, Err: err}
+		}
+	}
+	return nil
+}
+
+// allowExec removes noexec, with which Debian's initramfs mounts /run, from the mount in this namespace. Otherwise a run would mount a
+// tmpfs on its directory. The lab outside would not see this tmpfs, nor the run's lock in it, and would sweep the run.
+func allowExec() error {
+	for _, dir := range []string{filepath.Dir(host.Dir), host.Dir} { // host.Dir may have a file system of its own
+		forbids, err := host.ForbidsExec(dir)
+		if err == nil && forbids {
+			err = unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND, "")
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // reap waits for all processes, as process 1 has to, until the command has ended. It returns the command's exit code.

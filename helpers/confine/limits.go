@@ -5,8 +5,10 @@ package confine
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/host"
 	"cdblab/helpers/retry"
+	"cdblab/helpers/slowness"
 )
 
 // Limits are what the processes of a command may use.
@@ -53,8 +56,13 @@ func newGroup(l Limits) (*group, error) {
 			continue
 		}
 		dir := h.Path(filepath.Join(host.Cgroup, groupName()))
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("make a cgroup for the limits: %w", err)
+		var err error
+		retry.Until(time.Second, func() bool { // a run that ends removes the lab's cgroup if it has no other
+			err = os.MkdirAll(dir, 0o755)
+			return !errors.Is(err, os.ErrNotExist)
+		})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("make a cgroup for the limits: %w", err), g.remove())
 		}
 		g.dirs = append(g.dirs, dir)
 		file, value := "pids.max", strconv.Itoa(l.Threads)
@@ -84,15 +92,16 @@ func write(path, value string) error {
 	return errors.Join(err, f.Close())
 }
 
-// removeLeft removes the groups of processes that were killed. The kernel does not remove a group that has a process.
+// removeLeft removes the groups of processes that were killed. One of them may have had the pid of this process, and its counters would
+// count. The kernel does not remove a group that has a process.
 func removeLeft(hierarchies []cgroup.Hierarchy) {
 	for _, h := range hierarchies {
 		left, _ := filepath.Glob(h.Path(filepath.Join(host.Cgroup, "confined-*")))
 		for _, dir := range left {
 			var pid int
 			_, err := fmt.Sscanf(filepath.Base(dir), "confined-%d", &pid)
-			if err == nil && unix.Kill(pid, 0) == unix.ESRCH {
-				_ = unix.Rmdir(dir)
+			if err == nil && (pid == os.Getpid() || unix.Kill(pid, 0) == unix.ESRCH) {
+				_ = rmdir(dir)
 			}
 		}
 	}
@@ -103,8 +112,8 @@ func (g *group) remove() error {
 	var errs []error
 	for _, dir := range g.dirs {
 		var err error
-		retry.Until(10*time.Second, func() bool {
-			err = unix.Rmdir(dir)
+		retry.Until(slowness.Scale(10*time.Second), func() bool {
+			err = rmdir(dir)
 			return err != unix.EBUSY
 		})
 		if err != nil && err != unix.ENOENT {
@@ -113,6 +122,21 @@ func (g *group) remove() error {
 		_ = unix.Rmdir(filepath.Dir(dir)) // the lab's, which stays while it has another group
 	}
 	return errors.Join(errs...)
+}
+
+// rmdir removes a cgroup and all below it, such as that of a container whose cgroupsPath is relative.
+func rmdir(dir string) (err error) {
+	var all []string
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			all = append(all, path)
+		}
+		return nil
+	})
+	for _, path := range slices.Backward(all) {
+		err = unix.Rmdir(path)
+	}
+	return err
 }
 
 // count returns the number after a key in the first of the files that has it, of any hierarchy.
@@ -149,13 +173,21 @@ func newWatch(l Limits) watch {
 // ThisMachine is in the text that says why a command was cut off, if another command on the machine may be the cause.
 const ThisMachine = "this machine has"
 
-// exceeded returns which limit is exceeded, or "".
-func (w watch) exceeded(g *group) string {
+// exceeded returns which limit of the group its processes have met, or "".
+func (g *group) exceeded() string {
 	if n := g.count("oom_kill", "memory.events", "memory.oom_control"); n > 0 {
 		return "memory: its processes had as much as they may have, and the kernel has killed one of them"
 	}
 	if n := g.count("max", "pids.events"); n > 0 {
 		return "processes: it had as many as it may have"
+	}
+	return ""
+}
+
+// exceeded returns which limit is exceeded, or "".
+func (w watch) exceeded(g *group) string {
+	if of := g.exceeded(); of != "" {
+		return of
 	}
 	if n, err := threads(); err == nil && n > w.threads {
 		return fmt.Sprintf("processes: %s %d threads, and should have at most %d", ThisMachine, n, w.threads)

@@ -19,15 +19,20 @@ import (
 	"strings"
 )
 
+// Committed returns an error if the checkout is not the commit: the second build is of the commit.
+func (b *Build) Committed(ctx context.Context) error {
+	version, _, err := b.version(ctx)
+	if err == nil && strings.Contains(version, withChanges) {
+		err = errors.New("the checkout has changes that are not committed, and a clone would not have them: commit them first")
+	}
+	return err
+}
+
 // Again builds the tarball a second time, and compares it with the first one. The second build is that of another user: it is made from a
 // clone of the commit, in another directory, and with an empty build cache. The error names the files that differ.
 func (b *Build) Again(ctx context.Context, first []byte) (err error) {
-	version, _, err := b.version(ctx)
-	if err != nil {
+	if err := b.Committed(ctx); err != nil { // also since the first build
 		return err
-	}
-	if strings.Contains(version, withChanges) {
-		return errors.New("the checkout has changes that are not committed, and a clone would not have them: commit them first")
 	}
 	dir, err := filepath.Abs(filepath.Join(b.Module, ".lab", "dist", "again"))
 	if err == nil {

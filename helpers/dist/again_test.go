@@ -5,16 +5,20 @@ package dist
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
+	"cdblab/helpers/retry"
 	"cdblab/helpers/tools"
 )
 
@@ -53,6 +57,7 @@ func TestAgain_FindsWhatDependsOnThePlaceOfTheBuild(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newCheckout(t)
+			assert.NilError(t, b.Committed(t.Context()))
 			t.Setenv("IN_PROGRAM", c.inProgram)
 			t.Setenv("GOCACHE", t.TempDir())
 			var first bytes.Buffer
@@ -69,8 +74,28 @@ func TestAgain_FindsWhatDependsOnThePlaceOfTheBuild(t *testing.T) {
 
 			assert.NilError(t, os.WriteFile(filepath.Join(b.Module, "new.go"), nil, 0o644))
 			assert.ErrorContains(t, b.Again(t.Context(), first.Bytes()), "commit them first")
+			assert.ErrorContains(t, b.Committed(t.Context()), "commit them first")
 		})
 	}
+}
+
+// A go command that is stopped while it compiles leaves its files, whatever signal it gets.
+func TestWrite_LeavesNothingWhenItIsStopped(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	b := newCheckout(t)
+	begun := filepath.Join(t.TempDir(), "begun")
+	assert.NilError(t, os.WriteFile(b.Go, []byte("#!/bin/sh\nmktemp -d && touch '"+begun+"' && exec sleep 1000\n"), 0o755))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		retry.Until(time.Minute, func() bool { _, err := os.Stat(begun); return err == nil })
+		cancel(errors.New("interrupt signal received"))
+	}()
+	err := b.Write(ctx, io.Discard)
+	assert.ErrorContains(t, err, ": interrupt signal received")
+	left, err := filepath.Glob(filepath.Join(tmp, "*"))
+	assert.NilError(t, err)
+	assert.Equal(t, len(left), 0, "%v is left", left)
 }
 
 func TestReadme_NamesTheArchitecture(t *testing.T) {

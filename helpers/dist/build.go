@@ -228,7 +228,8 @@ var usualBuild = append([]string{"GOFLAGS=-mod=readonly", "GOWORK=off", "GOEXPER
 func (b *Build) add(ctx context.Context, files map[string]File, name, env string, args []string) error {
 	c := exec.CommandContext(ctx, cmp.Or(b.Go, "go"), args...)
 	c.Dir, c.Stderr = b.Module, b.Stderr
-	c.Env = slices.Concat(os.Environ(), usualBuild, b.env, []string{"GOOS=linux", "GOARCH=" + b.Arch, env})
+	// TMPDIR is removed with the directory: go leaves its files when it is stopped while it compiles.
+	c.Env = slices.Concat(os.Environ(), usualBuild, b.env, []string{"TMPDIR=" + b.dir, "GOOS=linux", "GOARCH=" + b.Arch, env})
 	if b.cross != nil {
 		c.Env = append(c.Env, b.cross.env...)
 	}
@@ -236,6 +237,9 @@ func (b *Build) add(ctx context.Context, files map[string]File, name, env string
 	err := c.Run()
 	if err == nil {
 		files[name], err = program(b.out(name))
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("build %s: %w", name, err)

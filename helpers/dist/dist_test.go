@@ -121,6 +121,7 @@ func machine(t *testing.T, programs ...string) (dir string) {
 		}
 	}
 	t.Setenv(tools.ReleasesEnv, "")
+	t.Setenv(tools.PinnedEnv, "")
 	standardDirs = nil
 	t.Cleanup(func() { standardDirs = usualDirs })
 	return dir
@@ -142,6 +143,28 @@ func TestChoose_TheMachinesOwnThenThoseOfTheTarball(t *testing.T) {
 	t.Setenv(tools.ReleasesEnv, "/opt/releases")
 	env = strings.Join(tree.Environ(tree.Choose(t.Context(), true)), " ")
 	assert.Check(t, cmp.Contains(env, "CDB_RELEASES=/opt/releases"))
+}
+
+// The questions run in a directory of the tarball. A path is relative to that of the user.
+func TestChoose_TakesARelativePath(t *testing.T) {
+	dir := machine(t, "own-runc")
+	t.Chdir(dir)
+	t.Setenv("CDB_RUNC", "./own-runc")
+	t.Setenv("CDB_SHIM", "./no-such-shim")
+	t.Setenv(tools.ReleasesEnv, "releases")
+	tree := Tree("/unpacked/cdblab")
+	env := tree.Environ(tree.Choose(t.Context(), false))
+	for _, want := range []string{"CDB_RUNC=" + dir + "/own-runc", "CDB_SHIM=./no-such-shim", "CDB_RELEASES=" + dir + "/releases"} {
+		assert.Check(t, cmp.Contains(env, want))
+	}
+}
+
+func TestEnviron_PinsWhatTheUserPins(t *testing.T) {
+	machine(t, "runc", "containerd")
+	t.Setenv(tools.PinnedEnv, "CDB_RUNC,CDB_CONTAINERD")
+	tree := Tree("/unpacked/cdblab")
+	env := tree.Environ(tree.Choose(t.Context(), false))
+	assert.Check(t, cmp.Contains(env, "CDB_PINNED=CDB_CTR,CDB_SHIM,CDB_BUSYBOX,CDB_RUNC,CDB_CONTAINERD"))
 }
 
 func TestDescribe_SaysWhereEachProgramComesFrom(t *testing.T) {

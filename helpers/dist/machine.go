@@ -35,6 +35,9 @@ func (t Tree) Choose(ctx context.Context, pinned bool) []Choice {
 			continue
 		}
 		c := Choice{Tool: tool, Path: os.Getenv(tool.Env)}
+		if path := lookup(c.Path); path != "" { // the questions run in another directory; if there is none, they report it
+			c.Path = path
+		}
 		ofMachine := tool.Build != nil && !pinned // the questions need a static busybox, which few machines have
 		if c.Path == "" && ofMachine {
 			c.Path = find(tool.Name)
@@ -50,7 +53,8 @@ func (t Tree) Choose(ctx context.Context, pinned bool) []Choice {
 	return out
 }
 
-// Environ returns the variables by which the questions find the programs.
+// Environ returns the variables by which the questions find the programs. Programs that the user's CDB_PINNED names are held to all
+// assertions, too.
 func (t Tree) Environ(choices []Choice) []string {
 	var env, pinned []string
 	for _, c := range choices {
@@ -62,8 +66,14 @@ func (t Tree) Environ(choices []Choice) []string {
 			pinned = append(pinned, c.Tool.Env)
 		}
 	}
-	return append(env, tools.PinnedEnv+"="+strings.Join(pinned, ","),
-		tools.ReleasesEnv+"="+cmp.Or(os.Getenv(tools.ReleasesEnv), t.path(ReleasesDir)))
+	if more := os.Getenv(tools.PinnedEnv); more != "" {
+		pinned = append(pinned, more)
+	}
+	releases := cmp.Or(os.Getenv(tools.ReleasesEnv), t.path(ReleasesDir))
+	if abs, err := filepath.Abs(releases); err == nil { // as in Choose
+		releases = abs
+	}
+	return append(env, tools.PinnedEnv+"="+strings.Join(pinned, ","), tools.ReleasesEnv+"="+releases)
 }
 
 var usualDirs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
@@ -73,14 +83,22 @@ var standardDirs = usualDirs
 
 // find returns the path of a program of the machine, or "". The PATH that sudo sets often lacks /usr/local/sbin and the like.
 func find(name string) string {
-	if path, err := exec.LookPath(name); err == nil {
-		if abs, err := filepath.Abs(path); err == nil {
-			return abs
-		}
+	if path := lookup(name); path != "" {
+		return path
 	}
 	for _, dir := range standardDirs {
 		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
 			return path
+		}
+	}
+	return ""
+}
+
+// lookup returns the absolute path of a program that is named as on a command line, or "".
+func lookup(name string) string {
+	if path, err := exec.LookPath(name); err == nil {
+		if abs, err := filepath.Abs(path); err == nil {
+			return abs
 		}
 	}
 	return ""

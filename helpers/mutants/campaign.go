@@ -88,11 +88,7 @@ func (c *Campaign) begin(ctx context.Context) (unlock func(), err error) {
 			unlock()
 		}
 	}()
-	name := c.Target.Name
-	if c.Slow {
-		name += "-slow"
-	}
-	c.dir = Dir(c.Dir, name, c.version, c.Seed)
+	c.dir = c.stateDir()
 	if c.state, err = OpenState(c.dir, c.Target.Name, c.version, c.Seed); err != nil {
 		return nil, err
 	}
@@ -111,6 +107,24 @@ func (c *Campaign) begin(ctx context.Context) (unlock func(), err error) {
 	return unlock, err
 }
 
+// stateDir returns the directory of this campaign. Its name has all that decides which mutants are drawn: other questions execute other
+// lines.
+func (c *Campaign) stateDir() string {
+	name := c.Target.Name
+	if c.Slow {
+		name += "-slow"
+	}
+	name += fmt.Sprintf("-%s-%d", c.version[1:], c.Seed)
+	if c.All {
+		name += "-all"
+	}
+	if c.Questions != "" {
+		digest := sha256.Sum256([]byte(c.Questions))
+		name += fmt.Sprintf("-%x", digest[:4])
+	}
+	return filepath.Join(c.Dir, name)
+}
+
 // runAll runs the honest build, and then all mutants that have no result. A mutant that does not build is replaced by the next one.
 func (c *Campaign) runAll(ctx context.Context, verdicts Verdicts) error {
 	honest, err := c.honest(ctx)
@@ -124,55 +138,62 @@ func (c *Campaign) runAll(ctx context.Context, verdicts Verdicts) error {
 	}
 	draw := &drawer{stop: func() {}}
 	defer func() { draw.stop() }()
+	tried := map[string]bool{} // by this campaign
+	done := func(m Mutant) bool { return c.state.Done(m, c.Digest, deadline) }
 	for {
 		if err := draw.fill(ctx, c); err != nil {
 			return err
 		}
 		counted, _ := c.state.Counted(c.N)
-		open := slices.DeleteFunc(slices.Clone(counted), func(m Mutant) bool { return c.state.Done(m, c.Digest, c.Questions) })
+		open := slices.DeleteFunc(slices.Clone(counted), func(m Mutant) bool { return done(m) || tried[m.ID()] })
 		if len(open) == 0 {
+			if left := slices.DeleteFunc(counted, done); len(left) > 0 {
+				return fmt.Errorf("%d mutants have no result: the table says why. The same command runs them again", len(left))
+			}
 			return nil
 		}
 		c.Logf("%d of %d mutants have a result, %d to run; deadline of a run: %v", len(counted)-len(open), len(counted), len(open), deadline)
 		group, groupCtx := errgroup.WithContext(ctx)
 		group.SetLimit(c.Jobs)
 		for _, m := range open {
-			group.Go(func() error { return c.one(groupCtx, m, slices.Index(counted, m)+1, deadline, verdicts, c.Jobs == 1) })
+			group.Go(func() error { return c.one(groupCtx, m, slices.Index(counted, m)+1, deadline, verdicts) })
 		}
 		if err := group.Wait(); err != nil {
 			return err
 		}
 		for _, m := range open {
-			if c.state.Done(m, c.Digest, c.Questions) {
+			if tried[m.ID()] = true; done(m) || c.Jobs == 1 {
 				continue
 			}
-			c.Logf("mutant %s was cut off because of the whole machine, which others used as well: it runs again, alone", m.ID())
-			if err := c.one(ctx, m, slices.Index(counted, m)+1, deadline, verdicts, true); err != nil {
+			c.Logf("mutant %s has no result beside others: it runs again, alone", m.ID())
+			if err := c.one(ctx, m, slices.Index(counted, m)+1, deadline, verdicts); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// one builds a mutant, runs the lab against it, and stores the result. A run beside others, which are not alone, may have been cut off
-// because of them: then there is no result.
-func (c *Campaign) one(ctx context.Context, m Mutant, number int, deadline time.Duration, verdicts Verdicts, alone bool) error {
+// one builds a mutant, runs the lab against it, and stores the result. Of a run that was cut off because of the whole machine, or whose
+// leftovers were in the way of its end, it stores only why there is no result: another mutant may have one.
+func (c *Campaign) one(ctx context.Context, m Mutant, number int, deadline time.Duration, verdicts Verdicts) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	c.Logf("mutant %d of %d (%s): %s", number, c.N, m.ID(), m)
 	result, err := c.try(ctx, &m, m.ID(), deadline)
-	if err != nil {
+	switch {
+	case errors.Is(err, trial.ErrNotConfined):
+		result = Result{Message: err.Error()}
+	case err != nil:
 		return fmt.Errorf("mutant %s: %w", m.ID(), err)
+	case result.Outcome == Hung && strings.Contains(result.Message, confine.ThisMachine): // others have used it as well
+		result.Outcome = NotRun
 	}
 	said := Row{Mutant: m, Result: result}.outcome()
 	if result.Message != "" {
 		said += ": " + clip(result.Message, 300)
 	}
 	c.Logf("mutant %d of %d (%s): %s, in %.0f s", number, c.N, m.ID(), said, result.Took.Seconds())
-	if !alone && result.Outcome == Hung && strings.Contains(result.Message, confine.ThisMachine) {
-		return nil
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.state.Results[m.ID()] = result
@@ -186,7 +207,7 @@ func (c *Campaign) buildAndRun(ctx context.Context, m *Mutant, name string, dead
 		defer os.RemoveAll(filepath.Dir(program))
 	}
 	if failed, ok := errors.AsType[*BuildError](err); ok {
-		return Result{Outcome: NoBuild, Message: failed.Output, Source: c.Digest, Questions: c.Questions}, nil
+		return Result{Outcome: NoBuild, Message: failed.Output, Source: c.Digest}, nil
 	}
 	if err != nil {
 		return Result{}, err
@@ -203,14 +224,13 @@ func (c *Campaign) buildAndRun(ctx context.Context, m *Mutant, name string, dead
 	if err == nil && result.Outcome == Survived {
 		err = os.Remove(log) // several megabytes, with nothing to see
 	}
-	result.Source, result.Questions = c.Digest, c.Questions
 	return result, err
 }
 
 // honest runs the lab against a copy without a fault, built in the same way. If that fails, no failure of a mutant means anything.
 // It returns how long the lab took.
 func (c *Campaign) honest(ctx context.Context) (time.Duration, error) {
-	if took := c.state.honest(c.Digest, c.Questions); took > 0 {
+	if took := c.state.honest(c.Digest); took > 0 {
 		return took, nil
 	}
 	c.Logf("the honest build: a copy of %s %s without a fault has to pass first", c.Target.Name, c.version)
@@ -333,14 +353,14 @@ func (c *Campaign) measure(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	result, err := c.run(ctx, program, trial.Trial{
-		Log: strings.TrimSuffix(file, ".txt") + ".log", Deadline: 2 * time.Hour, Env: []string{"GOCOVERDIR=" + counters},
-	})
+	log := strings.TrimSuffix(file, ".txt") + ".log"
+	o, err := c.ask(ctx, program, trial.Trial{Log: log, Deadline: 2 * time.Hour, Env: []string{"GOCOVERDIR=" + counters}})
 	if err != nil {
 		return err
 	}
-	if result.Outcome == Hung { // the lines of the questions that were not asked would be missing, and the profile is kept
-		return fmt.Errorf("the run was cut off: %s", result.Message)
+	result := judge(o.Run, o.Code, o.CutOff)
+	if !o.Whole() { // the lines of the questions that were not asked would be missing, and the profile is kept
+		return fmt.Errorf("the run did not come to its end: %s: look at %s", result.Message, log)
 	}
 	if result.Outcome != Survived {
 		c.Logf("not all questions pass with the program that counts, which is no error: %s: %s",

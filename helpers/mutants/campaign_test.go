@@ -24,8 +24,10 @@ func fake(t *testing.T, n int, outcomes map[int]Outcome) (c *Campaign, ran *[]st
 	t.Helper()
 	ran = new([]string)
 	var mu sync.Mutex
-	c = &Campaign{N: n, Dir: t.TempDir(), Digest: "source 1", Lab: trial.Lab{Jobs: 1}, Logf: t.Logf}
-	c.dir = Dir(c.Dir, "runc", "v1.5.2", 3)
+	c = &Campaign{
+		Target: Target{Name: "runc"}, Seed: 3, N: n, Dir: t.TempDir(), Digest: "source 1", Lab: trial.Lab{Jobs: 1}, Logf: t.Logf,
+		version: "v1.5.2",
+	}
 	open(t, c)
 	c.load = func(context.Context) (iter.Seq[Mutant], error) {
 		return func(yield func(Mutant) bool) {
@@ -36,10 +38,10 @@ func fake(t *testing.T, n int, outcomes map[int]Outcome) (c *Campaign, ran *[]st
 			}
 		}, nil
 	}
-	c.try = func(_ context.Context, m *Mutant, name string, _ time.Duration) (Result, error) {
+	c.try = func(_ context.Context, m *Mutant, name string, deadline time.Duration) (Result, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		r := Result{Outcome: Survived, Took: time.Second, Source: c.Digest, Questions: c.Questions}
+		r := Result{Outcome: Survived, Took: time.Second, Source: c.Digest, Deadline: deadline}
 		if m != nil {
 			name, r.Outcome = fmt.Sprint(m.Line), outcomes[m.Line]
 		}
@@ -55,6 +57,7 @@ func fake(t *testing.T, n int, outcomes map[int]Outcome) (c *Campaign, ran *[]st
 func open(t *testing.T, c *Campaign) {
 	t.Helper()
 	var err error
+	c.dir = c.stateDir()
 	c.state, err = OpenState(c.dir, "runc", "v1.5.2", 3)
 	assert.NilError(t, err)
 }
@@ -72,7 +75,7 @@ func TestCampaign_GoesOnWhereItWasStopped(t *testing.T) {
 	assert.Check(t, errors.Is(c.runAll(t.Context(), nil), context.Canceled))
 	assert.DeepEqual(t, *ran, []string{"honest", "1", "2"})
 	again, ran := fake(t, 4, map[int]Outcome{1: Killed, 2: Survived, 3: Killed, 4: Killed})
-	again.dir = c.dir
+	again.Dir = c.Dir
 	open(t, again)
 	assert.NilError(t, again.runAll(t.Context(), nil))
 	assert.DeepEqual(t, *ran, []string{"2", "3", "4"})
@@ -82,10 +85,110 @@ func TestCampaign_GoesOnWhereItWasStopped(t *testing.T) {
 	again.Digest, *ran = "source 2", nil
 	assert.NilError(t, again.runAll(t.Context(), nil))
 	assert.DeepEqual(t, *ran, []string{"honest", "2"})
-	// Other questions are asked: what was killed by others says nothing about them.
-	again.Questions, *ran = "Lifecycle", nil
-	assert.NilError(t, again.runAll(t.Context(), nil))
-	assert.DeepEqual(t, *ran, []string{"honest", "1", "2", "3", "4"})
+}
+
+// A mutant is of a line that the questions execute. Other questions execute other lines, and with ALL=1 it is any line.
+func TestCampaign_DrawsOthersForOtherQuestions(t *testing.T) {
+	all := map[int]Outcome{}
+	for line := range 10 {
+		all[line] = Killed
+	}
+	c, ran := fake(t, 2, all)
+	load := c.load
+	c.load = func(ctx context.Context) (iter.Seq[Mutant], error) {
+		seq, err := load(ctx)
+		first := map[string]int{"": 1, "Lifecycle": 3, "Task": 5}[c.Questions]
+		if c.All {
+			first = 7
+		}
+		return func(yield func(Mutant) bool) {
+			seq(func(m Mutant) bool { return m.Line < first || yield(m) })
+		}, err
+	}
+	for _, of := range []struct {
+		questions string
+		all       bool
+		want      []string
+	}{
+		{"", false, []string{"honest", "1", "2"}},
+		{"Lifecycle", false, []string{"honest", "3", "4"}},
+		{"Task", false, []string{"honest", "5", "6"}},
+		{"", true, []string{"honest", "7", "8"}},
+		{"Lifecycle", false, nil}, // it has them already
+	} {
+		c.Questions, c.All, *ran = of.questions, of.all, nil
+		open(t, c)
+		assert.NilError(t, c.runAll(t.Context(), nil))
+		assert.DeepEqual(t, *ran, of.want)
+	}
+}
+
+// With a delay, a question must not fail. The reader mends the question that does, and runs the same command again.
+func TestCampaign_RunsADelayAgainWhenTheQuestionsHaveChanged(t *testing.T) {
+	c, ran := fake(t, 2, map[int]Outcome{1: Killed, 2: Hung})
+	load := c.load
+	c.load = func(ctx context.Context) (iter.Seq[Mutant], error) {
+		seq, err := load(ctx)
+		return func(yield func(Mutant) bool) {
+			seq(func(m Mutant) bool { m.Kind = Delayed; return yield(m) })
+		}, err
+	}
+	assert.NilError(t, c.runAll(t.Context(), nil))
+	*ran = nil
+	assert.NilError(t, c.runAll(t.Context(), nil))
+	assert.Equal(t, len(*ran), 0)
+	c.Digest = "source 2"
+	assert.NilError(t, c.runAll(t.Context(), nil))
+	assert.DeepEqual(t, *ran, []string{"honest", "1", "2"})
+}
+
+// The deadline may have been too short for an honest program, too.
+func TestCampaign_RunsAgainWhatGetsMoreTime(t *testing.T) {
+	c, ran := fake(t, 2, map[int]Outcome{1: Killed, 2: Hung})
+	for _, d := range []struct {
+		deadline time.Duration
+		want     []string
+	}{
+		{time.Minute, []string{"honest", "1", "2"}},
+		{time.Minute, nil},
+		{0, []string{"2"}}, // two minutes and three seconds
+		{time.Minute, nil},
+		{time.Hour, []string{"2"}},
+	} {
+		c.Deadline, *ran = d.deadline, nil
+		assert.NilError(t, c.runAll(t.Context(), nil))
+		assert.DeepEqual(t, *ran, d.want)
+	}
+}
+
+// Nothing is known of a mutant whose run has met a limit of the machine, or could not be confined. The others run, and this one runs
+// again with the next command.
+func TestCampaign_GoesOnAfterAMutantWithoutAResult(t *testing.T) {
+	c, ran := fake(t, 3, map[int]Outcome{1: Hung, 2: Killed, 3: Killed})
+	try, mended := c.try, false
+	c.try = func(ctx context.Context, m *Mutant, name string, d time.Duration) (Result, error) {
+		r, err := try(ctx, m, name, d)
+		switch {
+		case m == nil || mended:
+		case m.Line == 1:
+			r.Message = "memory: this machine has only 3 MB available"
+		case m.Line == 2:
+			return Result{}, fmt.Errorf("%w: look at 2.log", trial.ErrNotConfined)
+		}
+		return r, err
+	}
+	assert.ErrorContains(t, c.runAll(t.Context(), nil), "2 mutants have no result")
+	assert.DeepEqual(t, *ran, []string{"honest", "1", "2", "3"})
+	table := NewTable(c.state, 3, nil)
+	assert.Equal(t, table.Score(), Score{Killed: 1, NotRun: 2})
+	var text strings.Builder
+	assert.NilError(t, table.WriteText(&text))
+	assert.Check(t, cmp.Contains(text.String(), "not run: memory: this machine has only 3 MB available"))
+	assert.Check(t, cmp.Contains(text.String(), "not run: the questions could not be confined: look at 2.log"))
+
+	mended, *ran = true, nil
+	assert.NilError(t, c.runAll(t.Context(), nil))
+	assert.DeepEqual(t, *ran, []string{"1", "2"})
 }
 
 // Of two mutants at the same time, either one may have taken the memory of the machine.

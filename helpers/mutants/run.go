@@ -22,29 +22,35 @@ const (
 	Hung     Outcome = "hung"           // the run was cut off: it did not end, or took all memory or processes
 	Survived Outcome = "survived"       // all questions passed
 	NoBuild  Outcome = "does not build" // it does not count
+	NotRun   Outcome = ""               // not yet, or nothing is known: it could not be confined, or the machine had no memory
 )
 
 // A Result is what became of a mutant, and what showed it.
 type Result struct {
-	Outcome   Outcome       `json:"outcome"`
-	Question  string        `json:"question,omitempty"` // the test that failed first; "" if no test did
-	Message   string        `json:"message,omitempty"`
-	Took      time.Duration `json:"took"`
-	Source    string        `json:"source"`              // digest of the questions
-	Questions string        `json:"questions,omitempty"` // Q; "" for all
+	Outcome  Outcome       `json:"outcome"`
+	Question string        `json:"question,omitempty"` // the test that failed first; "" if no test did
+	Message  string        `json:"message,omitempty"`
+	Took     time.Duration `json:"took"`
+	Deadline time.Duration `json:"deadline"` // after which the run was, or would have been, cut off
+	Source   string        `json:"source"`   // digest of the questions
 }
 
-// run runs the questions against a program. The program counts as the pinned one: no assertion is weaker than it is for the release,
-// and the golden files hold.
-func (c *Campaign) run(ctx context.Context, program string, t trial.Trial) (Result, error) {
+// ask asks the questions of a program. The program counts as the pinned one: no assertion is weaker than it is for the release, and the
+// golden files hold.
+func (c *Campaign) ask(ctx context.Context, program string, t trial.Trial) (trial.Outcome, error) {
 	t.Questions = c.Questions
 	t.Env = append(t.Env, c.Target.Tool.Env+"="+program, tools.PinnedEnv+"="+c.Target.Tool.Env)
-	o, err := c.Ask(ctx, t)
+	return c.Ask(ctx, t)
+}
+
+// run runs the questions against a program, and says what became of it.
+func (c *Campaign) run(ctx context.Context, program string, t trial.Trial) (Result, error) {
+	o, err := c.ask(ctx, program, t)
 	if err != nil {
 		return Result{}, err
 	}
 	result := judge(o.Run, o.Code, o.CutOff)
-	result.Took = o.Took
+	result.Took, result.Deadline, result.Source = o.Took, t.Deadline, c.Digest
 	return result, nil
 }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-// A State is what is known of the mutants of a target, a version and a seed. It is stored after each mutant.
+// A State is what is known of the mutants of a campaign. It is stored after each mutant.
 type State struct {
 	Target  string `json:"target"`
 	Version string `json:"version"`
@@ -24,11 +24,6 @@ type State struct {
 	Results map[string]Result `json:"results"` // by the id of the mutant
 	Honest  *Result           `json:"honest,omitempty"`
 	path    string
-}
-
-// Dir returns the directory of a state, below the directory of all of them.
-func Dir(all, target, version string, seed uint64) string {
-	return filepath.Join(all, fmt.Sprintf("%s-%s-%d", target, version[1:], seed))
 }
 
 // OpenState reads the state in a directory, or begins one.
@@ -61,24 +56,27 @@ func (s *State) Save() error {
 	return renameio.WriteFile(s.path, append(data, '\n'), 0o644)
 }
 
-// Done reports whether a mutant need not run. Of other questions (another source, another Q), only two results hold: a mutant that
-// does not build, and one that some of the present questions have killed. A survivor runs again, because they may kill it.
-func (s *State) Done(m Mutant, source, questions string) bool {
-	r, ok := s.Results[m.ID()]
-	switch {
-	case !ok:
+// Done reports whether a mutant need not run, within a deadline, of the questions with the digest source. A survivor of other questions
+// runs again, because these may kill it. So does a delay with which they failed, because these may have been mended. And one that was
+// cut off within a shorter deadline may only have been slow.
+func (s *State) Done(m Mutant, source string, deadline time.Duration) bool {
+	r := s.Results[m.ID()]
+	switch r.Outcome {
+	case NotRun:
 		return false
-	case r.Outcome == NoBuild:
+	case NoBuild:
 		return true
-	case r.Questions == questions && r.Source == source:
-		return true
+	case Hung:
+		if deadline > r.Deadline {
+			return false
+		}
 	}
-	return r.Outcome != Survived && (questions == "" || r.Questions == questions)
+	return r.Source == source || r.Outcome != Survived && m.Kind != Delayed
 }
 
 // honest returns how long the honest build took with the questions, or 0 if it did not run with them.
-func (s *State) honest(source, questions string) time.Duration {
-	if h := s.Honest; h != nil && h.Outcome == Survived && h.Source == source && h.Questions == questions {
+func (s *State) honest(source string) time.Duration {
+	if h := s.Honest; h != nil && h.Outcome == Survived && h.Source == source {
 		return h.Took
 	}
 	return 0

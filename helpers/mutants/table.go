@@ -135,7 +135,7 @@ func (r Row) verdict() string {
 
 func (r Row) outcome() string {
 	switch {
-	case r.Outcome == "":
+	case r.Outcome == NotRun:
 		return "not run"
 	case r.Question != "":
 		return string(r.Outcome) + " by " + strings.TrimPrefix(r.Question, "Test")

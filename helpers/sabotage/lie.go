@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -29,21 +28,10 @@ type Lie struct {
 	File string `toml:"file"`
 	Old  string `toml:"old"`
 	New  string `toml:"new"`
-	// Deadline is that of the run, for a lie with which the question does not end; 0 for that of all lies.
-	Deadline duration `toml:"deadline"`
 	// Undo is a shell command that root executes after the run. It removes what the lie leaves outside of the lab's places; "" for nothing.
 	Undo string `toml:"undo"`
 	// Unnoticed says why no question catches it; "" if one must.
 	Unnoticed string `toml:"unnoticed"`
-}
-
-// A duration is written as "90s".
-type duration time.Duration
-
-func (d *duration) UnmarshalText(text []byte) error {
-	parsed, err := time.ParseDuration(string(text))
-	*d = duration(parsed)
-	return err
 }
 
 // wrapped are the programs that a script can stand for. The shim executes itself, past any wrapper, and the daemon answers over a

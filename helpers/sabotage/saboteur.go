@@ -3,7 +3,6 @@
 package sabotage
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -181,9 +180,8 @@ func (s *Saboteur) try(ctx context.Context, l Lie) Row {
 		return fault(err)
 	}
 	t := trial.Trial{
-		Questions: "^" + l.Question + "$", Log: filepath.Join(s.Dir, "logs", l.Name+".log"),
-		Deadline: cmp.Or(time.Duration(l.Deadline), s.Deadline),
-		Env:      []string{target.Tool.Env + "=" + path, s.timeout},
+		Questions: "^" + l.Question + "$", Log: filepath.Join(s.Dir, "logs", l.Name+".log"), Deadline: s.Deadline,
+		Env: []string{target.Tool.Env + "=" + path, s.timeout},
 	}
 	o, err := s.ask(ctx, l, t)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,18 @@ type Outcome struct {
 	CutOff string // why the run was cut off; "" if it ended by itself
 	Took   time.Duration
 }
+
+// Whole reports whether the run has come to its end: it was not cut off, and the lab has printed last how many questions were asked.
+func (o Outcome) Whole() bool {
+	return o.CutOff == "" && slices.ContainsFunc(o.Run.Lines, isCount)
+}
+
+func isCount(line string) bool {
+	return strings.HasPrefix(line, "cdblab: ") && strings.Contains(line, " questions asked: ")
+}
+
+// ErrNotConfined is the error of a run that could not be confined, or whose leftovers could not be removed.
+var ErrNotConfined = errors.New("the questions could not be confined")
 
 // Ask runs the questions. An error says nothing about the program under test.
 func (l *Lab) Ask(ctx context.Context, t Trial) (Outcome, error) {
@@ -82,7 +95,7 @@ func (l *Lab) Ask(ctx context.Context, t Trial) (Outcome, error) {
 	}
 	cutOff, err := os.ReadFile(why)
 	if err != nil {
-		return Outcome{}, fmt.Errorf("the questions could not be confined: look at %s", t.Log)
+		return Outcome{}, fmt.Errorf("%w: look at %s", ErrNotConfined, t.Log)
 	}
 	o.Code, o.CutOff = cmd.ProcessState.ExitCode(), strings.TrimSpace(string(cutOff))
 	if o.Run, err = l.read(ctx, t.Log); err != nil {
@@ -127,7 +140,7 @@ func (l *Lab) read(ctx context.Context, log string) (*results.Run, error) {
 func LastWord(lines []string) string {
 	last := ""
 	for _, line := range lines {
-		if text, ok := strings.CutPrefix(line, "cdblab: "); ok && !strings.Contains(text, " questions asked: ") {
+		if text, ok := strings.CutPrefix(line, "cdblab: "); ok && !isCount(line) {
 			last = text
 		}
 		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"gotest.tools/v3/assert"
+	"gotest.tools/v3/assert/cmp"
+
+	"cdblab/helpers/results"
 )
 
 // ask asks with a script in place of lab confine. What it prints is the stream, and $why is the file that says why it was cut off.
@@ -36,5 +39,22 @@ func TestAsk_ForgetsWhyARunBeforeWasCutOff(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "a.log")
 	assert.NilError(t, os.WriteFile(log+".why", []byte("deadline"), 0o644)) // of a run that was killed
 	_, err := ask(t, log, "exit 125")
-	assert.ErrorContains(t, err, "the questions could not be confined")
+	assert.ErrorIs(t, err, ErrNotConfined)
+}
+
+// A run that has ended early has not asked all questions, also if none of those that it has begun is unfinished.
+func TestWhole_IsARunThatHasCountedItsQuestions(t *testing.T) {
+	count := "cdblab: 2 questions asked: 1 answered, 1 failed, 0 skipped, in 1.0 s"
+	for _, c := range []struct {
+		lines  []string
+		cutOff string
+		want   bool
+	}{
+		{[]string{"FAIL", count}, "", true},
+		{[]string{"cdblab: under test", "panic: index out of range", "FAIL"}, "", false},
+		{[]string{"FAIL", count}, "memory: this machine has only 3 MB available", false},
+	} {
+		o := Outcome{Run: &results.Run{Lines: c.lines}, Code: 1, CutOff: c.cutOff}
+		assert.Check(t, cmp.Equal(o.Whole(), c.want), "%q", c.lines)
+	}
 }
