@@ -269,6 +269,13 @@ func TestBootWatch_WaitsAfterALoginPrompt(t *testing.T) {
 	assert.Check(t, cmp.Contains(seen, "login prompt"))
 	assert.Check(t, cmp.Contains(do, "cloud-init"))
 
+	// A late prompt has the same time after it.
+	w = newBootWatch("kvm")
+	w.start = time.Now().Add(-w.limit - time.Second)
+	w.login = time.Now()
+	seen, _ = w.check(console)
+	assert.Equal(t, seen, "")
+
 	w = newBootWatch("kvm")
 	w.start = time.Now().Add(-w.limit - time.Second)
 	_, do = w.check("")
@@ -385,7 +392,7 @@ func TestSeed_KeepsNamesAndPermissions(t *testing.T) {
 			assert.NilError(t, os.WriteFile(filepath.Join(work, file), []byte(file), 0o755))
 		}
 	}
-	image, err := writeSeed(work, t.TempDir(), []byte(seedUserData))
+	image, err := writeSeed(work, t.TempDir(), []byte(seedUserData), 90*time.Second)
 	assert.NilError(t, err)
 	defer image.Close()
 	fs, err := iso9660.Read(file.New(image, true), 0, 0, 0)
@@ -399,6 +406,10 @@ func TestSeed_KeepsNamesAndPermissions(t *testing.T) {
 		assert.NilError(t, err, path)
 		assert.Equal(t, info.Mode().Perm(), mode, path)
 	}
+	// The script has the time that this boot may take.
+	script, err := fs.ReadFile("start.sh")
+	assert.NilError(t, err)
+	assert.Check(t, cmp.Contains(string(script), "\nlimit=90\n"))
 	for _, path := range releases {
 		content, err := fs.ReadFile(path)
 		assert.NilError(t, err, path)
