@@ -58,7 +58,7 @@ func InVM(conf vm.Config, cache *vm.Cache, cacheErr error, log func(string, ...a
 	}
 	if conf.Disk != "" {
 		boots = []Check{
-			{"disk image", conf.CheckDisk, Missing},
+			{"disk image", func(ctx context.Context) (string, error) { return conf.CheckDisk(ctx, cache) }, Missing},
 			{"room for its changes", func(context.Context) (string, error) { return cache.CheckDiskSpace() }, Missing},
 		}
 	}

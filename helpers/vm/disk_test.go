@@ -115,7 +115,9 @@ func TestInspectDisk_KnowsHowItBoots(t *testing.T) {
 		"BIOS, with no partition of its own": {newDisk(t, true, gpt.LinuxFilesystem), false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, err := inspectDisk(t.Context(), c.path)
+			tmp := t.TempDir()
+			t.Setenv("TMPDIR", "/nonexistent") // a run that is killed would leave its copies there
+			d, err := inspectDisk(t.Context(), c.path, tmp)
 			assert.NilError(t, err)
 			assert.Equal(t, d.format, "raw")
 			assert.Equal(t, d.uefi, c.uefi)
@@ -124,9 +126,10 @@ func TestInspectDisk_KnowsHowItBoots(t *testing.T) {
 			qcow2 := c.path + ".qcow2"
 			out, err := exec.Command("qemu-img", "convert", "-O", "qcow2", c.path, qcow2).CombinedOutput()
 			assert.NilError(t, err, "%s", out)
-			same, err := inspectDisk(t.Context(), qcow2)
+			same, err := inspectDisk(t.Context(), qcow2, tmp)
 			assert.NilError(t, err)
 			assert.Equal(t, *same, disk{qcow2, "qcow2", c.uefi, c.bios})
+			assert.Equal(t, len(entries(tmp)), 0)
 		})
 	}
 }
@@ -185,7 +188,7 @@ func TestInspectDisk_RefusesWhatDoesNotBoot(t *testing.T) {
 		"another boot loader":   {newESPDisk(t, false, strings.ToLower(otherLoader())), "its boot loader for UEFI is EFI/BOOT/" + otherLoader()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := inspectDisk(t.Context(), c.path)
+			_, err := inspectDisk(t.Context(), c.path, t.TempDir())
 			var f *Fault
 			assert.Assert(t, errors.As(err, &f), "%v", err)
 			assert.ErrorContains(t, err, c.seen)

@@ -184,7 +184,7 @@ func diskProgram(conf Config, args []string, terminal bool) *guestProgram {
 
 // startDisk starts a VM with a disk of the user, and returns the job for it. It completes the settings.
 func (c *Command) startDisk(ctx context.Context, q *qemu, conf *Config, program *guestProgram, _ *Result) (*machine, *protocol.Job, error) {
-	d, err := inspectDisk(ctx, conf.Disk)
+	d, err := inspectDisk(ctx, conf.Disk, c.Cache.dir)
 	if err != nil {
 		return nil, nil, err
 	}

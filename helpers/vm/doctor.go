@@ -25,8 +25,8 @@ func (c *Config) CheckSettings() (string, error) {
 }
 
 // CheckDisk looks at the disk image that a run would boot.
-func (c *Config) CheckDisk(ctx context.Context) (string, error) {
-	d, err := inspectDisk(ctx, c.Disk)
+func (c *Config) CheckDisk(ctx context.Context, cache *Cache) (string, error) {
+	d, err := inspectDisk(ctx, c.Disk, cache.dir)
 	if err != nil {
 		return "", err
 	}
