@@ -89,8 +89,11 @@ func (c *Cache) path(elem ...string) string {
 
 // lock lets one process at a time fetch or build. Two `make lab` at the same time work: the second one waits, and then
 // finds what the first one fetched and built.
-func (c *Cache) lock(ctx context.Context) (unlock func(), err error) {
+func (c *Cache) lock(ctx context.Context, log func(string, ...any)) (unlock func(), err error) {
 	l := flock.New(c.path("lock"), flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o644))
+	if ok, err := l.TryLock(); err == nil && !ok {
+		log("waiting for another run in this checkout, which fetches or builds what the VM needs")
+	}
 	if _, err := l.TryLockContext(ctx, 50*time.Millisecond); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, cause

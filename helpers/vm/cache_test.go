@@ -156,6 +156,24 @@ func TestKernel_FollowsTheDistribution(t *testing.T) {
 	assert.Equal(t, content, "content of 3")
 }
 
+// `make doctor` asks the package manager, too, and not at the same time as a run.
+func TestCheckKernel_WaitsForARunThatFetches(t *testing.T) {
+	a, c := newFakeArchive(t, "1"), &Cache{dir: t.TempDir()}
+	seen, err := c.CheckKernel(t.Context(), "", t.Logf)
+	assert.NilError(t, err)
+	assert.Check(t, cmp.Contains(seen, "the next run fetches the package linux-image-6.1.0-1-cloud"))
+	assert.Equal(t, a.calls(), "asked")
+
+	unlock, err := c.lock(t.Context(), t.Logf)
+	assert.NilError(t, err)
+	defer unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err = c.CheckKernel(ctx, "", t.Logf)
+	assert.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.Equal(t, a.calls(), "")
+}
+
 // A stop while apt fetches the kernel ends the run at once, and leaves nothing that a later run would take for a kernel.
 func TestKernel_StopWhileFetching(t *testing.T) {
 	newFakeArchive(t, "1")

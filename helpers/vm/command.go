@@ -162,7 +162,7 @@ var guestPorts = []string{protocol.ControlPort, protocol.StdoutPort, protocol.St
 func (c *Command) startLab(
 	ctx context.Context, q *qemu, conf *Config, program *guestProgram, result *Result,
 ) (*machine, *protocol.Job, error) {
-	init, err := c.Cache.buildInit(ctx)
+	init, err := c.Cache.buildInit(ctx, c.Log)
 	if err != nil {
 		return nil, nil, err
 	}

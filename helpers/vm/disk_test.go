@@ -197,6 +197,24 @@ func TestInspectDisk_RefusesWhatDoesNotBoot(t *testing.T) {
 	}
 }
 
+// `make doctor` looks for all that a boot needs.
+func TestCheckDisk_LooksForTheFirmwareAndTheUserData(t *testing.T) {
+	needQEMUImg(t)
+	was := firmwareDirs
+	firmwareDirs = []string{t.TempDir()}
+	t.Cleanup(func() { firmwareDirs = was })
+	cache := &Cache{dir: t.TempDir()}
+	_, err := (&Config{Disk: newESPDisk(t, false, bootLoaders[runtime.GOARCH])}).CheckDisk(t.Context(), cache)
+	assert.ErrorContains(t, err, "find a UEFI")
+
+	bios := newDisk(t, true)
+	seen, err := (&Config{Disk: bios}).CheckDisk(t.Context(), cache)
+	assert.NilError(t, err)
+	assert.Equal(t, seen, bios+" (raw), booted by a BIOS")
+	_, err = (&Config{Disk: bios, UserData: "/nonexistent"}).CheckDisk(t.Context(), cache)
+	assert.ErrorContains(t, err, "read the user data for cloud-init")
+}
+
 func TestBootWatch_KnowsDeadEnds(t *testing.T) {
 	for console, seen := range map[string]string{
 		"Kernel panic - not syncing: VFS":                                        "panicked",

@@ -64,7 +64,7 @@ func (c *Cache) toolsImage(ctx context.Context, k *kernel, log func(string, ...a
 	if c.check(file) == nil {
 		return file, toolEnv, nil
 	}
-	unlock, err := c.lock(ctx)
+	unlock, err := c.lock(ctx, log)
 	if err != nil {
 		return "", nil, err
 	}

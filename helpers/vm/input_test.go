@@ -145,7 +145,7 @@ func TestInput_OddDirectory(t *testing.T) {
 	}
 	c := &Cache{Module: odd, dir: odd + "/.lab/vm"}
 	assert.NilError(t, c.create())
-	init, err := c.buildInit(t.Context())
+	init, err := c.buildInit(t.Context(), t.Logf)
 	assert.NilError(t, err)
 	name, err := (&Cache{Module: module, dir: odd}).initName()
 	assert.NilError(t, err)

@@ -98,7 +98,7 @@ func (c *Cache) findKernel(ctx context.Context, want string, log func(string, ..
 	if choice, k, err := c.choice(version); err == nil && !choice.isOld() {
 		return k, nil
 	}
-	unlock, err := c.lock(ctx)
+	unlock, err := c.lock(ctx, log)
 	if err != nil {
 		return nil, err
 	}

@@ -143,15 +143,17 @@ func TestFault_ShowsWhatWasTriedSeenAndToDo(t *testing.T) {
 // A run that waits for another one to build the image can be stopped.
 func TestLock_EndsWithItsContext(t *testing.T) {
 	c := &Cache{dir: t.TempDir()}
-	unlock, err := c.lock(t.Context())
+	unlock, err := c.lock(t.Context(), t.Logf)
 	assert.NilError(t, err)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(&Stopped{Code: 130})
-	_, err = c.lock(ctx)
+	waits := ""
+	_, err = c.lock(ctx, func(format string, args ...any) { waits = fmt.Sprintf(format, args...) })
 	_, stopped := errors.AsType[*Stopped](err)
 	assert.Assert(t, stopped, "%v", err)
+	assert.Check(t, cmp.Contains(waits, "waiting for another run"))
 	unlock()
-	unlock, err = c.lock(t.Context())
+	unlock, err = c.lock(t.Context(), t.Logf)
 	assert.NilError(t, err)
 	unlock()
 }
