@@ -163,7 +163,7 @@ func (q *qemu) launch(conf Config, l *launch, ports []string) (m *machine, err e
 		console: new(tailBuffer), stderr: new(tailBuffer), ports: map[string]*connection{}, exited: make(chan struct{}),
 		emulated: conf.Accel == "tcg",
 	}
-	if os.Getenv("CDB_VM_CONSOLE") != "" {
+	if os.Getenv("CDB_VM_CONSOLE") == "1" {
 		m.console.copy = os.Stderr
 	}
 	connect := func(name string) (*os.File, error) {
