@@ -121,6 +121,10 @@ func DiskFiles(ctx context.Context, path string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	// QEMU takes what comes before a colon for a protocol: node:12.qcow2
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, err
+	}
 	var chain []struct {
 		Filename       string
 		FormatSpecific struct {

@@ -380,14 +380,14 @@ func TestUserData_BothPartsReachCloudInit(t *testing.T) {
 }
 
 func TestDiskFiles_AreAllThatTheImageIsReadFrom(t *testing.T) {
-	fakeProgram(t, "qemu-img", `case "$*" in *--backing-chain*) ;; *) exit 1;; esac
+	fakeProgram(t, "qemu-img", `case "$*" in *--backing-chain*" /"*/node:12.qcow2) ;; *) exit 1;; esac # QEMU takes node: for a protocol
 cat <<'EOT'
 [{"filename": "node.qcow2", "format": "qcow2", "format-specific": {"type": "qcow2", "data": {"compat": "1.1"}}},
  {"filename": "/images/base.vmdk", "format": "vmdk", "format-specific": {"type": "vmdk", "data": {"extents": [
    {"filename": "/images/base.vmdk", "format": "SPARSE"}, {"filename": "/images/base-flat.vmdk", "format": "FLAT"}]}}},
  {"filename": "/images/base.raw", "format": "raw"}]
 EOT`)
-	files, err := DiskFiles(t.Context(), "node.qcow2")
+	files, err := DiskFiles(t.Context(), "node:12.qcow2")
 	assert.NilError(t, err)
 	assert.DeepEqual(t, files, []string{"/images/base-flat.vmdk", "/images/base.raw", "/images/base.vmdk", "node.qcow2"})
 
