@@ -28,12 +28,13 @@ type platform struct {
 	console      string // the kernel's name of the first serial port
 	cpu          string // under emulation
 	boot         string // words for the kernel's command line, under emulation
+	noBIOS       bool   // QEMU has no firmware of its own for the machine
 }
 
 var platforms = map[string]platform{
 	// Not microvm: under emulation its timer calibration hangs sometimes. Not -cpu max: it was slower than qemu64.
-	"amd64": {"qemu-system-x86_64", "qemu-system-x86", "q35", "ttyS0", "qemu64", emulatedX86},
-	"arm64": {"qemu-system-aarch64", "qemu-system-arm", "virt,gic-version=max", "ttyAMA0", "max", ""},
+	"amd64": {"qemu-system-x86_64", "qemu-system-x86", "q35", "ttyS0", "qemu64", emulatedX86, false},
+	"arm64": {"qemu-system-aarch64", "qemu-system-arm", "virt,gic-version=max", "ttyAMA0", "max", "", true},
 }
 
 // On a busy host the emulated timer may be late. Then the kernel takes it for broken, and panics: "IO-APIC + timer doesn't
