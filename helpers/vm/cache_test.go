@@ -260,6 +260,24 @@ func TestImageKey_IsOfTheContent(t *testing.T) {
 	assert.ErrorContains(t, err, "CDB_MODULES")
 }
 
+// The advice names what the lab may fetch again, and nothing of the user.
+func TestReadModules_ADamagedModule(t *testing.T) {
+	dir := t.TempDir()
+	k := &kernel{modules: dir + "/lib/modules/6.1"}
+	assert.NilError(t, os.MkdirAll(k.modules+"/kernel", 0o755))
+	assert.NilError(t, os.WriteFile(k.modules+"/kernel/virtio_pci.ko", []byte("no ELF"), 0o644))
+	for of, do := range map[string]string{
+		"":  "name the directory of other modules: CDB_MODULES=…", // the user's own
+		dir: "remove " + dir + ", and run again: the lab fetches it again",
+	} {
+		k.dir = of
+		_, err := k.readModules(bootModules)
+		f, ok := errors.AsType[*Fault](err)
+		assert.Assert(t, ok, "%v", err)
+		assert.Equal(t, f.Do, do)
+	}
+}
+
 func TestSweep(t *testing.T) {
 	c := &Cache{dir: t.TempDir()}
 	now := time.Now()

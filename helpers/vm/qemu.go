@@ -94,6 +94,7 @@ type machine struct {
 	reaped  bool                   // QEMU's process group may be another one's by now
 
 	emulated bool
+	memory   int // MiB
 
 	available, spare int // MiB of memory that the guest had left: at its last heartbeat, and at least; 0 before the first
 }
@@ -162,7 +163,7 @@ func (l *launch) addReadOnlyDisk(serial string, f *os.File) {
 func (q *qemu) launch(conf Config, l *launch, ports []string) (m *machine, err error) {
 	m = &machine{
 		console: new(tailBuffer), stderr: new(tailBuffer), ports: map[string]*connection{}, exited: make(chan struct{}),
-		emulated: conf.Accel == "tcg",
+		emulated: conf.Accel == "tcg", memory: conf.Memory,
 	}
 	if os.Getenv("CDB_VM_CONSOLE") == "1" {
 		m.console.copy = os.Stderr
@@ -294,6 +295,9 @@ func (m *machine) heartbeat(available int) {
 	}
 }
 
+// again is what to do if nothing is known about the reason.
+const again = "run it again"
+
 // fault returns a Fault for a machine that failed before it reported how the command ended. The console and QEMU's stderr
 // may show a better reason than seen.
 func (m *machine) fault(tried, seen, do string) *Fault {
@@ -303,7 +307,7 @@ func (m *machine) fault(tried, seen, do string) *Fault {
 	}
 	switch {
 	case strings.Contains(console, "Out of memory"), strings.Contains(console, "System is deadlocked on memory"):
-		seen, do = "the guest ran out of memory", "give it more memory: MEM=2048"
+		seen, do = "the guest ran out of memory", moreMemory(m.memory)
 	case strings.Contains(console, "Kernel panic"):
 		_, why, _ := strings.Cut(console, "Kernel panic")
 		why, _, _ = strings.Cut(why, "\n")
@@ -312,11 +316,14 @@ func (m *machine) fault(tried, seen, do string) *Fault {
 	if m.spare > 0 {
 		seen += fmt.Sprintf(" (at its last sign of life it had %d MB of memory left, and never less than %d before)", m.available, m.spare)
 	}
-	if 0 < m.spare && m.spare < lowMemory {
-		do = "give it more memory: MEM=2048"
+	if 0 < m.spare && m.spare < lowMemory && (do == "" || strings.HasPrefix(do, again)) { // any other remedy is for a known reason
+		do = moreMemory(m.memory)
 	}
 	return &Fault{Tried: tried, Seen: seen, Do: do, Console: lastLines(console, 25)}
 }
+
+// moreMemory says what to do about a guest for which so many MiB were too few.
+func moreMemory(memory int) string { return fmt.Sprintf("give it more memory: MEM=%d", 2*memory) }
 
 // exitState returns how QEMU ended, or that it still runs.
 func (m *machine) exitState() string {
