@@ -24,6 +24,9 @@ func serve() {
 }
 
 func serveJob(c *control) error {
+	if note := os.Getenv(protocol.NoteEnv); note != "" {
+		c.send(protocol.Message{Note: note})
+	}
 	c.send(protocol.Message{Ready: true})
 	job, err := c.readJob()
 	if err != nil {

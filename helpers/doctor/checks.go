@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/prometheus/procfs"
-	"golang.org/x/sys/unix"
 
 	"cdblab/helpers/cgroup"
 	"cdblab/helpers/host"
@@ -37,7 +36,10 @@ func Both(module string) Group {
 		}
 		checks = append(checks, Check{t.Name, func(context.Context) (string, error) {
 			p, err := t.Find(module)
-			if err == nil && !p.Pinned {
+			switch {
+			case err != nil && t.Build != nil && t.Pinned():
+				return "make lab and make lab-here build it first", nil
+			case err == nil && !p.Pinned:
 				p.Path += " (" + t.Env + ")"
 			}
 			return p.Path, err
@@ -58,7 +60,7 @@ func InVM(conf vm.Config, cache *vm.Cache, cacheErr error, log func(string, ...a
 	}
 	if conf.Disk != "" {
 		boots = []Check{
-			{"disk image", conf.CheckDisk, Missing},
+			{"disk image", func(ctx context.Context) (string, error) { return conf.CheckDisk(ctx, cache) }, Missing},
 			{"room for its changes", func(context.Context) (string, error) { return cache.CheckDiskSpace() }, Missing},
 		}
 	}
@@ -135,16 +137,21 @@ const (
 	firstDisk = 3000 // MB that the first run takes, with Go's caches
 )
 
+// freeSpace is a variable, so that a test can have a disk that is full.
+var freeSpace = vm.FreeSpace
+
 func checkDisk(module string) (string, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(module, &st); err != nil {
-		return "", fmt.Errorf("read the free space of %s: %w", module, err)
+	free, err := freeSpace(module)
+	if err != nil {
+		return "", err
 	}
-	free := st.Bavail * uint64(st.Bsize) >> 20
+	free >>= 20
 	seen := fmt.Sprintf("%d MB free for .lab", free)
 	switch _, err := os.Stat(filepath.Join(module, ".lab/bin/runc")); {
 	case free < minDisk:
-		return "", fmt.Errorf("%s, and a run needs %d MB\nrm -rf .lab: all that is there is fetched or built again", seen, minDisk)
+		return "", fmt.Errorf("%s, and a run needs %d MB\n"+
+			"rm -rf .lab/vm .lab/releases .lab/dist: all that is there is fetched or built again\n"+
+			"make sweep: the results of old runs are removed", seen, minDisk)
 	case free < firstDisk && err != nil:
 		return "", warning{fmt.Errorf("%s; the first run takes %d MB, with Go's caches\nmake room", seen, firstDisk)}
 	}

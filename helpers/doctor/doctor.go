@@ -71,7 +71,7 @@ func (g Group) Run(ctx context.Context) []Finding {
 // split returns what an error says was seen, and what it says to do.
 func split(err error) (seen string, do []string) {
 	if f, ok := errors.AsType[*vm.Fault](err); ok {
-		return f.Seen, []string{f.Do}
+		return f.Tried + ": " + f.Seen, []string{f.Do}
 	}
 	if e, ok := errors.AsType[*tools.NotFoundError](err); ok {
 		return e.Seen, []string{e.Do}

@@ -69,8 +69,8 @@ func TestBoth_NamesWhatIsMissingAndTheCommandThatProvidesIt(t *testing.T) {
 	assert.Check(t, cmp.DeepEqual(libraries.Do, []string{"make deps"}))
 }
 
-// A module without .lab/bin has no tools. `make tools` builds them.
-func TestBoth_NamesToolsThatAreNotBuilt(t *testing.T) {
+// A module without .lab/bin has no tools. A run builds them, so it would not fail.
+func TestBoth_ToolsThatARunBuildsAreNotMissing(t *testing.T) {
 	dir := t.TempDir()
 	for _, variable := range []string{"CDB_RUNC", "CDB_CONTAINERD", "CDB_CTR", "CDB_SHIM"} {
 		t.Setenv(variable, "")
@@ -78,9 +78,20 @@ func TestBoth_NamesToolsThatAreNotBuilt(t *testing.T) {
 	findings := Both(dir).Run(t.Context())
 	for _, name := range []string{"runc", "containerd", "ctr", "containerd-shim-runc-v2"} {
 		got := find(t, findings, name)
-		assert.Check(t, cmp.Equal(got.Level, Missing), name)
-		assert.Check(t, cmp.Contains(got.Seen, "is not built"))
-		assert.Check(t, cmp.Contains(got.Do[0], "make tools"))
+		assert.Check(t, cmp.DeepEqual(got, Finding{Name: name, Level: OK, Seen: "make lab and make lab-here build it first"}))
+	}
+}
+
+// The results of runs are in .lab as well, and nothing makes them again.
+func TestCheckDisk_KeepsTheResults(t *testing.T) {
+	was := freeSpace
+	freeSpace = func(string) (int64, error) { return 100 << 20, nil }
+	t.Cleanup(func() { freeSpace = was })
+	_, err := checkDisk(t.TempDir())
+	assert.ErrorContains(t, err, "100 MB free for .lab, and a run needs 500 MB")
+	assert.Check(t, cmp.Contains(err.Error(), "rm -rf .lab/vm "))
+	for _, kept := range []string{"rm -rf .lab ", "rm -rf .lab:", ".lab/results", ".lab/compare"} {
+		assert.Check(t, !strings.Contains(err.Error(), kept), "%v", err)
 	}
 }
 
@@ -89,13 +100,14 @@ func TestInVM_NamesWhatIsMissing(t *testing.T) {
 	t.Setenv("CDB_MODULES", "")
 	t.Setenv("CDB_KEEP", "faild")
 	conf := vm.Config{Cgroup: "v3", Memory: 512, Accel: "auto", Kernel: "/nonexistent/vmlinuz"}
-	findings := InVM(conf, &vm.Cache{Module: module}, &vm.Fault{Seen: "read-only", Do: "copy the checkout"}, t.Logf).Run(t.Context())
+	cacheErr := &vm.Fault{Tried: "write", Seen: "read-only", Do: "copy the checkout"}
+	findings := InVM(conf, &vm.Cache{Module: module}, cacheErr, t.Logf).Run(t.Context())
 	for name, want := range map[string]Finding{
 		"settings":       {Level: Missing, Seen: `CGROUP is "v3"`, Do: []string{"use v2, v1 or hybrid"}},
 		"CDB_ variables": {Level: Missing, Seen: "CDB_KEEP=faild has no meaning", Do: []string{"unset CDB_KEEP"}},
-		"cache":          {Level: Missing, Seen: "read-only", Do: []string{"copy the checkout"}},
+		"cache":          {Level: Missing, Seen: "write: read-only", Do: []string{"copy the checkout"}},
 		"QEMU":           {Level: Missing, Seen: "it is not on PATH", Do: []string{"make deps"}},
-		"kernel":         {Level: Missing, Seen: "there is no such file", Do: []string{"name a version"}},
+		"kernel":         {Level: Missing, Seen: "/nonexistent/vmlinuz: there is no such file", Do: []string{"name a version"}},
 		"KVM":            {Level: Warning, Seen: "Emulation is slower", Do: []string{""}},
 	} {
 		got := find(t, findings, name)

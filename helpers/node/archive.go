@@ -15,8 +15,11 @@ import (
 	"cdblab/helpers/vm"
 )
 
-// listsAge is how long package lists are used before they are fetched again. Fetching them takes half a minute.
-const listsAge = 24 * time.Hour
+// How long package lists are used before they are fetched again. Fetching them takes half a minute.
+const (
+	listsAge = 24 * time.Hour   // to find an image that is there
+	makeAge  = 10 * time.Minute // to make one
+)
 
 // An archive is Debian's archive for one suite, with package lists of the lab's own.
 type archive struct {
@@ -56,8 +59,9 @@ func openArchive(ctx context.Context, dir, suite, mirror string) (*archive, erro
 			Do: "on Debian run apt-get update. Elsewhere name a mirror of Debian's archive: make disk MIRROR=http://…/debian",
 		}
 	}
+	unstable := suite == "sid" || suite == "unstable" // two names of one suite, which has no other suites
 	for _, suffix := range []string{"", "-updates", "-security"} {
-		if addresses[suffix] != "" && (suffix == "" || suite != "sid") { // sid has no other suites
+		if addresses[suffix] != "" && (suffix == "" || !unstable) {
 			a.sources = append(a.sources, fmt.Sprintf("deb [signed-by=%s] %s %s main", keyring, addresses[suffix], suite+suffix))
 		}
 	}
@@ -112,9 +116,9 @@ func (a *archive) write() error {
 // stamp is a file whose time says when the lists were fetched.
 func (a *archive) stamp() string { return filepath.Join(a.dir, "fetched") }
 
-// fetchLists fetches the package lists if they are old.
-func (a *archive) fetchLists(ctx context.Context, log func(string, ...any)) error {
-	if info, err := os.Stat(a.stamp()); err == nil && time.Since(info.ModTime()).Abs() < listsAge {
+// fetchLists fetches the package lists if they are older than age.
+func (a *archive) fetchLists(ctx context.Context, age time.Duration, log func(string, ...any)) error {
+	if info, err := os.Stat(a.stamp()); err == nil && time.Since(info.ModTime()).Abs() < age {
 		return nil
 	}
 	log("fetching the package lists of Debian's suite %s", a.suite)

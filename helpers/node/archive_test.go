@@ -83,6 +83,53 @@ func TestStore_LastImageWhereTheArchiveIsNotReachable(t *testing.T) {
 	assert.Check(t, strings.Contains(log.String(), "can't find out whether there are newer packages"), log.String())
 }
 
+// After a month without a run, the image is there for a machine without a network.
+func TestStore_LastImageOfAMonthAgo(t *testing.T) {
+	fakeApt(t, unreachable, unreachable)
+	s, _ := logged(t)
+	v := Variant{Suite: "bookworm", Cgroup: "v2"}
+	monthAgo := time.Now().Add(-imageUse - time.Hour)
+	want := addImage(t, s, v, "of a month ago", monthAgo, monthAgo)
+	for range 2 { // the first run renews it
+		got, err := s.image(t.Context(), v, "")
+		assert.NilError(t, err)
+		assert.Equal(t, got, want)
+	}
+}
+
+// The image that is made has the packages of now, and the lists are those of this morning.
+func TestStore_MakesAnImageByListsOfNow(t *testing.T) {
+	old := filepath.Join(t.TempDir(), "old")
+	assert.NilError(t, os.WriteFile(old, nil, 0o644))
+	fakeApt(t, "rm -f '"+old+"'", "test -e '"+old+"' && "+systemd252+" || "+strings.ReplaceAll(systemd252, "252.39-1", "252.40-1"))
+	s, log := logged(t)
+	v := Variant{Suite: "bookworm", Cgroup: "v2"}
+	a, err := openArchive(t.Context(), filepath.Join(s.dir, "apt/bookworm"), v.Suite, "")
+	assert.NilError(t, err)
+	morning := time.Now().Add(-5 * time.Hour)
+	assert.NilError(t, os.WriteFile(a.stamp(), nil, 0o644))
+	assert.NilError(t, os.Chtimes(a.stamp(), morning, morning))
+	before, err := newRecipe(t.Context(), a, v)
+	assert.NilError(t, err)
+
+	fail := "#!/bin/sh\nexit 1\n" // what it would install is in the log
+	dir := t.TempDir()
+	assert.NilError(t, os.WriteFile(filepath.Join(dir, "mmdebstrap"), []byte(fail), 0o755))
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	_, err = s.image(t.Context(), v, "")
+	assert.ErrorContains(t, err, "mmdebstrap")
+	assert.Check(t, strings.Contains(log.String(), "making the disk image of a node: linux-image-6.1.0-56-cloud-amd64 6.1.192-2, "+
+		"systemd 252.40-1"), log.String())
+
+	// An image of these lists is found without a network.
+	want := addImage(t, s, v, before.key(), time.Now(), time.Now())
+	assert.NilError(t, os.WriteFile(old, nil, 0o644))
+	assert.NilError(t, os.Chtimes(a.stamp(), morning, morning))
+	got, err := s.image(t.Context(), v, "")
+	assert.NilError(t, err)
+	assert.Equal(t, got, want)
+}
+
 // The lists of yesterday are there: their image is used, or else the one that was made last.
 func TestStore_OldListsWhereTheArchiveIsNotReachable(t *testing.T) {
 	fakeApt(t, unreachable, systemd252)
@@ -123,6 +170,11 @@ func TestOpenArchive_NoDebian(t *testing.T) {
 	a, err := openArchive(t.Context(), t.TempDir(), "trixie", "http://mirror.example/debian")
 	assert.NilError(t, err)
 	assert.Equal(t, len(a.sources), 2, "%q", a.sources) // trixie and trixie-updates
+	for _, suite := range []string{"sid", "unstable"} {
+		a, err = openArchive(t.Context(), t.TempDir(), suite, "http://mirror.example/debian")
+		assert.NilError(t, err)
+		assert.Equal(t, len(a.sources), 1, "%q", a.sources)
+	}
 }
 
 func TestReason(t *testing.T) {

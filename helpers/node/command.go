@@ -19,16 +19,13 @@ import (
 // stepLimit is how long a program may take: many times what the slowest one takes on a slow machine. A longer one hangs.
 const stepLimit = 2 * time.Hour
 
-// command returns a command that ends when ctx ends, with the processes that it started. They have a process group of their own, so
-// that a Ctrl-C at the terminal ends them once, by ctx.
+// command returns a command that ends when ctx ends, with the processes that it started.
 func command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
 	program, err := find(name)
 	if err != nil {
 		return nil, err
 	}
-	c := exec.CommandContext(ctx, program, args...)
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	c.Cancel = func() error { return syscall.Kill(-c.Process.Pid, syscall.SIGTERM) } // mmdebstrap removes what it made
+	c := vm.HelperCommand(ctx, syscall.SIGTERM, program, args...) // mmdebstrap removes what it made
 	c.WaitDelay = 20 * time.Second
 	// apt and dpkg call programs of the sbin directories.
 	c.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "PATH="+os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin")

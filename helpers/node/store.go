@@ -69,20 +69,29 @@ func (s *store) lock(ctx context.Context) (unlock func(), err error) {
 
 // image finds or makes the image. The caller holds the lock.
 func (s *store) image(ctx context.Context, v Variant, mirror string) (string, error) {
-	s.sweep(time.Now())
 	a, err := openArchive(ctx, filepath.Join(s.dir, "apt", v.Suite), v.Suite, mirror)
 	if err != nil {
 		return "", err
 	}
-	stale := a.fetchLists(ctx, s.log) // for example offline
-	r, err := newRecipe(ctx, a, v)
-	if err == nil {
-		path := s.path(v, r.key())
-		if s.use(path) {
+	var (
+		stale error // why the lists are old: for example offline
+		r     *recipe
+	)
+	// Lists of today are good enough for an image that is there. mmdebstrap installs what the archive has now, so the image that it makes
+	// gets its name from lists of now.
+	for _, age := range []time.Duration{listsAge, makeAge} {
+		stale = a.fetchLists(ctx, age, s.log)
+		if r, err = newRecipe(ctx, a, v); err != nil {
+			break
+		}
+		if path := s.path(v, r.key()); s.use(path) {
 			if stale != nil {
 				s.log("can't find out whether there are newer packages; using the image of the last ones. %v", stale)
 			}
 			return path, nil
+		}
+		if stale != nil {
+			break
 		}
 	}
 	if fault, ok := errors.AsType[*vm.Fault](err); ok {
@@ -152,6 +161,8 @@ func (s *store) images() (paths []string) {
 
 // make makes an image, and returns its path.
 func (s *store) make(ctx context.Context, a *archive, r *recipe) (string, error) {
+	// Not when a run begins: an image that was not used for a month may be the only one that is left without a network.
+	s.sweep(time.Now())
 	dir, err := os.MkdirTemp(s.dir, ".new-*")
 	if err != nil {
 		return "", err

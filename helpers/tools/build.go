@@ -4,13 +4,15 @@ package tools
 
 import (
 	"debug/buildinfo"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strings"
+
+	"golang.org/x/mod/modfile"
 )
 
 // Build says how `make tools` builds a program under test. The version is the one that go.mod requires.
@@ -72,13 +74,21 @@ func (b *Build) cgoEnabled() string {
 	return "0"
 }
 
+// ErrDirectory is the error of [Tool.Stale] for a tool that go.mod replaces by a directory. The build information has no version of the
+// files in it, so only go finds out whether they have changed.
+var ErrDirectory = errors.New("go.mod replaces its module by a directory, and only go knows what changed there")
+
 // Stale returns why the tool in .lab/bin has to be built: it is missing, or it is not what go.mod and the table of tools
 // describe. It returns nil for a tool that is up to date, and for a tool of the distribution.
 func (t Tool) Stale(module string) error {
 	if t.Build == nil {
 		return nil
 	}
-	return t.Build.check(filepath.Join(module, t.Search[0]), module)
+	replacement, err := t.Build.compare(filepath.Join(module, t.Search[0]), module)
+	if err == nil && modfile.IsDirectoryPath(replacement) {
+		return ErrDirectory
+	}
+	return err
 }
 
 // readBuildInfo reads the build information of a Go program. A variable, so that a test can replace it.
@@ -86,12 +96,32 @@ var readBuildInfo = buildinfo.ReadFile
 
 // check compares the build information in the program path with go.mod and with the Go that built this lab.
 func (b *Build) check(path, module string) error {
+	_, err := b.compare(path, module)
+	return err
+}
+
+// compare is check. It also returns what go.mod replaces the module by: "", a directory, or a module and its version.
+func (b *Build) compare(path, module string) (replacement string, err error) {
 	goMod, err := os.ReadFile(filepath.Join(module, "go.mod"))
 	if err != nil {
-		return err
+		return "", err
 	}
-	version, replaced := required(string(goMod), b.Module)
-	return b.Check(path, version, replaced)
+	version, replacement, err := required(goMod, b.Module)
+	if err != nil {
+		return "", err
+	}
+	if err := b.Check(path, version, replacement != ""); err != nil || replacement == "" {
+		return replacement, err
+	}
+	info, err := readBuildInfo(path)
+	if err != nil {
+		return "", err
+	}
+	// Go writes (devel) in place of the version that a directory does not have.
+	if got := strings.TrimSuffix(info.Main.Replace.Path+"@"+info.Main.Replace.Version, "@(devel)"); got != replacement {
+		return "", fmt.Errorf("the replacement of %s: the file has %q, and should have %q", b.Module, got, replacement)
+	}
+	return replacement, nil
 }
 
 // Check compares the build information in the program path with the version of the module that it should have, and with the
@@ -119,13 +149,23 @@ func (b *Build) Check(path, version string, replaced bool) error {
 	return nil
 }
 
-// required returns the version of a module that go.mod requires, and whether go.mod replaces the module.
-func required(goMod, module string) (version string, replaced bool) {
-	name := regexp.QuoteMeta(module)
-	if m := regexp.MustCompile(`(?m)^\s*(?:require\s+)?` + name + `\s+(v\S+)\s*(?://.*)?$`).FindStringSubmatch(goMod); m != nil {
-		version = m[1]
+// required returns the version of a module that go.mod requires, and what it replaces the module by.
+func required(goMod []byte, module string) (version, replacement string, err error) {
+	file, err := modfile.Parse("go.mod", goMod, nil)
+	if err != nil {
+		return "", "", err
 	}
-	return version, regexp.MustCompile(`(?m)^\s*(?:replace\s+)?` + name + `(?:\s+v\S+)?\s+=>`).MatchString(goMod)
+	for _, r := range file.Require {
+		if r.Mod.Path == module {
+			version = r.Mod.Version
+		}
+	}
+	for _, r := range file.Replace {
+		if r.Old.Path == module && (r.Old.Version == "" || r.Old.Version == version) {
+			replacement = r.New.String()
+		}
+	}
+	return version, replacement, nil
 }
 
 func setting(info *debug.BuildInfo, key string) string {

@@ -75,6 +75,51 @@ func TestFind_RefusesAStaleTool(t *testing.T) {
 	assert.NilError(t, err)
 }
 
+// A replacement is compared as a whole. What a directory has today, only go knows.
+func TestStale_OfAReplacedModule(t *testing.T) {
+	runc := tool(t, "runc")
+	for name, c := range map[string]struct {
+		goMod        string
+		built        *debug.Module
+		stale, found string // the errors of Stale and of Find; "" for none
+	}{
+		"the same version": {
+			"replace MODULE => example.com/fork v1.0.1", &debug.Module{Path: "example.com/fork", Version: "v1.0.1"}, "", "",
+		},
+		"another requirement": {"replace MODULE v1.5.1 => example.com/fork v1.0.1", nil, "", ""},
+		"another version": {
+			"replace MODULE => example.com/fork v1.0.1", &debug.Module{Path: "example.com/fork", Version: "v1.0.0"},
+			`the file has "example.com/fork@v1.0.0", and should have "example.com/fork@v1.0.1"`, "is stale",
+		},
+		"the same directory": {
+			"replace MODULE => ../runc", &debug.Module{Path: "../runc", Version: "(devel)"}, "only go knows what changed there", "",
+		},
+		"another directory": {
+			"replace MODULE => ../runc", &debug.Module{Path: "../old", Version: "(devel)"}, `the file has "../old"`, "is stale",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			info := upToDate()
+			info.Main.Replace = c.built
+			dir := fakeModule(t, info)
+			goMod := "module cdblab\n\nrequire MODULE v1.5.2\n" + c.goMod + "\n"
+			goMod = strings.ReplaceAll(goMod, "MODULE", info.Main.Path)
+			assert.NilError(t, os.WriteFile(dir+"/go.mod", []byte(goMod), 0o644))
+			_, found := runc.Find(dir)
+			for _, check := range []struct {
+				got  error
+				want string
+			}{{runc.Stale(dir), c.stale}, {found, c.found}} {
+				if check.want == "" {
+					assert.NilError(t, check.got)
+				} else {
+					assert.ErrorContains(t, check.got, check.want)
+				}
+			}
+		})
+	}
+}
+
 func TestStale_MissingToolAndNoGoProgram(t *testing.T) {
 	dir := fakeModule(t, upToDate())
 	readBuildInfo = debugReadFile
@@ -89,15 +134,17 @@ var debugReadFile = readBuildInfo
 func TestRequired(t *testing.T) {
 	const goMod = "require (\n\texample.com/a v1.0.0\n\texample.com/a/v2 v2.1.0 // indirect\n)\nrequire example.com/c v0.1.0\nreplace example.com/c => ../c\n"
 	for module, want := range map[string]string{"example.com/a": "v1.0.0", "example.com/a/v2": "v2.1.0", "example.com/c": "v0.1.0", "example.com/b": ""} {
-		version, replaced := required(goMod, module)
+		version, replacement, err := required([]byte(goMod), module)
+		assert.NilError(t, err)
 		assert.Equal(t, version, want, module)
-		assert.Equal(t, replaced, module == "example.com/c", module)
+		assert.Equal(t, replacement, map[string]string{"example.com/c": "../c"}[module], module)
 	}
 	b, err := os.ReadFile("../../go.mod")
 	assert.NilError(t, err)
 	for _, tool := range All {
 		if tool.Build != nil {
-			version, _ := required(string(b), tool.Build.Module)
+			version, _, err := required(b, tool.Build.Module)
+			assert.NilError(t, err)
 			assert.Assert(t, version != "", tool.Name)
 		}
 	}

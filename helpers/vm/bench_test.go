@@ -27,7 +27,7 @@ func BenchmarkBoot(b *testing.B) {
 	assert.NilError(b, err)
 	k, err := cache.findKernel(b.Context(), os.Getenv("CDB_KERNEL"), b.Logf)
 	assert.NilError(b, err)
-	init, err := cache.buildInit(b.Context())
+	init, err := cache.buildInit(b.Context(), b.Logf)
 	assert.NilError(b, err)
 	conf.Accel, err = cache.chooseAccelerator(b.Context(), q, conf.Accel, q.probe(k, init), b.Logf)
 	assert.NilError(b, err)

@@ -25,12 +25,14 @@ var bootLoaders = map[string]string{"amd64": "BOOTX64.EFI", "arm64": "BOOTAA64.E
 // bootLoaders returns the names of the boot loaders in EFI/BOOT of the partition for UEFI, sorted. None are returned if there is no such
 // partition, or if it cannot be read: then the boot shows what the disk is.
 //
+// A copy of the partition is made in the directory tmp.
+//
 // Most distributions give the root partition of each architecture the same type. So only the name of this file tells it.
-func (d *disk) bootLoaders(ctx context.Context, img string, esp *gpt.Partition) []string {
+func (d *disk) bootLoaders(ctx context.Context, img, tmp string, esp *gpt.Partition) []string {
 	if esp == nil {
 		return nil
 	}
-	dir, err := os.MkdirTemp("", "cdblab-esp-*")
+	dir, err := os.MkdirTemp(tmp, ".esp-*")
 	if err != nil {
 		return nil
 	}

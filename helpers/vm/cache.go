@@ -89,8 +89,11 @@ func (c *Cache) path(elem ...string) string {
 
 // lock lets one process at a time fetch or build. Two `make lab` at the same time work: the second one waits, and then
 // finds what the first one fetched and built.
-func (c *Cache) lock(ctx context.Context) (unlock func(), err error) {
+func (c *Cache) lock(ctx context.Context, log func(string, ...any)) (unlock func(), err error) {
 	l := flock.New(c.path("lock"), flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o644))
+	if ok, err := l.TryLock(); err == nil && !ok {
+		log("waiting for another run in this checkout, which fetches or builds what the VM needs")
+	}
 	if _, err := l.TryLockContext(ctx, 50*time.Millisecond); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, cause
@@ -101,20 +104,23 @@ func (c *Cache) lock(ctx context.Context) (unlock func(), err error) {
 }
 
 // use marks the cache as used by this run, until release is called: no other run removes what this run needs. If no other
-// run uses the cache at this moment, use first removes what is not needed any more.
+// run uses the cache then, release removes what is not needed any more. Not before the run: what was not used for a long time may be
+// what the run needs, and offline it can't be fetched again.
 func (c *Cache) use(ctx context.Context) (release func(), err error) {
 	l := flock.New(c.path("use"), flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o644))
-	if alone, _ := l.TryLock(); alone {
-		c.sweep(time.Now())
-	}
-	// This turns our own exclusive lock into a shared one.
 	if _, err := l.TryRLockContext(ctx, 50*time.Millisecond); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, cause
 		}
 		return nil, diskFault("lock the cache", c.dir, err)
 	}
-	return func() { _ = l.Unlock() }, nil
+	return func() {
+		// This turns our own shared lock into an exclusive one.
+		if alone, _ := l.TryLock(); alone {
+			c.sweep(time.Now())
+		}
+		_ = l.Unlock()
+	}, nil
 }
 
 // unnamedFile creates a file without a name in dir. The file goes away when no process has it open any more, so a

@@ -156,6 +156,24 @@ func TestKernel_FollowsTheDistribution(t *testing.T) {
 	assert.Equal(t, content, "content of 3")
 }
 
+// `make doctor` asks the package manager, too, and not at the same time as a run.
+func TestCheckKernel_WaitsForARunThatFetches(t *testing.T) {
+	a, c := newFakeArchive(t, "1"), &Cache{dir: t.TempDir()}
+	seen, err := c.CheckKernel(t.Context(), "", t.Logf)
+	assert.NilError(t, err)
+	assert.Check(t, cmp.Contains(seen, "the next run fetches the package linux-image-6.1.0-1-cloud"))
+	assert.Equal(t, a.calls(), "asked")
+
+	unlock, err := c.lock(t.Context(), t.Logf)
+	assert.NilError(t, err)
+	defer unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err = c.CheckKernel(ctx, "", t.Logf)
+	assert.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.Equal(t, a.calls(), "")
+}
+
 // A stop while apt fetches the kernel ends the run at once, and leaves nothing that a later run would take for a kernel.
 func TestKernel_StopWhileFetching(t *testing.T) {
 	newFakeArchive(t, "1")
@@ -184,7 +202,7 @@ func TestRecord_OfAnImage(t *testing.T) {
 	tr.addSymlink("/l", "a/b/c")
 	tr.addHostFile("/big", os.Args[0], 0o755)
 	file := c.path("root-x.erofs")
-	assert.NilError(t, c.saveImage(tr, file))
+	assert.NilError(t, c.saveImage(tr, file, func() error { return nil }))
 	assert.NilError(t, c.check(file))
 	info, err := os.Stat(file)
 	assert.NilError(t, err)
@@ -240,6 +258,24 @@ func TestImageKey_IsOfTheContent(t *testing.T) {
 	k.modules = t.TempDir()
 	_, err := c.imageKey(tr, k)
 	assert.ErrorContains(t, err, "CDB_MODULES")
+}
+
+// The advice names what the lab may fetch again, and nothing of the user.
+func TestReadModules_ADamagedModule(t *testing.T) {
+	dir := t.TempDir()
+	k := &kernel{modules: dir + "/lib/modules/6.1"}
+	assert.NilError(t, os.MkdirAll(k.modules+"/kernel", 0o755))
+	assert.NilError(t, os.WriteFile(k.modules+"/kernel/virtio_pci.ko", []byte("no ELF"), 0o644))
+	for of, do := range map[string]string{
+		"":  "name the directory of other modules: CDB_MODULES=…", // the user's own
+		dir: "remove " + dir + ", and run again: the lab fetches it again",
+	} {
+		k.dir = of
+		_, err := k.readModules(bootModules)
+		f, ok := errors.AsType[*Fault](err)
+		assert.Assert(t, ok, "%v", err)
+		assert.Equal(t, f.Do, do)
+	}
 }
 
 func TestSweep(t *testing.T) {
@@ -309,6 +345,27 @@ func TestSweep(t *testing.T) {
 	assert.ErrorIs(t, err, os.ErrNotExist)
 }
 
+// After a month without a run, the kernel is there for a run without a network.
+func TestSweep_NotWhatTheRunNeeds(t *testing.T) {
+	a, c := newFakeArchive(t, "1"), &Cache{dir: t.TempDir()}
+	a.fetch(c)
+	monthAgo := time.Now().Add(-kernelUse - time.Hour)
+	assert.NilError(t, writeJSON(c.choiceFile("5.10"), kernelChoice{Package: "forgotten"}))
+	for _, version := range []string{"default", "5.10"} {
+		assert.NilError(t, os.Chtimes(c.choiceFile(version), monthAgo, monthAgo))
+	}
+	assert.NilError(t, os.WriteFile(a.dir+"/offline", nil, 0o644))
+	release, err := c.use(t.Context())
+	assert.NilError(t, err)
+	content, _ := a.fetch(c)
+	assert.Equal(t, content, "content of 1")
+	release()
+	content, _ = a.fetch(c)
+	assert.Equal(t, content, "content of 1")
+	_, err = os.Stat(c.choiceFile("5.10"))
+	assert.ErrorIs(t, err, os.ErrNotExist, "no run has asked for this version")
+}
+
 // While another run uses the cache, nothing is removed.
 func TestSweep_NotWhileAnotherRunUsesTheCache(t *testing.T) {
 	c := &Cache{dir: t.TempDir()}
@@ -323,9 +380,6 @@ func TestSweep_NotWhileAnotherRunUsesTheCache(t *testing.T) {
 	assert.NilError(t, err)
 	second()
 	release()
-	third, err := c.use(t.Context())
-	assert.NilError(t, err)
-	third()
 	_, err = os.Stat(old)
 	assert.ErrorIs(t, err, os.ErrNotExist)
 

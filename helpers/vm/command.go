@@ -81,8 +81,8 @@ func (r *Result) Advice() string {
 	if r.Spare == 0 || r.Spare >= lowMemory {
 		return ""
 	}
-	return fmt.Sprintf("the VM was short of memory: then it reads its programs from the disk again and again, and may stand still. Give it more: MEM=%d",
-		2*r.Config.Memory)
+	return "the VM was short of memory: then it reads its programs from the disk again and again, and may stand still; " +
+		moreMemory(r.Config.Memory)
 }
 
 // TestSummary returns the number of tests, for the closing line of a run.
@@ -162,7 +162,7 @@ var guestPorts = []string{protocol.ControlPort, protocol.StdoutPort, protocol.St
 func (c *Command) startLab(
 	ctx context.Context, q *qemu, conf *Config, program *guestProgram, result *Result,
 ) (*machine, *protocol.Job, error) {
-	init, err := c.Cache.buildInit(ctx)
+	init, err := c.Cache.buildInit(ctx, c.Log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -223,7 +223,7 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 		look    <-chan time.Time // at the console, while a disk of the user boots
 		late    <-chan time.Time // the tests did not end after their own -timeout
 		tried   = "boot the VM"
-		again   = "run it again. If it happens again, watch the console with CDB_VM_CONSOLE=1"
+		watch   = again + ". If it happens again, watch the console with CDB_VM_CONSOLE=1"
 	)
 	defer silence.Stop()
 	if p.boot != nil {
@@ -243,9 +243,9 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 				case <-ctx.Done():
 				case <-time.After(exitTimeout):
 				}
-				return 0, m.fault(tried, "the guest ended before it reported how the command ended: "+m.exitState(), again)
+				return 0, m.fault(tried, "the guest ended before it reported how the command ended: "+m.exitState(), watch)
 			case msg.Ready && ready:
-				return 0, m.fault(tried, "the guest booted again while the command ran", again)
+				return 0, m.fault(tried, "the guest booted again while the command ran", watch)
 			case msg.Ready:
 				ready, tried = true, "run "+job.Args[0]+" in the VM"
 				look = nil
@@ -256,7 +256,7 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 				}
 				job.Now = time.Now().UnixNano() // not the time before the boot: a clock that is right would be set back
 				if err := control.Encode(job); err != nil {
-					return 0, m.fault("send the job to the guest", err.Error(), "run it again")
+					return 0, m.fault("send the job to the guest", err.Error(), again)
 				}
 				if c.OnReady != nil {
 					c.OnReady()
@@ -271,7 +271,7 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 			case msg.Fault != "":
 				return 0, m.fault(tried, "the guest reports: "+msg.Fault, "")
 			case msg.Exit != nil && !ready:
-				return 0, m.fault(tried, "the guest reported the end of a command before it had received one", again)
+				return 0, m.fault(tried, "the guest reported the end of a command before it had received one", watch)
 			case msg.Exit != nil && msg.Exit.Results > maxResultBytes:
 				return 0, tooManyResults(fmt.Sprintf("the guest sent more than %d MiB", maxResultBytes>>20))
 			case msg.Exit != nil:
@@ -295,7 +295,7 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 				return msg.Exit.Code, nil
 			}
 		case err := <-garbage:
-			return 0, m.fault(tried, err.Error(), again)
+			return 0, m.fault(tried, err.Error(), watch)
 		case <-results.failed:
 			if err := results.waitFor(ctx, 0, 0); !errors.Is(err, errTooMuch) {
 				return 0, diskFault("receive the result files", c.Cache.dir, err)
@@ -317,12 +317,15 @@ func (c *Command) follow(ctx context.Context, m *machine, job *protocol.Job, p *
 			if !silence.tick() {
 				continue
 			}
-			if full := c.Cache.spaceFault(); full != "" {
-				return 0, m.fault(tried, full, makeRoom)
+			if p.boot != nil { // the lab's own VM writes to no disk
+				if full := c.Cache.spaceFault(); full != "" {
+					return 0, m.fault(tried, full, makeRoom)
+				}
 			}
-			return 0, m.fault(tried, fmt.Sprintf("the guest was silent for %v", silence.limit), again+", or use ACCEL=tcg")
+			return 0, m.fault(tried, fmt.Sprintf("the guest was silent for %v", silence.limit), watch+", or use ACCEL=tcg")
 		case <-late:
-			return 0, m.fault(tried, fmt.Sprintf("the tests did not end %v after their own -timeout of %v", timeoutMargin, p.timeout), "")
+			return 0, m.fault(tried,
+				fmt.Sprintf("the tests did not end %v after their own -timeout of %v", timeoutMargin+bootTimeout, p.timeout), "")
 		case <-ctx.Done():
 			return 0, m.fault(tried, context.Cause(ctx).Error(), "")
 		}

@@ -41,8 +41,7 @@ const (
 	lowMemory  = 64 // a run that had less says so
 )
 
-// Flags adds a flag for each setting. The defaults come from CDB_KERNEL, CDB_CGROUP, CDB_MEM, CDB_CPUS and CDB_ACCEL,
-// because flags are hard to write into go test -exec.
+// Flags adds a flag for each setting. The defaults come from the environment, because flags are hard to write into go test -exec.
 func (c *Config) Flags(set *flag.FlagSet) {
 	env := func(name, fallback string) string {
 		if v := os.Getenv(name); v != "" {
@@ -61,7 +60,8 @@ func (c *Config) Flags(set *flag.FlagSet) {
 	set.StringVar(&c.Kernel, "kernel", env("CDB_KERNEL", ""), "kernel: a version of the distribution's cloud kernel (6.1, 6.12), or a path")
 	set.StringVar(&c.Cgroup, "cgroup", env("CDB_CGROUP", "v2"), "cgroup mode: v2, v1 or hybrid")
 	set.IntVar(&c.Memory, "mem", number("CDB_MEM", defaultMemory), "memory in MiB; -1 means 1024, or 2048 for a disk")
-	set.IntVar(&c.CPUs, "cpus", number("CDB_CPUS", 0), "number of CPUs; 0 means 2, if the host has two")
+	set.IntVar(&c.CPUs, "cpus", number("CDB_CPUS", 0),
+		"number of CPUs; 0 means 2 if the host has two; under emulation 1 for a disk, and for the cgroup modes v1 and hybrid")
 	set.StringVar(&c.Accel, "accel", env("CDB_ACCEL", "auto"), "accelerator: auto, kvm or tcg (emulation)")
 	set.StringVar(&c.Disk, "disk", env("CDB_DISK", ""), "boot this disk image, with its own kernel and init; nothing is written to it")
 	set.StringVar(&c.Firmware, "firmware", env("CDB_FIRMWARE", "auto"), "what boots the disk: auto, bios or uefi")
@@ -91,6 +91,11 @@ func (c *Config) check() error {
 	default:
 		return invalid("FIRMWARE", strconv.Quote(c.Firmware), "use auto, bios or uefi")
 	}
+	switch show := os.Getenv("CDB_VM_CONSOLE"); show {
+	case "", "0", "1":
+	default:
+		return invalid("CDB_VM_CONSOLE", strconv.Quote(show), "use 1, which shows the guest's console, or leave it out")
+	}
 	if err := c.checkDisk(); err != nil {
 		return err
 	}
@@ -110,17 +115,28 @@ func (c *Config) check() error {
 	return nil
 }
 
-// checkDisk reports a setting that is of no use with a disk, or without one.
+// checkDisk reports a setting that is of no use with a disk, without one, or with this kernel. It would be ignored, and the user would
+// believe that it holds.
 func (c *Config) checkDisk() error {
 	useless := func(name, value, why string) error {
 		return &Fault{Tried: "read the settings of the VM", Seen: fmt.Sprintf("%s is %q, and %s", name, value, why),
 			Do: "leave out " + name + "="}
 	}
+	modules, words := os.Getenv("CDB_MODULES"), os.Getenv("CDB_VM_APPEND")
+	ofPackage := c.Kernel == "" || c.Kernel == "default" || kernelVersion.MatchString(c.Kernel)
 	switch {
+	case modules != "" && ofPackage:
+		return useless("CDB_MODULES", modules, "only a kernel that is named by its path has its modules in another place (KERNEL=/path)")
 	case c.Disk == "" && c.UserData != "":
 		return useless("USER_DATA", c.UserData, "only a disk image has a cloud-init that reads it (DISK=)")
+	case c.Disk == "" && c.Firmware != "" && c.Firmware != "auto":
+		return useless("FIRMWARE", c.Firmware, "only a disk image is booted by a firmware (DISK=)")
+	case c.Disk == "" && c.Pinned:
+		return useless("DISK_PINNED", "1", "only a disk image has programs of its own (DISK=)")
 	case c.Disk == "":
 		return nil
+	case words != "":
+		return useless("CDB_VM_APPEND", words, "the boot loader of the disk image has the kernel's command line")
 	case c.Kernel != "":
 		return useless("KERNEL", c.Kernel, "the disk image has a kernel of its own")
 	case os.Getenv("CDB_CGROUP") != "" || c.Cgroup != "v2":

@@ -131,7 +131,29 @@ func TestFollow_TestsThatDoNotEnd(t *testing.T) {
 	timeoutMargin, bootTimeout = 100*time.Millisecond, time.Second
 	t.Cleanup(func() { timeoutMargin, bootTimeout = margin, boot })
 	_, err := followGuestWith(t, t.Context(), &guestProgram{timeout: time.Millisecond}, guestSends(ready))
-	assert.ErrorContains(t, err, "the tests did not end 100ms after their own -timeout of 1ms")
+	assert.ErrorContains(t, err, "the tests did not end 1.1s after their own -timeout of 1ms")
+}
+
+// The advice is more than the guest has, and does not replace one that is for a known reason.
+func TestFault_OfAGuestWithLittleMemory(t *testing.T) {
+	m := &machine{console: new(tailBuffer), stderr: new(tailBuffer), memory: 2048}
+	assert.Equal(t, m.fault("x", "silence", again).Do, again)
+	m.heartbeat(40)
+	assert.Equal(t, m.fault("x", "silence", again+". If it happens again").Do, "give it more memory: MEM=4096")
+	assert.Equal(t, m.fault("x", "a full disk", makeRoom).Do, makeRoom)
+	_, _ = m.console.Write([]byte("Out of memory: Killed process 7"))
+	assert.Equal(t, m.fault("x", "silence", makeRoom).Do, "give it more memory: MEM=4096")
+}
+
+// The lab's own VM writes to no disk of this machine, so a full one is not the reason of its silence.
+func TestSilence_OfTheLabsOwnVMIsNotOfAFullDisk(t *testing.T) {
+	haveFree(t, 1<<20)
+	was := bootTimeout
+	bootTimeout = 50 * time.Millisecond
+	t.Cleanup(func() { bootTimeout = was })
+	_, err := followGuest(t, t.Context(), guestSends(""))
+	assert.ErrorContains(t, err, "the guest was silent for 50ms")
+	assert.ErrorContains(t, err, "watch the console")
 }
 
 // A run that was stopped by Ctrl-Z sees one tick of the timer when it goes on, and only many in a row are silence.

@@ -32,8 +32,9 @@ const headSize = 64 << 10
 
 const sectorSize = 512
 
-// inspectDisk looks at a disk image. The Fault says why it can't be booted here.
-func inspectDisk(ctx context.Context, path string) (*disk, error) {
+// inspectDisk looks at a disk image. The Fault says why it can't be booted here. Copies of parts of it are made in the directory tmp:
+// in a cache's directory, a later run removes what a killed one has left.
+func inspectDisk(ctx context.Context, path, tmp string) (*disk, error) {
 	refuse := func(seen, do string) (*disk, error) {
 		return nil, &Fault{Tried: "read the disk image " + path, Seen: seen, Do: do}
 	}
@@ -66,7 +67,7 @@ func inspectDisk(ctx context.Context, path string) (*disk, error) {
 	if encrypted {
 		return refuse("it is encrypted, and the lab has no key", decrypt)
 	}
-	head, err := d.head(ctx, img)
+	head, err := d.head(ctx, img, tmp)
 	if err != nil {
 		return refuse(err.Error(), "check the image: qemu-img check "+path)
 	}
@@ -75,7 +76,7 @@ func inspectDisk(ctx context.Context, path string) (*disk, error) {
 	n, _ := head.ReadAt(b, 0)
 	b = b[:n]
 	arch, esp := d.readPartitions(head, b)
-	loaders := d.bootLoaders(ctx, img, esp)
+	loaders := d.bootLoaders(ctx, img, tmp, esp)
 	switch {
 	case isLUKS(b):
 		return refuse("it is encrypted, and the lab has no key", decrypt)
@@ -120,6 +121,10 @@ func DiskFiles(ctx context.Context, path string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	// QEMU takes what comes before a colon for a protocol: node:12.qcow2
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, err
+	}
 	var chain []struct {
 		Filename       string
 		FormatSpecific struct {
@@ -159,8 +164,8 @@ func findQEMUImg() (string, error) {
 
 // head returns the first bytes of the disk, as the guest sees them, in a file of the size of the disk that is empty after them. A
 // partition table names the end of its disk.
-func (d *disk) head(ctx context.Context, img string) (*os.File, error) {
-	dir, err := os.MkdirTemp("", "cdblab-disk-*")
+func (d *disk) head(ctx context.Context, img, tmp string) (*os.File, error) {
+	dir, err := os.MkdirTemp(tmp, ".disk-*")
 	if err != nil {
 		return nil, err
 	}

@@ -115,7 +115,9 @@ func TestInspectDisk_KnowsHowItBoots(t *testing.T) {
 		"BIOS, with no partition of its own": {newDisk(t, true, gpt.LinuxFilesystem), false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, err := inspectDisk(t.Context(), c.path)
+			tmp := t.TempDir()
+			t.Setenv("TMPDIR", "/nonexistent") // a run that is killed would leave its copies there
+			d, err := inspectDisk(t.Context(), c.path, tmp)
 			assert.NilError(t, err)
 			assert.Equal(t, d.format, "raw")
 			assert.Equal(t, d.uefi, c.uefi)
@@ -124,9 +126,10 @@ func TestInspectDisk_KnowsHowItBoots(t *testing.T) {
 			qcow2 := c.path + ".qcow2"
 			out, err := exec.Command("qemu-img", "convert", "-O", "qcow2", c.path, qcow2).CombinedOutput()
 			assert.NilError(t, err, "%s", out)
-			same, err := inspectDisk(t.Context(), qcow2)
+			same, err := inspectDisk(t.Context(), qcow2, tmp)
 			assert.NilError(t, err)
 			assert.Equal(t, *same, disk{qcow2, "qcow2", c.uefi, c.bios})
+			assert.Equal(t, len(entries(tmp)), 0)
 		})
 	}
 }
@@ -185,13 +188,31 @@ func TestInspectDisk_RefusesWhatDoesNotBoot(t *testing.T) {
 		"another boot loader":   {newESPDisk(t, false, strings.ToLower(otherLoader())), "its boot loader for UEFI is EFI/BOOT/" + otherLoader()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := inspectDisk(t.Context(), c.path)
+			_, err := inspectDisk(t.Context(), c.path, t.TempDir())
 			var f *Fault
 			assert.Assert(t, errors.As(err, &f), "%v", err)
 			assert.ErrorContains(t, err, c.seen)
 			assert.Assert(t, f.Do != "")
 		})
 	}
+}
+
+// `make doctor` looks for all that a boot needs.
+func TestCheckDisk_LooksForTheFirmwareAndTheUserData(t *testing.T) {
+	needQEMUImg(t)
+	was := firmwareDirs
+	firmwareDirs = []string{t.TempDir()}
+	t.Cleanup(func() { firmwareDirs = was })
+	cache := &Cache{dir: t.TempDir()}
+	_, err := (&Config{Disk: newESPDisk(t, false, bootLoaders[runtime.GOARCH])}).CheckDisk(t.Context(), cache)
+	assert.ErrorContains(t, err, "find a UEFI")
+
+	bios := newDisk(t, true)
+	seen, err := (&Config{Disk: bios}).CheckDisk(t.Context(), cache)
+	assert.NilError(t, err)
+	assert.Equal(t, seen, bios+" (raw), booted by a BIOS")
+	_, err = (&Config{Disk: bios, UserData: "/nonexistent"}).CheckDisk(t.Context(), cache)
+	assert.ErrorContains(t, err, "read the user data for cloud-init")
 }
 
 func TestBootWatch_KnowsDeadEnds(t *testing.T) {
@@ -268,6 +289,13 @@ func TestBootWatch_WaitsAfterALoginPrompt(t *testing.T) {
 	seen, do := w.check(console)
 	assert.Check(t, cmp.Contains(seen, "login prompt"))
 	assert.Check(t, cmp.Contains(do, "cloud-init"))
+
+	// A late prompt has the same time after it.
+	w = newBootWatch("kvm")
+	w.start = time.Now().Add(-w.limit - time.Second)
+	w.login = time.Now()
+	seen, _ = w.check(console)
+	assert.Equal(t, seen, "")
 
 	w = newBootWatch("kvm")
 	w.start = time.Now().Add(-w.limit - time.Second)
@@ -352,14 +380,14 @@ func TestUserData_BothPartsReachCloudInit(t *testing.T) {
 }
 
 func TestDiskFiles_AreAllThatTheImageIsReadFrom(t *testing.T) {
-	fakeProgram(t, "qemu-img", `case "$*" in *--backing-chain*) ;; *) exit 1;; esac
+	fakeProgram(t, "qemu-img", `case "$*" in *--backing-chain*" /"*/node:12.qcow2) ;; *) exit 1;; esac # QEMU takes node: for a protocol
 cat <<'EOT'
 [{"filename": "node.qcow2", "format": "qcow2", "format-specific": {"type": "qcow2", "data": {"compat": "1.1"}}},
  {"filename": "/images/base.vmdk", "format": "vmdk", "format-specific": {"type": "vmdk", "data": {"extents": [
    {"filename": "/images/base.vmdk", "format": "SPARSE"}, {"filename": "/images/base-flat.vmdk", "format": "FLAT"}]}}},
  {"filename": "/images/base.raw", "format": "raw"}]
 EOT`)
-	files, err := DiskFiles(t.Context(), "node.qcow2")
+	files, err := DiskFiles(t.Context(), "node:12.qcow2")
 	assert.NilError(t, err)
 	assert.DeepEqual(t, files, []string{"/images/base-flat.vmdk", "/images/base.raw", "/images/base.vmdk", "node.qcow2"})
 
@@ -385,7 +413,7 @@ func TestSeed_KeepsNamesAndPermissions(t *testing.T) {
 			assert.NilError(t, os.WriteFile(filepath.Join(work, file), []byte(file), 0o755))
 		}
 	}
-	image, err := writeSeed(work, t.TempDir(), []byte(seedUserData))
+	image, err := writeSeed(work, t.TempDir(), []byte(seedUserData), 90*time.Second)
 	assert.NilError(t, err)
 	defer image.Close()
 	fs, err := iso9660.Read(file.New(image, true), 0, 0, 0)
@@ -399,6 +427,10 @@ func TestSeed_KeepsNamesAndPermissions(t *testing.T) {
 		assert.NilError(t, err, path)
 		assert.Equal(t, info.Mode().Perm(), mode, path)
 	}
+	// The script has the time that this boot may take.
+	script, err := fs.ReadFile("start.sh")
+	assert.NilError(t, err)
+	assert.Check(t, cmp.Contains(string(script), "\nlimit=90\n"))
 	for _, path := range releases {
 		content, err := fs.ReadFile(path)
 		assert.NilError(t, err, path)

@@ -146,6 +146,7 @@ func (w *bootWatch) check(console string) (seen, do string) {
 	switch {
 	case !w.login.IsZero() && time.Since(w.login) > w.loginLimit:
 		return fmt.Sprintf("the guest shows a login prompt, and did not start the lab's service within %v after it", w.loginLimit), howToStart
+	case !w.login.IsZero(): // the scripts of cloud-init have their time, however late the prompt was
 	case time.Since(w.start) > w.limit && strings.TrimSpace(console) == "":
 		return fmt.Sprintf("the guest showed nothing on its serial port and did not start the lab's service within %v", w.limit),
 			"let the image's kernel show its messages there (console=" + platforms[runtime.GOARCH].console + " on its command line). " +
@@ -183,7 +184,7 @@ func diskProgram(conf Config, args []string, terminal bool) *guestProgram {
 
 // startDisk starts a VM with a disk of the user, and returns the job for it. It completes the settings.
 func (c *Command) startDisk(ctx context.Context, q *qemu, conf *Config, program *guestProgram, _ *Result) (*machine, *protocol.Job, error) {
-	d, err := inspectDisk(ctx, conf.Disk)
+	d, err := inspectDisk(ctx, conf.Disk, c.Cache.dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -192,7 +193,10 @@ func (c *Command) startDisk(ctx context.Context, q *qemu, conf *Config, program 
 		return nil, nil, err
 	}
 	conf.setDefaultCPUs()
-	seed, err := c.Cache.seedImage(conf.Tarball, conf.UserData)
+	// The guest must stop waiting for the end of its boot before this machine stops waiting for the guest. cloud-init may start the
+	// service some time after the login prompt.
+	wait := newBootWatch(conf.Accel).loginLimit * 3 / 4
+	seed, err := c.Cache.seedImage(conf.Tarball, conf.UserData, wait)
 	if err != nil {
 		return nil, nil, err
 	}

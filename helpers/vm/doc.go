@@ -2,7 +2,7 @@
 // code.
 //
 // It is the machine behind `go test -exec`. It needs no root, no KVM and no network, only QEMU and a kernel package of
-// the distribution.
+// the distribution. Instead, the machine can boot a disk image of the user, which has a kernel, an init and programs of its own.
 //
 //	command.go     one run: its input, its steps, its result
 //	config.go      the settings of the VM
@@ -18,6 +18,12 @@
 //	image.go       the disk with the tools, cached by content
 //	filetree.go    a tree of files, and its erofs image
 //	libraries.go   a program and the shared libraries that it needs
+//	disk.go        a disk image of the user: what can be known of it before it boots
+//	bootloader.go  the boot loaders in its partition for UEFI
+//	firmware.go    the UEFI of this machine that boots it
+//	seed.go        the disk that brings the questions into it, and has them started
+//	diskboot.go    how it boots, and what its console tells
+//	space.go       how much room a run needs on this machine's disk
 //	qemu.go        the machine and its command line
 //	probe.go       whether KVM really works here
 //	connection.go  the serial ports of the guest
@@ -26,10 +32,11 @@
 //	doctor.go      the checks of `lab doctor`: the steps of a run, without the boot
 //
 // In the guest, the source tree of the module, the arguments of the command and all directories for results have the
-// paths that they have on the host. So no path has to be translated, and a path in a panic leads to the right file.
+// paths that they have on the host. So no path has to be translated, and a path in a panic leads to the right file. A disk image of the
+// user is the exception: its results come from one directory of the guest.
 //
 // To debug a guest that does not boot: CDB_VM_CONSOLE=1 shows its console while it boots, CDB_VM_APPEND adds words to
-// the kernel's command line.
+// the kernel's command line, except for a disk image.
 //
 // The guest's side is cmd/lab-init. Package protocol defines what the two sides send to each other.
 package vm

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 )
 
@@ -24,9 +25,9 @@ func (c *Config) CheckSettings() (string, error) {
 	return fmt.Sprintf("cgroup %s, %d MiB, accelerator %s", c.Cgroup, c.Memory, c.Accel), nil
 }
 
-// CheckDisk looks at the disk image that a run would boot.
-func (c *Config) CheckDisk(ctx context.Context) (string, error) {
-	d, err := inspectDisk(ctx, c.Disk)
+// CheckDisk looks at the disk image that a run would boot, and at the files that the boot needs besides.
+func (c *Config) CheckDisk(ctx context.Context, cache *Cache) (string, error) {
+	d, err := inspectDisk(ctx, c.Disk, cache.dir)
 	if err != nil {
 		return "", err
 	}
@@ -37,6 +38,12 @@ func (c *Config) CheckDisk(ctx context.Context) (string, error) {
 	by := "a BIOS"
 	if useUEFI {
 		by = "a UEFI"
+		if _, err := platforms[runtime.GOARCH].findUEFI(); err != nil {
+			return "", err
+		}
+	}
+	if _, err := seedUserDataOf(c.UserData); err != nil {
+		return "", err
 	}
 	return fmt.Sprintf("%s (%s), booted by %s", d.path, d.format, by), nil
 }
@@ -62,6 +69,12 @@ func (c *Cache) CheckKernel(ctx context.Context, want string, log func(string, .
 	if !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
+	// It may fetch package lists, as a run does.
+	unlock, err := c.lock(ctx, log)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	a := aptClient{dir: c.path("apt")}
 	pkg, err := a.findPackage(ctx, want, log)
 	if err != nil {
@@ -100,7 +113,7 @@ func (c *Cache) CheckKVM(ctx context.Context, conf Config, log func(string, ...a
 		if strings.Contains(problem, "permission denied") {
 			do = "sudo usermod -aG kvm $USER, and log in again"
 		}
-		return "", &Fault{Tried: "use KVM", Seen: "not used: " + problem + ". Emulation is slower, with the same results", Do: do}
+		return "", &Fault{Tried: "use KVM", Seen: problem + ". Emulation is slower, with the same results", Do: do}
 	}
 	if problem := openKVM(); problem != "" {
 		return slow(problem)
@@ -113,7 +126,7 @@ func (c *Cache) CheckKVM(ctx context.Context, conf Config, log func(string, ...a
 	if err != nil {
 		return "/dev/kvm can be opened; the first run tries it with a probe boot", nil
 	}
-	init, err := c.buildInit(ctx)
+	init, err := c.buildInit(ctx, log)
 	if err != nil {
 		return "", err
 	}

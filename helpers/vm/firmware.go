@@ -17,13 +17,13 @@ type firmware struct{ code, variables string }
 var firmwareDirs = []string{"/etc/qemu/firmware", "/usr/local/share/qemu/firmware", "/usr/share/qemu/firmware"}
 
 // findUEFI returns the first UEFI of this machine that suits the platform, and that starts programs without a signature.
-func (q *qemu) findUEFI() (*firmware, error) {
+func (p platform) findUEFI() (*firmware, error) {
 	for _, path := range firmwareDescriptions() {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			continue
 		}
-		if f := q.parseFirmware(b); f != nil {
+		if f := p.parseFirmware(b); f != nil {
 			return f, nil
 		}
 	}
@@ -52,7 +52,7 @@ func firmwareDescriptions() []string {
 }
 
 // parseFirmware returns the files of a description, or nil if it does not suit.
-func (q *qemu) parseFirmware(b []byte) *firmware {
+func (p platform) parseFirmware(b []byte) *firmware {
 	type file struct{ Filename, Format string }
 	var d struct {
 		Interfaces []string `json:"interface-types"`
@@ -74,12 +74,12 @@ func (q *qemu) parseFirmware(b []byte) *firmware {
 	if slices.Contains(d.Features, "enrolled-keys") || slices.Contains(d.Features, "requires-smm") {
 		return nil
 	}
-	machine, _, _ := strings.Cut(q.machine, ",")
+	machine, _, _ := strings.Cut(p.machine, ",")
 	for _, target := range d.Targets {
 		suits := slices.ContainsFunc(target.Machines, func(pattern string) bool { // pc-q35-*, virt-*
 			return strings.HasPrefix(strings.TrimPrefix(pattern, "pc-"), machine)
 		})
-		if "qemu-system-"+target.Architecture == q.program && suits && d.Mapping.Executable.Format == "raw" {
+		if "qemu-system-"+target.Architecture == p.program && suits && d.Mapping.Executable.Format == "raw" {
 			return &firmware{d.Mapping.Executable.Filename, d.Mapping.Variables.Filename}
 		}
 	}

@@ -20,9 +20,9 @@ var (
 	buildLimit = 10 * time.Minute // go build of pid 1 with a cold cache
 )
 
-// helperCommand returns a command that is killed when ctx ends, with all processes that it started: they have a process
+// HelperCommand returns a command that gets the signal when ctx ends, with all processes that it started: they have a process
 // group of their own. So a Ctrl-C at the terminal does not reach them; it ends ctx.
-func helperCommand(ctx context.Context, name string, args ...string) *exec.Cmd {
+func HelperCommand(ctx context.Context, signal syscall.Signal, name string, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, name, args...)
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.Cancel = func() error {
@@ -30,7 +30,7 @@ func helperCommand(ctx context.Context, name string, args ...string) *exec.Cmd {
 		if err := c.Process.Signal(syscall.Signal(0)); err != nil {
 			return err
 		}
-		return syscall.Kill(-c.Process.Pid, syscall.SIGKILL)
+		return syscall.Kill(-c.Process.Pid, signal)
 	}
 	c.WaitDelay = time.Second // a process that left the group may hold the output open
 	return c
@@ -41,7 +41,7 @@ func helperCommand(ctx context.Context, name string, args ...string) *exec.Cmd {
 func runHelper(ctx context.Context, limit time.Duration, set func(*exec.Cmd), name string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s did not end within %v, and was killed", name, limit))
 	defer cancel()
-	c := helperCommand(ctx, name, args...)
+	c := HelperCommand(ctx, syscall.SIGKILL, name, args...)
 	var stderr tailBuffer
 	c.Stderr = &stderr
 	if set != nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -64,7 +65,7 @@ func (c *Cache) toolsImage(ctx context.Context, k *kernel, log func(string, ...a
 	if c.check(file) == nil {
 		return file, toolEnv, nil
 	}
-	unlock, err := c.lock(ctx)
+	unlock, err := c.lock(ctx, log)
 	if err != nil {
 		return "", nil, err
 	}
@@ -81,9 +82,18 @@ func (c *Cache) toolsImage(ctx context.Context, k *kernel, log func(string, ...a
 	if err != nil {
 		return "", nil, err
 	}
-	t.addModules(k.release, list)
-	if err := c.saveImage(t, file); err != nil {
-		return "", nil, diskFault("make the image "+file, c.dir, err)
+	withModules := maps.Clone(t)
+	withModules.addModules(k.release, list)
+	// The key is older than the image: this run may have waited for minutes for another one. The image stays for later runs, so its name
+	// must be right.
+	unchanged := func() error {
+		if now, err := c.imageKey(t, k); err != nil || now != key {
+			return &Fault{Tried: "make the image " + file, Seen: "a program or a module has changed meanwhile", Do: again}
+		}
+		return nil
+	}
+	if err := c.saveImage(withModules, file, unchanged); err != nil {
+		return "", nil, asFault("make the image "+file, c.dir, err)
 	}
 	return file, toolEnv, nil
 }
@@ -205,8 +215,9 @@ func (c *Cache) workImage(files fileTree) (*os.File, error) {
 	return f, nil
 }
 
-// saveImage writes the image to a file of the cache, which is then complete or does not exist.
-func (c *Cache) saveImage(t fileTree, file string) error {
+// saveImage writes the image to a file of the cache, which is then complete or does not exist. It does not exist if check returns an
+// error when the image is written.
+func (c *Cache) saveImage(t fileTree, file string, check func() error) error {
 	f, err := os.CreateTemp(c.dir, ".new-*")
 	if err != nil {
 		return err
@@ -220,6 +231,9 @@ func (c *Cache) saveImage(t fileTree, file string) error {
 		return err
 	}
 	if err := fillSector(f); err != nil {
+		return err
+	}
+	if err := check(); err != nil {
 		return err
 	}
 	return c.commit(f.Name(), file)

@@ -47,7 +47,7 @@ func (c *Cache) initName() (string, error) {
 
 // buildInit returns the path of the guest's pid 1, and builds it if none of exactly these sources exists. Even a go
 // build that finds nothing to do costs an eighth of a second.
-func (c *Cache) buildInit(ctx context.Context) (string, error) {
+func (c *Cache) buildInit(ctx context.Context, log func(string, ...any)) (string, error) {
 	out, err := c.initName()
 	if err != nil {
 		return "", err
@@ -55,7 +55,7 @@ func (c *Cache) buildInit(ctx context.Context) (string, error) {
 	if c.check(out) == nil {
 		return out, nil
 	}
-	unlock, err := c.lock(ctx)
+	unlock, err := c.lock(ctx, log)
 	if err != nil {
 		return "", err
 	}

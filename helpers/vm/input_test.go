@@ -53,14 +53,28 @@ func TestInput_BadInputIsAFaultBeforeTheBoot(t *testing.T) {
 		"accelerator in capitals":    {map[string]string{"CDB_ACCEL": "KVM"}, `ACCEL is "KVM"`},
 		"cgroup mode in capitals":    {map[string]string{"CDB_CGROUP": "V2"}, `CGROUP is "V2"`},
 		"cgroup mode with a blank":   {map[string]string{"CDB_CGROUP": "v2 "}, `CGROUP is "v2 "`},
-		"no HOME":                    {map[string]string{"HOME": "", "XDG_CACHE_HOME": "", "GOCACHE": "", "GOENV": "off"}, "HOME"},
-		"no test binary":             {map[string]string{"ARGS": "/nonexistent"}, "find the test binary /nonexistent: there is no such file"},
+		"firmware without a disk":    {map[string]string{"CDB_FIRMWARE": "uefi"}, `FIRMWARE is "uefi", and only a disk image`},
+		"pinned without a disk":      {map[string]string{"CDB_DISK_PINNED": "1"}, "only a disk image has programs of its own"},
+		"words with a disk": {
+			map[string]string{"CDB_DISK": "node.qcow2", "CDB_VM_APPEND": "systemd.unified_cgroup_hierarchy=0"},
+			`CDB_VM_APPEND is "systemd.unified_cgroup_hierarchy=0", and the boot loader`,
+		},
+		"modules with a disk":       {map[string]string{"CDB_DISK": "node.qcow2", "CDB_MODULES": "/mods"}, `CDB_MODULES is "/mods", and`},
+		"modules with no kernel":    {map[string]string{"CDB_MODULES": "/mods"}, `CDB_MODULES is "/mods", and only a kernel`},
+		"modules with a version":    {map[string]string{"CDB_KERNEL": "6.12", "CDB_MODULES": "/mods"}, `CDB_MODULES is "/mods", and`},
+		"no modules":                {map[string]string{"CDB_KERNEL": "KERNEL", "CDB_MODULES": "/mods"}, "there is no directory kernel in"},
+		"a console that is no word": {map[string]string{"CDB_VM_CONSOLE": "yes"}, `CDB_VM_CONSOLE is "yes"`},
+		"no HOME":                   {map[string]string{"HOME": "", "XDG_CACHE_HOME": "", "GOCACHE": "", "GOENV": "off"}, "HOME"},
+		"no test binary":            {map[string]string{"ARGS": "/nonexistent"}, "find the test binary /nonexistent: there is no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			booted := filepath.Join(t.TempDir(), "booted")
 			fakeQEMU(t, `case "$*" in *--version*) echo QEMU emulator version 9.0.0;; *) touch '`+booted+`';; esac`)
 			binary := os.Args[0]
-			for _, name := range []string{"CDB_KERNEL", "CDB_MEM", "CDB_CPUS", "CDB_ACCEL", "CDB_CGROUP"} {
+			for _, name := range []string{
+				"CDB_KERNEL", "CDB_MEM", "CDB_CPUS", "CDB_ACCEL", "CDB_CGROUP", "CDB_DISK", "CDB_FIRMWARE", "CDB_DISK_PINNED", "CDB_MODULES",
+				"CDB_VM_APPEND", "CDB_VM_CONSOLE",
+			} {
 				t.Setenv(name, "")
 			}
 			cache := &Cache{Module: "../..", dir: t.TempDir()}
@@ -77,6 +91,8 @@ func TestInput_BadInputIsAFaultBeforeTheBoot(t *testing.T) {
 					fakeProgram(t, "apt-cache", "exit 0")
 					fakeProgram(t, "apt-get", "echo Temporary failure resolving >&2; exit 100")
 					continue
+				case "CDB_KERNELKERNEL":
+					value = fakeKernel(t)
 				case "ARGS/nonexistent":
 					binary = value
 					continue
@@ -145,7 +161,7 @@ func TestInput_OddDirectory(t *testing.T) {
 	}
 	c := &Cache{Module: odd, dir: odd + "/.lab/vm"}
 	assert.NilError(t, c.create())
-	init, err := c.buildInit(t.Context())
+	init, err := c.buildInit(t.Context(), t.Logf)
 	assert.NilError(t, err)
 	name, err := (&Cache{Module: module, dir: odd}).initName()
 	assert.NilError(t, err)

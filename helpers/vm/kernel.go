@@ -20,6 +20,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -98,7 +99,7 @@ func (c *Cache) findKernel(ctx context.Context, want string, log func(string, ..
 	if choice, k, err := c.choice(version); err == nil && !choice.isOld() {
 		return k, nil
 	}
-	unlock, err := c.lock(ctx)
+	unlock, err := c.lock(ctx, log)
 	if err != nil {
 		return nil, err
 	}
@@ -353,7 +354,7 @@ func (a *aptClient) unpack(ctx context.Context, pkg, tmp string) error {
 	var stderr bytes.Buffer
 	ctx, cancel := context.WithTimeout(ctx, buildLimit)
 	defer cancel()
-	unpack := helperCommand(ctx, "dpkg-deb", "--fsys-tarfile", filepath.Join(tmp, debs[0]))
+	unpack := HelperCommand(ctx, syscall.SIGKILL, "dpkg-deb", "--fsys-tarfile", filepath.Join(tmp, debs[0]))
 	unpack.Stderr = &stderr
 	stream, err := unpack.StdoutPipe()
 	if err != nil {

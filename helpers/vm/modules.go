@@ -73,7 +73,11 @@ func (k *kernel) readModules(names []string) ([]*kernelModule, error) {
 		seen[name] = true
 		m, err := readModule(file)
 		if err != nil {
-			return &Fault{Tried: "read the kernel module " + file, Seen: err.Error(), Do: "remove " + filepath.Dir(filepath.Dir(k.modules)) + " if the lab fetched it, and run again: the lab fetches it again"}
+			do := "name the directory of other modules: CDB_MODULES=…"
+			if k.dir != "" {
+				do = "remove " + k.dir + ", and run again: the lab fetches it again"
+			}
+			return &Fault{Tried: "read the kernel module " + file, Seen: err.Error(), Do: do}
 		}
 		m.name = name
 		rel, _ := filepath.Rel(k.modules, file)

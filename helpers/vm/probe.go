@@ -40,7 +40,9 @@ func (c *Cache) chooseAccelerator(ctx context.Context, q *qemu, want string, pro
 	if problem == "" {
 		problem = c.probeKVM(ctx, q, probe, log)
 	}
-	switch {
+	switch cause := context.Cause(ctx); {
+	case cause != nil: // a probe boot that was stopped says nothing about KVM
+		return "", cause
 	case problem == "":
 		return "kvm", nil
 	case want == "kvm":
@@ -76,7 +78,7 @@ func (c *Cache) probeKVM(ctx context.Context, q *qemu, probe func(context.Contex
 			return ""
 		}
 		if age := time.Since(v.Time); age >= 0 && age < noKVMAge {
-			return v.Problem + " (result of an earlier probe; remove .lab/vm/kvm.json to probe again)"
+			return v.Problem + " (result of an earlier probe; remove " + file + " to probe again)"
 		}
 	}
 	log("checking whether KVM works here: a probe boot of at most %v", probeTimeout)
@@ -106,10 +108,17 @@ func (q *qemu) probe(k *kernel, init string) func(context.Context) error {
 	}
 }
 
-// firmwareBoot boots a machine without a disk with KVM, and waits until its BIOS writes something to the serial port.
+// firmwareBoot boots a machine without a disk with KVM, and waits until its firmware writes something to the serial port.
 func firmwareBoot(ctx context.Context, q *qemu, timeout time.Duration) error {
 	l := newLaunch()
 	l.add("-machine", q.machine+",graphics=off", "-cpu", "host", "-nic", "none")
+	if q.noBIOS { // the machine would be silent, also with a KVM that works
+		f, err := q.findUEFI()
+		if err != nil {
+			return err
+		}
+		l.add("-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+escapeCommas(f.code))
+	}
 	m, err := q.launch(Config{Memory: 128, CPUs: 1, Accel: "kvm"}, l, nil)
 	if err != nil {
 		return err

@@ -5,8 +5,11 @@ package vm
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,6 +68,44 @@ func TestProbe_RemembersOnlyWhatIsAboutKVM(t *testing.T) {
 			_, err = os.Stat(cache.path("kvm.json"))
 			assert.Equal(t, err == nil, c.remembered, "%s", got)
 		})
+	}
+}
+
+// A stop ends the run, and says nothing about KVM.
+func TestProbe_AStopIsNoProblemOfKVM(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(&Stopped{Code: 130})
+	var logged []string
+	log := func(format string, _ ...any) { logged = append(logged, format) }
+	stopped := func(ctx context.Context) error { return context.Cause(ctx) }
+	_, err := (&Cache{dir: t.TempDir()}).chooseAccelerator(ctx, new(qemu), "auto", stopped, log)
+	assert.ErrorContains(t, err, "stopped")
+	assert.Check(t, !slices.ContainsFunc(logged, func(line string) bool { return strings.Contains(line, "not used") }), "%q", logged)
+}
+
+// A machine of arm64 has no firmware of its own.
+func TestFirmwareBoot_HasAFirmware(t *testing.T) {
+	dir, args := t.TempDir(), filepath.Join(t.TempDir(), "args")
+	was := firmwareDirs
+	firmwareDirs = []string{dir}
+	t.Cleanup(func() { firmwareDirs = was })
+	fakeProgram(t, "qemu", "echo \"$*\" >'"+args+"'; echo UEFI firmware >&3; exec sleep 1000")
+	boot := func(arch string) (string, error) {
+		path, err := exec.LookPath("qemu")
+		assert.NilError(t, err)
+		err = firmwareBoot(t.Context(), &qemu{platform: platforms[arch], path: path}, time.Minute)
+		b, _ := os.ReadFile(args)
+		return string(b), err
+	}
+	_, err := boot("arm64")
+	assert.ErrorContains(t, err, "find a UEFI")
+	const description = `{"interface-types":["uefi"],"mapping":{"device":"flash","executable":{"filename":"/code","format":"raw"}},
+		"targets":[{"architecture":"aarch64","machines":["virt-*"]}]}`
+	assert.NilError(t, os.WriteFile(filepath.Join(dir, "60-edk2.json"), []byte(description), 0o644))
+	for arch, has := range map[string]bool{"arm64": true, "amd64": false} {
+		got, err := boot(arch)
+		assert.NilError(t, err)
+		assert.Equal(t, strings.Contains(got, "if=pflash,unit=0,format=raw,readonly=on,file=/code"), has, got)
 	}
 }
 

@@ -28,12 +28,13 @@ type platform struct {
 	console      string // the kernel's name of the first serial port
 	cpu          string // under emulation
 	boot         string // words for the kernel's command line, under emulation
+	noBIOS       bool   // QEMU has no firmware of its own for the machine
 }
 
 var platforms = map[string]platform{
 	// Not microvm: under emulation its timer calibration hangs sometimes. Not -cpu max: it was slower than qemu64.
-	"amd64": {"qemu-system-x86_64", "qemu-system-x86", "q35", "ttyS0", "qemu64", emulatedX86},
-	"arm64": {"qemu-system-aarch64", "qemu-system-arm", "virt,gic-version=max", "ttyAMA0", "max", ""},
+	"amd64": {"qemu-system-x86_64", "qemu-system-x86", "q35", "ttyS0", "qemu64", emulatedX86, false},
+	"arm64": {"qemu-system-aarch64", "qemu-system-arm", "virt,gic-version=max", "ttyAMA0", "max", "", true},
 }
 
 // On a busy host the emulated timer may be late. Then the kernel takes it for broken, and panics: "IO-APIC + timer doesn't
@@ -93,6 +94,7 @@ type machine struct {
 	reaped  bool                   // QEMU's process group may be another one's by now
 
 	emulated bool
+	memory   int // MiB
 
 	available, spare int // MiB of memory that the guest had left: at its last heartbeat, and at least; 0 before the first
 }
@@ -161,9 +163,9 @@ func (l *launch) addReadOnlyDisk(serial string, f *os.File) {
 func (q *qemu) launch(conf Config, l *launch, ports []string) (m *machine, err error) {
 	m = &machine{
 		console: new(tailBuffer), stderr: new(tailBuffer), ports: map[string]*connection{}, exited: make(chan struct{}),
-		emulated: conf.Accel == "tcg",
+		emulated: conf.Accel == "tcg", memory: conf.Memory,
 	}
-	if os.Getenv("CDB_VM_CONSOLE") != "" {
+	if os.Getenv("CDB_VM_CONSOLE") == "1" {
 		m.console.copy = os.Stderr
 	}
 	connect := func(name string) (*os.File, error) {
@@ -293,6 +295,9 @@ func (m *machine) heartbeat(available int) {
 	}
 }
 
+// again is what to do if nothing is known about the reason.
+const again = "run it again"
+
 // fault returns a Fault for a machine that failed before it reported how the command ended. The console and QEMU's stderr
 // may show a better reason than seen.
 func (m *machine) fault(tried, seen, do string) *Fault {
@@ -302,7 +307,7 @@ func (m *machine) fault(tried, seen, do string) *Fault {
 	}
 	switch {
 	case strings.Contains(console, "Out of memory"), strings.Contains(console, "System is deadlocked on memory"):
-		seen, do = "the guest ran out of memory", "give it more memory: MEM=2048"
+		seen, do = "the guest ran out of memory", moreMemory(m.memory)
 	case strings.Contains(console, "Kernel panic"):
 		_, why, _ := strings.Cut(console, "Kernel panic")
 		why, _, _ = strings.Cut(why, "\n")
@@ -311,11 +316,14 @@ func (m *machine) fault(tried, seen, do string) *Fault {
 	if m.spare > 0 {
 		seen += fmt.Sprintf(" (at its last sign of life it had %d MB of memory left, and never less than %d before)", m.available, m.spare)
 	}
-	if 0 < m.spare && m.spare < lowMemory {
-		do = "give it more memory: MEM=2048"
+	if 0 < m.spare && m.spare < lowMemory && (do == "" || strings.HasPrefix(do, again)) { // any other remedy is for a known reason
+		do = moreMemory(m.memory)
 	}
 	return &Fault{Tried: tried, Seen: seen, Do: do, Console: lastLines(console, 25)}
 }
+
+// moreMemory says what to do about a guest for which so many MiB were too few.
+func moreMemory(memory int) string { return fmt.Sprintf("give it more memory: MEM=%d", 2*memory) }
 
 // exitState returns how QEMU ended, or that it still runs.
 func (m *machine) exitState() string {

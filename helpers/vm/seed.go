@@ -17,7 +17,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/iso9660"
@@ -55,8 +57,9 @@ func seedCredentials() []string {
 }
 
 // seedImage writes the seed disk. tarball is the tarball of make dist, or the directory that it unpacks to. userData is the path of
-// the user's own cloud-init data, or "". The file has no name, and goes away with the last process that has it open.
-func (c *Cache) seedImage(tarball, userData string) (*os.File, error) {
+// the user's own cloud-init data, or "". wait is how long the guest waits for the end of its boot. The file has no name, and goes away
+// with the last process that has it open.
+func (c *Cache) seedImage(tarball, userData string, wait time.Duration) (*os.File, error) {
 	user, err := seedUserDataOf(userData)
 	if err != nil {
 		return nil, err
@@ -71,7 +74,7 @@ func (c *Cache) seedImage(tarball, userData string) (*os.File, error) {
 		fault.Do = cmp.Or(fault.Do, "make it again: make dist")
 		return nil, fault
 	}
-	image, err := writeSeed(work, c.dir, user)
+	image, err := writeSeed(work, c.dir, user, wait)
 	if err != nil {
 		return nil, spaceNeeded("make the seed disk", c.dir, err, diskSpace)
 	}
@@ -79,7 +82,7 @@ func (c *Cache) seedImage(tarball, userData string) (*os.File, error) {
 }
 
 // writeSeed adds the small files to the directory, and writes an image of it.
-func writeSeed(work, dir string, userData []byte) (_ *os.File, err error) {
+func writeSeed(work, dir string, userData []byte, wait time.Duration) (_ *os.File, err error) {
 	id := make([]byte, 8)
 	_, _ = rand.Read(id)
 	init := filepath.Join(work, protocol.SeedTree, dist.Init)
@@ -87,7 +90,7 @@ func writeSeed(work, dir string, userData []byte) (_ *os.File, err error) {
 	for name, content := range map[string]string{
 		"meta-data":          fmt.Sprintf("instance-id: cdblab-%x\n", id), // cloud-init runs a script once for each instance
 		"user-data":          string(userData),
-		protocol.SeedScript:  seedScript,
+		protocol.SeedScript:  strings.ReplaceAll(seedScript, "@LIMIT@", strconv.Itoa(int(wait.Seconds()))),
 		protocol.ServiceName: seedUnit,
 	} {
 		err = errors.Join(err, os.WriteFile(filepath.Join(work, name), []byte(content), 0o644))

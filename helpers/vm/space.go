@@ -20,9 +20,11 @@ const (
 	leastSpace    = 16 << 20  // with less, a guest is about to stop
 )
 
-// freeSpace returns how much room there is on the file system of a directory, in bytes. A variable, so that a test can have a disk that is
-// full.
-var freeSpace = func(dir string) (int64, error) {
+// freeSpace is FreeSpace. A variable, so that a test can have a disk that is full.
+var freeSpace = FreeSpace
+
+// FreeSpace returns how much room there is on the file system of a directory, in bytes.
+func FreeSpace(dir string) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, fmt.Errorf("read the free space of %s: %w", dir, err)

@@ -23,8 +23,8 @@ const (
 func (c *Cache) sweep(now time.Time) {
 	for _, dir := range []string{c.dir, c.path("kernel")} {
 		for _, e := range entries(dir) {
-			// .new-* and .fetch-*: of commit. .lab-*: of unnamedFile. erofs-*: of go-erofs. .*.json: of renameio. .back-*, .root-*,
-			// init-*.new-*: of older versions of the lab.
+			// .new-* and .fetch-*: of commit. .lab-*: of unnamedFile. .disk-*, .esp-*: of inspectDisk. erofs-*: of go-erofs. .*.json: of
+			// renameio. .back-*, .root-*, init-*.new-*: of older versions of the lab.
 			name := e.Name()
 			if strings.HasPrefix(name, ".") || strings.HasPrefix(name, "erofs-") || strings.Contains(name, ".new-") {
 				removeIfOlder(filepath.Join(dir, name), now.Add(-tempAge))

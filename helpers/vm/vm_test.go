@@ -251,7 +251,7 @@ func TestBadInput(t *testing.T) {
 		full := &Cache{Module: c.Cache.Module, dir: small}
 		assert.NilError(t, os.Symlink(c.Cache.path("kernel"), small+"/kernel"))
 		// The two megabytes of pid 1 do not fit either, but this test is about the image.
-		init, err := c.Cache.buildInit(t.Context())
+		init, err := c.Cache.buildInit(t.Context(), t.Logf)
 		assert.NilError(t, err)
 		assert.NilError(t, os.Symlink(init, filepath.Join(small, filepath.Base(init))))
 		assert.NilError(t, os.Symlink(recordOf(init), filepath.Join(small, filepath.Base(recordOf(init)))))

@@ -143,15 +143,17 @@ func TestFault_ShowsWhatWasTriedSeenAndToDo(t *testing.T) {
 // A run that waits for another one to build the image can be stopped.
 func TestLock_EndsWithItsContext(t *testing.T) {
 	c := &Cache{dir: t.TempDir()}
-	unlock, err := c.lock(t.Context())
+	unlock, err := c.lock(t.Context(), t.Logf)
 	assert.NilError(t, err)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(&Stopped{Code: 130})
-	_, err = c.lock(ctx)
+	waits := ""
+	_, err = c.lock(ctx, func(format string, args ...any) { waits = fmt.Sprintf(format, args...) })
 	_, stopped := errors.AsType[*Stopped](err)
 	assert.Assert(t, stopped, "%v", err)
+	assert.Check(t, cmp.Contains(waits, "waiting for another run"))
 	unlock()
-	unlock, err = c.lock(t.Context())
+	unlock, err = c.lock(t.Context(), t.Logf)
 	assert.NilError(t, err)
 	unlock()
 }
@@ -262,16 +264,12 @@ func fakeKernel(t *testing.T) string {
 	return file
 }
 
-// A boot may take longer than all that is reported before it. Without a message the display shows what came before.
-func TestCommand_ReportsThatItBoots(t *testing.T) {
-	fakeQEMU(t, `case "$*" in *--version*) echo QEMU emulator version 9.0.0;; *) echo no such machine >&2; exit 1;; esac`)
-	module, err := filepath.Abs("../..")
-	assert.NilError(t, err)
-	cache, err := NewCache(t.TempDir())
-	assert.NilError(t, err)
-	cache.Module = module
+// fakeTools puts scripts in the place of the programs under test. The rootfs has to be a static executable, so busybox is that of this
+// machine.
+func fakeTools(t *testing.T, module string) {
+	t.Helper()
 	for _, tool := range tools.All {
-		if tool.Name == "busybox" { // the rootfs has to be a static executable
+		if tool.Name == "busybox" {
 			if _, err := tool.Find(module); err != nil {
 				t.Skipf("there is no static busybox: %v; make deps installs it", err)
 			}
@@ -281,6 +279,46 @@ func TestCommand_ReportsThatItBoots(t *testing.T) {
 			t.Setenv(tool.Env, program)
 		}
 	}
+}
+
+// An image stays for later runs. So one whose name is that of another program must not come into being.
+func TestToolsImage_AProgramThatChangesMeanwhile(t *testing.T) {
+	module, err := filepath.Abs("../..")
+	assert.NilError(t, err)
+	cache := &Cache{Module: module, dir: t.TempDir()}
+	fakeTools(t, module)
+	var logged []string
+	change := func(format string, args ...any) { // between the key and the image
+		logged = append(logged, fmt.Sprintf(format, args...))
+		assert.NilError(t, os.WriteFile(os.Getenv("CDB_RUNC"), []byte("#!/bin/sh\nexit 1\n"), 0o755))
+	}
+	k := &kernel{release: "6.1.0-fake"}
+	_, _, err = cache.toolsImage(t.Context(), k, change)
+	assert.ErrorContains(t, err, "has changed meanwhile")
+	assert.DeepEqual(t, logged, []string{"making the image with the tools and the kernel's modules"})
+	images := func() (names []string) {
+		for _, e := range entries(cache.dir) {
+			if isMade(e.Name()) {
+				names = append(names, e.Name())
+			}
+		}
+		return names
+	}
+	assert.Equal(t, len(images()), 0, "%q", images())
+	file, _, err := cache.toolsImage(t.Context(), k, t.Logf)
+	assert.NilError(t, err)
+	assert.DeepEqual(t, images(), []string{filepath.Base(file), filepath.Base(recordOf(file))})
+}
+
+// A boot may take longer than all that is reported before it. Without a message the display shows what came before.
+func TestCommand_ReportsThatItBoots(t *testing.T) {
+	fakeQEMU(t, `case "$*" in *--version*) echo QEMU emulator version 9.0.0;; *) echo no such machine >&2; exit 1;; esac`)
+	module, err := filepath.Abs("../..")
+	assert.NilError(t, err)
+	cache, err := NewCache(t.TempDir())
+	assert.NilError(t, err)
+	cache.Module = module
+	fakeTools(t, module)
 	self, err := os.Executable()
 	assert.NilError(t, err)
 	t.Chdir(t.TempDir())

@@ -50,6 +50,7 @@ const (
 	SeedScript      = "start.sh"
 	SeedTree        = "cdblab"
 	OutDir          = "/run/cdblab-out" // the directory of the result files in the guest
+	NoteEnv         = "LAB_NOTE"        // what the script has to tell the person at the terminal
 )
 
 // Job is the first line that the wrapper sends: the command to run, and what it needs.
