@@ -231,7 +231,8 @@ func (r *reader) add(name, source string, data []byte) {
 		return
 	}
 	if run.FailedAtEnd {
-		r.problem(source, "the run failed, though no question did\n  what to do: see what the run has printed on the node at its end")
+		r.problem(source, "the run failed for a reason that is not in its questions\n"+
+			"  what to do: see what the run has printed on the node at its end")
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

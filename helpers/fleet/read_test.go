@@ -167,7 +167,7 @@ func TestRead_ARunThatFailedAtItsEndIsAProblem(t *testing.T) {
 	bad.FailedAtEnd = true
 	nodes, problems := read(t, line(t, "node-1", bad), "-")
 	assert.DeepEqual(t, sortedNames(nodes), []string{"node-1"})
-	assert.Check(t, cmp.Contains(problems, "stdin, line 1: the run failed, though no question did\n  what to do: "))
+	assert.Check(t, cmp.Contains(problems, "stdin, line 1: the run failed for a reason that is not in its questions\n  what to do: "))
 }
 
 // A name can come from a log, and a terminal must not obey it.

@@ -51,8 +51,8 @@ func writeStack(b *strings.Builder, s *Stack) {
 	b.WriteByte('\n')
 }
 
-// writeFailures writes the questions that failed, or have no verdict. If the run failed and no question did, or if it ended
-// before a question, it writes the last lines that were printed outside of the questions.
+// writeFailures writes the questions that failed, or have no verdict. If the run failed for a reason that is not in its questions, or if
+// it ended before a question, it writes the last output.
 func writeFailures(b *strings.Builder, run *Run) {
 	found := false
 	for _, q := range run.Asked() {
@@ -68,10 +68,11 @@ func writeFailures(b *strings.Builder, run *Run) {
 			fence(b, strings.Join(messages, "\n"))
 		}
 	}
-	if run.Verdict == Answered || found && run.Verdict == Failed && len(run.Problems) == 0 && run.Count(Unfinished) == 0 {
+	ofQuestions := found && run.Verdict == Failed && len(run.Problems) == 0 && run.Count(Unfinished) == 0 && !run.FailedAtEnd
+	if run.Verdict == Answered || ofQuestions {
 		return
 	}
-	if last := run.Lines[max(0, len(run.Lines)-30):]; len(last) > 0 {
+	if last := run.lastOutput(); len(last) > 0 {
 		b.WriteString("### The last lines of the output\n\n")
 		fence(b, strings.Join(last, "\n"))
 	}
