@@ -50,6 +50,7 @@ type Reader struct {
 	tests   map[string]*test
 	partial map[string]string // test → a line of its output that is not complete yet; "" for the run
 	lines   int
+	open    int  // packages that have begun, and have no verdict
 	garbage int  // lines that are no events
 	broken  int  // values of attr events that are incomplete
 	limit   int  // bytes of the stream that the run may hold
@@ -118,6 +119,8 @@ func (r *Reader) Line(line []byte) Change {
 // ofRun reads an event that belongs to no test.
 func (r *Reader) ofRun(e event) Change {
 	switch e.Action {
+	case "start":
+		r.open++
 	case "output", "build-output":
 		line, complete := r.output("", e.Output)
 		if !complete || line == "" {
@@ -125,8 +128,10 @@ func (r *Reader) ofRun(e event) Change {
 		}
 		return r.printed(line)
 	case "pass", "fail", "skip":
-		if r.run.Verdict != Failed { // a stream of several packages has several verdicts
-			r.run.Verdict = verdicts[e.Action]
+		r.open--
+		// A stream of several packages has several verdicts. A package without tests is skipped.
+		if v := verdicts[e.Action]; r.run.Verdict == Unfinished || r.run.Verdict == Skipped || v == Failed {
+			r.run.Verdict = v
 		}
 		return Change{Kind: Finished}
 	}
@@ -276,6 +281,9 @@ func (r *Reader) Close() *Run {
 		r.endNote(t)
 	}
 	events, run := r.lines-r.garbage, r.run
+	if run.Verdict == Answered && r.open > 0 {
+		run.Verdict = Unfinished
+	}
 	run.FailedAtEnd = run.failedAtEnd()
 	asked := slices.ContainsFunc(run.Questions, func(q *Question) bool { return q.Text != "" })
 	switch {
