@@ -117,6 +117,19 @@ func TestRead_ATestThatFailsBeforeItTellsItsQuestionFailsTheRun(t *testing.T) {
 	}
 }
 
+// All questions of a run that was stopped may have a verdict, and a lost note leaves no trace in them.
+func TestWriteFacts_SaysThatARunWasStoppedOrHasLostFacts(t *testing.T) {
+	for event, want := range map[string]string{
+		strings.Trim(string(Stopped("interrupt")), "{}\n"):             "The run was stopped (interrupt).",
+		`"Action":"attr","Test":"T","Key":"fact","Value":"{\"name\":"`: "1 notes are incomplete",
+	} {
+		run := read(t, `"Action":"run","Test":"T"`, `"Action":"attr","Test":"T","Key":"question","Value":"Q?"`, event,
+			`"Action":"pass","Test":"T"`, `"Action":"pass"`)
+		assert.Check(t, cmp.Contains(strings.Join(run.Problems, "\n"), want))
+		assert.Check(t, cmp.Contains(facts(t, run), `"failedAtEnd": true`), want)
+	}
+}
+
 // The digest of the questions tells versions of the lab apart.
 func TestWriteFacts_HasTheVersionOfTheQuestions(t *testing.T) {
 	run, err := Read(strings.NewReader(`{"Action":"run","Test":"TestX"}

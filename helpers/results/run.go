@@ -14,7 +14,7 @@ type Run struct {
 	Questions   []*Question // in the order in which they were begun
 	Lines       []string    // what was printed outside of questions: by go, by the VM, by the lab itself
 	Verdict     Verdict     // of the test binary
-	FailedAtEnd bool        // the run failed for a reason that is not in its questions: it changed the host, for example
+	FailedAtEnd bool        // the run failed for a reason that is not in its questions: it changed the host, was stopped, or lost facts
 	Begin       time.Time   // of the first event
 	End         time.Time   // of the last event
 	LastWords   []string    // those of Lines that were printed after the last question: why the run ended, if it ended before a question did
