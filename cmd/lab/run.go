@@ -284,6 +284,9 @@ func verdict(run *results.Run, code int) int {
 		run.Problems = append(run.Problems, "go test has exit code 0, but its stream does not show that the run passed: "+run.Headline())
 		return 1
 	}
+	if len(run.Problems) > 0 {
+		return max(code, 1) // its reports are red, too
+	}
 	return code
 }
 

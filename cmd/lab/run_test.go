@@ -88,6 +88,7 @@ func TestRun_TheExitCode(t *testing.T) {
 		"nothing":                    {"exit 0", 1},
 		"cut":                        {passed + "| head -200", 1},
 		"no question":                {`echo '{"Action":"pass","Package":"cdblab"}'`, 1},
+		"lost note":                  {passed + `| sed '0,/"Key":"fact","Value":"{/s//"Key":"fact","Value":"/'`, 1},
 		"skipped":                    {passed + `| sed '/BetweenCreateAndStart/s/"Action":"pass"/"Action":"skip"/'`, 1},
 		"text instead of the stream": {"echo 'ok cdblab 3s'", 1},
 		"the machine failed":         {`printf '%s\n' '{"Action":"output","Test":"TestX","Output":"lab: the machine failed, so nothing is known about the tests (exit code 125)\n"}' '{"Action":"fail"}'; exit 1`, vm.FaultCode},
