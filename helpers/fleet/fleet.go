@@ -13,6 +13,7 @@ import (
 // A Fleet is a number of nodes, in groups that have the same facts.
 type Fleet struct {
 	Nodes    int      // that are compared
+	LeftOut  int      // questions that are not compared, because not all nodes were asked them
 	Groups   []*Group // the largest first
 	Problems []Problem
 }
@@ -39,16 +40,17 @@ type Group struct {
 // compared, by the questions and facts that all have.
 func New(cache *results.Cache, nodes []Node, common bool, problems ...Problem) *Fleet {
 	f := &Fleet{Problems: problems}
-	if common {
-		nodes = inCommon(cache, nodes)
-	} else {
+	if !common {
 		nodes = f.oneVersion(nodes)
+	}
+	f.unfinished(nodes)
+	if common {
+		nodes = f.inCommon(cache, nodes)
 	}
 	f.Nodes = len(nodes)
 	f.group(nodes)
 	for _, g := range f.Groups {
 		f.compare(g)
-		f.unfinished(g)
 	}
 	return f
 }
@@ -145,17 +147,26 @@ func (g *Group) distance(other *Group) int {
 	return n
 }
 
-// unfinished reports the nodes of a group on which the run did not come to its end.
-func (f *Fleet) unfinished(g *Group) {
-	var tests []string
-	for _, q := range g.Run.Questions {
-		if q.Verdict == results.Unfinished {
-			tests = append(tests, q.Test)
+// unfinished reports the nodes on which the run did not come to its end.
+func (f *Fleet) unfinished(nodes []Node) {
+	names := map[string][]string{} // the questions without a verdict → nodes
+	times := map[string]int{}
+	for _, n := range nodes {
+		var tests []string
+		for _, q := range n.Run.Questions {
+			if q.Verdict == results.Unfinished {
+				tests = append(tests, q.Test)
+			}
+		}
+		if len(tests) > 0 {
+			what := fmt.Sprintf("%s without a verdict (%s)", count(len(tests), "question"), some(tests))
+			names[what] = append(names[what], n.Name)
+			times[what]++
 		}
 	}
-	if len(tests) > 0 {
-		f.Problems = append(f.Problems, Problem{g.Nodes, fmt.Sprintf("the run did not come to its end: %s without a verdict (%s)\n"+
-			"  what to do: see what the run has printed on the node, and run it again", count(len(tests), "question"), some(tests))})
+	for _, what := range largestFirst(times) {
+		f.Problems = append(f.Problems, Problem{names[what], "the run did not come to its end: " + what + "\n" +
+			"  what to do: see what the run has printed on the node, and run it again"})
 	}
 }
 

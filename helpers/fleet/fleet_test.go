@@ -185,6 +185,7 @@ func TestNew_DoesNotCompareVersionsOfTheLab(t *testing.T) {
 	assert.Equal(t, len(f.Problems), 0)
 	assert.Equal(t, f.Groups[0].Run.Questions[0].Test, "TestX")
 	assert.Equal(t, len(f.Groups[0].Run.Questions), 1, "only TestX was asked everywhere")
+	assert.Check(t, cmp.Contains(f.Summary(), "(1 question, 1 fact; left out: 2 questions that not all nodes were asked)"))
 }
 
 // A question that failed on a node lacks facts there, which all others have in common.
@@ -202,6 +203,28 @@ func TestNew_ARunThatDidNotEndIsAProblem(t *testing.T) {
 	assert.DeepEqual(t, sizes(f), []string{"a1 a2", "b1 against 1"})
 	assert.Equal(t, len(f.Problems), 1)
 	assert.Check(t, cmp.Contains(f.Problems[0].String(), "b1: the run did not come to its end: 1 question without a verdict (TestX)"))
+}
+
+// What the nodes do not have in common is left out. A run that did not come to its end there is still no result.
+func TestNew_InCommonARunThatDidNotEndIsAProblem(t *testing.T) {
+	f := fleetOf(t, true, members{"a", 1, run(question("TestX"), ended(question("TestNew"), results.Unfinished))},
+		members{"b", 1, run(question("TestX"))})
+	assert.Check(t, f.Equal())
+	assert.Equal(t, len(f.Problems), 1)
+	assert.Check(t, cmp.Contains(f.Problems[0].String(), "a1: the run did not come to its end: 1 question without a verdict (TestNew)"))
+}
+
+// Where nothing is compared, nothing is equal.
+func TestNew_NothingInCommonIsAProblem(t *testing.T) {
+	f := fleetOf(t, true, members{"a", 1, run(question("TestX", "x", "1"))}, members{"b", 1, run(question("TestY", "y", "1"))})
+	assert.Equal(t, f.Nodes, 0)
+	assert.Check(t, !f.Equal())
+	assert.Equal(t, f.Summary(), "No node is compared.")
+	assert.Equal(t, len(f.Problems), 1)
+	assert.Check(t, cmp.Contains(f.Problems[0].String(), "2 nodes (a1, b1): not compared: they have no question in common\n  what to do: "))
+
+	f = fleetOf(t, true, members{"a", 1, run(question("TestX", "x", "1"))})
+	assert.Equal(t, len(f.Problems), 0)
 }
 
 func TestNumber(t *testing.T) {
