@@ -35,14 +35,14 @@ type Problem struct {
 // Read reads the results that the arguments name:
 //
 //   - a directory: it is searched for directories of results, for facts.json under any name that ends with .json, and for streams
-//     whose name ends with .log
+//     whose name ends with .log; beside a facts.json a .log is that of its run, and no stream
 //   - a file: a facts.json, or a stream of results
 //   - "-": the stream stdin
 //
 // [reader.stream] says what a stream is. A node is named by the stream, or by the path of its results. The nodes are sorted by name.
 // A result that cannot be read is a problem, and the others are read all the same.
 func Read(cache *results.Cache, stdin io.Reader, args ...string) ([]Node, []Problem) {
-	r := &reader{cache: cache}
+	r := &reader{cache: cache, ofRun: map[string]bool{}}
 	r.group.SetLimit(2 * runtime.GOMAXPROCS(0)) // each holds a file
 	for _, arg := range args {
 		r.argument(arg, stdin)
@@ -59,7 +59,8 @@ type reader struct {
 	cache *results.Cache
 	group errgroup.Group
 
-	tried int // how many results were looked at
+	tried int             // how many results were looked at
+	ofRun map[string]bool // the directories that have a facts.json
 
 	mu       sync.Mutex
 	found    []result
@@ -135,13 +136,17 @@ func (r *reader) search(root string) {
 		if entry.IsDir() {
 			return r.directory(nodeName(filepath.Base(top), below), path)
 		}
-		switch filepath.Ext(path) {
-		case ".json":
-			r.json(nodeName(filepath.Base(top), below), path)
-		case ".log":
-			if r.isRegular(path) {
-				r.streamFile(nodeName(filepath.Base(top), below), path)
-			}
+		ofRun := r.ofRun[filepath.Dir(path)]
+		switch ext := filepath.Ext(path); {
+		case entry.Type() == fs.ModeSymlink && entry.Name() != results.Latest && !leadsToFile(path):
+			r.problem(path, "it is a link to a directory or to nothing, and is not followed\n"+
+				"  what to do: put the directory in its place, or name the directory of each node as an argument")
+		case entry.Name() == results.FactsFile || entry.Name() == results.StreamFile:
+			// directory has read it, or has said what is wrong.
+		case ext == ".json":
+			r.json(nodeName(filepath.Base(top), below), path, ofRun)
+		case ext == ".log" && !ofRun && r.isRegular(path):
+			r.streamFile(nodeName(filepath.Base(top), below), path)
 		}
 		return nil
 	})
@@ -151,12 +156,19 @@ func (r *reader) search(root string) {
 	}
 }
 
-// directory reads a directory of results. Other directories are searched.
+func leadsToFile(link string) bool {
+	info, err := os.Stat(link)
+	return err == nil && !info.IsDir()
+}
+
+// directory reads a directory of results. It is searched like other directories, because a facts.json may have been copied to a directory
+// that has the results of other nodes.
 func (r *reader) directory(name, dir string) error {
 	facts := filepath.Join(dir, results.FactsFile)
 	if _, err := os.Lstat(facts); err == nil {
 		r.file(name, facts)
-		return fs.SkipDir
+		r.ofRun[dir] = true
+		return nil
 	}
 	if _, err := os.Lstat(filepath.Join(dir, results.StreamFile)); err == nil {
 		r.tried++
@@ -179,8 +191,9 @@ func (r *reader) isRegular(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// json reads a file that was found if it is a facts.json. A file that a full disk has left empty looks like one.
-func (r *reader) json(name, path string) {
+// json reads a file that was found if it is a facts.json. A file that is no JSON is a damaged one: a full disk has left it empty, or it has
+// the message of a server. Beside the facts.json of a run it is something else.
+func (r *reader) json(name, path string, ofRun bool) {
 	if !r.isRegular(path) {
 		return
 	}
@@ -192,8 +205,14 @@ func (r *reader) json(name, path string) {
 	defer f.Close()
 	begin := make([]byte, 64)
 	n, _ := io.ReadFull(f, begin)
-	if n == 0 || results.IsFacts(begin[:n]) {
+	isJSON := bytes.ContainsAny(begin[:min(n, 1)], "{[\" \t\r\n")
+	switch {
+	case results.IsFacts(begin[:n]) || !isJSON && !ofRun:
 		r.file(name, path)
+	case results.IsStream(begin[:n]) && !ofRun:
+		r.tried++
+		r.problem(path, "it is the stream of a run, and no %s\n  what to do: copy the %s of the run, or make it: lab report %s",
+			results.FactsFile, results.FactsFile, path)
 	}
 }
 

@@ -119,6 +119,12 @@ func TestRead_SaysWhatIsWrongAndReadsTheOthers(t *testing.T) {
 		{"an empty file", "bad/facts.json: it is empty", fs.WithFile("facts.json", "")},
 		{"an empty file under another name", "bad/node.json: it is empty", fs.WithFile("node.json", "")},
 		{"no JSON", "bad/facts.json: it is no JSON", fs.WithFile("facts.json", "404 page not found")},
+		{"no JSON under another name", "bad/node.json: it is no JSON", fs.WithFile("node.json", "404 page not found")},
+		{"a file of zeros", "bad/node.json: it is no JSON", fs.WithFile("node.json", strings.Repeat("\x00", 100))},
+		{"a stream", "bad/node.json: it is the stream of a run, and no facts.json",
+			fs.WithFile("node.json", `{"Time":"2026-11-26T17:00:00Z","Action":"start","Package":"cdblab"}`)},
+		{"a link to a directory", "bad/node-3: it is a link to a directory or to nothing", fs.WithSymlink("node-3", "../good")},
+		{"a link to nothing", "bad/node-3: it is a link to a directory or to nothing", fs.WithSymlink("node-3", "moon")},
 		{"a directory", "bad/facts.json: it is no regular file", fs.WithDir("facts.json")},
 		{"a FIFO", "bad/facts.json: it is no regular file", fifo("facts.json")},
 		{"a FIFO under another name", "bad/node.json: it is no regular file", fifo("node.json")},
@@ -153,12 +159,25 @@ func TestRead_SaysThatThereIsNothing(t *testing.T) {
 	assert.Check(t, cmp.Contains(problems, ": the directory has no results: no facts.json in it or below it\n  what to do: "))
 }
 
-// The file of a result is read once, whatever else is in its directory.
-func TestRead_DoesNotSearchADirectoryOfResults(t *testing.T) {
-	dir := fs.NewDir(t, "fleet", fs.WithFile("facts.json", string(factsOf(t, run(question("TestX"))))), fs.WithFile("other.json", ""))
+// The file of a result is read once, whatever else is in its directory: a stream, a log of the run, files of other programs. But the
+// directory may also have the results of other nodes.
+func TestRead_ADirectoryOfResultsMayHaveOthersInIt(t *testing.T) {
+	facts := fs.WithBytes(factsOf(t, run(question("TestX"))))
+	dir := fs.NewDir(t, "fleet", fs.WithFile("facts.json", "", facts), fs.WithFile("stream.json", ""), fs.WithFile("other.json", ""),
+		fs.WithFile("run.log", line(t, "again", run(question("TestX")))), fs.WithFile("node-2.json", "", facts),
+		fs.WithDir("node-3", fs.WithFile("facts.json", "", facts)))
 	nodes, problems := read(t, "", dir.Path())
 	assert.Equal(t, problems, "")
-	assert.DeepEqual(t, sortedNames(nodes), []string{filepath.Base(dir.Path())})
+	assert.DeepEqual(t, sortedNames(nodes), []string{filepath.Base(dir.Path()), "node-2", "node-3"})
+}
+
+// jq -S sorts the keys.
+func TestRead_OfAFileWithSortedKeys(t *testing.T) {
+	dir := fs.NewDir(t, "fleet", fs.WithFile("node-1.json",
+		`{"failedAtEnd":true,"format":1,"questions":[{"question":"Q?","steps":[],"test":"TestX","verdict":"answered"}]}`))
+	nodes, problems := read(t, "", dir.Path())
+	assert.DeepEqual(t, sortedNames(nodes), []string{"node-1"})
+	assert.Check(t, cmp.Contains(problems, "the run failed"))
 }
 
 // A node whose run changed the host is compared, and is not in order.
