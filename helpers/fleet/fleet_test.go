@@ -66,7 +66,7 @@ func fleetOf(t *testing.T, common bool, all ...members) *Fleet {
 		for i := range m.n {
 			run, err := cache.Read(factsOf(t, m.run))
 			assert.NilError(t, err)
-			nodes = append(nodes, Node{fmt.Sprintf("%s%d", m.letter, i+1), run})
+			nodes = append(nodes, Node{Name: fmt.Sprintf("%s%d", m.letter, i+1), Run: run})
 		}
 	}
 	return New(cache, nodes, common)

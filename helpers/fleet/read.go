@@ -22,8 +22,20 @@ import (
 
 // A Node is a node of a fleet, with what the lab has observed on it.
 type Node struct {
-	Name string
-	Run  *results.Run
+	Name  string
+	Run   *results.Run
+	Again bool // the argument has named a result of the same node before this one: the node was run twice
+}
+
+// Count returns how many nodes there are. A node that was run twice counts once.
+func Count(nodes []Node) int {
+	n := 0
+	for _, node := range nodes {
+		if !node.Again {
+			n++
+		}
+	}
+	return n
 }
 
 // A Problem says why nodes are not compared, or not in full.
@@ -42,22 +54,35 @@ type Problem struct {
 // [reader.stream] says what a stream is. A node is named by the stream, or by the path of its results. The nodes are sorted by name.
 // A result that cannot be read is a problem, and the others are read all the same.
 func Read(cache *results.Cache, stdin io.Reader, args ...string) ([]Node, []Problem) {
-	r := &reader{cache: cache, ofRun: map[string]bool{}}
-	r.group.SetLimit(2 * runtime.GOMAXPROCS(0)) // each holds a file
+	group := &errgroup.Group{}
+	group.SetLimit(2 * runtime.GOMAXPROCS(0)) // each holds a file
+	var readers []*reader
 	for _, arg := range args {
+		r := &reader{cache: cache, group: group, ofRun: map[string]bool{}}
 		r.argument(arg, stdin)
+		readers = append(readers, r)
 	}
-	_ = r.group.Wait() // each error is a problem
-	slices.SortFunc(r.found, func(a, b result) int {
+	_ = group.Wait() // each error is a problem
+	var found []result
+	var problems []Problem
+	for i, r := range readers {
+		for _, f := range r.found {
+			f.argument = i
+			found = append(found, f)
+		}
+		problems = append(problems, r.problems...)
+	}
+	slices.SortFunc(found, func(a, b result) int {
 		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.source, b.source))
 	})
-	slices.SortFunc(r.problems, func(a, b Problem) int { return slices.Compare(a.Nodes, b.Nodes) })
-	return nodes(r.found), r.problems
+	slices.SortFunc(problems, func(a, b Problem) int { return slices.Compare(a.Nodes, b.Nodes) })
+	return nodes(found), problems
 }
 
+// reader reads what one argument names.
 type reader struct {
 	cache *results.Cache
-	group errgroup.Group
+	group *errgroup.Group // of all arguments
 
 	tried int             // how many results were looked at
 	ofRun map[string]bool // the directories that have a facts.json
@@ -69,14 +94,19 @@ type reader struct {
 
 // result is the result of a node.
 type result struct {
-	name   string // of the node
-	source string // where it was read
-	run    *results.Run
+	name     string // of the node
+	source   string // where it was read
+	run      *results.Run
+	argument int // two arguments may have nodes of the same name
 }
 
 // nodes returns the nodes. If two have the same name, their sources tell them apart.
 func nodes(found []result) []Node {
-	times := map[string]int{}
+	type key struct {
+		argument int
+		name     string
+	}
+	times, again := map[string]int{}, map[key]bool{}
 	for _, f := range found {
 		times[f.name]++
 	}
@@ -86,7 +116,9 @@ func nodes(found []result) []Node {
 		if times[name] > 1 {
 			name += " (" + f.source + ")"
 		}
-		out = append(out, Node{plain(name), f.run})
+		k := key{f.argument, f.name}
+		out = append(out, Node{plain(name), f.run, again[k]})
+		again[k] = true
 	}
 	return out
 }
@@ -255,7 +287,7 @@ func (r *reader) add(name, source string, data []byte) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.found = append(r.found, result{name, source, run})
+	r.found = append(r.found, result{name: name, source: source, run: run})
 }
 
 // whatToDo says what to do about a damaged file if the error does not.

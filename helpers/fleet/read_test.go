@@ -74,6 +74,20 @@ func TestRead_NamesANodeByItsPath(t *testing.T) {
 	}
 }
 
+// A node that was run twice does not make up for one that is missing. Two arguments, such as two clusters, may have the same names.
+func TestCount_ANodeThatWasRunTwiceCountsOnce(t *testing.T) {
+	facts := fs.WithFile("facts.json", string(factsOf(t, run(question("TestX")))))
+	dir := fs.NewDir(t, "fleet",
+		fs.WithDir("a", fs.WithDir("node-1", fs.WithDir("2026-11-26T21-00-47", facts), fs.WithDir("2026-11-26T21-00-48", facts))),
+		fs.WithDir("b", fs.WithDir("node-1", facts)))
+	nodes, problems := read(t, "", dir.Join("a"), dir.Join("b"))
+	assert.Equal(t, problems, "")
+	assert.DeepEqual(t, []int{len(nodes), Count(nodes)}, []int{3, 2})
+	log := line(t, "node-1", run(question("TestX")))
+	nodes, _ = read(t, log+log, "-")
+	assert.DeepEqual(t, []int{len(nodes), Count(nodes)}, []int{2, 1})
+}
+
 func TestRead_FindsResultsBetweenTheLinesOfALog(t *testing.T) {
 	one, two := run(question("TestX", "x", `{"node":"fake"}`)), run(question("TestX", "x", "2"))
 	stream := "booting\n[    0.000000] {\n{}\n{\n \"other\": 1\n}\n" + // of other programs
