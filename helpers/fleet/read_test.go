@@ -107,6 +107,18 @@ func TestRead_FindsResultsBetweenTheLinesOfALog(t *testing.T) {
 	assert.Equal(t, nodes[1].Run.Questions[0].Facts()[0].Value, "2")
 }
 
+// A log can lose the newline between two results, also of one that is cut short.
+func TestRead_FindsSeveralResultsInOneLine(t *testing.T) {
+	one, two := strings.TrimSpace(line(t, "node-1", run(question("TestX")))), line(t, "node-2", run(question("TestX")))
+	nodes, problems := read(t, one+"[pod-2] "+two, "-")
+	assert.Equal(t, problems, "")
+	assert.DeepEqual(t, sortedNames(nodes), []string{"node-1", "node-2"})
+
+	nodes, problems = read(t, one[:len(one)/2]+two, "-")
+	assert.Check(t, cmp.Contains(problems, "node-1 (stdin, line 1): the line is cut short, or damaged"))
+	assert.DeepEqual(t, sortedNames(nodes), []string{"node-2"})
+}
+
 // A reader that breaks off does not lose what it has read.
 func TestRead_OfAStreamThatBreaksOff(t *testing.T) {
 	broken := io.MultiReader(strings.NewReader(line(t, "node-1", run(question("TestX")))), errReader{})
