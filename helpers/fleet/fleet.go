@@ -31,7 +31,9 @@ type Group struct {
 	NotHere   []string           // tests of questions that only Base was asked
 	OnlyHere  []string           // tests of questions that only this group was asked
 	Behind    []Change           // the parts of the stack, and the properties of the nodes, that differ
-	byTest    map[string]*results.Question
+
+	byTest map[string]*results.Question
+	config []Part // the configuration of the nodes' own containerd
 }
 
 // New makes the groups. The cache is that with which the nodes were read.
@@ -63,7 +65,7 @@ func (f *Fleet) group(nodes []Node) {
 	ids := map[*results.Question]int{}
 	keys := map[*results.Run]string{}
 	groups := map[string]*Group{}
-	tested, others := map[*Group]stacks{}, map[*Group]stacks{}
+	tested, others, configs := map[*Group]stacks{}, map[*Group]stacks{}, map[*Group]stacks{}
 	for _, n := range nodes {
 		key, ok := keys[n.Run]
 		if !ok {
@@ -77,16 +79,16 @@ func (f *Fleet) group(nodes []Node) {
 				g.byTest[q.Test] = q
 			}
 			groups[key] = g
-			tested[g], others[g] = stacks{}, stacks{}
+			tested[g], others[g], configs[g] = stacks{}, stacks{}, stacks{}
 			f.Groups = append(f.Groups, g)
 		}
 		g.Nodes = append(g.Nodes, n.Name)
 		tested[g].addTested(n.Run.Stack)
-		others[g].addNode(n.Run.Stack)
+		others[g].addNode(n.Run.Stack, configs[g])
 	}
 	slices.SortStableFunc(f.Groups, func(a, b *Group) int { return len(b.Nodes) - len(a.Nodes) })
 	for i, g := range f.Groups {
-		g.Number, g.Stack, g.Node = i+1, tested[g].parts(), others[g].parts()
+		g.Number, g.Stack, g.Node, g.config = i+1, tested[g].parts(), others[g].parts(), configs[g].parts()
 	}
 }
 
@@ -133,7 +135,7 @@ func (f *Fleet) compare(g *Group) {
 			g.NotHere = append(g.NotHere, q.Test)
 		}
 	}
-	g.Behind = append(behind(g.Base.Stack, g.Stack), behind(g.Base.Node, g.Node)...)
+	g.Behind = g.changes()
 }
 
 // distance returns how many questions differ.

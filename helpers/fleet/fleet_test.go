@@ -157,6 +157,46 @@ func TestNew_SaysWhatMayBeBehindADifference(t *testing.T) {
 	})
 }
 
+// A part that one group lacks tells the two apart. If a node of the other group lacks it as well, it cannot be the reason.
+func TestNew_SaysWhichPartAGroupLacks(t *testing.T) {
+	parameter := func(s *results.Stack) {
+		s.Node = append(s.Node, results.Property{Name: "kernel parameters", Value: "swapaccount=1"})
+	}
+	crun := func(s *results.Stack) {
+		s.Programs = append(s.Programs, results.Program{Name: "crun", Version: "crun version 1.8"})
+	}
+	both := func(s *results.Stack) { parameter(s); crun(s) }
+	older := func(s *results.Stack) { s.Node = nil }
+	f := fleetOf(t, false,
+		members{"a", 2, with(run(question("TestX", "x", "1")), crun)},
+		members{"b", 1, with(run(question("TestX", "x", "1")), both)},
+		members{"c", 2, run(question("TestX", "x", "2"))},
+		members{"d", 1, with(run(question("TestX", "x", "3")), both)},
+		members{"e", 1, with(run(question("TestX", "x", "4")), func(s *results.Stack) { older(s); crun(s) })},
+	)
+	var got []string
+	for _, g := range f.Groups[1:] {
+		got = append(got, g.Because())
+	}
+	const nothing = "No part of the stack tells the two groups apart. " +
+		"Look at what the lab does not record: configuration files, modules, hardware."
+	assert.DeepEqual(t, got, []string{"What may be behind it: crun: A 1.8, B not recorded.", nothing, nothing})
+}
+
+// One question reads the configuration of the node's own containerd.
+func TestNew_TheConfigurationOfContainerdMayBeBehindItsQuestion(t *testing.T) {
+	const test = "TestTask_WhatDoesConfigTOMLDecideForAPod"
+	f := fleetOf(t, false,
+		members{"a", 2, run(question("TestX", "x", "1"), question(test, "x", "1"))},
+		members{"b", 1, with(run(question("TestX", "x", "1"), question(test, "x", "2")), func(s *results.Stack) { s.Node[1].Value = "3" })},
+		members{"c", 1, with(run(question("TestX", "x", "1"), question(test, "x", "3")), func(s *results.Stack) { s.Node = s.Node[:1] })},
+		members{"d", 1, with(run(question("TestX", "x", "2"), question(test, "x", "1")), func(s *results.Stack) { s.Node[1].Value = "3" })},
+	)
+	assert.Equal(t, f.Groups[1].Because(), "What may be behind it: /etc/containerd/config.toml version: A 2, B 3.")
+	assert.Equal(t, f.Groups[2].Because(), "What may be behind it: /etc/containerd/config.toml version: A 2, B not recorded.")
+	assert.Equal(t, len(f.Groups[3].Behind), 0)
+}
+
 func TestNew_DoesNotCompareVersionsOfTheLab(t *testing.T) {
 	other := func(s *results.Stack) { s.Chapter = "sha256:2222222222222222" }
 	older := func(s *results.Stack) { s.Chapter = "" }

@@ -66,7 +66,7 @@ func (g *Group) Title() string {
 // Tested returns the stack of a group in a line.
 func (g *Group) Tested() string {
 	if len(g.Stack) == 0 {
-		return "not recorded"
+		return notRecorded
 	}
 	var out []string
 	for _, p := range g.Stack {
