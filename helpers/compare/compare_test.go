@@ -359,7 +359,8 @@ func TestRuns_TellsThatARunFailedThoughNoQuestionDid(t *testing.T) {
 	b.Lines = []string{"cdblab: the run changed the host: a mount is left", "FAIL"}
 	c := mustCompare(t, a, b)
 	assert.Check(t, !c.Equal())
-	assert.DeepEqual(t, c.Warnings(), []string{"B: the run failed for a reason that is not in its questions: the run changed the host: a mount is left"})
+	const want = "B: the run failed for a reason that is not in its questions: the run changed the host: a mount is left"
+	assert.DeepEqual(t, c.Warnings(), []string{want})
 	assert.Check(t, cmp.Contains(c.Summary(), "No difference in the questions that both ask: "))
 	assert.Equal(t, c.Stacks()[0].B, "1 answered, and the run failed")
 }

@@ -261,7 +261,8 @@ func TestNew_NothingInCommonIsAProblem(t *testing.T) {
 	assert.Check(t, !f.Equal())
 	assert.Equal(t, f.Summary(), "No node is compared.")
 	assert.Equal(t, len(f.Problems), 1)
-	assert.Check(t, cmp.Contains(f.Problems[0].String(), "2 nodes (a1, b1): not compared: they have no question in common\n  what to do: "))
+	const want = "2 nodes (a1, b1): not compared: they have no question in common\n  what to do: "
+	assert.Check(t, cmp.Contains(f.Problems[0].String(), want))
 
 	f = fleetOf(t, true, members{"a", 1, run(question("TestX", "x", "1"))})
 	assert.Equal(t, len(f.Problems), 0)

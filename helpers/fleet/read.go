@@ -193,8 +193,8 @@ func leadsToFile(link string) bool {
 	return err == nil && !info.IsDir()
 }
 
-// directory reads a directory of results. It is searched like other directories, because a facts.json may have been copied to a directory
-// that has the results of other nodes.
+// directory reads a directory of results. It is searched like other directories, because a facts.json may have been copied to a
+// directory that has the results of other nodes.
 func (r *reader) directory(name, dir string) error {
 	facts := filepath.Join(dir, results.FactsFile)
 	if _, err := os.Lstat(facts); err == nil {
@@ -223,8 +223,8 @@ func (r *reader) isRegular(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// json reads a file that was found if it is a facts.json. A file that is no JSON is a damaged one: a full disk has left it empty, or it has
-// the message of a server. Beside the facts.json of a run it is something else.
+// json reads a file that was found if it is a facts.json. A file that is no JSON is a damaged one: a full disk has left it empty, or it
+// has the message of a server. Beside the facts.json of a run it is something else.
 func (r *reader) json(name, path string, ofRun bool) {
 	if !r.isRegular(path) {
 		return

@@ -150,7 +150,8 @@ func (d *documents) first(at string, line []byte) (rest []byte) {
 			at = fmt.Sprintf("%s (%s)", result.Node, at)
 		}
 		d.reader.problem(at, "the line is cut short, or damaged: %v\n"+
-			"  what to do: take the log of this node again. Logs on the node itself split lines of more than 16 KiB; kubectl logs joins them", err)
+			"  what to do: take the log of this node again. Logs on the node itself split lines of more than 16 KiB; "+
+			"kubectl logs joins them", err)
 	case result.Node == "":
 		d.reader.problem(at, "the result does not name its node\n  what to do: cdblab facts -node NAME")
 	default:

@@ -47,8 +47,8 @@ func version(run *results.Run) string {
 }
 
 // inCommon returns the nodes with the questions that all of them were asked, and in each question the facts and clauses that all
-// have that answered it. Answers are left out: each version of the lab has its own words. Nodes without a common question are a problem,
-// and are not compared.
+// have that answered it. Answers are left out: each version of the lab has its own words. Nodes without a common question are a
+// problem, and are not compared.
 func (f *Fleet) inCommon(cache *results.Cache, nodes []Node) []Node {
 	asked := map[string]int{}                                  // test → number of runs
 	questions := map[string]map[*results.Question]bool{}       // test → its different outcomes

@@ -52,8 +52,8 @@ func Link(all, dir string) error {
 	return renameio.Symlink(filepath.Base(dir), filepath.Join(all, Latest))
 }
 
-// Prune removes the results of all runs except the newest ones, and returns how many it has removed. One that cannot be removed does not
-// keep the others. A directory that was renamed is not touched.
+// Prune removes the results of all runs except the newest ones, and returns how many it has removed. One that cannot be removed does
+// not keep the others. A directory that was renamed is not touched.
 func Prune(all string, keep int) (int, error) {
 	entries, err := os.ReadDir(all)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -108,7 +108,8 @@ func newJUnitCase(q *Question) junitCase {
 
 // runCase returns the case of the run as a whole, or nil if the questions have said everything.
 func runCase(run *Run) *junitCase {
-	if len(run.Problems) == 0 && run.NotBegun() == 0 && (run.Verdict == Answered || run.Verdict == Failed && run.Count(Failed) > 0 && !run.FailedAtEnd) {
+	ofQuestions := run.Verdict == Failed && run.Count(Failed) > 0 && !run.FailedAtEnd
+	if len(run.Problems) == 0 && run.NotBegun() == 0 && (run.Verdict == Answered || ofQuestions) {
 		return nil
 	}
 	text := strings.Join(slices.Concat(run.Problems, run.lastOutput()), "\n")

@@ -349,13 +349,13 @@ func (r *Run) failedAtEnd() bool {
 	return untold || !told
 }
 
-// lastOutput returns what may say why a run failed if its questions do not: the output of the tests that failed before they told what they
-// ask, and the last lines that were printed outside of the questions.
+// lastOutput returns what may say why a run failed if its questions do not: the output of the tests that failed before they told what
+// they ask, and the last lines that were printed outside of the questions.
 func (r *Run) lastOutput() []string {
 	var out []string
 	for _, q := range r.Questions {
-		if q.Text == "" && q.Verdict == Failed {
-			out = append(append(out, q.Test+" failed before it told what it asks:"), q.Output[:min(30, len(q.Output))]...)
+		if q.Text == "" && q.Verdict == Failed && len(out) < 20 { // all of them may fail, and for one reason
+			out = append(append(out, q.Test+" failed before it told what it asks:"), q.Output[:min(10, len(q.Output))]...)
 		}
 	}
 	return append(out, r.Lines[max(0, len(r.Lines)-30):]...)

@@ -55,8 +55,8 @@ func writeStack(b *strings.Builder, s *Stack) {
 	b.WriteByte('\n')
 }
 
-// writeFailures writes the questions that failed, or have no verdict. If the run failed for a reason that is not in its questions, or if
-// it ended before a question, it writes the last output.
+// writeFailures writes the questions that failed, or have no verdict. If the run failed for a reason that is not in its questions, or
+// if it ended before a question, it writes the last output.
 func writeFailures(b *strings.Builder, run *Run) {
 	found := false
 	for _, q := range run.Asked() {
