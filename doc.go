@@ -34,21 +34,28 @@
 //
 // # The packages
 //
-// A package imports only packages of the lines below its own.
+// These are what a question is made of. Each package imports only packages of the lines below its own, or of its own line.
 //
 //	*_test.go                                     the questions, by section and topic
 //	helpers/failure                               kills containerd, a shim or a program, and observes what remains
 //	helpers/runc, ctrd                            type the commands of runc, and of ctr for a containerd of the lab's own
-//	helpers/systemd                               transient units of systemd for a question
+//	helpers/systemd, apparmor                     transient units of systemd and AppArmor profiles for a question
 //	helpers/bundle, image, strace                 an OCI bundle; the image and its registry; traces of system calls
 //	helpers/lab, check                            the session, the question, its notes and cleanup; shared assertions
 //	helpers/host, tools, seccomp                  what on the host is the lab's, and its removal; programs under test; filters
+//	helpers/signals, prompt                       which signals this program inherited; stops it until the reader goes on
+//	helpers/syllabus, howto                       reads the list of questions out of the source; the commands in messages
 //	helpers/cgroup, rootfs                        hierarchies and groups; the busybox root file system
 //	helpers/proc, file, pipe, retry, schema       what the kernel shows of processes, files and pipes; small helpers
 //	helpers/slowness                              how slow this machine is, and so how long its deadlines are
+//	helpers/containerinit                         lets libcontainer re-execute the test binary as `init`
+//
+// These run the questions, and read and judge what they observed. They import those above, and each other.
 //
 //	helpers/results                               reads the stream of a run; stores and loads what it observed
 //	helpers/display, notebook, compare            show a run while it goes on; its page; what differs between runs
+//	helpers/fleet                                 groups the nodes of a fleet by what the lab has observed on them
+//	helpers/dist                                  the tarball: writes it, and finds what it has on another machine
 //	helpers/node                                  makes the disk image of a node from Debian's packages: make disk
 //	helpers/release                               builds any release of runc and containerd by its number
 //	helpers/released                              the table of released bugs, and what the lab does with each
@@ -56,10 +63,7 @@
 //	helpers/sabotage                              the table of lies of a program under test, and which question catches each
 //	helpers/trial                                 asks the questions of a broken program, and judges what they noticed
 //	helpers/confine                               runs a command as root in namespaces and cgroups of its own
-//	helpers/signals                               which signals this program inherited as ignored or blocked
-//	helpers/doctor, prompt                        what a run needs; stops a program until the reader goes on
-//	helpers/syllabus                              reads the list of questions out of the source
-//	helpers/containerinit                         lets libcontainer re-execute the test binary as `init`
+//	helpers/doctor                                what a run needs
 //	cmd/lab, helpers/vm                           the program lab with its commands; the throw-away VM
 //	cmd/lab-init, helpers/vm/protocol             process 1 in the VM, and what it and the host say to each other
 //	selftest                                      tests of the lab itself: saboteurs, killed runs, neighbours, bad input

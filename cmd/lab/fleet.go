@@ -47,9 +47,13 @@ The exit code is 0 if all nodes have the same facts, 1 if they differ, and 2 if 
 	}
 	cache := &results.Cache{}
 	nodes, problems := fleet.Read(cache, os.Stdin, set.Args()...)
-	if *expect > 0 && len(nodes) != *expect {
-		problems = append(problems, fleet.Problem{Nodes: set.Args(), Text: fmt.Sprintf("expected the results of %d nodes, and read those of %d\n"+
-			"  what to do: see which node has sent none, and what the run has printed there", *expect, len(nodes))})
+	if n := fleet.Count(nodes); *expect > 0 && n != *expect {
+		read := fmt.Sprintf("expected the results of %d nodes, and read those of %d", *expect, n)
+		if n < len(nodes) {
+			read += fmt.Sprintf(" (%d results: some nodes have several)", len(nodes))
+		}
+		problems = append(problems, fleet.Problem{Nodes: set.Args(), Text: read + "\n" +
+			"  what to do: see which node has sent none, and what the run has printed there"})
 	}
 	f := fleet.New(cache, nodes, *common, problems...)
 	if err := errors.Join(fleet.WriteText(os.Stdout, f), writeFleet(*out, f)); err != nil {

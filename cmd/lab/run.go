@@ -104,9 +104,8 @@ func (r *labRun) do(prepare string, verbose bool, junit string) int {
 	r.display.Prepare(prepare)
 	run := r.read()
 	code := verdict(run, r.code)
-	if s := syscall.Signal(r.stopped.Load()); s != 0 {
+	if s := r.stopped.Load(); s != 0 {
 		code = 128 + int(s)
-		run.Problems = append(run.Problems, fmt.Sprintf("The run was stopped (%v). What failed after that says nothing.", s))
 	}
 	if err := r.store(run, junit); err != nil {
 		run.Problems = append(run.Problems, fmt.Sprintf("The results could not be written in full: %v", err))
@@ -170,7 +169,14 @@ func (r *labRun) kind() string {
 
 // read runs go test, and reads and stores its stream until it ends.
 func (r *labRun) read() *results.Run {
-	err := errors.Join(r.run(), r.stream.Close())
+	err := r.run()
+	if s := syscall.Signal(r.stopped.Load()); s != 0 {
+		line := results.Stopped(s.String())
+		_, writeErr := r.stream.Write(append([]byte("\n"), line...)) // the last line may be cut
+		err = errors.Join(err, writeErr)
+		r.line(line)
+	}
+	err = errors.Join(err, r.stream.Close())
 	run := r.reader.Close()
 	if err != nil {
 		run.Problems = append(run.Problems, err.Error())
@@ -282,6 +288,9 @@ func verdict(run *results.Run, code int) int {
 	if code == 0 && !complete {
 		run.Problems = append(run.Problems, "go test has exit code 0, but its stream does not show that the run passed: "+run.Headline())
 		return 1
+	}
+	if len(run.Problems) > 0 {
+		return max(code, 1) // its reports are red, too
 	}
 	return code
 }

@@ -88,6 +88,7 @@ func TestRun_TheExitCode(t *testing.T) {
 		"nothing":                    {"exit 0", 1},
 		"cut":                        {passed + "| head -200", 1},
 		"no question":                {`echo '{"Action":"pass","Package":"cdblab"}'`, 1},
+		"lost note":                  {passed + `| sed '0,/"Key":"fact","Value":"{/s//"Key":"fact","Value":"/'`, 1},
 		"skipped":                    {passed + `| sed '/BetweenCreateAndStart/s/"Action":"pass"/"Action":"skip"/'`, 1},
 		"text instead of the stream": {"echo 'ok cdblab 3s'", 1},
 		"the machine failed":         {`printf '%s\n' '{"Action":"output","Test":"TestX","Output":"lab: the machine failed, so nothing is known about the tests (exit code 125)\n"}' '{"Action":"fail"}'; exit 1`, vm.FaultCode},
@@ -115,10 +116,16 @@ func TestRun_StopsAGoThatCompiles(t *testing.T) {
 }
 
 func TestRun_SaysThatItWasStopped(t *testing.T) {
-	fakeGo(t, "kill -INT $PPID; sleep 0.2; cat $STREAM; exit 1")
+	fakeGo(t, "trap '' INT; kill -INT $PPID; sleep 0.2; cat $STREAM; printf '{\"Action\":\"outp'; exit 1")
 	assert.Equal(t, runMain([]string{"./go", "test", "."}), 130)
-	assert.Check(t, cmp.Contains(readFile(t, latest(results.SummaryFile)), "The run was stopped (interrupt)"))
 	assert.Equal(t, len(results.Times(results.Dir, "exec=")), 0, "its times say nothing about the next run")
+	for _, name := range []string{results.SummaryFile, results.JUnitFile} {
+		want := readFile(t, latest(name))
+		assert.Check(t, cmp.Contains(want, "The run was stopped (interrupt)"))
+		assert.Equal(t, reportMain(nil), 0)
+		assert.Check(t, cmp.Equal(readFile(t, latest(name)), want), "lab report makes it again")
+	}
+	assert.Check(t, cmp.Contains(readFile(t, latest(results.FactsFile)), `"failedAtEnd": true`))
 }
 
 // What the VM reports before the first test is how the run is prepared. After that it is a message of its own.

@@ -18,6 +18,11 @@ const readsNodeConfig = "ConfigTOML"
 // nodeConfigKeys matches the keys that it takes, and what decides whether it can.
 var nodeConfigKeys = regexp.MustCompile(`(default_runtime_name|runtime_type|BinaryName|SystemdCgroup|snapshotter|disabled_plugins|imports|version)$`)
 
+// ReadsNodeConfig reports whether a question depends on a key of the machine's own configuration of containerd.
+func ReadsNodeConfig(test, key string) bool {
+	return strings.Contains(test, readsNodeConfig) && nodeConfigKeys.MatchString(key)
+}
+
 // Behind says what can be the reason for the differences of a question: each part of the stack that is not the same in the two runs, and
 // that the question depends on.
 func (c *Comparison) Behind(q Question) string {
@@ -30,7 +35,7 @@ func (c *Comparison) Behind(q Question) string {
 	for _, r := range c.Stacks() {
 		switch {
 		case r.Same, r.Name == verdictsRow:
-		case strings.HasPrefix(r.Name, host.ContainerdConfig) && !(strings.Contains(q.Test, readsNodeConfig) && nodeConfigKeys.MatchString(r.Name)):
+		case strings.HasPrefix(r.Name, host.ContainerdConfig) && !ReadsNodeConfig(q.Test, r.Name):
 			// The lab's containerd does not read the machine's configuration.
 		case ofRunc && slices.Contains([]string{"containerd", "ctr", "containerd-shim-runc-v2"}, r.Name):
 		default:

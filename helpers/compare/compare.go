@@ -99,7 +99,7 @@ func Runs(a, b Side) (*Comparison, error) {
 	return c, nil
 }
 
-// Equal reports whether nothing differs: also not that one run failed though no question did.
+// Equal reports whether nothing differs: also not that one run failed for a reason that is not in its questions.
 func (c *Comparison) Equal() bool {
 	return len(c.Questions)+len(c.OnlyA)+len(c.OnlyB) == 0 && c.A.Run.FailedAtEnd == c.B.Run.FailedAtEnd
 }

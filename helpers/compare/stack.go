@@ -43,7 +43,7 @@ func (c *Comparison) Stacks() []StackRow {
 	return rows
 }
 
-// verdicts counts the questions of a run by their verdict, and says if the run failed though none of them did.
+// verdicts counts the questions of a run by their verdict, and says if the run failed for a reason that they do not tell.
 func verdicts(run *results.Run) string {
 	var out []string
 	for _, v := range []results.Verdict{results.Answered, results.Failed, results.Skipped, results.Unfinished} {

@@ -119,7 +119,7 @@ func problemsOf(name string, run *results.Run) []string {
 		out = append(out, name+": "+p)
 	}
 	if run.FailedAtEnd {
-		warning := name + ": the run failed, though no question did"
+		warning := name + ": the run failed for a reason that is not in its questions"
 		if last := trial.LastWord(run.Lines); last != "" {
 			warning += ": " + last
 		}

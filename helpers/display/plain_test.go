@@ -60,6 +60,14 @@ func TestPlain_ClosesWithTheNumbers(t *testing.T) {
 	}
 }
 
+// A run with a problem is not green: its exit code is 1.
+func TestStyle_ARunWithAProblemIsNotGreen(t *testing.T) {
+	s, run := style{color: true}, &results.Run{Verdict: results.Answered}
+	assert.Equal(t, s.closing(run), s.green("0 passed, 0 failed"))
+	run.Problems = []string{"The results could not be written in full: no space left on device"}
+	assert.Equal(t, s.closing(run), s.red("0 passed, 0 failed"))
+}
+
 // The list of skips names parts of questions as well. The closing line counts them, so that the two agree.
 func TestPlain_CountsSkippedParts(t *testing.T) {
 	part := func(name string) string {

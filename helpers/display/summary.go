@@ -127,7 +127,7 @@ func (s style) closing(run *results.Run) string {
 	if n := run.SkippedParts(); n > 0 {
 		line += ", " + count(n, "part") + " skipped"
 	}
-	if run.Verdict == results.Answered {
+	if run.Verdict == results.Answered && len(run.Problems) == 0 { // with a problem the exit code is not 0
 		return s.green(line)
 	}
 	return s.red(line)

@@ -103,6 +103,7 @@ func (v *Victim) tryExec() string {
 		err = exec.Start(ctx)
 	}
 	if err != nil {
+		v.q.Logf("%s: another exec: %v", v, err)
 		return "refused"
 	}
 	wait := waitInBackground(v.q, exec)

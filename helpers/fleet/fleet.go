@@ -13,6 +13,7 @@ import (
 // A Fleet is a number of nodes, in groups that have the same facts.
 type Fleet struct {
 	Nodes    int      // that are compared
+	LeftOut  int      // questions that are not compared, because not all nodes were asked them
 	Groups   []*Group // the largest first
 	Problems []Problem
 }
@@ -30,7 +31,9 @@ type Group struct {
 	NotHere   []string           // tests of questions that only Base was asked
 	OnlyHere  []string           // tests of questions that only this group was asked
 	Behind    []Change           // the parts of the stack, and the properties of the nodes, that differ
-	byTest    map[string]*results.Question
+
+	byTest map[string]*results.Question
+	config []Part // the configuration of the nodes' own containerd
 }
 
 // New makes the groups. The cache is that with which the nodes were read.
@@ -39,16 +42,17 @@ type Group struct {
 // compared, by the questions and facts that all have.
 func New(cache *results.Cache, nodes []Node, common bool, problems ...Problem) *Fleet {
 	f := &Fleet{Problems: problems}
-	if common {
-		nodes = inCommon(cache, nodes)
-	} else {
+	if !common {
 		nodes = f.oneVersion(nodes)
+	}
+	f.unfinished(nodes)
+	if common {
+		nodes = f.inCommon(cache, nodes)
 	}
 	f.Nodes = len(nodes)
 	f.group(nodes)
 	for _, g := range f.Groups {
 		f.compare(g)
-		f.unfinished(g)
 	}
 	return f
 }
@@ -61,7 +65,7 @@ func (f *Fleet) group(nodes []Node) {
 	ids := map[*results.Question]int{}
 	keys := map[*results.Run]string{}
 	groups := map[string]*Group{}
-	tested, others := map[*Group]stacks{}, map[*Group]stacks{}
+	tested, others, configs := map[*Group]stacks{}, map[*Group]stacks{}, map[*Group]stacks{}
 	for _, n := range nodes {
 		key, ok := keys[n.Run]
 		if !ok {
@@ -75,16 +79,16 @@ func (f *Fleet) group(nodes []Node) {
 				g.byTest[q.Test] = q
 			}
 			groups[key] = g
-			tested[g], others[g] = stacks{}, stacks{}
+			tested[g], others[g], configs[g] = stacks{}, stacks{}, stacks{}
 			f.Groups = append(f.Groups, g)
 		}
 		g.Nodes = append(g.Nodes, n.Name)
 		tested[g].addTested(n.Run.Stack)
-		others[g].addNode(n.Run.Stack)
+		others[g].addNode(n.Run.Stack, configs[g])
 	}
 	slices.SortStableFunc(f.Groups, func(a, b *Group) int { return len(b.Nodes) - len(a.Nodes) })
 	for i, g := range f.Groups {
-		g.Number, g.Stack, g.Node = i+1, tested[g].parts(), others[g].parts()
+		g.Number, g.Stack, g.Node, g.config = i+1, tested[g].parts(), others[g].parts(), configs[g].parts()
 	}
 }
 
@@ -131,7 +135,7 @@ func (f *Fleet) compare(g *Group) {
 			g.NotHere = append(g.NotHere, q.Test)
 		}
 	}
-	g.Behind = append(behind(g.Base.Stack, g.Stack), behind(g.Base.Node, g.Node)...)
+	g.Behind = g.changes()
 }
 
 // distance returns how many questions differ.
@@ -145,17 +149,26 @@ func (g *Group) distance(other *Group) int {
 	return n
 }
 
-// unfinished reports the nodes of a group on which the run did not come to its end.
-func (f *Fleet) unfinished(g *Group) {
-	var tests []string
-	for _, q := range g.Run.Questions {
-		if q.Verdict == results.Unfinished {
-			tests = append(tests, q.Test)
+// unfinished reports the nodes on which the run did not come to its end.
+func (f *Fleet) unfinished(nodes []Node) {
+	names := map[string][]string{} // the questions without a verdict → nodes
+	times := map[string]int{}
+	for _, n := range nodes {
+		var tests []string
+		for _, q := range n.Run.Questions {
+			if q.Verdict == results.Unfinished {
+				tests = append(tests, q.Test)
+			}
+		}
+		if len(tests) > 0 {
+			what := fmt.Sprintf("%s without a verdict (%s)", count(len(tests), "question"), some(tests))
+			names[what] = append(names[what], n.Name)
+			times[what]++
 		}
 	}
-	if len(tests) > 0 {
-		f.Problems = append(f.Problems, Problem{g.Nodes, fmt.Sprintf("the run did not come to its end: %s without a verdict (%s)\n"+
-			"  what to do: see what the run has printed on the node, and run it again", count(len(tests), "question"), some(tests))})
+	for _, what := range largestFirst(times) {
+		f.Problems = append(f.Problems, Problem{names[what], "the run did not come to its end: " + what + "\n" +
+			"  what to do: see what the run has printed on the node, and run it again"})
 	}
 }
 

@@ -66,7 +66,7 @@ func fleetOf(t *testing.T, common bool, all ...members) *Fleet {
 		for i := range m.n {
 			run, err := cache.Read(factsOf(t, m.run))
 			assert.NilError(t, err)
-			nodes = append(nodes, Node{fmt.Sprintf("%s%d", m.letter, i+1), run})
+			nodes = append(nodes, Node{Name: fmt.Sprintf("%s%d", m.letter, i+1), Run: run})
 		}
 	}
 	return New(cache, nodes, common)
@@ -157,6 +157,46 @@ func TestNew_SaysWhatMayBeBehindADifference(t *testing.T) {
 	})
 }
 
+// A part that one group lacks tells the two apart. If a node of the other group lacks it as well, it cannot be the reason.
+func TestNew_SaysWhichPartAGroupLacks(t *testing.T) {
+	parameter := func(s *results.Stack) {
+		s.Node = append(s.Node, results.Property{Name: "kernel parameters", Value: "swapaccount=1"})
+	}
+	crun := func(s *results.Stack) {
+		s.Programs = append(s.Programs, results.Program{Name: "crun", Version: "crun version 1.8"})
+	}
+	both := func(s *results.Stack) { parameter(s); crun(s) }
+	older := func(s *results.Stack) { s.Node = nil }
+	f := fleetOf(t, false,
+		members{"a", 2, with(run(question("TestX", "x", "1")), crun)},
+		members{"b", 1, with(run(question("TestX", "x", "1")), both)},
+		members{"c", 2, run(question("TestX", "x", "2"))},
+		members{"d", 1, with(run(question("TestX", "x", "3")), both)},
+		members{"e", 1, with(run(question("TestX", "x", "4")), func(s *results.Stack) { older(s); crun(s) })},
+	)
+	var got []string
+	for _, g := range f.Groups[1:] {
+		got = append(got, g.Because())
+	}
+	const nothing = "No part of the stack tells the two groups apart. " +
+		"Look at what the lab does not record: configuration files, modules, hardware."
+	assert.DeepEqual(t, got, []string{"What may be behind it: crun: A 1.8, B not recorded.", nothing, nothing})
+}
+
+// One question reads the configuration of the node's own containerd.
+func TestNew_TheConfigurationOfContainerdMayBeBehindItsQuestion(t *testing.T) {
+	const test = "TestTask_WhatDoesConfigTOMLDecideForAPod"
+	f := fleetOf(t, false,
+		members{"a", 2, run(question("TestX", "x", "1"), question(test, "x", "1"))},
+		members{"b", 1, with(run(question("TestX", "x", "1"), question(test, "x", "2")), func(s *results.Stack) { s.Node[1].Value = "3" })},
+		members{"c", 1, with(run(question("TestX", "x", "1"), question(test, "x", "3")), func(s *results.Stack) { s.Node = s.Node[:1] })},
+		members{"d", 1, with(run(question("TestX", "x", "2"), question(test, "x", "1")), func(s *results.Stack) { s.Node[1].Value = "3" })},
+	)
+	assert.Equal(t, f.Groups[1].Because(), "What may be behind it: /etc/containerd/config.toml version: A 2, B 3.")
+	assert.Equal(t, f.Groups[2].Because(), "What may be behind it: /etc/containerd/config.toml version: A 2, B not recorded.")
+	assert.Equal(t, len(f.Groups[3].Behind), 0)
+}
+
 func TestNew_DoesNotCompareVersionsOfTheLab(t *testing.T) {
 	other := func(s *results.Stack) { s.Chapter = "sha256:2222222222222222" }
 	older := func(s *results.Stack) { s.Chapter = "" }
@@ -185,6 +225,7 @@ func TestNew_DoesNotCompareVersionsOfTheLab(t *testing.T) {
 	assert.Equal(t, len(f.Problems), 0)
 	assert.Equal(t, f.Groups[0].Run.Questions[0].Test, "TestX")
 	assert.Equal(t, len(f.Groups[0].Run.Questions), 1, "only TestX was asked everywhere")
+	assert.Check(t, cmp.Contains(f.Summary(), "(1 question, 1 fact; left out: 2 questions that not all nodes were asked)"))
 }
 
 // A question that failed on a node lacks facts there, which all others have in common.
@@ -202,6 +243,29 @@ func TestNew_ARunThatDidNotEndIsAProblem(t *testing.T) {
 	assert.DeepEqual(t, sizes(f), []string{"a1 a2", "b1 against 1"})
 	assert.Equal(t, len(f.Problems), 1)
 	assert.Check(t, cmp.Contains(f.Problems[0].String(), "b1: the run did not come to its end: 1 question without a verdict (TestX)"))
+}
+
+// What the nodes do not have in common is left out. A run that did not come to its end there is still no result.
+func TestNew_InCommonARunThatDidNotEndIsAProblem(t *testing.T) {
+	f := fleetOf(t, true, members{"a", 1, run(question("TestX"), ended(question("TestNew"), results.Unfinished))},
+		members{"b", 1, run(question("TestX"))})
+	assert.Check(t, f.Equal())
+	assert.Equal(t, len(f.Problems), 1)
+	assert.Check(t, cmp.Contains(f.Problems[0].String(), "a1: the run did not come to its end: 1 question without a verdict (TestNew)"))
+}
+
+// Where nothing is compared, nothing is equal.
+func TestNew_NothingInCommonIsAProblem(t *testing.T) {
+	f := fleetOf(t, true, members{"a", 1, run(question("TestX", "x", "1"))}, members{"b", 1, run(question("TestY", "y", "1"))})
+	assert.Equal(t, f.Nodes, 0)
+	assert.Check(t, !f.Equal())
+	assert.Equal(t, f.Summary(), "No node is compared.")
+	assert.Equal(t, len(f.Problems), 1)
+	const want = "2 nodes (a1, b1): not compared: they have no question in common\n  what to do: "
+	assert.Check(t, cmp.Contains(f.Problems[0].String(), want))
+
+	f = fleetOf(t, true, members{"a", 1, run(question("TestX", "x", "1"))})
+	assert.Equal(t, len(f.Problems), 0)
 }
 
 func TestNumber(t *testing.T) {

@@ -22,8 +22,20 @@ import (
 
 // A Node is a node of a fleet, with what the lab has observed on it.
 type Node struct {
-	Name string
-	Run  *results.Run
+	Name  string
+	Run   *results.Run
+	Again bool // the argument has named a result of the same node before this one: the node was run twice
+}
+
+// Count returns how many nodes there are. A node that was run twice counts once.
+func Count(nodes []Node) int {
+	n := 0
+	for _, node := range nodes {
+		if !node.Again {
+			n++
+		}
+	}
+	return n
 }
 
 // A Problem says why nodes are not compared, or not in full.
@@ -35,31 +47,45 @@ type Problem struct {
 // Read reads the results that the arguments name:
 //
 //   - a directory: it is searched for directories of results, for facts.json under any name that ends with .json, and for streams
-//     whose name ends with .log
+//     whose name ends with .log; beside a facts.json a .log is that of its run, and no stream
 //   - a file: a facts.json, or a stream of results
 //   - "-": the stream stdin
 //
 // [reader.stream] says what a stream is. A node is named by the stream, or by the path of its results. The nodes are sorted by name.
 // A result that cannot be read is a problem, and the others are read all the same.
 func Read(cache *results.Cache, stdin io.Reader, args ...string) ([]Node, []Problem) {
-	r := &reader{cache: cache}
-	r.group.SetLimit(2 * runtime.GOMAXPROCS(0)) // each holds a file
+	group := &errgroup.Group{}
+	group.SetLimit(2 * runtime.GOMAXPROCS(0)) // each holds a file
+	var readers []*reader
 	for _, arg := range args {
+		r := &reader{cache: cache, group: group, ofRun: map[string]bool{}}
 		r.argument(arg, stdin)
+		readers = append(readers, r)
 	}
-	_ = r.group.Wait() // each error is a problem
-	slices.SortFunc(r.found, func(a, b result) int {
+	_ = group.Wait() // each error is a problem
+	var found []result
+	var problems []Problem
+	for i, r := range readers {
+		for _, f := range r.found {
+			f.argument = i
+			found = append(found, f)
+		}
+		problems = append(problems, r.problems...)
+	}
+	slices.SortFunc(found, func(a, b result) int {
 		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.source, b.source))
 	})
-	slices.SortFunc(r.problems, func(a, b Problem) int { return slices.Compare(a.Nodes, b.Nodes) })
-	return nodes(r.found), r.problems
+	slices.SortFunc(problems, func(a, b Problem) int { return slices.Compare(a.Nodes, b.Nodes) })
+	return nodes(found), problems
 }
 
+// reader reads what one argument names.
 type reader struct {
 	cache *results.Cache
-	group errgroup.Group
+	group *errgroup.Group // of all arguments
 
-	tried int // how many results were looked at
+	tried int             // how many results were looked at
+	ofRun map[string]bool // the directories that have a facts.json
 
 	mu       sync.Mutex
 	found    []result
@@ -68,14 +94,19 @@ type reader struct {
 
 // result is the result of a node.
 type result struct {
-	name   string // of the node
-	source string // where it was read
-	run    *results.Run
+	name     string // of the node
+	source   string // where it was read
+	run      *results.Run
+	argument int // two arguments may have nodes of the same name
 }
 
 // nodes returns the nodes. If two have the same name, their sources tell them apart.
 func nodes(found []result) []Node {
-	times := map[string]int{}
+	type key struct {
+		argument int
+		name     string
+	}
+	times, again := map[string]int{}, map[key]bool{}
 	for _, f := range found {
 		times[f.name]++
 	}
@@ -85,7 +116,9 @@ func nodes(found []result) []Node {
 		if times[name] > 1 {
 			name += " (" + f.source + ")"
 		}
-		out = append(out, Node{plain(name), f.run})
+		k := key{f.argument, f.name}
+		out = append(out, Node{plain(name), f.run, again[k]})
+		again[k] = true
 	}
 	return out
 }
@@ -135,13 +168,17 @@ func (r *reader) search(root string) {
 		if entry.IsDir() {
 			return r.directory(nodeName(filepath.Base(top), below), path)
 		}
-		switch filepath.Ext(path) {
-		case ".json":
-			r.json(nodeName(filepath.Base(top), below), path)
-		case ".log":
-			if r.isRegular(path) {
-				r.streamFile(nodeName(filepath.Base(top), below), path)
-			}
+		ofRun := r.ofRun[filepath.Dir(path)]
+		switch ext := filepath.Ext(path); {
+		case entry.Type() == fs.ModeSymlink && entry.Name() != results.Latest && !leadsToFile(path):
+			r.problem(path, "it is a link to a directory or to nothing, and is not followed\n"+
+				"  what to do: put the directory in its place, or name the directory of each node as an argument")
+		case entry.Name() == results.FactsFile || entry.Name() == results.StreamFile:
+			// directory has read it, or has said what is wrong.
+		case ext == ".json":
+			r.json(nodeName(filepath.Base(top), below), path, ofRun)
+		case ext == ".log" && !ofRun && r.isRegular(path):
+			r.streamFile(nodeName(filepath.Base(top), below), path)
 		}
 		return nil
 	})
@@ -151,12 +188,19 @@ func (r *reader) search(root string) {
 	}
 }
 
-// directory reads a directory of results. Other directories are searched.
+func leadsToFile(link string) bool {
+	info, err := os.Stat(link)
+	return err == nil && !info.IsDir()
+}
+
+// directory reads a directory of results. It is searched like other directories, because a facts.json may have been copied to a
+// directory that has the results of other nodes.
 func (r *reader) directory(name, dir string) error {
 	facts := filepath.Join(dir, results.FactsFile)
 	if _, err := os.Lstat(facts); err == nil {
 		r.file(name, facts)
-		return fs.SkipDir
+		r.ofRun[dir] = true
+		return nil
 	}
 	if _, err := os.Lstat(filepath.Join(dir, results.StreamFile)); err == nil {
 		r.tried++
@@ -179,8 +223,9 @@ func (r *reader) isRegular(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// json reads a file that was found if it is a facts.json. A file that a full disk has left empty looks like one.
-func (r *reader) json(name, path string) {
+// json reads a file that was found if it is a facts.json. A file that is no JSON is a damaged one: a full disk has left it empty, or it
+// has the message of a server. Beside the facts.json of a run it is something else.
+func (r *reader) json(name, path string, ofRun bool) {
 	if !r.isRegular(path) {
 		return
 	}
@@ -192,8 +237,14 @@ func (r *reader) json(name, path string) {
 	defer f.Close()
 	begin := make([]byte, 64)
 	n, _ := io.ReadFull(f, begin)
-	if n == 0 || results.IsFacts(begin[:n]) {
+	isJSON := bytes.ContainsAny(begin[:min(n, 1)], "{[\" \t\r\n")
+	switch {
+	case results.IsFacts(begin[:n]) || !isJSON && !ofRun:
 		r.file(name, path)
+	case results.IsStream(begin[:n]) && !ofRun:
+		r.tried++
+		r.problem(path, "it is the stream of a run, and no %s\n  what to do: copy the %s of the run, or make it: lab report %s",
+			results.FactsFile, results.FactsFile, path)
 	}
 }
 
@@ -231,11 +282,12 @@ func (r *reader) add(name, source string, data []byte) {
 		return
 	}
 	if run.FailedAtEnd {
-		r.problem(source, "the run failed, though no question did\n  what to do: see what the run has printed on the node at its end")
+		r.problem(source, "the run failed for a reason that is not in its questions\n"+
+			"  what to do: see what the run has printed on the node at its end")
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.found = append(r.found, result{name, source, run})
+	r.found = append(r.found, result{name: name, source: source, run: run})
 }
 
 // whatToDo says what to do about a damaged file if the error does not.

@@ -74,6 +74,20 @@ func TestRead_NamesANodeByItsPath(t *testing.T) {
 	}
 }
 
+// A node that was run twice does not make up for one that is missing. Two arguments, such as two clusters, may have the same names.
+func TestCount_ANodeThatWasRunTwiceCountsOnce(t *testing.T) {
+	facts := fs.WithFile("facts.json", string(factsOf(t, run(question("TestX")))))
+	dir := fs.NewDir(t, "fleet",
+		fs.WithDir("a", fs.WithDir("node-1", fs.WithDir("2026-11-26T21-00-47", facts), fs.WithDir("2026-11-26T21-00-48", facts))),
+		fs.WithDir("b", fs.WithDir("node-1", facts)))
+	nodes, problems := read(t, "", dir.Join("a"), dir.Join("b"))
+	assert.Equal(t, problems, "")
+	assert.DeepEqual(t, []int{len(nodes), Count(nodes)}, []int{3, 2})
+	log := line(t, "node-1", run(question("TestX")))
+	nodes, _ = read(t, log+log, "-")
+	assert.DeepEqual(t, []int{len(nodes), Count(nodes)}, []int{2, 1})
+}
+
 func TestRead_FindsResultsBetweenTheLinesOfALog(t *testing.T) {
 	one, two := run(question("TestX", "x", `{"node":"fake"}`)), run(question("TestX", "x", "2"))
 	stream := "booting\n[    0.000000] {\n{}\n{\n \"other\": 1\n}\n" + // of other programs
@@ -91,6 +105,18 @@ func TestRead_FindsResultsBetweenTheLinesOfALog(t *testing.T) {
 	assert.Check(t, strings.HasPrefix(names[3], "stdin, line "), names[3])
 	assert.Equal(t, nodes[0].Run.Questions[0].Facts()[0].Value, `{"node":"fake"}`)
 	assert.Equal(t, nodes[1].Run.Questions[0].Facts()[0].Value, "2")
+}
+
+// A log can lose the newline between two results, also of one that is cut short.
+func TestRead_FindsSeveralResultsInOneLine(t *testing.T) {
+	one, two := strings.TrimSpace(line(t, "node-1", run(question("TestX")))), line(t, "node-2", run(question("TestX")))
+	nodes, problems := read(t, one+"[pod-2] "+two, "-")
+	assert.Equal(t, problems, "")
+	assert.DeepEqual(t, sortedNames(nodes), []string{"node-1", "node-2"})
+
+	nodes, problems = read(t, one[:len(one)/2]+two, "-")
+	assert.Check(t, cmp.Contains(problems, "node-1 (stdin, line 1): the line is cut short, or damaged"))
+	assert.DeepEqual(t, sortedNames(nodes), []string{"node-2"})
 }
 
 // A reader that breaks off does not lose what it has read.
@@ -119,6 +145,12 @@ func TestRead_SaysWhatIsWrongAndReadsTheOthers(t *testing.T) {
 		{"an empty file", "bad/facts.json: it is empty", fs.WithFile("facts.json", "")},
 		{"an empty file under another name", "bad/node.json: it is empty", fs.WithFile("node.json", "")},
 		{"no JSON", "bad/facts.json: it is no JSON", fs.WithFile("facts.json", "404 page not found")},
+		{"no JSON under another name", "bad/node.json: it is no JSON", fs.WithFile("node.json", "404 page not found")},
+		{"a file of zeros", "bad/node.json: it is no JSON", fs.WithFile("node.json", strings.Repeat("\x00", 100))},
+		{"a stream", "bad/node.json: it is the stream of a run, and no facts.json",
+			fs.WithFile("node.json", `{"Time":"2026-11-26T17:00:00Z","Action":"start","Package":"cdblab"}`)},
+		{"a link to a directory", "bad/node-3: it is a link to a directory or to nothing", fs.WithSymlink("node-3", "../good")},
+		{"a link to nothing", "bad/node-3: it is a link to a directory or to nothing", fs.WithSymlink("node-3", "moon")},
 		{"a directory", "bad/facts.json: it is no regular file", fs.WithDir("facts.json")},
 		{"a FIFO", "bad/facts.json: it is no regular file", fifo("facts.json")},
 		{"a FIFO under another name", "bad/node.json: it is no regular file", fifo("node.json")},
@@ -153,12 +185,25 @@ func TestRead_SaysThatThereIsNothing(t *testing.T) {
 	assert.Check(t, cmp.Contains(problems, ": the directory has no results: no facts.json in it or below it\n  what to do: "))
 }
 
-// The file of a result is read once, whatever else is in its directory.
-func TestRead_DoesNotSearchADirectoryOfResults(t *testing.T) {
-	dir := fs.NewDir(t, "fleet", fs.WithFile("facts.json", string(factsOf(t, run(question("TestX"))))), fs.WithFile("other.json", ""))
+// The file of a result is read once, whatever else is in its directory: a stream, a log of the run, files of other programs. But the
+// directory may also have the results of other nodes.
+func TestRead_ADirectoryOfResultsMayHaveOthersInIt(t *testing.T) {
+	facts := fs.WithBytes(factsOf(t, run(question("TestX"))))
+	dir := fs.NewDir(t, "fleet", fs.WithFile("facts.json", "", facts), fs.WithFile("stream.json", ""), fs.WithFile("other.json", ""),
+		fs.WithFile("run.log", line(t, "again", run(question("TestX")))), fs.WithFile("node-2.json", "", facts),
+		fs.WithDir("node-3", fs.WithFile("facts.json", "", facts)))
 	nodes, problems := read(t, "", dir.Path())
 	assert.Equal(t, problems, "")
-	assert.DeepEqual(t, sortedNames(nodes), []string{filepath.Base(dir.Path())})
+	assert.DeepEqual(t, sortedNames(nodes), []string{filepath.Base(dir.Path()), "node-2", "node-3"})
+}
+
+// jq -S sorts the keys.
+func TestRead_OfAFileWithSortedKeys(t *testing.T) {
+	dir := fs.NewDir(t, "fleet", fs.WithFile("node-1.json",
+		`{"failedAtEnd":true,"format":1,"questions":[{"question":"Q?","steps":[],"test":"TestX","verdict":"answered"}]}`))
+	nodes, problems := read(t, "", dir.Path())
+	assert.DeepEqual(t, sortedNames(nodes), []string{"node-1"})
+	assert.Check(t, cmp.Contains(problems, "the run failed"))
 }
 
 // A node whose run changed the host is compared, and is not in order.
@@ -167,7 +212,7 @@ func TestRead_ARunThatFailedAtItsEndIsAProblem(t *testing.T) {
 	bad.FailedAtEnd = true
 	nodes, problems := read(t, line(t, "node-1", bad), "-")
 	assert.DeepEqual(t, sortedNames(nodes), []string{"node-1"})
-	assert.Check(t, cmp.Contains(problems, "stdin, line 1: the run failed, though no question did\n  what to do: "))
+	assert.Check(t, cmp.Contains(problems, "stdin, line 1: the run failed for a reason that is not in its questions\n  what to do: "))
 }
 
 // A name can come from a log, and a terminal must not obey it.

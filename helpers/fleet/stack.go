@@ -50,15 +50,17 @@ func (s stacks) addTested(stack *results.Stack) {
 	}
 }
 
-// addNode adds what else a node is. The lab's containerd does not read the configuration of the node's own, so that is left out.
-func (s stacks) addNode(stack *results.Stack) {
+// addNode adds what else a node is. The configuration of its own containerd is apart: the lab's containerd does not read it.
+func (s stacks) addNode(stack *results.Stack, config stacks) {
 	if stack == nil {
 		return
 	}
 	for _, p := range stack.Node {
-		if !strings.HasPrefix(p.Name, host.ContainerdConfig) {
-			s.count(p.Name, p.Value, p.Value)
+		to := s
+		if strings.HasPrefix(p.Name, host.ContainerdConfig) {
+			to = config
 		}
+		to.count(p.Name, p.Value, p.Value)
 	}
 }
 
@@ -88,19 +90,38 @@ func (s stacks) parts() []Part {
 	return out
 }
 
-// behind returns the parts of which two groups have no value in common.
-func behind(there, here []Part) []Change {
+// changes returns the parts of which a group and its base have no value in common. A lab that has recorded no stack, or nothing else of
+// the nodes, says nothing about them.
+func (g *Group) changes() []Change {
 	var out []Change
-	for _, a := range there {
-		i := slices.IndexFunc(here, func(b Part) bool { return b.Name == a.Name })
-		if i < 0 {
+	if len(g.Base.Stack) > 0 && len(g.Stack) > 0 {
+		out = g.behind(g.Base.Stack, g.Stack)
+	}
+	if len(g.Base.Node) == 0 || len(g.Node) == 0 {
+		return out
+	}
+	out = append(out, g.behind(g.Base.Node, g.Node)...)
+	for _, c := range g.behind(g.Base.config, g.config) {
+		if slices.ContainsFunc(g.Questions, func(q compare.Question) bool { return compare.ReadsNodeConfig(q.Test, c.Name) }) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (g *Group) behind(there, here []Part) []Change {
+	names := map[string]bool{}
+	var out []Change
+	for _, p := range slices.Concat(there, here) {
+		if names[p.Name] {
 			continue
 		}
-		b := here[i]
+		names[p.Name] = true
+		a, b := partOf(there, p.Name, len(g.Base.Nodes)), partOf(here, p.Name, len(g.Nodes))
 		if slices.ContainsFunc(a.Values, func(v Value) bool { return b.has(v.Identity) }) {
 			continue
 		}
-		c := Change{a.Name, a.String(), b.String()}
+		c := Change{p.Name, a.String(), b.String()}
 		if c.There == c.Here { // two builds of one version
 			c.There, c.Here = c.There+" ("+a.Values[0].short()+")", c.Here+" ("+b.Values[0].short()+")"
 		}
@@ -108,6 +129,23 @@ func behind(there, here []Part) []Change {
 	}
 	return out
 }
+
+// partOf returns the part with a name. Nodes can lack it: a kernel parameter, a program. They have the value "not recorded".
+func partOf(parts []Part, name string, nodes int) Part {
+	p := Part{Name: name}
+	if i := slices.IndexFunc(parts, func(p Part) bool { return p.Name == name }); i >= 0 {
+		p.Values = slices.Clone(parts[i].Values)
+	}
+	for _, v := range p.Values {
+		nodes -= v.Nodes
+	}
+	if nodes > 0 {
+		p.Values = append(p.Values, Value{notRecorded, notRecorded, nodes})
+	}
+	return p
+}
+
+const notRecorded = "not recorded"
 
 func (p Part) has(identity string) bool {
 	return slices.ContainsFunc(p.Values, func(v Value) bool { return v.Identity == identity })

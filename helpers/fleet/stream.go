@@ -123,28 +123,39 @@ func (d *documents) add(facts []byte, line int) {
 
 var nameInCut = regexp.MustCompile(`^\{"node":("(?:[^"\\]|\\.)*")`)
 
-// named adds a result that has the name of its node.
+// named adds a result that has the name of its node, and those that follow it in the line: a log can lose the newline between two.
 func (d *documents) named(line []byte) {
 	d.results++
 	at := d.at(d.number)
 	d.reader.group.Go(func() error {
-		var result struct {
-			Node  string
-			Facts json.RawMessage
+		for i := 0; i >= 0; i = bytes.Index(line, []byte(envelope)) {
+			line = d.first(at, line[i:])
 		}
-		if err := json.NewDecoder(bytes.NewReader(line)).Decode(&result); err != nil {
-			if name := nameInCut.FindSubmatch(line); name != nil && json.Unmarshal(name[1], &result.Node) == nil {
-				at = fmt.Sprintf("%s (%s)", result.Node, at)
-			}
-			d.reader.problem(at, "the line is cut short, or damaged: %v\n"+
-				"  what to do: take the log of this node again. Logs on the node itself split lines of more than 16 KiB; kubectl logs joins them", err)
-			return nil
-		}
-		if result.Node == "" {
-			d.reader.problem(at, "the result does not name its node\n  what to do: cdblab facts -node NAME")
-			return nil
-		}
-		d.reader.add(result.Node, at, result.Facts)
 		return nil
 	})
+}
+
+// first adds the result with which a line begins, and returns what follows it. Of a result that is cut short this begins within it.
+func (d *documents) first(at string, line []byte) (rest []byte) {
+	var result struct {
+		Node  string
+		Facts json.RawMessage
+	}
+	decoder := json.NewDecoder(bytes.NewReader(line))
+	err := decoder.Decode(&result)
+	rest = line[max(int(decoder.InputOffset()), len(envelope)):]
+	switch {
+	case err != nil:
+		if name := nameInCut.FindSubmatch(line); name != nil && json.Unmarshal(name[1], &result.Node) == nil {
+			at = fmt.Sprintf("%s (%s)", result.Node, at)
+		}
+		d.reader.problem(at, "the line is cut short, or damaged: %v\n"+
+			"  what to do: take the log of this node again. Logs on the node itself split lines of more than 16 KiB; "+
+			"kubectl logs joins them", err)
+	case result.Node == "":
+		d.reader.problem(at, "the result does not name its node\n  what to do: cdblab facts -node NAME")
+	default:
+		d.reader.add(result.Node, at, result.Facts)
+	}
+	return rest
 }

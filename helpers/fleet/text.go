@@ -45,6 +45,9 @@ func (f *Fleet) Summary() string {
 		facts += len(q.Facts())
 	}
 	size := fmt.Sprintf("%s, %s", count(len(run.Questions), "question"), count(facts, "fact"))
+	if f.LeftOut > 0 {
+		size += fmt.Sprintf("; left out: %s that not all nodes were asked", count(f.LeftOut, "question"))
+	}
 	switch {
 	case f.Nodes == 1:
 		return fmt.Sprintf("1 node: there is no other one to compare it with (%s).", size)
@@ -63,7 +66,7 @@ func (g *Group) Title() string {
 // Tested returns the stack of a group in a line.
 func (g *Group) Tested() string {
 	if len(g.Stack) == 0 {
-		return "not recorded"
+		return notRecorded
 	}
 	var out []string
 	for _, p := range g.Stack {

@@ -47,8 +47,9 @@ func version(run *results.Run) string {
 }
 
 // inCommon returns the nodes with the questions that all of them were asked, and in each question the facts and clauses that all
-// have that answered it. Answers are left out: each version of the lab has its own words.
-func inCommon(cache *results.Cache, nodes []Node) []Node {
+// have that answered it. Answers are left out: each version of the lab has its own words. Nodes without a common question are a
+// problem, and are not compared.
+func (f *Fleet) inCommon(cache *results.Cache, nodes []Node) []Node {
 	asked := map[string]int{}                                  // test → number of runs
 	questions := map[string]map[*results.Question]bool{}       // test → its different outcomes
 	runs := map[*results.Run]*results.Run{}                    // nil until it is made
@@ -76,7 +77,10 @@ func inCommon(cache *results.Cache, nodes []Node) []Node {
 			questions[q.Test][q] = true
 		}
 	}
-	for _, outcomes := range questions {
+	for test, outcomes := range questions {
+		if asked[test] < len(runs) {
+			f.LeftOut++
+		}
 		times, answered := map[string]int{}, 0
 		for q := range outcomes {
 			if q.Verdict != results.Answered {
@@ -92,7 +96,9 @@ func inCommon(cache *results.Cache, nodes []Node) []Node {
 		}
 	}
 	var out []Node
+	var all []string
 	for _, n := range nodes {
+		all = append(all, n.Name)
 		if runs[n.Run] == nil {
 			run := &results.Run{Stack: n.Run.Stack, Verdict: n.Run.Verdict}
 			for _, q := range n.Run.Questions {
@@ -102,7 +108,13 @@ func inCommon(cache *results.Cache, nodes []Node) []Node {
 			}
 			runs[n.Run] = run
 		}
-		out = append(out, Node{n.Name, runs[n.Run]})
+		n.Run = runs[n.Run]
+		out = append(out, n)
+	}
+	if len(questions) > 0 && f.LeftOut == len(questions) {
+		f.Problems = append(f.Problems, Problem{all, "not compared: they have no question in common\n" +
+			"  what to do: ask all nodes the same questions, or name the results of one version of the lab only"})
+		return nil
 	}
 	return out
 }

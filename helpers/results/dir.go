@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"time"
+
+	"github.com/google/renameio/v2"
 )
 
 // Dir is the directory of the results of all runs, in the root directory of the module. Each run has a directory in it, whose
@@ -47,16 +49,11 @@ func NewDir(all string, now time.Time) (string, error) {
 
 // Link makes the link in the directory for all runs that leads to a run.
 func Link(all, dir string) error {
-	link := filepath.Join(all, Latest)
-	tmp := fmt.Sprintf("%s.%d", link, os.Getpid())
-	if err := os.Symlink(filepath.Base(dir), tmp); err != nil {
-		return err
-	}
-	return os.Rename(tmp, link)
+	return renameio.Symlink(filepath.Base(dir), filepath.Join(all, Latest))
 }
 
-// Prune removes the results of all runs but the newest ones, and returns how many it has removed. A directory that was renamed is
-// not touched.
+// Prune removes the results of all runs except the newest ones, and returns how many it has removed. One that cannot be removed does
+// not keep the others. A directory that was renamed is not touched.
 func Prune(all string, keep int) (int, error) {
 	entries, err := os.ReadDir(all)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -67,10 +64,14 @@ func Prune(all string, keep int) (int, error) {
 	}
 	entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return !e.IsDir() || !ofRun.MatchString(e.Name()) })
 	old := entries[:max(0, len(entries)-keep)] // ReadDir sorts them, and so does the time in their names
-	for i, e := range old {
+	removed := 0
+	var errs []error
+	for _, e := range old {
 		if err := os.RemoveAll(filepath.Join(all, e.Name())); err != nil {
-			return i, err
+			errs = append(errs, err)
+		} else {
+			removed++
 		}
 	}
-	return len(old), nil
+	return removed, errors.Join(errs...)
 }

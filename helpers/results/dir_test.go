@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,18 @@ func TestNewDir_TwoRunsOfOneSecondAreApart(t *testing.T) {
 		target, err := os.Readlink(filepath.Join(all, Latest))
 		assert.NilError(t, err)
 		assert.Equal(t, target, want)
+	}
+}
+
+// A container has the same small pid in each run, so a name with a pid is no name of one run.
+func TestLink_AfterARunThatWasKilledWhileItMadeTheLink(t *testing.T) {
+	all := t.TempDir()
+	assert.NilError(t, os.Symlink("2026-11-26T17-00-00", fmt.Sprintf("%s.%d", filepath.Join(all, Latest), os.Getpid())))
+	for _, run := range []string{"2026-11-26T17-00-01", "2026-11-26T17-00-02"} {
+		assert.NilError(t, Link(all, filepath.Join(all, run)))
+		target, err := os.Readlink(filepath.Join(all, Latest))
+		assert.NilError(t, err)
+		assert.Equal(t, target, run)
 	}
 }
 
@@ -74,6 +87,27 @@ func TestPrune_KeepsTheNewestRuns(t *testing.T) {
 	n, err = Prune(filepath.Join(all, "moon"), 2)
 	assert.NilError(t, err)
 	assert.Equal(t, n, 0)
+}
+
+// The results of a `sudo make lab-here` keep an ordinary user from nothing.
+func TestPrune_GoesOnAfterOneThatCannotBeRemoved(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root can remove everything; run the test as another user")
+	}
+	all := t.TempDir()
+	for hour := range 3 {
+		dir, err := NewDir(all, time.Date(2026, 11, 26, hour, 0, 0, 0, time.Local))
+		assert.NilError(t, err)
+		assert.NilError(t, os.WriteFile(filepath.Join(dir, StreamFile), nil, 0o644))
+	}
+	oldest := filepath.Join(all, "2026-11-26T00-00-00")
+	assert.NilError(t, os.Chmod(oldest, 0o500))
+	t.Cleanup(func() { assert.Check(t, os.Chmod(oldest, 0o700)) })
+	n, err := Prune(all, 1)
+	assert.ErrorIs(t, err, fs.ErrPermission)
+	assert.Equal(t, n, 1)
+	_, err = os.Stat(filepath.Join(all, "2026-11-26T01-00-00"))
+	assert.ErrorIs(t, err, fs.ErrNotExist)
 }
 
 func TestTimes_EachKindOfRunHasItsOwn(t *testing.T) {

@@ -2,6 +2,7 @@ package results
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -76,6 +77,57 @@ func TestLoad_ReadsThatTheRunFailedAtItsEndAndWhichFactsAreInDoubt(t *testing.T)
 	assert.DeepEqual(t, []any{again.FailedAtEnd, again.Verdict}, []any{true, Failed})
 	assert.DeepEqual(t, again.Questions[0].Facts(), run.Questions[0].Facts())
 	assert.Check(t, !sample(t).FailedAtEnd, "a question of it has failed")
+}
+
+// Of a test that failed, or still waited, before it told its question, facts.json can say nothing but that the run failed.
+func TestRead_ATestThatFailsBeforeItTellsItsQuestionFailsTheRun(t *testing.T) {
+	question := func(test, verdict string) []string {
+		return []string{
+			`"Action":"run","Test":"` + test + `"`, `"Action":"attr","Test":"` + test + `","Key":"question","Value":"Q?"`,
+			`"Action":"` + verdict + `","Test":"` + test + `"`,
+		}
+	}
+	setUp := []string{
+		`"Action":"run","Test":"T_2"`, `"Action":"output","Test":"T_2","Output":"    ask.go:1: mkdir: no space left on device\n"`,
+		`"Action":"fail","Test":"T_2"`,
+	}
+	waiting := []string{`"Action":"run","Test":"T_2"`, `"Action":"pause","Test":"T_2"`}
+	for name, row := range map[string]struct {
+		events []string
+		want   bool
+		output string
+	}{
+		"a question failed":         {question("T", "fail"), false, ""},
+		"a set-up failed":           {append(question("T", "pass"), setUp...), true, "no space left on device"},
+		"a question and a set-up":   {append(question("T", "fail"), setUp...), true, "no space left on device"},
+		"a test waited":             {append(question("T", "pass"), waiting...), true, "panic: test timed out"},
+		"a question, and one waits": {append(question("T", "fail"), waiting...), true, "panic: test timed out"},
+	} {
+		run := read(t, append(row.events, `"Action":"output","Output":"panic: test timed out\n"`, `"Action":"fail"`)...)
+		assert.Check(t, cmp.Equal(run.FailedAtEnd, row.want), name)
+		again, err := new(Cache).Read([]byte(facts(t, run)))
+		assert.NilError(t, err)
+		assert.Check(t, cmp.DeepEqual([]any{again.FailedAtEnd, again.Verdict}, []any{row.want, Failed}), name)
+		for _, write := range []func(io.Writer, *Run) error{WriteSummary, WriteJUnit} {
+			var b bytes.Buffer
+			assert.NilError(t, write(&b, run))
+			assert.Check(t, cmp.Contains(b.String(), row.output), name)
+			assert.Check(t, cmp.Equal(strings.Contains(b.String(), "panic: test timed out"), row.want), "%s:\n%s", name, &b)
+		}
+	}
+}
+
+// All questions of a run that was stopped may have a verdict, and a lost note leaves no trace in them.
+func TestWriteFacts_SaysThatARunWasStoppedOrHasLostFacts(t *testing.T) {
+	for event, want := range map[string]string{
+		strings.Trim(string(Stopped("interrupt")), "{}\n"):             "The run was stopped (interrupt).",
+		`"Action":"attr","Test":"T","Key":"fact","Value":"{\"name\":"`: "1 notes are incomplete",
+	} {
+		run := read(t, `"Action":"run","Test":"T"`, `"Action":"attr","Test":"T","Key":"question","Value":"Q?"`, event,
+			`"Action":"pass","Test":"T"`, `"Action":"pass"`)
+		assert.Check(t, cmp.Contains(strings.Join(run.Problems, "\n"), want))
+		assert.Check(t, cmp.Contains(facts(t, run), `"failedAtEnd": true`), want)
+	}
 }
 
 // The digest of the questions tells versions of the lab apart.

@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -107,10 +108,11 @@ func newJUnitCase(q *Question) junitCase {
 
 // runCase returns the case of the run as a whole, or nil if the questions have said everything.
 func runCase(run *Run) *junitCase {
-	if len(run.Problems) == 0 && run.NotBegun() == 0 && (run.Verdict == Answered || run.Verdict == Failed && run.Count(Failed) > 0) {
+	ofQuestions := run.Verdict == Failed && run.Count(Failed) > 0 && !run.FailedAtEnd
+	if len(run.Problems) == 0 && run.NotBegun() == 0 && (run.Verdict == Answered || ofQuestions) {
 		return nil
 	}
-	text := strings.Join(append(run.Problems, run.Lines[max(0, len(run.Lines)-30):]...), "\n")
+	text := strings.Join(slices.Concat(run.Problems, run.lastOutput()), "\n")
 	return &junitCase{
 		Classname: "cdblab", Name: "the run as a whole", Time: seconds(0),
 		Error: newJUnitMessage(text, "the run failed without a message"),

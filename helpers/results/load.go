@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"cdblab/helpers/howto"
 )
@@ -77,8 +78,14 @@ func loadDir(dir string) (*Run, error) {
 		"  what to do: name a directory of results; `%s` makes them", StreamFile, FactsFile, howto.Run())
 }
 
-// IsFacts reports whether a file that begins so is a facts.json.
-func IsFacts(begin []byte) bool {
+// IsFacts reports whether a file that begins so is a facts.json. A program that sorts the keys writes failedAtEnd first.
+func IsFacts(begin []byte) bool { return beginsWith(begin, `"format"`, `"failedAtEnd"`) }
+
+// IsStream reports whether a file that begins so is a stream of go test -json.
+func IsStream(begin []byte) bool { return beginsWith(begin, `"Time"`, `"Action"`) }
+
+// beginsWith reports whether a JSON object begins with one of the keys.
+func beginsWith(begin []byte, keys ...string) bool {
 	rest, ok := bytes.CutPrefix(bytes.TrimSpace(begin), []byte("{"))
-	return ok && bytes.HasPrefix(bytes.TrimSpace(rest), []byte(`"format"`))
+	return ok && slices.ContainsFunc(keys, func(key string) bool { return bytes.HasPrefix(bytes.TrimSpace(rest), []byte(key)) })
 }

@@ -50,12 +50,14 @@ type Reader struct {
 	tests   map[string]*test
 	partial map[string]string // test → a line of its output that is not complete yet; "" for the run
 	lines   int
-	garbage int  // lines that are no events
-	broken  int  // values of attr events that are incomplete
-	limit   int  // bytes of the stream that the run may hold
-	kept    int  // bytes that it holds
-	dropped int  // lines and notes that it does not hold, because the limit is reached
-	ofLab   bool // the last line of output was the lab's or the VM's, whatever test it was printed in
+	stopped string // the signal that has stopped the run
+	open    int    // packages that have begun, and have no verdict
+	garbage int    // lines that are no events
+	broken  int    // values of attr events that are incomplete
+	limit   int    // bytes of the stream that the run may hold
+	kept    int    // bytes that it holds
+	dropped int    // lines and notes that it does not hold, because the limit is reached
+	ofLab   bool   // the last line of output was the lab's or the VM's, whatever test it was printed in
 }
 
 // Bounds, so that no stream takes more memory than a machine has. A whole run has 15 MB of stream and no line of 10 kB.
@@ -118,6 +120,12 @@ func (r *Reader) Line(line []byte) Change {
 // ofRun reads an event that belongs to no test.
 func (r *Reader) ofRun(e event) Change {
 	switch e.Action {
+	case "start":
+		r.open++
+	case "attr":
+		if e.Key == stoppedKey {
+			r.stopped = plainText(e.Value)
+		}
 	case "output", "build-output":
 		line, complete := r.output("", e.Output)
 		if !complete || line == "" {
@@ -125,12 +133,24 @@ func (r *Reader) ofRun(e event) Change {
 		}
 		return r.printed(line)
 	case "pass", "fail", "skip":
-		if r.run.Verdict != Failed { // a stream of several packages has several verdicts
-			r.run.Verdict = verdicts[e.Action]
+		r.open--
+		// A stream of several packages has several verdicts. A package without tests is skipped.
+		if v := verdicts[e.Action]; r.run.Verdict == Unfinished || r.run.Verdict == Skipped || v == Failed {
+			r.run.Verdict = v
 		}
 		return Change{Kind: Finished}
 	}
 	return Change{}
+}
+
+// stoppedKey is the key of the event that says that a run was stopped. It belongs to no test.
+const stoppedKey = "stopped"
+
+// Stopped returns the line of a stream that says that a signal has stopped the run. Without it, a question that failed after the signal
+// looks like one that failed by itself.
+func Stopped(signal string) []byte {
+	line, _ := json.Marshal(map[string]string{"Action": "attr", "Key": stoppedKey, "Value": signal}) // strings can always be encoded
+	return append(line, '\n')
 }
 
 // Print adds a line that was printed beside the stream, by go itself.
@@ -276,7 +296,10 @@ func (r *Reader) Close() *Run {
 		r.endNote(t)
 	}
 	events, run := r.lines-r.garbage, r.run
-	run.FailedAtEnd = run.failedAtEnd()
+	if run.Verdict == Answered && r.open > 0 {
+		run.Verdict = Unfinished
+	}
+	run.FailedAtEnd = run.failedAtEnd() || r.stopped != "" || r.broken+r.dropped > 0
 	asked := slices.ContainsFunc(run.Questions, func(q *Question) bool { return q.Text != "" })
 	switch {
 	case r.lines == 0:
@@ -289,6 +312,9 @@ func (r *Reader) Close() *Run {
 	if events > 0 && run.Verdict == Unfinished {
 		r.problem("The stream ends before the run does: %d questions have no verdict, and %d were not begun.",
 			run.Count(Unfinished), run.NotBegun())
+	}
+	if r.stopped != "" {
+		r.problem("The run was stopped (%s). What failed after that says nothing.", r.stopped)
 	}
 	if len(run.Questions) > 0 && !asked {
 		r.problem("The stream has %d tests, and none is a question of the lab. Go before 1.25 writes no attr events.", len(run.Questions))

@@ -186,3 +186,20 @@ func TestRead_OneFailedPackageFailsTheRun(t *testing.T) {
 	run := read(t, `"Action":"fail","Package":"a"`, `"Action":"pass","Package":"b"`)
 	assert.Equal(t, run.Verdict, Failed)
 }
+
+// A package without tests is skipped, and that says nothing about the others.
+func TestRead_APackageWithoutTestsDoesNotSkipTheRun(t *testing.T) {
+	pass, skip := `"Action":"pass","Package":"a"`, `"Action":"skip","Package":"b"`
+	assert.Equal(t, read(t, pass, skip).Verdict, Answered)
+	assert.Equal(t, read(t, skip, pass).Verdict, Answered)
+	assert.Equal(t, read(t, skip, skip).Verdict, Skipped)
+}
+
+// A stream that is cut in its second package is no whole run, although the first package has passed.
+func TestRead_OfAStreamThatIsCutInItsSecondPackage(t *testing.T) {
+	start := []string{`"Action":"start","Package":"a"`, `"Action":"pass","Package":"a"`, `"Action":"start","Package":"b"`}
+	run := read(t, start...)
+	assert.Equal(t, run.Verdict, Unfinished)
+	assert.Check(t, cmp.Contains(strings.Join(run.Problems, "\n"), "The stream ends before the run does"))
+	assert.Equal(t, read(t, append(start, `"Action":"pass","Package":"b"`)...).Verdict, Answered)
+}

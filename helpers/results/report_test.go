@@ -3,11 +3,13 @@ package results
 import (
 	"bytes"
 	"encoding/xml"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
@@ -30,6 +32,22 @@ func TestWriteSummary_ShowsTheBeginningOfALongMessage(t *testing.T) {
 	assert.Check(t, strings.Count(b.String(), "line\n") < 2*maxMessage)
 	assert.Check(t, cmp.Contains(b.String(), "````\n"))
 	assert.Check(t, cmp.Contains(b.String(), "more lines: see stream.json"))
+}
+
+// A broken runtime fails every question, with long messages. GitHub drops a summary of more than 1 MiB.
+func TestWriteSummary_IsSmallerThanACIAllows(t *testing.T) {
+	run := &Run{Verdict: Failed}
+	logs := []Log{{Kind: "error", Text: strings.Repeat(strings.Repeat("é", 300)+"\n", 100)}}
+	for i := range 134 {
+		name := fmt.Sprintf("TestTask_%d", i)
+		run.Questions = append(run.Questions, &Question{Test: name, Text: name + "?", Verdict: Failed, Steps: []*Step{{}}, Logs: logs})
+	}
+	var b bytes.Buffer
+	assert.NilError(t, WriteSummary(&b, run))
+	assert.Check(t, b.Len() < 1<<20, b.Len())
+	assert.Check(t, utf8.Valid(b.Bytes()))
+	assert.Check(t, strings.Contains(b.String(), "**TestTask\\_133?**"), "each failure is named")
+	assert.Check(t, strings.Contains(b.String(), "Its messages are in index.html."))
 }
 
 func TestWriteJUnit_HasACaseForEachQuestion(t *testing.T) {

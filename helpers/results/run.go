@@ -14,7 +14,7 @@ type Run struct {
 	Questions   []*Question // in the order in which they were begun
 	Lines       []string    // what was printed outside of questions: by go, by the VM, by the lab itself
 	Verdict     Verdict     // of the test binary
-	FailedAtEnd bool        // the run failed, though none of its questions did: it changed the host, for example
+	FailedAtEnd bool        // the run failed for a reason that is not in its questions: it changed the host, was stopped, or lost facts
 	Begin       time.Time   // of the first event
 	End         time.Time   // of the last event
 	LastWords   []string    // those of Lines that were printed after the last question: why the run ended, if it ended before a question did
@@ -334,11 +334,31 @@ func (r *Run) NotBegun() int {
 	return n
 }
 
-// failedAtEnd reports whether a run failed, or has no verdict, though none of its questions tells why.
+// failedAtEnd reports whether a run failed, or has no verdict, for a reason that is not in its questions: none of them tells why, or a
+// test failed, or still waited, before it told what it asks.
 func (r *Run) failedAtEnd() bool {
-	return (r.Verdict == Failed || r.Verdict == Unfinished) && !slices.ContainsFunc(r.Questions, func(q *Question) bool {
-		return q.Verdict == Failed || q.Verdict == Unfinished
-	})
+	if r.Verdict != Failed && r.Verdict != Unfinished {
+		return false
+	}
+	told, untold := false, false
+	for _, q := range r.Questions {
+		if q.Verdict == Failed || q.Verdict == Unfinished {
+			told, untold = told || q.Text != "", untold || q.Text == ""
+		}
+	}
+	return untold || !told
+}
+
+// lastOutput returns what may say why a run failed if its questions do not: the output of the tests that failed before they told what
+// they ask, and the last lines that were printed outside of the questions.
+func (r *Run) lastOutput() []string {
+	var out []string
+	for _, q := range r.Questions {
+		if q.Text == "" && q.Verdict == Failed && len(out) < 20 { // all of them may fail, and for one reason
+			out = append(append(out, q.Test+" failed before it told what it asks:"), q.Output[:min(10, len(q.Output))]...)
+		}
+	}
+	return append(out, r.Lines[max(0, len(r.Lines)-30):]...)
 }
 
 // NotMet returns the clauses that some question has not seen met, each once, in the order of the run.

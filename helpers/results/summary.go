@@ -6,8 +6,12 @@ import (
 	"strings"
 )
 
-// maxMessage is how many lines of a message a summary shows: a CI refuses a summary of more than 1 MiB.
-const maxMessage = 60
+// Bounds of a summary: GitHub drops one of more than 1 MiB, and a runtime that is broken fails every question.
+const (
+	maxMessage  = 60        // lines of a message
+	maxColumns  = 1000      // bytes of a line
+	maxMessages = 600 << 10 // bytes of all messages
+)
 
 // WriteSummary writes a run as Markdown for the page of a CI job: what was tested, how many questions have which verdict, what
 // failed, what was skipped, and which clauses of the specification are not met.
@@ -51,8 +55,8 @@ func writeStack(b *strings.Builder, s *Stack) {
 	b.WriteByte('\n')
 }
 
-// writeFailures writes the questions that failed, or have no verdict. If the run failed and no question did, or if it ended
-// before a question, it writes the last lines that were printed outside of the questions.
+// writeFailures writes the questions that failed, or have no verdict. If the run failed for a reason that is not in its questions, or
+// if it ended before a question, it writes the last output.
 func writeFailures(b *strings.Builder, run *Run) {
 	found := false
 	for _, q := range run.Asked() {
@@ -64,14 +68,18 @@ func writeFailures(b *strings.Builder, run *Run) {
 		}
 		found = true
 		fmt.Fprintf(b, "**%s** (%s, %s)\n\n", markdown(q.Text), code(q.Test), q.Verdict)
-		if messages := q.Messages(); len(messages) > 0 {
+		switch messages := q.Messages(); {
+		case len(messages) > 0 && b.Len() > maxMessages:
+			fmt.Fprintf(b, "Its messages are in %s.\n\n", NotebookFile)
+		case len(messages) > 0:
 			fence(b, strings.Join(messages, "\n"))
 		}
 	}
-	if run.Verdict == Answered || found && run.Verdict == Failed && len(run.Problems) == 0 && run.Count(Unfinished) == 0 {
+	ofQuestions := found && run.Verdict == Failed && len(run.Problems) == 0 && run.Count(Unfinished) == 0 && !run.FailedAtEnd
+	if run.Verdict == Answered || ofQuestions {
 		return
 	}
-	if last := run.Lines[max(0, len(run.Lines)-30):]; len(last) > 0 {
+	if last := run.lastOutput(); len(last) > 0 {
 		b.WriteString("### The last lines of the output\n\n")
 		fence(b, strings.Join(last, "\n"))
 	}
@@ -98,6 +106,9 @@ func fence(b *strings.Builder, text string) {
 	if more := len(lines) - maxMessage; more > 0 {
 		lines = append(lines[:maxMessage], fmt.Sprintf("… %d more lines: see %s", more, StreamFile))
 	}
+	for i, line := range lines {
+		lines[i] = beginning(line)
+	}
 	marks := strings.Repeat("`", max(3, longestRun(text)+1))
 	fmt.Fprintf(b, "%s\n%s\n%s\n\n", marks, strings.Join(lines, "\n"), marks)
 }
@@ -120,7 +131,15 @@ func markdown(s string) string {
 	return b.String()
 }
 
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+func oneLine(s string) string { return beginning(strings.Join(strings.Fields(s), " ")) }
+
+// beginning returns as much of a line as a summary shows.
+func beginning(line string) string {
+	if len(line) <= maxColumns {
+		return line
+	}
+	return strings.ToValidUTF8(line[:maxColumns], "") + " …"
+}
 
 // longestRun returns the length of the longest run of backticks.
 func longestRun(s string) int {

@@ -2,6 +2,7 @@ package results
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 )
@@ -41,9 +42,9 @@ func SaveTimes(all, kind string, run *Run) error {
 			of[q.Test] = q.Elapsed.Seconds()
 		}
 	}
-	data, err := json.MarshalIndent(times, "", " ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(all, timesFile), append(data, '\n'), 0o644)
+	return ReplaceFile(filepath.Join(all, timesFile), func(w io.Writer) error {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", " ")
+		return encoder.Encode(times)
+	})
 }
