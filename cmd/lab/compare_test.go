@@ -131,6 +131,7 @@ func TestRunner_RefusesWhatItDoesNotKnow(t *testing.T) {
 	makeLeaves(t, "")
 	for variables, want := range map[string]string{
 		"CGROUP=v1":              "CDB_CGROUP=v1 is a setting of the VM",
+		"KERNEL=6.12":            "CDB_KERNEL=6.12 is a setting of the VM",
 		"WHERE=there":            `WHERE is "there", expected vm or here`,
 		"NONSENSE=1":             "NONSENSE=1: expected a variable and its value",
 		"RUNC=/no/such/file":     "/no/such/file",
@@ -217,25 +218,5 @@ func TestMatrix_ExitCodes(t *testing.T) {
 		{[]string{"a.json"}, exitNotCompared},
 	} {
 		assert.Check(t, cmp.Equal(matrixMain(row.args), row.want), "%q", row.args)
-	}
-}
-
-func TestSourceDigest_IsOfTheTestBinary(t *testing.T) {
-	t.Chdir(t.TempDir())
-	digest := func(file string) string {
-		assert.NilError(t, os.MkdirAll(filepath.Dir(file), 0o755))
-		assert.NilError(t, os.WriteFile(file, []byte("x"), 0o644))
-		d, err := sourceDigest()
-		assert.NilError(t, err)
-		return d
-	}
-	last := digest("go.mod")
-	for _, file := range []string{"task_test.go", "helpers/lab/run.go", "testdata/death.golden"} {
-		next := digest(file)
-		assert.Check(t, next != last, "%s does not count", file)
-		last = next
-	}
-	for _, file := range []string{"README.md", "cmd/lab/run.go", "helpers/lab/run_test.go", ".lab/results/x.go", "selftest/x_test.go"} {
-		assert.Check(t, cmp.Equal(digest(file), last), "%s counts", file)
 	}
 }

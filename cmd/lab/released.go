@@ -128,7 +128,7 @@ func (r *releasedRuns) hasV2() (bool, error) {
 // run asks the questions of a bug with one version of its module. It does not ask again what it has asked: the same questions,
 // of the same source, with the same version, on the same kernel with the same settings.
 func (r *releasedRuns) run(ctx context.Context, b released.Bug, version string) (*results.Run, error) {
-	source, err := sourceOf(b.Tests())
+	source, err := sourceOf(r.where, b.Tests())
 	if err != nil {
 		return nil, err
 	}
@@ -192,13 +192,9 @@ func (r *releasedRuns) ask(ctx context.Context, environ []string, pattern string
 
 var testFunction = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 
-// sourceOf returns a digest of what the answers of these questions depend on. The files of other questions, and the table of
-// the bugs, are no part of it.
-func sourceOf(questions []string) (string, error) {
-	return sourceDigestWithout(func(path string, data []byte) bool {
-		if path == releasedTable {
-			return true
-		}
+// sourceOf returns a digest of what the answers of these questions depend on. The files of other questions are no part of it.
+func sourceOf(where string, questions []string) (string, error) {
+	return sourceDigest(where, func(path string, data []byte) bool {
 		if filepath.Dir(path) != "." || !strings.HasSuffix(path, "_test.go") {
 			return false
 		}
