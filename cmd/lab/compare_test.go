@@ -88,6 +88,12 @@ func TestRunner_MakesTheSameRunOnce(t *testing.T) {
 	_, err := r.run(t.Context(), "")
 	assert.NilError(t, err)
 	assert.DeepEqual(t, calls(t), want)
+	// But not a comparison of some subtests: the question itself has another verdict with all of them.
+	r.questions = "X/sub"
+	_, err = r.run(t.Context(), "")
+	assert.NilError(t, err)
+	want = append(want, "--no-print-directory lab-here Q=X/sub")
+	assert.DeepEqual(t, calls(t), want)
 	// Another program is another run.
 	r.questions = ""
 	assert.NilError(t, os.WriteFile(os.Getenv("CDB_RUNC"), []byte("#!/bin/sh\n# 2\n"), 0o755))
@@ -99,7 +105,7 @@ func TestRunner_MakesTheSameRunOnce(t *testing.T) {
 	r.fresh = true
 	_, err = r.run(t.Context(), "")
 	assert.NilError(t, err)
-	assert.Equal(t, len(calls(t)), 4)
+	assert.Equal(t, len(calls(t)), 5)
 }
 
 func TestRunner_RefusesResultsThatAreNotOfThisRun(t *testing.T) {
@@ -148,6 +154,12 @@ func TestCompare_ExitCodes(t *testing.T) {
 	for name, content := range map[string]string{
 		"a.json": stream("sha256:1", "there"), "b.json": stream("sha256:2", "gone"),
 		"other.json": strings.ReplaceAll(stream("", ""), "TestX", "TestY"), "garbage.json": "garbage\n",
+		"y-differs.json":  stream("", "there") + strings.ReplaceAll(stream("", "gone"), "TestX", "TestY"),
+		"y-is-there.json": stream("", "there") + strings.ReplaceAll(stream("", "there"), "TestX", "TestY"),
+		"waits.json":      stream("", "there") + `{"Action":"run","Test":"TestY"}` + "\n" + `{"Action":"fail"}` + "\n",
+		"hangs.json":      stream("", "there") + begun("TestY") + `{"Action":"fail"}` + "\n",
+		"two-parts.json":  begun("TestX") + begun("TestX/1") + passes("TestX/1") + begun("TestX/2") + passes("TestX/2") + passes("TestX"),
+		"one-part.json":   begun("TestX") + begun("TestX/1") + passes("TestX/1") + passes("TestX"),
 	} {
 		assert.NilError(t, os.WriteFile(name, []byte(content), 0o644))
 	}
@@ -156,6 +168,15 @@ func TestCompare_ExitCodes(t *testing.T) {
 		want int
 	}{
 		{[]string{"a.json", "a.json"}, exitSame},
+		{[]string{"y-is-there.json", "y-differs.json"}, exitDifferent},
+		{[]string{"-run", "TestX", "y-is-there.json", "y-differs.json"}, exitSame},
+		{[]string{"-run", "TestX/sub|TestY", "y-is-there.json", "y-differs.json"}, exitDifferent},
+		{[]string{"waits.json", "waits.json"}, exitNotCompared},
+		{[]string{"hangs.json", "hangs.json"}, exitNotCompared},
+		{[]string{"hangs.json", "a.json"}, exitDifferent},
+		{[]string{"-run", "TestX", "hangs.json", "hangs.json"}, exitSame},
+		{[]string{"two-parts.json", "one-part.json"}, exitDifferent},
+		{[]string{"-run", "TestX/1", "two-parts.json", "one-part.json"}, exitSame},
 		{[]string{"-html", "dir/page.html", "a.json", "b.json"}, exitDifferent},
 		{[]string{"-format", "markdown", "a.json", "b.json"}, exitDifferent},
 		{[]string{"-run", "Nothing", "a.json", "b.json"}, exitNotCompared},
@@ -171,6 +192,71 @@ func TestCompare_ExitCodes(t *testing.T) {
 	page, err := os.ReadFile("dir/page.html")
 	assert.NilError(t, err)
 	assert.Check(t, bytes.Contains(page, []byte("What is there?")))
+}
+
+// begun returns the events of a test or subtest that has begun, and observed a fact.
+func begun(test string) string {
+	return fmt.Sprintf(`{"Action":"run","Test":%[1]q}
+{"Action":"attr","Test":%[1]q,"Key":"question","Value":"What is there?"}
+{"Action":"attr","Test":%[1]q,"Key":"step","Value":"{\"number\":1,\"text\":\"look\"}"}
+{"Action":"attr","Test":%[1]q,"Key":"fact","Value":"{\"name\":\"of %[1]s\",\"value\":\"1\",\"step\":1}"}
+`, test)
+}
+
+// passes returns the event of a test or subtest that passes; with the question, the run passes.
+func passes(test string) string {
+	event := fmt.Sprintf("{\"Action\":\"pass\",\"Test\":%q}\n", test)
+	if !strings.Contains(test, "/") {
+		event += "{\"Action\":\"pass\"}\n"
+	}
+	return event
+}
+
+func TestCompare_SaysWhatIsWrongWithTheSelection(t *testing.T) {
+	r := module(t)
+	r.questions = "Lifecylce"
+	assert.NilError(t, os.WriteFile("a.json", []byte(stream("", "")), 0o644))
+	_, err := r.compare(t.Context(), "a.json", "a.json")
+	assert.ErrorContains(t, err, `none of the 1 questions of a.json matches "Lifecylce"`)
+	r.questions = "("
+	_, err = r.compare(t.Context(), "", "") // before a run is made
+	assert.ErrorContains(t, err, "-run: error parsing regexp")
+}
+
+// What stands beside A and B would have no effect.
+func TestCompare_RefusesVariablesBesideAAndB(t *testing.T) {
+	r := module(t)
+	makeLeaves(t, stream(runcDigest(t), "there"))
+	t.Setenv("KERNEL", "6.12")
+	_, err := r.compare(t.Context(), "", "pinned")
+	assert.ErrorContains(t, err, "KERNEL=6.12 stands beside A and B")
+	assert.NilError(t, os.WriteFile("a.json", []byte(stream("", "there")), 0o644))
+	_, err = r.compare(t.Context(), "a.json", "a.json")
+	assert.NilError(t, err, "no run is made")
+	_, err = r.matrix(t.Context(), []string{"pinned", "a.json"}, func(*compare.Matrix) error { return nil })
+	assert.NilError(t, err, "there the variables are the lists of the matrix")
+}
+
+func TestSelection_IsThatOfGoTest(t *testing.T) {
+	for _, row := range []struct {
+		run       string
+		has, lack []string
+	}{
+		{"", []string{"TestX", "TestX/a/b"}, nil},
+		{"X|Y/a b", []string{"TestX", "TestX/z", "TestY", "TestY/a_b/c"}, []string{"TestZ", "TestY/a"}},
+		{"X/(a|b/c)|[/|]", []string{"TestX/a", "Test|"}, []string{"TestY", "TestX/d"}},
+		{`^TestX$|\|`, []string{"TestX", "Test|"}, []string{"TestXY"}},
+		{"X/a/b", []string{"TestX/a", "TestX/a/b"}, []string{"TestX/b", "TestX/a/c"}},
+	} {
+		s, err := parseSelection(row.run)
+		assert.NilError(t, err)
+		for _, name := range row.has {
+			assert.Check(t, s.has(name), "%q has %s", row.run, name)
+		}
+		for _, name := range row.lack {
+			assert.Check(t, !s.has(name), "%q has not %s", row.run, name)
+		}
+	}
 }
 
 func TestCombinations_AreAllOfThem(t *testing.T) {

@@ -88,6 +88,9 @@ func (r *runner) stored(key runKey, name string) *results.Run {
 		return nil
 	}
 	for _, questions := range slices.Compact([]string{r.questions, ""}) {
+		if questions == "" && strings.Contains(r.questions, "/") {
+			continue // the rest of a question, and its verdict, are not those of a run that has asked only some of its subtests
+		}
 		key.Questions = questions
 		file := filepath.Join(key.dir(), results.StreamFile)
 		run, err := results.Load(file)

@@ -364,6 +364,23 @@ func TestRuns_TellsThatARunFailedThoughNoQuestionDid(t *testing.T) {
 	assert.Equal(t, c.Stacks()[0].B, "1 answered, and the run failed")
 }
 
+// Two runs that hang in the same question are equal only before it.
+func TestRuns_ThatDidNotEndAreNotEqual(t *testing.T) {
+	hangs := func() *results.Question {
+		return ended(question("TestX", "fifo", "there"), results.Unfinished, "log", "waiting")
+	}
+	a, b := run(question("TestA"), hangs()), run(question("TestA"), hangs())
+	c := mustCompare(t, a, b)
+	assert.Check(t, c.Equal() && !c.Whole())
+	assert.DeepEqual(t, c.Warnings(), []string{
+		"A: 1 question did not end, so facts may be missing: TestX.", "B: 1 question did not end, so facts may be missing: TestX."})
+	assert.Equal(t, c.Summary(), "No difference before one of the runs ended early: 2 questions and 1 fact are in both runs.")
+	m := NewMatrix([]Column{{Name: "a", Run: a}, {Name: "b", Run: b}})
+	assert.DeepEqual(t, m.Warnings(), []string{
+		"a: 1 question did not end, so facts may be missing: TestX.", "b: 1 question did not end, so facts may be missing: TestX."})
+	assert.Check(t, mustCompare(t, run(question("TestX")), run(question("TestX"))).Whole())
+}
+
 func TestVersion_LeavesOutWhatSaysNothing(t *testing.T) {
 	for _, row := range [][3]string{
 		{"runc", "runc version 1.5.2 (build tags seccomp netgo)", "1.5.2"},
