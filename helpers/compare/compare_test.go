@@ -381,6 +381,26 @@ func TestRuns_ThatDidNotEndAreNotEqual(t *testing.T) {
 	assert.Check(t, mustCompare(t, run(question("TestX")), run(question("TestX"))).Whole())
 }
 
+// A CI refuses a summary of more than 1 MiB, in the run where it is needed.
+func TestWriteMarkdown_IsNotTooLong(t *testing.T) {
+	a, b := run(), run()
+	add := func(test, value string) {
+		a.Questions = append(a.Questions, question(test, "fact", value))
+		b.Questions = append(b.Questions, question(test, "fact", "other"))
+	}
+	add("TestFirst", "1")
+	for _, test := range []string{"TestA", "TestB", "TestC"} {
+		add(test, strings.Repeat("~", 100_000)) // one word, so it has no excerpt
+	}
+	add("TestLast", "1")
+	var out strings.Builder
+	assert.NilError(t, WriteMarkdown(&out, mustCompare(t, a, b)))
+	assert.Check(t, out.Len() < 1<<20, "%d bytes", out.Len())
+	for _, want := range []string{"TestFirst", "TestA", "TestLast", "Left out: 2 questions."} {
+		assert.Check(t, strings.Contains(out.String(), want), "%s is missing", want)
+	}
+}
+
 func TestVersion_LeavesOutWhatSaysNothing(t *testing.T) {
 	for _, row := range [][3]string{
 		{"runc", "runc version 1.5.2 (build tags seccomp netgo)", "1.5.2"},
