@@ -10,11 +10,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gotest.tools/v3/assert"
 	"gotest.tools/v3/assert/cmp"
 
 	"cdblab/helpers/compare"
+	"cdblab/helpers/results"
 	"cdblab/helpers/tools"
 )
 
@@ -55,6 +57,7 @@ echo "$*" >> make.log
 case "$*" in *tools*) exit 0;; esac
 n=$(wc -l < make.log)
 mkdir -p .lab/results/$n && cp next.json .lab/results/$n/stream.json && ln -sfn $n .lab/results/latest
+printf .lab/results/$n > "$LAB_RESULTS_FILE"
 `
 	assert.NilError(t, os.WriteFile("make", []byte(script), 0o755))
 }
@@ -108,13 +111,80 @@ func TestRunner_MakesTheSameRunOnce(t *testing.T) {
 	assert.Equal(t, len(calls(t)), 5)
 }
 
+// Another run in this checkout may end at the same time, and the link latest leads to its results then.
+func TestRunner_TakesItsOwnResults(t *testing.T) {
+	r := module(t)
+	makeLeaves(t, stream(runcDigest(t), "there"))
+	another := "d=.lab/results; mkdir -p $d/other && sed s/there/gone/ next.json > $d/other/stream.json && ln -sfn other $d/latest\n"
+	script, err := os.ReadFile("make")
+	assert.NilError(t, err)
+	assert.NilError(t, os.WriteFile("make", append(script, another...), 0o755))
+	run, err := r.run(t.Context(), "")
+	assert.NilError(t, err)
+	assert.Equal(t, run.Questions[0].Facts()[0].Value, "there")
+	// Its own make has left nothing.
+	r.fresh = true
+	fails := "#!/bin/sh\ncase $* in *tools*) exit 0;; esac\nrm -r .lab/results/latest\n" + another + "exit 2\n"
+	assert.NilError(t, os.WriteFile("make", []byte(fails), 0o755))
+	_, err = r.run(t.Context(), "")
+	assert.ErrorContains(t, err, "make lab-here has left no results")
+}
+
+// The results may be on another disk than .lab/compare, or on one without hard links.
+func TestRunner_KeepsResultsOfAnotherDisk(t *testing.T) {
+	r := module(t)
+	makeLeaves(t, stream(runcDigest(t), "there"))
+	other, err := os.MkdirTemp("/dev/shm", "cdblab-test-")
+	if err != nil || os.Link("go.mod", filepath.Join(other, "go.mod")) == nil {
+		t.Skip("there is no /dev/shm beside the disk of the temporary directory")
+	}
+	defer os.RemoveAll(other)
+	assert.NilError(t, os.Mkdir(".lab", 0o755))
+	assert.NilError(t, os.Symlink(other, results.Dir))
+	for range 2 {
+		_, err = r.run(t.Context(), "")
+		assert.NilError(t, err)
+	}
+	assert.Equal(t, len(calls(t)), 2, "the second time, the results are there")
+}
+
+func TestPruneCompared_RemovesWhatWasNotUsed(t *testing.T) {
+	r := module(t)
+	makeLeaves(t, stream(runcDigest(t), "there"))
+	_, err := r.run(t.Context(), "")
+	assert.NilError(t, err)
+	assert.NilError(t, os.WriteFile(filepath.Join(compareDir, "index.html"), nil, 0o644))
+	kept, err := filepath.Glob(filepath.Join(compareDir, "*", keyFile))
+	assert.NilError(t, err)
+	age := func() {
+		old := time.Now().Add(-2 * time.Hour)
+		assert.NilError(t, os.Chtimes(filepath.Dir(kept[0]), old, old))
+	}
+	age()
+	_, err = r.run(t.Context(), "") // uses it
+	assert.NilError(t, err)
+	n, err := pruneCompared(time.Hour)
+	assert.NilError(t, err)
+	assert.Equal(t, n, 0)
+	age()
+	n, err = pruneCompared(time.Hour)
+	assert.NilError(t, err)
+	assert.Equal(t, n, 1)
+	left, err := os.ReadDir(compareDir)
+	assert.NilError(t, err)
+	assert.Equal(t, len(left), 1, "the page stays")
+}
+
 func TestRunner_RefusesResultsThatAreNotOfThisRun(t *testing.T) {
 	for _, row := range []struct{ name, stream, want string }{
-		{"another program", stream("sha256:other", "there"), "are of another run: they are of runc sha256:other, expected sha256:"},
+		{"another program", stream("sha256:other", "there"), "are of other programs: they are of runc sha256:other, expected sha256:"},
 		{"cut short", strings.TrimSuffix(stream("", ""), "{\"Action\":\"pass\"}\n"),
 			"did not come to its end: The stream ends before the run does"},
 		{"stopped VM", `{"Action":"run","Test":"TestY"}` + "\n" + strings.Replace(stream("", ""), `{"Action":"pass"}`, `{"Action":"fail"}`, 1),
 			"did not come to its end: 1 questions have not ended, for example TestY"},
+		{"failed VM", strings.TrimSuffix(stream("", ""), "{\"Action\":\"pass\"}\n") +
+			`{"Action":"output","Output":"lab: the machine failed, so nothing is known about the tests (exit code 125)\n"}` + "\n" +
+			`{"Action":"fail"}`, "did not come to its end: the machine failed"},
 		{"empty", "", "did not come to its end: The stream is empty."},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +27,9 @@ import (
 
 // compareDir has the results of the runs that were compared.
 const compareDir = ".lab/compare"
+
+// keyFile is the file beside a stream that says which run it is.
+const keyFile = "key.json"
 
 // A runKey is all that the facts of a run depend on. Two runs with the same key have the same facts, so one is enough.
 type runKey struct {
@@ -173,7 +177,8 @@ func (k runKey) digest() string {
 
 func (k runKey) dir() string { return filepath.Join(compareDir, k.digest()) }
 
-// store keeps a stream for the next comparison. The file is linked, so it takes no room while the results of the run are there.
+// store keeps a stream for the next comparison. The file is linked, so it takes no room while the results of the run are there. Where
+// it cannot be linked (the results are on another disk, another run of the same key has just been stored) it is copied.
 func (k runKey) store(stream string) error {
 	dir := k.dir()
 	data, err := json.MarshalIndent(k, "", "  ")
@@ -181,20 +186,32 @@ func (k runKey) store(stream string) error {
 		return err
 	}
 	file := filepath.Join(dir, results.StreamFile)
-	err = errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "key.json"), append(data, '\n'), 0o644))
-	if err == nil {
-		err = os.Remove(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		}
-	}
-	if err == nil {
-		err = os.Link(stream, file)
+	err = errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, keyFile), append(data, '\n'), 0o644))
+	_ = os.Remove(file)
+	if err == nil && os.Link(stream, file) != nil {
+		err = copyStream(stream, file)
 	}
 	if err != nil {
 		return fmt.Errorf("keep the results for the next comparison: %w", err)
 	}
 	return nil
+}
+
+// pruneCompared removes the runs that no comparison has used for a time, and returns how many it has removed.
+func pruneCompared(unused time.Duration) (n int, err error) {
+	keys, err := filepath.Glob(filepath.Join(compareDir, "*", keyFile))
+	for _, file := range keys {
+		dir := filepath.Dir(file)
+		if info, statErr := os.Stat(dir); statErr != nil || time.Since(info.ModTime()) < unused {
+			continue
+		}
+		if removeErr := os.RemoveAll(dir); removeErr != nil {
+			err = errors.Join(err, removeErr)
+			continue
+		}
+		n++
+	}
+	return n, err
 }
 
 // check reports whether a run has tested the programs of the key.
