@@ -118,10 +118,10 @@ steady_flags = -n $(N) -where $(WHERE) $(if $(filter-out 0,$(value FRESH)),-fres
 .PHONY: steady
 steady: deps tools earlier $(BIN)/lab ## run all questions N times, shuffled, every second time on a busy machine; lists what failed or differed
 	@mkdir -p .lab/steady # lab steady may run as root, and your next series has to remove its files
-	$(GO) test -c -tags vmlab -o .lab/lab.test .
+	$(GO) test -c -tags vmlab -o .lab/$@.test .
 	test2json=$$($(GO) tool -n test2json) && $(if $(filter vm,$(WHERE)),\
-		$(VM) $(RELEASE) $(BIN)/lab steady $(steady_flags) -test2json "$$test2json" $(BIN)/lab exec .lab/lab.test -test.timeout=$(LIMIT),\
-		$(RELEASE) $(AS_ROOT) $(BIN)/lab steady $(steady_flags) -test2json "$$test2json" .lab/lab.test -test.timeout=$(LIMIT)) \
+		$(VM) $(RELEASE) $(BIN)/lab steady $(steady_flags) -test2json "$$test2json" $(BIN)/lab exec .lab/$@.test -test.timeout=$(LIMIT),\
+		$(RELEASE) $(AS_ROOT) $(BIN)/lab steady $(steady_flags) -test2json "$$test2json" .lab/$@.test -test.timeout=$(LIMIT)) \
 		$(if $(value Q),-test.run $(call q,Q))
 
 # make mutants SEED=7 N=40 TARGET=runc JOBS=1 Q=Lifecycle: README.md has the others. ALL=1 takes lines that no question executes, too.
@@ -149,9 +149,9 @@ ID ?=
 BUGS := $(ID) $(foreach v,RUNC CONTAINERD,$(if $(value $(v)),$(v)=$(value $(v))))
 .PHONY: released
 released: deps tools earlier $(BIN)/lab ## check that the lab is red with bugs that were released, and green with their fixes; ID=, RUNC= select
-	$(GO) test -c -tags vmlab -o .lab/lab.test .
+	$(GO) test -c -tags vmlab -o .lab/$@.test .
 	@$(VM) $(BIN)/lab released -bugs '$(subst ','\'',$(BUGS))' $(if $(filter-out 0,$(value FRESH)),-fresh) \
-		-test2json "$$($(GO) tool -n test2json)" $(if $(filter vm,$(WHERE)),-where vm $(BIN)/lab exec .lab/lab.test,$(AS_ROOT) .lab/lab.test)
+		-test2json "$$($(GO) tool -n test2json)" $(if $(filter vm,$(WHERE)),-where vm $(BIN)/lab exec .lab/$@.test,$(AS_ROOT) .lab/$@.test)
 
 # A='RUNC=1.3.4' B='RUNC=1.3.5' name runs: variables of make, results, or a facts.json. A= is the pinned stack. FORMAT=markdown prints
 # Markdown. FRESH=1 makes each run again. The runs are made in the VM, with WHERE=here on this machine.

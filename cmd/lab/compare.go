@@ -12,11 +12,11 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 
 	"cdblab/helpers/compare"
 	"cdblab/helpers/howto"
+	"cdblab/helpers/release"
 	"cdblab/helpers/results"
 	"cdblab/helpers/signals"
 	"cdblab/helpers/syllabus"
@@ -29,7 +29,7 @@ const (
 	exitNotCompared = 2
 )
 
-// compareMain compares two runs. The exit code is 1 if something differs, and 2 if they could not be compared.
+// compareMain compares two runs. The exit code is 1 if something differs, and 2 if they could not be compared to their end.
 func compareMain(args []string) int {
 	set := flag.NewFlagSet("lab compare", flag.ExitOnError)
 	r := runner{}
@@ -41,7 +41,8 @@ func compareMain(args []string) int {
 
 A and B are each a run of the lab: a directory of results, a stream of go test -json, a facts.json, or variables of make such as
 'RUNC=1.3.4 CGROUP=v1'. A run with these variables is made, unless the results of the same run are there already.
-The exit code is 0 if the runs are equal, 1 if something differs, and 2 if they could not be compared.
+The exit code is 0 if the runs are equal, 1 if something differs, and 2 if they could not be compared. It is 2 as well if nothing
+differs, and a run did not come to its end.
 
 `)
 		set.PrintDefaults()
@@ -70,14 +71,27 @@ The exit code is 0 if the runs are equal, 1 if something differs, and 2 if they 
 		logf("compare: %v", err)
 		return exitNotCompared
 	}
-	if !c.Equal() {
+	switch {
+	case !c.Equal():
 		return exitDifferent
+	case !c.Whole():
+		logf("compare: a run did not come to its end, so the rest may be different\n" +
+			"  what to do: make it again, or select by -run what it has")
+		return exitNotCompared
 	}
 	return exitSame
 }
 
 // compare compares what the user named A and B.
 func (r *runner) compare(ctx context.Context, a, b string) (*compare.Comparison, error) {
+	if isVariables(a) || isVariables(b) {
+		for _, name := range release.Variables() {
+			if value := os.Getenv(name); value != "" { // r.run removes it: make matrix has its lists there
+				return nil, fmt.Errorf("%s=%s stands beside A and B, and a run has only what A and B say\n"+
+					"  what to do: write it into both, A='… %[1]s=%[2]s' B='… %[1]s=%[2]s', or leave it out (unset %[1]s)", name, value)
+			}
+		}
+	}
 	var sides [2]compare.Side
 	for i, name := range []string{a, b} {
 		run, err := r.results(ctx, name)
@@ -96,6 +110,10 @@ func (r *runner) results(ctx context.Context, name string) (*results.Run, error)
 		return nil, fmt.Errorf("%q is no file and no directory of results; only in a checkout of the lab, "+
 			"`make compare` makes a run for it", name)
 	}
+	selected, err := parseSelection(r.questions)
+	if err != nil {
+		return nil, fmt.Errorf("-run: %w", err)
+	}
 	if isVariables(name) {
 		load = func(string) (*results.Run, error) { return r.run(ctx, name) }
 	}
@@ -103,14 +121,17 @@ func (r *runner) results(ctx context.Context, name string) (*results.Run, error)
 	if err != nil {
 		return nil, err
 	}
-	question, _, _ := strings.Cut(r.questions, "/") // the rest selects subtests
-	selected, err := regexp.Compile(question)
-	if err != nil {
-		return nil, fmt.Errorf("-run: %w", err)
+	all := len(run.Asked())
+	selected.cut(run)
+	if n := run.NotBegun(); n > 0 && run.Verdict != results.Unfinished {
+		run.Verdict = results.Unfinished
+		run.Problems = append(run.Problems, fmt.Sprintf("The run did not come to its end: %d questions were not begun.", n))
 	}
-	run.Questions = slices.DeleteFunc(run.Questions, func(q *results.Question) bool {
-		return q.Text == "" || !selected.MatchString(q.Test)
-	})
+	run.Questions = run.Asked()
+	if all > 0 && len(run.Questions) == 0 {
+		return nil, fmt.Errorf("none of the %d questions of %s matches %q\n  what to do: see their names: %s",
+			all, cmp.Or(strings.TrimSpace(name), "pinned"), r.questions, howto.Syllabus())
+	}
 	if questions, err := syllabus.Read(chapter()); err == nil {
 		var tests []string
 		for _, q := range questions {

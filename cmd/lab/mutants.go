@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"regexp"
 
-	"cdblab/helpers/cgroup"
 	"cdblab/helpers/mutants"
 	"cdblab/helpers/signals"
 )
@@ -83,15 +82,12 @@ func prepareMutants(c *mutants.Campaign, target, asRoot string) (err error) {
 	if c.Dir, err = filepath.Abs(mutantsDir); err != nil {
 		return err
 	}
-	source, err := sourceDigest()
+	// A survivor may be killed where a question is not skipped: on v1, with criu, with another kernel.
+	key, err := newRunKey(context.Background(), "here", os.Environ())
 	if err != nil {
 		return err
 	}
-	hierarchies, err := cgroup.Hierarchies()
-	if err != nil {
-		return err
-	}
-	c.Digest = source + " " + string(cgroup.ModeOf(hierarchies)) // on v1 and v2, other lines are executed
+	c.Digest = key.digest()
 	c.Confine, err = confineArgs(asRoot)
 	return err
 }

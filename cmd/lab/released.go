@@ -25,6 +25,9 @@ import (
 	"cdblab/helpers/released"
 	"cdblab/helpers/results"
 	"cdblab/helpers/signals"
+	"cdblab/helpers/tools"
+	"cdblab/helpers/trial"
+	"cdblab/helpers/vm"
 )
 
 const (
@@ -85,6 +88,9 @@ type releasedRuns struct {
 	test2json string
 	command   []string
 	key       runKey // what each run depends on, except the source and the version under test
+
+	sources map[string]string // by the id of the bug: the digest of what its answers depend on, when the runs began
+	binary  string            // digest of the questions, then
 }
 
 // check returns the rows, and how many there are if it is not stopped.
@@ -109,6 +115,9 @@ func (r *releasedRuns) check(ctx context.Context, words []string) (rows []releas
 		return nil, 0, err
 	}
 	r.key.Source = "" // sourceOf has that of the questions
+	if err := r.begin(bugs); err != nil {
+		return nil, 0, err
+	}
 	n := 0
 	rows = released.Check(ctx, bugs, v2, r.run, func(row released.Row) {
 		n++
@@ -118,6 +127,18 @@ func (r *releasedRuns) check(ctx context.Context, words []string) (rows []releas
 		rows = rows[:len(rows)-1] // the last one was stopped
 	}
 	return rows, len(bugs), nil
+}
+
+// begin records what the questions are. Their files may change while the runs go on, which takes an hour.
+func (r *releasedRuns) begin(bugs []released.Bug) (err error) {
+	r.sources = map[string]string{}
+	for _, b := range bugs {
+		if r.sources[b.ID], err = sourceOf(r.where, b.Tests()); err != nil {
+			return err
+		}
+	}
+	r.binary, err = binaryDigest(r.command)
+	return err
 }
 
 // hasV2 reports whether the runs have cgroup v2 with all controllers.
@@ -132,11 +153,7 @@ func (r *releasedRuns) hasV2() (bool, error) {
 // run asks the questions of a bug with one version of its module. It does not ask again what it has asked: the same questions,
 // of the same source, with the same version, on the same kernel with the same settings.
 func (r *releasedRuns) run(ctx context.Context, b released.Bug, version string) (*results.Run, error) {
-	source, err := sourceOf(b.Tests())
-	if err != nil {
-		return nil, err
-	}
-	key := sha256.Sum256(fmt.Append(nil, r.command, r.key, b.Questions, source)) // fmt sorts the keys of maps
+	key := sha256.Sum256(fmt.Append(nil, r.command, r.key, b.Questions, r.sources[b.ID])) // fmt sorts the keys of maps
 	file := filepath.Join(releasedDir, b.ID, fmt.Sprintf("%s-%s-%x.json", b.Module, version, key[:4]))
 	if run, err := results.Load(file); err == nil && isWhole(run) && !r.fresh {
 		return run, nil
@@ -148,6 +165,9 @@ func (r *releasedRuns) run(ctx context.Context, b released.Bug, version string) 
 	environ, err := spec.Environ(ctx, os.Environ())
 	if err != nil {
 		return nil, err
+	}
+	if binary, err := binaryDigest(r.command); err != nil || binary != r.binary {
+		return nil, cmp.Or(err, errBuiltAgain)
 	}
 	logf("%s: asking %s with %s", b.ID, strings.Join(b.Questions, ", "), b.Variable(version))
 	stream, err := r.ask(ctx, environ, b.Pattern())
@@ -162,7 +182,7 @@ func (r *releasedRuns) run(ctx context.Context, b released.Bug, version string) 
 	}
 	run, err := results.Load(file)
 	if err == nil && !isWhole(run) {
-		err = fmt.Errorf("the run did not come to its end: see %s", file)
+		err = fmt.Errorf("the run did not come to its end: %s: see %s", cmp.Or(trial.LastWord(run.Lines), whyNotWhole(run)), file)
 	}
 	return run, err
 }
@@ -180,6 +200,12 @@ func (r *releasedRuns) ask(ctx context.Context, environ []string, pattern string
 	if err != nil && (!errors.As(err, &exit) || ctx.Err() != nil) {
 		return nil, fmt.Errorf("run %s: %w", argv[0], cmp.Or(context.Cause(ctx), err))
 	}
+	if exit != nil && exit.ExitCode() == vm.FaultCode {
+		// What it says last is that the machine failed, and before that why.
+		reason, _, _ := strings.Cut(output.String(), "lab: "+machineFailed)
+		reason = reason[max(0, strings.LastIndex("\n"+reason, "\nlab: ")):]
+		return nil, fmt.Errorf("the VM failed, so nothing is known about the bug: %s", strings.TrimSpace(reason))
+	}
 	convert := exec.CommandContext(ctx, r.test2json, "-t")
 	convert.Stdin = &output
 	stream, err := convert.Output()
@@ -196,17 +222,26 @@ func (r *releasedRuns) ask(ctx context.Context, environ []string, pattern string
 
 var testFunction = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 
-// sourceOf returns a digest of what the answers of these questions depend on. The files of other questions, and the table of
-// the bugs, are no part of it.
-func sourceOf(questions []string) (string, error) {
-	return sourceDigestWithout(func(path string, data []byte) bool {
-		if path == releasedTable {
-			return true
-		}
+// sourceOf returns a digest of what the answers of these questions depend on. The files of other questions are no part of it.
+func sourceOf(where string, questions []string) (string, error) {
+	return sourceDigest(where, func(path string, data []byte) bool {
 		if filepath.Dir(path) != "." || !strings.HasSuffix(path, "_test.go") {
 			return false
 		}
 		tests := testFunction.FindAllSubmatch(data, -1)
 		return len(tests) > 0 && !slices.ContainsFunc(tests, func(m [][]byte) bool { return slices.Contains(questions, string(m[1])) })
 	})
+}
+
+// errBuiltAgain says that a series would go on with other questions than those that it has begun with.
+var errBuiltAgain = errors.New("the questions were built again while the runs went on, from another source\n" +
+	"  what to do: run the same command again")
+
+// binaryDigest returns the digest of the test binary that a command runs, or "" if the command names none.
+func binaryDigest(argv []string) (string, error) {
+	i := slices.IndexFunc(argv, func(arg string) bool { return strings.HasSuffix(arg, ".test") })
+	if i < 0 {
+		return "", nil
+	}
+	return tools.Digest(argv[i])
 }

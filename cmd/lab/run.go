@@ -267,6 +267,9 @@ func (r *labRun) store(run *results.Run, junit string) error {
 	errs = append(errs,
 		os.RemoveAll(filepath.Join(r.dir, "_artifacts")), // the transcripts are stored under the names of their tests now
 		results.Link(r.all, r.dir), giveToOwner(r.all, r.dir))
+	if file := os.Getenv(resultsFileEnv); file != "" {
+		errs = append(errs, os.WriteFile(file, []byte(r.dir), 0o644))
+	}
 	return errors.Join(errs...)
 }
 
@@ -281,7 +284,7 @@ func appendSummary(file string, run *results.Run) error {
 // verdict returns the exit code of a run: that of go test, except where the stream knows better. go test has exit code 1 for
 // every failure, also for that of the VM. And a run whose stream is incomplete has not passed.
 func verdict(run *results.Run, code int) int {
-	if slices.ContainsFunc(run.Lines, func(line string) bool { return strings.HasPrefix(line, "lab: "+machineFailed) }) {
+	if hasMachineFailed(run) {
 		return vm.FaultCode
 	}
 	complete := run.Verdict == results.Answered && run.Count(results.Answered) > 0 && run.Count(results.Unfinished)+run.NotBegun() == 0
@@ -293,6 +296,11 @@ func verdict(run *results.Run, code int) int {
 		return max(code, 1) // its reports are red, too
 	}
 	return code
+}
+
+// hasMachineFailed reports whether lab exec has printed that the VM failed.
+func hasMachineFailed(run *results.Run) bool {
+	return slices.ContainsFunc(run.Lines, func(line string) bool { return strings.HasPrefix(line, "lab: "+machineFailed) })
 }
 
 // tee copies what is read to a file. If the file cannot be written, the reading goes on.

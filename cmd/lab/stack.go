@@ -5,7 +5,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -21,8 +20,9 @@ import (
 	"cdblab/helpers/vm"
 )
 
-// latestResults is the link to the results of the last run.
-const latestResults = results.Dir + "/" + results.Latest
+// resultsFileEnv names a file into which lab run writes the directory of its results. The link latest may lead to those of another run
+// that ends at the same time. The questions do not read this variable, so it has no CDB_ before its name.
+const resultsFileEnv = "LAB_RESULTS_FILE"
 
 // A runner makes the runs that are compared, by the targets of the Makefile. It keeps their results in .lab/compare: the same
 // run is not made twice.
@@ -88,6 +88,9 @@ func (r *runner) stored(key runKey, name string) *results.Run {
 		return nil
 	}
 	for _, questions := range slices.Compact([]string{r.questions, ""}) {
+		if questions == "" && strings.Contains(r.questions, "/") {
+			continue // the rest of a question, and its verdict, are not those of a run that has asked only some of its subtests
+		}
 		key.Questions = questions
 		file := filepath.Join(key.dir(), results.StreamFile)
 		run, err := results.Load(file)
@@ -95,6 +98,8 @@ func (r *runner) stored(key runKey, name string) *results.Run {
 			continue
 		}
 		logf("%s: not run again, its results of %s are in %s", name, run.Begin.Local().Format(time.DateTime), key.dir())
+		now := time.Now()
+		_ = os.Chtimes(key.dir(), now, now) // for pruneCompared; another user's runs stay as they are
 		return run
 	}
 	return nil
@@ -102,18 +107,23 @@ func (r *runner) stored(key runKey, name string) *results.Run {
 
 // make1 makes a run, and stores its results.
 func (r *runner) make1(ctx context.Context, key runKey, name string, args []string) (*results.Run, error) {
-	before, _ := os.Readlink(latestResults)
+	tmp, err := os.MkdirTemp("", "lab-compare-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(tmp)
+	file := filepath.Join(tmp, "results")
 	logf("%s: running make %s", name, strings.Join(args, " "))
-	makeErr := r.runMake(ctx, args...)
+	makeErr := r.runMake(ctx, resultsFileEnv+"="+file, args...)
 	if err := context.Cause(ctx); err != nil {
 		return nil, fmt.Errorf("make %s: %w", args[0], err)
 	}
-	after, err := os.Readlink(latestResults)
-	if err != nil || after == before {
+	written, err := os.ReadFile(file)
+	if err != nil {
 		return nil, fmt.Errorf("make %s has left no results in %s (%w)\n  what to do: see what it printed above",
-			strings.Join(args, " "), results.Dir, cmp.Or(makeErr, err, errors.New("the link latest is the old one")))
+			strings.Join(args, " "), results.Dir, cmp.Or(makeErr, err))
 	}
-	dir := filepath.Join(results.Dir, after)
+	dir := string(written)
 	run, err := results.Load(dir)
 	if err != nil {
 		return nil, err
@@ -123,16 +133,19 @@ func (r *runner) make1(ctx context.Context, key runKey, name string, args []stri
 			strings.Join(args, " "), whyNotWhole(run), dir)
 	}
 	if err := key.check(run.Stack); err != nil {
-		return nil, fmt.Errorf("the results in %s are of another run: %w\n  what to do: make no other run at the same time", dir, err)
+		return nil, fmt.Errorf("the results in %s are of other programs: %w\n  what to do: change no program while it is tested", dir, err)
 	}
 	key.Questions = r.questions
-	return run, key.store(filepath.Join(dir, results.StreamFile))
+	if err := key.store(filepath.Join(dir, results.StreamFile)); err != nil {
+		logf("%s: %v", name, err) // the results are there all the same
+	}
+	return run, nil
 }
 
 // isWhole reports whether a run has come to its end, and each of its questions. That questions failed does not matter. A run whose
-// VM was stopped ends in order, but the questions that it had begun do not.
+// VM was stopped ends in order, but the questions that it had begun do not. A VM may also fail after the last question.
 func isWhole(run *results.Run) bool {
-	return len(run.Questions) > 0 && run.Verdict != results.Unfinished && len(unfinished(run)) == 0
+	return len(run.Questions) > 0 && run.Verdict != results.Unfinished && len(unfinished(run)) == 0 && !hasMachineFailed(run)
 }
 
 // unfinished returns the names of the questions that have begun, or waited, and not ended.
@@ -148,6 +161,8 @@ func unfinished(run *results.Run) (tests []string) {
 // whyNotWhole says in a sentence what isWhole misses.
 func whyNotWhole(run *results.Run) string {
 	switch tests := unfinished(run); {
+	case hasMachineFailed(run):
+		return machineFailed
 	case len(run.Problems) > 0:
 		return strings.Join(run.Problems, " ")
 	case len(tests) > 0:
@@ -162,17 +177,18 @@ func (r *runner) prepare(ctx context.Context) error {
 		return nil
 	}
 	vm.AllowForSlowness() // to find the kernel has a deadline
-	if err := r.runMake(ctx, "--silent", "tools", "earlier"); err != nil {
+	if err := r.runMake(ctx, resultsFileEnv+"=", "--silent", "tools", "earlier"); err != nil {
 		return fmt.Errorf("make tools earlier: %w", err)
 	}
 	r.ready = true
 	return nil
 }
 
-// runMake runs a target of the Makefile. What it prints goes to stderr: stdout has the comparison alone.
-func (r *runner) runMake(ctx context.Context, args ...string) error {
+// runMake runs a target of the Makefile, with a variable of the environment. What it prints goes to stderr: stdout has the comparison
+// alone.
+func (r *runner) runMake(ctx context.Context, variable string, args ...string) error {
 	cmd := exec.CommandContext(ctx, r.make, append([]string{"--no-print-directory"}, args...)...)
-	cmd.Env = withoutMake(os.Environ())
+	cmd.Env = append(withoutMake(os.Environ()), variable)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stderr, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Minute // the run cleans up before it ends

@@ -53,12 +53,17 @@ func steadyMain(args []string) int {
 		logf("%v", err)
 		return 1
 	}
+	defer s.unlock()
 	if len(s.Runs) > 0 {
 		logf("going on after the %d runs that are in %s; with FRESH=1 make begins with run 1", len(s.Runs), steadyDir)
 	}
 	for i := len(s.Runs) + 1; i <= *n && ctx.Err() == nil; i++ {
 		r := steadyRun{Number: i, Busy: i%2 == 0}
-		if err := r.run(ctx, set.Args()); err != nil {
+		err := s.checkBinary()
+		if err == nil {
+			err = r.run(ctx, set.Args())
+		}
+		if err != nil {
 			logf("run %d: %v", i, err)
 			return 1
 		}

@@ -55,3 +55,21 @@ func TestSteady_AStoppedSeriesGoesOn(t *testing.T) {
 	assert.Equal(t, len(again.Runs), 0)
 	assert.Assert(t, !again.is(key, argv))
 }
+
+// A binary that was built again from another source would make the series a mixture, and a second series would write the same files.
+func TestSteady_IsOneSeriesOfOneBinary(t *testing.T) {
+	module(t)
+	script := "#!/bin/sh\necho 'cdblab: 1 questions asked: 1 answered, 0 failed, 0 skipped, in 1.0 s'; echo '# next' >> lab.test\n"
+	assert.NilError(t, os.WriteFile("lab.test", []byte(script), 0o755))
+	assert.Equal(t, steadyMain([]string{"-n", "3", "./lab.test"}), 1)
+	s, err := readSeries()
+	assert.NilError(t, err)
+	assert.Equal(t, len(s.Runs), 1, "after the first run the binary is another one")
+	assert.Equal(t, s.Runs[0].Code, 0)
+
+	first, err := openSeries(t.Context(), "here", []string{"./lab.test"}, 3, false)
+	assert.NilError(t, err)
+	_, err = openSeries(t.Context(), "here", []string{"./lab.test"}, 3, false)
+	assert.ErrorContains(t, err, "another process has locked "+steadyDir)
+	first.unlock()
+}

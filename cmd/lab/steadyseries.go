@@ -17,6 +17,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"cdblab/helpers/compare"
+	"cdblab/helpers/mutants"
 	"cdblab/helpers/results"
 )
 
@@ -30,16 +31,27 @@ type steadySeries struct {
 	Argv []string // command and arguments
 	Runs []steadyRun
 
-	first *results.Run // that passed; nil until it was read
+	first  *results.Run // that passed; nil until it was read
+	binary string       // digest of the questions when the series was opened
+	unlock func()       // lets another process make a series
 }
 
 // openSeries returns the series of the same binary, programs and machine that was stopped before n runs, or a new one. A series that is
-// complete is no answer to a new command: a nightly job would pass without a run.
+// complete is no answer to a new command: a nightly job would pass without a run. Two series at once would write the same files, so the
+// second one is an error.
 func openSeries(ctx context.Context, where string, argv []string, n int, fresh bool) (*steadySeries, error) {
 	if err := os.MkdirAll(steadyDir, 0o755); err != nil {
 		return nil, fmt.Errorf("%w\n  make the directory writable for you, or run this in another checkout", err)
 	}
+	unlock, err := mutants.Lock(filepath.Join(steadyDir, "lock"))
+	if err != nil {
+		return nil, err
+	}
 	key, err := newRunKey(ctx, where, os.Environ())
+	if err != nil {
+		return nil, err
+	}
+	binary, err := binaryDigest(argv)
 	if err != nil {
 		return nil, err
 	}
@@ -49,11 +61,21 @@ func openSeries(ctx context.Context, where string, argv []string, n int, fresh b
 	}
 	if !fresh && old.is(key, argv) {
 		if !old.isComplete(n) {
+			old.binary, old.unlock = binary, unlock
 			return old, nil
 		}
 		logf("the series in %s has all of its %d runs: beginning a new one", steadyDir, len(old.Runs))
 	}
-	return &steadySeries{Key: key, Argv: argv}, removeRuns()
+	return &steadySeries{Key: key, Argv: argv, binary: binary, unlock: unlock}, removeRuns()
+}
+
+// checkBinary returns an error if the questions were built again from another source: the series would be a mixture.
+func (s *steadySeries) checkBinary() error {
+	binary, err := binaryDigest(s.Argv)
+	if err == nil && binary != s.binary {
+		err = errBuiltAgain
+	}
+	return err
 }
 
 // is reports whether a series has this key and this command.

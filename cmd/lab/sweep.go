@@ -39,6 +39,11 @@ func sweepMain([]string) int {
 		} else if len(removed) > 0 {
 			fmt.Printf("removed releases that were not used for a month: %s\n", strings.Join(removed, ", "))
 		}
+		if n, err := pruneCompared(keptReleases); err != nil {
+			logf("remove compared runs that were not used for a month: %v", err)
+		} else if n > 0 {
+			fmt.Printf("removed %d compared runs that were not used for a month from %s\n", n, compareDir)
+		}
 	}
 	if os.Geteuid() != 0 {
 		logf("sweep needs root, because the files of the lab belong to root; you are uid %d. Run: %s", os.Geteuid(), howto.Sweep())

@@ -104,6 +104,16 @@ func (c *Comparison) Equal() bool {
 	return len(c.Questions)+len(c.OnlyA)+len(c.OnlyB) == 0 && c.A.Run.FailedAtEnd == c.B.Run.FailedAtEnd
 }
 
+// Whole reports whether both runs came to their end. If one did not, what is equal in them may only be their beginning.
+func (c *Comparison) Whole() bool {
+	for _, run := range []*results.Run{c.A.Run, c.B.Run} {
+		if run.Verdict == results.Unfinished || run.Count(results.Unfinished) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 func problems(r *results.Run) string {
 	if len(r.Problems) == 0 {
 		return ""

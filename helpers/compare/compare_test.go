@@ -365,6 +365,43 @@ func TestRuns_TellsThatARunFailedThoughNoQuestionDid(t *testing.T) {
 	assert.Equal(t, c.Stacks()[0].B, "1 answered, and the run failed")
 }
 
+// Two runs that hang in the same question are equal only before it.
+func TestRuns_ThatDidNotEndAreNotEqual(t *testing.T) {
+	hangs := func() *results.Question {
+		return ended(question("TestX", "fifo", "there"), results.Unfinished, "log", "waiting")
+	}
+	a, b := run(question("TestA"), hangs()), run(question("TestA"), hangs())
+	c := mustCompare(t, a, b)
+	assert.Check(t, c.Equal() && !c.Whole())
+	assert.DeepEqual(t, c.Warnings(), []string{
+		"A: 1 question did not end, so facts may be missing: TestX.", "B: 1 question did not end, so facts may be missing: TestX."})
+	assert.Equal(t, c.Summary(), "No difference before one of the runs ended early: 2 questions and 1 fact are in both runs.")
+	m := NewMatrix([]Column{{Name: "a", Run: a}, {Name: "b", Run: b}})
+	assert.DeepEqual(t, m.Warnings(), []string{
+		"a: 1 question did not end, so facts may be missing: TestX.", "b: 1 question did not end, so facts may be missing: TestX."})
+	assert.Check(t, mustCompare(t, run(question("TestX")), run(question("TestX"))).Whole())
+}
+
+// A CI refuses a summary of more than 1 MiB, in the run where it is needed.
+func TestWriteMarkdown_IsNotTooLong(t *testing.T) {
+	a, b := run(), run()
+	add := func(test, value string) {
+		a.Questions = append(a.Questions, question(test, "fact", value))
+		b.Questions = append(b.Questions, question(test, "fact", "other"))
+	}
+	add("TestFirst", "1")
+	for _, test := range []string{"TestA", "TestB", "TestC"} {
+		add(test, strings.Repeat("~", 100_000)) // one word, so it has no excerpt
+	}
+	add("TestLast", "1")
+	var out strings.Builder
+	assert.NilError(t, WriteMarkdown(&out, mustCompare(t, a, b)))
+	assert.Check(t, out.Len() < 1<<20, "%d bytes", out.Len())
+	for _, want := range []string{"TestFirst", "TestA", "TestLast", "Left out: 2 questions."} {
+		assert.Check(t, strings.Contains(out.String(), want), "%s is missing", want)
+	}
+}
+
 func TestVersion_LeavesOutWhatSaysNothing(t *testing.T) {
 	for _, row := range [][3]string{
 		{"runc", "runc version 1.5.2 (build tags seccomp netgo)", "1.5.2"},

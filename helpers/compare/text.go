@@ -118,6 +118,15 @@ func problemsOf(name string, run *results.Run) []string {
 	for _, p := range run.Problems {
 		out = append(out, name+": "+p)
 	}
+	var unfinished []string
+	for _, q := range run.Questions {
+		if q.Verdict == results.Unfinished {
+			unfinished = append(unfinished, q.Test)
+		}
+	}
+	if n := len(unfinished); n > 0 {
+		out = append(out, fmt.Sprintf("%s: %s did not end, so facts may be missing: %s.", name, count(n, "question"), list(unfinished)))
+	}
 	if run.FailedAtEnd {
 		warning := name + ": the run failed for a reason that is not in its questions"
 		if last := trial.LastWord(run.Lines); last != "" {
@@ -155,6 +164,9 @@ func (c *Comparison) Summary() string {
 	total := fmt.Sprintf("%s and %s are in both runs", count(c.Both, "question"), count(c.Facts, "fact"))
 	if len(c.Questions) == 0 && !c.Equal() {
 		return "No difference in the questions that both ask: " + total + "."
+	}
+	if len(c.Questions) == 0 && !c.Whole() {
+		return "No difference before one of the runs ended early: " + total + "."
 	}
 	if len(c.Questions) == 0 {
 		return "No difference: " + total + "."

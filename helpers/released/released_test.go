@@ -202,3 +202,28 @@ func TestCheck_StopsWhenItIsStopped(t *testing.T) {
 	rows := Check(ctx, []Bug{bug(t), bug(t)}, false, run, func(Row) {})
 	assert.Check(t, cmp.Len(rows, 1))
 }
+
+// A question that was skipped hides neither that another one is red with the fixed version, nor that another one notices the bug.
+func TestJudge_ASkippedQuestionHidesNoOther(t *testing.T) {
+	b := bug(t)
+	b.Questions = append(b.Questions, "TestOther")
+	two := func(v results.Verdict) *results.Run {
+		r := ended(results.Skipped, "no criu")
+		other := ended(v, "process 7 is still alive").Questions[0]
+		other.Test = "TestOther"
+		r.Questions, r.Verdict = append(r.Questions, other), v
+		return r
+	}
+	for _, c := range []struct {
+		broken, fixed *results.Run
+		want          Verdict
+	}{
+		{two(results.Failed), two(results.Failed), FixedRed},
+		{two(results.Failed), two(results.Answered), Noticed},
+		{two(results.Answered), two(results.Answered), NotShown},
+		{two(results.Skipped), two(results.Skipped), NotShown},
+	} {
+		got, why := Judge(b, c.broken, c.fixed)
+		assert.Check(t, cmp.Equal(got, c.want), why)
+	}
+}

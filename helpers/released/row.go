@@ -77,21 +77,28 @@ func check(ctx context.Context, b Bug, run Runner) (Verdict, string) {
 
 // Judge says what the lab does with a bug, and why, by the runs with the broken and with the fixed version.
 func Judge(b Bug, broken, fixed *results.Run) (Verdict, string) {
+	var answered []string // with the fixed version
+	skipped := ""
 	for _, name := range b.Tests() {
 		q := fixed.Question(name)
 		switch {
 		case q == nil:
 			return Fault, "no question has the name " + name
 		case q.Verdict == results.Skipped:
-			return NotShown, trial.SkipReason(q)
+			skipped = cmp.Or(skipped, trial.SkipReason(q))
 		case q.Verdict != results.Answered:
 			return FixedRed, fmt.Sprintf("%s: %s", name, strings.Join(q.Messages(), "\n"))
+		default:
+			answered = append(answered, name)
 		}
+	}
+	if len(answered) == 0 {
+		return NotShown, skipped
 	}
 	if fixed.Verdict != results.Answered { // the lab has compared the host before and after
 		return FixedRed, "the lab itself: " + trial.LastWord(fixed.Lines)
 	}
-	finding, why := trial.Expect(broken, b.Tests(), regexp.MustCompile(b.Message)) // Read has checked it
+	finding, why := trial.Expect(broken, answered, regexp.MustCompile(b.Message)) // Read has checked it
 	switch finding {
 	case trial.Noticed:
 		return Noticed, why
@@ -101,6 +108,9 @@ func Judge(b Bug, broken, fixed *results.Run) (Verdict, string) {
 		return Missed, fmt.Sprintf("skipped with %s, answered with %s: %s", b.Broken, b.Fixed, why)
 	case trial.Missing:
 		return Fault, why
+	}
+	if skipped != "" {
+		return NotShown, skipped // that question may notice it elsewhere
 	}
 	return Missed, "all of its questions are green with " + b.Broken
 }

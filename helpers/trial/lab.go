@@ -146,6 +146,9 @@ func LastWord(lines []string) string {
 		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
 			return line
 		}
+		if strings.HasPrefix(line, "lab: the machine failed") { // lab exec. What was said in the machine before is not the reason
+			return line
+		}
 	}
 	return cmp.Or(last, lastNonEmpty(lines))
 }

@@ -24,6 +24,14 @@ func ask(t *testing.T, log, script string) (Outcome, error) {
 	return l.Ask(t.Context(), Trial{Log: log, Deadline: time.Minute})
 }
 
+// What is said of a VM that failed counts, and not what the lab had said in it.
+func TestLastWord_OfAVMThatFailed(t *testing.T) {
+	failed := "lab: the machine failed, so nothing is known about the tests (exit code 125)"
+	assert.Equal(t, LastWord([]string{"cdblab: skipped, with the reason:", "lab: no space left", failed, "FAIL"}), failed)
+	changed := []string{"cdblab: the run changed the host", "lab: exit code 1; Linux 6.1", "FAIL"}
+	assert.Equal(t, LastWord(changed), "the run changed the host")
+}
+
 // A machine that the lab refuses says nothing about a program under test.
 func TestAsk_WithoutAQuestionIsAnError(t *testing.T) {
 	const refuses = `printf '%s\n' '{"Action":"output","Output":"cdblab: this machine is not disposable\n"}'; : > "$why"; exit 1`
