@@ -119,7 +119,10 @@ func TestEvents_WhatBecomesOfTheLastBytesBeforeTheExit(t *testing.T) {
 	w.assertAll("logger that ignores SIGTERM: bytes written", kept, w.stdout[:few])
 
 	q.Step("read the output of ctr itself late: `ctr tasks start` deletes the task before it has read all; the FIFO keeps the rest")
-	printed, rest, closed := w.readCtrLate()
+	printed, rest, closed, took := w.readCtrLate("cdb-ctr-1")
+	for tries := 2; tries <= 3 && took >= shimDrainsFor && len(printed)+len(rest) < len(w.stdout); tries++ {
+		printed, rest, closed, took = w.readCtrLate(fmt.Sprintf("cdb-ctr-%d", tries)) // the machine was so busy that the shim had given up
+	}
 	assert.Check(q, closed || !q.Pinned(), "this ctr did not close the FIFO after the exit, but waited until its own output was read")
 	assert.Check(q, !closed || len(rest) > 0, "ctr closed the FIFO and had read all; %d bytes do not fit into ctr and its pipe", len(w.stdout))
 	w.assertAll("ctr tasks start, read late: bytes printed, and left in the FIFO", append(printed, rest...), w.stdout)
@@ -140,6 +143,9 @@ const (
 
 // killsLoggerAfter is how long a shim waits for a logger to which it has sent SIGTERM: its binaryIOProcTermTimeout.
 const killsLoggerAfter = 12 * time.Second
+
+// shimDrainsFor is how long the shim's delete waits for the copy of the output.
+const shimDrainsFor = 10 * time.Second
 
 // lastWriter runs programs that write to both streams and then exit.
 type lastWriter struct {
@@ -393,13 +399,14 @@ func (w *lastWriter) deleteUnread(logger string) {
 }
 
 // readCtrLate starts a task by ctr, without -d, and reads the output of ctr only when ctr does not read the task's output any more, or has
-// read all of it. It returns what ctr has printed, what was left in the FIFO, and whether ctr had closed the FIFO by then.
-func (w *lastWriter) readCtrLate() (printed, rest []byte, closed bool) {
+// read all of it. It returns what ctr has printed, what was left in the FIFO, whether ctr had closed the FIFO by then, and how long it took
+// from the program's last command to the end of the FIFO.
+func (w *lastWriter) readCtrLate(name string) (printed, rest []byte, closed bool, took time.Duration) {
 	q, d := w.q, w.d
 	q.Helper()
-	id := q.ID("cdb-ctr")
+	id := q.ID(name)
 	d.CreateContainer(w.ref, id, "sh", "-c", lastWords)
-	gate, output := filepath.Join(w.out, "gate"), filepath.Join(w.out, "printed")
+	gate, output := filepath.Join(w.out, name+".gate"), filepath.Join(w.out, name+".printed")
 	assert.NilError(q, unix.Mkfifo(gate, 0o600))
 	q.Cleanup(func() { file.Remove(q, gate) })
 	shell := q.StartBackground("sh", "-c", fmt.Sprintf("ctr -n %s tasks start --fifo-dir %s %s | { read -r go < %s; cat > %s; }",
@@ -415,9 +422,11 @@ func (w *lastWriter) readCtrLate() (printed, rest []byte, closed bool) {
 	init := proc.Snapshot(q, d.TaskPID(id))
 	fifo := w.fifos(proc.Snapshot(q, init.Parent))["stdout"]
 	late := pipe.OpenReader(q, fifo)
-	w.write(init, copyTo("stdout", allPages), "exit")
-	proc.WaitFor(q, w.stream.ReceivedExit(id))
 	ctr := proc.FindChild(q, shell.PID(), "ctr")
+	begin := time.Now()
+	w.write(init, copyTo("stdout", allPages), "exit")
+	// The FIFO is looked at, and not the exit event: ctr may have read nothing yet when it learns of the exit. Then it deletes at once, and
+	// the delete can come before the shim has published the exit. The event waits until the delete has given up, and the bytes are lost.
 	// No release up to 2.4.2 waits for the output. Of one that does, no state would show that it will not close the FIFO later.
 	closed = retry.Until(proc.Patience, func() bool {
 		p, err := proc.Read(ctr)
@@ -425,10 +434,10 @@ func (w *lastWriter) readCtrLate() (printed, rest []byte, closed bool) {
 	})
 	pipe.WriteLine(q, gate, "go")
 	if closed {
-		rest = pipe.ReadToEnd(q, late)
+		rest, took = pipe.ReadToEnd(q, late), time.Since(begin)
 	}
 	assert.Check(q, cmp.Equal(shell.ExitCode(), 0), "ctr tasks start: %s", shell.Stderr())
 	printed, err := os.ReadFile(output)
 	assert.NilError(q, err)
-	return printed, rest, closed
+	return printed, rest, closed, took
 }
