@@ -203,8 +203,10 @@ func liveOnAfterRestore(q *lab.Q, d *ctrd.Daemon, stream *ctrd.Stream, ref, noMe
 	}
 	end := func() {
 		exits := len(ctrd.FilterTopics(stream.Events(), "/tasks/exit"))
-		d.KillAndDeleteTask(id)
+		d.Ctr("tasks", "kill", "-s", "SIGKILL", id)
+		// The shim tells that the task has stopped before it publishes the exit. A delete in between may take the event with it.
 		proc.WaitFor(q, stream.Received("/tasks/exit", exits+1))
+		d.DeleteTask(id)
 		proc.WaitFor(q, d.NoTaskLeftovers(id))
 	}
 
