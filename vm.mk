@@ -1,7 +1,7 @@
 # The targets of the throw-away VM. The Makefile includes this file.
 
-# The settings of the VM, on make's command line: KERNEL=6.12 CGROUP=v1 MEM=2048 CPUS=1 ACCEL=tcg. The defaults are the
-# distribution's kernel, v2, 1024 MiB, two CPUs, and KVM if a probe boot shows that it works. On a busy host, CPUS=1 is
+# The settings of the VM, on make's command line: KERNEL=6.12 CGROUP=v1 MEM=4096 CPUS=1 ACCEL=tcg. The defaults are the
+# distribution's kernel, v2, 2048 MiB, two CPUs, and KVM if a probe boot shows that it works. On a busy host, CPUS=1 is
 # faster under emulation.
 VM_SETTINGS := KERNEL CGROUP MEM CPUS ACCEL DISK FIRMWARE USER_DATA DISK_PINNED
 VM := $(foreach v,$(VM_SETTINGS),$(if $(value $(v)),CDB_$(v)=$(call q,$(v))))

@@ -30,15 +30,10 @@ type Config struct {
 // invalidNumber stands for an environment variable that should be a number and is not one.
 const invalidNumber = math.MinInt
 
-// defaultMemory stands for the memory that the lab needs, or that the system on a disk needs.
-const defaultMemory = -1
-
-// The defaults, in MiB. With 512 MiB all questions passed as well, but twenty were left at a time, and the guest read 10 GB of programs
-// again from its disk.
+// Memory in MiB. With 1024, four questions at a time once left 52 of them.
 const (
-	labMemory  = 1024
-	diskMemory = 2048
-	lowMemory  = 64 // a run that had less says so
+	defaultMemory = 2048
+	lowMemory     = 64 // a run that had less says so
 )
 
 // Flags adds a flag for each setting. The defaults come from the environment, because flags are hard to write into go test -exec.
@@ -59,7 +54,7 @@ func (c *Config) Flags(set *flag.FlagSet) {
 	}
 	set.StringVar(&c.Kernel, "kernel", env("CDB_KERNEL", ""), "kernel: a version of the distribution's cloud kernel (6.1, 6.12), or a path")
 	set.StringVar(&c.Cgroup, "cgroup", env("CDB_CGROUP", "v2"), "cgroup mode: v2, v1 or hybrid")
-	set.IntVar(&c.Memory, "mem", number("CDB_MEM", defaultMemory), "memory in MiB; -1 means 1024, or 2048 for a disk")
+	set.IntVar(&c.Memory, "mem", number("CDB_MEM", defaultMemory), "memory in MiB")
 	set.IntVar(&c.CPUs, "cpus", number("CDB_CPUS", 0),
 		"number of CPUs; 0 means 2 if the host has two; under emulation 1 for a disk, and for the cgroup modes v1 and hybrid")
 	set.StringVar(&c.Accel, "accel", env("CDB_ACCEL", "auto"), "accelerator: auto, kvm or tcg (emulation)")
@@ -99,15 +94,9 @@ func (c *Config) check() error {
 	if err := c.checkDisk(); err != nil {
 		return err
 	}
-	if c.Memory == defaultMemory {
-		c.Memory = labMemory
-		if c.Disk != "" {
-			c.Memory = diskMemory
-		}
-	}
 	if c.Memory < 128 || c.Memory > 1<<20 {
 		return invalid("MEM", typed("CDB_MEM", c.Memory)+", not a number of MiB from 128 to 1048576",
-			fmt.Sprintf("use %d, which is enough for the whole lab", labMemory))
+			fmt.Sprintf("use %d, which is enough for the whole lab", defaultMemory))
 	}
 	if c.CPUs < 0 || c.CPUs > 64 {
 		return invalid("CPUS", typed("CDB_CPUS", c.CPUs)+", not a number from 0 to 64", fmt.Sprintf("this machine has %d", runtime.NumCPU()))

@@ -355,7 +355,7 @@ func TestTestProgram_LeavesOutLargeFiles(t *testing.T) {
 func TestCheckSettings_ShowsTheDefaults(t *testing.T) {
 	seen, err := (&Config{Cgroup: "v2", Accel: "auto", Memory: defaultMemory}).CheckSettings()
 	assert.NilError(t, err)
-	assert.Equal(t, seen, "cgroup v2, 1024 MiB, accelerator auto")
+	assert.Equal(t, seen, "cgroup v2, 2048 MiB, accelerator auto")
 }
 
 func TestResult_TellsOfAShortageOfMemory(t *testing.T) {
