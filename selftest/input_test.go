@@ -213,7 +213,7 @@ func TestCallersEnvironment_ChangesNothing(t *testing.T) {
 	cmd := shell(t, `umask 077 && unset HOME && exec "$LAB" '`+chapterQuestions+"|WhichMountsMayTheContainerWriteTo' 2>&1")
 	callers := []string{
 		"NOTIFY_SOCKET=/run/no-such-socket", "CONTAINERD_NAMESPACE=other", "CONTAINERD_SNAPSHOTTER=none",
-		"CONTAINERD_ADDRESS=/run/none", "XDG_RUNTIME_DIR=/none", "LISTEN_FDS=1", "LISTEN_PID=1", "RUNC_DEBUG=1",
+		"CONTAINERD_ADDRESS=/run/none", "XDG_RUNTIME_DIR=/none", "LISTEN_FDS=7", "LISTEN_PID=7", "RUNC_DEBUG=1",
 	}
 	cmd.Env = append(cmd.Env, callers...)
 	// No call has them, also not the one for the version. The shim has what containerd has.
