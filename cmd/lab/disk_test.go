@@ -60,7 +60,7 @@ func TestDisk_HandsOnTheSettingsOfTheVM(t *testing.T) {
 	}
 }
 
-// The time that is left is told by runs of the same image.
+// How long the rest takes is estimated from runs of the same image.
 func TestRun_TheTimesOfADiskAreItsOwn(t *testing.T) {
 	here := labRun{argv: []string{"lab.test", "-test.v"}}
 	disk := labRun{argv: []string{"cdblab", "exec", "-disk", "node.qcow2", "lab.test"}}
