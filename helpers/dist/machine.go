@@ -35,7 +35,7 @@ func (t Tree) Choose(ctx context.Context, pinned bool) []Choice {
 			continue
 		}
 		c := Choice{Tool: tool, Path: os.Getenv(tool.Env)}
-		if path := lookup(c.Path); path != "" { // the questions run in another directory; if there is none, they report it
+		if path := lookup(c.Path); path != "" { // the questions run in another directory, and report a program that is missing
 			c.Path = path
 		}
 		ofMachine := tool.Build != nil && !pinned // the questions need a static busybox, which few machines have
